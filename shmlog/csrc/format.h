@@ -1,0 +1,226 @@
+/* The shared-memory segment: the contract between every producer, the flusher
+ * and their successors. Written before the code; checked by static asserts.
+ *
+ * LAYOUT
+ *
+ *   0                 shmlog_header (one page)
+ *   names_offset      name table: index, entries, text
+ *   lanes_offset      shmlog_lane_header, one per lane
+ *   slots_offset      slots of lane 0, lane 1, ... (lane_slots * 32 bytes each)
+ *
+ * The header, the name table and the lane headers are allocated when the
+ * segment is made; the slots of a lane when it is allotted for the first time.
+ * Memory is zero before its first use.
+ *
+ * VALIDITY
+ *
+ *   A segment is valid if and only if `magic` matches; it is stored last.
+ *   A slot at position p is committed if and only if the upper half of its
+ *   commit word is the lap of p plus one; it begins a unit if, besides, its
+ *   MEMBER flag is clear.
+ *
+ * SHARED WORDS
+ *
+ *   word                  written by   read by     order            pair
+ *   --------------------  -----------  ----------  ---------------  -------
+ *   slot.commit           producer     flusher     release/acquire  COMMIT
+ *   lane.tail             flusher      producer    release/acquire  RECLAIM
+ *   lane.allotted         producer     flusher     release/acquire  ALLOT
+ *   name index            producer     everybody   release/acquire  NAME
+ *   header.magic          creator      everybody   release/acquire  CREATE
+ *   lane.head             producer     monitors    relaxed          (hint)
+ *   lane.dropped ...      producer     monitors    relaxed          (counters)
+ *   header.sleeping       flusher      producer    relaxed          (hint)
+ *   header.control words  see shmlog_header         release/acquire  CONTROL
+ *   lane.sync_request     producer     flusher     release/acquire  SYNC
+ *   lane.synced           flusher      producer    release/acquire  SYNC
+ *
+ * COMMIT   everything stored in a slot before the release of its commit word is
+ *          visible to the flusher after its acquire. The commit word is the only
+ *          proof that a record exists.
+ * RECLAIM  everything the flusher loaded from a slot happened before the
+ *          producer may store into that slot again.
+ * ALLOT    the lane's memory is allocated before the flusher looks at it.
+ * NAME     the entry and its text are complete before the index points there.
+ * CREATE   the whole header is complete before the magic.
+ * CONTROL  what a request or an answer announces is done before it is seen.
+ * SYNC     what was committed before the request is in the log that is fsynced
+ *          before the answer.
+ *
+ * head and tail are positions: they count slots since the lane was made, never
+ * wrap (2^64), and become an index only in shmlog_slot_at(). Head is where the
+ * producer writes, tail is where the flusher takes, as in the Linux perf ring;
+ * Aeron and io_uring name them the other way round.
+ */
+#ifndef SHMLOG_FORMAT_H
+#define SHMLOG_FORMAT_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SHMLOG_MAGIC UINT64_C(0x31474f4c4d485331) /* "1SHMLOG1" */
+#define SHMLOG_VERSION 1u
+#define SHMLOG_LINE 128u
+#define SHMLOG_PAGE 4096u
+
+#define SHMLOG_LANES_MAX 4096u
+#define SHMLOG_LANE_SLOTS_MIN 64u
+#define SHMLOG_LANE_SLOTS_MAX (1u << 26)
+
+#define SHMLOG_NAMES_MAX 16384u
+#define SHMLOG_NAME_INDEX (2u * SHMLOG_NAMES_MAX)
+#define SHMLOG_NAME_BYTES_MAX 1024u
+#define SHMLOG_NAME_TEXT_BYTES (1u << 20)
+
+#define SHMLOG_RUN_DIR_BYTES 2016u
+#define SHMLOG_OWNER_BYTES_MAX 504u
+#define SHMLOG_DATA_BYTES 24u
+#define SHMLOG_GAP_SLOTS 3u
+
+/* Bytes of the segment file that carry open-file-description locks. */
+#define SHMLOG_LOCK_FLUSHER 0
+#define SHMLOG_LOCK_MEMBER 1
+#define SHMLOG_LOCK_LANE 16
+
+enum shmlog_kind {
+    SHMLOG_FLOAT = 1,
+    SHMLOG_INT = 2,
+    SHMLOG_BOOL = 3,
+    SHMLOG_TEXT = 4,
+    SHMLOG_LONGTEXT = 5,
+    SHMLOG_ROW = 6,
+    SHMLOG_EVENT = 7,
+    SHMLOG_OWNER = 8,
+    SHMLOG_GAP = 9,
+    SHMLOG_DATA = 31
+};
+
+enum { SHMLOG_MEMBER = 1, SHMLOG_FILE = 2 };
+
+/* Why a record was dropped. The names are in docs/format.md. */
+enum shmlog_reason {
+    SHMLOG_DROP_FULL,
+    SHMLOG_DROP_NAMES,
+    SHMLOG_DROP_LARGE,
+    SHMLOG_DROP_LANE,
+    SHMLOG_DROP_CLOSED,
+    SHMLOG_DROP_DISK,
+    SHMLOG_REASONS
+};
+
+enum { SHMLOG_CLOCK_MONOTONIC = 0, SHMLOG_CLOCK_TSC = 1 };
+
+/* What the flusher is doing; 0 in fresh memory. */
+enum { SHMLOG_FLUSHER_STARTING = 0, SHMLOG_FLUSHER_RUNNING = 1 };
+
+typedef struct {
+    uint64_t ts;
+    uint64_t value;
+    int64_t step;
+    _Atomic uint64_t commit;
+} shmlog_slot;
+
+typedef struct {
+    int64_t ticks;
+    int64_t mono_ns;
+    int64_t utc_ns;
+} shmlog_anchor;
+
+typedef struct {
+    /* What the creator wrote once. */
+    _Atomic uint64_t magic;
+    uint32_t version;
+    uint32_t page;
+    uint64_t segment_bytes;
+    uint32_t lanes;
+    uint32_t lane_slots;
+    uint64_t names_offset;
+    uint64_t lanes_offset;
+    uint64_t slots_offset;
+    uint32_t clock;
+    uint32_t reserved;
+    shmlog_anchor anchor;
+    char run_id[72];
+    char run_dir[SHMLOG_RUN_DIR_BYTES]; /* empty if longer; for people and clean-up */
+
+    /* CONTROL, written by producers: a number that grows with each request. */
+    _Alignas(SHMLOG_LINE) _Atomic uint32_t finish_request;
+    _Atomic uint32_t finish_status; /* meaning is the caller's */
+    /* Drops of processes that own no lane: the only shared read-modify-write. */
+    _Atomic uint64_t unlaned[SHMLOG_REASONS];
+
+    /* CONTROL, written by the flusher. */
+    _Alignas(SHMLOG_LINE) _Atomic uint32_t flusher_state;
+    _Atomic uint32_t sleeping;
+    _Atomic uint32_t finish_done; /* last finish_request that was carried out */
+    _Atomic uint32_t closed;      /* nobody may attach any more */
+    _Atomic uint64_t progress;    /* grows while the flusher gets anything done */
+    _Atomic uint64_t started_ns;  /* CLOCK_MONOTONIC when a flusher was last started */
+} shmlog_header;
+
+typedef struct {
+    /* Written by the lane's owner. */
+    _Alignas(SHMLOG_LINE) _Atomic uint64_t head; /* hint */
+    _Atomic uint64_t dropped[SHMLOG_REASONS];
+    _Atomic uint64_t sync_request; /* position that is to be fsynced */
+    _Atomic uint64_t waits;
+    _Atomic uint64_t waited_ns;
+
+    /* Written by the flusher. */
+    _Alignas(SHMLOG_LINE) _Atomic uint64_t tail;
+    _Atomic uint64_t synced; /* position up to which the log is fsynced */
+    _Atomic uint64_t gapped; /* drops that a GAP in the log has told */
+    _Atomic uint32_t damaged;
+
+    /* Written when the lane is allotted. */
+    _Alignas(SHMLOG_LINE) _Atomic uint32_t allotted; /* 1: its slots are allocated */
+} shmlog_lane_header;
+
+typedef struct {
+    uint32_t offset; /* of the text */
+    uint32_t bytes;
+} shmlog_name_entry;
+
+typedef struct {
+    _Atomic uint32_t count;      /* ids given out */
+    _Atomic uint32_t text_bytes; /* bytes of text given out */
+    _Alignas(SHMLOG_LINE) _Atomic uint32_t index[SHMLOG_NAME_INDEX]; /* id + 1; 0: free */
+    shmlog_name_entry entries[SHMLOG_NAMES_MAX];
+    char text[SHMLOG_NAME_TEXT_BYTES];
+} shmlog_name_table;
+
+_Static_assert(sizeof(shmlog_slot) == 32, "two slots to a cache line");
+_Static_assert(offsetof(shmlog_slot, value) == 8, "slot.value");
+_Static_assert(offsetof(shmlog_slot, step) == 16, "slot.step");
+_Static_assert(offsetof(shmlog_slot, commit) == 24, "slot.commit");
+_Static_assert(sizeof(shmlog_anchor) == 24, "anchor");
+_Static_assert(offsetof(shmlog_header, segment_bytes) == 16, "header.segment_bytes");
+_Static_assert(offsetof(shmlog_header, anchor) == 64, "header.anchor");
+_Static_assert(offsetof(shmlog_header, run_id) == 88, "header.run_id");
+_Static_assert(offsetof(shmlog_header, finish_request) == 2176, "header: producers' line");
+_Static_assert(offsetof(shmlog_header, flusher_state) == 2304, "header: flusher's line");
+_Static_assert(sizeof(shmlog_header) <= SHMLOG_PAGE, "the header is one page");
+_Static_assert(offsetof(shmlog_lane_header, tail) == 128, "lane: flusher's line");
+_Static_assert(offsetof(shmlog_lane_header, allotted) == 256, "lane: cold line");
+_Static_assert(sizeof(shmlog_lane_header) == 384, "lane header");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics must be lock-free");
+
+static inline uint64_t shmlog_commit_word(uint64_t position, uint32_t lane_slots_shift, uint32_t name_id,
+                                          unsigned kind, unsigned flags)
+{
+    return ((position >> lane_slots_shift) + 1) << 32 | (uint64_t)name_id << 8 | kind << 3 | flags;
+}
+
+static inline uint32_t shmlog_commit_name(uint64_t commit) { return (uint32_t)(commit >> 8) & 0xffffffu; }
+static inline unsigned shmlog_commit_kind(uint64_t commit) { return (unsigned)(commit >> 3) & 31u; }
+static inline unsigned shmlog_commit_flags(uint64_t commit) { return (unsigned)commit & 7u; }
+
+/* `value` of a header slot: how many slots the unit has, and how many bytes or records. */
+static inline uint64_t shmlog_extent(uint32_t slots, uint32_t count) { return (uint64_t)count << 32 | slots; }
+static inline uint32_t shmlog_extent_slots(uint64_t value) { return (uint32_t)value; }
+static inline uint32_t shmlog_extent_count(uint64_t value) { return (uint32_t)(value >> 32); }
+static inline uint32_t shmlog_data_slots(uint32_t bytes) { return (bytes + SHMLOG_DATA_BYTES - 1) / SHMLOG_DATA_BYTES; }
+
+#endif

@@ -1,0 +1,438 @@
+#include "producer.h"
+
+#include "clock.h"
+#include "lock.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_MS INT64_C(1000000)
+#define NS_PER_S INT64_C(1000000000)
+
+static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
+static shmlog_producer *list;
+
+static uint64_t sum(const uint64_t *counts)
+{
+    uint64_t total = 0;
+    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
+        total += counts[reason];
+    }
+    return total;
+}
+
+/* ---- membership and fork ---- */
+
+static void clear_counts(shmlog_producer *producer)
+{
+    producer->owes_gap = false;
+    producer->owes_owner = false;
+    producer->logged = 0;
+    producer->waits = 0;
+    producer->waited_ns = 0;
+    producer->late_waited_ns = 0;
+    producer->gave_up_tail = 0;
+    producer->joined_ns = shmlog_clock_ns(CLOCK_MONOTONIC);
+    memset(producer->dropped, 0, sizeof producer->dropped);
+    memset(&producer->lane, 0, sizeof producer->lane);
+}
+
+/* In the child: hold a member lock of our own before the inherited description
+ * is closed, so that the run never looks over in between. The inherited one is
+ * closed, never unlocked: its locks are the parent's. */
+static void rejoin(shmlog_producer *producer)
+{
+    producer->fork_generation++;
+    clear_counts(producer);
+    if (producer->lock_fd < 0) {
+        return;
+    }
+    int fresh = shmlog_lock_reopen(producer->lock_fd, producer->path);
+    if (fresh >= 0 && shmlog_lock_take(fresh, SHMLOG_LOCK_MEMBER, false) != 0) {
+        close(fresh);
+        fresh = -1;
+    }
+    close(producer->lock_fd);
+    producer->lock_fd = fresh;
+}
+
+static void before_fork(void) { pthread_mutex_lock(&list_mutex); }
+
+static void after_fork_in_parent(void) { pthread_mutex_unlock(&list_mutex); }
+
+static void after_fork_in_child(void)
+{
+    for (shmlog_producer *producer = list; producer; producer = producer->next) {
+        rejoin(producer);
+    }
+    pthread_mutex_unlock(&list_mutex);
+}
+
+int shmlog_producer_watch_forks(void)
+{
+    static bool watching;
+    int error = 0;
+    pthread_mutex_lock(&list_mutex);
+    if (!watching) {
+        error = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+        watching = error == 0;
+    }
+    pthread_mutex_unlock(&list_mutex);
+    return error;
+}
+
+static void enlist(shmlog_producer *producer)
+{
+    pthread_mutex_lock(&list_mutex);
+    producer->next = list;
+    list = producer;
+    pthread_mutex_unlock(&list_mutex);
+}
+
+static void delist(const shmlog_producer *producer)
+{
+    pthread_mutex_lock(&list_mutex);
+    for (shmlog_producer **link = &list; *link; link = &(*link)->next) {
+        if (*link == producer) {
+            *link = producer->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&list_mutex);
+}
+
+static bool is_same_file(int a, int b)
+{
+    struct stat first, second;
+    return fstat(a, &first) == 0 && fstat(b, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
+int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, const char *path)
+{
+    if (strlen(path) >= sizeof producer->path) {
+        return ENAMETOOLONG;
+    }
+    int fd = shmlog_lock_open(path);
+    if (fd < 0) {
+        return errno;
+    }
+    int error = is_same_file(fd, segment->fd) ? 0 : ESTALE;
+    if (error == 0) {
+        error = shmlog_lock_take(fd, SHMLOG_LOCK_MEMBER, false);
+    }
+    /* CONTROL, acquire side: the flusher sets `closed` while it holds the
+     * member lock alone, so that a lock taken after that sees it. */
+    if (error == 0 && atomic_load_explicit(&segment->header->closed, memory_order_acquire)) {
+        error = EAGAIN;
+    }
+    if (error) {
+        close(fd);
+        return error;
+    }
+    strcpy(producer->path, path);
+    producer->segment = segment;
+    producer->lock_fd = fd;
+    clear_counts(producer);
+    enlist(producer);
+    return 0;
+}
+
+void shmlog_producer_leave(shmlog_producer *producer)
+{
+    if (!producer->segment) {
+        return;
+    }
+    delist(producer);
+    producer->lane.slots = NULL;
+    producer->lane.limit = 0;
+    if (producer->lock_fd >= 0) {
+        close(producer->lock_fd);
+        producer->lock_fd = -1;
+    }
+}
+
+/* ---- lanes ---- */
+
+static void view_lane(const shmlog_segment *segment, uint32_t number, shmlog_lane *lane)
+{
+    memset(lane, 0, sizeof *lane);
+    lane->shared = &segment->lanes[number];
+    lane->slots = shmlog_segment_slots(segment, number);
+    lane->mask = segment->lane_slots - 1;
+    lane->shift = segment->shift;
+}
+
+static bool is_allotted(const shmlog_lane_header *shared)
+{
+    /* ALLOT, acquire side: the lane's memory is there. */
+    return atomic_load_explicit(&shared->allotted, memory_order_acquire) != 0;
+}
+
+/* Is the lane worth taking while others are left? One that its late owner left
+ * nearly full would make the next wait for the flusher at once. */
+static bool is_roomy(const shmlog_segment *segment, const shmlog_lane_header *shared)
+{
+    /* relaxed: a guess from hints; the commit words decide later. */
+    uint64_t head = atomic_load_explicit(&shared->head, memory_order_relaxed);
+    uint64_t tail = atomic_load_explicit(&shared->tail, memory_order_relaxed); /* relaxed: as above */
+    return head - tail <= segment->lane_slots / 2;
+}
+
+static uint64_t lane_drops(const shmlog_lane_header *shared)
+{
+    uint64_t counts[SHMLOG_REASONS];
+    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
+        /* relaxed: the lock of the lane orders us after its previous owner. */
+        counts[reason] = atomic_load_explicit(&shared->dropped[reason], memory_order_relaxed);
+    }
+    return sum(counts);
+}
+
+/* Continue where the committed units end. The lane's lock is held: its previous
+ * owner can store nothing any more. */
+static void adopt(shmlog_producer *producer, uint32_t number)
+{
+    shmlog_lane *lane = &producer->lane;
+    view_lane(producer->segment, number, lane);
+    /* RECLAIM, acquire side. */
+    lane->tail_seen = atomic_load_explicit(&lane->shared->tail, memory_order_acquire);
+    lane->head = shmlog_lane_first_uncommitted(lane, lane->tail_seen);
+    lane->limit = 0;
+    producer->lane_number = number;
+    producer->owes_owner = true;
+    /* relaxed: written by the flusher after it saw the GAP; if it is behind,
+     * the drops are told once more, and telling totals again changes nothing. */
+    producer->owes_gap =
+        lane_drops(lane->shared) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);
+}
+
+/* Returns 0 when the lane is ours, EAGAIN when somebody has it, or errno. */
+static int try_lane(shmlog_producer *producer, uint32_t number)
+{
+    shmlog_lane_header *shared = &producer->segment->lanes[number];
+    int error = shmlog_lock_take(producer->lock_fd, SHMLOG_LOCK_LANE + (int)number, true);
+    if (error) {
+        return error;
+    }
+    if (!is_allotted(shared)) {
+        error = shmlog_segment_allocate_lane(producer->segment, number);
+        if (error) {
+            shmlog_lock_drop(producer->lock_fd, SHMLOG_LOCK_LANE + (int)number);
+            return error;
+        }
+        /* ALLOT, release side. */
+        atomic_store_explicit(&shared->allotted, 1, memory_order_release);
+    }
+    adopt(producer, number);
+    return 0;
+}
+
+static bool is_candidate(const shmlog_segment *segment, uint32_t number, bool any)
+{
+    const shmlog_lane_header *shared = &segment->lanes[number];
+    /* relaxed: a damaged lane stays damaged. */
+    if (atomic_load_explicit(&shared->damaged, memory_order_relaxed)) {
+        return false;
+    }
+    return any ? is_allotted(shared) : is_roomy(segment, shared);
+}
+
+int shmlog_producer_allot(shmlog_producer *producer, const char *owner, uint32_t owner_bytes)
+{
+    int worst = EAGAIN;
+    if (owner_bytes > SHMLOG_OWNER_BYTES_MAX) {
+        return EINVAL;
+    }
+    memcpy(producer->owner, owner, owner_bytes);
+    producer->owner_bytes = owner_bytes;
+    for (int any = 0; any <= 1; any++) {
+        for (uint32_t number = 0; number < producer->segment->lane_count; number++) {
+            if (!is_candidate(producer->segment, number, any)) {
+                continue;
+            }
+            int error = try_lane(producer, number);
+            if (error == 0) {
+                return 0;
+            }
+            if (error == ENOSPC) {
+                worst = ENOSPC;
+                break; /* no memory for this one, so for no other new one */
+            }
+            if (error != EAGAIN) {
+                return error;
+            }
+        }
+    }
+    return worst;
+}
+
+/* ---- room ---- */
+
+static void put_gap(shmlog_producer *producer)
+{
+    shmlog_lane *lane = &producer->lane;
+    uint64_t counts[SHMLOG_REASONS];
+    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
+        /* relaxed: we are the only writer and read back our own stores. */
+        counts[reason] = atomic_load_explicit(&lane->shared->dropped[reason], memory_order_relaxed);
+    }
+    shmlog_unit_head head = {shmlog_ticks(producer->segment->tsc), 0, 0, SHMLOG_GAP, 0};
+    uint32_t slots = shmlog_lane_write_bytes(lane, lane->head, &head, counts, sizeof counts);
+    shmlog_lane_advance(lane, slots);
+    producer->owes_gap = false;
+}
+
+static void put_owner(shmlog_producer *producer)
+{
+    shmlog_lane *lane = &producer->lane;
+    shmlog_unit_head head = {shmlog_ticks(producer->segment->tsc), 0, 0, SHMLOG_OWNER, 0};
+    uint32_t slots =
+        shmlog_lane_write_bytes(lane, lane->head, &head, producer->owner, producer->owner_bytes);
+    shmlog_lane_advance(lane, slots);
+    producer->owes_owner = false;
+}
+
+static uint32_t owed_slots(const shmlog_producer *producer)
+{
+    uint32_t owner = producer->owes_owner ? 1 + shmlog_data_slots(producer->owner_bytes) : 0;
+    return owner + (producer->owes_gap ? SHMLOG_GAP_SLOTS : 0);
+}
+
+shmlog_room shmlog_producer_make_room(shmlog_producer *producer, uint32_t slots)
+{
+    shmlog_lane *lane = &producer->lane;
+    uint32_t capacity = shmlog_lane_capacity(lane);
+
+    /* RECLAIM, acquire side. The flusher advances tail after what lies below it
+     * is in the log, so passing this load is our licence to overwrite it. */
+    lane->tail_seen = atomic_load_explicit(&lane->shared->tail, memory_order_acquire);
+    if (lane->head - lane->tail_seen + owed_slots(producer) + slots > capacity) {
+        lane->limit = 0;
+        return SHMLOG_FULL;
+    }
+    /* The drops belong to the lane's previous owner if there is a new one. */
+    if (producer->owes_gap) {
+        put_gap(producer);
+    }
+    if (producer->owes_owner) {
+        put_owner(producer);
+    }
+    bool below_half = lane->head - lane->tail_seen + slots <= capacity / 2;
+    lane->limit = lane->tail_seen + (below_half ? capacity / 2 : capacity);
+    return below_half ? SHMLOG_ROOM : SHMLOG_ROOM_WAKE;
+}
+
+void shmlog_producer_settle(shmlog_producer *producer)
+{
+    if (producer->lane.slots && producer->owes_gap) {
+        (void)shmlog_producer_make_room(producer, 0);
+    }
+}
+
+void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, uint64_t records)
+{
+    producer->dropped[reason] += records;
+    if (!producer->lane.slots) {
+        if (producer->segment) {
+            /* relaxed: a counter; the only word that several producers change. */
+            atomic_fetch_add_explicit(&producer->segment->header->unlaned[reason], records, memory_order_relaxed);
+        }
+        return;
+    }
+    _Atomic uint64_t *count = &producer->lane.shared->dropped[reason];
+    /* relaxed: we are the only writer. */
+    uint64_t old = atomic_load_explicit(count, memory_order_relaxed);
+    atomic_store_explicit(count, old + records, memory_order_relaxed); /* relaxed: a counter */
+    producer->owes_gap = true;
+    producer->lane.limit = 0; /* the next record puts the GAP first */
+}
+
+/* ---- waiting ---- */
+
+#define FREE_WAITING_NS (10 * NS_PER_S)
+#define START_PATIENCE_NS (10 * NS_PER_S)
+#define PROBE_EVERY_NS (20 * NS_PER_MS)
+
+bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now)
+{
+    /* CONTROL, acquire side. */
+    if (atomic_load_explicit(&header->flusher_state, memory_order_acquire) == SHMLOG_FLUSHER_RUNNING) {
+        return false;
+    }
+    /* relaxed: only compared with the time now. */
+    int64_t started = (int64_t)atomic_load_explicit(&header->started_ns, memory_order_relaxed);
+    return now - started < START_PATIENCE_NS;
+}
+
+/* At most 5 % of wall time after the first ten seconds. */
+static bool may_spend_time(const shmlog_producer *producer, int64_t now)
+{
+    int64_t late = now - producer->joined_ns - FREE_WAITING_NS;
+    return late <= 0 || producer->late_waited_ns * 20 <= late;
+}
+
+shmlog_wait_state shmlog_producer_wait_begin(shmlog_producer *producer, shmlog_wait *wait)
+{
+    int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
+    uint64_t tail = producer->lane.tail_seen;
+
+    if (!producer->patience.wait || producer->gave_up_tail == tail + 1 || !may_spend_time(producer, now)) {
+        return SHMLOG_WAIT_OVER;
+    }
+    *wait = (shmlog_wait){.since_ns = now, .tail = tail, .nap_ns = 50000, .begun_ns = now, .probed_ns = 0};
+    return SHMLOG_WAIT_AGAIN;
+}
+
+static bool flusher_is_dead(const shmlog_producer *producer, shmlog_wait *wait, int64_t now)
+{
+    if (now - wait->probed_ns < PROBE_EVERY_NS || shmlog_flusher_is_starting(producer->segment->header, now)) {
+        return false;
+    }
+    wait->probed_ns = now;
+    return shmlog_lock_probe(producer->lock_fd, SHMLOG_LOCK_FLUSHER) == 0;
+}
+
+shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shmlog_wait *wait)
+{
+    struct timespec nap = {0, (long)wait->nap_ns};
+    nanosleep(&nap, NULL);
+    wait->nap_ns = wait->nap_ns < NS_PER_MS / 2 ? wait->nap_ns * 2 : NS_PER_MS;
+
+    int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
+    /* relaxed: only compared; make_room() does the acquire. */
+    uint64_t tail = atomic_load_explicit(&producer->lane.shared->tail, memory_order_relaxed);
+    if (tail != wait->tail) {
+        wait->tail = tail;
+        wait->since_ns = now;
+    } else if (flusher_is_dead(producer, wait, now)) {
+        return SHMLOG_WAIT_DEAD;
+    }
+    bool starting = shmlog_flusher_is_starting(producer->segment->header, now);
+    int64_t patience = starting ? START_PATIENCE_NS : producer->patience.max_wait_ns;
+    return now - wait->since_ns < patience ? SHMLOG_WAIT_AGAIN : SHMLOG_WAIT_OVER;
+}
+
+void shmlog_producer_wait_end(shmlog_producer *producer, const shmlog_wait *wait, bool room)
+{
+    int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
+    int64_t waited = now - wait->begun_ns;
+    shmlog_lane_header *shared = producer->lane.shared;
+
+    producer->waits++;
+    producer->waited_ns += (uint64_t)waited;
+    if (now - producer->joined_ns > FREE_WAITING_NS) {
+        producer->late_waited_ns += waited;
+    }
+    producer->gave_up_tail = room ? 0 : wait->tail + 1;
+    if (shared) {
+        /* relaxed: counters for monitors, of which we are the only writer. */
+        atomic_store_explicit(&shared->waits, producer->waits, memory_order_relaxed);
+        /* relaxed: as above. */
+        atomic_store_explicit(&shared->waited_ns, producer->waited_ns, memory_order_relaxed);
+    }
+}

@@ -1,0 +1,113 @@
+/* What a process keeps of a run it logs to: its locks and its lane.
+ *
+ * A producer joins (a lock of its own on the member byte), is allotted a lane
+ * by its first record, and leaves. A forked child joins by itself, in the
+ * handler that fork() runs, and has no lane until its first record. */
+#ifndef SHMLOG_PRODUCER_H
+#define SHMLOG_PRODUCER_H
+
+#include "lane.h"
+#include "segment.h"
+
+#define SHMLOG_PATH_MAX 4096
+
+typedef struct {
+    bool wait;           /* on_full="wait" */
+    int64_t max_wait_ns; /* patience while the tail does not move */
+} shmlog_patience;
+
+typedef struct shmlog_producer {
+    shmlog_lane lane;
+    shmlog_segment *segment; /* NULL: never joined */
+    int lock_fd;             /* -1: not a member */
+    uint32_t lane_number;
+    uint32_t fork_generation; /* grows in a forked child */
+
+    bool owes_gap;   /* drops that no GAP tells yet */
+    bool owes_owner; /* the tenancy's OWNER record is not written yet */
+    uint32_t owner_bytes;
+    char owner[SHMLOG_OWNER_BYTES_MAX];
+
+    uint64_t logged; /* by this process */
+    uint64_t dropped[SHMLOG_REASONS];
+    uint64_t waits;
+    uint64_t waited_ns;
+
+    shmlog_patience patience;
+    int64_t joined_ns;
+    int64_t late_waited_ns; /* waited after the first ten seconds */
+    uint64_t gave_up_tail;  /* tail when the last wait ran out, plus one; 0: none did */
+
+    struct shmlog_producer *next; /* in the list that fork() walks */
+    char path[SHMLOG_PATH_MAX];
+} shmlog_producer;
+
+/* Have fork() rejoin every producer in the child. Once per process. */
+int shmlog_producer_watch_forks(void);
+
+/* Become a member: open `path` and hold the member lock. Returns 0, EAGAIN when
+ * the run is being closed, ESTALE when the file there is another, or errno. */
+int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, const char *path);
+
+/* Give lane and membership back. Drops that no GAP tells are told by the
+ * lane's next owner, or by the flusher. */
+void shmlog_producer_leave(shmlog_producer *producer);
+
+/* Take a lane and continue at its first uncommitted slot, as `owner`. Returns
+ * 0, EAGAIN when every lane is taken, ENOSPC when there is no memory for
+ * another, or errno. */
+int shmlog_producer_allot(shmlog_producer *producer, const char *owner, uint32_t owner_bytes);
+
+typedef enum {
+    SHMLOG_ROOM,
+    SHMLOG_ROOM_WAKE, /* room, but half full: wake the flusher if it sleeps */
+    SHMLOG_FULL
+} shmlog_room;
+
+/* The slow half of shmlog_producer_has_room(): look at tail, and put the GAP
+ * and OWNER records that are owed. */
+shmlog_room shmlog_producer_make_room(shmlog_producer *producer, uint32_t slots);
+
+/* Whether `slots` slots can be written without a look at the shared tail. */
+static inline bool shmlog_producer_has_room(const shmlog_producer *producer, uint32_t slots)
+{
+    return producer->lane.head + slots <= producer->lane.limit;
+}
+
+/* Put the GAP that is owed, if there is room. */
+void shmlog_producer_settle(shmlog_producer *producer);
+
+/* Count records that will never be written. */
+void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, uint64_t records);
+
+/* Largest unit, in slots; more is a sequence of units or a file. */
+static inline uint32_t shmlog_producer_unit_max(const shmlog_segment *segment) { return segment->lane_slots / 4; }
+
+typedef enum {
+    SHMLOG_WAIT_AGAIN, /* look for room again, then wait on */
+    SHMLOG_WAIT_OVER,  /* patience has run out */
+    SHMLOG_WAIT_DEAD   /* there is no flusher */
+} shmlog_wait_state;
+
+typedef struct {
+    int64_t since_ns; /* when the tail was last seen to move */
+    uint64_t tail;
+    int64_t nap_ns;
+    int64_t begun_ns;
+    int64_t probed_ns;
+} shmlog_wait;
+
+/* Whether a flusher was started less than ten seconds ago and does not drain yet. */
+bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now_ns);
+
+/* Begin to wait for room; OVER if waiting is not allowed now. */
+shmlog_wait_state shmlog_producer_wait_begin(shmlog_producer *producer, shmlog_wait *wait);
+
+/* Sleep a little (0.05 to 1 ms) without touching any private state of the lane:
+ * another thread of the process may log meanwhile. */
+shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shmlog_wait *wait);
+
+/* Book the time waited. `room`: it was worth it. */
+void shmlog_producer_wait_end(shmlog_producer *producer, const shmlog_wait *wait, bool room);
+
+#endif

@@ -1,0 +1,164 @@
+/* The Python side of the core: one type per file, over C that knows no Python. */
+#ifndef SHMLOG_PY_CORE_H
+#define SHMLOG_PY_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include "drain.h"
+#include "lane.h"
+#include "names.h"
+#include "producer.h"
+#include "segment.h"
+
+#if defined(__GNUC__)
+#define SHMLOG_LIKELY(condition) __builtin_expect(!!(condition), 1)
+#else
+#define SHMLOG_LIKELY(condition) (condition)
+#endif
+
+#if PY_VERSION_HEX < 0x030D0000
+#define PyLong_AsInt _PyLong_AsInt
+#endif
+
+/* ---- module ---- */
+
+typedef struct {
+    PyTypeObject *segment_type;
+    PyTypeObject *producer_type;
+    PyTypeObject *metric_type;
+    PyTypeObject *drain_type;
+    PyObject *segment_error; /* shmlog.errors */
+    PyObject *dropped_error;
+    PyObject *interned_step; /* "step" */
+} shmlog_state;
+
+extern struct PyModuleDef shmlog_module;
+shmlog_state *shmlog_state_of(PyTypeObject *type);
+
+extern PyType_Spec shmlog_segment_spec;
+extern PyType_Spec shmlog_producer_spec;
+extern PyType_Spec shmlog_metric_spec;
+extern PyType_Spec shmlog_drain_spec;
+
+extern const char *const shmlog_reason_names[SHMLOG_REASONS];
+
+/* {reason: count} of SHMLOG_REASONS counts. */
+PyObject *shmlog_counts_dict(const uint64_t *counts);
+
+/* ---- py_segment.c ---- */
+
+typedef struct {
+    PyObject_HEAD
+    shmlog_segment segment;
+    int lock_fd; /* for the flusher's locks and for probes; -1: not open */
+    PyObject *path;
+} SegmentObject;
+
+/* ---- py_value.c ---- */
+
+/* A value under conversion; owns what `value.bytes` points into. */
+typedef struct {
+    shmlog_value value;
+    PyObject *owner;
+} shmlog_item;
+
+/* Convert a value. Returns false with an exception set; may run Python code. */
+bool shmlog_item_convert(PyObject *object, shmlog_item *item);
+/* The same for exact float, int, bool and str, which run no Python code: 1 when
+ * done, 0 when the object is none of these, -1 with an exception set. */
+int shmlog_item_convert_exact(PyObject *object, shmlog_item *item);
+void shmlog_item_clear(shmlog_item *item);
+
+/* Convert a step; may run Python code. */
+bool shmlog_step_convert(PyObject *object, int64_t *step);
+
+/* An exact int that fits the machine word the cheap way. */
+static inline bool shmlog_small_int(PyObject *object, int64_t *value)
+{
+    if (!PyLong_CheckExact(object)) {
+        return false;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    if (PyUnstable_Long_IsCompact((PyLongObject *)object)) {
+        *value = (int64_t)PyUnstable_Long_CompactValue((PyLongObject *)object);
+        return true;
+    }
+#else
+    Py_ssize_t size = Py_SIZE(object);
+    if (size >= -1 && size <= 1) {
+        *value = size * (int64_t)((PyLongObject *)object)->ob_digit[0];
+        return true;
+    }
+#endif
+    int overflow;
+    *value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    return overflow == 0;
+}
+
+static inline uint64_t shmlog_float_bits(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* ---- py_producer.c ---- */
+
+enum { SHMLOG_NAME_CACHE = 256 };
+
+typedef struct {
+    PyObject *name; /* an interned str, owned; NULL: free */
+    uint32_t id;
+} shmlog_cached_name;
+
+typedef struct {
+    PyObject_HEAD
+    shmlog_producer producer;
+    SegmentObject *segment; /* NULL: closed, or disabled */
+    PyObject *name_ids;     /* dict: str -> id, of this process */
+    PyObject *metrics;      /* dict: str -> Metric */
+    int64_t next_step;      /* of log() without a step */
+    uint32_t step_generation;
+    bool disabled;
+    bool strict;
+    bool told_drop;
+    int64_t lane_retry_ns;
+    shmlog_cached_name cache[SHMLOG_NAME_CACHE];
+} ProducerObject;
+
+typedef enum { SHMLOG_RAISED = -1, SHMLOG_DROPPED = 0, SHMLOG_WRITTEN = 1 } shmlog_outcome;
+
+/* The id of a name; SHMLOG_NO_NAME when the table is full. False: exception set. */
+bool shmlog_producer_name_id(ProducerObject *self, PyObject *name, uint32_t *id);
+
+/* Append one record. `item` is as converted, its name set. */
+shmlog_outcome shmlog_producer_record(ProducerObject *self, const shmlog_value *value, int64_t step);
+
+/* Have room for `slots`, waiting for it and allotting a lane if need be. When it
+ * returns WRITTEN there is room and no Python code may run before the write.
+ * `wake` says that the flusher is to be woken after it. */
+shmlog_outcome shmlog_producer_find_room(ProducerObject *self, uint32_t slots, uint64_t records, bool *wake);
+
+/* Count drops; raises if the run is strict. */
+shmlog_outcome shmlog_producer_dropped(ProducerObject *self, enum shmlog_reason reason, uint64_t records);
+
+/* Have a text that is too large for a unit kept in a file; the item then names it. */
+shmlog_outcome shmlog_producer_spill(ProducerObject *self, shmlog_item *item);
+
+/* Ring the doorbell if the flusher sleeps. */
+void shmlog_producer_wake(ProducerObject *self);
+
+PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t id);
+
+/* ---- py_log.c ---- */
+
+PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords);
+
+/* ---- py_extend.c ---- */
+
+/* Append many values under one name; steps count on from `*next_step` if `steps` is NULL. */
+bool shmlog_extend(ProducerObject *self, uint32_t name_id, PyObject *values, PyObject *steps, int64_t *next_step);
+
+#endif

@@ -1,0 +1,184 @@
+/* Drain: the flusher's half of the core. */
+#include "py_core.h"
+
+typedef struct {
+    PyObject_HEAD
+    SegmentObject *segment;
+    shmlog_drain drain;
+} DrainObject;
+
+static PyObject *drain_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
+{
+    PyObject *segment;
+    if (!PyArg_ParseTuple(args, "O!", shmlog_state_of(type)->segment_type, &segment)) {
+        return NULL;
+    }
+    DrainObject *self = (DrainObject *)type->tp_alloc(type, 0);
+    if (!self) {
+        return NULL;
+    }
+    self->segment = (SegmentObject *)Py_NewRef(segment);
+    if (shmlog_drain_open(&self->drain, &self->segment->segment) != 0) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static void drain_dealloc(DrainObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (self->drain.segment) {
+        shmlog_drain_close(&self->drain);
+    }
+    Py_XDECREF(self->segment);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(use_log_doc, "use_log(fd, number)\n--\n\nContinue in the empty log `fd`, and take fd over.");
+
+static PyObject *drain_use_log(DrainObject *self, PyObject *args)
+{
+    int fd;
+    unsigned number;
+    if (!PyArg_ParseTuple(args, "iI", &fd, &number)) {
+        return NULL;
+    }
+    shmlog_drain_use_log(&self->drain, fd, number);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(restore_doc, "restore(lane, position, seq, tenancy, gapped, owner)\n--\n\n"
+                          "Restart: the log holds this much of the lane. Its tail follows.");
+
+static PyObject *drain_restore(DrainObject *self, PyObject *args)
+{
+    unsigned lane;
+    unsigned long long position, seq, gapped[SHMLOG_REASONS];
+    const char *owner;
+    Py_ssize_t bytes;
+    shmlog_cursor cursor = {0};
+    if (!PyArg_ParseTuple(args, "IKKI(KKKKKK)y#", &lane, &position, &seq, &cursor.tenancy, &gapped[0], &gapped[1],
+                          &gapped[2], &gapped[3], &gapped[4], &gapped[5], &owner, &bytes)) {
+        return NULL;
+    }
+    if (lane >= self->segment->segment.lane_count || bytes > (Py_ssize_t)SHMLOG_OWNER_BYTES_MAX) {
+        PyErr_SetString(PyExc_ValueError, "no such lane, or an owner that is too long");
+        return NULL;
+    }
+    cursor.position = position;
+    cursor.seq = seq;
+    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
+        cursor.gapped[reason] = gapped[reason];
+    }
+    cursor.owner_bytes = (uint32_t)bytes;
+    memcpy(cursor.owner, owner, (size_t)bytes);
+    shmlog_drain_restore(&self->drain, lane, &cursor);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(run_doc, "run(log_bytes_max)\n--\n\n"
+                      "Drain without the GIL until there is something to decide.\n\n"
+                      "Returns (event, errno): IDLE, STOP, ROTATE or ERROR.");
+
+static PyObject *drain_run(DrainObject *self, PyObject *arg)
+{
+    unsigned long long most = PyLong_AsUnsignedLongLong(arg);
+    shmlog_drain_event event;
+    int error = 0;
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    event = shmlog_drain_run(&self->drain, most, &error);
+    Py_END_ALLOW_THREADS
+    return Py_BuildValue("ii", (int)event, error);
+}
+
+PyDoc_STRVAR(drain_pass_doc, "drain_pass()\n--\n\nWrite one frame, if there is anything for it. Returns the errno, or 0.");
+
+static PyObject *drain_pass(DrainObject *self, PyObject *Py_UNUSED(none))
+{
+    uint32_t busiest;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = shmlog_drain_pass(&self->drain, &busiest);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(error);
+}
+
+PyDoc_STRVAR(settle_doc, "settle()\n--\n\n"
+                         "When the run is over: have the lanes tell all their drops. True: drain once more.");
+
+static PyObject *drain_settle(DrainObject *self, PyObject *Py_UNUSED(none))
+{
+    return PyBool_FromLong(shmlog_drain_settle(&self->drain));
+}
+
+PyDoc_STRVAR(sync_doc, "sync()\n--\n\nfsync the log and tell every lane. Returns the errno, or 0.");
+
+static PyObject *drain_sync(DrainObject *self, PyObject *Py_UNUSED(none))
+{
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = shmlog_drain_sync(&self->drain);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(error);
+}
+
+PyDoc_STRVAR(request_doc, "request(event)\n--\n\nAsk the draining thread to STOP or to ROTATE. From any thread.");
+
+static PyObject *drain_request(DrainObject *self, PyObject *arg)
+{
+    int event = PyLong_AsInt(arg);
+    if (event != SHMLOG_DRAIN_STOP && event != SHMLOG_DRAIN_ROTATE) {
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "no such request: %d", event);
+    }
+    shmlog_drain_request(&self->drain, (shmlog_drain_event)event);
+    Py_RETURN_NONE;
+}
+
+enum counter { LOG_BYTES, FRAMES, SLOTS };
+
+static PyObject *drain_counter(DrainObject *self, void *closure)
+{
+    const _Atomic uint64_t *words[] = {&self->drain.log_bytes, &self->drain.frames, &self->drain.slots};
+    /* relaxed: counters. */
+    uint64_t value = atomic_load_explicit(words[(enum counter)(intptr_t)closure], memory_order_relaxed);
+    return PyLong_FromUnsignedLongLong(value);
+}
+
+static PyMethodDef methods[] = {
+    {"use_log", (PyCFunction)drain_use_log, METH_VARARGS, use_log_doc},
+    {"restore", (PyCFunction)drain_restore, METH_VARARGS, restore_doc},
+    {"run", (PyCFunction)drain_run, METH_O, run_doc},
+    {"drain_pass", (PyCFunction)drain_pass, METH_NOARGS, drain_pass_doc},
+    {"settle", (PyCFunction)drain_settle, METH_NOARGS, settle_doc},
+    {"sync", (PyCFunction)drain_sync, METH_NOARGS, sync_doc},
+    {"request", (PyCFunction)drain_request, METH_O, request_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef getters[] = {
+    {"log_bytes", (getter)drain_counter, NULL, "Bytes in the current log.", (void *)LOG_BYTES},
+    {"frames", (getter)drain_counter, NULL, "Frames written.", (void *)FRAMES},
+    {"slots", (getter)drain_counter, NULL, "Slots written.", (void *)SLOTS},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, (void *)"Drain(segment): lanes to log."},
+    {Py_tp_new, drain_new},
+    {Py_tp_dealloc, drain_dealloc},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getters},
+    {0, NULL},
+};
+
+PyType_Spec shmlog_drain_spec = {
+    .name = "shmlog._core.Drain",
+    .basicsize = sizeof(DrainObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = slots,
+};

@@ -1,0 +1,318 @@
+/* Producer.log(): one metric, or a dict of them as one unit. */
+#include "py_core.h"
+
+#include "clock.h"
+
+enum { ITEMS_ON_STACK = 64 };
+
+/* ---- one metric ---- */
+
+static shmlog_outcome log_item(ProducerObject *self, PyObject *name, shmlog_item *item, int64_t step)
+{
+    if (!shmlog_producer_name_id(self, name, &item->value.name_id)) {
+        return SHMLOG_RAISED;
+    }
+    if (!self->producer.segment || self->producer.lock_fd < 0) {
+        return shmlog_producer_dropped(self, SHMLOG_DROP_CLOSED, 1);
+    }
+    if (item->value.name_id == SHMLOG_NO_NAME) {
+        return shmlog_producer_dropped(self, SHMLOG_DROP_NAMES, 1);
+    }
+    if (item->value.kind == SHMLOG_LONGTEXT &&
+        shmlog_value_slots(&item->value) > shmlog_producer_unit_max(self->producer.segment)) {
+        shmlog_outcome outcome = shmlog_producer_spill(self, item);
+        if (outcome != SHMLOG_WRITTEN) {
+            return outcome;
+        }
+    }
+    return shmlog_producer_record(self, &item->value, step);
+}
+
+static shmlog_outcome log_one(ProducerObject *self, PyObject *name, PyObject *value, int64_t step)
+{
+    shmlog_item item;
+    if (!shmlog_item_convert(value, &item)) {
+        shmlog_item_clear(&item);
+        return SHMLOG_RAISED;
+    }
+    shmlog_outcome outcome = log_item(self, name, &item, step);
+    shmlog_item_clear(&item);
+    return outcome;
+}
+
+/* ---- several ---- */
+
+typedef struct {
+    shmlog_value *values;
+    PyObject **owners; /* of the texts */
+    Py_ssize_t count;
+    uint64_t nameless; /* dropped because the name table is full */
+} batch;
+
+static void clear_batch(batch *batch)
+{
+    for (Py_ssize_t i = 0; i < batch->count; i++) {
+        Py_XDECREF(batch->owners[i]);
+    }
+    batch->count = 0;
+    batch->nameless = 0;
+}
+
+/* Takes the item over. */
+static bool add_named(ProducerObject *self, PyObject *name, shmlog_item *item, batch *batch)
+{
+    if (!shmlog_producer_name_id(self, name, &item->value.name_id)) {
+        shmlog_item_clear(item);
+        return false;
+    }
+    if (item->value.name_id == SHMLOG_NO_NAME) {
+        shmlog_item_clear(item);
+        batch->nameless++;
+        return true;
+    }
+    batch->values[batch->count] = item->value;
+    batch->owners[batch->count] = item->owner;
+    batch->count++;
+    return true;
+}
+
+/* 1: all converted; 0: a value needs Python code, which might change the dict
+ * under us; -1: exception. */
+static int convert_exact(ProducerObject *self, PyObject *metrics, batch *batch)
+{
+    PyObject *name, *value;
+    Py_ssize_t position = 0;
+    shmlog_item item;
+    while (PyDict_Next(metrics, &position, &name, &value)) {
+        int done = shmlog_item_convert_exact(value, &item);
+        if (done <= 0) {
+            return done;
+        }
+        if (!add_named(self, name, &item, batch)) {
+            return -1;
+        }
+    }
+    return 1;
+}
+
+static bool convert_any(ProducerObject *self, PyObject *pairs, batch *batch)
+{
+    shmlog_item item;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(pairs); i++) {
+        PyObject *pair = PyList_GET_ITEM(pairs, i);
+        if (!shmlog_item_convert(PyTuple_GET_ITEM(pair, 1), &item)) {
+            shmlog_item_clear(&item);
+            return false;
+        }
+        if (!add_named(self, PyTuple_GET_ITEM(pair, 0), &item, batch)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool convert_batch(ProducerObject *self, PyObject *metrics, batch *batch)
+{
+    int done = convert_exact(self, metrics, batch);
+    if (done == 0) {
+        clear_batch(batch);
+        PyObject *pairs = PyDict_Items(metrics);
+        done = pairs && convert_any(self, pairs, batch) ? 1 : -1;
+        Py_XDECREF(pairs);
+    }
+    return done > 0;
+}
+
+/* Texts that would leave too little room in a unit go to files. */
+static bool spill_large(ProducerObject *self, batch *batch)
+{
+    uint32_t most = shmlog_producer_unit_max(self->producer.segment) / 2;
+    Py_ssize_t kept = 0;
+    for (Py_ssize_t i = 0; i < batch->count; i++) {
+        shmlog_item item = {batch->values[i], batch->owners[i]};
+        shmlog_outcome outcome = SHMLOG_WRITTEN;
+        batch->owners[i] = NULL;
+        if (shmlog_value_slots(&item.value) > most) {
+            outcome = shmlog_producer_spill(self, &item);
+        }
+        if (outcome != SHMLOG_WRITTEN) {
+            shmlog_item_clear(&item);
+            if (outcome == SHMLOG_RAISED) {
+                return false;
+            }
+            continue; /* counted as dropped; the others go on */
+        }
+        batch->values[kept] = item.value;
+        batch->owners[kept] = item.owner;
+        kept++;
+    }
+    batch->count = kept;
+    return true;
+}
+
+static shmlog_outcome write_unit(ProducerObject *self, const shmlog_value *values, uint32_t count, uint32_t slots,
+                                 int64_t step)
+{
+    shmlog_producer *producer = &self->producer;
+    bool wake = false;
+
+    if (count == 1) {
+        return shmlog_producer_record(self, values, step);
+    }
+    if (!shmlog_producer_has_room(producer, slots)) {
+        shmlog_outcome outcome = shmlog_producer_find_room(self, slots, count, &wake);
+        if (outcome != SHMLOG_WRITTEN) {
+            return outcome;
+        }
+    }
+    uint64_t ts = shmlog_ticks(producer->segment->tsc);
+    shmlog_lane_write_row(&producer->lane, producer->lane.head, ts, step, values, count, slots);
+    shmlog_lane_advance(&producer->lane, slots);
+    producer->logged += count;
+    if (wake) {
+        shmlog_producer_wake(self);
+    }
+    return SHMLOG_WRITTEN;
+}
+
+/* One unit, or a sequence of them when the dict is larger than a unit can be. */
+static shmlog_outcome write_units(ProducerObject *self, const batch *batch, int64_t step)
+{
+    uint32_t most = shmlog_producer_unit_max(self->producer.segment);
+    shmlog_outcome outcome = SHMLOG_WRITTEN;
+    Py_ssize_t first = 0;
+
+    while (first < batch->count && outcome != SHMLOG_RAISED) {
+        uint32_t slots = 1;
+        Py_ssize_t last = first;
+        while (last < batch->count && slots + shmlog_value_slots(&batch->values[last]) <= most) {
+            slots += shmlog_value_slots(&batch->values[last]);
+            last++;
+        }
+        outcome = write_unit(self, batch->values + first, (uint32_t)(last - first), slots, step);
+        first = last;
+    }
+    return outcome;
+}
+
+static shmlog_outcome write_batch(ProducerObject *self, batch *batch, int64_t step)
+{
+    uint64_t records = (uint64_t)batch->count + batch->nameless;
+    if (!self->producer.segment || self->producer.lock_fd < 0) {
+        return shmlog_producer_dropped(self, SHMLOG_DROP_CLOSED, records);
+    }
+    if (batch->nameless &&
+        shmlog_producer_dropped(self, SHMLOG_DROP_NAMES, batch->nameless) == SHMLOG_RAISED) {
+        return SHMLOG_RAISED;
+    }
+    if (!spill_large(self, batch)) {
+        return SHMLOG_RAISED;
+    }
+    return write_units(self, batch, step);
+}
+
+static shmlog_outcome log_many(ProducerObject *self, PyObject *metrics, int64_t step)
+{
+    shmlog_value values[ITEMS_ON_STACK];
+    PyObject *owners[ITEMS_ON_STACK];
+    batch batch = {values, owners, 0, 0};
+    Py_ssize_t size = PyDict_GET_SIZE(metrics);
+    shmlog_outcome outcome = SHMLOG_RAISED;
+
+    if (size == 0) {
+        return SHMLOG_WRITTEN;
+    }
+    if (size > ITEMS_ON_STACK) {
+        batch.values = PyMem_New(shmlog_value, size);
+        batch.owners = PyMem_New(PyObject *, size);
+    }
+    if (!batch.values || !batch.owners) {
+        PyErr_NoMemory();
+    } else {
+        if (convert_batch(self, metrics, &batch)) {
+            outcome = write_batch(self, &batch, step);
+        }
+        clear_batch(&batch);
+    }
+    if (size > ITEMS_ON_STACK) {
+        PyMem_Free(batch.values);
+        PyMem_Free(batch.owners);
+    }
+    return outcome;
+}
+
+/* ---- arguments ---- */
+
+typedef struct {
+    PyObject *first; /* name or dict */
+    PyObject *value; /* NULL with a dict */
+    PyObject *step;  /* NULL: omitted */
+} arguments;
+
+static bool take_keywords(ProducerObject *self, PyObject *const *args, PyObject *keywords, arguments *arguments)
+{
+    PyObject *step = shmlog_state_of(Py_TYPE(self))->interned_step;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(keywords); i++) {
+        PyObject *keyword = PyTuple_GET_ITEM(keywords, i);
+        if ((keyword != step && PyUnicode_Compare(keyword, step) != 0) || arguments->step) {
+            PyErr_Format(PyExc_TypeError, "log() got an unexpected or repeated argument '%U'", keyword);
+            return false;
+        }
+        arguments->step = args[i];
+    }
+    return true;
+}
+
+static bool take_arguments(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords,
+                           arguments *arguments)
+{
+    bool many = count >= 1 && PyDict_Check(args[0]);
+    Py_ssize_t required = many ? 1 : 2;
+    if (count < required || count > required + 1) {
+        PyErr_SetString(PyExc_TypeError, "log() takes (name, value, step=None) or (dict of metrics, step=None)");
+        return false;
+    }
+    arguments->first = args[0];
+    arguments->value = many ? NULL : args[1];
+    arguments->step = count > required ? args[required] : NULL;
+    if (keywords && !take_keywords(self, args + count, keywords, arguments)) {
+        return false;
+    }
+    if (arguments->step == Py_None) {
+        arguments->step = NULL;
+    }
+    return true;
+}
+
+static int64_t count_step(ProducerObject *self)
+{
+    if (self->step_generation != self->producer.fork_generation) {
+        self->step_generation = self->producer.fork_generation;
+        self->next_step = 0; /* a forked child counts from 0 */
+    }
+    return self->next_step++;
+}
+
+PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    arguments arguments;
+    int64_t step;
+
+    if (self->disabled) {
+        Py_RETURN_NONE;
+    }
+    if (!take_arguments(self, args, count, keywords, &arguments)) {
+        return NULL;
+    }
+    if (!arguments.step) {
+        step = count_step(self);
+    } else if (!shmlog_step_convert(arguments.step, &step)) {
+        return NULL;
+    }
+    shmlog_outcome outcome = arguments.value ? log_one(self, arguments.first, arguments.value, step)
+                                             : log_many(self, arguments.first, step);
+    if (outcome == SHMLOG_RAISED) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,248 @@
+/* Metric: the handle of one name in one run, and the fast path. */
+#include "py_core.h"
+
+#include "clock.h"
+
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    ProducerObject *producer;
+    PyObject *name;
+    uint32_t id; /* SHMLOG_NO_NAME: the name table was full */
+    uint32_t step_generation;
+    int64_t next_step; /* of a call without a step */
+} MetricObject;
+
+static int64_t count_step(MetricObject *self)
+{
+    uint32_t generation = self->producer->producer.fork_generation;
+    if (self->step_generation != generation) {
+        self->step_generation = generation;
+        self->next_step = 0; /* a forked child counts from 0 */
+    }
+    return self->next_step++;
+}
+
+/* ---- the general path ---- */
+
+static shmlog_outcome record_item(MetricObject *self, shmlog_item *item, int64_t step)
+{
+    ProducerObject *producer = self->producer;
+    if (!producer->producer.segment || producer->producer.lock_fd < 0) {
+        return shmlog_producer_dropped(producer, SHMLOG_DROP_CLOSED, 1);
+    }
+    if (self->id == SHMLOG_NO_NAME) {
+        return shmlog_producer_dropped(producer, SHMLOG_DROP_NAMES, 1);
+    }
+    item->value.name_id = self->id;
+    if (item->value.kind == SHMLOG_LONGTEXT &&
+        shmlog_value_slots(&item->value) > shmlog_producer_unit_max(producer->producer.segment)) {
+        shmlog_outcome outcome = shmlog_producer_spill(producer, item);
+        if (outcome != SHMLOG_WRITTEN) {
+            return outcome;
+        }
+    }
+    return shmlog_producer_record(producer, &item->value, step);
+}
+
+static PyObject *record_any(MetricObject *self, PyObject *value, PyObject *step_object)
+{
+    shmlog_item item;
+    int64_t step = 0;
+    bool ok = shmlog_item_convert(value, &item);
+
+    if (ok && step_object && step_object != Py_None) {
+        ok = shmlog_step_convert(step_object, &step);
+    } else if (ok) {
+        step = count_step(self);
+    }
+    if (ok) {
+        ok = record_item(self, &item, step) != SHMLOG_RAISED;
+    }
+    shmlog_item_clear(&item);
+    return ok ? Py_NewRef(Py_None) : NULL;
+}
+
+/* ---- the fast path ---- */
+
+/* A float and a small step with room in the lane: no lock, no system call, no
+ * allocation, no Python code. */
+static inline bool record_fast(MetricObject *self, PyObject *value, PyObject *step_object)
+{
+    shmlog_producer *producer = &self->producer->producer;
+    int64_t step;
+    if (!PyFloat_CheckExact(value) || !shmlog_small_int(step_object, &step) ||
+        !shmlog_producer_has_room(producer, 1)) {
+        return false;
+    }
+    shmlog_lane_put(&producer->lane, shmlog_ticks(producer->segment->tsc),
+                    shmlog_float_bits(PyFloat_AS_DOUBLE(value)), step, self->id, SHMLOG_FLOAT);
+    producer->logged++;
+    return true;
+}
+
+static PyObject *named_step(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    PyObject *expected = shmlog_state_of(Py_TYPE(self))->interned_step;
+    PyObject *keyword = PyTuple_GET_ITEM(keywords, 0);
+    if (PyTuple_GET_SIZE(keywords) != 1 || count != 1 ||
+        (keyword != expected && PyUnicode_Compare(keyword, expected) != 0)) {
+        PyErr_Format(PyExc_TypeError, "a metric takes (value, step=None), not '%U'", keyword);
+        return NULL;
+    }
+    return args[1];
+}
+
+static PyObject *record(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    PyObject *step = count == 2 ? args[1] : NULL;
+    if (self->producer->disabled) {
+        Py_RETURN_NONE;
+    }
+    if (keywords && PyTuple_GET_SIZE(keywords)) {
+        step = named_step(self, args, count, keywords);
+        if (!step) {
+            return NULL;
+        }
+    } else if (count < 1 || count > 2) {
+        return PyErr_Format(PyExc_TypeError, "a metric takes (value, step=None), %zd arguments were given", count);
+    }
+    if (SHMLOG_LIKELY(step != NULL) && SHMLOG_LIKELY(record_fast(self, args[0], step))) {
+        Py_RETURN_NONE;
+    }
+    return record_any(self, args[0], step);
+}
+
+static PyObject *metric_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *keywords)
+{
+    return record((MetricObject *)self, args, PyVectorcall_NARGS(nargsf), keywords);
+}
+
+PyDoc_STRVAR(log_doc, "log(value, step=None)\n--\n\n"
+                      "Log one value; the same as calling the handle.\n\n"
+                      "Parameters\n----------\n"
+                      "value : float, int, bool, str, or an array or tensor of one element\n"
+                      "    NaN and infinities are kept, ints are exact.\n"
+                      "step : int, optional\n    Any int64. Default: the number of such calls of this name so far in "
+                      "this process.\n\n"
+                      "Raises\n------\nTypeError, ValueError, OverflowError\n    If value or step is not usable. "
+                      "Nothing was logged.");
+
+static PyObject *metric_log(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    return record(self, args, count, keywords);
+}
+
+PyDoc_STRVAR(extend_doc, "extend(values, steps=None)\n--\n\n"
+                         "Log many values in one call, one record each.\n\n"
+                         "Parameters\n----------\n"
+                         "values : array or sequence of float, int or bool, shape (n,)\n"
+                         "    Anything with the buffer protocol (numpy) is read without Python objects.\n"
+                         "steps : array, range or sequence of int, shape (n,), optional\n"
+                         "    Default: counts on from the last call without a step.\n\n"
+                         "Raises\n------\nTypeError, ValueError, OverflowError\n    If values or steps are not "
+                         "usable, or differ in length. Nothing was logged.");
+
+static PyObject *metric_extend(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    PyObject *steps = count == 2 ? args[1] : NULL;
+    Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0;
+    if (named == 1 && count == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), "steps") == 0) {
+        steps = args[1];
+    } else if (named || count < 1 || count > 2) {
+        PyErr_SetString(PyExc_TypeError, "extend() takes (values, steps=None)");
+        return NULL;
+    }
+    if (self->producer->disabled) {
+        Py_RETURN_NONE;
+    }
+    if (self->step_generation != self->producer->producer.fork_generation) {
+        self->step_generation = self->producer->producer.fork_generation;
+        self->next_step = 0;
+    }
+    if (!shmlog_extend(self->producer, self->id, args[0], steps == Py_None ? NULL : steps, &self->next_step)) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- the type ---- */
+
+static PyObject *metric_reduce(MetricObject *self, PyObject *Py_UNUSED(none))
+{
+    PyObject *method = PyObject_GetAttrString((PyObject *)self->producer, "metric");
+    return method ? Py_BuildValue("N(O)", method, self->name) : NULL;
+}
+
+static PyObject *metric_repr(MetricObject *self) { return PyUnicode_FromFormat("Metric(%R)", self->name); }
+
+PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t id)
+{
+    PyTypeObject *type = shmlog_state_of(Py_TYPE(producer))->metric_type;
+    MetricObject *self = (MetricObject *)type->tp_alloc(type, 0);
+    if (self) {
+        self->vectorcall = metric_vectorcall;
+        self->producer = (ProducerObject *)Py_NewRef(producer);
+        self->name = Py_NewRef(name);
+        self->id = id;
+        self->step_generation = producer->producer.fork_generation;
+    }
+    return (PyObject *)self;
+}
+
+static int metric_traverse(MetricObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->producer);
+    return 0;
+}
+
+static int metric_clear(MetricObject *self)
+{
+    Py_CLEAR(self->name);
+    return 0; /* the producer stays: a handle without one could not be called */
+}
+
+static void metric_dealloc(MetricObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_XDECREF(self->name);
+    Py_XDECREF(self->producer);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef methods[] = {
+    {"log", (PyCFunction)(void (*)(void))metric_log, METH_FASTCALL | METH_KEYWORDS, log_doc},
+    {"extend", (PyCFunction)(void (*)(void))metric_extend, METH_FASTCALL | METH_KEYWORDS, extend_doc},
+    {"__reduce__", (PyCFunction)metric_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"name", T_OBJECT_EX, offsetof(MetricObject, name), READONLY, "Name of the metric."},
+    {"run", T_OBJECT_EX, offsetof(MetricObject, producer), READONLY, "The run that it logs to."},
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(MetricObject, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, (void *)"Handle of a metric, from Run.metric(name). Call it: loss(0.5, step)."},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_repr, metric_repr},
+    {Py_tp_traverse, metric_traverse},
+    {Py_tp_clear, metric_clear},
+    {Py_tp_dealloc, metric_dealloc},
+    {Py_tp_methods, methods},
+    {Py_tp_members, members},
+    {0, NULL},
+};
+
+PyType_Spec shmlog_metric_spec = {
+    .name = "shmlog._core.Metric",
+    .basicsize = sizeof(MetricObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = slots,
+};

@@ -1,0 +1,192 @@
+#include "segment.h"
+
+#include "clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+
+static uint64_t lanes_offset(void) { return SHMLOG_PAGE + round_up(sizeof(shmlog_name_table), SHMLOG_PAGE); }
+
+uint64_t shmlog_segment_head_bytes(uint32_t lanes)
+{
+    return lanes_offset() + round_up((uint64_t)lanes * sizeof(shmlog_lane_header), SHMLOG_PAGE);
+}
+
+static uint64_t total_bytes(uint32_t lanes, uint32_t lane_slots)
+{
+    return shmlog_segment_head_bytes(lanes) + (uint64_t)lanes * lane_slots * sizeof(shmlog_slot);
+}
+
+/* Give the range real memory, or say now that there is none: a store into a
+ * page that can't be had would be a SIGBUS in the middle of training. */
+static int allocate(int fd, uint64_t offset, uint64_t bytes)
+{
+#if defined(__APPLE__)
+    static const char zeros[65536];
+    for (uint64_t done = 0; done < bytes;) {
+        uint64_t left = bytes - done;
+        ssize_t written = pwrite(fd, zeros, left < sizeof zeros ? left : sizeof zeros, (off_t)(offset + done));
+        if (written < 0 && errno != EINTR) {
+            return errno;
+        }
+        done += written > 0 ? (uint64_t)written : 0;
+    }
+    return 0;
+#else
+    int error;
+    do {
+        error = posix_fallocate(fd, (off_t)offset, (off_t)bytes);
+    } while (error == EINTR);
+    return error;
+#endif
+}
+
+static int map(shmlog_segment *segment, int fd, uint64_t bytes)
+{
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED) {
+        return errno;
+    }
+    segment->base = base;
+    segment->bytes = bytes;
+    segment->header = base;
+    segment->fd = fd;
+    return 0;
+}
+
+static bool is_power_of_two(uint32_t value) { return value && !(value & (value - 1)); }
+
+static bool geometry_is_sane(uint32_t lanes, uint32_t lane_slots)
+{
+    return lanes >= 1 && lanes <= SHMLOG_LANES_MAX && is_power_of_two(lane_slots) &&
+           lane_slots >= SHMLOG_LANE_SLOTS_MIN && lane_slots <= SHMLOG_LANE_SLOTS_MAX;
+}
+
+static void find_parts(shmlog_segment *segment, uint32_t lanes, uint32_t lane_slots)
+{
+    segment->names = (shmlog_name_table *)(void *)(segment->base + SHMLOG_PAGE);
+    segment->lanes = (shmlog_lane_header *)(void *)(segment->base + lanes_offset());
+    segment->lane_count = lanes;
+    segment->lane_slots = lane_slots;
+    segment->shift = (uint32_t)__builtin_ctz(lane_slots);
+    segment->tsc = SHMLOG_HAS_TSC && segment->header->clock == SHMLOG_CLOCK_TSC;
+}
+
+static void write_header(shmlog_segment *segment, const shmlog_geometry *geometry)
+{
+    shmlog_header *header = segment->header;
+
+    header->version = SHMLOG_VERSION;
+    header->page = SHMLOG_PAGE;
+    header->segment_bytes = segment->bytes;
+    header->lanes = geometry->lanes;
+    header->lane_slots = geometry->lane_slots;
+    header->names_offset = SHMLOG_PAGE;
+    header->lanes_offset = lanes_offset();
+    header->slots_offset = shmlog_segment_head_bytes(geometry->lanes);
+    header->clock = geometry->clock;
+    strncpy(header->run_id, geometry->run_id, sizeof header->run_id - 1);
+    if (strlen(geometry->run_dir) < sizeof header->run_dir) {
+        strcpy(header->run_dir, geometry->run_dir);
+    }
+    find_parts(segment, geometry->lanes, geometry->lane_slots);
+    header->anchor = shmlog_clock_anchor(segment->tsc);
+    /* CREATE, release side: whoever sees the magic sees the whole header. */
+    atomic_store_explicit(&header->magic, SHMLOG_MAGIC, memory_order_release);
+}
+
+int shmlog_segment_create(shmlog_segment *segment, int fd, const shmlog_geometry *geometry)
+{
+    if (!geometry_is_sane(geometry->lanes, geometry->lane_slots) || geometry->clock > SHMLOG_CLOCK_TSC) {
+        return SHMLOG_BAD_GEOMETRY;
+    }
+    uint64_t bytes = total_bytes(geometry->lanes, geometry->lane_slots);
+    if (ftruncate(fd, (off_t)bytes) != 0) {
+        return errno;
+    }
+    int error = allocate(fd, 0, shmlog_segment_head_bytes(geometry->lanes));
+    if (error == 0) {
+        error = map(segment, fd, bytes);
+    }
+    if (error == 0) {
+        write_header(segment, geometry);
+    }
+    return error;
+}
+
+static int check_header(const shmlog_header *header, uint64_t file_bytes)
+{
+    /* CREATE, acquire side. */
+    if (atomic_load_explicit(&header->magic, memory_order_acquire) != SHMLOG_MAGIC) {
+        return SHMLOG_BAD_MAGIC;
+    }
+    if (header->version != SHMLOG_VERSION) {
+        return SHMLOG_BAD_VERSION;
+    }
+    if (header->page != SHMLOG_PAGE || header->clock > SHMLOG_CLOCK_TSC ||
+        (header->clock == SHMLOG_CLOCK_TSC && !SHMLOG_HAS_TSC) ||
+        !geometry_is_sane(header->lanes, header->lane_slots)) {
+        return SHMLOG_BAD_LAYOUT;
+    }
+    uint64_t bytes = total_bytes(header->lanes, header->lane_slots);
+    if (header->segment_bytes != bytes || file_bytes != bytes || header->names_offset != SHMLOG_PAGE ||
+        header->lanes_offset != lanes_offset() ||
+        header->slots_offset != shmlog_segment_head_bytes(header->lanes) ||
+        !memchr(header->run_id, '\0', sizeof header->run_id) ||
+        !memchr(header->run_dir, '\0', sizeof header->run_dir)) {
+        return SHMLOG_BAD_LAYOUT;
+    }
+    return 0;
+}
+
+int shmlog_segment_open(shmlog_segment *segment, int fd)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0) {
+        return errno;
+    }
+    if (status.st_size < (off_t)SHMLOG_PAGE) {
+        return SHMLOG_BAD_MAGIC;
+    }
+    int error = map(segment, fd, (uint64_t)status.st_size);
+    if (error) {
+        return error;
+    }
+    error = check_header(segment->header, (uint64_t)status.st_size);
+    if (error) {
+        munmap(segment->base, segment->bytes);
+        segment->base = NULL;
+        return error;
+    }
+    find_parts(segment, segment->header->lanes, segment->header->lane_slots);
+    return 0;
+}
+
+void shmlog_segment_close(shmlog_segment *segment)
+{
+    if (segment->base) {
+        munmap(segment->base, segment->bytes);
+        close(segment->fd);
+        segment->base = NULL;
+    }
+}
+
+int shmlog_segment_allocate_lane(shmlog_segment *segment, uint32_t lane)
+{
+    uint64_t bytes = (uint64_t)segment->lane_slots * sizeof(shmlog_slot);
+    int error = allocate(segment->fd, segment->header->slots_offset + lane * bytes, bytes);
+#if defined(MADV_POPULATE_WRITE)
+    if (error == 0) {
+        /* Map the pages now: later each first touch would cost a fault in the
+         * middle of a log call. Old kernels refuse; nothing depends on it. */
+        (void)madvise(shmlog_segment_slots(segment, lane), bytes, MADV_POPULATE_WRITE);
+    }
+#endif
+    return error;
+}

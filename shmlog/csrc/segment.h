@@ -1,0 +1,62 @@
+/* A mapped segment: made, checked, unmapped. */
+#ifndef SHMLOG_SEGMENT_H
+#define SHMLOG_SEGMENT_H
+
+#include "format.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+typedef struct {
+    unsigned char *base; /* NULL: not mapped */
+    size_t bytes;
+    shmlog_header *header;
+    shmlog_name_table *names;
+    shmlog_lane_header *lanes;
+    uint32_t lane_count;
+    uint32_t lane_slots;
+    uint32_t shift; /* lane_slots == 1 << shift */
+    bool tsc;
+    int fd; /* kept to allocate lanes; carries no lock */
+} shmlog_segment;
+
+typedef struct {
+    uint32_t lanes;
+    uint32_t lane_slots; /* a power of two */
+    uint32_t clock;
+    const char *run_id;
+    const char *run_dir;
+} shmlog_geometry;
+
+/* Errors are errno values, or one of these. */
+enum {
+    SHMLOG_BAD_MAGIC = -1,
+    SHMLOG_BAD_VERSION = -2,
+    SHMLOG_BAD_LAYOUT = -3,
+    SHMLOG_BAD_GEOMETRY = -4
+};
+
+/* Bytes of the segment before its first lane, all allocated at creation. */
+uint64_t shmlog_segment_head_bytes(uint32_t lanes);
+
+/* Make the segment in the empty file `fd`. The file is allocated up to the
+ * first lane, so that no store there can meet a full file system. Takes `fd`
+ * over if it succeeds. */
+int shmlog_segment_create(shmlog_segment *segment, int fd, const shmlog_geometry *geometry);
+
+/* Map the segment in `fd` and check every number in its header. Takes `fd`
+ * over if it succeeds. */
+int shmlog_segment_open(shmlog_segment *segment, int fd);
+
+void shmlog_segment_close(shmlog_segment *segment);
+
+/* Allocate the memory of a lane. Returns 0 or errno. */
+int shmlog_segment_allocate_lane(shmlog_segment *segment, uint32_t lane);
+
+static inline shmlog_slot *shmlog_segment_slots(const shmlog_segment *segment, uint32_t lane)
+{
+    return (shmlog_slot *)(void *)(segment->base + segment->header->slots_offset) +
+           (size_t)lane * segment->lane_slots;
+}
+
+#endif

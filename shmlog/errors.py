@@ -1,0 +1,51 @@
+"""Every exception and warning of shmlog."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CorruptDataError",
+    "DroppedError",
+    "MissingExtraError",
+    "RunNotFoundError",
+    "RunStateError",
+    "SegmentError",
+    "ShmlogError",
+    "ShmlogWarning",
+    "StorageError",
+]
+
+
+class ShmlogError(Exception):
+    """Base of all errors that shmlog raises about its own state."""
+
+
+class SegmentError(ShmlogError, OSError):
+    """Shared memory cannot be created, attached or mapped. Nothing was logged."""
+
+
+class StorageError(ShmlogError, OSError):
+    """A folder or file cannot be written. Nothing that was logged is lost by it."""
+
+
+class RunNotFoundError(ShmlogError, LookupError):
+    """There is no run where one was looked for. Nothing was changed."""
+
+
+class RunStateError(ShmlogError, RuntimeError):
+    """The run is in a state that does not allow this. Nothing was changed."""
+
+
+class CorruptDataError(ShmlogError, ValueError):
+    """A file is damaged. The message names it; everything else stays readable."""
+
+
+class DroppedError(ShmlogError, RuntimeError):
+    """A record was dropped while ``strict=True``. The drop is counted."""
+
+
+class MissingExtraError(ShmlogError, ImportError):
+    """An optional package is missing. The message names the extra to install."""
+
+
+class ShmlogWarning(UserWarning):
+    """Something went wrong that does not stop the program; it is counted."""

@@ -1,0 +1,51 @@
+"""Start a flusher: a process of its own that is nobody's child."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from shmlog.errors import ShmlogError
+from shmlog.storage.layout import RunLayout
+
+_SHELL = "/bin/sh"
+# The shell starts it in the background and ends at once, so that the flusher is
+# no child that the trainer's wait() could reap.
+_COMMAND = 'log=$1; shift; "$@" </dev/null >/dev/null 2>>"$log" &'
+
+# What must not reach it: libraries meant for the trainer, start-up hooks, and
+# thread pools sized for the trainer's work.
+_DROPPED = ("LD_PRELOAD", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONPROFILEIMPORTTIME", "PYTHONWARNINGS")
+
+
+def flusher_environment() -> dict[str, str]:
+    """Return the environment of a flusher: ours, importing what we can import."""
+    environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    environment["OMP_NUM_THREADS"] = "1"
+    return environment
+
+
+def start_flusher(layout: RunLayout) -> None:
+    """Start the flusher of a run, and do not wait for it.
+
+    Starting two is harmless: the flusher's lock lets one of them work.
+
+    Raises
+    ------
+    OSError
+        If no process can be started.
+    ShmlogError
+        If the path of the Python interpreter is not known.
+    """
+    if not sys.executable:
+        raise ShmlogError("sys.executable is empty: the flusher can't be started; run 'shmlog recover' afterwards")
+    arguments = [
+        _SHELL, "-c", _COMMAND, "shmlog", str(layout.flusher_log),
+        sys.executable, "-P", "-m", "shmlog.flusher", str(layout.dir),
+    ]  # fmt: skip
+    pid = os.posix_spawn(_SHELL, arguments, flusher_environment(), setsid=True, setsigmask=[])
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # SIGCHLD is ignored here: the kernel has reaped the shell

@@ -1,0 +1,71 @@
+"""How the process ends, for runs that nobody finished.
+
+An uncaught exception shows in ``sys.excepthook``, a ``sys.exit`` in the call;
+both go on to whatever was there before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NoReturn
+
+from shmlog.run import registry
+
+_watching = False
+_exception: BaseException | None = None
+_exit_code: object = None
+
+
+def watch() -> None:
+    """Have the runs of this process finished at its exit. Once per process."""
+    global _watching
+    if _watching:
+        return
+    _watching = True
+    atexit.register(finish_all)
+    sys.excepthook = _remembering_hook(sys.excepthook)
+    sys.exit = _remembering_exit(sys.exit)
+
+
+def _remembering_hook(previous: Callable[..., Any]) -> Callable[..., Any]:
+    def excepthook(
+        kind: type[BaseException], exception: BaseException, trace: TracebackType | None
+    ) -> None:
+        global _exception
+        _exception = exception
+        previous(kind, exception, trace)
+
+    return excepthook
+
+
+def _remembering_exit(previous: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+    def exit(status: object = None, /) -> NoReturn:
+        global _exit_code
+        _exit_code = status
+        previous(status)
+
+    return exit
+
+
+def exit_status() -> str:
+    """Return the status of a run whose process is ending by itself."""
+    if isinstance(_exception, KeyboardInterrupt):
+        return "cancelled"
+    if _exception is not None or (_exit_code is not None and _exit_code != 0):
+        return "failed"
+    return "success"
+
+
+def finish_all() -> None:
+    """Finish every open run of this process; bounded, and never raises."""
+    status = exit_status()
+    for run in registry.open_runs():
+        try:
+            if run.is_owner and status == "failed" and _exception is not None:
+                run.log_error(_exception)
+            run.finish(status)
+        except Exception:  # the interpreter is ending: nobody is left to hear of it
+            run._leave()

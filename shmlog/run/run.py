@@ -1,0 +1,315 @@
+"""Run: what a process logs to. The logging itself is the C base class."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from shmlog import _core
+from shmlog.errors import ShmlogError
+from shmlog.run import registry
+from shmlog.run.identity import Identity, owner_record
+from shmlog.run.plain import dumps, to_plain
+from shmlog.run.status import FINISHED, FINISH_CODES
+from shmlog.segment.doorbell import Doorbell
+from shmlog.segment.shm import SegmentRef
+from shmlog.storage.layout import RunLayout
+
+PATIENCE_S = 2.0  # without any progress of the flusher
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Run(_core.Producer):
+    """A run that this process logs to; made by `shmlog.init` or `shmlog.attach`.
+
+    Works as it is in a forked child, and pickles by reference to a spawned one.
+    Logging never raises because of the machinery: it drops and counts, unless
+    the run was made with ``strict=True``.
+    """
+
+    def __init__(self, layout: RunLayout, ref: SegmentRef | None, *, owner: bool) -> None:
+        self._layout = layout
+        self._ref = ref
+        self._owner_pid = os.getpid() if owner else None
+        self._identity_known = Identity()
+        self._bell = Doorbell.open(ref.name if ref else None)
+        self._started_s = time.monotonic()
+        self._status = "running"
+
+    # ---- what it is ----
+
+    @property
+    def dir(self) -> Path:
+        """Folder of the run."""
+        return self._layout.dir
+
+    @property
+    def id(self) -> str:
+        """Id of the run, unique, the name of its folder."""
+        return self._layout.run_id
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment that the run belongs to."""
+        return self._layout.experiment
+
+    @property
+    def status(self) -> str:
+        """``running``, or how this process finished the run."""
+        return self._status
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether this process made the run, so that its `finish` ends it."""
+        return self._owner_pid == os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<shmlog.Run {self.experiment}/{self.id} {self._status} at {str(self.dir)!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return registry.reopen, (str(self.dir), self._ref.name if self._ref else None)
+
+    # ---- structured log ----
+
+    def event(self, event_type: str, data: Mapping[str, Any] | None = None) -> None:
+        """Log a structured event into events.jsonl.
+
+        Parameters
+        ----------
+        event_type : str
+            1 to 1024 bytes of UTF-8, such as ``"evaluation"``.
+        data : mapping, optional
+            Anything that JSON can hold; arrays, paths, dates and the like are
+            converted, NaN and infinities become strings.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``event_type`` or ``data`` is not usable. Nothing was logged.
+        """
+        if not isinstance(event_type, str):
+            raise TypeError(f"an event type must be a str, not {type(event_type).__name__}")
+        if not self._disabled:
+            self._put_event(event_type, dumps(data or {}))
+
+    def debug(self, message: str) -> None:
+        """Log a line of text for people at level debug."""
+        self._message("debug", message)
+
+    def info(self, message: str) -> None:
+        """Log a line of text for people at level info."""
+        self._message("info", message)
+
+    def warning(self, message: str) -> None:
+        """Log a line of text for people at level warning."""
+        self._message("warning", message)
+
+    def error(self, message: str) -> None:
+        """Log a line of text for people at level error."""
+        self._message("error", message)
+
+    def _message(self, level: str, message: str) -> None:
+        self.event("log", {"level": level, "message": str(message)})
+
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Log parameters: a ``config`` event, merged into config.yaml."""
+        self.event("config", config)
+
+    def log_progress(self, current: int, total: int, metrics: Mapping[str, Any] | None = None) -> None:
+        """Log how far the work is: ``current`` of ``total``, with some metrics."""
+        data: dict[str, Any] = {"current": current, "total": total}
+        if metrics:
+            data["metrics"] = metrics
+        self.event("progress", data)
+
+    def log_result(self, result: Mapping[str, Any]) -> None:
+        """Log what came out."""
+        self.event("result", result)
+
+    def log_error(self, exception: BaseException, context: Mapping[str, Any] | None = None) -> None:
+        """Log an exception with its traceback."""
+        lines = traceback.format_exception(type(exception), exception, exception.__traceback__)
+        data = {
+            "type": type(exception).__name__,
+            "message": str(exception),
+            "traceback": "".join(lines),
+        }
+        if context:
+            data["context"] = to_plain(context)
+        self.event("error", data)
+
+    # ---- flush, statistics ----
+
+    def flush(self, timeout: float = 10.0, *, durable: bool = False) -> bool:
+        """Wait until all that this process logged is in the write-ahead log.
+
+        Parameters
+        ----------
+        timeout : float
+            Most seconds to wait. Gives up earlier when the flusher makes no
+            progress for 2 s.
+        durable : bool
+            Wait until it is fsynced too.
+
+        Returns
+        -------
+        bool
+            Whether it is. False is no loss: the records wait in shared memory.
+        """
+        if not self._is_member:
+            return self._disabled
+        self._settle()
+        if durable:
+            self._request_sync()
+        head = self._positions()[0]
+        return self._await(lambda: self._is_flushed(head, durable), timeout)
+
+    def _is_flushed(self, head: int, durable: bool) -> bool:
+        _, tail, synced = self._positions()
+        return tail >= head and (synced >= head or not durable)
+
+    def _await(self, is_done: Any, timeout: float) -> bool:
+        """Wait for the flusher to get something done; False when it does not."""
+        segment = self._segment
+        deadline = time.monotonic() + timeout
+        stalled, progress, nap = time.monotonic(), segment.progress, 0.0002
+        while not is_done():
+            self._bell.ring()
+            now = time.monotonic()
+            if segment.progress != progress:
+                stalled, progress = now, segment.progress
+            if now >= deadline or (now - stalled > PATIENCE_S and not self._may_be_starting()):
+                return False
+            if now - stalled > 0.2 and not self._flusher_lives() and not self._flusher_lost():
+                return False
+            time.sleep(nap)
+            nap = min(nap * 1.5, 0.01)
+        return True
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """What this process logged, dropped by reason and waited, and how the flusher is."""
+        stats: dict[str, Any] = self._counts()
+        stats["flusher"] = "none"
+        if self._is_member:
+            head, tail, _ = self._positions()
+            stats["pending"] = head - tail
+            stats["lane_records"] = self._segment.lane_slots
+            stats["segment"] = str(self._segment.path)
+            alive = self._flusher_lives()
+            stats["flusher"] = ("starting", "running")[self._segment.flusher_state] if alive else "dead"
+        return stats
+
+    # ---- the end ----
+
+    def finish(self, status: str = "success") -> bool:
+        """End the run, or this process's part in a run that another made.
+
+        Everything that was logged is drained and sealed into Parquet. May be
+        called again. Processes that are still attached may log on.
+
+        Parameters
+        ----------
+        status : str
+            ``success``, ``failed`` or ``cancelled``; the words of other systems
+            (``finished``, ``completed``, ``interrupted``, ``killed``) are mapped.
+
+        Returns
+        -------
+        bool
+            Whether all is sealed. False when the flusher made no progress for
+            2 s: nothing is lost, ``shmlog recover`` finishes the job.
+
+        Raises
+        ------
+        ValueError
+            If ``status`` is not known. The run goes on.
+        """
+        final = FINISHED.get(status.lower() if isinstance(status, str) else "")
+        if final is None:
+            raise ValueError(f"status must be one of {', '.join(sorted(FINISHED))}, not {status!r}")
+        if self._status != "running":
+            return True
+        sealed = True
+        if self.is_owner and self._is_member:
+            self._status = final
+            sealed = self._seal(final)
+        self._status = final
+        self._leave()
+        registry.forget(self)
+        return sealed
+
+    def _seal(self, status: str) -> bool:
+        self.event("experiment_end", {"status": status, "duration_s": time.monotonic() - self._started_s})
+        self._settle()
+        request = self._segment.request_finish(FINISH_CODES[status])
+        return self._await(lambda: self._segment.finish_done >= request, timeout=float("inf"))
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exception is None or (isinstance(exception, SystemExit) and not exception.code):
+            self.finish()
+        elif isinstance(exception, KeyboardInterrupt):
+            self.finish("cancelled")
+        else:
+            if self._status == "running" and not isinstance(exception, (SystemExit, GeneratorExit)):
+                self.log_error(exception)
+            self.finish("failed")
+
+    # ---- hooks of the C base class ----
+
+    def _identity(self) -> bytes:
+        return owner_record(self._identity_known)
+
+    def _ring(self) -> None:
+        self._bell.ring()
+
+    def _flusher_lives(self) -> bool:
+        return bool(self._segment.probe(_core.LOCK_FLUSHER)) or self._may_be_starting()
+
+    def _may_be_starting(self) -> bool:
+        return self._segment.flusher_is_starting
+
+    def _flusher_lost(self) -> bool:
+        """Start another flusher; called by whoever notices that there is none."""
+        from shmlog.flusher.process import start_flusher
+
+        if self._segment.closed:
+            return False
+        self._segment.mark_starting()
+        try:
+            start_flusher(self._layout)
+        except (OSError, ShmlogError):
+            return False
+        return True
+
+    def _spill(self, data: bytes) -> bytes:
+        """Keep a text that is too large for the ring in a file of its own."""
+        self._layout.large.mkdir(exist_ok=True)
+        name = f"{os.getpid()}-{secrets.token_hex(8)}.txt"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(self._layout.large / name, flags, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return f"{self._layout.large.name}/{name}".encode()
+
+    def _first_drop(self, reason: str) -> None:
+        import logging
+
+        logging.getLogger("shmlog").warning(
+            "process %d dropped a record of run %s (reason: %s); further drops are only counted, see Run.stats",
+            os.getpid(),
+            self.id,
+            reason,
+        )

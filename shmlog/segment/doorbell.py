@@ -1,0 +1,63 @@
+"""The semaphore that wakes an idle flusher. It may wake, it never excludes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+
+class Doorbell:
+    """A named semaphore, or nothing where there is none: then the flusher polls."""
+
+    def __init__(self, semaphore: Any) -> None:
+        self._semaphore = semaphore
+
+    @classmethod
+    def create(cls, name: str) -> None:
+        """Create the doorbell of the segment ``name``, readable by this user alone."""
+        import posix_ipc
+
+        posix_ipc.Semaphore(name, flags=posix_ipc.O_CREX, mode=0o600, initial_value=0).close()
+
+    @classmethod
+    def open(cls, name: str | None) -> Doorbell:
+        """Open the doorbell of the segment ``name``."""
+        if name is None:
+            return cls(None)
+        import posix_ipc
+
+        try:
+            return cls(posix_ipc.Semaphore(name))
+        except posix_ipc.Error:
+            return cls(None)
+
+    @staticmethod
+    def unlink(name: str) -> None:
+        """Remove the doorbell; no error if it is gone."""
+        import posix_ipc
+
+        try:
+            posix_ipc.unlink_semaphore(name)
+        except posix_ipc.ExistentialError:
+            pass
+
+    def ring(self) -> None:
+        """Wake the flusher."""
+        if self._semaphore is not None:
+            self._semaphore.release()
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until somebody rings, at most ``timeout_s``; then forget all rings."""
+        import posix_ipc
+
+        if self._semaphore is None or not posix_ipc.SEMAPHORE_TIMEOUT_SUPPORTED:
+            time.sleep(min(timeout_s, 0.005))
+            return
+        try:
+            self._semaphore.acquire(timeout_s)
+            while True:
+                self._semaphore.acquire(0)
+        except posix_ipc.BusyError:
+            return
+        except posix_ipc.SignalError:
+            return

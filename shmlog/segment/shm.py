@@ -1,0 +1,178 @@
+"""Create, open and remove segments. posix_ipc is used here and for the doorbell only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from shmlog import _core
+from shmlog.errors import SegmentError
+from shmlog.segment import place
+from shmlog.segment.clock import clock_number
+from shmlog.segment.doorbell import Doorbell
+
+PREFIX = "/shmlog-"
+_TRIES = 16
+
+
+class Placed(NamedTuple):
+    """A segment and where it lies."""
+
+    segment: _core.Segment
+    name: str | None  # of the shared-memory object and its doorbell; None: a file in the run folder
+    path: Path
+
+
+class SegmentRef(NamedTuple):
+    """What another process needs to open a segment."""
+
+    name: str | None
+    path: Path
+
+
+def create(
+    run_id: str, run_dir: Path, *, lanes: int | None, lane_records: int | None, clock: str, private: Path
+) -> Placed:
+    """Create a segment, in shared memory if there is room, else in the run folder.
+
+    Parameters
+    ----------
+    run_id, run_dir
+        Of the run; written into the header.
+    lanes, lane_records : int or None
+        As in `shmlog.init`.
+    clock : str
+        ``"auto"``, ``"monotonic"`` or ``"tsc"``.
+    private : Path
+        Path of the file to create when shared memory has no room.
+
+    Raises
+    ------
+    SegmentError
+        If there is no room for it anywhere. The message has the sizes and the remedy.
+    """
+    number = clock_number(clock)
+    free = place.shared_memory_free()
+    size = place.choose_size(free, lanes, lane_records)
+    if size.least_bytes <= free:
+        try:
+            return _create_shared(run_id, run_dir, size, number)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EACCES, errno.EROFS, errno.ENOSYS):
+                raise
+    return _create_file(run_id, run_dir, private, lanes, lane_records, number)
+
+
+def _create_shared(run_id: str, run_dir: Path, size: place.Size, clock: int) -> Placed:
+    import posix_ipc
+
+    for _ in range(_TRIES):
+        name = PREFIX + secrets.token_hex(8)
+        try:
+            shm = posix_ipc.SharedMemory(name, flags=posix_ipc.O_CREX, mode=0o600)
+        except posix_ipc.ExistentialError:
+            continue  # somebody has that name; 64 random bits will find another
+        except posix_ipc.PermissionsError as error:
+            raise OSError(errno.EACCES, "no shared memory may be created here", name) from error
+        path = place.SHARED_MEMORY / name[1:]
+        try:
+            segment = _fill(shm.fd, path, run_id, run_dir, size, clock)
+            Doorbell.create(name)
+        except BaseException:
+            shm.unlink()
+            raise
+        return Placed(segment, name, path)
+    raise SegmentError(f"no free name for a segment after {_TRIES} random ones; is /dev/shm being squatted?")
+
+
+def _create_file(
+    run_id: str, run_dir: Path, path: Path, lanes: int | None, lane_records: int | None, clock: int
+) -> Placed:
+    place.check_local(path.parent)
+    size = place.choose_size(place.free_bytes(path.parent), lanes, lane_records)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    try:
+        segment = _fill(fd, path, run_id, run_dir, size, clock)
+    except OSError as error:
+        path.unlink()
+        if error.errno != errno.ENOSPC:
+            raise
+        raise SegmentError(
+            f"no room for a segment of {size.least_bytes:,} bytes: /dev/shm has "
+            f"{place.shared_memory_free():,} free, {path.parent} has {place.free_bytes(path.parent):,}; "
+            f"enlarge /dev/shm (docker run --shm-size=256m) or pass a smaller lane_records"
+        ) from error
+    return Placed(segment, None, path)
+
+
+def _fill(fd: int, path: Path, run_id: str, run_dir: Path, size: place.Size, clock: int) -> _core.Segment:
+    """Make the segment in the new file ``fd``, which is closed if that fails."""
+    try:
+        os.set_inheritable(fd, False)
+        os.fchmod(fd, 0o600)  # whatever the umask
+        return _core.Segment.create(fd, str(path), run_id, str(run_dir), size.lanes, size.lane_records, clock)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def open_segment(ref: SegmentRef) -> _core.Segment:
+    """Open a segment made by this user.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is gone.
+    SegmentError
+        If it is another user's, open to others, or not usable.
+    """
+    fd = _open(ref)
+    try:
+        _check_owner(fd, ref.path)
+        os.set_inheritable(fd, False)
+        return _core.Segment.open(fd, str(ref.path))
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _open(ref: SegmentRef) -> int:
+    if ref.name is None:
+        return os.open(ref.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    import posix_ipc
+
+    try:
+        return int(posix_ipc.SharedMemory(ref.name).fd)
+    except posix_ipc.ExistentialError as error:
+        raise FileNotFoundError(errno.ENOENT, "the segment is gone", str(ref.path)) from error
+    except posix_ipc.PermissionsError as error:
+        raise SegmentError(f"{ref.path}: belongs to another user") from error
+
+
+def _check_owner(fd: int, path: Path) -> None:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise SegmentError(f"{path}: not a regular file; remove it if it is not yours")
+    if status.st_uid != os.geteuid():
+        raise SegmentError(f"{path}: belongs to user {status.st_uid}, you are {os.geteuid()}")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise SegmentError(f"{path}: open to other users (mode {stat.S_IMODE(status.st_mode):o}), refused")
+
+
+def unlink(ref: SegmentRef) -> None:
+    """Remove a segment and its doorbell; no error if they are gone."""
+    if ref.name is None:
+        ref.path.unlink(missing_ok=True)
+        return
+    import posix_ipc
+
+    try:
+        posix_ipc.unlink_shared_memory(ref.name)
+    except posix_ipc.ExistentialError:
+        pass
+    Doorbell.unlink(ref.name)

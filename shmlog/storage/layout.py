@@ -1,0 +1,138 @@
+"""The run folder: every path in it is made here, and files are replaced whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LOG = re.compile(r"(\d{6,})\.wal")
+_PART = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?\.parquet")
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+class Part(NamedTuple):
+    """A sealed Parquet file and the logs ``first`` … ``last`` that it covers."""
+
+    first: int
+    last: int
+    path: Path
+
+
+class RunLayout:
+    """Paths of one run folder. Making one touches no file."""
+
+    def __init__(self, run_dir: str | os.PathLike[str], node: int = 0) -> None:
+        self.dir = Path(os.path.abspath(run_dir))
+        self.run_yaml = self.dir / "run.yaml"
+        self.config_yaml = self.dir / "config.yaml"
+        self.wal = self.dir / "wal"
+        self.sealed_json = self.wal / "sealed.json"
+        self.flusher_log = self.wal / "flusher.log"
+        self.metrics = self.dir / "metrics" / f"node={node}"
+        self.events = self.dir / "events.jsonl"
+        self.run_log = self.dir / "run.log"
+        self.large = self.dir / "large"
+        self.artifacts = self.dir / "artifacts"
+        self.checkpoints = self.dir / "checkpoints"
+        self.segment = self.dir / "segment"
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, which is the name of its folder."""
+        return self.dir.name
+
+    @property
+    def experiment(self) -> str:
+        """The experiment's name, which is the name of the folder above."""
+        return self.dir.parent.name
+
+    def log(self, number: int) -> Path:
+        """Return the path of write-ahead log ``number``."""
+        return self.wal / f"{number:06d}.wal"
+
+    def part(self, first: int, last: int | None = None) -> Path:
+        """Return the path of the part of log ``first``, or of logs ``first`` … ``last``."""
+        name = f"part-{first:06d}" if last is None else f"part-{first:06d}-{last:06d}"
+        return self.metrics / f"{name}.parquet"
+
+    def logs(self) -> list[int]:
+        """Return the numbers of the write-ahead logs present, ascending."""
+        return sorted(int(m[1]) for m in _matches(self.wal, _LOG))
+
+    def parts(self) -> list[Part]:
+        """Return the parts present that no other covers, ascending."""
+        found = [
+            Part(int(m[1]), int(m[2] or m[1]), self.metrics / m[0])
+            for m in _matches(self.metrics, _PART)
+        ]
+        found.sort(key=lambda part: (part.first, -part.last))
+        kept: list[Part] = []
+        for part in found:
+            if not kept or part.last > kept[-1].last:
+                kept.append(part)
+        return kept
+
+
+def _matches(folder: Path, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        match = pattern.fullmatch(name)
+        if match:
+            yield match
+
+
+def new_run_id() -> str:
+    """Return a run id: UTC time and 24 random bits, such as ``20261121-031522-7f3a9c``."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
+
+
+def check_id(value: str, what: str) -> str:
+    """Return ``value`` if it can be the name of a folder of ours.
+
+    Raises
+    ------
+    ValueError
+        If it is not 1 to 64 letters, digits, ``_`` or ``-``.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
+    if not ID_PATTERN.fullmatch(value):
+        raise ValueError(f"{what} {value!r}: use 1 to 64 letters, digits, '_' or '-'")
+    return value
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make renames and new names in ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``data``: temporary file, fsync, rename, fsync of the folder.
+
+    ``durable=False`` leaves the fsyncs out: readers see the old file or the new one,
+    but after a power loss it may be empty.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        if durable:
+            os.fsync(fd)
+    os.replace(temporary, path)
+    if durable:
+        fsync_dir(path.parent)

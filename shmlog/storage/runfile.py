@@ -1,0 +1,91 @@
+"""run.yaml, config.yaml and other small files: JSON that is also YAML.
+
+The write side must not import a YAML library (26 ms), so it writes JSON in the
+subset that YAML 1.1 readers such as PyYAML read as the same values.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from shmlog.errors import CorruptDataError
+from shmlog.storage.layout import atomic_write
+
+# PyYAML refuses these characters unescaped, and takes some for line breaks.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+
+
+def _string(text: str) -> str:
+    return _UNPRINTABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(text, ensure_ascii=False))
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return '"NaN"' if math.isnan(value) else ('"Infinity"' if value > 0 else '"-Infinity"')
+    text = repr(value)
+    # YAML 1.1 takes 1e-05 for a string; 1.0e-05 is a number for both.
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text
+
+
+def _render(value: object, indent: str) -> str:
+    deeper = indent + "  "
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, dict):
+        items = [f"{deeper}{_string(str(k))}: {_render(v, deeper)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}" if items else "{}"
+    if isinstance(value, (list, tuple)):
+        lines = [f"{deeper}{_render(v, deeper)}" for v in value]
+        return "[\n" + ",\n".join(lines) + f"\n{indent}]" if lines else "[]"
+    raise TypeError(f"cannot write a {type(value).__name__} into a run file")
+
+
+def render(value: object) -> str:
+    """Return ``value`` (dicts, lists, str, int, float, bool, None) as JSON that is YAML too."""
+    return _render(value, "") + "\n"
+
+
+def write(path: Path, value: object, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``value``, atomically and, by default, durably."""
+    atomic_write(path, render(value).encode("utf-8"), durable=durable)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what ``path`` holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CorruptDataError
+        If it is neither JSON nor YAML, or no mapping.
+    """
+    data = path.read_bytes()
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = _read_yaml(path, data)
+    if not isinstance(value, dict):
+        raise CorruptDataError(f"{path}: expected a mapping, found {type(value).__name__}")
+    return value
+
+
+def _read_yaml(path: Path, data: bytes) -> object:
+    """Read a file that was edited by hand."""
+    import yaml
+
+    try:
+        return yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        line = str(error).splitlines()[0]
+        raise CorruptDataError(f"{path}: neither JSON nor YAML ({line})") from error
