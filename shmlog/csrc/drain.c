@@ -5,9 +5,12 @@
 #include "names.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -24,14 +27,17 @@ _Static_assert(FIXED_BYTES == 160, "docs/format.md");
 
 /* ---- memory ---- */
 
-int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment)
+int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, uint32_t log, sem_t *bell)
 {
     uint32_t lanes = segment->lane_count;
     uint32_t slots = segment->lane_slots > FRAME_SLOTS ? segment->lane_slots : FRAME_SLOTS;
 
     memset(drain, 0, sizeof *drain);
     drain->segment = segment;
+    drain->folder = folder;
     drain->fd = -1;
+    drain->bell = bell;
+    drain->log = log;
     drain->cursors = calloc(lanes, sizeof *drain->cursors);
     drain->staged = calloc(lanes, sizeof *drain->staged);
     drain->names_seen = calloc(1, NAME_BITMAP);
@@ -42,10 +48,18 @@ int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment)
     drain->frame.slots = malloc((size_t)slots * sizeof(shmlog_slot));
     if (!drain->cursors || !drain->staged || !drain->names_seen || !drain->names_staged ||
         !drain->frame.entries || !drain->frame.names || !drain->frame.owners || !drain->frame.slots) {
+        drain->folder = -1; /* still the caller's */
+        drain->bell = NULL;
         shmlog_drain_close(drain);
         return ENOMEM;
     }
     return 0;
+}
+
+void shmlog_drain_request(shmlog_drain *drain, enum shmlog_drain_request_bit bit)
+{
+    /* REQUEST, release side: what the caller did before is seen by the drain. */
+    atomic_fetch_or_explicit(&drain->requests, (uint32_t)bit, memory_order_release);
 }
 
 void shmlog_drain_close(shmlog_drain *drain)
@@ -61,26 +75,14 @@ void shmlog_drain_close(shmlog_drain *drain)
     if (drain->fd >= 0) {
         close(drain->fd);
     }
-    memset(drain, 0, sizeof *drain);
-    drain->fd = -1;
-}
-
-void shmlog_drain_use_log(shmlog_drain *drain, int fd, uint32_t log)
-{
-    if (drain->fd >= 0) {
-        close(drain->fd);
+    if (drain->folder >= 0) {
+        close(drain->folder);
     }
-    drain->fd = fd;
-    drain->log = log;
-    drain->index = 0;
-    drain->first = true;
-    atomic_store_explicit(&drain->log_bytes, 0, memory_order_relaxed); /* relaxed: a counter */
-}
-
-void shmlog_drain_request(shmlog_drain *drain, shmlog_drain_event event)
-{
-    /* REQUEST, release side: what the caller did before is seen by the drain. */
-    atomic_fetch_or_explicit(&drain->requests, 1u << event, memory_order_release);
+    if (drain->bell) {
+        sem_close(drain->bell);
+    }
+    memset(drain, 0, sizeof *drain);
+    drain->fd = drain->folder = -1;
 }
 
 /* ---- little-endian pieces of a frame ---- */
@@ -450,7 +452,7 @@ static void accept_frame(shmlog_drain *drain, size_t length)
     atomic_fetch_add_explicit(&drain->segment->header->progress, 1, memory_order_relaxed);
 }
 
-int shmlog_drain_pass(shmlog_drain *drain, uint32_t *busiest)
+int shmlog_drain_pass(shmlog_drain *drain, shmlog_drained *drained)
 {
     uint32_t lanes = drain->segment->lane_count;
     uint64_t most = 0;
@@ -462,11 +464,12 @@ int shmlog_drain_pass(shmlog_drain *drain, uint32_t *busiest)
         most = slots > most ? slots : most;
     }
     drain->next_lane = (drain->next_lane + 1) % lanes;
-    *busiest = (uint32_t)(most * 256 / drain->segment->lane_slots);
-    if (drain->frame.slots_bytes == 0 && !drain->first) {
+    drained->slots = drain->frame.slots_bytes / sizeof(shmlog_slot);
+    drained->busiest = (uint32_t)(most * 256 / drain->segment->lane_slots);
+    if (drained->slots == 0 && !drain->first) {
         return 0;
     }
-    int error = write_frame(drain, &length);
+    int error = drain->fd < 0 ? EBADF : write_frame(drain, &length);
     if (error == 0) {
         accept_frame(drain, length);
     }
@@ -516,7 +519,7 @@ bool shmlog_drain_settle(shmlog_drain *drain)
     return owes;
 }
 
-/* ---- syncing and running ---- */
+/* ---- syncing ---- */
 
 static bool sync_is_wanted(const shmlog_drain *drain)
 {
@@ -552,37 +555,147 @@ int shmlog_drain_sync(shmlog_drain *drain)
     return 0;
 }
 
-static bool is_requested(shmlog_drain *drain, shmlog_drain_event event)
+/* ---- logs ---- */
+
+/* Open log `number`, empty: what a failed try has left in it was never accepted. */
+static int open_log(shmlog_drain *drain, uint32_t number)
 {
-    uint32_t bit = 1u << event;
-    /* REQUEST, acquire side. */
-    return atomic_fetch_and_explicit(&drain->requests, ~bit, memory_order_acquire) & bit;
+    char name[32];
+    snprintf(name, sizeof name, "%06u.wal", number);
+    if (drain->fd >= 0) {
+        close(drain->fd);
+    }
+    drain->fd = openat(drain->folder, name, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);
+    drain->log = number;
+    drain->index = 0;
+    drain->first = true;
+    atomic_store_explicit(&drain->log_bytes, 0, memory_order_relaxed); /* relaxed: a counter */
+    return drain->fd < 0 ? errno : 0;
 }
 
-shmlog_drain_event shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max, int *error)
+int shmlog_drain_next_log(shmlog_drain *drain)
 {
-    const struct timespec nap = {0, 1000000};
-    uint32_t busiest;
+    shmlog_drained drained;
+    int error = open_log(drain, drain->index ? drain->log + 1 : drain->log);
+    if (error == 0) {
+        error = shmlog_drain_pass(drain, &drained);
+    }
+    if (error == 0) {
+        /* CLOSED, release side. */
+        atomic_store_explicit(&drain->closed_below, drain->log, memory_order_release);
+    }
+    return error;
+}
 
-    for (;;) {
-        *error = shmlog_drain_pass(drain, &busiest);
-        if (*error == 0 && sync_is_wanted(drain)) {
-            *error = shmlog_drain_sync(drain);
+/* ---- running ---- */
+
+#define BUSY_NAP_NS 1000000L
+#define IDLE_NAP_NS 50000000L
+#define RETRY_NAP_NS 1000000000L
+
+static bool is_requested(shmlog_drain *drain, enum shmlog_drain_request_bit bit)
+{
+    /* REQUEST, acquire side. A request to stop stays. */
+    uint32_t taken = bit == SHMLOG_DRAIN_STOP ? 0 : (uint32_t)bit;
+    return atomic_fetch_and_explicit(&drain->requests, ~taken, memory_order_acquire) & (uint32_t)bit;
+}
+
+static void nap(long ns)
+{
+    struct timespec time = {ns / 1000000000L, ns % 1000000000L};
+    nanosleep(&time, NULL);
+}
+
+/* Sleep until the doorbell rings, then forget all rings. */
+static void wait_for_bell(const shmlog_drain *drain)
+{
+#if defined(__APPLE__)
+    nap(drain->bell ? 2000000L : BUSY_NAP_NS); /* no sem_timedwait() there */
+#else
+    struct timespec until;
+    if (!drain->bell) {
+        nap(BUSY_NAP_NS);
+        return;
+    }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += IDLE_NAP_NS;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    if (sem_timedwait(drain->bell, &until) == 0) {
+        while (sem_trywait(drain->bell) == 0) {
         }
-        if (*error) {
-            return SHMLOG_DRAIN_ERROR;
-        }
+    }
+#endif
+}
+
+/* Pass, and answer requests for fsync. */
+static int drain_once(shmlog_drain *drain, shmlog_drained *drained)
+{
+    int error = shmlog_drain_pass(drain, drained);
+    if (error == 0 && sync_is_wanted(drain)) {
+        error = shmlog_drain_sync(drain);
+    }
+    return error;
+}
+
+static int drain_idly(shmlog_drain *drain)
+{
+    _Atomic uint32_t *sleeping = &drain->segment->header->sleeping;
+    shmlog_drained drained;
+    /* relaxed: a hint. Looking once more after it was set makes a wake-up that
+     * is missed rare; it costs one nap, during which half a lane is free. */
+    atomic_store_explicit(sleeping, 1, memory_order_relaxed);
+    int error = drain_once(drain, &drained);
+    if (error == 0 && drained.slots == 0) {
+        wait_for_bell(drain);
+    }
+    atomic_store_explicit(sleeping, 0, memory_order_relaxed); /* relaxed: as above */
+    return error;
+}
+
+/* Returns 0, or why the next log is needed. */
+static int drain_busily(shmlog_drain *drain)
+{
+    shmlog_drained drained;
+    int error = drain_once(drain, &drained);
+    if (error) {
+        return error;
+    }
+    if (drained.busiest >= BUSY) {
+        nap(BUSY_NAP_NS);
+        return 0;
+    }
+    return drain_idly(drain);
+}
+
+/* Open the next log, trying again until it works or the drain is to stop. */
+static void change_log(shmlog_drain *drain)
+{
+    int error;
+    while ((error = shmlog_drain_next_log(drain)) != 0) {
+        atomic_store_explicit(&drain->error, error, memory_order_relaxed); /* relaxed: for people */
         if (is_requested(drain, SHMLOG_DRAIN_STOP)) {
-            return SHMLOG_DRAIN_STOP;
+            return;
+        }
+        nap(RETRY_NAP_NS);
+    }
+    atomic_store_explicit(&drain->error, 0, memory_order_relaxed); /* relaxed: for people */
+}
+
+void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
+{
+    if (drain->fd < 0) {
+        change_log(drain);
+    }
+    while (!is_requested(drain, SHMLOG_DRAIN_STOP)) {
+        int error = drain_busily(drain);
+        if (error) {
+            atomic_store_explicit(&drain->error, error, memory_order_relaxed); /* relaxed: for people */
         }
         /* relaxed: our own counter. */
-        if (is_requested(drain, SHMLOG_DRAIN_ROTATE) ||
-            atomic_load_explicit(&drain->log_bytes, memory_order_relaxed) >= log_bytes_max) {
-            return SHMLOG_DRAIN_ROTATE;
+        uint64_t bytes = atomic_load_explicit(&drain->log_bytes, memory_order_relaxed);
+        if (error || bytes >= log_bytes_max || is_requested(drain, SHMLOG_DRAIN_ROTATE)) {
+            change_log(drain);
         }
-        if (busiest < BUSY) {
-            return SHMLOG_DRAIN_IDLE;
-        }
-        nanosleep(&nap, NULL);
     }
 }

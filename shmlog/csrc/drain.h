@@ -1,14 +1,17 @@
 /* The consumer: copy what is committed in all lanes into one frame, write it to
  * the log, then give the slots back. The layout of a frame is in docs/format.md.
  *
- * One thread drains; other threads may call shmlog_drain_request() and read the
- * counters. Nothing a drain finds in shared memory is trusted: a damaged lane is
+ * One thread drains, and needs nothing of Python for it: no import, no sealing and
+ * no garbage collection of the flusher can hold it up. Other threads may call
+ * shmlog_drain_request() and read the atomic members. Nothing a drain finds in shared memory is trusted: a damaged lane is
  * set aside and named, the others go on. */
 #ifndef SHMLOG_DRAIN_H
 #define SHMLOG_DRAIN_H
 
 #include "lane.h"
 #include "segment.h"
+
+#include <semaphore.h>
 
 typedef struct {
     uint64_t position; /* first slot that is not in the log */
@@ -39,52 +42,62 @@ typedef struct {
     shmlog_frame frame;
     uint32_t next_lane; /* where the next pass begins, so that all get their turn */
 
-    int fd; /* of the log; -1: none is open */
+    int folder; /* of the logs */
+    int fd;     /* of the open log; -1: none */
     uint32_t log;
-    uint32_t index;
-    bool first; /* the next frame is the log's first */
+    uint32_t index; /* frames in it */
+    bool first;     /* the next frame is the log's first */
+    sem_t *bell; /* NULL: poll */
 
+    /* CLOSED: logs below this one will not be written to again, and the first
+     * frame of this one repeats what a restart needs of them. */
+    _Atomic uint32_t closed_below;
+    _Atomic uint32_t requests; /* bits of shmlog_drain_request_bit, set by other threads */
+    _Atomic int error;         /* why nothing can be written just now, or 0 */
     _Atomic uint64_t log_bytes;
     _Atomic uint64_t frames;
     _Atomic uint64_t slots;
-    _Atomic uint32_t requests; /* bits of shmlog_drain_event, set by other threads */
 } shmlog_drain;
 
-/* Why shmlog_drain_run() came back. */
-typedef enum {
-    SHMLOG_DRAIN_IDLE = 0,   /* little to do: sleep on the doorbell */
-    SHMLOG_DRAIN_STOP = 1,   /* asked to stop */
-    SHMLOG_DRAIN_ROTATE = 2, /* asked for the next log, or this one is large */
-    SHMLOG_DRAIN_ERROR = 3   /* the log can't be written or synced: open the next */
-} shmlog_drain_event;
+enum shmlog_drain_request_bit { SHMLOG_DRAIN_STOP = 1, SHMLOG_DRAIN_ROTATE = 2 };
 
-/* Memory for a drain of `segment`, at position 0 of every lane. 0 or ENOMEM. */
-int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment);
+/* Memory for a drain of `segment`, at position 0 of every lane. The logs lie in
+ * the folder `folder` (taken over), the first is `log`; `bell` may be NULL. 0 or ENOMEM. */
+int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, uint32_t log, sem_t *bell);
 void shmlog_drain_close(shmlog_drain *drain);
 
-/* Continue in the empty log `fd`, whose first frame will repeat the full state. */
-void shmlog_drain_use_log(shmlog_drain *drain, int fd, uint32_t log);
-
-/* Ask the draining thread to stop or to rotate (one of shmlog_drain_event). */
-void shmlog_drain_request(shmlog_drain *drain, shmlog_drain_event event);
-
-/* Restart: the log holds what `cursor` says of `lane`. Tail follows it. */
+/* Restart: the logs hold what `cursor` says of `lane`. Tail follows it. */
 void shmlog_drain_restore(shmlog_drain *drain, uint32_t lane, const shmlog_cursor *cursor);
+
+/* Have shmlog_drain_run() stop, or close its log and open the next. From any thread. */
+void shmlog_drain_request(shmlog_drain *drain, enum shmlog_drain_request_bit bit);
 
 /* The run is over and everything drained: put a GAP into each lane whose late
  * owner has dropped records since its last one. The caller holds the member lock
  * alone, so that no owner is left. Returns whether there is anything to drain. */
 bool shmlog_drain_settle(shmlog_drain *drain);
 
-/* Write one frame. Returns 0 or errno; then nothing was taken from any lane.
- * `busiest`: the largest share of a lane that was drained, in 1/256. */
-int shmlog_drain_pass(shmlog_drain *drain, uint32_t *busiest);
+/* Close the log, open the next and write its first frame, which repeats the full
+ * state. Returns 0 or errno; then it is to be tried again with the same number. */
+int shmlog_drain_next_log(shmlog_drain *drain);
+
+/* What a pass found. */
+typedef struct {
+    uint64_t slots;
+    uint32_t busiest; /* largest share of a lane, in 1/256 */
+} shmlog_drained;
+
+/* Write one frame, if there is anything for it. Returns 0 or errno; then nothing
+ * was taken from any lane. */
+int shmlog_drain_pass(shmlog_drain *drain, shmlog_drained *drained);
 
 /* fsync the log, and tell every lane. Returns 0 or errno. */
 int shmlog_drain_sync(shmlog_drain *drain);
 
-/* Passes at about 1 ms while lanes fill, until there is little to do, a request,
- * `log_bytes_max`, or an error (in `error`). */
-shmlog_drain_event shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max, int *error);
+/* Drain until asked to stop: pass after pass at about 1 ms while lanes fill, else
+ * asleep on the doorbell for at most 50 ms. A log that has reached `log_bytes_max`,
+ * or that can't be written, is followed by the next one; while no log can be
+ * written, that is tried once a second. */
+void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max);
 
 #endif

@@ -7,10 +7,20 @@ typedef struct {
     shmlog_drain drain;
 } DrainObject;
 
+/* The doorbell by its name, or NULL where there is none. */
+static sem_t *open_bell(const char *name)
+{
+    sem_t *bell = name ? sem_open(name, 0) : SEM_FAILED;
+    return bell == SEM_FAILED ? NULL : bell;
+}
+
 static PyObject *drain_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
 {
     PyObject *segment;
-    if (!PyArg_ParseTuple(args, "O!", shmlog_state_of(type)->segment_type, &segment)) {
+    int folder;
+    unsigned log;
+    const char *bell;
+    if (!PyArg_ParseTuple(args, "O!iIz", shmlog_state_of(type)->segment_type, &segment, &folder, &log, &bell)) {
         return NULL;
     }
     DrainObject *self = (DrainObject *)type->tp_alloc(type, 0);
@@ -18,7 +28,7 @@ static PyObject *drain_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUS
         return NULL;
     }
     self->segment = (SegmentObject *)Py_NewRef(segment);
-    if (shmlog_drain_open(&self->drain, &self->segment->segment) != 0) {
+    if (shmlog_drain_open(&self->drain, &self->segment->segment, folder, log, open_bell(bell)) != 0) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
@@ -34,19 +44,6 @@ static void drain_dealloc(DrainObject *self)
     Py_XDECREF(self->segment);
     type->tp_free(self);
     Py_DECREF(type);
-}
-
-PyDoc_STRVAR(use_log_doc, "use_log(fd, number)\n--\n\nContinue in the empty log `fd`, and take fd over.");
-
-static PyObject *drain_use_log(DrainObject *self, PyObject *args)
-{
-    int fd;
-    unsigned number;
-    if (!PyArg_ParseTuple(args, "iI", &fd, &number)) {
-        return NULL;
-    }
-    shmlog_drain_use_log(&self->drain, fd, number);
-    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(restore_doc, "restore(lane, position, seq, tenancy, gapped, owner)\n--\n\n"
@@ -79,33 +76,43 @@ static PyObject *drain_restore(DrainObject *self, PyObject *args)
 }
 
 PyDoc_STRVAR(run_doc, "run(log_bytes_max)\n--\n\n"
-                      "Drain without the GIL until there is something to decide.\n\n"
-                      "Returns (event, errno): IDLE, STOP, ROTATE or ERROR.");
+                      "Drain without the GIL until request(STOP), going on to the next log at this size.");
 
 static PyObject *drain_run(DrainObject *self, PyObject *arg)
 {
     unsigned long long most = PyLong_AsUnsignedLongLong(arg);
-    shmlog_drain_event event;
-    int error = 0;
     if (PyErr_Occurred()) {
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    event = shmlog_drain_run(&self->drain, most, &error);
+    shmlog_drain_run(&self->drain, most);
     Py_END_ALLOW_THREADS
-    return Py_BuildValue("ii", (int)event, error);
+    Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(drain_pass_doc, "drain_pass()\n--\n\nWrite one frame, if there is anything for it. Returns the errno, or 0.");
+PyDoc_STRVAR(next_log_doc, "next_log()\n--\n\n"
+                           "Close the log, open the next, write its first frame. Returns the errno, or 0.");
+
+static PyObject *drain_next_log(DrainObject *self, PyObject *Py_UNUSED(none))
+{
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = shmlog_drain_next_log(&self->drain);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(error);
+}
+
+PyDoc_STRVAR(drain_pass_doc, "drain_pass()\n--\n\n"
+                             "Write one frame, if there is anything for it. Returns (errno or 0, slots).");
 
 static PyObject *drain_pass(DrainObject *self, PyObject *Py_UNUSED(none))
 {
-    uint32_t busiest;
+    shmlog_drained drained;
     int error;
     Py_BEGIN_ALLOW_THREADS
-    error = shmlog_drain_pass(&self->drain, &busiest);
+    error = shmlog_drain_pass(&self->drain, &drained);
     Py_END_ALLOW_THREADS
-    return PyLong_FromLong(error);
+    return Py_BuildValue("iK", error, (unsigned long long)drained.slots);
 }
 
 PyDoc_STRVAR(settle_doc, "settle()\n--\n\n"
@@ -131,12 +138,23 @@ PyDoc_STRVAR(request_doc, "request(event)\n--\n\nAsk the draining thread to STOP
 
 static PyObject *drain_request(DrainObject *self, PyObject *arg)
 {
-    int event = PyLong_AsInt(arg);
-    if (event != SHMLOG_DRAIN_STOP && event != SHMLOG_DRAIN_ROTATE) {
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "no such request: %d", event);
+    int bit = PyLong_AsInt(arg);
+    if (bit != SHMLOG_DRAIN_STOP && bit != SHMLOG_DRAIN_ROTATE) {
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "no such request: %d", bit);
     }
-    shmlog_drain_request(&self->drain, (shmlog_drain_event)event);
+    shmlog_drain_request(&self->drain, (enum shmlog_drain_request_bit)bit);
     Py_RETURN_NONE;
+}
+
+static PyObject *drain_closed_below(DrainObject *self, void *Py_UNUSED(closure))
+{
+    /* CLOSED, acquire side. */
+    return PyLong_FromUnsignedLong(atomic_load_explicit(&self->drain.closed_below, memory_order_acquire));
+}
+
+static PyObject *drain_error(DrainObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(atomic_load_explicit(&self->drain.error, memory_order_relaxed)); /* relaxed: for people */
 }
 
 enum counter { LOG_BYTES, FRAMES, SLOTS };
@@ -150,9 +168,9 @@ static PyObject *drain_counter(DrainObject *self, void *closure)
 }
 
 static PyMethodDef methods[] = {
-    {"use_log", (PyCFunction)drain_use_log, METH_VARARGS, use_log_doc},
     {"restore", (PyCFunction)drain_restore, METH_VARARGS, restore_doc},
     {"run", (PyCFunction)drain_run, METH_O, run_doc},
+    {"next_log", (PyCFunction)drain_next_log, METH_NOARGS, next_log_doc},
     {"drain_pass", (PyCFunction)drain_pass, METH_NOARGS, drain_pass_doc},
     {"settle", (PyCFunction)drain_settle, METH_NOARGS, settle_doc},
     {"sync", (PyCFunction)drain_sync, METH_NOARGS, sync_doc},
@@ -161,6 +179,8 @@ static PyMethodDef methods[] = {
 };
 
 static PyGetSetDef getters[] = {
+    {"closed_below", (getter)drain_closed_below, NULL, "Logs below this one are closed.", NULL},
+    {"error", (getter)drain_error, NULL, "errno for which nothing can be written just now, or 0.", NULL},
     {"log_bytes", (getter)drain_counter, NULL, "Bytes in the current log.", (void *)LOG_BYTES},
     {"frames", (getter)drain_counter, NULL, "Frames written.", (void *)FRAMES},
     {"slots", (getter)drain_counter, NULL, "Slots written.", (void *)SLOTS},
@@ -168,7 +188,7 @@ static PyGetSetDef getters[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)"Drain(segment): lanes to log."},
+    {Py_tp_doc, (void *)"Drain(segment, folder, log, bell): lanes to logs; takes the folder's descriptor over."},
     {Py_tp_new, drain_new},
     {Py_tp_dealloc, drain_dealloc},
     {Py_tp_methods, methods},

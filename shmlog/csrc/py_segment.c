@@ -215,19 +215,6 @@ static PyObject *segment_mark_closed(SegmentObject *self, PyObject *Py_UNUSED(no
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(mark_sleeping_doc, "mark_sleeping(flag)\n--\n\nSay whether the flusher sleeps on its doorbell.");
-
-static PyObject *segment_mark_sleeping(SegmentObject *self, PyObject *arg)
-{
-    int flag = PyObject_IsTrue(arg);
-    if (flag < 0) {
-        return NULL;
-    }
-    /* relaxed: a hint; a wake-up that is missed costs one poll interval. */
-    atomic_store_explicit(&self->segment.header->sleeping, (uint32_t)flag, memory_order_relaxed);
-    Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(add_progress_doc, "add_progress()\n--\n\nCount something that the flusher got done.");
 
 static PyObject *segment_add_progress(SegmentObject *self, PyObject *Py_UNUSED(none))
@@ -367,7 +354,6 @@ static PyMethodDef methods[] = {
     {"mark_starting", (PyCFunction)segment_mark_starting, METH_NOARGS, mark_starting_doc},
     {"mark_running", (PyCFunction)segment_mark_running, METH_NOARGS, mark_running_doc},
     {"mark_closed", (PyCFunction)segment_mark_closed, METH_NOARGS, mark_closed_doc},
-    {"mark_sleeping", (PyCFunction)segment_mark_sleeping, METH_O, mark_sleeping_doc},
     {"add_progress", (PyCFunction)segment_add_progress, METH_NOARGS, add_progress_doc},
     {"lane", (PyCFunction)segment_lane, METH_O, lane_doc},
     {NULL, NULL, 0, NULL},

@@ -12,10 +12,9 @@ from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
 from shmlog.run import registry
 from shmlog.run.identity import Identity
 from shmlog.run.run import Run
-from shmlog.segment import place, shm
-from shmlog.segment.shm import SegmentRef
-from shmlog.storage import runfile
+from shmlog.segment import shm
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.segmentref import SegmentRef, make_ref, read_ref
 
 VARIABLE = "SHMLOG_RUN"
 _FILE = "file"  # in the variable, for a segment that is a file in the run folder
@@ -40,28 +39,6 @@ def parse_variable(value: str) -> tuple[RunLayout, SegmentRef]:
         raise RunNotFoundError(f"${VARIABLE} is {value!r}; expected 'segment:run folder', as shmlog.init sets it")
     layout = RunLayout(run_dir)
     return layout, make_ref(layout, None if name == _FILE else name)
-
-
-def make_ref(layout: RunLayout, name: str | None) -> SegmentRef:
-    """Return the reference of a segment by its name, or of the file in the run folder."""
-    return SegmentRef(name, layout.segment if name is None else place.SHARED_MEMORY / name.lstrip("/"))
-
-
-def read_ref(layout: RunLayout) -> SegmentRef:
-    """Return where run.yaml says that the run's segment lies.
-
-    Raises
-    ------
-    RunNotFoundError
-        If there is no run in that folder.
-    """
-    try:
-        described = runfile.read(layout.run_yaml)["segment"]
-        return make_ref(layout, described["name"])
-    except FileNotFoundError as error:
-        raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
-    except (KeyError, TypeError) as error:
-        raise RunNotFoundError(f"{layout.run_yaml} does not say where the segment is") from error
 
 
 def attach(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
 from typing import Any, NamedTuple
@@ -55,7 +54,7 @@ def owner_record(known: Identity) -> bytes:
         "rank": _from_environment(_RANK) if rank is None else rank,
         "local_rank": _from_environment(_LOCAL_RANK) if local_rank is None else local_rank,
         "worker": _dataloader_worker() if worker is None else worker,
-        "host": socket.gethostname()[:_TEXT_MAX],
+        "host": os.uname().nodename[:_TEXT_MAX],
         "process": _process_name()[:_TEXT_MAX],
         "started_ns": time.time_ns(),
     }

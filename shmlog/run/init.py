@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import getpass
 import os
-import socket
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ from shmlog.segment import shm
 from shmlog.segment.boot import boot_id
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout, check_id, new_run_id
+from shmlog.storage.segmentref import SegmentRef
 
 SINKS = ("parquet", "jsonl")
 _TRIES = 16
@@ -209,7 +208,7 @@ def _create(options: Options) -> Run:
     except BaseException:
         _remove_folder(layout)
         raise
-    ref = shm.SegmentRef(placed.name, placed.path)
+    ref = SegmentRef(placed.name, placed.path)
     try:
         run = Run(layout, ref, owner=True)
         join_member(run, placed.segment, wait=options.wait, max_wait=options.max_wait, strict=options.strict)
@@ -271,7 +270,7 @@ def _write_files(layout: RunLayout, options: Options, placed: shm.Placed) -> Non
         "created_at": utc_now(),
         "started_at": utc_now(),
         "ended_at": None,
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,
         "boot_id": boot_id(),
         "node": 0,
         "pid": os.getpid(),
@@ -310,6 +309,8 @@ def utc_now() -> str:
 
 
 def _user() -> str:
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # no entry for this uid, as in containers

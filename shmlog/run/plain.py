@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import enum
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -63,7 +63,8 @@ def _foreign(value: Any, depth: int) -> Any:
         return value.isoformat()
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    dataclasses: Any = sys.modules.get("dataclasses")  # slow to import, and there if one was made
+    if dataclasses is not None and dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name), depth + 1) for f in dataclasses.fields(value)}
     tolist = getattr(value, "tolist", None)  # numpy and torch: scalars and arrays
     if isinstance(tolist, Callable) and not isinstance(value, type):  # type: ignore[arg-type]

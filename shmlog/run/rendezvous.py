@@ -10,7 +10,6 @@ spans a whole allocation.)
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,8 @@ from pathlib import Path
 from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
 from shmlog.run.attach import attach, parse_variable, variable_for
 from shmlog.run.run import Run
-from shmlog.segment import place
 from shmlog.segment.boot import boot_id
+from shmlog.storage.segmentref import SHARED_MEMORY
 
 _SIZES = ("LOCAL_WORLD_SIZE", "WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 _RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
@@ -46,15 +45,17 @@ def _launcher() -> str:
 
 
 def _meeting_place(root: Path, experiment: str) -> Path:
+    import hashlib
+
     told = [f"{name}={os.environ.get(name, '')}" for name in _JOBS]
     key = "\n".join([*told, _launcher(), str(boot_id()), str(root), experiment])
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return place.SHARED_MEMORY / f"shmlog.meet-{os.geteuid()}-{digest}"
+    return SHARED_MEMORY / f"shmlog.meet-{os.geteuid()}-{digest}"
 
 
 def once_per_launcher(root: Path, experiment: str, create: Callable[[], Run]) -> Run:
     """Return ``create()``, or the run that another rank of this launch has made."""
-    if not _is_one_of_several() or not place.SHARED_MEMORY.is_dir():
+    if not _is_one_of_several() or not SHARED_MEMORY.is_dir():
         return create()
     path = _meeting_place(root, experiment)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

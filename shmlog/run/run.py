@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +14,9 @@ from shmlog.errors import ShmlogError
 from shmlog.run import registry
 from shmlog.run.identity import Identity, owner_record
 from shmlog.run.plain import dumps, to_plain
-from shmlog.run.status import FINISHED, FINISH_CODES
+from shmlog.storage.segmentref import SegmentRef
+from shmlog.storage.status import FINISHED, FINISH_CODES
 from shmlog.segment.doorbell import Doorbell
-from shmlog.segment.shm import SegmentRef
 from shmlog.storage.layout import RunLayout
 
 PATIENCE_S = 2.0  # without any progress of the flusher
@@ -134,6 +132,8 @@ class Run(_core.Producer):
 
     def log_error(self, exception: BaseException, context: Mapping[str, Any] | None = None) -> None:
         """Log an exception with its traceback."""
+        import traceback  # rarely needed, and slow to import
+
         lines = traceback.format_exception(type(exception), exception, exception.__traceback__)
         data = {
             "type": type(exception).__name__,
@@ -296,7 +296,7 @@ class Run(_core.Producer):
     def _spill(self, data: bytes) -> bytes:
         """Keep a text that is too large for the ring in a file of its own."""
         self._layout.large.mkdir(exist_ok=True)
-        name = f"{os.getpid()}-{secrets.token_hex(8)}.txt"
+        name = f"{os.getpid()}-{os.urandom(8).hex()}.txt"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(self._layout.large / name, flags, 0o666), "wb") as file:
             file.write(data)

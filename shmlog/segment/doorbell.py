@@ -1,8 +1,10 @@
-"""The semaphore that wakes an idle flusher. It may wake, it never excludes."""
+"""The semaphore that wakes an idle flusher, which waits on it in the C core.
+
+It may wake, it never excludes.
+"""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 
@@ -45,19 +47,3 @@ class Doorbell:
         """Wake the flusher."""
         if self._semaphore is not None:
             self._semaphore.release()
-
-    def wait(self, timeout_s: float) -> None:
-        """Sleep until somebody rings, at most ``timeout_s``; then forget all rings."""
-        import posix_ipc
-
-        if self._semaphore is None or not posix_ipc.SEMAPHORE_TIMEOUT_SUPPORTED:
-            time.sleep(min(timeout_s, 0.005))
-            return
-        try:
-            self._semaphore.acquire(timeout_s)
-            while True:
-                self._semaphore.acquire(0)
-        except posix_ipc.BusyError:
-            return
-        except posix_ipc.SignalError:
-            return

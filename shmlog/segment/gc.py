@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import SegmentError
-from shmlog.segment import place, shm
+from shmlog.segment import shm
+from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 
 
 _YOUNG_S = 10
@@ -29,7 +30,7 @@ class StaleSegment(NamedTuple):
 def stale_segments() -> list[StaleSegment]:
     """Return this user's segments in shared memory that no process holds."""
     try:
-        names = sorted(os.listdir(place.SHARED_MEMORY))
+        names = sorted(os.listdir(SHARED_MEMORY))
     except OSError:
         return []
     prefix = shm.PREFIX[1:]
@@ -38,13 +39,13 @@ def stale_segments() -> list[StaleSegment]:
 
 
 def _examine(name: str) -> StaleSegment | None:
-    path = place.SHARED_MEMORY / name[1:]
+    path = SHARED_MEMORY / name[1:]
     try:
         status = path.stat()
         if time.time() - status.st_mtime < _YOUNG_S:
             return None  # perhaps still being made
         used = status.st_blocks * 512
-        segment = shm.open_segment(shm.SegmentRef(name, path))
+        segment = shm.open_segment(SegmentRef(name, path))
     except OSError as error:
         if isinstance(error, SegmentError) and path.exists() and path.stat().st_uid == os.geteuid():
             return StaleSegment(name, path, None, "", 0, f"not usable: {error}")
@@ -59,4 +60,4 @@ def _examine(name: str) -> StaleSegment | None:
 
 def remove(stale: StaleSegment) -> None:
     """Remove a stale segment. Recover its run first: what it holds is lost."""
-    shm.unlink(shm.SegmentRef(stale.name, stale.path))
+    shm.unlink(SegmentRef(stale.name, stale.path))

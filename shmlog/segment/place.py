@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import SegmentError
-
-SHARED_MEMORY = Path("/dev/shm")
+from shmlog.storage.segmentref import SHARED_MEMORY
 
 LANES = 256
 LANE_RECORDS = 65_536

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from shmlog.errors import SegmentError
 from shmlog.segment import place
 from shmlog.segment.clock import clock_number
 from shmlog.segment.doorbell import Doorbell
+from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 
 PREFIX = "/shmlog-"
 _TRIES = 16
@@ -24,13 +24,6 @@ class Placed(NamedTuple):
 
     segment: _core.Segment
     name: str | None  # of the shared-memory object and its doorbell; None: a file in the run folder
-    path: Path
-
-
-class SegmentRef(NamedTuple):
-    """What another process needs to open a segment."""
-
-    name: str | None
     path: Path
 
 
@@ -71,14 +64,14 @@ def _create_shared(run_id: str, run_dir: Path, size: place.Size, clock: int) -> 
     import posix_ipc
 
     for _ in range(_TRIES):
-        name = PREFIX + secrets.token_hex(8)
+        name = PREFIX + os.urandom(8).hex()
         try:
             shm = posix_ipc.SharedMemory(name, flags=posix_ipc.O_CREX, mode=0o600)
         except posix_ipc.ExistentialError:
             continue  # somebody has that name; 64 random bits will find another
         except posix_ipc.PermissionsError as error:
             raise OSError(errno.EACCES, "no shared memory may be created here", name) from error
-        path = place.SHARED_MEMORY / name[1:]
+        path = SHARED_MEMORY / name[1:]
         try:
             segment = _fill(shm.fd, path, run_id, run_dir, size, clock)
             Doorbell.create(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +92,7 @@ def _matches(folder: Path, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
 
 def new_run_id() -> str:
     """Return a run id: UTC time and 24 random bits, such as ``20261121-031522-7f3a9c``."""
-    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
 
 
 def check_id(value: str, what: str) -> str:

@@ -1,0 +1,98 @@
+"""The command line: one parser, one module for each command, one place for errors."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from shmlog.cli import demo, gc, recover, show, tail, verify
+from shmlog.cli.output import say
+from shmlog.cli.parser import USAGE, Parser, UsageError
+
+FAILED, INTERRUPTED, PIPE_CLOSED = 1, 130, 141
+
+_EXAMPLE = """example:
+  shmlog demo                    train a small model in three processes, log it all
+  shmlog show                    look at the newest run below ./runs
+  shmlog tail -n 5 runs/digits   follow the newest run of one experiment
+
+exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted
+"""
+
+
+class _Version(argparse.Action):
+    """Print the version; finding it takes an import that other commands need not pay for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        import shmlog
+
+        print(f"shmlog {shmlog.__version__}")
+        parser.exit()
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog="shmlog",
+        description="Metrics and structured events of programs made of many processes.",
+        epilog=_EXAMPLE,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for module in (demo, show, tail, recover, verify, gc):
+        module.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` and return its exit code."""
+    _never_fail_to_print()
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _close_stdout()
+        return PIPE_CLOSED
+    except UsageError as error:
+        say(f"shmlog: error: {error}")
+        return USAGE
+    except Exception as error:
+        if args.debug:
+            raise
+        say(f"shmlog: error: {_one_line(error)}")
+        return FAILED
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error).strip() or type(error).__name__
+    known = isinstance(error, (OSError, ValueError)) or type(error).__module__.startswith("shmlog")
+    return text if known else f"{type(error).__name__}: {text} (--debug shows the traceback)"
+
+
+def _never_fail_to_print() -> None:
+    """Escape what the terminal's encoding lacks, rather than fail on it."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
+
+
+def _close_stdout() -> None:
+    """Send what is still buffered nowhere: whoever read it is gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

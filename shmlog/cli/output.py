@@ -1,0 +1,55 @@
+"""Where output goes: data to stdout, talk to stderr, and the commands that it names."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import shutil
+import sys
+
+from shmlog.cli.text import clean
+
+
+def say(text: object) -> None:
+    """Tell the user something, on stderr."""
+    print(clean(text), file=sys.stderr, flush=True)
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """Return strict JSON in ASCII: NaN and infinities are strings, paths and times too."""
+    return json.dumps(_strict(value), indent=indent, allow_nan=False, default=str)
+
+
+def print_json(value: object) -> None:
+    """Print ``value`` as the machine output of a command."""
+    print(to_json(value, indent=2))
+
+
+def _strict(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, dict):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return value
+
+
+def command(*words: object) -> str:
+    """Return the command line that runs shmlog with ``words`` the way this one was run."""
+    return f"{_program()} {shlex.join(str(word) for word in words)}"
+
+
+def python() -> str:
+    """Return this interpreter as the user would call it."""
+    name = os.path.basename(sys.executable)
+    return name if shutil.which(name) == sys.executable else shlex.quote(sys.executable)
+
+
+def _program() -> str:
+    script = sys.argv[0]
+    if os.path.basename(script) != "shmlog":
+        return f"{python()} -m shmlog"
+    return "shmlog" if shutil.which("shmlog") == script else shlex.quote(script)

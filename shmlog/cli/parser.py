@@ -1,0 +1,84 @@
+"""argparse as the commands use it: errors of one line, and an example in every help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from shmlog.cli.text import clean
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+USAGE = 2
+
+
+class UsageError(Exception):
+    """Options that are each right, and wrong together."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, and exit."""
+        self.exit(USAGE, f"shmlog: error: {clean(message)} (help: {self.prog} --help)\n")
+
+
+def add_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], summary: str, example: str
+) -> argparse.ArgumentParser:
+    """Add a command with the options that all commands have.
+
+    Parameters
+    ----------
+    run : callable
+        Takes the parsed arguments and returns the exit code.
+    summary : str
+        One line without a full stop.
+    example : str
+        Command lines with what they do, one a line.
+    """
+    lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
+    parser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"example:\n{lines}"
+    )
+    parser.add_argument("--json", action="store_true", help="machine output")
+    # Suppressed, so that a `--debug` in front of the command is not reset behind it.
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_run_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument RUN."""
+    text = "a run folder or id, or a folder whose newest run is meant (default: runs)"
+    parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
+
+
+def path(text: str) -> str:
+    """Return the path ``text``; an empty one and one with NUL can be none."""
+    if not text or "\0" in os.fsdecode(text):
+        raise argparse.ArgumentTypeError(f"not a path: {text!r}")
+    return text
+
+
+def positive(text: str) -> int:
+    """Return ``text`` as a whole number of at least 1."""
+    number = natural(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text}")
+    return number
+
+
+def natural(text: str) -> int:
+    """Return ``text`` as a whole number of at least 0, as small as any use of it needs."""
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"must be a whole number below 10**9, not {text!r}")
+    return int(text)

@@ -1,0 +1,79 @@
+"""``shmlog recover``: finish runs whose processes all died."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shmlog.cli.find import ROOT, is_run, resolve_run, runs_below
+from shmlog.cli.output import print_json, say
+from shmlog.cli.parser import add_command, path
+from shmlog.cli.text import clean, plural, relative
+from shmlog.errors import CorruptDataError, ShmlogError
+from shmlog.storage import runfile
+from shmlog.storage.layout import RunLayout
+
+if TYPE_CHECKING:
+    from shmlog.cli.parser import Commands
+
+_EXAMPLE = """
+shmlog recover                   finish every crashed run below ./runs
+shmlog recover runs/digits       finish the crashed runs of one experiment
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``recover``."""
+    summary = "finish crashed runs: bring what they left into their files"
+    parser = add_command(commands, "recover", run, summary, _EXAMPLE)
+    text = "a run folder or id, or a folder whose runs are all looked at (default: runs)"
+    parser.add_argument("path", nargs="?", metavar="RUN|ROOT", type=path, help=text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Recover what needs it; one run that fails does not keep the others from it."""
+    outcomes = [_recover(run_dir) for run_dir in _chosen(args.path)]
+    if args.json:
+        print_json(outcomes)
+    else:
+        _print(outcomes)
+    return 1 if any(outcome["error"] for outcome in outcomes) else 0
+
+
+def _chosen(text: str | None) -> list[Path]:
+    """Return the run that is named, or all runs in a folder that are not complete."""
+    folder = ROOT if text is None else Path(text)
+    if is_run(folder) or not folder.is_dir():
+        return [resolve_run(text)]
+    return [run_dir for run_dir in runs_below(folder) if not _complete(run_dir)]
+
+
+def _complete(run_dir: Path) -> bool:
+    try:
+        return runfile.read(RunLayout(run_dir).run_yaml).get("complete") is True
+    except (CorruptDataError, OSError):
+        return False  # recover says what is wrong with it
+
+
+def _recover(run_dir: Path) -> dict[str, object]:
+    from shmlog.flusher.recover import recover
+
+    outcome: dict[str, object] = {"run_dir": str(run_dir), "changed": False, "error": None}
+    try:
+        result = recover(run_dir)
+    except (ShmlogError, OSError) as error:
+        return outcome | {"error": str(error)}
+    found = {"changed": result.changed, "status": result.status, "records": result.records}
+    return outcome | found | {"message": result.message}
+
+
+def _print(outcomes: list[dict[str, object]]) -> None:
+    for outcome in outcomes:
+        name = relative(Path(str(outcome["run_dir"])))
+        if outcome["error"]:
+            say(f"shmlog: error: {name}: {outcome['error']}")
+        else:
+            print(clean(f"{name}  {outcome['status']}  {outcome['message']}"))
+    changed = sum(bool(outcome["changed"]) for outcome in outcomes)
+    say(f"shmlog: {plural(changed, 'run')} recovered" if changed else "shmlog: nothing to recover")

@@ -1,0 +1,149 @@
+"""``shmlog show``: what a run is, who logged, what came out of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shmlog.cli.find import resolve_run
+from shmlog.cli.output import command, print_json
+from shmlog.cli.parser import add_command, add_run_argument
+from shmlog.cli.summary import metric_rows
+from shmlog.cli.text import clean, duration, plural, relative, table, value
+
+if TYPE_CHECKING:
+    from shmlog.cli.parser import Commands
+    from shmlog.reader.stored import StoredRun
+
+_EXAMPLE = """
+shmlog show                      the newest run below ./runs
+shmlog show runs/digits          the newest run of one experiment
+shmlog show --json | jq .status
+"""
+
+_PRODUCER = ("lane", "pid", "rank", "worker", "process", "metrics", "events", "dropped")
+_METRIC = ("name", "kind", "count", "last", "min", "max")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``show``."""
+    summary = "show a run's status, producers, metrics and drops"
+    add_run_argument(add_command(commands, "show", run, summary, _EXAMPLE))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show one run."""
+    import shmlog
+
+    found = describe(shmlog.load(resolve_run(args.path)))
+    if args.json:
+        print_json(found)
+    else:
+        for line in _lines(found):
+            print(line)
+    return 0
+
+
+def describe(stored: StoredRun) -> dict[str, Any]:
+    """Return what ``show`` shows, as it goes into JSON."""
+    metadata = stored.metadata
+    times = ("created_at", "started_at", "ended_at")
+    return {
+        "run_dir": str(stored.dir),
+        "id": stored.id,
+        "experiment": stored.experiment,
+        "name": metadata.get("name"),
+        "status": stored.status,
+        "live": stored.live,
+        "unrecovered": stored.unrecovered,
+        **{key: metadata.get(key) for key in times},
+        "host": metadata.get("host"),
+        "tags": metadata.get("tags"),
+        "config": stored.config,
+        "counts": stored.counts,
+        "dropped": stored.dropped,
+        "producers": stored.producers,
+        "metrics": metric_rows(stored),
+    }
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    yield from _head(found)
+    if found["producers"]:
+        yield ""
+        yield from table(_PRODUCER, map(_producer_cells, found["producers"]), left=("process",))
+    if found["metrics"]:
+        yield ""
+        yield from table(_METRIC, map(_metric_cells, found["metrics"]), left=("name", "kind"))
+    drops = {reason: count for reason, count in found["dropped"].items() if count}
+    if drops:
+        yield ""
+        yield from table(("dropped because", "records"), drops.items(), left=("dropped because",))
+
+
+def _head(found: dict[str, Any]) -> Iterator[str]:
+    facts = {
+        "run": f"{found['experiment']} / {found['id']}",
+        "name": found["name"] if found["name"] != found["id"] else None,
+        "folder": relative(Path(found["run_dir"])),
+        "status": _status(found),
+        "time": _times(found),
+        "host": found["host"],
+        "tags": ", ".join(map(str, found["tags"] or [])),
+        "records": _records(found),
+        "config": ", ".join(f"{key}={item}" for key, item in found["config"].items()),
+    }
+    for title, fact in facts.items():
+        if fact:
+            yield f"{title:<8} {clean(fact)}"
+
+
+def _status(found: dict[str, Any]) -> str:
+    if found["unrecovered"]:
+        remedy = command("recover", relative(Path(found["run_dir"])))
+        return f"{found['status']}, unrecovered; finish it: {remedy}"
+    if found["status"] == "running" and found["live"] is None:
+        return "running, as far as can be seen from this machine"
+    return str(found["status"])
+
+
+def _times(found: dict[str, Any]) -> str:
+    start = _time(found["started_at"] or found["created_at"])
+    if start is None:
+        return ""
+    end = _time(found["ended_at"])
+    span = duration(((end or datetime.now(UTC)) - start).total_seconds())
+    began = f"{start.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if end:
+        return f"{began}, took {span}"
+    return f"{began}, {span} ago"
+
+
+def _time(text: object) -> datetime | None:
+    """Return the time that run.yaml gives; a damaged one is none."""
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _records(found: dict[str, Any]) -> str:
+    counts = found["counts"]
+    dropped = sum(found["dropped"].values())
+    return f"{plural(counts['metrics'], 'metric')}, {plural(counts['events'], 'event')}, {dropped:,} dropped"
+
+
+def _producer_cells(producer: dict[str, Any]) -> list[object]:
+    dropped = sum((producer.get("dropped") or {}).values())
+    # Ids are names, not amounts: no thousands separators in them.
+    ids = [str(producer[key]) if producer.get(key) is not None else None for key in _PRODUCER[:4]]
+    return [*ids, producer.get("process"), producer.get("metrics"), producer.get("events"), dropped]
+
+
+def _metric_cells(metric: dict[str, Any]) -> list[object]:
+    values = [value(metric[key]) for key in ("last", "min", "max")]
+    return [metric["name"], metric["kind"], metric["count"], *values]

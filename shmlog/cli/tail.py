@@ -1,0 +1,67 @@
+"""``shmlog tail``: the last records of a run, and then those that come."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shmlog.cli.find import resolve_run
+from shmlog.cli.lines import Line, text
+from shmlog.cli.output import command, say, to_json
+from shmlog.cli.parser import add_command, add_run_argument, natural
+from shmlog.cli.text import relative
+
+if TYPE_CHECKING:
+    from shmlog.cli.follow import Follower
+    from shmlog.cli.parser import Commands
+
+POLL_S = 0.2
+
+_EXAMPLE = """
+shmlog tail                      follow the newest run below ./runs
+shmlog tail -n 50 --no-follow    the last 50 lines, and no more
+shmlog tail --json | jq .data
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``tail``."""
+    summary = "print a run's last events and metrics, and follow it"
+    parser = add_command(commands, "tail", run, summary, _EXAMPLE)
+    add_run_argument(parser)
+    lines = "lines to begin with (default: %(default)s)"
+    parser.add_argument("-n", "--lines", type=natural, default=10, metavar="N", help=lines)
+    parser.add_argument("--no-follow", action="store_true", help="end after these lines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the last lines of a run; follow it until it ends."""
+    from shmlog.cli.follow import Follower
+
+    run_dir = resolve_run(args.path)
+    follower = Follower(run_dir)
+    _print(follower.history(args.lines), args.json)
+    if not args.no_follow:
+        while not follower.ended():
+            _print(follower.poll(), args.json)
+            time.sleep(POLL_S)
+        _print(follower.rest(), args.json)
+        _say_end(run_dir, follower)
+    return 0
+
+
+def _print(lines: Iterable[Line], as_json: bool) -> None:
+    for line in lines:
+        print(to_json(line) if as_json else text(line))
+    sys.stdout.flush()
+
+
+def _say_end(run_dir: Path, follower: Follower) -> None:
+    stored = follower.stored
+    say(f"shmlog: the run has ended: {stored.status}")
+    if stored.unrecovered:
+        say(f"shmlog: unrecovered records are left; finish it: {command('recover', relative(run_dir))}")

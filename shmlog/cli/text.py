@@ -1,0 +1,145 @@
+"""Text for terminals: harmless, aligned, and no wider than the window."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+# C0 and C1 controls, line and paragraph separators, everything that reorders
+# text, and lone surrogates, which no terminal can be sent.
+_HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_SHORTEST = 8
+
+
+def clean(text: object) -> str:
+    """Return ``text`` with every character escaped that could act on a terminal."""
+    return _HARMFUL.sub(lambda m: _escape(m[0]), str(text))
+
+
+def _escape(character: str) -> str:
+    short = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character)
+    code = ord(character)
+    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def width(text: str) -> int:
+    """Return how many columns ``text`` takes."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns(character) for character in text)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def shorten(text: str, columns: int) -> str:
+    """Return ``text`` cut in the middle to at most ``columns`` columns."""
+    if width(text) <= columns:
+        return text
+    head = (columns - 1) // 2
+    return f"{_fit(text, head)}…{_fit(text[::-1], columns - 1 - head)[::-1]}"
+
+
+def _fit(text: str, columns: int) -> str:
+    used = 0
+    for index, character in enumerate(text):
+        used += _columns(character)
+        if used > columns:
+            return text[:index]
+    return text
+
+
+def window_columns() -> int | None:
+    """Return the width of the terminal that stdout is, or None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the lines of a table, its columns two spaces apart.
+
+    Parameters
+    ----------
+    head : sequence of str
+        Titles. The first column gives way when the window is too narrow.
+    rows : iterable of sequences
+        Cells; None is an empty one.
+    left : sequence of str
+        Titles of the columns aligned left; numbers belong to the right.
+    """
+    lines = [list(head), *([_cell(cell) for cell in row] for row in rows)]
+    widths = [max(width(line[i]) for line in lines) for i in range(len(head))]
+    columns = window_columns()
+    if columns:
+        spare = columns - sum(widths) - 2 * (len(widths) - 1)
+        widths[0] = max(min(widths[0], _SHORTEST), widths[0] + min(spare, 0))
+    for line in lines:
+        line[0] = shorten(line[0], widths[0])
+        padded = (_pad(c, w, title in left) for c, w, title in zip(line, widths, head, strict=True))
+        yield "  ".join(padded).rstrip()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else clean(value)
+
+
+def _pad(text: str, columns: int, left: bool) -> str:
+    blank = " " * (columns - width(text))
+    return text + blank if left else blank + text
+
+
+def value(number: object, columns: int = 24) -> str:
+    """Return a logged value in few columns; the exact one is in the files."""
+    if number is None:
+        return ""
+    if isinstance(number, bool):
+        return "true" if number else "false"
+    if isinstance(number, float):
+        return f"{number:.6g}"
+    return shorten(clean(number), columns)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people, such as ``1.4 MB``."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5:
+            return f"{amount:.3g} {unit}" if unit != "B" else f"{count} B"
+        amount /= 1000
+    return f"{amount:.3g} TB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for people, such as ``12.3 s`` or ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``count`` and ``noun`` in its number, such as ``1,200 metrics``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def relative(path: os.PathLike[str]) -> str:
+    """Return ``path`` as a user in the current folder would write it, if that is shorter."""
+    full = os.path.abspath(path)
+    try:
+        short = os.path.relpath(full)
+    except OSError:  # the current folder is gone
+        return full
+    return short if len(short) < len(full) else full

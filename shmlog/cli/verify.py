@@ -1,0 +1,52 @@
+"""``shmlog verify``: check every promise that the files of a run can show."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from shmlog.cli.find import resolve_run
+from shmlog.cli.output import print_json, say
+from shmlog.cli.parser import add_command, add_run_argument
+from shmlog.cli.text import clean, plural, relative
+
+if TYPE_CHECKING:
+    from shmlog.cli.parser import Commands
+    from shmlog.reader.verify import Report
+
+_EXAMPLE = """
+shmlog verify                    check the newest run below ./runs
+shmlog verify runs/digits        check the newest run of one experiment
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``verify``."""
+    summary = "check a run's checksums, counts, gaps and duplicates"
+    add_run_argument(add_command(commands, "verify", run, summary, _EXAMPLE))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify one run, print the findings."""
+    from shmlog.reader.verify import verify
+
+    run_dir = resolve_run(args.path)
+    report = verify(run_dir)
+    if args.json:
+        print_json(_as_dict(report))
+    else:
+        _print(report)
+    return 0 if report.ok else 1
+
+
+def _as_dict(report: Report) -> dict[str, object]:
+    findings = [{"severity": f.severity, "file": str(f.file), "message": f.message} for f in report.findings]
+    return {"run_dir": str(report.run_dir), "ok": report.ok, "findings": findings, "counts": report.counts}
+
+
+def _print(report: Report) -> None:
+    for finding in report.findings:
+        print(clean(f"{finding.severity}: {finding.file}: {finding.message}"))
+    counts = ", ".join(f"{count:,} {what}" for what, count in report.counts.items())
+    verdict = "ok" if report.ok else "damaged"
+    print(clean(f"{relative(report.run_dir)}: {verdict} ({counts})"))

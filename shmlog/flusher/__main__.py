@@ -1,0 +1,33 @@
+"""``python -P -m shmlog.flusher RUN_DIR``: the flusher process of one run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from shmlog import _core
+from shmlog.flusher.keeper import keep
+from shmlog.segment import shm
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.segmentref import read_ref
+
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_SWITCH_INTERVAL_S = 0.001
+
+
+def main(run_dir: Path) -> None:
+    """Keep the run until its last process has gone; at once done if another flusher does."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)  # of the trainer's group: it has to outlive it
+    os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), 4096))
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    ref = read_ref(RunLayout(run_dir))
+    segment = shm.open_segment(ref)
+    if segment.lock(_core.LOCK_FLUSHER):
+        keep(run_dir, segment, ref)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,81 @@
+"""Around a life of the flusher: where the last one stopped, and what run.yaml says of this one."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from shmlog import _core
+from shmlog.flusher.ledger import Ledger
+from shmlog.flusher.provenance import git_state
+from shmlog.segment import shm
+from shmlog.storage import runfile
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.segmentref import SegmentRef
+from shmlog.storage.status import CRASHED, FINISH_STATUSES
+
+
+def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayout) -> None:
+    """Have the drain go on behind what the logs of earlier flushers hold."""
+    from shmlog.storage.decode import Decoder
+    from shmlog.storage.wal import Frame, scan
+
+    decoder = Decoder(layout.dir)
+    for number in layout.logs():
+        path = layout.log(number)
+        frames = [found for found in scan(path.read_bytes(), path=path, log=number) if isinstance(found, Frame)]
+        decoder.decode(frames)
+    for lane, cursor in decoder.cursors.items():
+        # Tail is ahead only if a frame was lost that had been written: what it held is gone.
+        position = max(cursor.position, segment.lane(lane)["tail"])
+        drain.restore(lane, position, cursor.seq, cursor.tenancy, tuple(cursor.gapped), cursor.owner_json)
+
+
+def _now() -> str:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def describe(layout: RunLayout) -> dict[str, Any]:
+    """Add to run.yaml what takes longer than init may; return it."""
+    described = runfile.read(layout.run_yaml)
+    if described.get("git") is None:
+        described["git"] = git_state()
+        runfile.write(layout.run_yaml, described)
+    return described
+
+
+def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, complete: bool) -> None:
+    described = runfile.read(layout.run_yaml)
+    if segment is not None and segment.finish_request:
+        described["status"] = FINISH_STATUSES.get(segment.finish_status, CRASHED)
+    elif described["status"] in ("pending", "running"):
+        described["status"] = CRASHED
+    described["ended_at"] = described["ended_at"] or _now()
+    if segment is not None:
+        ledger.set_unlaned(segment.unlaned)
+        described["damaged_lanes"] = [n for n in range(segment.lanes) if segment.lane(n)["damaged"]]
+    described["producers"] = ledger.producers()
+    described["counts"] = ledger.counts()
+    described["dropped"] = ledger.dropped()
+    described["complete"] = complete
+    runfile.write(layout.run_yaml, described)
+
+
+def write_finished(layout: RunLayout, segment: _core.Segment, ledger: Ledger) -> None:
+    """Write status and counts of a run whose maker has finished it."""
+    _write(layout, segment, ledger, complete=False)
+
+
+def write_complete(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger) -> None:
+    """Write the final state: nothing is left to drain. Without a finish it has crashed."""
+    _write(layout, segment, ledger, complete=True)
+
+
+def clean_up(layout: RunLayout, ref: SegmentRef | None) -> None:
+    """Remove the segment and the logs of a run whose run.yaml says that it is complete."""
+    from shmlog.flusher.sealer import remove_wal
+
+    if ref is not None:
+        shm.unlink(ref)
+    remove_wal(layout)

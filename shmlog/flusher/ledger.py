@@ -1,0 +1,106 @@
+"""The books of a run: what each producer has on disk, and what was dropped."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from shmlog.storage.layout import RunLayout, atomic_write
+
+
+class Ledger:
+    """Producers by (lane, tenancy), counted up to a log that is sealed."""
+
+    def __init__(self, layout: RunLayout) -> None:
+        self._path = layout.sealed_json
+        self.next_log = 0
+        self.events_bytes = 0
+        self.run_log_bytes = 0
+        self._unlaned: dict[str, int] = {}
+        self._producers: dict[tuple[int, int], dict[str, Any]] = {}
+
+    @classmethod
+    def load(cls, layout: RunLayout) -> Ledger:
+        """Return the books as they were at the last sealing; new ones if there was none."""
+        ledger = cls(layout)
+        try:
+            told = json.loads(layout.sealed_json.read_bytes())
+        except FileNotFoundError:
+            return ledger
+        ledger.next_log = told["next_log"]
+        ledger.events_bytes = told["events_bytes"]
+        ledger.run_log_bytes = told["run_log_bytes"]
+        ledger._unlaned = told["dropped"]
+        ledger._producers = {(p["lane"], p["tenancy"]): p for p in told["producers"]}
+        return ledger
+
+    def add_owner(self, lane: int, tenancy: int, owner: dict[str, Any]) -> None:
+        """Book who had the lane in that tenancy."""
+        entry = self._entry(lane, tenancy)
+        started_ns = owner.get("started_ns")
+        for name in ("pid", "rank", "local_rank", "worker", "host", "process"):
+            entry[name] = owner.get(name)
+        entry["started_at"] = _rfc3339(started_ns) if isinstance(started_ns, int) else None
+
+    def add_counts(self, lane: int, tenancy: int, metrics: int, events: int, dropped: dict[str, int]) -> None:
+        """Book records of that tenancy."""
+        entry = self._entry(lane, tenancy)
+        entry["metrics"] += metrics
+        entry["events"] += events
+        for reason, count in dropped.items():
+            if count:
+                entry["dropped"][reason] = entry["dropped"].get(reason, 0) + count
+
+    def set_unlaned(self, dropped: dict[str, int]) -> None:
+        """Book the drops of processes that had no lane: a total, not a difference."""
+        for reason, count in dropped.items():
+            if count:
+                self._unlaned[reason] = max(count, self._unlaned.get(reason, 0))
+
+    def _entry(self, lane: int, tenancy: int) -> dict[str, Any]:
+        unknown = {
+            "lane": lane, "tenancy": tenancy, "pid": None, "rank": None, "local_rank": None, "worker": None,
+            "host": None, "process": None, "started_at": None, "metrics": 0, "events": 0, "dropped": {},
+        }  # fmt: skip
+        return self._producers.setdefault((lane, tenancy), unknown)
+
+    def producers(self) -> list[dict[str, Any]]:
+        """Return the producers in the order of lane and tenancy."""
+        return [self._producers[key] for key in sorted(self._producers)]
+
+    def dropped(self) -> dict[str, int]:
+        """Return all drops of the run by reason."""
+        total = dict(self._unlaned)
+        for producer in self._producers.values():
+            for reason, count in producer["dropped"].items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    def counts(self) -> dict[str, int]:
+        """Return the sums over all producers."""
+        producers: Iterable[dict[str, Any]] = self._producers.values()
+        return {
+            "metrics": sum(p["metrics"] for p in producers),
+            "events": sum(p["events"] for p in producers),
+            "dropped": sum(self.dropped().values()),
+        }
+
+    def commit(self, next_log: int, events_bytes: int, run_log_bytes: int) -> None:
+        """Make the books the truth: everything of the logs below ``next_log`` is sealed."""
+        self.next_log, self.events_bytes, self.run_log_bytes = next_log, events_bytes, run_log_bytes
+        told = {
+            "next_log": next_log,
+            "events_bytes": events_bytes,
+            "run_log_bytes": run_log_bytes,
+            "dropped": self._unlaned,
+            "producers": self.producers(),
+        }
+        atomic_write(self._path, json.dumps(told).encode("ascii"))
+
+
+def _rfc3339(ns: int) -> str:
+    seconds, rest = divmod(ns // 1000, 1_000_000)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:06d}Z"

@@ -1,0 +1,103 @@
+"""Finish the job of a run whose processes are all dead."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from shmlog import _core
+from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
+from shmlog.flusher import final
+from shmlog.flusher.keeper import Keeper, merge_parts, report
+from shmlog.flusher.process import start_flusher
+from shmlog.segment import shm
+from shmlog.storage import runfile
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
+
+
+class RecoverResult(NamedTuple):
+    """What `recover` found and did."""
+
+    run_dir: Path
+    status: str
+    records: int
+    changed: bool
+    message: str
+
+
+def recover(run_dir: str | os.PathLike[str]) -> RecoverResult:
+    """Drain, seal and close a run that nobody is attached to any more.
+
+    Doing it again changes nothing. If processes are still attached but their
+    flusher is dead, another flusher is started.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is no run in ``run_dir``.
+    RunStateError
+        If its flusher does not give way.
+    """
+    layout = RunLayout(run_dir)
+    try:
+        described = runfile.read(layout.run_yaml)
+    except FileNotFoundError as error:
+        raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
+    if described.get("complete") and not layout.wal.is_dir():
+        return _result(layout, changed=False, message="nothing to recover")
+    ref = SegmentRef(described["segment"]["name"], Path(described["segment"]["path"]))
+    try:
+        segment = shm.open_segment(ref)
+    except (FileNotFoundError, SegmentError) as error:
+        return _recover_files(layout, f"shared memory is not there ({error}); recovered from the log alone")
+    if segment.run_id != layout.run_id:
+        return _recover_files(layout, "shared memory belongs to another run; recovered from the log alone")
+    return _recover_segment(layout, segment, ref)
+
+
+def _recover_segment(layout: RunLayout, segment: _core.Segment, ref: SegmentRef) -> RecoverResult:
+    if segment.probe(_core.LOCK_FLUSHER):
+        return _result(layout, changed=False, message="its flusher is at work")
+    if segment.probe(_core.LOCK_MEMBER):
+        segment.mark_starting()
+        start_flusher(layout)
+        return _result(layout, changed=True, message="processes are attached; another flusher was started")
+    if not segment.lock(_core.LOCK_FLUSHER) or not segment.lock(_core.LOCK_MEMBER):
+        raise RunStateError(f"{layout.dir}: somebody else is recovering it, or has just attached")
+    layout.wal.mkdir(exist_ok=True)
+    Keeper(layout, segment, ref).close()
+    return _result(layout, changed=True, message="recovered")
+
+
+def _recover_files(layout: RunLayout, message: str) -> RecoverResult:
+    """Recover from the run folder alone, as after a reboot; one process at a time."""
+    from shmlog.flusher.sealer import Sealer
+
+    status = layout.dir.stat()
+    folder = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path("/tmp")
+    lock = folder / f"shmlog.recover-{os.geteuid()}-{status.st_dev:x}-{status.st_ino:x}"
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        described = runfile.read(layout.run_yaml)
+        if not described.get("complete"):
+            layout.wal.mkdir(exist_ok=True)
+            sealer = Sealer(layout, described["sinks"], lambda: None, report)
+            sealer.catch_up(max(layout.logs(), default=-1) + 1)
+            sealer.close()
+            final.write_complete(layout, None, sealer.ledger)
+        final.clean_up(layout, None)
+        merge_parts(layout)
+        lock.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+    return _result(layout, changed=True, message=message)
+
+
+def _result(layout: RunLayout, *, changed: bool, message: str) -> RecoverResult:
+    described = runfile.read(layout.run_yaml)
+    records = (described.get("counts") or {}).get("metrics", 0)
+    return RecoverResult(layout.dir, described["status"], records, changed, message)

@@ -1,0 +1,40 @@
+"""Where the segment of a run lies, as run.yaml says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from shmlog.errors import RunNotFoundError
+from shmlog.storage import runfile
+from shmlog.storage.layout import RunLayout
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class SegmentRef(NamedTuple):
+    """What another process needs to open a segment."""
+
+    name: str | None  # of the shared-memory object and its doorbell; None: a file in the run folder
+    path: Path
+
+
+def make_ref(layout: RunLayout, name: str | None) -> SegmentRef:
+    """Return the reference of the shared-memory object ``name``, or of the file in the run folder."""
+    return SegmentRef(name, layout.segment if name is None else SHARED_MEMORY / name.lstrip("/"))
+
+
+def read_ref(layout: RunLayout) -> SegmentRef:
+    """Return where run.yaml says that the run's segment lies.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is no run in that folder.
+    """
+    try:
+        return make_ref(layout, runfile.read(layout.run_yaml)["segment"]["name"])
+    except FileNotFoundError as error:
+        raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
+    except (KeyError, TypeError) as error:
+        raise RunNotFoundError(f"{layout.run_yaml} does not say where the segment is") from error
