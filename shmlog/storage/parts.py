@@ -1,0 +1,146 @@
+"""Sealed metrics: one Parquet file for one log, or for several merged ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shmlog.errors import CorruptDataError
+from shmlog.storage.layout import TEMPORARY_SUFFIX, fsync_dir
+from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS, VERSION, write_options
+
+
+@contextmanager
+def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.ParquetWriter]:
+    """Write a part under a temporary name; it appears whole and durable, or not at all."""
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    with pq.ParquetWriter(temporary, METRICS, **write_options()) as writer:
+        yield writer
+        writer.add_key_value_metadata(
+            {
+                "shmlog.schema": str(VERSION),
+                "shmlog.run_id": run_id,
+                "shmlog.first_log": str(first),
+                "shmlog.last_log": str(last),
+            }
+        )
+    fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+    fsync_dir(path.parent)
+
+
+def sort_by_name(table: pa.Table) -> pa.Table:
+    """Return the rows name by name, those of one name in their order.
+
+    A name's values then lie together: they compress better, and reading one
+    name skips the rest.
+    """
+    table = table.unify_dictionaries().combine_chunks()
+    if table.num_rows == 0:
+        return table
+    codes = table["name"].chunk(0).indices.to_numpy()
+    if codes.min() == codes.max():
+        return table
+    # numpy sorts 16-bit numbers by radix: three times as fast as 32-bit ones.
+    narrow = codes.astype(np.uint16) if codes.max() < 1 << 16 else codes
+    return table.take(pa.array(np.argsort(narrow, kind="stable")))
+
+
+def write_part(
+    path: Path, table: pa.Table, *, run_id: str, first: int, last: int, progress: Callable[[], None]
+) -> None:
+    """Write ``table`` (schema `METRICS`) as the part of logs ``first`` … ``last``.
+
+    Raises
+    ------
+    OSError
+        If it can't be written; then there is no such part.
+    """
+    table = sort_by_name(table)
+    with open_part(path, run_id=run_id, first=first, last=last) as writer:
+        for start in range(0, table.num_rows, ROW_GROUP_ROWS):
+            writer.write_table(table.slice(start, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
+            progress()
+
+
+def open_file(path: Path) -> pq.ParquetFile:
+    """Open a part for reading, its pages checked against their checksums.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is gone, perhaps merged into another.
+    CorruptDataError
+        If it is no Parquet file, or not one of ours.
+    """
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise CorruptDataError(f"{path}: not a readable Parquet file ({error})") from error
+    if [field.name for field in file.schema_arrow] != METRICS.names:
+        raise CorruptDataError(f"{path}: not a part of shmlog (columns {file.schema_arrow.names})")
+    return file
+
+
+def read_part(path: Path, names: list[str] | None = None, columns: list[str] | None = None) -> pa.Table:
+    """Return the rows of a part, or those of some names.
+
+    Parameters
+    ----------
+    names : list of str, optional
+        Names wanted. Row groups without any of them are not read.
+    columns : list of str, optional
+        Columns wanted; ``name`` is always among them.
+
+    Raises
+    ------
+    FileNotFoundError, CorruptDataError
+        As in `open_file`, and if a page is damaged.
+    """
+    with open_file(path) as file:
+        groups = _groups_with(file, names)
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "name"]))
+        try:
+            table = file.read_row_groups(groups, columns=wanted)
+        except (OSError, pa.ArrowException) as error:
+            raise CorruptDataError(f"{path}: damaged ({error})") from error
+    return table if names is None else _only(table, names)
+
+
+def _groups_with(file: pq.ParquetFile, names: list[str] | None) -> list[int]:
+    groups = list(range(file.num_row_groups))
+    if names is None:
+        return groups
+    column = METRICS.get_field_index("name")
+    kept = []
+    for group in groups:
+        statistics = file.metadata.row_group(group).column(column).statistics
+        if statistics is None or not statistics.has_min_max:
+            kept.append(group)
+        elif any(statistics.min <= name <= statistics.max for name in names):
+            kept.append(group)
+    return kept
+
+
+def _only(table: pa.Table, names: list[str]) -> pa.Table:
+    """Return the rows of some names, by their codes."""
+    table = table.unify_dictionaries().combine_chunks()
+    if table.num_rows == 0:
+        return table
+    chunk = table["name"].chunk(0)
+    wanted = {i for i, name in enumerate(chunk.dictionary.to_pylist()) if name in set(names)}
+    codes = chunk.indices.to_numpy()
+    rows = np.flatnonzero(np.isin(codes, list(wanted)))
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return table.slice(int(rows[0]), len(rows))
+    return table.take(pa.array(rows))

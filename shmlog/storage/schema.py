@@ -1,0 +1,60 @@
+"""The Arrow schema of metrics, and how it is written to Parquet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+VERSION = 1
+"""Grows when readers of older parts must know about a difference."""
+
+KINDS = ("float", "int", "bool", "text")
+
+ROW_GROUP_ROWS = 1 << 18
+
+METRICS: pa.Schema = pa.schema(
+    [
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("name", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("int_value", pa.int64()),
+        pa.field("text", pa.string()),
+        pa.field("kind", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+        pa.field("ts", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("rank", pa.int32()),
+        pa.field("local_rank", pa.int32()),
+        pa.field("worker", pa.int32()),
+        pa.field("pid", pa.int32(), nullable=False),
+        pa.field("lane", pa.int32(), nullable=False),
+        pa.field("seq", pa.int64(), nullable=False),
+    ]
+)
+"""Columns of a metrics table, in this order.
+
+``value`` holds floats exactly, ints and bools for convenience, and is null for text;
+``int_value`` holds ints and bools exactly; ``text`` holds texts alone.
+"""
+
+_FEW_VALUES = ["name", "kind", "rank", "local_rank", "worker", "pid", "lane"]
+
+
+def write_options() -> dict[str, Any]:
+    """Return the keyword arguments with which ``pyarrow.parquet.ParquetWriter`` writes metrics."""
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": _FEW_VALUES,
+        "column_encoding": {
+            "step": "DELTA_BINARY_PACKED",
+            "value": "BYTE_STREAM_SPLIT",
+            "int_value": "DELTA_BINARY_PACKED",
+            "text": "PLAIN",
+            "ts": "DELTA_BINARY_PACKED",
+            "seq": "DELTA_BINARY_PACKED",
+        },
+        "write_statistics": True,
+        "write_page_index": True,
+        "write_page_checksum": True,
+        "version": "2.6",
+    }

@@ -1,0 +1,252 @@
+"""Write-ahead logs as frames: what is whole, and what is damaged. See docs/format.md, section 2."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAGIC = b"SLF1"
+FIRST = 1
+"""Flag of a frame that repeats the full state."""
+
+REASONS = ("full", "names", "large", "lane", "closed", "disk")
+"""Why records are dropped, in the order of the format."""
+
+TORN_TAIL = "torn tail"
+
+SLOT = np.dtype([("ts", "<u8"), ("value", "<u8"), ("step", "<i8"), ("commit", "<u8")])
+ENTRY = np.dtype(
+    [
+        ("lane", "<u4"),
+        ("slots", "<u4"),
+        ("position", "<u8"),
+        ("seq", "<u8"),
+        ("tenancy", "<u4"),
+        ("reserved", "<u4"),
+        ("gapped", "<u8", (6,)),
+    ]
+)
+
+_HEADER = struct.Struct("<4sIQ10IQ")
+_ENTRY = struct.Struct("<II")
+_FIXED_BYTES = 160
+_CRC_BEGIN = 8
+# What a search for the next whole frame may cost, in bytes checked per byte of the log.
+_SEARCH_EFFORT = 16
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A stretch of a file that was left out, and why.
+
+    ``offset`` and ``length`` are in bytes; ``offset`` counts from the start of the data
+    that was read.
+    """
+
+    path: Path
+    offset: int
+    length: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame, whole and with the right checksum. Its arrays are views of the log's bytes.
+
+    Attributes
+    ----------
+    path, log, index, flags, clock, offset, length
+        Where it stands, and its header. ``offset`` counts from the start of the data.
+    anchors : ndarray of int64, shape (2, 3)
+        ticks, monotonic ns and UTC ns, when the run began and when the frame was written.
+    unlaned : ndarray of uint64, shape (6,)
+        Drops of processes that had no lane, by reason.
+    lanes : ndarray of ENTRY
+        Lane entries: what the lane's counters were before the slots of this frame.
+    names : dict of int to str
+        Names defined here. One that is not UTF-8 is left out.
+    owners : dict of int to bytes
+        By lane, the owner's JSON text.
+    slots : ndarray of SLOT
+        The slots of all lane entries, in their order.
+    """
+
+    path: Path
+    log: int
+    index: int
+    flags: int
+    clock: int
+    offset: int
+    length: int
+    anchors: NDArray[np.int64]
+    unlaned: NDArray[np.uint64]
+    lanes: NDArray[np.void]
+    names: dict[int, str]
+    owners: dict[int, bytes]
+    slots: NDArray[np.void]
+
+
+class _BadFrame(Exception):
+    """There is no whole frame here."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    crc: int
+    length: int
+    log: int
+    index: int
+    lanes: int
+    names: int
+    owners: int
+    slots: int
+    flags: int
+    clock: int
+    names_bytes: int
+    owners_bytes: int
+
+
+def scan(
+    data: bytes | memoryview, *, path: Path, log: int, start: int = 0
+) -> Iterator[Frame | Damage]:
+    """Yield the whole frames of a log, and what lies between them.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The log, or the rest of it from the end of a frame on.
+    path : Path
+        Of the log, for reports.
+    log : int
+        Its number; frames with another one are left out.
+    start : int
+        Where in ``data`` to begin, in bytes.
+
+    Yields
+    ------
+    Frame or Damage
+        In the order of the log. What follows the last whole frame is one Damage with the
+        reason ``"torn tail"``.
+    """
+    view = memoryview(data).cast("B")
+    search = _Search(view, log)
+    while start < len(view):
+        try:
+            header = _read_header(view, start, log)
+            _check_crc(view, start, header)
+        except _BadFrame as bad:
+            found = search.next_whole(start + 1)
+            end = len(view) if found is None else found
+            yield Damage(path, start, end - start, TORN_TAIL if found is None else str(bad))
+            start = end
+            continue
+        try:
+            yield _read_frame(view, start, header, path)
+        except _BadFrame as bad:
+            yield Damage(path, start, header.length, str(bad))
+        start += header.length
+
+
+class _Search:
+    """Looks for the next whole frame, with bounded effort whatever the bytes are."""
+
+    def __init__(self, view: memoryview, log: int) -> None:
+        self._view = view
+        self._log = log
+        self._budget = _SEARCH_EFFORT * len(view)
+        self._bytes: bytes | None = None
+
+    def next_whole(self, start: int) -> int | None:
+        if self._bytes is None:
+            self._bytes = bytes(self._view)
+        at = self._bytes.find(MAGIC, start)
+        while at >= 0 and self._budget > 0:
+            try:
+                header = _read_header(self._view, at, self._log)
+                self._budget -= header.length
+                _check_crc(self._view, at, header)
+            except _BadFrame:
+                at = self._bytes.find(MAGIC, at + 1)
+            else:
+                return at
+        return None
+
+
+def _read_header(view: memoryview, at: int, log: int) -> _Header:
+    if len(view) - at < _FIXED_BYTES:
+        raise _BadFrame("frame cut short")
+    magic, *fields, reserved = _HEADER.unpack_from(view, at)
+    header = _Header(*fields)
+    sections = 80 * header.lanes + header.names_bytes + header.owners_bytes + 32 * header.slots
+    if magic != MAGIC or reserved or header.length % 8 or header.length != _FIXED_BYTES + sections:
+        raise _BadFrame("no frame where one should begin")
+    if header.log != log:
+        raise _BadFrame(f"frame of log {header.log}")
+    if header.length > len(view) - at:
+        raise _BadFrame("frame cut short")
+    return header
+
+
+def _check_crc(view: memoryview, at: int, header: _Header) -> None:
+    if zlib.crc32(view[at + _CRC_BEGIN : at + header.length]) != header.crc:
+        raise _BadFrame("wrong checksum")
+
+
+def _read_frame(view: memoryview, at: int, header: _Header, path: Path) -> Frame:
+    counters = at + 64
+    lanes_at = at + _FIXED_BYTES
+    names_at = lanes_at + 80 * header.lanes
+    owners_at = names_at + header.names_bytes
+    slots_at = owners_at + header.owners_bytes
+    lanes = np.frombuffer(view, ENTRY, header.lanes, lanes_at)
+    if int(lanes["slots"].sum(dtype=np.uint64)) != header.slots:
+        raise _BadFrame("lane entries that do not match the slots")
+    return Frame(
+        path=path,
+        log=header.log,
+        index=header.index,
+        flags=header.flags,
+        clock=header.clock,
+        offset=at,
+        length=header.length,
+        anchors=np.frombuffer(view, "<i8", 6, counters).reshape(2, 3),
+        unlaned=np.frombuffer(view, "<u8", 6, counters + 48),
+        lanes=lanes,
+        names=_decode_names(_read_texts(view[names_at:owners_at], header.names)),
+        owners=_read_texts(view[owners_at:slots_at], header.owners),
+        slots=np.frombuffer(view, SLOT, header.slots, slots_at),
+    )
+
+
+def _read_texts(section: memoryview, count: int) -> dict[int, bytes]:
+    """Return number -> text of a section of names or owners."""
+    texts: dict[int, bytes] = {}
+    at = 0
+    for _ in range(count):
+        if len(section) - at < _ENTRY.size:
+            raise _BadFrame("names or owners that end too early")
+        number, size = _ENTRY.unpack_from(section, at)
+        at += _ENTRY.size
+        if size > len(section) - at:
+            raise _BadFrame("names or owners that end too early")
+        texts[number] = bytes(section[at : at + size])
+        at += (size + 7) // 8 * 8
+    if at != len(section):
+        raise _BadFrame("names or owners of another size than the header says")
+    return texts
+
+
+def _decode_names(texts: dict[int, bytes]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for number, text in texts.items():
+        try:
+            names[number] = text.decode("utf-8")
+        except UnicodeDecodeError:
+            continue  # its records are reported as nameless
+    return names
