@@ -684,6 +684,9 @@ static void change_log(shmlog_drain *drain)
 
 void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
 {
+    /* CONTROL, release side: from now on lanes are drained, whatever the rest of
+     * the flusher is still busy with. */
+    atomic_store_explicit(&drain->segment->header->flusher_state, SHMLOG_FLUSHER_RUNNING, memory_order_release);
     if (drain->fd < 0) {
         change_log(drain);
     }

@@ -197,15 +197,6 @@ static PyObject *segment_mark_starting(SegmentObject *self, PyObject *Py_UNUSED(
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(mark_running_doc, "mark_running()\n--\n\nSay that the flusher drains.");
-
-static PyObject *segment_mark_running(SegmentObject *self, PyObject *Py_UNUSED(none))
-{
-    /* CONTROL, release side. */
-    atomic_store_explicit(&self->segment.header->flusher_state, SHMLOG_FLUSHER_RUNNING, memory_order_release);
-    Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(mark_closed_doc, "mark_closed()\n--\n\nSay that nobody may attach any more.");
 
 static PyObject *segment_mark_closed(SegmentObject *self, PyObject *Py_UNUSED(none))
@@ -352,7 +343,6 @@ static PyMethodDef methods[] = {
     {"request_finish", (PyCFunction)segment_request_finish, METH_O, request_finish_doc},
     {"mark_finished", (PyCFunction)segment_mark_finished, METH_O, mark_finished_doc},
     {"mark_starting", (PyCFunction)segment_mark_starting, METH_NOARGS, mark_starting_doc},
-    {"mark_running", (PyCFunction)segment_mark_running, METH_NOARGS, mark_running_doc},
     {"mark_closed", (PyCFunction)segment_mark_closed, METH_NOARGS, mark_closed_doc},
     {"add_progress", (PyCFunction)segment_add_progress, METH_NOARGS, add_progress_doc},
     {"lane", (PyCFunction)segment_lane, METH_O, lane_doc},

@@ -59,7 +59,8 @@ class Keeper:
         """Drain and seal until the last process has gone, then close the run."""
         thread = threading.Thread(target=self._drain.run, args=(LOG_BYTES_MAX,), name="drain", daemon=True)
         thread.start()
-        self._segment.mark_running()
+        while not self._segment.flusher_state:
+            time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
         while not self._is_over():
             self._guarded(self._tick)
             time.sleep(TICK_S)
