@@ -390,7 +390,7 @@ shmlog_wait_state shmlog_producer_wait_begin(shmlog_producer *producer, shmlog_w
 
 static bool flusher_is_dead(const shmlog_producer *producer, shmlog_wait *wait, int64_t now)
 {
-    if (now - wait->probed_ns < PROBE_EVERY_NS || shmlog_flusher_is_starting(producer->segment->header, now)) {
+    if (now - wait->probed_ns < PROBE_EVERY_NS) {
         return false;
     }
     wait->probed_ns = now;
@@ -406,15 +406,13 @@ shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shml
     int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
     /* relaxed: only compared; make_room() does the acquire. */
     uint64_t tail = atomic_load_explicit(&producer->lane.shared->tail, memory_order_relaxed);
-    if (tail != wait->tail) {
+    if (tail != wait->tail || shmlog_flusher_is_starting(producer->segment->header, now)) {
         wait->tail = tail;
-        wait->since_ns = now;
+        wait->since_ns = now; /* a flusher that starts, for ten seconds at most, is progress */
     } else if (flusher_is_dead(producer, wait, now)) {
         return SHMLOG_WAIT_DEAD;
     }
-    bool starting = shmlog_flusher_is_starting(producer->segment->header, now);
-    int64_t patience = starting ? START_PATIENCE_NS : producer->patience.max_wait_ns;
-    return now - wait->since_ns < patience ? SHMLOG_WAIT_AGAIN : SHMLOG_WAIT_OVER;
+    return now - wait->since_ns < producer->patience.max_wait_ns ? SHMLOG_WAIT_AGAIN : SHMLOG_WAIT_OVER;
 }
 
 void shmlog_producer_wait_end(shmlog_producer *producer, const shmlog_wait *wait, bool room)

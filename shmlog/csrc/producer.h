@@ -95,6 +95,7 @@ typedef struct {
     int64_t nap_ns;
     int64_t begun_ns;
     int64_t probed_ns;
+    bool replaced; /* another flusher was started during this wait */
 } shmlog_wait;
 
 /* Whether a flusher was started less than ten seconds ago and does not drain yet. */

@@ -130,11 +130,12 @@ static shmlog_outcome nap(ProducerObject *self, shmlog_wait *wait)
     if (PyErr_CheckSignals() < 0) {
         return SHMLOG_RAISED;
     }
-    if (state == SHMLOG_WAIT_DEAD) {
+    if (state == SHMLOG_WAIT_DEAD && !wait->replaced) {
         int started = replace_flusher(self);
         if (started < 0) {
             return SHMLOG_RAISED;
         }
+        wait->replaced = true;
         state = started ? SHMLOG_WAIT_AGAIN : SHMLOG_WAIT_OVER;
     }
     return state == SHMLOG_WAIT_AGAIN ? SHMLOG_WRITTEN : SHMLOG_DROPPED;
