@@ -15,7 +15,9 @@ import shmlog
 from shmlog.cli.lines import Line, metric_lines
 from shmlog.errors import CorruptDataError
 from shmlog.storage import jsonl, runfile, wal
+from shmlog.storage.decode import Decoder
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.schema import METRICS
 
 _CHECK_S = 1.0
 
@@ -31,11 +33,14 @@ class Follower:
 
     def __init__(self, run_dir: Path) -> None:
         self._layout = RunLayout(run_dir)
-        self._shown: dict[int, int] = {}
+        # Highest sequence number by lane. Apart for metrics and events, because
+        # they are not read in the same moment.
+        self._metrics_shown: dict[int, int] = {}
+        self._events_shown: dict[int, int] = {}
         self._log = 0
         self._file: BinaryIO | None = None
         self._offset = 0
-        self._decoder = wal.Decoder(self._layout.dir)
+        self._decoder = Decoder(self._layout.dir)
         self._next_check = 0.0
         self.stored = shmlog.load(run_dir)
 
@@ -66,7 +71,6 @@ class Follower:
         if time.monotonic() < self._next_check:
             return False
         self._next_check = time.monotonic() + _CHECK_S
-        self.stored = shmlog.load(self._layout.dir)
         if self.stored.status in ("pending", "running"):
             return False
         return bool(self.stored.metadata.get("complete")) or not self.stored.live
@@ -74,7 +78,6 @@ class Follower:
     def _everything(self, last: int | None = None) -> list[Line]:
         """Read the whole run, and return the lines that were not shown, or the last of them."""
         self._log = self._next_log()  # first, so that no log is missed between this and the rest
-        self.stored = shmlog.load(self._layout.dir)
         table, events = self.stored.metrics(), self.stored.events()
         fresh = self._unshown(table)
         lines = metric_lines(fresh, last) + [event for event in events if self._is_new(event)]
@@ -90,19 +93,22 @@ class Follower:
             return min(self._layout.logs(), default=0)
 
     def _unshown(self, table: pa.Table) -> pa.Table:
-        if not self._shown:
-            return table
+        """Return the metrics that were not shown."""
         lanes, index = np.unique(table["lane"].to_numpy(), return_inverse=True)
-        shown = np.array([self._shown.get(int(lane), -1) for lane in lanes], np.int64)
+        shown = np.array([self._metrics_shown.get(int(lane), -1) for lane in lanes], np.int64)
         return table.filter(pa.array(table["seq"].to_numpy() > shown[index]))
 
-    def _is_new(self, line: Line) -> bool:
-        return bool(line["seq"] > self._shown.get(line["lane"], -1))
+    def _count_as_shown(self, table: pa.Table, lines: Iterable[Line]) -> None:
+        for end in table.group_by("lane").aggregate([("seq", "max")]).to_pylist():
+            _raise(self._metrics_shown, end["lane"], end["seq_max"])
+        for line in lines:
+            _raise(self._shown_like(line), line["lane"], _last_seq(line))
 
-    def _count_as_shown(self, table: pa.Table, events: Iterable[Line]) -> None:
-        ends = table.group_by("lane").aggregate([("seq", "max")]).to_pylist()
-        for lane, seq in [(e["lane"], e["seq_max"]) for e in ends] + [(e["lane"], e["seq"]) for e in events]:
-            self._shown[lane] = max(seq, self._shown.get(lane, -1))
+    def _shown_like(self, line: Line) -> dict[int, int]:
+        return self._metrics_shown if line["event_type"] == "metrics" else self._events_shown
+
+    def _is_new(self, line: Line) -> bool:
+        return bool(line["seq"] > self._shown_like(line).get(line["lane"], -1))
 
     def _open(self) -> bool:
         try:
@@ -110,7 +116,7 @@ class Follower:
         except FileNotFoundError:
             return False
         self._offset = 0
-        self._decoder = wal.Decoder(self._layout.dir)
+        self._decoder = Decoder(self._layout.dir)
         return True
 
     def _close(self) -> None:
@@ -127,17 +133,26 @@ class Follower:
         for found in wal.scan(data, path=self._layout.log(self._log), log=self._log):
             if isinstance(found, wal.Frame):
                 frames.append(found)
-            elif found.reason == "torn tail":
+            elif found.reason == wal.TORN_TAIL:
                 break  # the flusher is writing this frame
             self._offset = start + found.offset + found.length
         if not frames:
             return []
-        text = jsonl.event_lines(self._decoder.decode(frames), metrics=True)
-        return self._new(json.loads(line) for line in text.splitlines())
+        chunks = jsonl.event_lines(self._decoder.decode(frames), metrics=True)
+        return self._new(json.loads(line) for chunk in chunks for line in chunk.splitlines())
 
     def _new(self, lines: Iterable[Line]) -> list[Line]:
         """Return the lines that were not shown, and count them as shown."""
         new = [line for line in lines if self._is_new(line)]
-        for line in new:
-            self._shown[line["lane"]] = max(line["seq"], self._shown.get(line["lane"], -1))
+        self._count_as_shown(METRICS.empty_table(), new)
         return new
+
+
+def _raise(highest: dict[int, int], lane: int, seq: int) -> None:
+    highest[lane] = max(seq, highest.get(lane, -1))
+
+
+def _last_seq(line: Line) -> int:
+    """Return the number of a line's last record; the metrics of one call are one line."""
+    records = len(line["data"]["metrics"]) if line["event_type"] == "metrics" else 1
+    return int(line["seq"]) + records - 1

@@ -6,10 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from shmlog.cli.output import command, print_json, say
+from shmlog.cli.output import command, one_line, print_json, say
 from shmlog.cli.parser import add_command
 from shmlog.cli.text import plural, relative, size, table
-from shmlog.errors import ShmlogError
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -45,16 +44,16 @@ def run(args: argparse.Namespace) -> int:
 def _clean_up(segment: StaleSegment) -> str | None:
     """Recover the run that a segment belongs to, remove the segment; return why that failed."""
     from shmlog.flusher.recover import recover
-    from shmlog.segment.gc import remove
+    from shmlog.segment.gc import remove, stale_segments
 
     try:
         if segment.run_dir is not None:
             recover(segment.run_dir)
-        remove(segment)
-    except FileNotFoundError:
-        return None  # recover has removed it
-    except (ShmlogError, OSError) as error:
-        return f"{segment.name}: kept, since its records could not be recovered: {error}"
+        # Recovering has removed it, or found that somebody has just attached.
+        if any(other.name == segment.name for other in stale_segments()):
+            remove(segment)
+    except Exception as error:  # told below, and by the exit code; the others are not its fault
+        return f"{segment.name}: kept, since its run could not be recovered: {one_line(error)}"
     return None
 
 

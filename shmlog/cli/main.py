@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 from shmlog.cli import demo, gc, recover, show, tail, verify
-from shmlog.cli.output import say
+from shmlog.cli.output import one_line, say
 from shmlog.cli.parser import USAGE, Parser, UsageError
 
 FAILED, INTERRUPTED, PIPE_CLOSED = 1, 130, 141
@@ -57,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return USAGE
     try:
-        code: int = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say_warning
+            code: int = args.run(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -71,16 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        say(f"shmlog: error: {_one_line(error)}")
+        say(f"shmlog: error: {one_line(error)}")
         return FAILED
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    text = str(error).strip() or type(error).__name__
-    known = isinstance(error, (OSError, ValueError)) or type(error).__module__.startswith("shmlog")
-    return text if known else f"{type(error).__name__}: {text} (--debug shows the traceback)"
+def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
+    say(f"shmlog: warning: {message}")
 
 
 def _never_fail_to_print() -> None:

@@ -37,6 +37,15 @@ def _strict(value: object) -> object:
     return value
 
 
+def one_line(error: Exception) -> str:
+    """Return an error as a line for people; the class only of what is a bug."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error).strip() or type(error).__name__
+    known = isinstance(error, (OSError, ValueError)) or type(error).__module__.startswith("shmlog")
+    return text if known else f"{type(error).__name__}: {text} (--debug shows the traceback)"
+
+
 def command(*words: object) -> str:
     """Return the command line that runs shmlog with ``words`` the way this one was run."""
     return f"{_program()} {shlex.join(str(word) for word in words)}"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shmlog.cli.find import ROOT, is_run, resolve_run, runs_below
-from shmlog.cli.output import print_json, say
+from shmlog.cli.output import one_line, print_json, say
 from shmlog.cli.parser import add_command, path
 from shmlog.cli.text import clean, plural, relative
-from shmlog.errors import CorruptDataError, ShmlogError
+from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 
@@ -33,7 +33,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Recover what needs it; one run that fails does not keep the others from it."""
-    outcomes = [_recover(run_dir) for run_dir in _chosen(args.path)]
+    outcomes = [_recover(run_dir, args.debug) for run_dir in _chosen(args.path)]
     if args.json:
         print_json(outcomes)
     else:
@@ -56,14 +56,16 @@ def _complete(run_dir: Path) -> bool:
         return False  # recover says what is wrong with it
 
 
-def _recover(run_dir: Path) -> dict[str, object]:
+def _recover(run_dir: Path, debug: bool) -> dict[str, object]:
     from shmlog.flusher.recover import recover
 
     outcome: dict[str, object] = {"run_dir": str(run_dir), "changed": False, "error": None}
     try:
         result = recover(run_dir)
-    except (ShmlogError, OSError) as error:
-        return outcome | {"error": str(error)}
+    except Exception as error:  # told below, and by the exit code; the other runs are not its fault
+        if debug:
+            raise
+        return outcome | {"error": one_line(error)}
     found = {"changed": result.changed, "status": result.status, "records": result.records}
     return outcome | found | {"message": result.message}
 
@@ -74,6 +76,6 @@ def _print(outcomes: list[dict[str, object]]) -> None:
         if outcome["error"]:
             say(f"shmlog: error: {name}: {outcome['error']}")
         else:
-            print(clean(f"{name}  {outcome['status']}  {outcome['message']}"))
+            print(clean(f"{name}  {outcome['status']}  {outcome['records']:,} metrics  {outcome['message']}"))
     changed = sum(bool(outcome["changed"]) for outcome in outcomes)
     say(f"shmlog: {plural(changed, 'run')} recovered" if changed else "shmlog: nothing to recover")

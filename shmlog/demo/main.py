@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import time
@@ -123,7 +124,7 @@ def _config(
     return {
         "workers": options.workers,
         "steps": options.steps,
-        "start_method": options.start_method,
+        "start_method": options.start_method or multiprocessing.get_start_method(),
         "seed": options.seed,
         "files": len(files),
         "files_per_step": trainer.FILES_PER_STEP,

@@ -6,11 +6,11 @@ import datetime
 from typing import Any
 
 from shmlog import _core
-from shmlog.flusher.ledger import Ledger
 from shmlog.flusher.provenance import git_state
 from shmlog.segment import shm
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.ledger import Ledger
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import CRASHED, FINISH_STATUSES
 

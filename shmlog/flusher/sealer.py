@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 
 from shmlog.flusher.appendfile import AppendFile
-from shmlog.flusher.ledger import Ledger
 from shmlog.storage import jsonl, parts, runfile, wal
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.layout import RunLayout, fsync_dir
+from shmlog.storage.ledger import Ledger
 
 
 class Sealer:
@@ -136,11 +136,7 @@ class Sealer:
     def _book(self) -> None:
         """Book the log's batches; they are forgotten, so that a second try books nothing twice."""
         for batch in self._batches:
-            for (lane, tenancy), owner in batch.owner_of.items():
-                self.ledger.add_owner(lane, tenancy, owner)
-            for (lane, tenancy), count in batch.counts.items():
-                self.ledger.add_counts(lane, tenancy, count.metrics, count.events, count.dropped)
-            self.ledger.set_unlaned(batch.unlaned)
+            self.ledger.add_batch(batch)
         self._batches = []
 
     def close(self) -> None:

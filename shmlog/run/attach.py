@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from shmlog import _core
 from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
@@ -19,6 +21,26 @@ from shmlog.storage.segmentref import SegmentRef, make_ref, read_ref
 VARIABLE = "SHMLOG_RUN"
 _FILE = "file"  # in the variable, for a segment that is a file in the run folder
 _CLOSING_S = 0.2  # how long a run that is being closed may hold the member lock
+
+
+def publish(value: str) -> None:
+    """Tell all children, by whatever means they are started, which run is theirs.
+
+    The environment reaches every kind of child but that of a forkserver which
+    was started earlier; that one is reached by the configuration which
+    multiprocessing hands down to each process.
+    """
+    os.environ[VARIABLE] = value
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process.current_process()._config[VARIABLE] = value
+
+
+def published() -> str | None:
+    """Return what our parent has published, if anything."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    handed_down = process.current_process()._config.get(VARIABLE) if process is not None else None
+    return handed_down or os.environ.get(VARIABLE)
 
 
 def variable_for(run_dir: Path, ref: SegmentRef) -> str:
@@ -91,7 +113,7 @@ def _locate(run_dir: str | os.PathLike[str] | None) -> tuple[RunLayout, SegmentR
     run = registry.current()
     if run is not None and run._ref is not None:
         return run._layout, run._ref
-    value = os.environ.get(VARIABLE)
+    value = published()
     if not value:
         raise RunNotFoundError(
             f"no run to attach to: ${VARIABLE} is not set (shmlog.init sets it for its children); "

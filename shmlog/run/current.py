@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from shmlog._core import Metric
 from shmlog.errors import RunStateError
 from shmlog.run import registry
-from shmlog.run.attach import VARIABLE, attach
+from shmlog.run.attach import attach, published
 from shmlog.run.run import Run
 
 
 def current() -> Run | None:
     """Return the current run, or None. Attaches to ``$SHMLOG_RUN`` if there is none yet."""
     run = registry.current()
-    if run is None and os.environ.get(VARIABLE) and not registry.has_finished():
+    if run is None and published() and not registry.has_finished():
         run = attach()
     return run
 

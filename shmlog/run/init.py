@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shmlog.errors import RunNotFoundError, RunStateError, SegmentError, StorageError
+from shmlog.errors import RunStateError, SegmentError, StorageError
 from shmlog.flusher.process import start_flusher
 from shmlog.run import exits, registry, rendezvous
-from shmlog.run.attach import VARIABLE, attach, join_member, variable_for
+from shmlog.run.attach import attach, join_member, parse_variable, publish, published, variable_for
 from shmlog.run.plain import to_plain
 from shmlog.run.run import Run
 from shmlog.segment import shm
@@ -187,12 +187,15 @@ def _parents_run() -> Run | None:
     process: Any = sys.modules.get("multiprocessing.process")
     if process is None or not getattr(process.current_process(), "_inheriting", False):
         return None
-    if VARIABLE not in os.environ:
+    value = published()
+    if not value:
         return None
     try:
         return attach()
-    except (RunNotFoundError, RunStateError, SegmentError):
-        return None
+    except (RunStateError, SegmentError):
+        # It has ended. A second run, made by a child that was not to make one, would
+        # be worse than one that drops and counts.
+        return Run(*parse_variable(value), owner=False)
 
 
 # ---- making it ----
@@ -323,7 +326,7 @@ def _begin(run: Run, options: Options) -> None:
     if options.config:
         run.event("config", options.config)
     assert run._ref is not None
-    os.environ[VARIABLE] = variable_for(run.dir, run._ref)
+    publish(variable_for(run.dir, run._ref))
     registry.remember(run)
     exits.watch()
     run._segment.mark_starting()

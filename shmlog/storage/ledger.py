@@ -5,16 +5,20 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from shmlog.storage.layout import RunLayout, atomic_write
+
+if TYPE_CHECKING:
+    from shmlog.storage.decode import Batch
 
 
 class Ledger:
     """Producers by (lane, tenancy), counted up to a log that is sealed."""
 
-    def __init__(self, layout: RunLayout) -> None:
-        self._path = layout.sealed_json
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
         self.next_log = 0
         self.events_bytes = 0
         self.run_log_bytes = 0
@@ -24,7 +28,7 @@ class Ledger:
     @classmethod
     def load(cls, layout: RunLayout) -> Ledger:
         """Return the books as they were at the last sealing; new ones if there was none."""
-        ledger = cls(layout)
+        ledger = cls(layout.sealed_json)
         try:
             told = json.loads(layout.sealed_json.read_bytes())
         except FileNotFoundError:
@@ -35,6 +39,22 @@ class Ledger:
         ledger._unlaned = told["dropped"]
         ledger._producers = {(p["lane"], p["tenancy"]): p for p in told["producers"]}
         return ledger
+
+    @classmethod
+    def of(cls, producers: list[dict[str, Any]], unlaned: dict[str, int]) -> Ledger:
+        """Return books that go on from some that were read; they can't be committed."""
+        ledger = cls(None)
+        ledger._unlaned = dict(unlaned)
+        ledger._producers = {(p["lane"], p["tenancy"]): {**p, "dropped": dict(p["dropped"])} for p in producers}
+        return ledger
+
+    def add_batch(self, batch: Batch) -> None:
+        """Book the records of some frames."""
+        for (lane, tenancy), owner in batch.owner_of.items():
+            self.add_owner(lane, tenancy, owner)
+        for (lane, tenancy), count in batch.counts.items():
+            self.add_counts(lane, tenancy, count.metrics, count.events, count.dropped)
+        self.set_unlaned(batch.unlaned)
 
     def add_owner(self, lane: int, tenancy: int, owner: dict[str, Any]) -> None:
         """Book who had the lane in that tenancy."""
@@ -97,6 +117,7 @@ class Ledger:
             "dropped": self._unlaned,
             "producers": self.producers(),
         }
+        assert self._path is not None
         atomic_write(self._path, json.dumps(told).encode("ascii"))
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shmlog.storage.layout import Part, RunLayout
-from shmlog.storage.parts import open_file, open_part, read_part
+from shmlog.storage.parts import open_file, open_part, read_part, write_group
 from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS
 
 
@@ -70,5 +70,4 @@ def _write_names(writer: pq.ParquetWriter, parts: list[Part], progress: Callable
 
 
 def _write_group(writer: pq.ParquetWriter, tables: list[pa.Table]) -> None:
-    table = pa.concat_tables(tables).cast(METRICS).unify_dictionaries()
-    writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+    write_group(writer, pa.concat_tables(tables).cast(METRICS).unify_dictionaries().combine_chunks())

@@ -69,8 +69,21 @@ def write_part(
     table = sort_by_name(table)
     with open_part(path, run_id=run_id, first=first, last=last) as writer:
         for start in range(0, table.num_rows, ROW_GROUP_ROWS):
-            writer.write_table(table.slice(start, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
+            write_group(writer, table.slice(start, ROW_GROUP_ROWS))
             progress()
+
+
+def write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
+    """Write a row group whose dictionary of names holds just the names in it."""
+    column = METRICS.get_field_index("name")
+    names = table["name"].combine_chunks()
+    codes = names.indices.to_numpy()
+    used = np.flatnonzero(np.bincount(codes, minlength=len(names.dictionary)))
+    position = np.zeros(len(names.dictionary), np.int32)
+    position[used] = np.arange(len(used))
+    narrow = pa.DictionaryArray.from_arrays(pa.array(position[codes]), names.dictionary.take(pa.array(used)))
+    table = table.set_column(column, METRICS.field(column), narrow)
+    writer.write_table(table, row_group_size=max(1, table.num_rows))
 
 
 def open_file(path: Path) -> pq.ParquetFile:
@@ -114,7 +127,7 @@ def read_part(path: Path, names: list[str] | None = None, columns: list[str] | N
             table = file.read_row_groups(groups, columns=wanted)
         except (OSError, pa.ArrowException) as error:
             raise CorruptDataError(f"{path}: damaged ({error})") from error
-    return table if names is None else _only(table, names)
+    return table if names is None else only_names(table, names)
 
 
 def _groups_with(file: pq.ParquetFile, names: list[str] | None) -> list[int]:
@@ -132,7 +145,7 @@ def _groups_with(file: pq.ParquetFile, names: list[str] | None) -> list[int]:
     return kept
 
 
-def _only(table: pa.Table, names: list[str]) -> pa.Table:
+def only_names(table: pa.Table, names: list[str]) -> pa.Table:
     """Return the rows of some names, by their codes."""
     table = table.unify_dictionaries().combine_chunks()
     if table.num_rows == 0:

@@ -1,0 +1,99 @@
+"""What all tests share: which shmlog is tested, and that none of it is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.machinery
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).parents[1]
+SHARED_MEMORY = Path("/dev/shm")
+PATIENCE_S = 15.0
+
+
+def _prefer_what_is_installed() -> None:
+    """Put the tree last on the path: `python -m pytest` has put it first.
+
+    What users get is tested, the installed package. Who has the tree in
+    PYTHONPATH, or has not installed it, tests the tree.
+    """
+    others = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+    wanted = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(ROOT) not in wanted and importlib.machinery.PathFinder.find_spec("shmlog", others):
+        sys.path[:] = [*others, str(ROOT)]
+
+
+_prefer_what_is_installed()
+
+import shmlog  # noqa: E402
+
+settings.register_profile("shmlog", print_blob=True, deadline=None)
+settings.load_profile("shmlog")
+
+
+def pytest_report_header() -> str:
+    return f"shmlog: {Path(shmlog.__file__).parent}"
+
+
+@pytest.fixture(autouse=True)
+def _no_run_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SHMLOG_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail the session if a process or a segment of its runs outlives it."""
+    yield
+    base = tmp_path_factory.getbasetemp()
+    deadline = time.monotonic() + PATIENCE_S
+    while (left := [*_processes(base), *_segments(base)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid, _ in _processes(base):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for path, _ in _segments(base):
+        (SHARED_MEMORY / path).unlink(missing_ok=True)
+        (SHARED_MEMORY / f"sem.{path}").unlink(missing_ok=True)
+    assert not left, f"left behind by the tests: {left}"
+
+
+def _processes(base: Path) -> Iterator[tuple[int, str]]:
+    """Yield our children, and the flushers of runs below ``base``."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has ended
+        if "multiprocessing.resource_tracker" in command or "multiprocessing.forkserver" in command:
+            continue  # they end with us
+        if parent == os.getpid() or ("shmlog.flusher" in command and str(base) in command):
+            yield int(entry.name), command
+
+
+def _segments(base: Path) -> Iterator[tuple[str, str]]:
+    """Yield the shared-memory objects of runs below ``base``."""
+    for path in SHARED_MEMORY.glob("shmlog-*"):
+        try:
+            with path.open("rb") as file:
+                run_dir = _run_dir(file.read(4096))
+        except OSError:
+            continue
+        if run_dir.startswith(str(base)):
+            yield path.name, run_dir
+
+
+def _run_dir(head: bytes) -> str:
+    """Return the run folder that the first page of a segment names (format.h: header.run_dir)."""
+    return head[160:2176].partition(b"\0")[0].decode(errors="replace")

@@ -1,0 +1,304 @@
+"""What is logged comes back exactly; what is not usable raises at once and changes nothing."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import shmlog
+from tests.support.books import assert_books_balance
+from tests.support.processes import wait_for_end
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=200)
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+VALUES = st.one_of(st.floats(allow_nan=True), INT64, st.booleans(), TEXT)
+CALLS = st.lists(
+    st.tuples(st.one_of(st.tuples(NAMES, VALUES), st.dictionaries(NAMES, VALUES, max_size=12)), INT64), max_size=30
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[shmlog.Run]:
+    with shmlog.init("values", root=tmp_path) as run:
+        yield run
+
+
+def bits(value: Any) -> tuple[str, Any]:
+    """Return a value with its kind, so that −0.0, NaN and 1, 1.0, True differ."""
+    if isinstance(value, float):
+        return "float", struct.pack("<d", value) if not math.isnan(value) else "NaN"
+    return {bool: "bool", int: "int", str: "text"}[type(value)], value
+
+
+def read_back(row: dict[str, Any]) -> tuple[str, Any]:
+    kind = row["kind"]
+    value = {"float": row["value"], "int": row["int_value"], "bool": bool(row["int_value"]), "text": row["text"]}[kind]
+    return kind, bits(value)[1]
+
+
+def by_seq(stored: shmlog.StoredRun) -> list[dict[str, Any]]:
+    return sorted(stored.metrics().to_pylist(), key=lambda row: row["seq"])
+
+
+@settings(max_examples=25)
+@given(calls=CALLS)
+def test_name_kind_value_and_step_come_back_exactly(tmp_path_factory: pytest.TempPathFactory, calls: Any) -> None:
+    expected = []
+    with shmlog.init("exact", root=tmp_path_factory.mktemp("runs")) as run:
+        for what, step in calls:
+            if isinstance(what, dict):
+                run.log(what, step=step)
+                expected += [(name, step, bits(value)) for name, value in what.items()]
+            else:
+                run.log(*what, step=step)
+                expected.append((what[0], step, bits(what[1])))
+        assert run.flush()
+        live = [(row["name"], row["step"], read_back(row)) for row in by_seq(shmlog.load(run.dir))]
+        assert live == expected, "a live read must see what flush() has returned for"
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=len(expected))
+    assert [(row["name"], row["step"], read_back(row)) for row in by_seq(stored)] == expected
+
+
+NUMPY = [
+    (np.float64(0.1), ("float", 0.1)),
+    (np.float32(0.5), ("float", 0.5)),
+    (np.float16(0.25), ("float", 0.25)),
+    (np.longdouble(1.5), ("float", 1.5)),
+    (np.int8(-3), ("int", -3)),
+    (np.uint64(2**63 - 1), ("int", 2**63 - 1)),
+    (np.bool_(True), ("bool", True)),
+    (np.array(7), ("int", 7)),
+    (np.array([2.5]), ("float", 2.5)),
+    (np.str_("numpy"), ("text", "numpy")),
+    (Decimal("1.5"), ("float", 1.5)),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), NUMPY, ids=lambda value: f"{type(value).__name__}")
+def test_scalars_of_numpy_and_others_are_values(run: shmlog.Run, value: Any, expected: tuple[str, Any]) -> None:
+    run.log("x", value, step=np.int32(4))
+    run.metric("x")(value, np.int64(4))
+    run.log({"x": value}, step=4)
+    assert run.flush()
+    rows = shmlog.load(run.dir).metrics("x").to_pylist()
+    assert [(row["kind"], row["step"]) for row in rows] == [(expected[0], 4)] * 3
+    assert {read_back(row) for row in rows} == {bits(expected[1])}
+
+
+class Bad:
+    def __float__(self) -> float:
+        raise ZeroDivisionError("in __float__")
+
+
+BAD_VALUES = [
+    (None, TypeError),
+    ([1.0], TypeError),
+    (b"bytes", TypeError),
+    (1j, TypeError),
+    (np.complex64(1), TypeError),
+    (np.datetime64("2026-01-01"), TypeError),
+    (np.arange(2), ValueError),
+    (np.float64, TypeError),
+    (object(), TypeError),
+    (2**63, OverflowError),
+    (-(2**63) - 1, OverflowError),
+    (10**1000, OverflowError),
+    ("\ud800", ValueError),
+    (Bad(), ZeroDivisionError),
+]
+BAD_STEPS = [(1.0, TypeError), ("1", TypeError), (2**63, OverflowError), (math.nan, TypeError), ([1], TypeError)]
+BAD_NAMES = [("", ValueError), ("x" * 1025, ValueError), ("x" * 2**20, ValueError), ("\ud800", ValueError), (3, TypeError),
+             (None, TypeError), (b"x", TypeError)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "error"), BAD_VALUES, ids=repr)
+def test_a_bad_value_raises_and_changes_nothing(run: shmlog.Run, value: Any, error: type[Exception]) -> None:
+    before = run.stats
+    with pytest.raises(error):
+        run.log("x", value, step=1)
+    with pytest.raises(error):
+        run.metric("x")(value, 1)
+    with pytest.raises(error):
+        run.log({"good": 1.0, "x": value}, step=1)
+    assert run.stats["logged"] == before["logged"]
+    assert sum(run.stats["dropped"].values()) == 0
+
+
+@pytest.mark.parametrize(("step", "error"), BAD_STEPS, ids=repr)
+def test_a_bad_step_raises_and_changes_nothing(run: shmlog.Run, step: Any, error: type[Exception]) -> None:
+    before = run.stats["logged"]
+    for call in (lambda: run.log("x", 1.0, step=step), lambda: run.metric("x")(1.0, step), lambda: run.log({"x": 1.0}, step)):
+        with pytest.raises(error):
+            call()
+    assert run.stats["logged"] == before
+
+
+@pytest.mark.parametrize(("name", "error"), BAD_NAMES, ids=lambda value: repr(value)[:20])
+def test_a_bad_name_raises_and_changes_nothing(run: shmlog.Run, name: Any, error: type[Exception]) -> None:
+    before = run.stats["logged"]
+    for call in (lambda: run.log(name, 1.0), lambda: run.metric(name), lambda: run.event(name, {}), lambda: run.log({name: 1.0})):
+        with pytest.raises(error):
+            call()
+    assert run.stats["logged"] == before
+
+
+@pytest.mark.parametrize("call", ["log()", "log('x')", "log('x', 1.0, 2, 3)", "log('x', 1.0, steps=2)", "log({}, 1, 2)",
+                                  "metric('x')()", "metric('x')(1.0, 2, 3)", "metric('x')(1.0, s=2)"])  # fmt: skip
+def test_a_wrong_call_raises_type_error(run: shmlog.Run, call: str) -> None:
+    with pytest.raises(TypeError):
+        eval(f"run.{call}")
+
+
+STRANGE_NAMES = ["nul\0inside", "line\nbreak", "\x1b[31mred", "rtl\u202e", "\u2028", "é", "é", "a/b", "../x", "-x", "🙂", "x" * 1024]
+
+
+def test_strange_names_stay_one_line_and_come_back(run: shmlog.Run) -> None:
+    for name in STRANGE_NAMES:
+        run.log(name, 1.0)
+    assert run.flush()
+    assert sorted(shmlog.load(run.dir).names()) == sorted(STRANGE_NAMES)
+    run.finish()
+    wait_for_end(run.dir)
+    stored = shmlog.load(run.dir)
+    assert sorted(stored.names()) == sorted(STRANGE_NAMES)
+    lines = (run.dir / "events.jsonl").read_bytes().split(b"\n")
+    assert len(lines) == len(STRANGE_NAMES) + 3  # start, end, and nothing behind the last line break
+
+
+@pytest.mark.parametrize("size", [0, 8, 9, 24, 25, 1000, 300_000, 1 << 20])
+def test_a_text_of_any_size_comes_back(run: shmlog.Run, size: int) -> None:
+    text = ("äb\n\0" * size)[:size]
+    run.log("text", text, step=1)
+    run.metric("text")(text, 2)
+    run.log({"text": text, "loss": 0.5}, step=3)
+    run.event("large", {"text": text})
+    run.info(text)
+    assert run.flush()
+    assert shmlog.load(run.dir).metrics("text")["text"].to_pylist() == [text] * 3
+    run.finish()
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=4)
+    assert stored.metrics("text")["text"].to_pylist() == [text] * 3
+    assert stored.dropped == {}
+    assert len(stored.events("large")) == len(stored.events("log")) == 1
+
+
+def test_a_dict_of_ten_thousand_names_is_kept_whole(run: shmlog.Run) -> None:
+    metrics = {f"name{i}": float(i) for i in range(10_000)}
+    run.log(metrics, step=1)
+    run.finish()
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=10_000)
+    assert dict(zip(stored.metrics()["name"].to_pylist(), stored.metrics()["value"].to_pylist(), strict=True)) == metrics
+
+
+def test_too_many_names_drop_and_count(run: shmlog.Run) -> None:
+    for i in range(20_000):
+        run.log(f"name{i}", float(i))
+    run.finish()
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=20_000)
+    assert stored.dropped["names"] == 20_000 - len(stored.names())
+    assert len(stored.names()) > 16_000
+
+
+def test_omitted_steps_count_calls(run: shmlog.Run) -> None:
+    first, second = run.metric("first"), run.metric("second")
+    for _ in range(3):
+        first(1.0)
+        second(True)
+        run.log("third", 1.0)
+        run.log({"fourth": 1.0})
+    first.extend([1.0, 2.0])
+    assert run.flush()
+    stored = shmlog.load(run.dir)
+    assert stored.metrics("first")["step"].to_pylist() == [0, 1, 2, 3, 4]
+    assert stored.metrics("second")["step"].to_pylist() == [0, 1, 2]
+    assert stored.metrics("third")["step"].to_pylist() == [0, 2, 4]
+    assert stored.metrics("fourth")["step"].to_pylist() == [1, 3, 5]
+
+
+ARRAYS = [
+    np.arange(5, dtype=dtype) for dtype in ("f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+] + [np.arange(10.0)[::-2], [1.0, 2.0], [1, 2], range(5), (0.5,), np.array([])]
+
+
+@pytest.mark.parametrize("values", ARRAYS, ids=lambda values: f"{getattr(values, 'dtype', type(values).__name__)}")
+def test_extend_logs_arrays_element_by_element(run: shmlog.Run, values: Any) -> None:
+    run.metric("x").extend(values, steps=np.arange(len(values))[::-1])
+    assert run.flush()
+    rows = by_seq(shmlog.load(run.dir))
+    plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    assert [read_back(row) for row in rows] == [bits(value) for value in plain]
+    assert [row["step"] for row in rows] == list(range(len(values)))[::-1]
+
+
+def test_extend_of_more_than_a_lane_arrives_whole(run: shmlog.Run) -> None:
+    values = np.random.default_rng(0).standard_normal(300_000)
+    run.metric("x").extend(values)
+    run.finish()
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=len(values))
+    assert np.array_equal(stored.metrics("x")["value"].to_numpy(), values)
+
+
+BAD_ARRAYS = [
+    ("text", TypeError), (b"bytes", TypeError), (3.0, TypeError), (np.zeros((2, 2)), ValueError),
+    (np.array([1j]), TypeError), (np.array(["a"]), TypeError), ([1.0, "x"], TypeError), ([1, 2**63], OverflowError),
+    (np.array([2**64 - 1], "u8"), OverflowError),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "error"), BAD_ARRAYS, ids=lambda value: repr(value)[:30])
+def test_a_bad_array_raises_and_changes_nothing(run: shmlog.Run, values: Any, error: type[Exception]) -> None:
+    before = run.stats["logged"]
+    with pytest.raises(error):
+        run.metric("x").extend(values)
+    with pytest.raises(ValueError, match="3 values but 2 steps"):
+        run.metric("x").extend([1.0, 2.0, 3.0], steps=[1, 2])
+    with pytest.raises(TypeError):
+        run.metric("x").extend([1.0], steps=[1.5])
+    assert run.stats["logged"] == before
+
+
+def test_a_value_whose_float_logs_itself_is_no_trouble(run: shmlog.Run) -> None:
+    class Nested:
+        def __float__(self) -> float:
+            run.log("inner", 1.0, step=1)
+            return 2.0
+
+    run.log("outer", Nested(), step=2)
+    run.log({"a": 1.0, "outer": Nested()}, step=3)
+    assert run.flush()
+    assert [row["name"] for row in by_seq(shmlog.load(run.dir))] == ["inner", "outer", "inner", "a", "outer"]
+
+
+def test_event_data_is_converted(run: shmlog.Run) -> None:
+    run.event("data", {"path": Path("a/b"), "array": np.arange(3), "nan": math.nan, "inf": [math.inf, -math.inf],
+                       1: {2}, "scalar": np.float32(0.5), "text": "\u2028\ud800"})  # fmt: skip
+    assert run.flush()
+    event = shmlog.load(run.dir).events("data")[0]
+    assert event["data"] == {
+        "path": "a/b", "array": [0, 1, 2], "nan": "NaN", "inf": ["Infinity", "-Infinity"], "1": [2], "scalar": 0.5,
+        "text": "\u2028\ud800",
+    }  # fmt: skip
+
+
+def test_event_data_that_is_nested_in_itself_is_refused(run: shmlog.Run) -> None:
+    data: dict[str, Any] = {}
+    data["self"] = data
+    with pytest.raises(ValueError, match="nested"):
+        run.event("data", data)
+    with pytest.raises(TypeError):
+        run.event("data", [1])  # type: ignore[arg-type]

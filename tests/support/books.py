@@ -1,0 +1,52 @@
+"""The oracle of all fault tests: a run's books must balance."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import shmlog
+
+
+def lane_numbers(stored: shmlog.StoredRun) -> dict[int, list[tuple[int, int]]]:
+    """Return for each lane the (seq, count) of its metrics, events and gaps, sorted."""
+    lanes: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    table = stored.metrics()
+    for lane, seq in zip(table["lane"].to_pylist(), table["seq"].to_pylist(), strict=True):
+        lanes[lane].append((seq, 1))
+    for event in stored.events():
+        if event["event_type"] == "metrics":
+            continue
+        count = sum(event["data"]["dropped"].values()) if event["event_type"] == "gap" else 1
+        lanes[event["lane"]].append((event["seq"], count))
+    return {lane: sorted(numbers) for lane, numbers in lanes.items()}
+
+
+def assert_books_balance(run_dir: Path, *, offered: int | None = None, killed: int = 0) -> shmlog.StoredRun:
+    """Assert I4: offered = on disk + dropped by reason + at most one unit per killed producer.
+
+    And that each lane's metrics, events and gaps are numbered 0 … n without a
+    hole or a duplicate. ``offered`` counts metric records.
+    """
+    stored = shmlog.load(run_dir)
+    for lane, numbers in lane_numbers(stored).items():
+        expected = 0
+        for seq, count in numbers:
+            assert seq == expected, f"I4: lane {lane} has seq {seq} where {expected} is due"
+            expected += count
+    rows = stored.metrics().num_rows
+    assert stored.counts["metrics"] == rows, "I4: run.yaml and the parts differ"
+    if offered is not None:
+        missing = offered - rows - sum(stored.dropped.values())
+        assert 0 <= missing <= killed, f"I4: {missing} of {offered} records are neither on disk nor dropped"
+    return stored
+
+
+def assert_in_order(stored: shmlog.StoredRun, names: Iterable[str]) -> None:
+    """Assert I3 for producers that logged step = value = 0, 1, 2 … under names of their own."""
+    for name in names:
+        table = stored.metrics(name).sort_by([("lane", "ascending"), ("seq", "ascending")])
+        steps = table["step"].to_pylist()
+        assert steps == list(range(len(steps))), f"I3: {name} is not 0 … n in the order logged"
+        assert table["value"].to_pylist() == [float(step) for step in steps], f"I3: values of {name}"
