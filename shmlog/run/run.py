@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from shmlog import _core
-from shmlog.errors import ShmlogError
+from shmlog.errors import DroppedError, ShmlogError
 from shmlog.run import registry
 from shmlog.run.identity import Identity, owner_record
 from shmlog.run.plain import dumps, to_plain
@@ -246,7 +246,12 @@ class Run(_core.Producer):
         return sealed
 
     def _seal(self, status: str) -> bool:
-        self.event("experiment_end", {"status": status, "duration_s": time.monotonic() - self._started_s})
+        self.flush()  # makes room for the last event, whatever waits in the lane
+        duration_s = time.monotonic() - self._started_s
+        try:
+            self.event("experiment_end", {"status": status, "duration_s": duration_s})
+        except DroppedError:
+            pass  # counted; finish itself never raises because of the machinery
         self._settle()
         request = self._segment.request_finish(FINISH_CODES[status])
         return self._await(lambda: self._segment.finish_done >= request, timeout=float("inf"))

@@ -126,7 +126,8 @@ if os.fork() == 0:
     os._exit(0)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    run_script(script, root, cwd=tmp_path)
+    with start_script(script, root, cwd=tmp_path) as process:
+        process.wait(timeout=60)
     run_dir = only_run(root)
     assert shmlog.load(run_dir).status == "running", "a worker is still attached"
     wait_for_end(run_dir)

@@ -1,0 +1,430 @@
+"""Kills, stops and lack of room: what FAULTS calls rows 1 to 44, as far as a run meets them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import shmlog
+from shmlog.flusher.process import start_flusher
+from shmlog.flusher.recover import recover
+from shmlog.segment import gc, shm
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.segmentref import SegmentRef
+from tests.support.books import assert_books_balance
+from tests.support.processes import (
+    flusher_pid,
+    only_run,
+    run_script,
+    start_script,
+    wait_for_end,
+    wait_for_flusher,
+    wait_until,
+)
+
+
+def contents(run_dir: Path) -> dict[str, bytes]:
+    """Return all files of a run folder."""
+    return {str(p.relative_to(run_dir)): p.read_bytes() for p in sorted(run_dir.rglob("*")) if p.is_file()}
+
+
+def log_some(run: shmlog.Run, count: int, name: str = "x") -> None:
+    metric = run.metric(name)
+    for i in range(count):
+        metric(float(i), i)
+
+
+# ---- the flusher dies ----
+
+
+def test_another_flusher_goes_on_where_one_was_killed(tmp_path: Path) -> None:
+    with shmlog.init("killed", root=tmp_path) as run:
+        for _ in range(3):
+            log_some(run, 10_000)
+            assert run.flush()
+            os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
+            log_some(run, 10_000)
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=60_000)
+    assert stored.dropped == {}
+    assert stored.status == "success"
+
+
+def test_producers_that_fill_their_lane_start_another_flusher(tmp_path: Path) -> None:
+    with shmlog.init("full", root=tmp_path, lane_records=4096) as run:
+        log_some(run, 100)
+        assert run.flush()
+        os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
+        wait_until(lambda: flusher_pid(run.dir) is None, "the flusher's death")
+        log_some(run, 50_000)
+        assert run.stats["flusher"] == "running"
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=50_100)
+    assert stored.dropped == {}
+
+
+def test_a_second_flusher_gives_way(tmp_path: Path) -> None:
+    with shmlog.init("two", root=tmp_path) as run:
+        pid = wait_for_flusher(run.dir)
+        for _ in range(3):
+            start_flusher(RunLayout(run.dir))
+        log_some(run, 10_000)
+        time.sleep(0.5)
+        wait_until(lambda: flusher_pid(run.dir) == pid, "the other flushers to give way")
+    wait_for_end(run.dir)
+    assert_books_balance(run.dir, offered=10_000)
+
+
+def test_a_stopped_flusher_stops_nobody(tmp_path: Path) -> None:
+    run = shmlog.init("stopped", root=tmp_path, lane_records=4096, max_wait=0.05)
+    log_some(run, 100)
+    assert run.flush()
+    pid = wait_for_flusher(run.dir)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        log_some(run, 100_000)
+        dropped = run.stats["dropped"]["full"]
+        assert dropped >= 100_000 - 4096, "P7: a full lane drops"
+        assert run.stats["waits"] == 1, "I9: it waits once, and not again until the tail moves"
+        begun = time.monotonic()
+        assert run.flush() is False, "flush gives up"
+        assert time.monotonic() - begun < 10
+        assert shmlog.load(run.dir).status == "running", "a stopped run is alive"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert run.flush()
+    log_some(run, 10)
+    assert run.finish()
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=100_110)
+    assert stored.dropped == {"full": dropped}
+    assert len(stored.events("gap")) >= 1, "drops are marked at their place"
+
+
+def test_interpreter_exit_is_bounded_when_the_flusher_is_stopped(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys, time
+import shmlog
+sys.path.insert(0, sys.argv[2])
+from tests.support.processes import wait_for_flusher
+run = shmlog.init("bounded", root=sys.argv[1])
+run.log("x", 1.0)
+assert run.flush()
+pid = wait_for_flusher(run.dir)
+os.kill(pid, signal.SIGSTOP)
+print(pid, flush=True)
+"""
+    root = tmp_path / "runs"
+    begun = time.monotonic()
+    done = run_script(script, root, Path(__file__).parents[2], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 20
+    os.kill(int(done.stdout), signal.SIGCONT)
+    wait_for_end(only_run(root))
+    assert_books_balance(only_run(root), offered=1)
+
+
+def test_drop_never_waits(tmp_path: Path) -> None:
+    run = shmlog.init("drop", root=tmp_path, lane_records=4096, on_full="drop")
+    run.flush()
+    pid = wait_for_flusher(run.dir)
+    os.kill(pid, signal.SIGSTOP)
+    log_some(run, 10_000)
+    assert run.stats["waits"] == 0
+    os.kill(pid, signal.SIGCONT)
+    run.finish()
+    wait_for_end(run.dir)
+    assert assert_books_balance(run.dir, offered=10_000).dropped["full"] > 0
+
+
+def test_strict_raises_when_a_record_is_dropped(tmp_path: Path) -> None:
+    run = shmlog.init("strict", root=tmp_path, lane_records=4096, on_full="drop", strict=True)
+    run.flush()
+    pid = wait_for_flusher(run.dir)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(shmlog.DroppedError, match="reason: full"):
+            log_some(run, 10_000)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    run.finish()
+    wait_for_end(run.dir)
+    assert_books_balance(run.dir)
+
+
+# ---- everything dies ----
+
+BEGIN = """
+import os, signal, sys, time
+import shmlog
+sys.path.insert(0, sys.argv[2])
+from tests.support.processes import wait_for_flusher
+run = shmlog.init("all", root=sys.argv[1])
+for i in range(30000): run.log("x", float(i), step=i)
+run.event("mark", {"at": 30000})
+"""
+KILL_ALL = """
+os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
+for i in range(20000): run.log("y", float(i), step=i)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("before", ["", "assert run.flush()", "time.sleep(0.7)"], ids=["at once", "flushed", "later"])
+def test_recover_finishes_a_run_whose_processes_were_all_killed(tmp_path: Path, before: str) -> None:
+    root = tmp_path / "runs"
+    run_script(BEGIN + before + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
+    run_dir = only_run(root)
+    live = shmlog.load(run_dir)
+    assert live.status == "crashed"
+    assert live.unrecovered
+    result = recover(run_dir)
+    assert result.changed
+    assert result.status == "crashed"
+    stored = assert_books_balance(run_dir, offered=50_000)
+    assert stored.metrics("x").num_rows == 30_000
+    assert len(stored.events("mark")) == 1
+    assert not stored.unrecovered
+    before_second = contents(run_dir)
+    again = recover(run_dir)
+    assert not again.changed
+    assert contents(run_dir) == before_second, "I6: a second recovery changes nothing"
+    assert not (run_dir / "wal").exists()
+
+
+def test_recover_works_from_the_log_alone_after_a_reboot(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    run_script(BEGIN + "assert run.flush()" + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
+    run_dir = only_run(root)
+    shm.unlink(SegmentRef(*_segment_of(run_dir)))
+    assert shmlog.load(run_dir).status == "crashed"
+    recover(run_dir)
+    stored = assert_books_balance(run_dir)
+    assert stored.metrics("x").num_rows == 30_000, "what flush() had returned for is in the log"
+    assert not recover(run_dir).changed
+
+
+def _segment_of(run_dir: Path) -> tuple[str | None, Path]:
+    segment = shmlog.load(run_dir).metadata["segment"]
+    return segment["name"], Path(segment["path"])
+
+
+def test_recover_starts_a_flusher_for_a_run_that_lives(tmp_path: Path) -> None:
+    with shmlog.init("lives", root=tmp_path) as run:
+        log_some(run, 100)
+        os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
+        wait_until(lambda: flusher_pid(run.dir) is None, "the flusher's death")
+        assert recover(run.dir).changed
+        wait_for_flusher(run.dir)
+    wait_for_end(run.dir)
+    assert_books_balance(run.dir, offered=100)
+
+
+def test_a_recovery_that_is_killed_is_done_by_the_next(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    run_script(BEGIN + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
+    run_dir = only_run(root)
+    script = "import sys\nfrom shmlog.flusher.recover import recover\nrecover(sys.argv[1])"
+    for delay in (0.05, 0.2, 0.3, 0.4, 0.5):
+        process = start_script(script, run_dir, cwd=tmp_path)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+    recover(run_dir)
+    assert_books_balance(run_dir, offered=50_000)
+
+
+def test_recover_without_a_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(shmlog.RunNotFoundError, match=r"run\.yaml"):
+        recover(tmp_path)
+
+
+def test_stale_segments_are_found_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "_YOUNG_S", 0)
+    root = tmp_path / "runs"
+    run_script(BEGIN + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
+    with shmlog.init("alive", root=tmp_path) as alive:
+        mine = [stale for stale in gc.stale_segments() if stale.run_dir == only_run(root)]
+        assert len(mine) == 1
+        assert alive.dir not in [stale.run_dir for stale in gc.stale_segments()]
+        gc.remove(mine[0])
+        assert not mine[0].path.exists()
+
+
+# ---- memory, folders, neighbours ----
+
+
+def in_small_shm(script: str, megabytes: int, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script with a /dev/shm of its own of that size."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.fail("needs root and unshare (util-linux), to give a process a /dev/shm of its own")
+    path = cwd / "small.py"
+    path.write_text(script)
+    command = f'mount -t tmpfs -o size={megabytes}m none /dev/shm && exec "$@"'
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", command, "sh", sys.executable, str(path), *map(str, arguments)],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+SMALL = """
+import os, sys
+import shmlog
+run = shmlog.init("small", root=sys.argv[1])
+for i in range(30000): run.log("x", float(i), step=i)
+print(run.stats["segment"], run.stats["lane_records"])
+assert run.finish()
+"""
+
+
+def test_a_tiny_shared_memory_falls_back_to_the_run_folder(tmp_path: Path) -> None:
+    done = in_small_shm(SMALL, 1, tmp_path / "runs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run_dir = only_run(tmp_path / "runs")
+    assert done.stdout.split()[0] == str(run_dir / "segment")
+    wait_for_end(run_dir)
+    assert_books_balance(run_dir, offered=30_000)
+    assert not (run_dir / "segment").exists()
+
+
+def test_a_small_shared_memory_has_small_lanes(tmp_path: Path) -> None:
+    done = in_small_shm(SMALL, 64, tmp_path / "runs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    where, records = done.stdout.split()
+    assert where.startswith("/dev/shm/")
+    assert 4096 <= int(records) < 65_536
+    wait_until(lambda: shmlog.load(only_run(tmp_path / "runs")).metadata["complete"], "the end")
+    assert_books_balance(only_run(tmp_path / "runs"), offered=30_000)
+
+
+def test_no_room_anywhere_is_a_clear_error(tmp_path: Path) -> None:
+    small = tmp_path / "disk"
+    small.mkdir()
+    script = f"""
+import subprocess, sys
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", {str(small)!r}], check=True)
+import shmlog
+try:
+    shmlog.init("none", root={str(small)!r})
+except shmlog.SegmentError as error:
+    print(error)
+    import os
+    print(os.listdir({str(small / "none")!r}), os.listdir("/dev/shm"))
+"""
+    done = in_small_shm(script, 1, cwd=tmp_path)
+    assert "no room for a segment" in done.stdout, done.stderr
+    assert "--shm-size" in done.stdout
+    assert done.stdout.endswith("[] []\n"), "nothing may be left behind"
+
+
+def test_a_run_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(shmlog.StorageError, match="cannot make a run folder"):
+        shmlog.init("x", root=blocked)
+    assert shmlog.current() is None
+
+
+def test_a_segment_of_another_user_or_open_to_others_is_refused(tmp_path: Path) -> None:
+    with shmlog.init("foreign", root=tmp_path) as run:
+        path = Path(run.stats["segment"])
+        assert path.stat().st_mode & 0o777 == 0o600
+        ref = SegmentRef(None, path)
+        path.chmod(0o644)
+        with pytest.raises(shmlog.SegmentError, match="open to other users"):
+            shm.open_segment(ref)
+        path.chmod(0o600)
+        if os.geteuid() == 0:
+            os.chown(path, 65534, -1)
+            with pytest.raises(shmlog.SegmentError, match="belongs to user 65534"):
+                shm.open_segment(ref)
+            os.chown(path, 0, -1)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o777])
+def test_the_mode_is_0600_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    old = os.umask(umask)
+    try:
+        placed = shm.create("umask", tmp_path, lanes=1, lane_records=64, clock="auto", private=tmp_path / "segment")
+    finally:
+        os.umask(old)
+    assert placed.path.stat().st_mode & 0o777 == 0o600
+    shm.unlink(SegmentRef(placed.name, placed.path))
+
+
+DAMAGES = {
+    "magic": (0, b"\0" * 8, "not a segment"),
+    "version": (8, b"\x63", "another version"),
+    "page": (12, b"\xff", "damaged header"),
+    "bytes": (16, b"\xff" * 8, "damaged header"),
+    "lanes": (24, b"\0\0\0\0", "damaged header"),
+    "too many lanes": (24, b"\xff\xff\xff\xff", "damaged header"),
+    "lane_slots": (28, b"\x03\0\0\0", "damaged header"),
+    "offsets": (48, b"\xff" * 8, "damaged header"),
+    "run id": (88, b"x" * 72, "damaged header"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_segment_is_refused(tmp_path: Path, damage: str) -> None:
+    offset, data, message = DAMAGES[damage]
+    placed = shm.create("damaged", tmp_path, lanes=1, lane_records=64, clock="auto", private=tmp_path / "segment")
+    ref = SegmentRef(placed.name, placed.path)
+    with open(placed.path, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+    with pytest.raises(shmlog.SegmentError, match=message):
+        shm.open_segment(ref)
+    shm.unlink(ref)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 100_000])
+def test_a_cut_segment_is_refused(tmp_path: Path, size: int) -> None:
+    placed = shm.create("cut", tmp_path, lanes=1, lane_records=64, clock="auto", private=tmp_path / "segment")
+    ref = SegmentRef(placed.name, placed.path)
+    os.truncate(placed.path, size)
+    with pytest.raises(shmlog.SegmentError):
+        shm.open_segment(ref)
+    shm.unlink(ref)
+
+
+def test_attach_to_a_foreign_or_ended_run_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with shmlog.init("ended", root=tmp_path) as run:
+        value = os.environ["SHMLOG_RUN"]
+        monkeypatch.setenv("SHMLOG_RUN", value.replace(run.id, "another"))
+    wait_for_end(run.dir)
+    script = "import shmlog\ntry: shmlog.attach()\nexcept shmlog.ShmlogError as e: print(type(e).__name__, e)"
+    for env, message in (
+        (value, "RunStateError run .* has ended"),
+        ("nonsense", "RunNotFoundError .*expected 'segment:run folder'"),
+        ("", "RunNotFoundError no run to attach to"),
+        ("/shmlog-0:/nowhere", "RunNotFoundError there is no run folder"),
+    ):
+        done = run_script(script, cwd=tmp_path, env={"SHMLOG_RUN": env})
+        with contextlib.suppress(KeyError):
+            del os.environ["SHMLOG_RUN"]
+        assert __import__("re").match(message, done.stdout), (env, done.stdout, done.stderr)
+
+
+def test_a_segment_that_is_removed_does_not_disturb_who_is_attached(tmp_path: Path) -> None:
+    with shmlog.init("removed", root=tmp_path) as run:
+        wait_for_flusher(run.dir)
+        assert run.flush()
+        Path(run.stats["segment"]).unlink()
+        log_some(run, 10_000)
+        pid = os.fork()
+        if pid == 0:
+            log_some(run, 10_000, "child")
+            os._exit(0)
+        os.waitpid(pid, 0)
+    wait_for_end(run.dir)
+    assert_books_balance(run.dir, offered=20_000)
