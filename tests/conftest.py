@@ -44,7 +44,9 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _no_run_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fresh_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start each test in no run, and in an empty folder: a child must not find the tree there."""
+    monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("SHMLOG_")]:
         monkeypatch.delenv(name)
 
@@ -83,17 +85,12 @@ def _processes(base: Path) -> Iterator[tuple[int, str]]:
 
 
 def _segments(base: Path) -> Iterator[tuple[str, str]]:
-    """Yield the shared-memory objects of runs below ``base``."""
-    for path in SHARED_MEMORY.glob("shmlog-*"):
+    """Yield the shared-memory objects whose first page names a folder below ``base``."""
+    for path in SHARED_MEMORY.glob("shmlog*"):
         try:
             with path.open("rb") as file:
-                run_dir = _run_dir(file.read(4096))
+                head = file.read(4096)
         except OSError:
             continue
-        if run_dir.startswith(str(base)):
-            yield path.name, run_dir
-
-
-def _run_dir(head: bytes) -> str:
-    """Return the run folder that the first page of a segment names (format.h: header.run_dir)."""
-    return head[160:2176].partition(b"\0")[0].decode(errors="replace")
+        if os.fsencode(base) in head:
+            yield path.name, os.fsdecode(head[head.index(os.fsencode(base)) :].partition(b"\0")[0])

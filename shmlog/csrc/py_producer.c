@@ -427,6 +427,14 @@ static PyObject *producer_metric(ProducerObject *self, PyObject *name)
     return metric;
 }
 
+PyDoc_STRVAR(intern_doc, "_intern(name)\n--\n\nHave the run know a name, as long as there is room for it.");
+
+static PyObject *producer_intern(ProducerObject *self, PyObject *name)
+{
+    uint32_t id;
+    return shmlog_producer_name_id(self, name, &id) ? Py_NewRef(Py_None) : NULL;
+}
+
 PyDoc_STRVAR(request_sync_doc, "_request_sync()\n--\n\nAsk for what this process logged to be fsynced.");
 
 static PyObject *producer_request_sync(ProducerObject *self, PyObject *Py_UNUSED(none))
@@ -508,6 +516,7 @@ static PyMethodDef methods[] = {
     {"_allot", (PyCFunction)producer_allot, METH_NOARGS, allot_doc},
     {"_put_event", (PyCFunction)producer_put_event, METH_VARARGS, put_event_doc},
     {"_settle", (PyCFunction)producer_settle, METH_NOARGS, settle_doc},
+    {"_intern", (PyCFunction)producer_intern, METH_O, intern_doc},
     {"_request_sync", (PyCFunction)producer_request_sync, METH_NOARGS, request_sync_doc},
     {"_positions", (PyCFunction)producer_positions, METH_NOARGS, positions_doc},
     {"_counts", (PyCFunction)producer_counts, METH_NOARGS, counts_doc},

@@ -22,6 +22,7 @@ from shmlog.storage.layout import RunLayout, check_id, new_run_id
 from shmlog.storage.segmentref import SegmentRef
 
 SINKS = ("parquet", "jsonl")
+EVENT_TYPES = ("experiment_start", "config", "progress", "result", "error", "log", "experiment_end")
 _TRIES = 16
 
 
@@ -215,6 +216,8 @@ def _create(options: Options) -> Run:
     try:
         run = Run(layout, ref, owner=True)
         join_member(run, placed.segment, wait=options.wait, max_wait=options.max_wait, strict=options.strict)
+        for event_type in EVENT_TYPES:  # they must find room, however many names the user makes
+            run._intern(event_type)
         _take_first_lane(run)
         _write_files(layout, options, placed)
     except BaseException:

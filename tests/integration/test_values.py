@@ -85,7 +85,7 @@ NUMPY = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), NUMPY, ids=lambda value: f"{type(value).__name__}")
+@pytest.mark.parametrize(("value", "expected"), NUMPY, ids=lambda value: repr(value)[:40])
 def test_scalars_of_numpy_and_others_are_values(run: shmlog.Run, value: Any, expected: tuple[str, Any]) -> None:
     run.log("x", value, step=np.int32(4))
     run.metric("x")(value, np.int64(4))
@@ -122,7 +122,7 @@ BAD_NAMES = [("", ValueError), ("x" * 1025, ValueError), ("x" * 2**20, ValueErro
              (None, TypeError), (b"x", TypeError)]  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "error"), BAD_VALUES, ids=repr)
+@pytest.mark.parametrize(("value", "error"), BAD_VALUES, ids=lambda value: repr(value)[:40])
 def test_a_bad_value_raises_and_changes_nothing(run: shmlog.Run, value: Any, error: type[Exception]) -> None:
     before = run.stats
     with pytest.raises(error):
@@ -144,7 +144,7 @@ def test_a_bad_step_raises_and_changes_nothing(run: shmlog.Run, step: Any, error
     assert run.stats["logged"] == before
 
 
-@pytest.mark.parametrize(("name", "error"), BAD_NAMES, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize(("name", "error"), BAD_NAMES, ids=lambda value: f"{repr(value)[:20]} {len(repr(value))}")
 def test_a_bad_name_raises_and_changes_nothing(run: shmlog.Run, name: Any, error: type[Exception]) -> None:
     before = run.stats["logged"]
     for call in (lambda: run.log(name, 1.0), lambda: run.metric(name), lambda: run.event(name, {}), lambda: run.log({name: 1.0})):
@@ -160,7 +160,7 @@ def test_a_wrong_call_raises_type_error(run: shmlog.Run, call: str) -> None:
         eval(f"run.{call}")
 
 
-STRANGE_NAMES = ["nul\0inside", "line\nbreak", "\x1b[31mred", "rtl\u202e", "\u2028", "é", "é", "a/b", "../x", "-x", "🙂", "x" * 1024]
+STRANGE_NAMES = ["nul\0inside", "line\nbreak", "\x1b[31mred", "rtl\u202e", "\u2028", "\u00e9", "e\u0301", "a/b", "../x", "-x", "🙂", "x" * 1024]
 
 
 def test_strange_names_stay_one_line_and_come_back(run: shmlog.Run) -> None:
@@ -230,11 +230,11 @@ def test_omitted_steps_count_calls(run: shmlog.Run) -> None:
 
 
 ARRAYS = [
-    np.arange(5, dtype=dtype) for dtype in ("f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+    np.arange(5).astype(dtype) for dtype in ("f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
 ] + [np.arange(10.0)[::-2], [1.0, 2.0], [1, 2], range(5), (0.5,), np.array([])]
 
 
-@pytest.mark.parametrize("values", ARRAYS, ids=lambda values: f"{getattr(values, 'dtype', type(values).__name__)}")
+@pytest.mark.parametrize("values", ARRAYS, ids=lambda values: repr(values)[:60])
 def test_extend_logs_arrays_element_by_element(run: shmlog.Run, values: Any) -> None:
     run.metric("x").extend(values, steps=np.arange(len(values))[::-1])
     assert run.flush()
@@ -260,7 +260,7 @@ BAD_ARRAYS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("values", "error"), BAD_ARRAYS, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize(("values", "error"), BAD_ARRAYS, ids=lambda value: repr(value)[:50])
 def test_a_bad_array_raises_and_changes_nothing(run: shmlog.Run, values: Any, error: type[Exception]) -> None:
     before = run.stats["logged"]
     with pytest.raises(error):

@@ -1,0 +1,594 @@
+"""The command line: what it takes, prints, and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pyarrow as pa
+import pytest
+
+import shmlog
+from shmlog.cli import find, lines, output, summary, text
+from shmlog.cli import main as main_module
+from shmlog.cli import show as show_module
+from shmlog.cli.follow import Follower
+from shmlog.cli.main import build_parser, main
+from shmlog.errors import CorruptDataError, RunNotFoundError
+
+COMMANDS = ("demo", "show", "tail", "recover", "verify", "gc")
+HOSTILE = "a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make_run(root: Path, run_id: str, experiment: str = "digits", **fields: object) -> Path:
+    run_dir = root / experiment / run_id
+    run_dir.mkdir(parents=True)
+    (run_dir / "run.yaml").write_text(json.dumps({"schema": 1, "run_id": run_id, **fields}))
+    return run_dir
+
+
+# --- parser ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_every_help_has_an_example(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    assert "\nexample:\n  shmlog " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["nonsense"],
+        ["show", "--nonsense"],
+        ["show", "a", "b"],
+        ["show", ""],
+        ["tail", "-n", "-1"],
+        ["tail", "-n", "x"],
+        ["tail", "-n", "9" * 5000],
+        ["demo", "--workers", "0"],
+        ["demo", "--steps", "٣"],
+        ["demo", "--start-method", "vfork"],
+        ["show", "--\x1b[31m"],
+    ],
+)
+def test_wrong_usage_is_one_harmless_line_and_exit_code_2(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("shmlog: error: ")
+    assert printed.err.count("\n") == 1
+    assert "\x1b" not in printed.err
+
+
+def test_killing_the_only_worker_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--workers", "1", "--kill-a-worker"]) == 2
+    assert capsys.readouterr().err.startswith("shmlog: error: --kill-a-worker needs")
+
+
+def test_no_command_is_wrong_usage_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "commands:" in printed.err
+
+
+@pytest.mark.parametrize("argv", [["--debug", "show"], ["show", "--debug"], ["--debug", "show", "--debug"]])
+def test_debug_is_taken_before_and_behind_the_command(argv: list[str]) -> None:
+    assert build_parser().parse_args(argv).debug is True
+    assert build_parser().parse_args(["show"]).debug is False
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_machine_output(command: str) -> None:
+    assert build_parser().parse_args([command, "--json"]).json is True
+
+
+def test_help_starts_fast_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter()\n"
+        "from shmlog.cli.main import build_parser; build_parser().format_help()\n"
+        "heavy = {'numpy', 'pyarrow', 'yaml', 'multiprocessing'} & set(sys.modules)\n"
+        "print(time.perf_counter() - start, *heavy)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3)]
+    assert all(run.returncode == 0 for run in runs), runs[0].stderr
+    assert not any(run.stdout.split()[1:] for run in runs)
+    assert min(float(run.stdout.split()[0]) for run in runs) < 0.3
+
+
+# --- errors and exit codes --------------------------------------------------
+
+
+def failing(error: BaseException) -> Callable[[Namespace], int]:
+    def run(args: Namespace) -> int:
+        raise error
+
+    return run
+
+
+@pytest.fixture
+def outcome(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return a function that runs the command line with a command that raises."""
+
+    def run(error: BaseException, *argv: str) -> int:
+        parser = build_parser()
+        monkeypatch.setattr(main_module, "build_parser", lambda: parser)
+        args = Namespace(command="show", debug="--debug" in argv, run=failing(error))
+        monkeypatch.setattr(parser, "parse_args", lambda _: args)
+        return main(list(argv))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RunNotFoundError("runs: no run here"), "runs: no run here"),
+        (CorruptDataError(f"x: {HOSTILE}"), r"x: a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"),
+        (FileNotFoundError(2, "No such file or directory", "a\nb"), r"a\nb: No such file or directory"),
+        (KeyError("x"), "KeyError: 'x' (--debug shows the traceback)"),
+        (RuntimeError(), "RuntimeError: RuntimeError (--debug shows the traceback)"),
+    ],
+)
+def test_an_error_is_one_harmless_line_and_exit_code_1(
+    outcome: Callable[..., int], error: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert outcome(error) == 1
+    assert capsys.readouterr().err == f"shmlog: error: {line}\n"
+
+
+def test_debug_shows_the_traceback(outcome: Callable[..., int]) -> None:
+    with pytest.raises(RunNotFoundError):
+        outcome(RunNotFoundError("gone"), "--debug")
+
+
+def test_an_interrupt_is_exit_code_130(outcome: Callable[..., int]) -> None:
+    assert outcome(KeyboardInterrupt()) == 130
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    code = "import sys; from shmlog.cli.main import main; sys.exit(main(['gc', '--json']))"
+    stub = "import sys, types; m = types.ModuleType('g'); m.stale_segments = lambda: []\n"
+    stub += "m.remove = None; sys.modules['shmlog.segment.gc'] = m\n"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", stub + code], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+# --- which run --------------------------------------------------------------
+
+
+def test_without_a_name_the_newest_run_below_runs_is_taken_and_told(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = make_run(here / "runs", "20261121-031523-ffffff", "b")
+    make_run(here / "runs", "20261121-031522-aaaaaa", "c")
+    assert find.resolve_run(None).resolve() == newest
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "shmlog: newest of 2 in runs: runs/b/20261121-031523-ffffff\n"
+
+
+def test_a_run_is_found_by_folder_experiment_root_and_id(here: Path) -> None:
+    older = make_run(here / "runs", "20261121-031522-aaaaaa")
+    newer = make_run(here / "runs", "20261121-031523-aaaaaa")
+    for name, run_dir in [
+        (str(older), older),
+        ("runs/digits", newer),
+        ("runs", newer),
+        ("20261121-031522-aaaaaa", older),
+    ]:
+        assert find.resolve_run(name).resolve() == run_dir
+
+
+def test_a_run_of_another_name_is_as_old_as_its_file(here: Path) -> None:
+    named, newer = make_run(here / "runs", "my-run"), make_run(here / "runs", "20261121-031523-aaaaaa")
+    os.utime(named / "run.yaml", (0, 0))
+    assert find.resolve_run("runs").resolve() == newer
+    os.utime(named / "run.yaml", (2e9, 2e9))
+    assert find.resolve_run("runs").resolve() == named
+
+
+@pytest.mark.parametrize("name", [None, "nowhere", ".", "../../etc"])
+def test_no_run_is_an_error_that_says_where(here: Path, name: str | None) -> None:
+    with pytest.raises(RunNotFoundError, match=r"no run|no such folder"):
+        find.resolve_run(name)
+
+
+# --- text ---------------------------------------------------------------------
+
+
+def test_nothing_that_acts_on_a_terminal_is_left() -> None:
+    assert text.clean(HOSTILE) == r"a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
+    harmful = [chr(c) for c in (*range(32), *range(0x7F, 0xA0), 0x2028, 0x202E, 0x2066, 0xFEFF, 0xDFFF)]
+    assert all(text.clean(character).startswith("\\") for character in harmful)
+    assert text.clean("naïve 数 🙂 ~") == "naïve 数 🙂 ~"
+
+
+def test_a_table_is_aligned_whatever_the_names() -> None:
+    rows = [("数数", 1), ("a\nb", 1234567), (None, None)]
+    printed = list(text.table(("name", "count"), rows, left=("name",)))
+    assert printed == ["name      count", "数数          1", r"a\nb  1,234,567", ""]
+
+
+def test_a_table_gives_way_in_its_first_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "window_columns", lambda: 30)
+    printed = list(text.table(("name", "count"), [("x" * 50 + "end", 123456)], left=("name",)))
+    assert max(map(len, printed)) == 30
+    assert printed[1].startswith("xxxxxxxxxx…")
+    assert "end  123,456" in printed[1]
+
+
+@pytest.mark.parametrize("columns", range(3, 12))
+def test_shortened_text_fits(columns: int) -> None:
+    for full in ("abcdefghijklmnop", "数数数数数数数数", "short"):
+        assert text.width(text.shorten(full, columns)) <= columns
+
+
+@pytest.mark.parametrize(
+    ("logged", "shown"),
+    [
+        (0.1 + 0.2, "0.3"),
+        (1e300, "1e+300"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (2**63 - 1, "9223372036854775807"),
+        (True, "true"),
+        (None, ""),
+        ("a\x1bb", r"a\x1bb"),
+        ("x" * 100, "x" * 11 + "…" + "x" * 12),
+    ],
+)
+def test_values_are_short_and_harmless(logged: object, shown: str) -> None:
+    assert text.value(logged) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345, "12.3 kB"), (10**15, "1e+03 TB")],
+)
+def test_sizes(count: int, shown: str) -> None:
+    assert text.size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0.0 s"), (59.94, "59.9 s"), (61, "1 min 01 s"), (3723, "1 h 02 min"), (200_000, "2 d 7 h")],
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert text.duration(seconds) == shown
+
+
+def test_json_is_strict_and_ascii() -> None:
+    printed = output.to_json({"x": [float("nan"), float("inf"), -float("inf")], "p": Path("a"), "t": HOSTILE})
+    assert json.loads(printed)["x"] == ["NaN", "Infinity", "-Infinity"]
+    assert printed.isascii()
+    assert printed.isprintable()
+
+
+# --- records ----------------------------------------------------------------------
+
+
+def metrics(*rows: tuple[str, object, int, int]) -> pa.Table:
+    """Return records (name, value, step, microsecond), all from lane 0."""
+    kinds = {float: "float", int: "int", bool: "bool", str: "text"}
+    return pa.table(
+        {
+            "step": pa.array([row[2] for row in rows], pa.int64()),
+            "name": pa.array([row[0] for row in rows]).dictionary_encode(),
+            "value": pa.array([None if isinstance(row[1], str) else float(row[1]) for row in rows]),
+            "int_value": pa.array(
+                [int(v) if isinstance(v := row[1], int) else None for row in rows], pa.int64()
+            ),
+            "text": pa.array([row[1] if isinstance(row[1], str) else None for row in rows], pa.string()),
+            "kind": pa.array([kinds[type(row[1])] for row in rows]).dictionary_encode(),
+            "ts": pa.array([row[3] for row in rows], pa.timestamp("us", "UTC")),
+            **{key: pa.nulls(len(rows), pa.int32()) for key in ("rank", "local_rank", "worker")},
+            "pid": pa.array([7] * len(rows), pa.int32()),
+            "lane": pa.array([0] * len(rows), pa.int32()),
+            "seq": pa.array(range(len(rows)), pa.int64()),
+        }
+    )
+
+
+def test_one_call_is_one_line_and_values_keep_their_type() -> None:
+    table = metrics(("loss", 0.5, 3, 10), ("n", 2**60 + 1, 3, 10), ("ok", True, 3, 10), ("t", "x", 4, 11))
+    found = lines.metric_lines(table)
+    assert [line["data"] for line in found] == [
+        {"step": 3, "metrics": {"loss": 0.5, "n": 2**60 + 1, "ok": True}},
+        {"step": 4, "metrics": {"t": "x"}},
+    ]
+    assert found[0]["timestamp"] == "1970-01-01T00:00:00.000010Z"
+    assert (found[1]["lane"], found[1]["seq"], found[1]["pid"], found[1]["rank"]) == (0, 3, 7, None)
+
+
+def test_a_name_that_repeats_within_a_microsecond_is_another_call() -> None:
+    found = lines.metric_lines(metrics(("loss", 1.0, 0, 5), ("loss", 2.0, 0, 5), ("loss", 3.0, 0, 5)))
+    assert [line["data"]["metrics"]["loss"] for line in found] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("last", [0, 1, 2, 3, 99])
+def test_the_last_lines_are_the_newest_calls(last: int) -> None:
+    table = metrics(("a", 1.0, 0, 1), ("b", 2.0, 0, 1), ("a", 3.0, 1, 2), ("b", 4.0, 1, 2), ("a", 5.0, 0, 3))
+    newest = lines.metric_lines(table.take([3, 0, 4, 2, 1]), last)
+    assert newest == lines.metric_lines(table)[max(0, 3 - last) :]
+
+
+def test_a_line_for_people_is_one_harmless_line() -> None:
+    metric = lines.metric_lines(metrics((f"m{HOSTILE[:4]}", 0.5, 3, 10)))[0]
+    assert lines.text(metric) == r"00:00:00.000  pid 7  step 3  ma\x1b[3=0.5"
+    event = {
+        "timestamp": "2026-11-21T03:15:22.123456Z",
+        "event_type": "x\n",
+        "data": {"a": "\x1b"},
+        "worker": 1,
+    }
+    assert lines.text(event) == r'03:15:22.123  worker 1  x\n  {"a": "\u001b"}'
+    assert lines.text({}) == "  pid None  None  null"
+
+
+def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
+    def select(names: list[str] | None = None) -> pa.Table:
+        chosen = [names is None or name in names for name in table["name"].to_pylist()]
+        return table.filter(pa.array(chosen, pa.bool_()))
+
+    standard = {
+        "dir": Path("runs/digits/1"),
+        "id": "1",
+        "experiment": "digits",
+        "status": "success",
+        "live": False,
+        "unrecovered": False,
+        "config": {"lr": 0.1},
+        "counts": {"metrics": table.num_rows, "events": 1},
+        "dropped": {"full": 0},
+        "producers": [],
+        "metadata": {"started_at": "2026-11-21T03:15:22Z", "ended_at": "2026-11-21T03:16:23Z", "tags": ["t"]},
+        "metrics": select,
+        "names": lambda: sorted(set(table["name"].to_pylist())),
+    }
+    return SimpleNamespace(**standard | fields)
+
+
+def test_the_summary_has_last_by_step_and_exact_integers() -> None:
+    nan = float("nan")
+    table = metrics(
+        ("loss", nan, 0, 1), ("loss", 2.0, 1, 2), ("n", 2**62 + 1, 0, 1), ("n", -5, 1, 1), ("t", "x", 0, 1)
+    )
+    rows = summary.metric_rows(stored_run(table))
+    assert rows == [
+        {"name": "loss", "kind": "float", "count": 2, "last": 2.0, "min": 2.0, "max": 2.0},
+        {"name": "n", "kind": "int", "count": 2, "last": -5, "min": -5, "max": 2**62 + 1},
+        {"name": "t", "kind": "text", "count": 1, "last": "x", "min": None, "max": None},
+    ]
+
+
+def test_the_summary_of_a_huge_run_is_made_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = metrics(*((f"m{i % 7}", float(i), i, i) for i in range(70)))
+    whole = summary.metric_rows(stored_run(table))
+    monkeypatch.setattr(summary, "_ROWS_AT_ONCE", 20)
+    assert summary.metric_rows(stored_run(table)) == whole
+    assert len(list(summary._portions(stored_run(table)))) > 1
+
+
+def test_a_name_of_two_kinds_has_two_rows() -> None:
+    rows = summary.metric_rows(stored_run(metrics(("x", 1, 0, 1), ("x", 1.5, 1, 2), ("x", True, 2, 3))))
+    assert [(row["kind"], row["last"]) for row in rows] == [("bool", True), ("float", 1.5), ("int", 1)]
+
+
+def names_in(found: list[lines.Line]) -> list[str]:
+    """Return names and event types, in the order of the lines."""
+    return [
+        "+".join(line["data"]["metrics"]) if line["event_type"] == "metrics" else line["event_type"]
+        for line in found
+    ]
+
+
+def test_a_follower_shows_each_record_once(here: Path) -> None:
+    with shmlog.init("follow", root=here / "runs") as run:
+        for step in range(5):
+            run.log({"a": 0.5, "b": step}, step=step)
+        assert run.flush()
+        follower = Follower(run.dir)
+        assert not follower.ended()
+        assert names_in(follower.history(2)) == ["a+b", "a+b"]
+        assert follower.poll() == []
+        run.log("c", 1.0)
+        run.event("mine", {"x": 1})
+        assert run.flush()
+        assert names_in(follower.poll()) == ["c", "mine"]
+        assert follower.poll() == []
+        run.log({"d": True, "e": "text"}, step=7)
+    rest = follower.rest()
+    assert names_in(rest) == ["d+e", "experiment_end"]
+    assert rest[0]["data"] == {"step": 7, "metrics": {"d": True, "e": "text"}}
+    assert follower.rest() == []
+    assert follower.stored.status == "success"
+
+
+def test_tail_prints_the_lines_of_events_jsonl(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with shmlog.init("tail", root=here / "runs", config={"lr": 0.1}) as run:
+        run.log({"loss": float("nan"), "n": 3, "t": HOSTILE[:12]}, step=1)
+    assert main(["tail", "--json", "-n", "100", str(run.dir)]) == 0
+    printed = capsys.readouterr()
+    in_file = (run.dir / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in printed.out.splitlines()] == [json.loads(line) for line in in_file]
+    assert printed.err == "shmlog: the run has ended: success\n"
+
+
+def shown(**fields: object) -> list[str]:
+    table = metrics(("loss", 0.5, 0, 1), (f"x{HOSTILE[:10]}", 1, 0, 1))
+    return list(show_module._lines(show_module.describe(stored_run(table, **fields))))
+
+
+def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
+    producer = {"lane": 0, "pid": 4321, "rank": 0, "worker": None, "process": "MainProcess"}
+    producer |= {"metrics": 1000, "events": 1, "dropped": {"full": 2}}
+    printed = "\n".join(shown(producers=[producer], dropped={"full": 2, "names": 0}))
+    assert "run      digits / 1" in printed
+    assert "time     2026-11-21 03:15:22 UTC, took 1 min 01 s" in printed
+    assert "records  2 metrics, 1 event, 2 dropped" in printed
+    assert "   0  4321     0          MainProcess    1,000       1        2" in printed
+    assert "full                   2" in printed
+    assert "names" not in printed
+    assert "\x1b" not in printed
+
+
+def test_show_gives_the_command_for_an_unrecovered_run() -> None:
+    status = next(line for line in shown(status="crashed", unrecovered=True) if line.startswith("status"))
+    assert "crashed, unrecovered; finish it: " in status
+    assert status.endswith(" recover runs/digits/1")
+
+
+def test_show_does_not_claim_to_know_a_run_of_another_machine() -> None:
+    printed = shown(status="running", live=None, metadata={"started_at": "nonsense", "created_at": None})
+    assert "status   running, as far as can be seen from this machine" in printed
+
+
+def test_show_tells_what_it_can_of_a_damaged_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def damaged(stored: object) -> list[object]:
+        raise CorruptDataError("part-000000.parquet: damaged")
+
+    monkeypatch.setattr(show_module, "metric_rows", damaged)
+    monkeypatch.setattr(shmlog, "load", lambda path: stored_run(metrics(("x", 1.0, 0, 0))))
+    assert main(["show", str(make_run(here / "runs", "1"))]) == 1
+    printed = capsys.readouterr()
+    assert "status   success" in printed.out
+    assert printed.err == "shmlog: error: part-000000.parquet: damaged\n"
+
+
+def test_show_as_json_is_strict(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = make_run(here / "runs", "1")
+    stored = stored_run(metrics(("loss", float("inf"), 0, 1)), dir=run_dir)
+    monkeypatch.setattr(shmlog, "load", lambda path: stored)
+    assert main(["show", "--json", str(run_dir)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["metrics"][0]["last"] == "Infinity"
+    assert found["run_dir"] == str(run_dir)
+
+
+# --- recover and gc ------------------------------------------------------------------
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> None:
+    module = ModuleType(name)
+    vars(module).update(members)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def recovered(run_dir: Path) -> SimpleNamespace:
+    if run_dir.name == "3":
+        raise CorruptDataError("3/run.yaml: neither JSON nor YAML")
+    return SimpleNamespace(run_dir=run_dir, status="crashed", records=7, changed=True, message="recovered")
+
+
+def test_recover_looks_at_all_runs_that_are_not_complete(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(here / "runs", "1", complete=True)
+    make_run(here / "runs", "2", complete=False)
+    (make_run(here / "runs", "3") / "run.yaml").write_text("}{")
+    stub(monkeypatch, "shmlog.flusher.recover", recover=recovered)
+    assert main(["recover", "--json"]) == 1
+    found = {Path(outcome["run_dir"]).name: outcome for outcome in json.loads(capsys.readouterr().out)}
+    assert sorted(found) == ["2", "3"]
+    assert found["2"]["changed"] is True
+    assert found["3"]["error"] == "3/run.yaml: neither JSON nor YAML"
+    assert main(["recover", "runs/digits/2"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "runs/digits/2  crashed  7 metrics  recovered\n"
+    assert printed.err == "shmlog: 1 run recovered\n"
+
+
+def test_recover_of_a_root_without_crashed_runs_says_so(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(here / "runs", "1", complete=True)
+    assert main(["recover"]) == 0
+    assert capsys.readouterr().err == "shmlog: nothing to recover\n"
+
+
+class Segments:
+    """Stale segments, and what happened to them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, run_dir: Path | None) -> None:
+        from typing import NamedTuple
+
+        class StaleSegment(NamedTuple):
+            name: str
+            path: Path
+            run_dir: Path | None
+            run_id: str
+            bytes: int
+            reason: str
+
+        self.done: list[str] = []
+        stale = StaleSegment("/shmlog-1", Path("/dev/shm/shmlog-1"), run_dir, "1", 2_000_000, "dead")
+        members = {"stale_segments": lambda: [stale], "remove": lambda segment: self.done.append("remove")}
+        stub(monkeypatch, "shmlog.segment.gc", **members)
+        stub(monkeypatch, "shmlog.flusher.recover", recover=self.recover)
+
+    def recover(self, run_dir: Path) -> None:
+        self.done.append("recover")
+        recovered(run_dir)
+
+
+def test_gc_changes_nothing_without_force(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segments = Segments(monkeypatch, Path("/runs/digits/1"))
+    assert main(["gc"]) == 0
+    assert segments.done == []
+    printed = capsys.readouterr()
+    assert "/shmlog-1  2 MB  dead    /runs/digits/1" in printed.out
+    assert "nothing is changed" in printed.err
+
+
+def test_gc_recovers_before_it_removes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segments = Segments(monkeypatch, Path("/runs/digits/1"))
+    assert main(["gc", "--force", "--json"]) == 0
+    assert segments.done == ["recover", "remove"]
+    assert json.loads(capsys.readouterr().out)[0]["removed"] is True
+
+
+def test_gc_keeps_a_segment_whose_run_cannot_be_recovered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segments = Segments(monkeypatch, Path("/runs/digits/3"))
+    assert main(["gc", "--force"]) == 1
+    assert segments.done == ["recover"]
+    assert "shmlog: error: /shmlog-1: kept" in capsys.readouterr().err
+
+
+def test_gc_removes_a_segment_without_a_run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = Segments(monkeypatch, None)
+    assert main(["gc", "--force"]) == 0
+    assert segments.done == ["remove"]

@@ -1,0 +1,461 @@
+"""The C core: put lanes into a state, make one call, look at what came of it."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shmlog import _core
+from shmlog.segment import shm
+from shmlog.storage.decode import Batch, Decoder
+from shmlog.storage.segmentref import SegmentRef
+from shmlog.storage.wal import Frame, scan
+
+SLOTS = 64
+SLOT = _core.SLOT_BYTES
+OWNER = b'{"pid":7,"rank":null}'
+OWNER_SLOTS = 2
+
+
+class Producer(_core.Producer):
+    """A producer with hooks that do nothing."""
+
+    def _identity(self) -> bytes:
+        return OWNER
+
+    def _ring(self) -> None:
+        pass
+
+    def _flusher_lost(self) -> bool:
+        return False
+
+    def _first_drop(self, reason: str) -> None:
+        pass
+
+    def _spill(self, data: bytes) -> bytes:
+        raise OSError("no room")
+
+
+class Ring:
+    """A segment in a file, with producers, a drain and a decoder."""
+
+    def __init__(self, folder: Path, lanes: int = 3) -> None:
+        self.folder = folder
+        self.path = folder / "segment"
+        self.logs = folder / "wal"
+        self.logs.mkdir()
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        self.segment = _core.Segment.create(fd, str(self.path), "run", str(folder), lanes, SLOTS, 0)
+        self.drain = self.new_drain(0)
+        self.decoder = Decoder(folder)
+        self.seen = 0
+
+    def new_drain(self, log: int) -> _core.Drain:
+        return _core.Drain(self.segment, os.open(self.logs, os.O_RDONLY), log, None)
+
+    def producer(self) -> Producer:
+        producer = Producer()
+        producer._join(self.segment, str(self.path), False, 0.0, False)
+        return producer
+
+    def begin(self) -> None:
+        assert self.drain.next_log() == 0
+
+    def drained(self) -> Batch:
+        """Drain, and return what came into the log since the last time."""
+        error, _ = self.drain.drain_pass()
+        assert error == 0
+        path = self.logs / "000000.wal"
+        frames = [found for found in scan(path.read_bytes(), path=path, log=0) if isinstance(found, Frame)]
+        new, self.seen = frames[self.seen :], len(frames)
+        return self.decoder.decode(new)
+
+    def slot_at(self, lane: int, position: int) -> int:
+        """Return the offset in the file of a slot."""
+        return _core.head_bytes(self.segment.lanes) + (lane * SLOTS + position % SLOTS) * SLOT
+
+    def poke(self, offset: int, data: bytes) -> None:
+        with open(self.path, "r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
+    def peek(self, offset: int, size: int) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> Iterator[Ring]:
+    yield Ring(tmp_path)
+
+
+def values(batch: Batch) -> list[float]:
+    return batch.metrics["value"].to_pylist()
+
+
+# ---- one lane ----
+
+
+def test_a_record_is_drained_after_its_commit(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    producer.log("x", 1.5, 3)
+    batch = ring.drained()
+    assert values(batch) == [1.5]
+    assert batch.metrics["step"].to_pylist() == [3]
+    assert producer._positions()[:2] == (OWNER_SLOTS + 1, OWNER_SLOTS + 1)
+
+
+def test_a_record_is_invisible_before_its_commit_word(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    producer.log("x", 1.5, 3)
+    offset = ring.slot_at(0, OWNER_SLOTS) + 24
+    commit = ring.peek(offset, 8)
+    ring.poke(offset, b"\0" * 8)
+    assert values(ring.drained()) == []
+    ring.poke(offset, commit)
+    assert values(ring.drained()) == [1.5], "I1: the commit word is the truth, not the head"
+
+
+def test_a_head_that_lies_is_ignored(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    producer.log("x", 1.5, 3)
+    ring.poke(_lane_header(ring, 0), (2**60).to_bytes(8, "little"))
+    assert values(ring.drained()) == [1.5], "I1: head is a hint"
+
+
+def _lane_header(ring: Ring, lane: int) -> int:
+    pages = -(-ring.segment.lanes * 384 // 4096) * 4096
+    return _core.head_bytes(ring.segment.lanes) - pages + lane * 384
+
+
+def test_a_full_lane_drops_and_a_gap_tells_it_when_there_is_room(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    for i in range(SLOTS + 10):
+        producer.log("x", float(i), i)
+    kept = SLOTS - OWNER_SLOTS
+    assert producer._counts()["dropped"]["full"] == SLOTS + 10 - kept
+    assert values(ring.drained()) == [float(i) for i in range(kept)]
+    producer.log("x", -1.0, 0)
+    batch = ring.drained()
+    assert [gap.dropped for gap in batch.gaps] == [{"full": 12}]
+    assert batch.gaps[0].seq == kept
+    assert batch.metrics["seq"].to_pylist() == [kept + 12]
+
+
+@given(bursts=st.lists(st.integers(0, 150), max_size=12), row=st.integers(1, 8))
+def test_drained_and_dropped_add_up_in_every_lap(
+    tmp_path_factory: pytest.TempPathFactory, bursts: list[int], row: int
+) -> None:
+    ring = Ring(tmp_path_factory.mktemp("ring"))
+    ring.begin()
+    producer = ring.producer()
+    offered, found, number = 0, [], 0
+    seqs: list[tuple[int, int]] = []
+    for burst in bursts:
+        for _ in range(burst):
+            producer.log({f"x{k}": float(number + k) for k in range(row)}, number)
+            number += row
+            offered += row
+        batch = ring.drained()
+        found += values(batch)
+        seqs += [(seq, 1) for seq in batch.metrics["seq"].to_pylist()]
+        seqs += [(gap.seq, sum(gap.dropped.values())) for gap in batch.gaps]
+    producer._settle()
+    batch = ring.drained()
+    seqs += [(gap.seq, sum(gap.dropped.values())) for gap in batch.gaps]
+    dropped = producer._counts()["dropped"]["full"]
+    assert len(found) + dropped == offered, "I4"
+    assert found == sorted(found), "I3: in order"
+    assert len(found) % row == 0, "I3: a unit is whole or absent"
+    expected = 0
+    for seq, count in sorted(seqs):
+        assert seq == expected
+        expected += count
+    assert expected == offered, "metrics and gaps number the lane 0 … n"
+    head, tail, _ = producer._positions()
+    assert head == tail, "I2"
+
+
+def test_a_row_whose_header_is_missing_is_never_seen_and_its_place_is_used_again(ring: Ring) -> None:
+    ring.begin()
+    late = ring.producer()
+    late.log("x", 0.0, 0)
+    late.log({"a": 1.0, "b": 2.0, "c": 3.0}, 1)
+    header = ring.slot_at(0, OWNER_SLOTS + 1)
+    ring.poke(header + 24, b"\0" * 8)  # as if it had been killed before the last store
+    assert values(ring.drained()) == [0.0]
+    late._leave()
+    heir = ring.producer()
+    heir.log("y", 9.0, 9)
+    batch = ring.drained()
+    assert values(batch) == [9.0], "I3: the slots of a unit without its header read as uncommitted"
+    assert batch.metrics["seq"].to_pylist() == [1]
+
+
+def test_the_next_owner_continues_at_the_first_uncommitted_slot(ring: Ring) -> None:
+    ring.begin()
+    first = ring.producer()
+    for i in range(5):
+        first.log("x", float(i), i)
+    first._leave()
+    second = ring.producer()
+    second.log("x", 5.0, 5)
+    assert second._counts()["lane"] == 0
+    batch = ring.drained()
+    assert values(batch) == [float(i) for i in range(6)]
+    assert sorted(batch.counts) == [(0, 1), (0, 2)]
+
+
+def test_a_lane_whose_owner_lives_is_not_given_on(ring: Ring) -> None:
+    producers = [ring.producer() for _ in range(4)]
+    lanes = []
+    for producer in producers[:3]:
+        lanes.append(producer._allot())
+    assert lanes == [0, 1, 2], "I7"
+    with pytest.raises(OSError, match="unavailable"):
+        producers[3]._allot()
+    producers[1]._leave()
+    assert producers[3]._allot() == 1
+
+
+def test_drops_of_a_dead_owner_are_told_by_the_next(ring: Ring) -> None:
+    ring.begin()
+    late = ring.producer()
+    for i in range(SLOTS + 5):
+        late.log("x", float(i), i)
+    late._leave()
+    ring.drained()
+    heir = ring.producer()
+    heir.log("y", 1.0, 1)
+    batch = ring.drained()
+    assert [(gap.dropped, gap.tenancy) for gap in batch.gaps] == [({"full": 7}, 1)]
+
+
+def test_settle_tells_the_drops_of_owners_that_nobody_followed(ring: Ring) -> None:
+    ring.begin()
+    late = ring.producer()
+    for i in range(SLOTS + 5):
+        late.log("x", float(i), i)
+    late._leave()
+    ring.drained()
+    assert ring.drain.settle()
+    assert [gap.dropped for gap in ring.drained().gaps] == [{"full": 7}]
+    assert not ring.drain.settle(), "I6: once more changes nothing"
+
+
+# ---- names ----
+
+
+def test_the_same_name_has_the_same_id_in_every_process(ring: Ring) -> None:
+    ring.begin()
+    first, second = ring.producer(), ring.producer()
+    first.log("x", 1.0, 1)
+    second.log("x", 2.0, 2)
+    second.log("y", 3.0, 3)
+    batch = ring.drained()
+    assert sorted(batch.metrics["name"].to_pylist()) == ["x", "x", "y"]
+    assert len(batch.metrics["name"].combine_chunks().dictionary) == 2
+
+
+def test_a_new_log_defines_every_name_again(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    producer.log("x", 1.0, 1)
+    ring.drained()
+    assert ring.drain.next_log() == 0
+    producer.log("x", 2.0, 2)
+    assert ring.drain.drain_pass() == (0, 1)
+    path = ring.logs / "000001.wal"
+    frames = [found for found in scan(path.read_bytes(), path=path, log=1) if isinstance(found, Frame)]
+    assert frames[0].names == {0: "x"}, "I5"
+    batch = Decoder(ring.folder).decode(frames)
+    assert batch.metrics["name"].to_pylist() == ["x"]
+    assert batch.owner_of[0, 1] == {"pid": 7, "rank": None}, "owners are repeated too"
+
+
+# ---- a restart, errors ----
+
+
+def test_a_failed_write_takes_nothing_from_the_lanes(ring: Ring) -> None:
+    producer = ring.producer()
+    producer.log("x", 1.0, 1)
+    error, _ = ring.drain.drain_pass()  # no log is open
+    assert error != 0
+    assert producer._positions()[1] == 0, "I2: tail never passes what is in the log"
+    ring.begin()
+    ring.drained()
+    assert producer._positions()[1] == OWNER_SLOTS + 1
+
+
+def test_a_drain_restored_from_its_log_goes_on_without_gap_or_duplicate(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    for i in range(10):
+        producer.log("x", float(i), i)
+    ring.drained()
+    for i in range(10, 15):
+        producer.log("x", float(i), i)
+    cursor = ring.decoder.cursors[0]
+    ring.drain = ring.new_drain(1)
+    ring.drain.restore(0, cursor.position, cursor.seq, cursor.tenancy, tuple(cursor.gapped), cursor.owner_json)
+    assert ring.drain.next_log() == 0
+    path = ring.logs / "000001.wal"
+    batch = ring.decoder.decode([f for f in scan(path.read_bytes(), path=path, log=1) if isinstance(f, Frame)])
+    assert values(batch) == [float(i) for i in range(10, 15)]
+    assert batch.metrics["seq"].to_pylist() == list(range(10, 15))
+
+
+def test_sync_answers_the_request(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    producer.log("x", 1.0, 1)
+    ring.drained()
+    assert producer._positions()[2] == 0
+    assert ring.drain.sync() == 0
+    assert producer._positions()[2] == OWNER_SLOTS + 1
+
+
+# ---- hostile bytes ----
+
+
+def _commit(position: int, name: int, kind: int, flags: int = 0) -> bytes:
+    return ((position // SLOTS + 1) << 32 | name << 8 | kind << 3 | flags).to_bytes(8, "little")
+
+
+DAMAGES = {
+    "no kind": (0, 0),
+    "an unknown kind": (20, 0),
+    "a name that is not defined": (1, 0),
+    "an event longer than the lane": (7, 2**32 * 100_000 + 5000),
+    "an event without its slots": (7, 2**32 * 24 + 2),
+    "an event of no slots": (7, 0),
+    "a row of nothing": (6, 1),
+    "a row without its records": (6, 2**32 * 3 + 4),
+    "an owner that is too long": (8, 2**32 * 600 + 26),
+    "a gap of one slot": (9, 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_lane_affects_only_itself(ring: Ring, damage: str) -> None:
+    ring.begin()
+    victim, other = ring.producer(), ring.producer()
+    victim.log("x", 1.0, 1)
+    other.log("x", 2.0, 2)
+    kind, value = DAMAGES[damage]
+    position = OWNER_SLOTS + 1
+    offset = ring.slot_at(0, position)
+    ring.poke(offset + 8, value.to_bytes(8, "little"))
+    ring.poke(offset + 24, _commit(position, 9999, kind))
+    assert sorted(values(ring.drained())) == [1.0, 2.0]
+    assert ring.segment.lane(0)["damaged"], "I10: and the report names it"
+    other.log("x", 3.0, 3)
+    assert values(ring.drained()) == [3.0]
+    late = ring.producer()
+    victim._leave()
+    assert late._allot() == 2, "a damaged lane is given to nobody"
+
+
+@given(data=st.binary(min_size=SLOTS * SLOT, max_size=SLOTS * SLOT), laps=st.booleans())
+def test_no_bytes_in_a_lane_make_the_drain_fail(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, laps: bool
+) -> None:
+    ring = Ring(tmp_path_factory.mktemp("ring"))
+    ring.begin()
+    ring.producer().log("x", 1.0, 1)
+    noise = bytearray(data)
+    if laps:  # make the slots look committed, so that more than the lap is looked at
+        for position in range(SLOTS):
+            noise[position * SLOT + 28 : position * SLOT + 32] = (1).to_bytes(4, "little")
+    ring.poke(ring.slot_at(0, 0), bytes(noise))
+    ring.drained()
+    ring.drained()
+
+
+# ---- small things ----
+
+
+@given(data=st.binary(max_size=300), start=st.integers(0, 2**32 - 1))
+def test_crc32_is_zlibs(data: bytes, start: int) -> None:
+    assert _core.crc32(data) == zlib.crc32(data)
+    assert _core.crc32(data, start) == zlib.crc32(data, start)
+
+
+def test_a_producer_joins_once(ring: Ring) -> None:
+    producer = ring.producer()
+    with pytest.raises(RuntimeError, match="joined before"):
+        producer._join(ring.segment, str(ring.path), False, 0.0, False)
+
+
+def test_a_producer_that_has_left_drops_and_counts(ring: Ring) -> None:
+    producer = ring.producer()
+    metric = producer.metric("x")
+    producer._leave()
+    metric(1.0, 1)
+    metric.extend([1.0, 2.0])
+    producer.log({"a": 1, "b": 2})
+    producer._put_event("e", b"{}")
+    assert producer._counts()["dropped"]["closed"] == 6
+    assert ring.segment.unlaned["closed"] == 6
+
+
+def test_a_segment_cannot_be_joined_while_it_is_closed(ring: Ring) -> None:
+    assert ring.segment.lock(_core.LOCK_MEMBER)
+    with pytest.raises(OSError, match="unavailable"):
+        ring.producer()
+    ring.segment.unlock(_core.LOCK_MEMBER)
+    ring.segment.mark_closed()
+    with pytest.raises(OSError, match="unavailable"):
+        ring.producer()
+
+
+def test_the_member_lock_is_held_as_long_as_any_producer_lives(ring: Ring) -> None:
+    first, second = ring.producer(), ring.producer()
+    assert ring.segment.probe(_core.LOCK_MEMBER)
+    first._leave()
+    assert ring.segment.probe(_core.LOCK_MEMBER)
+    second._leave()
+    assert not ring.segment.probe(_core.LOCK_MEMBER)
+
+
+@pytest.mark.parametrize("geometry", [(0, 64), (1, 63), (1, 32), (5000, 64), (1, 2**27)])
+def test_an_impossible_geometry_is_refused(tmp_path: Path, geometry: tuple[int, int]) -> None:
+    fd = os.open(tmp_path / "segment", os.O_RDWR | os.O_CREAT, 0o600)
+    with pytest.raises(OSError, match="lanes must be"):
+        _core.Segment.create(fd, "segment", "run", "", *geometry, 0)
+    os.close(fd)
+
+
+def test_handles_and_their_producer_form_no_leak(ring: Ring) -> None:
+    import gc
+    import weakref
+
+    producer: Any = ring.producer()
+    producer.metric("x")
+    gone = weakref.ref(producer)
+    del producer
+    gc.collect()
+    assert gone() is None
+    assert not ring.segment.probe(_core.LOCK_MEMBER)
+
+
+def test_shared_memory_objects_are_removed_with_their_doorbell(tmp_path: Path) -> None:
+    placed = shm.create("run", tmp_path, lanes=1, lane_records=64, clock="auto", private=tmp_path / "segment")
+    ref = SegmentRef(placed.name, placed.path)
+    assert shm.open_segment(ref).run_id == "run"
+    shm.unlink(ref)
+    shm.unlink(ref)
+    with pytest.raises(FileNotFoundError):
+        shm.open_segment(ref)
