@@ -82,7 +82,8 @@ def _lines(result: Result) -> Iterator[str]:
     yield f"run      {clean(relative(result.run_dir))}"
     yield f"status   {result.status}, {result.seconds:.1f} s"
     yield f"records  {', '.join(counts)}, {sum(result.dropped.values()):,} dropped"
-    yield f"loss     {result.first_loss:.3f} -> {result.last_loss:.3f}  (means of the first and last 10 steps)"
+    ends = f"{result.first_loss:.3f} -> {result.last_loss:.3f}"
+    yield f"loss     {ends}  (means of the first and last 10 steps)"
     yield ""
     yield from _books(result.accounts)
     yield ""

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 import shmlog
-from shmlog.cli.lines import Line, metric_lines
+from shmlog.cli.lines import Line, metric_lines, metrics_of
 from shmlog.errors import CorruptDataError
 from shmlog.storage import jsonl, runfile, wal
 from shmlog.storage.decode import Decoder
@@ -78,10 +78,11 @@ class Follower:
     def _everything(self, last: int | None = None) -> list[Line]:
         """Read the whole run, and return the lines that were not shown, or the last of them."""
         self._log = self._next_log()  # first, so that no log is missed between this and the rest
-        table, events = self.stored.metrics(), self.stored.events()
+        table = self.stored.metrics()
+        events = [event for event in self.stored.events() if _is_numbered(event)]
         fresh = self._unshown(table)
         lines = metric_lines(fresh, last) + [event for event in events if self._is_new(event)]
-        lines.sort(key=lambda line: str(line["timestamp"]))
+        lines.sort(key=lambda line: str(line.get("timestamp")))
         self._count_as_shown(table, events)
         return lines if last is None else lines[len(lines) - min(last, len(lines)) :]
 
@@ -105,7 +106,7 @@ class Follower:
             _raise(self._shown_like(line), line["lane"], _last_seq(line))
 
     def _shown_like(self, line: Line) -> dict[int, int]:
-        return self._metrics_shown if line["event_type"] == "metrics" else self._events_shown
+        return self._events_shown if metrics_of(line) is None else self._metrics_shown
 
     def _is_new(self, line: Line) -> bool:
         return bool(line["seq"] > self._shown_like(line).get(line["lane"], -1))
@@ -154,5 +155,10 @@ def _raise(highest: dict[int, int], lane: int, seq: int) -> None:
 
 def _last_seq(line: Line) -> int:
     """Return the number of a line's last record; the metrics of one call are one line."""
-    records = len(line["data"]["metrics"]) if line["event_type"] == "metrics" else 1
-    return int(line["seq"]) + records - 1
+    metrics = metrics_of(line)
+    return int(line["seq"]) + (1 if metrics is None else len(metrics)) - 1
+
+
+def _is_numbered(line: Line) -> bool:
+    """Whether a line of events.jsonl is one of ours; `shmlog verify` names the others."""
+    return isinstance(line.get("lane"), int) and isinstance(line.get("seq"), int)

@@ -80,6 +80,13 @@ def _timestamp(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
+def metrics_of(line: Line) -> dict[str, Any] | None:
+    """Return the metrics that a line holds, or None if it is an event."""
+    data = line.get("data") if line.get("event_type") == "metrics" else None
+    metrics = data.get("metrics") if isinstance(data, dict) else None
+    return metrics if isinstance(metrics, dict) else None
+
+
 def text(line: Line) -> str:
     """Return a line for people: time, producer, and what was logged."""
     time = str(line.get("timestamp", ""))[11:23]
@@ -92,11 +99,10 @@ def _who(line: Line) -> str:
 
 
 def _what(line: Line) -> Iterator[str]:
-    data = line.get("data")
-    metrics = data.get("metrics") if isinstance(data, dict) else None
-    if line.get("event_type") == "metrics" and isinstance(metrics, dict):
+    metrics = metrics_of(line)
+    if metrics is None:
+        yield f"{line.get('event_type')} "
+        yield json.dumps(line.get("data"), ensure_ascii=False)
+    else:
         yield f"step {line['data'].get('step')} "
         yield "  ".join(f"{name}={value(item)}" for name, item in metrics.items())
-    else:
-        yield f"{line.get('event_type')} "
-        yield json.dumps(data, ensure_ascii=False)

@@ -28,9 +28,12 @@ class _Version(argparse.Action):
     """Print the version; finding it takes an import that other commands need not pay for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        import shmlog
+        from importlib.metadata import PackageNotFoundError, version
 
-        print(f"shmlog {shmlog.__version__}")
+        try:
+            print(f"shmlog {version('shmlog')}")
+        except PackageNotFoundError:
+            print("shmlog, not installed")
         parser.exit()
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.find import resolve_run
-from shmlog.cli.output import command, print_json
+from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import add_command, add_run_argument
 from shmlog.cli.summary import metric_rows
-from shmlog.cli.text import clean, duration, plural, relative, table, value
+from shmlog.cli.text import clean, duration, paragraph, plural, relative, table, value
+from shmlog.errors import CorruptDataError
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -44,11 +45,21 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in _lines(found):
             print(line)
-    return 0
+    if found["error"]:
+        say(f"shmlog: error: {found['error']}")
+    return 1 if found["error"] else 0
 
 
 def describe(stored: StoredRun) -> dict[str, Any]:
-    """Return what ``show`` shows, as it goes into JSON."""
+    """Return what ``show`` shows, as it goes into JSON.
+
+    Damaged metrics are told as ``error``; all else is there as ever.
+    """
+    error = None
+    try:
+        metrics = metric_rows(stored)
+    except CorruptDataError as damage:
+        metrics, error = [], str(damage)
     metadata = stored.metadata
     times = ("created_at", "started_at", "ended_at")
     return {
@@ -66,7 +77,8 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "counts": stored.counts,
         "dropped": stored.dropped,
         "producers": stored.producers,
-        "metrics": metric_rows(stored),
+        "metrics": metrics,
+        "error": error,
     }
 
 
@@ -98,7 +110,7 @@ def _head(found: dict[str, Any]) -> Iterator[str]:
     }
     for title, fact in facts.items():
         if fact:
-            yield f"{title:<8} {clean(fact)}"
+            yield from paragraph(title, clean(fact), indent=9)
 
 
 def _status(found: dict[str, Any]) -> str:

@@ -44,14 +44,22 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = resolve_run(args.path)
     follower = Follower(run_dir)
+    had_ended = follower.ended()  # asked first: then its history is all there is
     _print(follower.history(args.lines), args.json)
-    if not args.no_follow:
-        while not follower.ended():
-            _print(follower.poll(), args.json)
-            time.sleep(POLL_S)
-        _print(follower.rest(), args.json)
-        _say_end(run_dir, follower)
+    if args.no_follow:
+        return 0
+    if not had_ended:
+        _follow(follower, args.json)
+    _say_end(run_dir, follower)
     return 0
+
+
+def _follow(follower: Follower, as_json: bool) -> None:
+    """Print what comes until the run ends."""
+    while not follower.ended():
+        _print(follower.poll(), as_json)
+        time.sleep(POLL_S)
+    _print(follower.rest(), as_json)
 
 
 def _print(lines: Iterable[Line], as_json: bool) -> None:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from textwrap import wrap
 
 # C0 and C1 controls, line and paragraph separators, everything that reorders
 # text, and lone surrogates, which no terminal can be sent.
@@ -83,6 +84,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[
         line[0] = shorten(line[0], widths[0])
         padded = (_pad(c, w, title in left) for c, w, title in zip(line, widths, head, strict=True))
         yield "  ".join(padded).rstrip()
+
+
+def paragraph(title: str, text: str, indent: int) -> Iterator[str]:
+    """Yield a title and a text beside it, wrapped to the window."""
+    columns = window_columns()
+    if columns is None or indent + width(text) <= columns:
+        yield f"{title:<{indent}}{text}"
+    else:
+        yield from wrap(text, columns, initial_indent=f"{title:<{indent}}", subsequent_indent=" " * indent)
 
 
 def _cell(value: object) -> str:

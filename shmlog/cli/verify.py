@@ -6,9 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from shmlog.cli.find import resolve_run
-from shmlog.cli.output import print_json, say
+from shmlog.cli.output import print_json
 from shmlog.cli.parser import add_command, add_run_argument
-from shmlog.cli.text import clean, plural, relative
+from shmlog.cli.text import clean, relative
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,14 +58,14 @@ def balance(stored: StoredRun, claims: Sequence[Claim]) -> list[Account]:
 
 
 def _records_by_pid(stored: StoredRun) -> dict[int, int]:
-    counts = stored.metrics()["pid"].value_counts()
-    return {pair["values"]: pair["counts"] for pair in counts.to_pylist()}
+    counts = stored.metrics().group_by("pid").aggregate([([], "count_all")])
+    return {row["pid"]: row["count_all"] for row in counts.to_pylist()}
 
 
 def loss_at_ends(stored: StoredRun) -> tuple[float, float]:
     """Return the mean loss of the first and of the last ``ENDS`` steps on disk."""
-    losses = stored.metrics("loss")["value"].to_pylist()
-    return fmean(losses[:ENDS]), fmean(losses[-ENDS:])
+    losses = stored.metrics("loss")["value"].to_numpy()
+    return float(losses[:ENDS].mean()), float(losses[-ENDS:].mean())
 
 
 def files(run_dir: Path) -> list[tuple[str, int]]:

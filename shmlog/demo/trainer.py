@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FILES_PER_STEP = 20
 LEARNING_RATE = 3e-3
 PROGRESS_LINES = 10
+PROGRESS_STEPS = 100
 
 
 @dataclass
@@ -73,9 +74,9 @@ def _log_step(run: Run, training: Training, step: int, loss: float, seconds: flo
 
 
 def _log_progress(run: Run, training: Training, say: Callable[[str], None]) -> None:
-    """Log and say how far it is, some ten times in all."""
+    """Log and say how far it is, some ten times in all, or more often in a long training."""
     done, steps = len(training.losses), training.steps
-    if done % max(1, steps // PROGRESS_LINES) and done != steps:
+    if done % max(1, min(steps // PROGRESS_LINES, PROGRESS_STEPS)) and done != steps:
         return
     loss = training.losses[-1]
     run.log_progress(done, steps, {"loss": loss})

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
@@ -186,6 +186,8 @@ class Crew:
         self.workers: list[Worker] = []
         self._open: dict[Reader, Worker] = {}
         context = get_context(start_method)
+        if context.get_start_method() != "fork":
+            resource_tracker.ensure_running()  # starting it later would unblock SIGINT, see below
         try:
             for task in tasks:
                 self._start(context, task)

@@ -8,7 +8,6 @@ here is trusted: what makes no sense is left out and reported.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +17,29 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from shmlog.storage.large import large_size, read_large
 from shmlog.storage.schema import KINDS, METRICS
-from shmlog.storage.wal import ENTRY, REASONS, SLOT, Damage, Frame
+from shmlog.storage.slots import (
+    BOOL,
+    EVENT,
+    FLOAT,
+    GAP,
+    GAP_BYTES,
+    INT,
+    LONGTEXT,
+    OWNER,
+    TEXT,
+    Slots,
+    gather,
+    producer_runs,
+    sequence,
+    tenancies,
+    times,
+)
+from shmlog.storage.wal import REASONS, Damage, Frame
 
-FLOAT, INT, BOOL, TEXT, LONGTEXT, ROW, EVENT, OWNER, GAP = range(1, 10)
-DATA = 31
-MEMBER, FILE = 1, 2
-_DATA_BYTES = 24
-_LARGE = re.compile(r"large/[A-Za-z0-9._-]+")
+# What a call of decode() may read from files of large texts, in bytes.
+_LARGE_BYTES_MAX = 1 << 30
 
 Producer = tuple[int, int]  # lane, tenancy
 
@@ -104,52 +118,42 @@ class Batch:
     damage: list[Damage]
 
 
-@dataclass
-class _Slots:
-    """The slots of a call of `decode`, as columns, with the lane entries they stand in."""
-
-    raw: NDArray[np.void]
-    kind: NDArray[np.uint8]
-    member: NDArray[np.bool_]
-    entries: NDArray[np.void]
-    start: NDArray[np.int64]  # first slot of each entry
-    entry: NDArray[np.int64]  # entry of each slot
-    frame: NDArray[np.int64]  # frame of each entry
-    end: int
-
-    def entry_end(self, i: int) -> int:
-        return int(self.start[i] + self.entries["slots"][i])
-
-
 class Decoder:
     """Decodes the frames of consecutive logs of the run in ``run_dir``."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._codes: dict[int, int] = {}  # name id -> position in _names
+        self._codes: dict[int, int] = {}  # name id -> position in _names, or -1
         self._names: list[str] = []
+        self._code_of: dict[str, int] = {}
         self._owners: dict[Producer, bytes] = {}
+        self._ends: dict[int, int] = {}
         self._frames = 0
+        self._damage: list[Damage] = []
+        self._large_bytes = 0
         self.cursors: dict[int, Cursor] = {}
 
     def decode(self, frames: Sequence[Frame]) -> Batch:
         """Return the records of ``frames``, which follow those of the last call."""
+        self._damage = []
+        self._large_bytes = 0
         for frame in frames:
             self._learn(frame)
-        slots = _columns(frames, self._frames)
-        damage: list[Damage] = []
-        weight, gaps_found = self._weigh(slots, damage)
-        seq = _sequence(slots, weight)
-        tenancy = _tenancies(slots)
-        self._read_owners(slots, tenancy, damage)
-        ts_us = _times(frames, slots)
-        batch = self._metrics(slots, seq, tenancy, ts_us, damage)
-        batch.events = self._events(slots, seq, tenancy, ts_us, damage)
+        slots, damage = gather(frames, self._ends)
+        self._damage += damage
+        weight, gaps_found = self._weigh(slots)
+        seq = sequence(slots, weight)
+        tenancy = tenancies(slots)
+        for i in slots.units(OWNER):
+            self._owners[slots.lane(i), int(tenancy[i])] = slots.payload(i)
+        ts_us = times(slots)
+        batch = self._metrics(slots, seq, tenancy, ts_us)
+        batch.events = self._events(slots, seq, tenancy, ts_us)
         batch.gaps = [
-            Gap(int(ts_us[i]), dropped, int(slots.entries["lane"][slots.entry[i]]), int(tenancy[i]), int(seq[i]),
-                int(slots.frame[slots.entry[i]]))
+            Gap(int(ts_us[i]), dropped, slots.lane(i), int(tenancy[i]), int(seq[i]), self._ordinal(slots, i))
             for i, dropped in gaps_found
-        ]  # fmt: skip
+            if dropped
+        ]
         _count(batch)
         if frames:
             batch.unlaned = dict(zip(REASONS, (int(n) for n in frames[-1].unlaned), strict=True))
@@ -157,60 +161,50 @@ class Decoder:
         self._move_cursors(slots, weight, tenancy, gaps_found)
         return batch
 
+    def _ordinal(self, slots: Slots, i: int) -> int:
+        return self._frames + int(slots.frame[slots.entry[i]])
+
     # ---- names, owners, gaps ----
 
     def _learn(self, frame: Frame) -> None:
         for number, name in frame.names.items():
-            if number not in self._codes:
-                self._codes[number] = len(self._names)
+            code = self._code_of.setdefault(name, len(self._names))
+            if code == len(self._names):
                 self._names.append(name)
+            if self._codes.setdefault(number, code) != code:
+                reason = f"name {number} is defined again, differently"
+                self._damage.append(Damage(frame.path, frame.offset, frame.length, reason))
+                self._codes[number] = -1
         for lane, owner in frame.owners.items():
             of_lane = frame.lanes["tenancy"][frame.lanes["lane"] == lane]
             if len(of_lane):
                 self._owners[lane, int(of_lane[0])] = owner
 
-    def _weigh(
-        self, slots: _Slots, damage: list[Damage]
-    ) -> tuple[NDArray[np.int64], list[tuple[int, dict[str, int]]]]:
+    def _weigh(self, slots: Slots) -> tuple[NDArray[np.int64], list[tuple[int, dict[str, int]]]]:
         """Return how many numbers each slot takes in its lane, and the gaps."""
         weight = ((slots.kind >= FLOAT) & (slots.kind <= LONGTEXT)).astype(np.int64)
-        weight[(slots.kind == EVENT) & ~slots.member] = 1
+        weight[slots.kind == EVENT] = 1
         gaps: list[tuple[int, dict[str, int]]] = []
         gapped: dict[int, list[int]] = {}
-        for i in np.flatnonzero((slots.kind == GAP) & ~slots.member):
+        for i in slots.units(GAP):
             entry = int(slots.entry[i])
-            told = _payload(slots, int(i), 8 * len(REASONS))
-            if told is None:
-                damage.append(self._damaged("a gap without its numbers"))
-                continue
             before = gapped.setdefault(entry, [int(n) for n in slots.entries["gapped"][entry]])
-            total = np.frombuffer(told, "<u8").tolist()
+            total = np.frombuffer(slots.payload(i, GAP_BYTES), "<u8").tolist()
             new = [max(0, now - then) for now, then in zip(total, before, strict=True)]
             gapped[entry] = [then + n for then, n in zip(before, new, strict=True)]
-            weight[i] = min(sum(new), 1 << 62)
-            gaps.append((int(i), {r: n for r, n in zip(REASONS, new, strict=True) if n}))
+            weight[i] = sum(new)
+            gaps.append((i, {r: n for r, n in zip(REASONS, new, strict=True) if n}))
         return weight, gaps
-
-    def _read_owners(self, slots: _Slots, tenancy: NDArray[np.int64], damage: list[Damage]) -> None:
-        for i in np.flatnonzero((slots.kind == OWNER) & ~slots.member):
-            told = _payload(slots, int(i))
-            if told is None:
-                damage.append(self._damaged("an owner that is cut off"))
-                continue
-            self._owners[int(slots.entries["lane"][slots.entry[i]]), int(tenancy[i])] = told
 
     def _owner(self, producer: Producer) -> dict[str, Any]:
         try:
             owner = json.loads(self._owners.get(producer, b"{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return owner if isinstance(owner, dict) else {}
 
-    def _damaged(self, reason: str) -> Damage:
-        return Damage(self._run_dir, 0, 0, reason)
-
     def _move_cursors(
-        self, slots: _Slots, weight: NDArray[np.int64], tenancy: NDArray[np.int64],
+        self, slots: Slots, weight: NDArray[np.int64], tenancy: NDArray[np.int64],
         gaps: list[tuple[int, dict[str, int]]],
     ) -> None:  # fmt: skip
         sums = np.concatenate(([0], np.cumsum(weight)))
@@ -234,23 +228,25 @@ class Decoder:
     # ---- metrics ----
 
     def _metrics(
-        self, slots: _Slots, seq: NDArray[np.int64], tenancy: NDArray[np.int64], ts_us: NDArray[np.int64],
-        damage: list[Damage],
-    ) -> Batch:  # fmt: skip
+        self, slots: Slots, seq: NDArray[np.int64], tenancy: NDArray[np.int64], ts_us: NDArray[np.int64]
+    ) -> Batch:
         codes = self._name_codes(slots)
         is_record = (slots.kind >= FLOAT) & (slots.kind <= LONGTEXT)
-        if (is_record & (codes < 0)).any():
-            damage.append(self._damaged("records whose name is not defined"))
-            is_record &= codes >= 0
-        rows = np.flatnonzero(is_record)
+        nameless = np.flatnonzero(is_record & (codes < 0))
+        if len(nameless):
+            reason = f"{len(nameless)} records whose name is not defined"
+            self._damage.append(slots.damage(int(nameless[0]), reason))
+            is_record[nameless] = False
+        texts = self._texts(slots, is_record)
+        rows: Any = np.flatnonzero(is_record)
         if len(rows) == slots.end:
-            rows = slice(None)  # type: ignore[assignment]  # no copies in the common case
+            rows = slice(None)  # no copies in the common case
         kind = slots.kind[rows]
-        run_of, producers = _producer_runs(slots, tenancy)
+        run_of, producers = producer_runs(slots, tenancy)
         run = run_of[rows]
         owners = [self._owner(producer) for producer in producers]
-        columns = self._value_columns(slots, rows, kind, damage)
-        columns |= {
+        columns: dict[str, Any] = {
+            **_value_columns(slots, rows, kind, texts),
             "step": pa.array(slots.raw["step"][rows]),
             "name": pa.DictionaryArray.from_arrays(pa.array(codes[rows]), pa.array(self._names, pa.string())),
             "kind": pa.DictionaryArray.from_arrays(
@@ -263,195 +259,140 @@ class Decoder:
         }
         for name in ("rank", "local_rank", "worker"):
             known = pa.array([_int32(owner, name, None) for owner in owners], pa.int32())
-            columns[name] = known.take(pa.array(run)) if known.null_count < len(owners) else pa.nulls(len(run), pa.int32())
+            empty = known.null_count == len(owners)
+            columns[name] = pa.nulls(len(run), pa.int32()) if empty else known.take(pa.array(run))
         table = pa.Table.from_arrays([columns[f.name] for f in METRICS], schema=METRICS)
         unit = np.cumsum(~slots.member)[rows]
         counts = np.bincount(run, minlength=len(producers))
         return Batch(
-            metrics=table, unit=unit, frame=slots.frame[slots.entry[rows]], producer=run,
+            metrics=table, unit=unit, frame=self._frames + slots.frame[slots.entry[rows]], producer=run,
             producers=producers, events=[], gaps=[],
             counts={p: Count(metrics=int(n)) for p, n in zip(producers, counts, strict=True)},
-            owner_of=dict(zip(producers, owners, strict=True)), unlaned={}, damage=damage,
+            owner_of=dict(zip(producers, owners, strict=True)), unlaned={}, damage=self._damage,
         )  # fmt: skip
 
-    def _name_codes(self, slots: _Slots) -> NDArray[np.int32]:
-        table = np.full(1 << 24 if self._codes and max(self._codes) >= 1 << 16 else 1 << 16, -1, np.int32)
-        for number, code in self._codes.items():
-            if number < len(table):
-                table[number] = code
-        ids = (slots.raw["commit"] >> np.uint64(8)).astype(np.int64) & 0xFFFFFF
-        return table[np.minimum(ids, len(table) - 1)]
+    def _name_codes(self, slots: Slots) -> NDArray[np.int32]:
+        """Return for each slot the position of its name, or -1."""
+        ids = (slots.raw["commit"] >> np.uint64(8)).astype(np.uint32) & 0xFFFFFF
+        known = [number for number in self._codes if number <= 0xFFFFFF]
+        table = np.full(max(known, default=-1) + 2, -1, np.int32)
+        table[known] = [self._codes[number] for number in known]
+        codes: NDArray[np.int32] = table[np.minimum(ids, len(table) - 1)]
+        return codes
 
-    def _value_columns(
-        self, slots: _Slots, rows: Any, kind: NDArray[np.uint8], damage: list[Damage]
-    ) -> dict[str, pa.Array]:
-        bits = np.ascontiguousarray(slots.raw["value"][rows])
-        if (kind == FLOAT).all():
-            nulls = {"int_value": pa.nulls(len(kind), pa.int64()), "text": pa.nulls(len(kind), pa.string())}
-            return {"value": pa.array(bits.view(np.float64)), **nulls}
-        is_whole = (kind == INT) | (kind == BOOL)
-        is_text = kind >= TEXT
-        whole = bits.view(np.int64)
-        value = np.where(is_whole, whole.astype(np.float64), bits.view(np.float64))
-        return {
-            "value": pa.array(value, mask=is_text),
-            "int_value": pa.array(whole, mask=~is_whole),
-            "text": self._texts(slots, rows, bits, is_text, kind, damage),
-        }
+    # ---- texts ----
 
-    def _texts(
-        self, slots: _Slots, rows: Any, bits: NDArray[np.uint64], is_text: NDArray[np.bool_],
-        kind: NDArray[np.uint8], damage: list[Damage],
-    ) -> pa.Array:  # fmt: skip
-        if not is_text.any():
-            return pa.nulls(len(kind), pa.string())
-        texts: list[str | None] = [None] * len(kind)
-        position = np.arange(slots.end)[rows]
-        for row in np.flatnonzero(is_text):
-            if kind[row] == TEXT:
-                data: bytes | None = int(bits[row]).to_bytes(8, "little").rstrip(b"\0")
-            else:
-                data = self._long_text(slots, int(position[row]), damage)
-            texts[row] = "" if data is None else data.decode("utf-8", "replace")
-        return pa.array(texts, pa.string())
+    def _texts(self, slots: Slots, is_record: NDArray[np.bool_]) -> Any:
+        """Return the texts of the records in their order; clears ``is_record`` where there is none."""
+        rows = np.flatnonzero(is_record & (slots.kind >= TEXT))
+        short = slots.kind[rows] == TEXT
+        packed = _short_texts(slots.raw["value"][rows[short]])
+        if short.all():
+            found = packed
+        else:
+            long = pa.array([self._long_text(slots, int(i)) for i in rows[~short]], pa.binary())
+            order = np.where(short, np.cumsum(short) - 1, len(packed) + np.cumsum(~short) - 1)
+            both: Any = pa.concat_arrays([packed, long])
+            found = both.take(pa.array(order))
+        good = _is_utf8(found)
+        if not good.all():
+            for i in rows[~good]:
+                self._damage.append(slots.damage(int(i), "a text that can't be read, or is not UTF-8"))
+            is_record[rows[~good]] = False
+            found = found.filter(pa.array(good))
+        return found.cast(pa.string())
 
-    def _long_text(self, slots: _Slots, i: int, damage: list[Damage]) -> bytes | None:
-        data = _payload(slots, i)
-        if data is None:
-            damage.append(self._damaged("a text that is cut off"))
-        elif int(slots.raw["commit"][i]) & FILE:
-            return self._large_text(data, damage)
-        return data
-
-    def _large_text(self, name: bytes, damage: list[Damage]) -> bytes | None:
-        path = name.decode("utf-8", "replace")
+    def _long_text(self, slots: Slots, i: int) -> bytes | None:
+        data = slots.payload(i)
+        if not slots.is_file(i):
+            return data
+        path = data.decode("utf-8", "replace")
         try:
-            if _LARGE.fullmatch(path):
-                return (self._run_dir / path).read_bytes()
+            self._large_bytes += large_size(self._run_dir, path)
+            return read_large(self._run_dir, path) if self._large_bytes <= _LARGE_BYTES_MAX else None
         except OSError:
-            pass
-        damage.append(self._damaged(f"a large text whose file {path!r} can't be read"))
-        return None
+            return None
 
     # ---- events ----
 
     def _events(
-        self, slots: _Slots, seq: NDArray[np.int64], tenancy: NDArray[np.int64], ts_us: NDArray[np.int64],
-        damage: list[Damage],
-    ) -> list[Event]:  # fmt: skip
+        self, slots: Slots, seq: NDArray[np.int64], tenancy: NDArray[np.int64], ts_us: NDArray[np.int64]
+    ) -> list[Event]:
         events: list[Event] = []
-        for i in np.flatnonzero((slots.kind == EVENT) & ~slots.member):
-            data = _payload(slots, int(i))
-            code = self._codes.get(int(slots.raw["commit"][i]) >> 8 & 0xFFFFFF)
-            if data is None or code is None:
-                damage.append(self._damaged("an event that is cut off, or whose type is not defined"))
+        for i in slots.units(EVENT):
+            code = self._codes.get(slots.name_id(i), -1)
+            data = self._event_data(slots, i)
+            if code < 0 or data is None:
+                why = "of a type that is not defined" if code < 0 else "that is not UTF-8"
+                self._damage.append(slots.damage(i, f"an event {why}"))
                 continue
-            text = data.decode("utf-8", "replace")
-            if int(slots.raw["commit"][i]) & FILE:
-                text = self._file_event(text)
-            entry = int(slots.entry[i])
-            lane, frame = int(slots.entries["lane"][entry]), int(slots.frame[entry])
-            events.append(
-                Event(int(ts_us[i]), self._names[code], text, lane, int(tenancy[i]), int(seq[i]), frame)
-            )
+            where = slots.lane(i), int(tenancy[i]), int(seq[i]), self._ordinal(slots, i)
+            events.append(Event(int(ts_us[i]), self._names[code], data, *where))
         return events
 
-    def _file_event(self, path: str) -> str:
+    def _event_data(self, slots: Slots, i: int) -> str | None:
         try:
-            size = (self._run_dir / path).stat().st_size if _LARGE.fullmatch(path) else None
-        except OSError:
+            text = slots.payload(i).decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        if not slots.is_file(i):
+            return text
+        try:
+            size: int | None = large_size(self._run_dir, text)
+        except OSError as error:
+            self._damage.append(slots.damage(i, f"the file of an event can't be read ({error})"))
             size = None
-        return json.dumps({"file": path, "bytes": size})
+        return json.dumps({"file": text, "bytes": size})
 
 
 # ---- columns ----
 
 
-def _columns(frames: Sequence[Frame], first_frame: int) -> _Slots:
-    entries = np.concatenate([f.lanes for f in frames]) if frames else np.empty(0, ENTRY)
-    raw = np.concatenate([f.slots for f in frames]) if frames else np.empty(0, SLOT)
-    counts = entries["slots"].astype(np.int64)
-    low = raw["commit"].astype(np.uint32)
-    return _Slots(
-        raw=raw,
-        kind=((low >> np.uint32(3)) & np.uint32(31)).astype(np.uint8),
-        member=(low & np.uint32(MEMBER)) != 0,
-        entries=entries,
-        start=np.cumsum(counts) - counts,
-        entry=np.repeat(np.arange(len(entries)), counts),
-        frame=np.repeat(first_frame + np.arange(len(frames)), [len(f.lanes) for f in frames]),
-        end=len(raw),
-    )
+def _value_columns(slots: Slots, rows: Any, kind: NDArray[np.uint8], texts: Any) -> dict[str, Any]:
+    bits = np.ascontiguousarray(slots.raw["value"][rows])
+    if (kind == FLOAT).all():
+        nulls = {"int_value": pa.nulls(len(kind), pa.int64()), "text": pa.nulls(len(kind), pa.string())}
+        return {"value": pa.array(bits.view(np.float64)), **nulls}
+    is_whole = (kind == INT) | (kind == BOOL)
+    is_text = kind >= TEXT
+    whole = np.where(kind == BOOL, bits != 0, bits.view(np.int64))
+    value = np.where(is_whole, whole.astype(np.float64), bits.view(np.float64))
+    place = pa.array(np.cumsum(is_text) - 1, mask=~is_text)
+    return {
+        "value": pa.array(value, mask=is_text),
+        "int_value": pa.array(whole, mask=~is_whole),
+        "text": texts.take(place) if len(texts) else pa.nulls(len(kind), pa.string()),
+    }
 
 
-def _payload(slots: _Slots, i: int, size: int | None = None) -> bytes | None:
-    """Return the bytes behind the header in slot ``i``; None if they are not all there."""
-    extent = int(slots.raw["value"][i])
-    count = extent >> 32 if size is None else size
-    data = -(-count // _DATA_BYTES)
-    begin, end = i + 1, i + 1 + data
-    if end > slots.entry_end(int(slots.entry[i])) or not (slots.kind[begin:end] == DATA).all():
-        return None
-    raw = np.ascontiguousarray(slots.raw[begin:end]).view(np.uint8).reshape(data, SLOT.itemsize)
-    return raw[:, :_DATA_BYTES].tobytes()[:count]
+def _short_texts(bits: NDArray[np.uint64]) -> Any:
+    """Return texts of up to 8 bytes, padded with NUL; null where there is a NUL inside."""
+    bits = np.ascontiguousarray(bits)
+    length = np.zeros(len(bits), np.int32)
+    for byte in range(8):
+        length += bits >= np.uint64(1 << 8 * byte)
+    matrix = bits.view(np.uint8).reshape(-1, 8)
+    padding = np.arange(8, dtype=np.int32) >= length[:, None]
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(length, dtype=np.int32)])
+    valid = np.packbits(((matrix != 0) | padding).all(axis=1), bitorder="little")
+    buffers: Any = [pa.py_buffer(array.tobytes()) for array in (valid, offsets, matrix[~padding])]
+    return pa.Array.from_buffers(pa.binary(), len(bits), buffers)
 
 
-def _sequence(slots: _Slots, weight: NDArray[np.int64]) -> NDArray[np.int64]:
-    before = np.cumsum(weight) - weight
-    base = slots.entries["seq"].astype(np.int64)
-    used = slots.entries["slots"] > 0
-    base[used] -= before[slots.start[used]]
-    seq: NDArray[np.int64] = before + np.repeat(base, slots.entries["slots"].astype(np.int64))
-    return seq
-
-
-def _tenancies(slots: _Slots) -> NDArray[np.int64]:
-    begins = ((slots.kind == OWNER) & ~slots.member).astype(np.int64)
-    counts = slots.entries["slots"].astype(np.int64)
-    base = slots.entries["tenancy"].astype(np.int64)
-    if not begins.any():
-        return np.repeat(base, counts)
-    total = np.cumsum(begins)
-    used = counts > 0
-    first = slots.start[used]
-    base[used] -= total[first] - begins[first]
-    tenancy: NDArray[np.int64] = total + np.repeat(base, counts)
-    return tenancy
-
-
-def _producer_runs(slots: _Slots, tenancy: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Producer]]:
-    """Return for each slot the position of its producer in a list of producers."""
-    if slots.end == 0:
-        return np.empty(0, np.int64), []
-    begins = np.zeros(slots.end, bool)
-    begins[slots.start[slots.entries["slots"] > 0]] = True
-    begins |= (slots.kind == OWNER) & ~slots.member
-    first = np.flatnonzero(begins)
-    lanes = slots.entries["lane"][slots.entry[first]].astype(np.int64)
-    producers: dict[Producer, int] = {}
-    number = [producers.setdefault(p, len(producers)) for p in zip(lanes.tolist(), tenancy[first].tolist(), strict=True)]
-    lengths = np.diff(np.append(first, slots.end))
-    return np.repeat(np.array(number, np.int64), lengths), list(producers)
-
-
-def _times(frames: Sequence[Frame], slots: _Slots) -> NDArray[np.int64]:
-    """Return the time of each slot in microseconds since 1970, UTC; see docs/format.md."""
-    anchors = np.array([f.anchors for f in frames], np.int64).reshape(-1, 2, 3)
-    ticks = anchors[:, 1, 0] - anchors[:, 0, 0]
-    spent = (anchors[:, 1, 1] - anchors[:, 0, 1]).astype(np.float64)
-    fixed = np.array([f.clock == 0 for f in frames], bool) | (ticks == 0)
-    rate = np.where(fixed, 1.0, spent / np.where(ticks == 0, 1, ticks))
-    counts = np.array([len(f.slots) for f in frames], np.int64)
-    age = (np.repeat(anchors[:, 1, 0], counts) - slots.raw["ts"].view(np.int64)).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        age_ns = np.nan_to_num(age * np.repeat(rate, counts)).clip(-(2.0**62), 2.0**62).astype(np.int64)
-    utc: NDArray[np.int64] = (np.repeat(anchors[:, 1, 2], counts) - age_ns) // 1000
-    return utc
+def _is_utf8(texts: Any) -> NDArray[np.bool_]:
+    """Return which texts are there and are UTF-8."""
+    there: NDArray[np.bool_] = texts.is_valid().to_numpy(zero_copy_only=False)
+    try:
+        texts.cast(pa.string())
+    except pa.ArrowInvalid:
+        for i, text in enumerate(texts.to_pylist()):
+            there[i] = there[i] and text.decode("utf-8", "ignore").encode() == text
+    return there
 
 
 def _int32(owner: dict[str, Any], name: str, missing: int | None) -> int | None:
     value = owner.get(name)
-    return value if isinstance(value, int) and -(2**31) <= value < 2**31 else missing
+    return value if type(value) is int and -(2**31) <= value < 2**31 else missing
 
 
 def _count(batch: Batch) -> None:

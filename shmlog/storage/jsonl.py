@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shmlog.storage.decode import Batch, Event, Gap, Producer
-from shmlog.storage.wal import Damage
+from shmlog.storage.wal import TORN_TAIL, Damage
 
 GAP_TYPE = "gap"
 _CHUNK_UNITS = 131_072
@@ -47,13 +47,20 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _parse(text: str) -> dict[str, Any] | None:
+    """Return the JSON object that ``text`` is; None if it is none, by RFC 8259."""
+    try:
+        found = json.loads(text, parse_constant=_refuse_constant)
+        json.dumps(found, allow_nan=False)  # 1e999 is read as an infinity, which is not JSON
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def event_data(event: Event) -> dict[str, Any]:
     """Return the data of an event; ``{"invalid": text}`` if it is no JSON object."""
-    try:
-        data = json.loads(event.data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        data = None
-    return data if isinstance(data, dict) else {"invalid": event.data}
+    data = _parse(event.data)
+    return {"invalid": event.data} if data is None else data
 
 
 def _suffix(batch: Batch, producer: Producer) -> str:
@@ -84,7 +91,7 @@ def _json_strings(values: list[str]) -> pa.Array:
 def _values(table: pa.Table) -> pa.Array:
     """Return the values as JSON: floats so that they read back the same, ints exact."""
     value = table["value"].combine_chunks()
-    text = pc.cast(value, pa.string())
+    text = _floats(value)
     if not pc.all(pc.is_finite(value)).as_py():
         for unusual, name in ((pc.is_nan(value), "NaN"), (pc.equal(value, np.inf), "Infinity")):
             text = pc.if_else(pc.fill_null(unusual, False), json.dumps(name), text)
@@ -97,6 +104,22 @@ def _values(table: pa.Table) -> pa.Array:
     text = pc.if_else(pa.array(codes == 1), pc.cast(whole, pa.string()), text)
     text = pc.if_else(pa.array(codes == 2), pc.if_else(pc.fill_null(pc.equal(whole, 1), False), "true", "false"), text)
     return _with_texts(text, table, np.flatnonzero(codes == 3))
+
+
+def _floats(value: Any) -> Any:
+    """Return floats as text, the shortest that reads back the same, and never as an integer."""
+    text = pc.cast(value, pa.string())
+    numbers = value.to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(numbers == np.trunc(numbers))
+    if not len(rows):
+        return text
+    whole = text.take(pa.array(rows))
+    has_exponent = pc.match_substring(whole, "e")
+    mask = np.zeros(len(text), bool)
+    mask[rows] = True
+    return pc.replace_with_mask(
+        text, pa.array(mask), pc.if_else(has_exponent, whole, pc.binary_join_element_wise(whole, ".0", ""))
+    )
 
 
 def _with_texts(text: pa.Array, table: pa.Table, rows: NDArray[np.intp]) -> pa.Array:
@@ -246,29 +269,31 @@ def human_lines(batch: Batch) -> bytes:
 def read_events(path: Path, limit_bytes: int | None = None) -> tuple[list[dict[str, Any]], list[Damage]]:
     """Return the events of a file, or of its first bytes, and the lines that are none.
 
-    A torn last line and NUL bytes that a crash has left are reported, not raised.
+    A last line without its end, and NUL bytes that a power loss has left, are reported.
     """
     events: list[dict[str, Any]] = []
     damage: list[Damage] = []
     try:
-        data = path.read_bytes()[:limit_bytes]
+        with open(path, "rb") as file:
+            data = file.read(-1 if limit_bytes is None else limit_bytes)
     except FileNotFoundError:
         return events, damage
+    *lines, tail = data.split(b"\n")
     offset = 0
-    for line in data.splitlines(keepends=True) if b"\r" not in data else data.split(b"\n"):
-        found = _parse(line)
+    for line in lines:
+        found = _parse_bytes(line)
         if found is not None:
             events.append(found)
-        elif line.strip():
-            reason = "not a line of JSON" if line.endswith(b"\n") else "torn last line"
-            damage.append(Damage(path, offset, len(line), reason))
-        offset += len(line)
+        elif line:
+            damage.append(Damage(path, offset, len(line) + 1, "not a line of JSON"))
+        offset += len(line) + 1
+    if tail:
+        damage.append(Damage(path, offset, len(tail), TORN_TAIL))
     return events, damage
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse_bytes(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        return _parse(line.decode("utf-8"))
+    except UnicodeDecodeError:
         return None
-    return found if isinstance(found, dict) else None

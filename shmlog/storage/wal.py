@@ -92,7 +92,7 @@ class Frame:
     slots: NDArray[np.void]
 
 
-class _BadFrame(Exception):
+class _BadFrameError(Exception):
     """There is no whole frame here."""
 
 
@@ -140,7 +140,7 @@ def scan(
         try:
             header = _read_header(view, start, log)
             _check_crc(view, start, header)
-        except _BadFrame as bad:
+        except _BadFrameError as bad:
             found = search.next_whole(start + 1)
             end = len(view) if found is None else found
             yield Damage(path, start, end - start, TORN_TAIL if found is None else str(bad))
@@ -148,7 +148,7 @@ def scan(
             continue
         try:
             yield _read_frame(view, start, header, path)
-        except _BadFrame as bad:
+        except _BadFrameError as bad:
             yield Damage(path, start, header.length, str(bad))
         start += header.length
 
@@ -171,7 +171,7 @@ class _Search:
                 header = _read_header(self._view, at, self._log)
                 self._budget -= header.length
                 _check_crc(self._view, at, header)
-            except _BadFrame:
+            except _BadFrameError:
                 at = self._bytes.find(MAGIC, at + 1)
             else:
                 return at
@@ -180,22 +180,22 @@ class _Search:
 
 def _read_header(view: memoryview, at: int, log: int) -> _Header:
     if len(view) - at < _FIXED_BYTES:
-        raise _BadFrame("frame cut short")
+        raise _BadFrameError("frame cut short")
     magic, *fields, reserved = _HEADER.unpack_from(view, at)
     header = _Header(*fields)
     sections = 80 * header.lanes + header.names_bytes + header.owners_bytes + 32 * header.slots
     if magic != MAGIC or reserved or header.length % 8 or header.length != _FIXED_BYTES + sections:
-        raise _BadFrame("no frame where one should begin")
+        raise _BadFrameError("no frame where one should begin")
     if header.log != log:
-        raise _BadFrame(f"frame of log {header.log}")
+        raise _BadFrameError(f"frame of log {header.log}")
     if header.length > len(view) - at:
-        raise _BadFrame("frame cut short")
+        raise _BadFrameError("frame cut short")
     return header
 
 
 def _check_crc(view: memoryview, at: int, header: _Header) -> None:
     if zlib.crc32(view[at + _CRC_BEGIN : at + header.length]) != header.crc:
-        raise _BadFrame("wrong checksum")
+        raise _BadFrameError("wrong checksum")
 
 
 def _read_frame(view: memoryview, at: int, header: _Header, path: Path) -> Frame:
@@ -206,7 +206,7 @@ def _read_frame(view: memoryview, at: int, header: _Header, path: Path) -> Frame
     slots_at = owners_at + header.owners_bytes
     lanes = np.frombuffer(view, ENTRY, header.lanes, lanes_at)
     if int(lanes["slots"].sum(dtype=np.uint64)) != header.slots:
-        raise _BadFrame("lane entries that do not match the slots")
+        raise _BadFrameError("lane entries that do not match the slots")
     return Frame(
         path=path,
         log=header.log,
@@ -230,15 +230,15 @@ def _read_texts(section: memoryview, count: int) -> dict[int, bytes]:
     at = 0
     for _ in range(count):
         if len(section) - at < _ENTRY.size:
-            raise _BadFrame("names or owners that end too early")
+            raise _BadFrameError("names or owners that end too early")
         number, size = _ENTRY.unpack_from(section, at)
         at += _ENTRY.size
         if size > len(section) - at:
-            raise _BadFrame("names or owners that end too early")
+            raise _BadFrameError("names or owners that end too early")
         texts[number] = bytes(section[at : at + size])
         at += (size + 7) // 8 * 8
     if at != len(section):
-        raise _BadFrame("names or owners of another size than the header says")
+        raise _BadFrameError("names or owners of another size than the header says")
     return texts
 
 

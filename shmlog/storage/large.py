@@ -1,0 +1,47 @@
+"""Payloads too large for a lane, each in a file of its own below the run folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+_LARGE = re.compile(r"large/([A-Za-z0-9._-]+)")
+
+
+def _open(run_dir: Path, path: str) -> int:
+    """Open the regular file that a record names; no symbolic link leads out of the folder."""
+    match = _LARGE.fullmatch(path)
+    if match is None:
+        raise OSError(f"{path!r} is not the path of a large payload")
+    folder = os.open(run_dir / "large", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.open(match[1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def large_size(run_dir: Path, path: str) -> int:
+    """Return the size in bytes of a payload's file.
+
+    Raises
+    ------
+    OSError
+        If it is not there, or not a regular file in ``large/``.
+    """
+    fd = _open(run_dir, path)
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path!r} is not a regular file")
+    return status.st_size
+
+
+def read_large(run_dir: Path, path: str) -> bytes:
+    """Return a payload; raises OSError as `large_size` does."""
+    large_size(run_dir, path)
+    with open(_open(run_dir, path), "rb") as file:
+        return file.read()
