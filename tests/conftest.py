@@ -75,12 +75,16 @@ def _processes(base: Path) -> Iterator[tuple[int, str]]:
             continue
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue  # it has ended
-        if "multiprocessing.resource_tracker" in command or "multiprocessing.forkserver" in command:
-            continue  # they end with us
-        if parent == os.getpid() or ("shmlog.flusher" in command and str(base) in command):
+        if (
+            state == "Z"
+            or "multiprocessing.resource_tracker" in command
+            or "multiprocessing.forkserver" in command
+        ):
+            continue  # it has ended, or ends with us
+        if int(parent) == os.getpid() or ("shmlog.flusher" in command and str(base) in command):
             yield int(entry.name), command
 
 

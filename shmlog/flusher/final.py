@@ -32,7 +32,7 @@ def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayou
 
 
 def _now() -> str:
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""Metrics from the ``metrics`` lines of events.jsonl, for runs without Parquet.
+"""The lines of events.jsonl: which are ours, and the metrics in them.
 
 JSON keeps the kinds apart: an integer is an int, a number with a fraction or an
 exponent a float, true and false are bools, strings are texts; the strings
@@ -8,43 +8,88 @@ exponent a float, true and false are bools, strings are texts; the strings
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
-from shmlog.storage import jsonl
+from shmlog.reader.numbers import NUMBER_MAX
 from shmlog.storage.schema import METRICS
 
+METRICS_TYPE = "metrics"
+
 _UNUSUAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+_INT64 = range(-(2**63), 2**63)
+_INT32 = range(-(2**31), 2**31)
+_LANE = range(2**31)
+_SEQ = range(NUMBER_MAX)
+_OWNER = ("rank", "local_rank", "worker")
 
 
-def metrics_of_lines(path: Path, limit_bytes: int | None) -> pa.Table:
-    """Return the metrics in a file's lines, or in those of its first bytes; schema `METRICS`."""
-    events, _ = jsonl.read_events(path, limit_bytes)
-    rows = [row for event in events if event.get("event_type") == "metrics" for row in _rows(event)]
-    columns = {name: [row[name] for row in rows] for name in METRICS.names}
+def fault_of(event: dict[str, Any]) -> str | None:
+    """Return what keeps a JSON object from being a line of events.jsonl, or None."""
+    if not isinstance(event.get("event_type"), str):
+        return "event_type is no string"
+    if not isinstance(event.get("data"), dict):
+        return "data is no object"
+    if not _is_in(event.get("lane"), _LANE) or not _is_in(event.get("seq"), _SEQ):
+        return "lane or seq is no number"
+    for name in (*_OWNER, "pid"):
+        if event.get(name) is not None and not _is_in(event[name], _INT32):
+            return f"{name} is neither a number nor null"
+    return None if _time(event.get("timestamp")) else "timestamp is no time with its zone"
+
+
+def is_call(event: dict[str, Any]) -> bool:
+    """Whether a line holds the metrics of a call: a user may have other events of that type."""
+    data = event.get("data")
+    if event.get("event_type") != METRICS_TYPE or not isinstance(data, dict) or set(data) != {"step", "metrics"}:
+        return False
+    metrics = data["metrics"]
+    is_ours = _is_in(data["step"], _INT64) and isinstance(metrics, dict) and bool(metrics)
+    return is_ours and all(map(_is_value, metrics.values()))
+
+
+def table_of_calls(events: Iterable[dict[str, Any]]) -> pa.Table:
+    """Return the metrics of lines that `is_call`; schema `METRICS`."""
+    rows = [row for event in events for row in _rows(event)]
     arrays = []
     for column in METRICS:
-        plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        array = pa.array(columns[column.name], plain)
-        arrays.append(array.dictionary_encode().cast(column.type) if plain is not column.type else array)
+        is_coded = pa.types.is_dictionary(column.type)
+        values = [row[column.name] for row in rows]
+        array = pa.array(values, column.type.value_type if is_coded else column.type)
+        arrays.append(array.dictionary_encode().cast(column.type) if is_coded else array)
     return pa.Table.from_arrays(arrays, schema=METRICS)
 
 
-def _rows(event: dict[str, Any]) -> list[dict[str, Any]]:
+def _is_in(value: object, numbers: range) -> bool:
+    return type(value) is int and value in numbers
+
+
+def _is_value(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, (bool, str)) or _is_in(value, _INT64)
+
+
+def _time(text: object) -> datetime.datetime | None:
     try:
-        data, first = event["data"], event["seq"]
-        ts = datetime.datetime.fromisoformat(event["timestamp"])
-        shared = {name: event.get(name) for name in ("rank", "local_rank", "worker")}
-        shared |= {"step": data["step"], "ts": ts, "lane": event["lane"]}
-        shared["pid"] = -1 if event.get("pid") is None else event["pid"]
-        return [
-            {**shared, **_value(value), "name": name, "seq": first + i}
-            for i, (name, value) in enumerate(data["metrics"].items())
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return []  # not a line of ours; verify() names it
+        time = datetime.datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return time if time is not None and time.tzinfo else None
+
+
+def _rows(event: dict[str, Any]) -> list[dict[str, Any]]:
+    data = event["data"]
+    shared = {name: event.get(name) for name in _OWNER}
+    shared |= {"step": data["step"], "ts": _time(event["timestamp"]), "lane": event["lane"]}
+    shared["pid"] = -1 if event.get("pid") is None else event["pid"]
+    return [
+        {**shared, **_value(value), "name": name, "seq": event["seq"] + i}
+        for i, (name, value) in enumerate(data["metrics"].items())
+    ]
 
 
 def _value(value: Any) -> dict[str, Any]:
@@ -52,8 +97,7 @@ def _value(value: Any) -> dict[str, Any]:
         return {"kind": "bool", "value": float(value), "int_value": int(value), "text": None}
     if isinstance(value, int):
         return {"kind": "int", "value": float(value), "int_value": value, "text": None}
-    if isinstance(value, str) and value in _UNUSUAL:
-        return {"kind": "float", "value": _UNUSUAL[value], "int_value": None, "text": None}
-    if isinstance(value, str):
+    if isinstance(value, str) and value not in _UNUSUAL:
         return {"kind": "text", "value": None, "int_value": None, "text": value}
-    return {"kind": "float", "value": float(value), "int_value": None, "text": None}
+    number = _UNUSUAL[value] if isinstance(value, str) else value
+    return {"kind": "float", "value": number, "int_value": None, "text": None}

@@ -108,6 +108,4 @@ def _try_live(layout: RunLayout, described: dict[str, Any]) -> Snapshot | None:
     parts = [part for part in layout.parts() if part.last < next_log]
     if _read_sealed(layout) != sealed or read_description(layout).get("complete"):
         return None
-    return Snapshot(
-        described, next_log, sealed["events_bytes"], parts, logs, sealed["producers"], sealed["dropped"]
-    )
+    return Snapshot(described, next_log, sealed["events_bytes"], parts, logs, sealed["producers"], sealed["dropped"])

@@ -111,9 +111,7 @@ def _check_text_files(layout: RunLayout, report: Report) -> dict[str, Any]:
     return described
 
 
-def _check_records(
-    layout: RunLayout, taken: snapshot.Snapshot, described: dict[str, Any], report: Report
-) -> None:
+def _check_records(layout: RunLayout, taken: snapshot.Snapshot, described: dict[str, Any], report: Report) -> None:
     numbers: _Numbers = defaultdict(list)
     metrics = events = 0
     for part in taken.parts:
@@ -122,8 +120,10 @@ def _check_records(
     for batch in taken.batches(layout.dir):
         metrics += _add_rows(numbers, batch.metrics)
         events += len(batch.events)
-        for found in (*batch.events, *batch.gaps):
-            _add(numbers, found.lane, found.seq, sum(getattr(found, "dropped", {"": 1}).values()))
+        for event in batch.events:
+            _add(numbers, event.lane, event.seq, 1)
+        for gap in batch.gaps:
+            _add(numbers, gap.lane, gap.seq, sum(gap.dropped.values()))
         for damage in batch.damage:
             report.error(damage.path, damage.reason)
     _report_damage(taken, report)

@@ -31,9 +31,7 @@ def watch() -> None:
 
 
 def _remembering_hook(previous: Callable[..., Any]) -> Callable[..., Any]:
-    def excepthook(
-        kind: type[BaseException], exception: BaseException, trace: TracebackType | None
-    ) -> None:
+    def excepthook(kind: type[BaseException], exception: BaseException, trace: TracebackType | None) -> None:
         global _exception
         _exception = exception
         previous(kind, exception, trace)

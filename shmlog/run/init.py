@@ -242,9 +242,7 @@ def _make_folder(options: Options) -> RunLayout:
             layout.metrics.mkdir(parents=True)
             return layout
     except OSError as error:
-        raise StorageError(
-            f"cannot make a run folder in {experiment}: {error.strerror}; pass another root"
-        ) from error
+        raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
     raise StorageError(f"no free run id in {experiment} after {_TRIES} random ones")
 
 
@@ -310,7 +308,7 @@ def _write_files(layout: RunLayout, options: Options, placed: shm.Placed) -> Non
 
 def utc_now() -> str:
     """Return the time as RFC 3339 in UTC with microseconds."""
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

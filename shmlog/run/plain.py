@@ -8,7 +8,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 DEPTH_MAX = 100
@@ -67,7 +67,7 @@ def _foreign(value: Any, depth: int) -> Any:
     if dataclasses is not None and dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name), depth + 1) for f in dataclasses.fields(value)}
     tolist = getattr(value, "tolist", None)  # numpy and torch: scalars and arrays
-    if isinstance(tolist, Callable) and not isinstance(value, type):  # type: ignore[arg-type]
+    if tolist is not None and not isinstance(value, type):
         converted = tolist()
         return repr(value) if converted is value else to_plain(converted, depth + 1)
     if type(value).__name__ == "Namespace" and hasattr(value, "__dict__"):
@@ -76,9 +76,9 @@ def _foreign(value: Any, depth: int) -> Any:
 
 
 def dumps(data: Mapping[str, Any]) -> bytes:
-    """Return ``data`` as one line of strict JSON in UTF-8.
+    r"""Return ``data`` as one line of strict JSON in UTF-8.
 
-    Lone surrogates are kept as ``\\udXXX`` escapes, and every character that
+    Lone surrogates are kept as ``\udXXX`` escapes, and every character that
     some reader takes for a line break is escaped.
 
     Raises

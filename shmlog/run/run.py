@@ -7,17 +7,17 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from shmlog import _core
 from shmlog.errors import DroppedError, ShmlogError
 from shmlog.run import registry
 from shmlog.run.identity import Identity, owner_record
 from shmlog.run.plain import dumps, to_plain
-from shmlog.storage.segmentref import SegmentRef
-from shmlog.storage.status import FINISHED, FINISH_CODES
 from shmlog.segment.doorbell import Doorbell
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.segmentref import SegmentRef
+from shmlog.storage.status import FINISH_CODES, FINISHED
 
 PATIENCE_S = 2.0  # without any progress of the flusher
 _LEVELS = ("debug", "info", "warning", "error")
@@ -256,7 +256,7 @@ class Run(_core.Producer):
         request = self._segment.request_finish(FINISH_CODES[status])
         return self._await(lambda: self._segment.finish_done >= request, timeout=float("inf"))
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

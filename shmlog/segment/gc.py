@@ -12,7 +12,6 @@ from shmlog.errors import SegmentError
 from shmlog.segment import shm
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 
-
 _YOUNG_S = 10
 
 

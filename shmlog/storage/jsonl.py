@@ -34,7 +34,7 @@ def timestamp(ts_us: int) -> str:
 
 def _second(seconds: int) -> str:
     try:
-        moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+        moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     except (OverflowError, ValueError, OSError):
         return "1970-01-01T00:00:00."  # a clock that was nowhere near
     return f"{moment:%Y-%m-%dT%H:%M:%S}."

@@ -67,10 +67,7 @@ class RunLayout:
 
     def parts(self) -> list[Part]:
         """Return the parts present that no other covers, ascending."""
-        found = [
-            Part(int(m[1]), int(m[2] or m[1]), self.metrics / m[0])
-            for m in _matches(self.metrics, _PART)
-        ]
+        found = [Part(int(m[1]), int(m[2] or m[1]), self.metrics / m[0]) for m in _matches(self.metrics, _PART)]
         found.sort(key=lambda part: (part.first, -part.last))
         kept: list[Part] = []
         for part in found:

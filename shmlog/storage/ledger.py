@@ -80,7 +80,7 @@ class Ledger:
                 self._unlaned[reason] = max(count, self._unlaned.get(reason, 0))
 
     def _entry(self, lane: int, tenancy: int) -> dict[str, Any]:
-        unknown = {
+        unknown: dict[str, Any] = {
             "lane": lane, "tenancy": tenancy, "pid": None, "rank": None, "local_rank": None, "worker": None,
             "host": None, "process": None, "started_at": None, "metrics": 0, "events": 0, "dropped": {},
         }  # fmt: skip
@@ -123,5 +123,5 @@ class Ledger:
 
 def _rfc3339(ns: int) -> str:
     seconds, rest = divmod(ns // 1000, 1_000_000)
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:06d}Z"

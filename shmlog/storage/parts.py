@@ -138,9 +138,7 @@ def _groups_with(file: pq.ParquetFile, names: list[str] | None) -> list[int]:
     kept = []
     for group in groups:
         statistics = file.metadata.row_group(group).column(column).statistics
-        if statistics is None or not statistics.has_min_max:
-            kept.append(group)
-        elif any(statistics.min <= name <= statistics.max for name in names):
+        if statistics is None or not statistics.has_min_max or any(statistics.min <= name <= statistics.max for name in names):
             kept.append(group)
     return kept
 

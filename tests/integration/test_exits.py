@@ -118,7 +118,9 @@ def test_a_worker_that_ends_without_hooks_loses_nothing(tmp_path: Path, end: str
 
 def test_a_run_whose_maker_dies_goes_on_while_a_worker_is_attached(tmp_path: Path) -> None:
     root = tmp_path / "runs"
-    script = BEGIN + """
+    script = (
+        BEGIN
+        + """
 if os.fork() == 0:
     import time
     time.sleep(1.5)
@@ -126,6 +128,7 @@ if os.fork() == 0:
     os._exit(0)
 os.kill(os.getpid(), signal.SIGKILL)
 """
+    )
     with start_script(script, root, cwd=tmp_path) as process:
         process.wait(timeout=60)
     run_dir = only_run(root)

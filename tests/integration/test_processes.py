@@ -20,7 +20,7 @@ METHODS = ["fork", "spawn", "forkserver"]
 
 
 def log_through(handle: shmlog.Run | shmlog.Metric | None, name: str, count: int) -> None:
-    """Log 0 … count−1 through what a child was given."""
+    """Log 0 … count - 1 through what a child was given."""
     if isinstance(handle, shmlog.Metric):
         metric = handle
     elif handle is not None:
@@ -57,9 +57,8 @@ def test_a_child_process_logs_into_its_parents_run(tmp_path: Path, method: str, 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_pool_logs_into_the_run(tmp_path: Path, method: str) -> None:
-    with shmlog.init("pool", root=tmp_path) as run:
-        with multiprocessing.get_context(method).Pool(2) as pool:
-            pool.map(log_in_pool, [f"task{i}" for i in range(4)])
+    with shmlog.init("pool", root=tmp_path) as run, multiprocessing.get_context(method).Pool(2) as pool:
+        pool.map(log_in_pool, [f"task{i}" for i in range(4)])
     wait_for_end(run.dir)
     stored = assert_books_balance(run.dir, offered=4 * N)
     assert_in_order(stored, [f"task{i}" for i in range(4)])

@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Iterator[shmlog.Run]:
 
 
 def bits(value: Any) -> tuple[str, Any]:
-    """Return a value with its kind, so that −0.0, NaN and 1, 1.0, True differ."""
+    """Return a value with its kind, so that -0.0, NaN and 1, 1.0, True differ."""
     if isinstance(value, float):
         return "float", struct.pack("<d", value) if not math.isnan(value) else "NaN"
     return {bool: "bool", int: "int", str: "text"}[type(value)], value
@@ -138,7 +138,11 @@ def test_a_bad_value_raises_and_changes_nothing(run: shmlog.Run, value: Any, err
 @pytest.mark.parametrize(("step", "error"), BAD_STEPS, ids=repr)
 def test_a_bad_step_raises_and_changes_nothing(run: shmlog.Run, step: Any, error: type[Exception]) -> None:
     before = run.stats["logged"]
-    for call in (lambda: run.log("x", 1.0, step=step), lambda: run.metric("x")(1.0, step), lambda: run.log({"x": 1.0}, step)):
+    for call in (
+        lambda: run.log("x", 1.0, step=step),
+        lambda: run.metric("x")(1.0, step),
+        lambda: run.log({"x": 1.0}, step),
+    ):
         with pytest.raises(error):
             call()
     assert run.stats["logged"] == before
@@ -147,7 +151,12 @@ def test_a_bad_step_raises_and_changes_nothing(run: shmlog.Run, step: Any, error
 @pytest.mark.parametrize(("name", "error"), BAD_NAMES, ids=lambda value: f"{repr(value)[:20]} {len(repr(value))}")
 def test_a_bad_name_raises_and_changes_nothing(run: shmlog.Run, name: Any, error: type[Exception]) -> None:
     before = run.stats["logged"]
-    for call in (lambda: run.log(name, 1.0), lambda: run.metric(name), lambda: run.event(name, {}), lambda: run.log({name: 1.0})):
+    for call in (
+        lambda: run.log(name, 1.0),
+        lambda: run.metric(name),
+        lambda: run.event(name, {}),
+        lambda: run.log({name: 1.0}),
+    ):
         with pytest.raises(error):
             call()
     assert run.stats["logged"] == before
@@ -160,7 +169,20 @@ def test_a_wrong_call_raises_type_error(run: shmlog.Run, call: str) -> None:
         eval(f"run.{call}")
 
 
-STRANGE_NAMES = ["nul\0inside", "line\nbreak", "\x1b[31mred", "rtl\u202e", "\u2028", "\u00e9", "e\u0301", "a/b", "../x", "-x", "🙂", "x" * 1024]
+STRANGE_NAMES = [
+    "nul\0inside",
+    "line\nbreak",
+    "\x1b[31mred",
+    "rtl\u202e",
+    "\u2028",
+    "\u00e9",
+    "e\u0301",
+    "a/b",
+    "../x",
+    "-x",
+    "🙂",
+    "x" * 1024,
+]
 
 
 def test_strange_names_stay_one_line_and_come_back(run: shmlog.Run) -> None:
@@ -200,7 +222,9 @@ def test_a_dict_of_ten_thousand_names_is_kept_whole(run: shmlog.Run) -> None:
     run.finish()
     wait_for_end(run.dir)
     stored = assert_books_balance(run.dir, offered=10_000)
-    assert dict(zip(stored.metrics()["name"].to_pylist(), stored.metrics()["value"].to_pylist(), strict=True)) == metrics
+    assert (
+        dict(zip(stored.metrics()["name"].to_pylist(), stored.metrics()["value"].to_pylist(), strict=True)) == metrics
+    )
 
 
 def test_too_many_names_drop_and_count(run: shmlog.Run) -> None:

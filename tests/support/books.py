@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import shmlog
+from shmlog.reader.verify import verify
 
 
 def lane_numbers(stored: shmlog.StoredRun) -> dict[int, list[tuple[int, int]]]:
@@ -30,6 +31,8 @@ def assert_books_balance(run_dir: Path, *, offered: int | None = None, killed: i
     hole or a duplicate. ``offered`` counts metric records.
     """
     stored = shmlog.load(run_dir)
+    report = verify(run_dir)
+    assert report.ok, f"I4: verify found {report.findings}"
     for lane, numbers in lane_numbers(stored).items():
         expected = 0
         for seq, count in numbers:

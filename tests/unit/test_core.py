@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +92,8 @@ class Ring:
 
 
 @pytest.fixture
-def ring(tmp_path: Path) -> Iterator[Ring]:
-    yield Ring(tmp_path)
+def ring(tmp_path: Path) -> Ring:
+    return Ring(tmp_path)
 
 
 def values(batch: Batch) -> list[float]:
@@ -220,10 +219,7 @@ def test_the_next_owner_continues_at_the_first_uncommitted_slot(ring: Ring) -> N
 
 def test_a_lane_whose_owner_lives_is_not_given_on(ring: Ring) -> None:
     producers = [ring.producer() for _ in range(4)]
-    lanes = []
-    for producer in producers[:3]:
-        lanes.append(producer._allot())
-    assert lanes == [0, 1, 2], "I7"
+    assert [producer._allot() for producer in producers[:3]] == [0, 1, 2], "I7"
     with pytest.raises(OSError, match="unavailable"):
         producers[3]._allot()
     producers[1]._leave()

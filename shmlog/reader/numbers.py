@@ -1,0 +1,75 @@
+"""The numbers that the records of each lane carry: which are missing, which stand twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUMBER_MAX = 1 << 60
+"""Larger numbers are nonsense; the sum of two smaller ones fits in 64 bits."""
+
+_PENDING_MAX = 4_000_000
+
+Runs = NDArray[np.int64]  # shape (n, 3): lane, first number, count
+
+
+class Problem(NamedTuple):
+    """Numbers of one lane that are missing, or that stand more than once."""
+
+    lane: int
+    count: int
+    first: int
+    is_duplicate: bool
+
+
+class Numbers:
+    """Numbers taken from many files, in any order, kept as runs without a hole."""
+
+    def __init__(self) -> None:
+        self._pending: list[Runs] = []
+        self._rows = 0
+
+    def add(self, lanes: NDArray[np.int64], firsts: NDArray[np.int64], counts: NDArray[np.int64] | int = 1) -> None:
+        """Add ``counts`` numbers from each of ``firsts`` on."""
+        runs = np.empty((len(lanes), 3), np.int64)
+        runs[:, 0], runs[:, 1], runs[:, 2] = lanes, firsts, counts
+        self._pending.append(_join(runs))
+        self._rows += len(self._pending[-1])
+        if self._rows > _PENDING_MAX:
+            self.runs()
+
+    def runs(self) -> Runs:
+        """Return all numbers as the fewest runs that hold them, by lane and first number."""
+        runs = _join(np.concatenate([np.empty((0, 3), np.int64), *self._pending]))
+        self._pending, self._rows = [runs], 0  # counts only what is not joined yet
+        return runs
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what keeps the numbers of a lane from being 0 … n, each once."""
+        runs = self.runs()
+        for lane in np.unique(runs[:, 0]).tolist():
+            _, firsts, counts = runs[runs[:, 0] == lane].T
+            ends = np.maximum.accumulate(np.concatenate(([0], firsts + counts)))
+            jump = firsts - ends[:-1]
+            if (jump > 0).any():
+                hole = int(np.argmax(jump > 0))
+                yield Problem(lane, int(jump[jump > 0].sum()), int(ends[hole]), is_duplicate=False)
+            if (jump < 0).any():
+                twice = int(np.argmax(jump < 0))
+                overlap = np.minimum(counts, -jump)[jump < 0]
+                yield Problem(lane, int(overlap.sum()), int(firsts[twice]), is_duplicate=True)
+
+
+def _join(runs: Runs) -> Runs:
+    """Return the runs in order, those joined that touch; what overlaps stays apart."""
+    if not len(runs):
+        return runs
+    runs = runs[np.lexsort((runs[:, 1], runs[:, 0]))]
+    lane, first, count = runs.T
+    begins = np.ones(len(runs), bool)
+    begins[1:] = (lane[1:] != lane[:-1]) | (first[1:] != first[:-1] + count[:-1])
+    at = np.flatnonzero(begins)
+    return np.column_stack((lane[at], first[at], np.add.reduceat(count, at)))

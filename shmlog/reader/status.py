@@ -1,0 +1,46 @@
+"""The status of a stored run: what run.yaml says, and what the kernel knows better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from shmlog.storage.status import CANCELLED, CRASHED, FAILED, FINISHED, PENDING, RUNNING, SUCCESS
+
+_WORDS = {
+    **FINISHED,
+    PENDING: PENDING,
+    **dict.fromkeys(("scheduled", "queued", "created", "waiting", "initializing"), PENDING),
+    RUNNING: RUNNING,
+    **dict.fromkeys(("active", "in_progress", "started", "resumed"), RUNNING),
+    **dict.fromkeys(("succeeded", "complete", "done", "ok", "closed", "published"), SUCCESS),
+    **dict.fromkeys(("failure", "error", "errored", "timed_out", "timeout"), FAILED),
+    **dict.fromkeys(("canceled", "aborted", "stopped", "terminated", "preempted", "preempting"), CANCELLED),
+    **dict.fromkeys(("died", "dead", "probably_died", "lost"), CRASHED),
+}
+
+
+def map_status(word: object) -> str | None:
+    """Return our word for a status of any tracker; None if nobody uses it."""
+    return _WORDS.get(word.strip().lower().replace("-", "_")) if isinstance(word, str) else None
+
+
+def find_status(described: Mapping[str, Any], live: bool | None) -> str:
+    """Return the status of the run that run.yaml describes.
+
+    A run that says ``pending`` or ``running`` has crashed if it is complete, or if the kernel
+    knows that none of its processes lives.
+    """
+    status = map_status(described.get("status")) or RUNNING
+    is_over = described.get("complete") is True or live is False
+    return CRASHED if status in (PENDING, RUNNING) and is_over else status
+
+
+def status_of_events(events: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the status that the run told when it ended, if it did."""
+    status = None
+    for event in events:
+        data = event.get("data")
+        if event.get("event_type") == "experiment_end" and isinstance(data, dict):
+            status = map_status(data.get("status")) or status
+    return status

@@ -1,0 +1,102 @@
+"""What the files of a run hold, counted by producer, and what its books say of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shmlog.storage.jsonl import GAP_TYPE
+from shmlog.storage.wal import REASONS
+
+Producer = tuple[int, int]  # lane, pid (-1: unknown)
+
+_OWNER = ("rank", "local_rank", "worker")
+
+
+class Tally:
+    """Metrics, events and drops by lane and process."""
+
+    def __init__(self) -> None:
+        self.metrics: Counter[Producer] = Counter()
+        self.events: Counter[Producer] = Counter()
+        self.dropped: dict[Producer, Counter[str]] = {}
+        self._owners: dict[Producer, tuple[int, dict[str, Any]]] = {}  # with the first seq seen
+
+    def add_metrics(self, table: pa.Table) -> None:
+        """Count the rows of a table of schema `METRICS`."""
+        if not table.num_rows:
+            return
+        keys = (table["lane"].to_numpy().astype(np.int64) << 32) + (table["pid"].to_numpy().astype(np.int64) + 1)
+        found, firsts, counts = np.unique(keys, return_index=True, return_counts=True)
+        for key, row, count in zip(found.tolist(), firsts.tolist(), counts.tolist(), strict=True):
+            producer = key >> 32, (key & 0xFFFFFFFF) - 1
+            self.metrics[producer] += count
+            self._see(producer, table["seq"][row].as_py(), {name: table[name][row].as_py() for name in _OWNER})
+
+    def add_event(self, event: dict[str, Any]) -> None:
+        """Count an event or a gap: a well-formed line of events.jsonl."""
+        producer = event["lane"], -1 if event.get("pid") is None else event["pid"]
+        dropped = gap_of(event)
+        if dropped is None:
+            self.events[producer] += 1
+        else:
+            self.dropped.setdefault(producer, Counter()).update(dropped)
+        self._see(producer, event["seq"], {name: event.get(name) for name in _OWNER})
+
+    def _see(self, producer: Producer, seq: int, owner: dict[str, Any]) -> None:
+        if producer not in self._owners or seq < self._owners[producer][0]:
+            self._owners[producer] = seq, owner
+
+    def producers(self) -> list[dict[str, Any]]:
+        """Return the producers as run.yaml would list them, as far as the records tell."""
+        order = sorted(self._owners, key=lambda producer: (producer[0], self._owners[producer][0]))
+        tenancy: Counter[int] = Counter()
+        found = []
+        for lane, pid in order:
+            tenancy[lane] += 1
+            found.append(
+                {
+                    "lane": lane, "tenancy": tenancy[lane], "pid": None if pid < 0 else pid,
+                    **self._owners[lane, pid][1], "host": None, "process": None, "started_at": None,
+                    "metrics": self.metrics[lane, pid], "events": self.events[lane, pid],
+                    "dropped": dict(self.dropped.get((lane, pid), {})),
+                }
+            )  # fmt: skip
+        return found
+
+
+def gap_of(event: dict[str, Any]) -> dict[str, int] | None:
+    """Return the drops that a line tells, or None if it is no gap: a user may have events of that type."""
+    data = event["data"]
+    if event["event_type"] != GAP_TYPE or not isinstance(data, dict) or set(data) != {"dropped"}:
+        return None
+    dropped = data["dropped"]
+    if not isinstance(dropped, dict) or not dropped or not set(dropped) <= set(REASONS):
+        return None
+    return dropped if all(type(n) is int and n > 0 for n in dropped.values()) else None
+
+
+def read_producers(value: object) -> list[dict[str, Any]] | None:
+    """Return the producers that a file of ours lists; None if that is no list of producers."""
+    if not isinstance(value, list) or not all(map(_is_producer, value)):
+        return None
+    return value
+
+
+def _is_producer(entry: object) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("dropped"), dict):
+        return False
+    numbers = [entry.get(name) for name in ("lane", "tenancy", "metrics", "events")]
+    return all(type(n) is int and n >= 0 for n in [*numbers, *entry["dropped"].values()])
+
+
+def sum_dropped(producers: Iterable[dict[str, Any]], unlaned: dict[str, int] | None = None) -> dict[str, int]:
+    """Return the drops of all producers by reason."""
+    total = Counter(unlaned or {})
+    for producer in producers:
+        total.update(producer["dropped"])
+    return dict(total)
