@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 from shmlog import _core
@@ -78,4 +79,7 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None) -> None:
 
     if ref is not None:
         shm.unlink(ref)
+    meeting = runfile.read(layout.run_yaml).get("meeting")
+    if meeting:
+        Path(meeting).unlink(missing_ok=True)
     remove_wal(layout)

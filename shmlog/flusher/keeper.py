@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LOG_BYTES_MAX = 32 << 20  # a million records
 LOG_AGE_MAX_S = 60.0
 TICK_S = 0.05
+BUSY_TICK_S = 0.002
 MEMBERS_EVERY_S = 0.5
 RETRY_S = 1.0
 FAILURES_MAX = 5  # of our own, one after the other, when the run is over
@@ -63,7 +64,8 @@ class Keeper:
             time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
         while not self._is_over():
             self._guarded(self._tick)
-            time.sleep(TICK_S)
+            is_busy = self._target is not None or (self._sealer is not None and self._sealer.is_busy)
+            time.sleep(BUSY_TICK_S if is_busy else TICK_S)
         self._drain.request(_core.STOP)
         self._bell.ring()
         thread.join()
@@ -95,7 +97,7 @@ class Keeper:
         sealer = self._get_sealer()
         sealer.catch_up(self._drain.closed_below)
         self._look_for_finish()
-        if self._target is not None and sealer.number >= self._target[1]:
+        if self._target is not None and sealer.next_log >= self._target[1]:
             request, _ = self._target
             final.write_finished(self._layout, self._segment, sealer.ledger)
             self._segment.mark_finished(request)
@@ -150,7 +152,7 @@ class Keeper:
         if self._drain.settle():
             self._drain_rest()
         sealer = self._get_sealer()
-        sealer.catch_up(max(self._layout.logs(), default=-1) + 1)
+        sealer.catch_up(max(self._layout.logs(), default=-1) + 1, wait=True)
         final.write_complete(self._layout, self._segment, sealer.ledger)
         final.clean_up(self._layout, self._ref)
 

@@ -86,7 +86,7 @@ def _recover_files(layout: RunLayout, message: str) -> RecoverResult:
         if not described.get("complete"):
             layout.wal.mkdir(exist_ok=True)
             sealer = Sealer(layout, described["sinks"], lambda: None, report)
-            sealer.catch_up(max(layout.logs(), default=-1) + 1)
+            sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
             sealer.close()
             final.write_complete(layout, None, sealer.ledger)
         final.clean_up(layout, None)

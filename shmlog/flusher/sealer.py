@@ -5,12 +5,18 @@ log is closed, its metrics become a part, the books are committed (that is the
 one moment at which the log counts as sealed), and the log is deleted. Killed
 anywhere, the next sealer cuts the text files back to what the books say and
 does the log again, with the same result.
+
+Parts are sorted and written by threads, so that the next log is decoded
+meanwhile; they are committed in the order of their logs.
 """
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +26,29 @@ from shmlog.storage import jsonl, parts, runfile, wal
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.layout import RunLayout, fsync_dir
 from shmlog.storage.ledger import Ledger
+
+WRITERS = 2  # a part is written while the next one is sorted
+
+
+@dataclass
+class _OpenLog:
+    """A log that is being read."""
+
+    number: int
+    decoder: Decoder
+    offset: int = 0
+    batches: list[Batch] = field(default_factory=list)
+
+
+@dataclass
+class _ClosedLog:
+    """A log that has been read to its end, and the part that is being made of it."""
+
+    number: int
+    batches: list[Batch]
+    events_bytes: int
+    run_log_bytes: int
+    part: Future[None] | None
 
 
 class Sealer:
@@ -35,61 +64,65 @@ class Sealer:
         self._report = report
         self._events = AppendFile(layout.events, self.ledger.events_bytes)
         self._run_log = AppendFile(layout.run_log, self.ledger.run_log_bytes)
-        self._begin_log(self.ledger.next_log)
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="part")
+        self._closed: deque[_ClosedLog] = deque()
+        self._open = self._begin_log(self.ledger.next_log)
 
-    def _begin_log(self, number: int) -> None:
-        self._number = number
-        self._offset = 0
-        self._decoder = Decoder(self.layout.dir)
-        self._tables: list[pa.Table] = []
-        self._batches: list[Batch] = []
+    def _begin_log(self, number: int) -> _OpenLog:
+        return _OpenLog(number, Decoder(self.layout.dir))
 
     @property
-    def number(self) -> int:
-        """The log that is being worked on; all before it are sealed."""
-        return self._number
+    def next_log(self) -> int:
+        """All logs below this one are sealed."""
+        return self.ledger.next_log
 
-    def catch_up(self, closed_below: int) -> bool:
+    @property
+    def is_busy(self) -> bool:
+        """Whether parts are being written."""
+        return bool(self._closed)
+
+    def catch_up(self, closed_below: int, *, wait: bool = False) -> None:
         """Take what the logs hold by now, and seal those below ``closed_below``.
 
-        Returns whether there was anything to do.
+        With ``wait`` they are sealed when it returns; otherwise some of their
+        parts may still be under way, and the next call commits them.
         """
-        done = self._read(closed=self._number < closed_below)
-        while self._number < closed_below:
-            self._seal()
-            done = True
-            self._read(closed=self._number < closed_below)
-        return done
+        while True:
+            is_closed = self._open.number < closed_below
+            self._read(is_closed)
+            if not is_closed:
+                break
+            self._close_log()
+            self._commit(at_most=WRITERS)
+        self._commit(at_most=0 if wait else WRITERS)
 
     # ---- reading a log ----
 
-    def _read(self, *, closed: bool) -> bool:
+    def _read(self, is_closed: bool) -> None:
         """Take the frames that were not taken yet. A torn end counts only in a closed log."""
-        path = self.layout.log(self._number)
+        log = self._open
+        path = self.layout.log(log.number)
         try:
-            size = path.stat().st_size
+            with open(path, "rb") as file:
+                file.seek(log.offset)
+                data = file.read()
         except FileNotFoundError:
-            return False
-        if size == self._offset:
-            return False
-        with open(path, "rb") as file:
-            file.seek(self._offset)
-            data = file.read()
+            return
+        if not data:
+            return
+        start = log.offset
         frames: list[wal.Frame] = []
-        start = self._offset
-        for found in wal.scan(data, path=path, log=self._number):
+        for found in wal.scan(data, path=path, log=log.number):
             if isinstance(found, wal.Frame):
                 frames.append(found)
-                self._offset = start + found.offset + found.length
-            elif closed:
+                log.offset = start + found.offset + found.length
+            elif is_closed:
                 self._report(f"{found.path}: {found.reason} at byte {start + found.offset}")
         if frames:
-            self._take(self._decoder.decode(frames))
-        return bool(frames)
+            self._take(log.decoder.decode(frames))
 
     def _take(self, batch: Batch) -> None:
-        self._tables.append(batch.metrics)
-        self._batches.append(batch)
+        self._open.batches.append(batch)
         for damage in batch.damage:
             self._report(f"{damage.path}: {damage.reason}")
         self._append(self._run_log, [jsonl.human_lines(batch)])
@@ -112,37 +145,66 @@ class Sealer:
 
     # ---- sealing a log ----
 
-    def _seal(self) -> None:
-        number = self._number
-        self._events.sync()
-        self._run_log.sync()
-        if "parquet" in self._sinks:
-            self._write_part(number)
-        self._book()
-        self.ledger.commit(number + 1, self._events.size, self._run_log.size)
-        self.layout.log(number).unlink(missing_ok=True)
-        self._progress()
-        self._begin_log(number + 1)
+    def _close_log(self) -> None:
+        log = self._open
+        self._events.retry()
+        self._run_log.retry()
+        self._closed.append(
+            _ClosedLog(log.number, log.batches, self._events.size, self._run_log.size, self._start_part(log))
+        )
+        self._open = self._begin_log(log.number + 1)
 
-    def _write_part(self, number: int) -> None:
-        tables = [table for table in self._tables if table.num_rows]
-        if tables:
-            table = pa.concat_tables(tables).unify_dictionaries()
-            parts.write_part(
-                self.layout.part(number), table, run_id=self.layout.run_id, first=number, last=number,
-                progress=self._progress,
-            )  # fmt: skip
+    def _start_part(self, log: _OpenLog | _ClosedLog) -> Future[None] | None:
+        tables = [batch.metrics for batch in log.batches if batch.metrics.num_rows]
+        if "parquet" not in self._sinks or not tables:
+            return None
+        return self._writers.submit(self._write_part, log.number, tables)
 
-    def _book(self) -> None:
-        """Book the log's batches; they are forgotten, so that a second try books nothing twice."""
-        for batch in self._batches:
-            self.ledger.add_batch(batch)
-        self._batches = []
+    def _write_part(self, number: int, tables: list[pa.Table]) -> None:
+        table = pa.concat_tables(tables).unify_dictionaries()
+        parts.write_part(
+            self.layout.part(number),
+            table,
+            run_id=self.layout.run_id,
+            first=number,
+            last=number,
+            progress=self._progress,
+        )
+
+    def _commit(self, at_most: int) -> None:
+        """Commit logs in their order: all whose parts are done, and more until ``at_most`` wait."""
+        while self._closed and (len(self._closed) > at_most or _is_done(self._closed[0].part)):
+            log = self._closed[0]
+            if log.part is not None:
+                self._finish_part(log)
+            self._events.sync()
+            self._run_log.sync()
+            for batch in log.batches:
+                self.ledger.add_batch(batch)
+            log.batches = []  # booked: should the commit fail, the next one books nothing twice
+            self.ledger.commit(log.number + 1, log.events_bytes, log.run_log_bytes)
+            self.layout.log(log.number).unlink(missing_ok=True)
+            self._closed.popleft()
+            self._progress()
+
+    def _finish_part(self, log: _ClosedLog) -> None:
+        assert log.part is not None
+        try:
+            log.part.result()
+        except BaseException:
+            log.part = self._start_part(log)  # for the next try
+            raise
+        log.part = None
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files. What is not sealed stays in its log."""
+        self._writers.shutdown()
         self._events.close()
         self._run_log.close()
+
+
+def _is_done(part: Future[None] | None) -> bool:
+    return part is None or part.done()
 
 
 def merge_config(layout: RunLayout, data: dict[str, Any]) -> None:

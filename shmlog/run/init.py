@@ -126,7 +126,7 @@ def init(
     shared = _parents_run()
     if shared is not None:
         return shared
-    return rendezvous.once_per_launcher(options.root, options.experiment, lambda: _create(options))
+    return rendezvous.once_per_launcher(options.root, options.experiment, lambda meeting: _create(options, meeting))
 
 
 # ---- arguments ----
@@ -202,7 +202,7 @@ def _parents_run() -> Run | None:
 # ---- making it ----
 
 
-def _create(options: Options) -> Run:
+def _create(options: Options, meeting: Path | None) -> Run:
     layout = _make_folder(options)
     try:
         placed = shm.create(
@@ -219,7 +219,7 @@ def _create(options: Options) -> Run:
         for event_type in EVENT_TYPES:  # they must find room, however many names the user makes
             run._intern(event_type)
         _take_first_lane(run)
-        _write_files(layout, options, placed)
+        _write_files(layout, options, placed, meeting)
     except BaseException:
         shm.unlink(ref)
         _remove_folder(layout)
@@ -263,7 +263,7 @@ def _take_first_lane(run: Run) -> None:
         ) from error
 
 
-def _write_files(layout: RunLayout, options: Options, placed: shm.Placed) -> None:
+def _write_files(layout: RunLayout, options: Options, placed: shm.Placed, meeting: Path | None) -> None:
     status = os.stat(placed.path)
     described = {
         "schema": 1,
@@ -288,6 +288,7 @@ def _write_files(layout: RunLayout, options: Options, placed: shm.Placed) -> Non
             "device": status.st_dev,
             "inode": status.st_ino,
         },
+        "meeting": None if meeting is None else str(meeting),
         "sinks": list(options.sinks),
         "tags": options.tags,
         "group": options.group,

@@ -53,10 +53,13 @@ def _meeting_place(root: Path, experiment: str) -> Path:
     return SHARED_MEMORY / f"shmlog.meet-{os.geteuid()}-{digest}"
 
 
-def once_per_launcher(root: Path, experiment: str, create: Callable[[], Run]) -> Run:
-    """Return ``create()``, or the run that another rank of this launch has made."""
+def once_per_launcher(root: Path, experiment: str, create: Callable[[Path | None], Run]) -> Run:
+    """Return the run that another rank of this launch has made, or ``create(meeting place)``.
+
+    The flusher removes the meeting place when the run is over.
+    """
     if not _is_one_of_several() or not SHARED_MEMORY.is_dir():
-        return create()
+        return create(None)
     path = _meeting_place(root, experiment)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "r+") as file:
@@ -65,7 +68,7 @@ def once_per_launcher(root: Path, experiment: str, create: Callable[[], Run]) ->
         fcntl.flock(fd, fcntl.LOCK_EX)
         run = _attach_to(file.read())
         if run is None:
-            run = create()
+            run = create(path)
             assert run._ref is not None
             file.seek(0)
             file.truncate()

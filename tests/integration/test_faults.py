@@ -185,7 +185,7 @@ def test_recover_finishes_a_run_whose_processes_were_all_killed(tmp_path: Path, 
     run_dir = only_run(root)
     live = shmlog.load(run_dir)
     assert live.status == "crashed"
-    assert live.unrecovered
+    wait_until(lambda: live.unrecovered, "the kernel to release the flusher's lock")
     result = recover(run_dir)
     assert result.changed
     assert result.status == "crashed"
