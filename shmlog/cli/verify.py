@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import print_json
 from shmlog.cli.parser import add_command, add_run_argument
-from shmlog.cli.text import clean, relative
+from shmlog.cli.text import clean, plural, relative
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -40,13 +40,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _as_dict(report: Report) -> dict[str, object]:
-    findings = [{"severity": f.severity, "file": str(f.file), "message": f.message} for f in report.findings]
-    return {"run_dir": str(report.run_dir), "ok": report.ok, "findings": findings, "counts": report.counts}
+    return {
+        "run_dir": report.run_dir,
+        "ok": report.ok,
+        "findings": [finding._asdict() for finding in report.findings],
+        "counts": report.counts,
+    }
 
 
 def _print(report: Report) -> None:
     for finding in report.findings:
-        print(clean(f"{finding.severity}: {finding.file}: {finding.message}"))
-    counts = ", ".join(f"{count:,} {what}" for what, count in report.counts.items())
+        print(clean(f"{finding.severity}: {relative(finding.file)}: {finding.message}"))
+    counts = ", ".join(plural(count, what.removesuffix("s")) for what, count in report.counts.items())
     verdict = "ok" if report.ok else "damaged"
     print(clean(f"{relative(report.run_dir)}: {verdict} ({counts})"))

@@ -51,10 +51,7 @@ def balance(stored: StoredRun, claims: Sequence[Claim]) -> list[Account]:
     """Return an account for each claim, from the records in the run folder."""
     on_disk = _records_by_pid(stored)
     dropped = {p["pid"]: sum(p["dropped"].values()) for p in stored.producers}
-    return [
-        Account(c.name, c.pid, c.logged, on_disk.get(c.pid, 0), dropped.get(c.pid, 0), c.killed)
-        for c in claims
-    ]
+    return [Account(c.name, c.pid, c.logged, on_disk.get(c.pid, 0), dropped.get(c.pid, 0), c.killed) for c in claims]
 
 
 def _records_by_pid(stored: StoredRun) -> dict[int, int]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import shmlog
 from shmlog.demo import books
 from shmlog.demo.corpus import Vocabulary, stdlib_files
-from shmlog.demo.workers import CONTEXT, WINDOWS_PER_FILE, Crew, Task
+from shmlog.demo.crew import Crew
+from shmlog.demo.workers import CONTEXT, WINDOWS_PER_FILE, Task
 
 if TYPE_CHECKING:
     from shmlog import Run
@@ -116,9 +117,7 @@ def _tasks(options: Options, files: Sequence[Path], vocabulary: Vocabulary) -> l
     ]
 
 
-def _config(
-    options: Options, files: Sequence[Path], vocabulary: Vocabulary, weights: int
-) -> dict[str, object]:
+def _config(options: Options, files: Sequence[Path], vocabulary: Vocabulary, weights: int) -> dict[str, object]:
     from shmlog.demo import trainer
 
     return {

@@ -15,9 +15,7 @@ class Adam:
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
     """
 
-    def __init__(
-        self, parameters: list[Floats], rate: float, betas: tuple[float, float] = (0.9, 0.99)
-    ) -> None:
+    def __init__(self, parameters: list[Floats], rate: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
         self._parameters = parameters
         self._rate = rate
         self._betas = betas

@@ -24,7 +24,7 @@ LOG_BYTES_MAX = 32 << 20  # a million records
 LOG_AGE_MAX_S = 60.0
 TICK_S = 0.05
 BUSY_TICK_S = 0.002
-MEMBERS_EVERY_S = 0.5
+MEMBERS_EVERY_S = 0.2
 RETRY_S = 1.0
 FAILURES_MAX = 5  # of our own, one after the other, when the run is over
 
@@ -46,6 +46,7 @@ class Keeper:
         self._finished = segment.finish_done
         self._rotated_s = time.monotonic()
         self._rotated_slots = 0
+        self._taken_frames = 0
         self._probed_s = 0.0
         self._target: tuple[int, int] | None = None  # finish request, and the log it needs sealed
         logs = layout.logs()
@@ -95,7 +96,10 @@ class Keeper:
 
     def _tick(self) -> None:
         sealer = self._get_sealer()
-        sealer.catch_up(self._drain.closed_below)
+        frames = self._drain.frames
+        if frames != self._taken_frames or sealer.is_busy:
+            sealer.catch_up(self._drain.closed_below)
+            self._taken_frames = frames
         self._look_for_finish()
         if self._target is not None and sealer.next_log >= self._target[1]:
             request, _ = self._target

@@ -15,7 +15,7 @@ from shmlog.flusher.process import start_flusher
 from shmlog.segment import shm
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
+from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
 
 
 class RecoverResult(NamedTuple):
@@ -48,7 +48,7 @@ def recover(run_dir: str | os.PathLike[str]) -> RecoverResult:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
     if described.get("complete") and not layout.wal.is_dir():
         return _result(layout, changed=False, message="nothing to recover")
-    ref = SegmentRef(described["segment"]["name"], Path(described["segment"]["path"]))
+    ref = read_ref(layout)
     try:
         segment = shm.open_segment(ref)
     except (FileNotFoundError, SegmentError) as error:

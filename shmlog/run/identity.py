@@ -43,7 +43,9 @@ def _process_name() -> str:
     process: Any = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         return str(process.current_process().name)
-    return os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) and sys.argv[0] else "python"
+    script = sys.argv[0] if getattr(sys, "argv", None) else ""
+    folder, name = os.path.split(script)
+    return (os.path.basename(folder) if name == "__main__.py" else name) or "python"  # python -m package
 
 
 def owner_record(known: Identity) -> bytes:

@@ -6,6 +6,7 @@ Metrics are formatted in bulk by Arrow, without a Python object per record.
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 from numpy.typing import NDArray
 
 from shmlog.storage.decode import Batch, Event, Gap, Producer
 from shmlog.storage.wal import TORN_TAIL, Damage
+
+pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
 GAP_TYPE = "gap"
 _CHUNK_UNITS = 131_072
@@ -84,11 +87,11 @@ def _line(batch: Batch, found: Event | Gap) -> str:
 # ---- metrics, in bulk ----
 
 
-def _json_strings(values: list[str]) -> pa.Array:
+def _json_strings(values: list[str]) -> Any:
     return pa.array([json.dumps(value) for value in values], pa.string())
 
 
-def _values(table: pa.Table) -> pa.Array:
+def _values(table: pa.Table) -> Any:
     """Return the values as JSON: floats so that they read back the same, ints exact."""
     value = table["value"].combine_chunks()
     text = _floats(value)
@@ -96,13 +99,14 @@ def _values(table: pa.Table) -> pa.Array:
         for unusual, name in ((pc.is_nan(value), "NaN"), (pc.equal(value, np.inf), "Infinity")):
             text = pc.if_else(pc.fill_null(unusual, False), json.dumps(name), text)
         text = pc.if_else(pc.fill_null(pc.equal(value, -np.inf), False), '"-Infinity"', text)
-    kind = table["kind"].combine_chunks()
+    kind: Any = table["kind"].combine_chunks()
     codes = kind.indices.to_numpy()
     if not codes.any():
         return text
     whole = table["int_value"].combine_chunks()
     text = pc.if_else(pa.array(codes == 1), pc.cast(whole, pa.string()), text)
-    text = pc.if_else(pa.array(codes == 2), pc.if_else(pc.fill_null(pc.equal(whole, 1), False), "true", "false"), text)
+    truth = pc.if_else(pc.fill_null(pc.equal(whole, 1), False), "true", "false")
+    text = pc.if_else(pa.array(codes == 2), truth, text)
     return _with_texts(text, table, np.flatnonzero(codes == 3))
 
 
@@ -122,7 +126,7 @@ def _floats(value: Any) -> Any:
     )
 
 
-def _with_texts(text: pa.Array, table: pa.Table, rows: NDArray[np.intp]) -> pa.Array:
+def _with_texts(text: Any, table: Any, rows: NDArray[np.intp]) -> Any:
     if not len(rows):
         return text
     quoted = _json_strings(table["text"].take(pa.array(rows)).to_pylist())
@@ -131,28 +135,28 @@ def _with_texts(text: pa.Array, table: pa.Table, rows: NDArray[np.intp]) -> pa.A
     return pc.replace_with_mask(text, pa.array(mask), quoted)
 
 
-def _timestamps(ts_us: NDArray[np.int64]) -> pa.Array:
+def _timestamps(ts_us: NDArray[np.int64]) -> Any:
     """Return the times as text: each run of equal seconds is formatted once."""
     seconds, rest = np.divmod(ts_us, 1_000_000)
     first = np.flatnonzero(np.diff(seconds, prepend=seconds[0] - 1))
-    texts = pa.array([_second(int(s)) for s in seconds[first]], pa.string())
+    texts: Any = pa.array([_second(int(s)) for s in seconds[first]], pa.string())
     run = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(seconds))))
     digits = pc.utf8_slice_codeunits(pc.cast(pa.array(rest + 1_000_000), pa.string()), 1)
     return pc.binary_join_element_wise(texts.take(pa.array(run)), digits, "")
 
 
-def _metric_lines(batch: Batch, begin: int, end: int, firsts: NDArray[np.int64]) -> pa.Array:
+def _metric_lines(batch: Batch, begin: int, end: int, firsts: NDArray[np.int64]) -> Any:
     """Return the lines of the calls whose rows are ``begin`` … ``end``; ``firsts`` are their first rows."""
     table = batch.metrics.slice(begin, end - begin)
-    names = table["name"].combine_chunks()
+    names: Any = table["name"].combine_chunks()
     keys = _json_strings(names.dictionary.to_pylist()).take(names.indices)
     pairs = pc.binary_join_element_wise(keys, _values(table), ":")
     first = firsts - begin
     if len(first) < end - begin:
-        offsets = pa.array(np.append(first, end - begin).astype(np.int32))
+        offsets: Any = pa.array(np.append(first, end - begin).astype(np.int32))
         pairs = pc.binary_join(pa.ListArray.from_arrays(offsets, pairs), ",")
-        table = table.take(pa.array(first))
-    suffixes = pa.array([_suffix(batch, producer) for producer in batch.producers], pa.string())
+        table = table.take(first)
+    suffixes: Any = pa.array([_suffix(batch, producer) for producer in batch.producers], pa.string())
     ts_us = table["ts"].combine_chunks().cast(pa.int64()).to_numpy()
     return pc.binary_join_element_wise(
         '{"timestamp":"',
@@ -170,14 +174,14 @@ def _metric_lines(batch: Batch, begin: int, end: int, firsts: NDArray[np.int64])
     )
 
 
-def _in_order(lines: pa.Array, frame: NDArray[np.int64], ts_us: NDArray[np.int64]) -> bytes:
+def _in_order(lines: Any, frame: NDArray[np.int64], ts_us: NDArray[np.int64]) -> bytes:
     order = np.lexsort((ts_us, frame))
     if (np.diff(order) != 1).any():
         lines = lines.take(pa.array(order))
     return _bytes(lines)
 
 
-def _bytes(lines: pa.Array) -> bytes:
+def _bytes(lines: Any) -> bytes:
     _, offsets, data = lines.buffers()
     bounds = np.frombuffer(offsets, np.int32, len(lines) + 1, lines.offset * 4)
     return bytes(memoryview(data)[bounds[0] : bounds[-1]]) if data is not None else b""
@@ -203,7 +207,7 @@ def event_lines(batch: Batch, *, metrics: bool) -> Iterator[bytes]:
     bounds = _chunk_bounds(batch.frame[firsts])
     ts_us = batch.metrics["ts"].combine_chunks().cast(pa.int64()).to_numpy()
     done = -1  # frame up to which the others are written
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in itertools.pairwise(bounds):
         of_chunk = firsts[begin:end]
         last_row = firsts[end] if end < len(firsts) else batch.metrics.num_rows
         last_frame = int(batch.frame[of_chunk[-1]]) if end < len(firsts) else 1 << 62
@@ -240,9 +244,11 @@ def printable(text: str) -> str:
 
 def _human(batch: Batch, found: Event | Gap) -> str:
     owner = batch.owner_of.get((found.lane, found.tenancy), {})
-    who = " ".join(f"{name} {owner[name]}" for name in ("rank", "worker", "pid") if owner.get(name) is not None)
+    known = [name for name in ("rank", "worker", "pid") if owner.get(name) is not None]
+    who = " ".join(f"{name} {owner[name]}" for name in known)
     if isinstance(found, Gap):
-        level, text = "WARNING", "dropped " + ", ".join(f"{n} ({reason})" for reason, n in found.dropped.items())
+        drops = [f"{count} ({reason})" for reason, count in found.dropped.items()]
+        level, text = "WARNING", "dropped " + ", ".join(drops)
     else:
         level, text = _message(found)
     return f"{timestamp(found.ts_us)} {level:<7} [{who}] {printable(text)}\n"
@@ -259,7 +265,8 @@ def _message(event: Event) -> tuple[str, str]:
 
 def human_lines(batch: Batch) -> bytes:
     """Return the lines of run.log for a batch, in the order of `event_lines`."""
-    others: list[Event | Gap] = sorted([*batch.events, *batch.gaps], key=lambda found: (found.frame, found.ts_us))
+    others: list[Event | Gap] = [*batch.events, *batch.gaps]
+    others.sort(key=lambda found: (found.frame, found.ts_us))
     return "".join(_human(batch, found) for found in others).encode("utf-8", "replace")
 
 

@@ -1,14 +1,16 @@
 """Whether the processes of a run live, told by the kernel's locks; without the C core.
 
-The lock bytes are those of docs/format.md, section 1.
+The lock bytes are those of docs/format.md, section 1. Linux only: elsewhere
+nothing can be told.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
+import platform
 import struct
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ LOCK_FLUSHER = 0
 LOCK_MEMBER = 1
 
 _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, len, pid of struct flock on 64-bit Linux
+_IS_64_BIT = sys.maxsize > 1 << 32
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LOCK_TABLE = Path("/proc/locks")
 
 
 def this_boot() -> str | None:
@@ -27,26 +31,50 @@ def this_boot() -> str | None:
         return None
 
 
-def _is_held(fd: int, byte: int) -> bool:
-    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, question)
-    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+def members_live(described: Mapping[str, Any]) -> bool | None:
+    """Return whether any process is attached to the run that run.yaml describes.
+
+    None: it can't be told from here, as for a run of another host or container.
+    """
+    return _live(described, LOCK_MEMBER)
+
+
+def flusher_lives(described: Mapping[str, Any]) -> bool | None:
+    """Return whether a flusher keeps the run; None if it can't be told from here."""
+    return _live(described, LOCK_FLUSHER)
+
+
+def _live(described: Mapping[str, Any], byte: int) -> bool | None:
+    segment, boot = described.get("segment"), described.get("boot_id")
+    here = this_boot()
+    if not isinstance(segment, Mapping) or boot is None or here is None:
+        return None
+    if boot != here:
+        # Another kernel: that of this host before it restarted, or that of another host.
+        return False if described.get("host") == platform.node() else None
+    return _probe(segment, byte) if _is_same_place(segment) else None
+
+
+def _is_same_place(segment: Mapping[str, Any]) -> bool:
+    """Whether the folder of the segment is the one that the run saw, not another container's."""
+    try:
+        return bool(os.stat(os.path.dirname(segment["path"])).st_dev == segment["device"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _probe(segment: Mapping[str, Any], byte: int) -> bool | None:
-    """Return whether anybody holds a lock; False if the segment is gone, None if it can't be told."""
-    if not hasattr(fcntl, "F_OFD_GETLK"):
-        return None
+    """Return whether anybody holds a lock on a byte of the segment; None if it can't be told."""
     try:
-        fd = os.open(segment["path"], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(segment["path"], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return False
-    except (OSError, KeyError, TypeError, ValueError):
+        return _is_in_lock_table(segment, byte)
+    except OSError:
         return None
     try:
         status = os.fstat(fd)
-        if (status.st_dev, status.st_ino) != (segment.get("device"), segment.get("inode")):
-            return False  # another run's: ours is gone
+        if (status.st_dev, status.st_ino) != (segment["device"], segment.get("inode")):
+            return _is_in_lock_table(segment, byte)
         return _is_held(fd, byte)
     except OSError:
         return None
@@ -54,33 +82,31 @@ def _probe(segment: Mapping[str, Any], byte: int) -> bool | None:
         os.close(fd)
 
 
-def members_live(described: Mapping[str, Any]) -> bool | None:
-    """Return whether any process is attached to the run that run.yaml describes.
-
-    None: it can't be told from here, as for a run of another host or container.
-    """
-    segment = described.get("segment")
-    if not isinstance(segment, dict) or described.get("host") != os.uname().nodename:
+def _is_held(fd: int, byte: int) -> bool | None:
+    if sys.platform != "linux" or not _IS_64_BIT:
         return None
-    boot = described.get("boot_id")
-    if boot is None or this_boot() is None:
+    import fcntl
+
+    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, question)
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def _is_in_lock_table(segment: Mapping[str, Any], byte: int) -> bool | None:
+    """Look up a segment whose name is gone: processes that have it open go on logging."""
+    device, inode = segment["device"], segment.get("inode")
+    if type(device) is not int or type(inode) is not int:
         return None
-    if boot != this_boot():
-        return False
-    if not _same_place(segment):
-        return None
-    return _probe(segment, LOCK_MEMBER)
-
-
-def flusher_lives(described: Mapping[str, Any]) -> bool | None:
-    """Return whether a flusher keeps the run; None if it can't be told from here."""
-    segment = described.get("segment")
-    return _probe(segment, LOCK_FLUSHER) if isinstance(segment, dict) and _same_place(segment) else None
-
-
-def _same_place(segment: Mapping[str, Any]) -> bool:
-    """Whether the folder of the segment is the one that the run saw, not another container's."""
+    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
     try:
-        return bool(os.stat(os.path.dirname(segment["path"])).st_dev == segment["device"])
-    except (OSError, KeyError, TypeError, ValueError):
-        return False
+        return any(name == wanted and first <= byte <= last for name, first, last in _locks())
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _locks() -> Iterator[tuple[str, int, float]]:
+    """Yield file, first and last byte of the open-file-description locks of this kernel."""
+    for line in _LOCK_TABLE.read_text().splitlines():
+        fields = line.split()
+        if fields[1] == "OFDLCK":
+            yield fields[-3], int(fields[-2]), float("inf") if fields[-1] == "EOF" else int(fields[-1])

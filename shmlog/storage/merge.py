@@ -1,73 +1,206 @@
-"""Merge parts into one that is sorted by name and step, in bounded memory."""
+"""Merge parts into one, in bounded memory: each is sorted, so that only their heads are looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from shmlog.storage.layout import Part, RunLayout
-from shmlog.storage.parts import open_file, open_part, read_part, write_group
+from shmlog.storage.layout import TEMPORARY_SUFFIX, Part, RunLayout, fsync_dir
+from shmlog.storage.parts import ROW_KEYS, open_file, open_part, open_writer, raise_for, write_group
 from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS
+
+# Memory holds so many rows of so many files at a time. More files are merged in rounds.
+_CHUNK_ROWS = 1 << 16
+_FAN_IN = 16
+
+_Key = tuple[int, ...]
 
 
 def sort_rows(table: pa.Table) -> pa.Table:
     """Return the rows by step, then time, lane and seq."""
     table = table.combine_chunks()
-    keys = [table[name].cast(pa.int64()).to_numpy() for name in ("seq", "lane", "ts", "step")]
-    return table.take(pa.array(np.lexsort(keys))) if table.num_rows else table
+    keys = [table[name].cast(pa.int64()).to_numpy() for name in ROW_KEYS]
+    return table.take(np.lexsort(keys)) if table.num_rows else table
 
 
 def names_of(parts: list[Part]) -> list[str]:
-    """Return the names of the metrics in some parts, sorted."""
-    names: set[str] = set()
-    for part in parts:
-        with open_file(part.path) as file:
-            for group in range(file.num_row_groups):
-                column = file.read_row_group(group, columns=["name"])["name"]
-                for chunk in column.chunks:
-                    names.update(chunk.dictionary.to_pylist())
-    return sorted(names)
+    """Return the names of the metrics in some parts, sorted.
+
+    Raises
+    ------
+    FileNotFoundError, CorruptDataError
+        If a part is gone, or can't be read.
+    """
+    return _names_in([part.path for part in parts])
 
 
 def merge(layout: RunLayout, *, run_id: str, parts: list[Part], progress: Callable[[], None]) -> Path:
-    """Write one part that covers ``parts``, then delete these.
-
-    Works name by name: memory holds the rows of one name at a time. Names with
-    few rows share row groups.
+    """Write one part that covers ``parts``, sorted by name and step, then delete these.
 
     Raises
     ------
     OSError, CorruptDataError
         If a part can't be read or the new one not written; then nothing has changed.
     """
-    first, last = parts[0].first, parts[-1].last
-    path = layout.part(first, last)
-    with open_part(path, run_id=run_id, first=first, last=last) as writer:
-        _write_names(writer, parts, progress)
+    if len(parts) == 1:
+        return parts[0].path
+    path = layout.part(parts[0].first, parts[-1].last)
+    temporaries: list[Path] = []
+    try:
+        sources = [part.path for part in parts]
+        while len(sources) > _FAN_IN:
+            sources = _merge_round(path, sources, temporaries, progress)
+        with open_part(path, run_id=run_id, first=parts[0].first, last=parts[-1].last) as writer:
+            _merge_files(writer, sources, progress)
+    finally:
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
     for part in parts:
         part.path.unlink(missing_ok=True)
+    fsync_dir(layout.metrics)
     return path
 
 
-def _write_names(writer: pq.ParquetWriter, parts: list[Part], progress: Callable[[], None]) -> None:
+def _merge_round(
+    path: Path, sources: list[Path], temporaries: list[Path], progress: Callable[[], None]
+) -> list[Path]:
+    """Merge every few files into a temporary one; return these."""
+    merged: list[Path] = []
+    for start in range(0, len(sources), _FAN_IN):
+        temporary = path.with_name(f"{path.name}.{len(temporaries)}{TEMPORARY_SUFFIX}")
+        temporaries.append(temporary)
+        merged.append(temporary)
+        with open_writer(temporary) as writer:
+            _merge_files(writer, sources[start : start + _FAN_IN], progress)
+    return merged
+
+
+def _names_in(paths: list[Path]) -> list[str]:
+    names: set[str] = set()
+    for path in paths:
+        with open_file(path) as file:
+            for group in range(file.num_row_groups):
+                try:
+                    column: Any = file.read_row_group(group, columns=["name"])["name"]
+                except (OSError, pa.ArrowException) as error:
+                    raise_for(path, error)
+                for chunk in column.chunks:
+                    names.update(chunk.dictionary.to_pylist())
+    return sorted(names)
+
+
+# ---- sorted files as streams ----
+
+
+class _Stream:
+    """The rows of a sorted file, a chunk at a time; names have the codes of all files together."""
+
+    def __init__(
+        self, path: Path, file: pq.ParquetFile, names: pa.Array[Any], code_of: dict[str, int]
+    ) -> None:
+        self._path = path
+        self._file = file
+        self._names = names
+        self._code_of = code_of
+        self._batches = self._read()
+        self.table = METRICS.empty_table()
+        self._keys: list[NDArray[np.int64]] = []
+
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        for group in range(self._file.num_row_groups):
+            yield from self._file.iter_batches(batch_size=_CHUNK_ROWS, row_groups=[group])
+
+    def fill(self) -> bool:
+        """Load the next chunk if the last one is used up. False at the end."""
+        while self.table.num_rows == 0:
+            try:
+                batch = next(self._batches, None)
+            except (OSError, pa.ArrowException) as error:
+                raise_for(self._path, error)
+            if batch is None:
+                return False
+            self._load(pa.Table.from_batches([batch]))
+        return True
+
+    def _load(self, table: pa.Table) -> None:
+        name: Any = table["name"].combine_chunks()
+        code_of = np.array([self._code_of[text] for text in name.dictionary.to_pylist()], np.int32)
+        codes = code_of[name.indices.to_numpy()]
+        column = METRICS.get_field_index("name")
+        common: Any = pa.DictionaryArray.from_arrays(codes, self._names)
+        self.table = table.set_column(column, METRICS.field(column), common)
+        keys = [table[key].cast(pa.int64()).to_numpy() for key in reversed(ROW_KEYS)]
+        self._keys = [codes.astype(np.int64), *keys]
+
+    def last_key(self) -> _Key:
+        """Return the key of the last row of the chunk."""
+        return tuple(int(key[-1]) for key in self._keys)
+
+    def take(self, bound: _Key) -> tuple[pa.Table, list[NDArray[np.int64]]]:
+        """Take the rows up to ``bound``, with their keys."""
+        count = self._count(bound)
+        taken = self.table.slice(0, count), [key[:count] for key in self._keys]
+        self.table = self.table.slice(count)
+        self._keys = [key[count:] for key in self._keys]
+        return taken
+
+    def _count(self, bound: _Key) -> int:
+        low, high = 0, self.table.num_rows
+        for key, limit in zip(self._keys, bound, strict=True):
+            among = key[low:high]
+            begin = low
+            low = begin + int(np.searchsorted(among, limit, side="left"))
+            high = begin + int(np.searchsorted(among, limit, side="right"))
+        return high
+
+
+def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable[[], None]) -> None:
+    names = _names_in(paths)
+    code_of = {name: code for code, name in enumerate(names)}
+    dictionary = pa.array(names, pa.string())
     waiting: list[pa.Table] = []
-    rows = 0
-    for name in names_of(parts):
-        tables = [read_part(part.path, [name]) for part in parts]
-        table = sort_rows(pa.concat_tables(tables).unify_dictionaries())
-        waiting.append(table)
-        rows += table.num_rows
-        if rows >= ROW_GROUP_ROWS:
-            _write_group(writer, waiting)
-            waiting, rows = [], 0
-        progress()
-    if rows:
-        _write_group(writer, waiting)
+    with ExitStack() as stack:
+        files = [stack.enter_context(open_file(path)) for path in paths]
+        pairs = zip(paths, files, strict=True)
+        streams = [_Stream(path, file, dictionary, code_of) for path, file in pairs]
+        for table in _merged(streams):
+            waiting.append(table)
+            if sum(table.num_rows for table in waiting) >= ROW_GROUP_ROWS:
+                waiting = _write_groups(writer, waiting)
+            progress()
+    if waiting:
+        write_group(writer, pa.concat_tables(waiting).combine_chunks())
 
 
-def _write_group(writer: pq.ParquetWriter, tables: list[pa.Table]) -> None:
-    write_group(writer, pa.concat_tables(tables).cast(METRICS).unify_dictionaries().combine_chunks())
+def _write_groups(writer: pq.ParquetWriter, tables: list[pa.Table]) -> list[pa.Table]:
+    """Write whole row groups; return what is left."""
+    table = pa.concat_tables(tables).combine_chunks()
+    while table.num_rows >= ROW_GROUP_ROWS:
+        write_group(writer, table.slice(0, ROW_GROUP_ROWS))
+        table = table.slice(ROW_GROUP_ROWS)
+    return [table] if table.num_rows else []
+
+
+def _merged(streams: list[_Stream]) -> Iterator[pa.Table]:
+    """Yield all rows, sorted.
+
+    What is not above the end of the chunk that ends first can't be followed by
+    anything smaller, so that it is next.
+    """
+    while streams := [stream for stream in streams if stream.fill()]:
+        bound = min(stream.last_key() for stream in streams)
+        taken = [stream.take(bound) for stream in streams]
+        taken = [(table, keys) for table, keys in taken if table.num_rows]
+        table = pa.concat_tables([table for table, _ in taken])
+        if len(taken) > 1:
+            columns = zip(*(keys for _, keys in taken), strict=True)
+            keys = [np.concatenate(parts) for parts in columns]
+            table = table.combine_chunks().take(np.lexsort(keys[::-1]))
+        yield table

@@ -67,9 +67,7 @@ def test_every_help_has_an_example(command: tuple[str, ...], capsys: pytest.Capt
         ["show", "--\x1b[31m"],
     ],
 )
-def test_wrong_usage_is_one_harmless_line_and_exit_code_2(
-    argv: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage_is_one_harmless_line_and_exit_code_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(argv)
     printed = capsys.readouterr()
@@ -299,9 +297,7 @@ def metrics(*rows: tuple[str, object, int, int]) -> pa.Table:
             "step": pa.array([row[2] for row in rows], pa.int64()),
             "name": pa.array([row[0] for row in rows]).dictionary_encode(),
             "value": pa.array([None if isinstance(row[1], str) else float(row[1]) for row in rows]),
-            "int_value": pa.array(
-                [int(v) if isinstance(v := row[1], int) else None for row in rows], pa.int64()
-            ),
+            "int_value": pa.array([int(v) if isinstance(v := row[1], int) else None for row in rows], pa.int64()),
             "text": pa.array([row[1] if isinstance(row[1], str) else None for row in rows], pa.string()),
             "kind": pa.array([kinds[type(row[1])] for row in rows]).dictionary_encode(),
             "ts": pa.array([row[3] for row in rows], pa.timestamp("us", "UTC")),
@@ -374,9 +370,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
 
 def test_the_summary_has_last_by_step_and_exact_integers() -> None:
     nan = float("nan")
-    table = metrics(
-        ("loss", nan, 0, 1), ("loss", 2.0, 1, 2), ("n", 2**62 + 1, 0, 1), ("n", -5, 1, 1), ("t", "x", 0, 1)
-    )
+    table = metrics(("loss", nan, 0, 1), ("loss", 2.0, 1, 2), ("n", 2**62 + 1, 0, 1), ("n", -5, 1, 1), ("t", "x", 0, 1))
     rows = summary.metric_rows(stored_run(table))
     assert rows == [
         {"name": "loss", "kind": "float", "count": 2, "last": 2.0, "min": 2.0, "max": 2.0},
@@ -401,8 +395,7 @@ def test_a_name_of_two_kinds_has_two_rows() -> None:
 def names_in(found: list[lines.Line]) -> list[str]:
     """Return names and event types, in the order of the lines."""
     return [
-        "+".join(line["data"]["metrics"]) if line["event_type"] == "metrics" else line["event_type"]
-        for line in found
+        "+".join(line["data"]["metrics"]) if line["event_type"] == "metrics" else line["event_type"] for line in found
     ]
 
 
@@ -493,6 +486,26 @@ def test_show_as_json_is_strict(
     assert found["run_dir"] == str(run_dir)
 
 
+# --- verify ------------------------------------------------------------------------
+
+
+def test_verify_names_each_damaged_file_and_fails(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with shmlog.init("verify", root=here / "runs") as run:
+        run.log("loss", 0.5)
+    assert main(["verify", str(run.dir)]) == 0
+    assert ": ok (" in capsys.readouterr().out
+    part = next(run.dir.glob("metrics/*/*.parquet"))
+    part.write_bytes(part.read_bytes()[:-20])
+    assert main(["verify", str(run.dir)]) == 1
+    printed = capsys.readouterr().out
+    assert f"error: runs/verify/{run.id}/metrics/node=0/{part.name}: " in printed
+    assert ": damaged (" in printed
+    assert main(["verify", "--json", str(run.dir)]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert str(part) in [finding["file"] for finding in report["findings"]]
+
+
 # --- recover and gc ------------------------------------------------------------------
 
 
@@ -526,9 +539,7 @@ def test_recover_looks_at_all_runs_that_are_not_complete(
     assert printed.err == "shmlog: 1 run recovered\n"
 
 
-def test_recover_of_a_root_without_crashed_runs_says_so(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_recover_of_a_root_without_crashed_runs_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(here / "runs", "1", complete=True)
     assert main(["recover"]) == 0
     assert capsys.readouterr().err == "shmlog: nothing to recover\n"
@@ -559,9 +570,7 @@ class Segments:
         recovered(run_dir)
 
 
-def test_gc_changes_nothing_without_force(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_gc_changes_nothing_without_force(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     segments = Segments(monkeypatch, Path("/runs/digits/1"))
     assert main(["gc"]) == 0
     assert segments.done == []
@@ -570,9 +579,7 @@ def test_gc_changes_nothing_without_force(
     assert "nothing is changed" in printed.err
 
 
-def test_gc_recovers_before_it_removes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_gc_recovers_before_it_removes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     segments = Segments(monkeypatch, Path("/runs/digits/1"))
     assert main(["gc", "--force", "--json"]) == 0
     assert segments.done == ["recover", "remove"]

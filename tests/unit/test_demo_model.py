@@ -20,6 +20,7 @@ import pytest
 from shmlog.demo import corpus, workers
 from shmlog.demo.books import Account, files
 from shmlog.demo.corpus import Vocabulary, stdlib_files, windows
+from shmlog.demo.crew import Crew
 from shmlog.demo.main import Options
 from shmlog.demo.model import Adam, LanguageModel
 from shmlog.errors import ShmlogError
@@ -145,19 +146,19 @@ def test_killing_the_only_worker_is_refused() -> None:
 
 
 @pytest.fixture
-def crew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[workers.Crew]:
+def crew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Crew]:
     """Two forked workers whose records go nowhere."""
     (tmp_path / "a.py").write_bytes(SAMPLE * 40)
     nowhere = SimpleNamespace(metric=lambda name: lambda value, step: None)
     monkeypatch.setattr(workers.shmlog, "attach", lambda worker: nowhere)
     vocabulary = Vocabulary.of([SAMPLE])
     tasks = [workers.Task(index, [tmp_path / "a.py"], vocabulary, seed=0) for index in range(2)]
-    crew = workers.Crew(tasks, "fork")
+    crew = Crew(tasks, "fork")
     yield crew
     crew.stop()
 
 
-def test_workers_deliver_and_end_when_told(crew: workers.Crew) -> None:
+def test_workers_deliver_and_end_when_told(crew: Crew) -> None:
     batches = crew.batches()
     lengths = {len(next(batches)) for _ in range(10)}
     assert lengths == {2 * workers.WINDOWS_PER_FILE * (workers.CONTEXT + 1)}
@@ -167,7 +168,7 @@ def test_workers_deliver_and_end_when_told(crew: workers.Crew) -> None:
     assert all(crew.shared.logged(index) % 5 == 0 for index in range(2))
 
 
-def test_a_killed_worker_leaves_the_other_working(crew: workers.Crew) -> None:
+def test_a_killed_worker_leaves_the_other_working(crew: Crew) -> None:
     batches = crew.batches()
     next(batches)
     killed = crew.kill(0)
@@ -180,7 +181,7 @@ def test_a_killed_worker_leaves_the_other_working(crew: workers.Crew) -> None:
     assert crew.failures() == []
 
 
-def test_a_worker_that_fails_is_named(crew: workers.Crew) -> None:
+def test_a_worker_that_fails_is_named(crew: Crew) -> None:
     crew.workers[0].process.terminate()
     crew.stop()
     assert crew.failures() == [f"worker 0 (pid {crew.workers[0].pid}) ended with exit code -15"]
@@ -191,9 +192,7 @@ METHODS = ("fork", "spawn", "forkserver")
 
 def start_demo(root: Path, *options: str) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "shmlog", "demo", "--json", "--root", str(root), *options]
-    return subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def wait_for_workers(demo: subprocess.Popen[str]) -> Path:

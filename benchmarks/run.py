@@ -1,0 +1,15 @@
+"""Run all benchmarks: `python benchmarks/run.py`, or with `--quick`."""
+
+from __future__ import annotations
+
+import bench_call
+import bench_idle
+import bench_import
+import bench_start
+import bench_throughput
+from harness import HERE, machine_name, main
+
+ALL = (bench_import, bench_start, bench_call, bench_idle, bench_throughput)
+
+if __name__ == "__main__":
+    main([module.benchmark for module in ALL], HERE / "results" / f"{machine_name()}.json")

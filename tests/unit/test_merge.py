@@ -1,0 +1,151 @@
+"""Merging parts: the same rows, sorted, in one file; and whatever happens, each row once."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shmlog.errors import CorruptDataError
+from shmlog.storage import merge as merge_module
+from shmlog.storage import parts
+from shmlog.storage.decode import Decoder
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.merge import merge, names_of
+from shmlog.storage.wal import Frame, scan
+from tests.support.frames import Log
+
+KEY = ("name", "step", "ts", "lane", "seq")
+
+
+def logged(log: Log, rows: int, rng: random.Random) -> pa.Table:
+    """Log some records and return them."""
+    for i in range(rows):
+        value = rng.choice([rng.random(), float("inf"), rng.getrandbits(60), False, "a", "a longer text"])
+        ts = rng.randrange(4) * 1000 + i
+        log.lane(rng.randrange(3)).metric(rng.choice("cabdé"), value, rng.randrange(5), ts)
+    log.frame()
+    found = [one for one in scan(log.data, path=Path("x"), log=log.number) if isinstance(one, Frame)]
+    return Decoder(Path()).decode(found).metrics
+
+
+def write_parts(layout: RunLayout, sizes: list[int], seed: int = 0) -> list[str]:
+    """Write a part for each size; return all rows as they should come back."""
+    layout.metrics.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(seed)
+    log = Log()
+    rows = []
+    for number, size in enumerate(sizes):
+        table = logged(log, size, rng)
+        rows += table.to_pylist()
+        path = layout.part(number)
+        parts.write_part(path, table, run_id="run", first=number, last=number, progress=lambda: None)
+        log = log.next()
+    return [str(row) for row in sorted(rows, key=lambda row: tuple(row[name] for name in KEY))]
+
+
+def merge_all(layout: RunLayout) -> Path:
+    return merge(layout, run_id="run", parts=layout.parts(), progress=lambda: None)
+
+
+def rows_in(path: Path) -> list[str]:
+    return [str(row) for row in parts.read_part(path).to_pylist()]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> RunLayout:
+    return RunLayout(tmp_path)
+
+
+def test_merging_keeps_every_row_and_sorts_them(layout: RunLayout) -> None:
+    rows = write_parts(layout, [100, 0, 70, 1])
+    path = merge_all(layout)
+    assert path == layout.part(0, 3)
+    assert list(layout.metrics.iterdir()) == [path]
+    assert rows_in(path) == rows
+    told = pq.read_metadata(path).metadata
+    assert (told[b"shmlog.first_log"], told[b"shmlog.last_log"]) == (b"0", b"3")
+    assert told[b"shmlog.run_id"] == b"run"
+
+
+SIZES = st.lists(st.integers(0, 30), min_size=2, max_size=7)
+
+
+@settings(max_examples=30)
+@given(sizes=SIZES, seed=st.integers(0, 2**32), chunk=st.integers(1, 9))
+def test_any_parts_merge_in_chunks_and_rounds(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], seed: int, chunk: int
+) -> None:
+    layout = RunLayout(tmp_path_factory.mktemp("run", numbered=True))
+    rows = write_parts(layout, sizes, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge_module, "_CHUNK_ROWS", chunk)
+        patch.setattr(merge_module, "_FAN_IN", 3)
+        patch.setattr(merge_module, "ROW_GROUP_ROWS", 20)
+        path = merge_all(layout)
+    assert rows_in(path) == rows
+    assert list(layout.metrics.iterdir()) == [path]
+
+
+def test_merged_parts_merge_again(layout: RunLayout) -> None:
+    rows = write_parts(layout, [50, 50, 50])
+    first_two = layout.parts()[:2]
+    merge(layout, run_id="run", parts=first_two, progress=lambda: None)
+    assert [(part.first, part.last) for part in layout.parts()] == [(0, 1), (2, 2)]
+    assert rows_in(merge_all(layout)) == rows
+
+
+def test_one_part_alone_stays_as_it_is(layout: RunLayout) -> None:
+    rows = write_parts(layout, [10])
+    path = merge_all(layout)
+    assert path == layout.part(0)
+    assert rows_in(path) == rows
+
+
+def test_names_are_told_without_reading_values(layout: RunLayout) -> None:
+    write_parts(layout, [100, 100])
+    assert names_of(layout.parts()) == ["a", "b", "c", "d", "é"]
+
+
+def test_a_merge_that_fails_changes_nothing(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_parts(layout, [50] * 5)
+    before = {path.name: path.read_bytes() for path in layout.metrics.iterdir()}
+    monkeypatch.setattr(merge_module, "_FAN_IN", 2)
+    calls = iter(range(4))
+
+    def fail() -> None:
+        if next(calls, None) is None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        merge(layout, run_id="run", parts=layout.parts(), progress=fail)
+    assert {path.name: path.read_bytes() for path in layout.metrics.iterdir()} == before
+
+
+def test_a_damaged_part_is_named_and_all_stay(layout: RunLayout) -> None:
+    write_parts(layout, [200, 200])
+    path = layout.part(1)
+    column = pq.read_metadata(path).row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size // 2] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(CorruptDataError, match=path.name):
+        merge_all(layout)
+    assert len(list(layout.metrics.iterdir())) == 2
+
+
+def test_a_merge_killed_before_the_deletion_tells_no_row_twice(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write_parts(layout, [50, 50])
+    originals = {part.path: part.path.read_bytes() for part in layout.parts()}
+    path = merge_all(layout)
+    for original, data in originals.items():
+        original.write_bytes(data)
+    assert [part.path for part in layout.parts()] == [path]
+    assert rows_in(path) == rows

@@ -1,0 +1,203 @@
+"""Parts: rows come back exactly, sorted; a part is there whole or not at all; damage is named."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shmlog.errors import CorruptDataError
+from shmlog.storage import parts
+from shmlog.storage.decode import Decoder
+from shmlog.storage.schema import METRICS
+from shmlog.storage.wal import Frame, scan
+from tests.support.frames import Log
+
+OWNER = {"pid": 41, "rank": 3, "local_rank": None, "worker": 7, "host": "h", "started_ns": 1, "process": "p"}
+
+
+def table_of(log: Log) -> pa.Table:
+    found = [one for one in scan(log.data, path=Path("x"), log=log.number) if isinstance(one, Frame)]
+    return Decoder(Path()).decode(found).metrics
+
+
+def mixed(rows: int, seed: int = 0) -> pa.Table:
+    """Return records of all kinds from two lanes, in the order of a log."""
+    rng = random.Random(seed)
+    log = Log()
+    log.lane(0).owner(OWNER)
+    for i in range(rows):
+        numbers = [rng.random(), float("nan"), -0.0, 2**63 - 1, True]
+        value = rng.choice([*numbers, "short", "a text that is long", ""])
+        log.lane(rng.randrange(2)).metric(rng.choice("cabé"), value, rng.randrange(-3, 9), i * 1000)
+        if rng.random() < 0.01:
+            log.frame()
+    log.frame()
+    return table_of(log)
+
+
+def rows_of(table: pa.Table) -> list[str]:
+    """Return the rows as texts: NaN is equal to itself then."""
+    assert table.schema.equals(METRICS)
+    return [str(row) for row in table.to_pylist()]
+
+
+def read_or_name(path: Path) -> list[str] | str:
+    """Return the rows of a part; if it is damaged, its name as the error tells it."""
+    try:
+        return rows_of(parts.read_part(path))
+    except CorruptDataError as error:
+        return path.name if path.name in str(error) else str(error)
+
+
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("name", "step", "ts", "lane", "seq"))
+
+
+def write(path: Path, table: pa.Table) -> None:
+    parts.write_part(path, table, run_id="run", first=3, last=3, progress=lambda: None)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "part-000003.parquet"
+
+
+def test_rows_come_back_exactly_and_sorted(path: Path) -> None:
+    table = mixed(500)
+    write(path, table)
+    expected = [str(row) for row in sorted(table.to_pylist(), key=key)]
+    assert rows_of(parts.read_part(path)) == expected
+
+
+def test_batches_with_names_of_their_own_make_one_part(path: Path) -> None:
+    first, second = Log(), Log()
+    first.lane(0).metric("b", 1, 0, 0)
+    second.lane(1).metric("a", 2, 0, 0)
+    first.frame()
+    second.frame()
+    write(path, pa.concat_tables([table_of(first), table_of(second)]))
+    read = parts.read_part(path)
+    assert read["name"].to_pylist() == ["a", "b"]
+    assert read["int_value"].to_pylist() == [2, 1]
+
+
+def test_an_empty_part_is_a_part(path: Path) -> None:
+    write(path, METRICS.empty_table())
+    assert rows_of(parts.read_part(path)) == []
+    assert rows_of(parts.read_part(path, ["a"])) == []
+
+
+def test_only_the_names_wanted_are_read(path: Path) -> None:
+    table = mixed(300)
+    write(path, table)
+    for wanted in (["a"], ["c", "é"], ["nobody"], []):
+        rows = [row for row in sorted(table.to_pylist(), key=key) if row["name"] in wanted]
+        assert rows_of(parts.read_part(path, wanted)) == [str(row) for row in rows]
+
+
+def test_row_groups_without_a_name_are_left_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "ROW_GROUP_ROWS", 50)
+    write(path, mixed(400))
+    file = parts.open_file(path)
+    ranges = [file.metadata.row_group(i).column(1).statistics for i in range(file.num_row_groups)]
+    assert [one.max for one in ranges] == sorted(one.max for one in ranges)
+    data = bytearray(path.read_bytes())
+    first = file.metadata.row_group(0).column(0)
+    at = first.data_page_offset + first.total_compressed_size // 2
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+    assert parts.read_part(path, ["é"]).num_rows > 0
+    with pytest.raises(CorruptDataError):
+        parts.read_part(path, ["a"])
+
+
+def test_progress_is_told_with_each_row_group(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "ROW_GROUP_ROWS", 50)
+    calls: list[None] = []
+    parts.write_part(path, mixed(200), run_id="r", first=0, last=0, progress=lambda: calls.append(None))
+    assert len(calls) == 4
+    assert pq.read_metadata(path).num_row_groups == 4
+
+
+def test_a_part_says_what_it_is_and_is_checked(path: Path) -> None:
+    write(path, mixed(100))
+    told = pq.read_metadata(path).metadata
+    assert told[b"shmlog.run_id"] == b"run"
+    assert (told[b"shmlog.first_log"], told[b"shmlog.last_log"]) == (b"3", b"3")
+    assert told[b"shmlog.schema"] == b"1"
+    column = pq.read_metadata(path).row_group(0).column(1)
+    assert column.compression == "ZSTD"
+    assert column.is_stats_set
+    assert column.has_column_index
+
+
+def test_other_readers_need_nothing_of_ours(path: Path) -> None:
+    table = mixed(100)
+    write(path, table)
+    duckdb = pytest.importorskip("duckdb")
+    counts = duckdb.sql(f"select name, count(*) from '{path}' group by name order by name").fetchall()
+    names = table["name"].to_pylist()
+    assert counts == [(name, names.count(name)) for name in sorted(set(names))]
+
+
+def test_a_write_that_fails_leaves_nothing(path: Path) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        parts.write_part(path, mixed(10), run_id="r", first=0, last=0, progress=fail)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_what_an_earlier_try_has_left_is_replaced(path: Path) -> None:
+    path.with_name(path.name + ".tmp").write_bytes(b"left behind" * 10_000)
+    write(path, mixed(10))
+    assert parts.read_part(path).num_rows == 10
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_a_part_that_is_gone_is_told_from_a_damaged_one(path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        parts.read_part(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b"text" * 100])
+def test_what_is_no_parquet_is_named(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    with pytest.raises(CorruptDataError, match=path.name):
+        parts.read_part(path)
+
+
+def test_what_is_no_part_is_named(path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(CorruptDataError, match=path.name):
+        parts.read_part(path)
+
+
+def test_a_part_cut_anywhere_is_named(path: Path) -> None:
+    write(path, mixed(50))
+    data = path.read_bytes()
+    for end in range(0, len(data), 97):
+        path.write_bytes(data[:end])
+        with pytest.raises(CorruptDataError, match=path.name):
+            parts.read_part(path)
+
+
+def test_a_flipped_bit_in_a_page_is_found(path: Path) -> None:
+    write(path, mixed(200))
+    data = path.read_bytes()
+    expected = rows_of(parts.read_part(path))
+    column = pq.read_metadata(path).row_group(0)
+    chunks = [column.column(i) for i in range(column.num_columns)]
+    end = max((c.dictionary_page_offset or c.data_page_offset) + c.total_compressed_size for c in chunks)
+    rng = random.Random(1)
+    for at in rng.sample(range(4, end), 100):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        assert read_or_name(path) in (expected, path.name)  # a few bits mean nothing
