@@ -69,8 +69,48 @@ def sort_table(table: pa.Table) -> pa.Table:
     rank = np.empty(len(names), np.int32)
     rank[by_name] = np.arange(len(names))
     codes = rank[column.indices.to_numpy()]
-    order = np.lexsort([*(table[key].cast(pa.int64()).to_numpy() for key in ROW_KEYS), codes])
-    return _with_names(table.take(order), codes[order], [names[i] for i in by_name])
+    keys = [table[key].cast(pa.int64()).to_numpy() for key in ROW_KEYS]
+    order = _order(codes, keys)
+    return _with_names(_take(table, order), codes[order], [names[i] for i in by_name])
+
+
+def _order(codes: NDArray[np.int32], keys: list[NDArray[np.int64]]) -> NDArray[np.intp]:
+    """Return the order by ``codes`` and then by ``keys``, the last key first.
+
+    numpy sorts 16-bit numbers by radix, the others by merging ordered runs. Where
+    the rows of each name are in order already, as those of one producer are, the
+    names are all there is to sort by.
+    """
+    narrow = [_narrow(key) for key in (*keys, codes)]
+    order = np.argsort(narrow[-1], kind="stable")
+    if _is_sorted(codes[order], [key[order] for key in reversed(keys)]):
+        return order
+    return np.lexsort(narrow)
+
+
+def _narrow(key: NDArray[Any]) -> NDArray[Any]:
+    """Return a key in 16 bits if it fits."""
+    return key.astype(np.uint16) if key.min() >= 0 and key.max() < 1 << 16 else key
+
+
+def _is_sorted(codes: NDArray[np.int32], keys: list[NDArray[np.int64]]) -> bool:
+    """Whether rows of one code after the other are in order by ``keys``, the first key first."""
+    tied = codes[1:] == codes[:-1]
+    for key in keys:
+        if not tied.any():
+            return True
+        later, earlier = key[1:], key[:-1]
+        if (tied & (later < earlier)).any():
+            return False
+        tied &= later == earlier
+    return True
+
+
+def _take(table: pa.Table, order: NDArray[np.intp]) -> pa.Table:
+    """Return the rows in that order; columns without a value need no moving."""
+    rows = pa.array(order)
+    columns = [c if c.null_count == len(c) else c.chunk(0).take(rows) for c in table.columns]
+    return pa.Table.from_arrays(columns, schema=table.schema)
 
 
 def _with_names(table: pa.Table, codes: NDArray[np.int32], names: list[str]) -> pa.Table:
