@@ -17,7 +17,7 @@ enum {
     HEADER_BYTES = 64,
     FIXED_BYTES = HEADER_BYTES + 2 * (int)sizeof(shmlog_anchor) + SHMLOG_REASONS * 8,
     ENTRY_BYTES = 80,
-    FRAME_SLOTS = 1 << 17,
+    FRAME_SLOTS = 1 << 15, /* small enough that tails move every few milliseconds */
     NAMES_BYTES = SHMLOG_NAMES_MAX * 16 + SHMLOG_NAME_TEXT_BYTES,
     NAME_BITMAP = SHMLOG_NAMES_MAX / 8,
     BUSY = 256 / 16
@@ -30,10 +30,10 @@ _Static_assert(FIXED_BYTES == 160, "docs/format.md");
 int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, uint32_t log, sem_t *bell)
 {
     uint32_t lanes = segment->lane_count;
-    uint32_t slots = segment->lane_slots > FRAME_SLOTS ? segment->lane_slots : FRAME_SLOTS;
 
     memset(drain, 0, sizeof *drain);
     drain->segment = segment;
+    drain->frame_slots = segment->lane_slots / 4 > FRAME_SLOTS ? segment->lane_slots / 4 : FRAME_SLOTS;
     drain->folder = folder;
     drain->fd = -1;
     drain->bell = bell;
@@ -45,7 +45,7 @@ int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, 
     drain->frame.entries = malloc((size_t)lanes * ENTRY_BYTES);
     drain->frame.names = malloc(NAMES_BYTES);
     drain->frame.owners = malloc((size_t)lanes * (8 + SHMLOG_OWNER_BYTES_MAX));
-    drain->frame.slots = malloc((size_t)slots * sizeof(shmlog_slot));
+    drain->frame.slots = malloc((size_t)drain->frame_slots * sizeof(shmlog_slot));
     if (!drain->cursors || !drain->staged || !drain->names_seen || !drain->names_staged ||
         !drain->frame.entries || !drain->frame.names || !drain->frame.owners || !drain->frame.slots) {
         drain->folder = -1; /* still the caller's */
@@ -238,6 +238,7 @@ static void mark_damaged(const shmlog_lane *lane)
 /* Bring the staged cursor behind all whole units that fit the frame. */
 static void walk_lane(shmlog_drain *drain, const shmlog_lane *lane, shmlog_cursor *cursor, uint64_t slots_max)
 {
+    drain->frame.is_full = slots_max == 0;
     uint64_t begin = cursor->position;
     uint64_t end = begin + shmlog_lane_capacity(lane);
     uint64_t stop = begin + slots_max;
@@ -246,14 +247,18 @@ static void walk_lane(shmlog_drain *drain, const shmlog_lane *lane, shmlog_curso
     while (cursor->position < stop) {
         shmlog_unit_state state =
             shmlog_lane_peek(lane, cursor->position, (uint32_t)(end - cursor->position), &unit);
-        if (state == SHMLOG_UNIT_NONE || (state == SHMLOG_UNIT_WHOLE && cursor->position + unit.slots > stop)) {
+        if (state == SHMLOG_UNIT_NONE) {
             return;
+        }
+        if (state == SHMLOG_UNIT_WHOLE && cursor->position + unit.slots > stop) {
+            break;
         }
         if (state == SHMLOG_UNIT_DAMAGED || !take_unit(drain, lane, &unit, cursor)) {
             mark_damaged(lane);
             return;
         }
     }
+    drain->frame.is_full = true;
 }
 
 static void copy_slots(const shmlog_lane *lane, uint64_t position, uint64_t slots, unsigned char *to)
@@ -295,7 +300,6 @@ static uint64_t stage_lane(shmlog_drain *drain, uint32_t number)
     shmlog_frame *frame = &drain->frame;
     shmlog_cursor *cursor = &drain->staged[number];
     const shmlog_cursor *before = &drain->cursors[number];
-    uint64_t frame_slots = drain->segment->lane_slots > FRAME_SLOTS ? drain->segment->lane_slots : FRAME_SLOTS;
     shmlog_lane lane;
 
     view_lane(drain->segment, number, &lane);
@@ -307,7 +311,7 @@ static uint64_t stage_lane(shmlog_drain *drain, uint32_t number)
     cursor->used = true;
     /* relaxed: our own flag. A damaged lane gives nothing any more. */
     if (!atomic_load_explicit(&lane.shared->damaged, memory_order_relaxed)) {
-        walk_lane(drain, &lane, cursor, frame_slots - frame->slots_bytes / sizeof(shmlog_slot));
+        walk_lane(drain, &lane, cursor, drain->frame_slots - frame->slots_bytes / sizeof(shmlog_slot));
     }
     uint64_t slots = cursor->position - before->position;
     if (slots || (drain->first && cursor->used)) {
@@ -328,6 +332,7 @@ static void begin_frame(shmlog_drain *drain)
     shmlog_frame *frame = &drain->frame;
     frame->entries_bytes = frame->names_bytes = frame->owners_bytes = frame->slots_bytes = 0;
     frame->lane_count = frame->name_count = frame->owner_count = 0;
+    frame->is_full = false;
     memcpy(drain->names_staged, drain->names_seen, NAME_BITMAP);
     if (drain->first) {
         repeat_names(drain);
@@ -459,12 +464,19 @@ int shmlog_drain_pass(shmlog_drain *drain, shmlog_drained *drained)
     size_t length;
 
     begin_frame(drain);
+    uint32_t begin = drain->next_lane;
+    bool was_full = false;
     for (uint32_t i = 0; i < lanes; i++) {
-        uint64_t slots = stage_lane(drain, (drain->next_lane + i) % lanes);
+        uint32_t number = (begin + i) % lanes;
+        uint64_t slots = stage_lane(drain, number);
         most = slots > most ? slots : most;
+        if (drain->frame.is_full && !was_full) {
+            was_full = true;
+            drain->next_lane = number; /* the first that did not get all its due */
+        }
     }
-    drain->next_lane = (drain->next_lane + 1) % lanes;
     drained->slots = drain->frame.slots_bytes / sizeof(shmlog_slot);
+    drained->more = was_full;
     drained->busiest = (uint32_t)(most * 256 / drain->segment->lane_slots);
     if (drained->slots == 0 && !drain->first) {
         return 0;
@@ -660,6 +672,9 @@ static int drain_busily(shmlog_drain *drain)
     int error = drain_once(drain, &drained);
     if (error) {
         return error;
+    }
+    if (drained.more) {
+        return 0;
     }
     if (drained.busiest >= BUSY) {
         nap(BUSY_NAP_NS);

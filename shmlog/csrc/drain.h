@@ -31,6 +31,7 @@ typedef struct {
     unsigned char *slots;
     size_t entries_bytes, names_bytes, owners_bytes, slots_bytes;
     uint32_t lane_count, name_count, owner_count;
+    bool is_full; /* the lane staged last may have more */
 } shmlog_frame;
 
 typedef struct {
@@ -40,7 +41,8 @@ typedef struct {
     uint8_t *names_seen;    /* bit per id: in some log */
     uint8_t *names_staged;  /* the same with the frame under construction */
     shmlog_frame frame;
-    uint32_t next_lane; /* where the next pass begins, so that all get their turn */
+    uint32_t frame_slots; /* most that a frame takes: any unit fits */
+    uint32_t next_lane;   /* where the next pass begins, so that all get their turn */
 
     int folder; /* of the logs */
     int fd;     /* of the open log; -1: none */
@@ -85,6 +87,7 @@ int shmlog_drain_next_log(shmlog_drain *drain);
 typedef struct {
     uint64_t slots;
     uint32_t busiest; /* largest share of a lane, in 1/256 */
+    bool more;        /* the frame was full */
 } shmlog_drained;
 
 /* Write one frame, if there is anything for it. Returns 0 or errno; then nothing

@@ -26,12 +26,19 @@ TICK_S = 0.05
 BUSY_TICK_S = 0.002
 MEMBERS_EVERY_S = 0.2
 RETRY_S = 1.0
+NICE = 10
 FAILURES_MAX = 5  # of our own, one after the other, when the run is over
 
 
 def report(message: str) -> None:
     """Write a line into the flusher's log, which is its standard error."""
     print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), message, file=sys.stderr, flush=True)
+
+
+def _be_nice() -> None:
+    """Let the draining thread, and the trainer, go before all other threads of this process."""
+    if sys.platform.startswith("linux"):  # elsewhere it would be the whole process
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
 
 
 class Keeper:
@@ -63,6 +70,7 @@ class Keeper:
         thread.start()
         while not self._segment.flusher_state:
             time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
+        _be_nice()
         while not self._is_over():
             self._guarded(self._tick)
             is_busy = self._target is not None or (self._sealer is not None and self._sealer.is_busy)

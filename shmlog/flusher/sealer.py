@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -27,6 +28,9 @@ from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.layout import RunLayout, fsync_dir
 from shmlog.storage.ledger import Ledger
 
+# Small enough that what is computed from it stays in the caches and in memory
+# that was used before: fresh pages cost several times the work done on them.
+CHUNK_BYTES = 4 << 20
 WRITERS = 2  # a part is written while the next one is sorted
 
 
@@ -100,26 +104,33 @@ class Sealer:
 
     def _read(self, is_closed: bool) -> None:
         """Take the frames that were not taken yet. A torn end counts only in a closed log."""
-        log = self._open
-        path = self.layout.log(log.number)
+        path = self.layout.log(self._open.number)
         try:
             with open(path, "rb") as file:
-                file.seek(log.offset)
-                data = file.read()
+                size = CHUNK_BYTES
+                while size:
+                    size = self._read_chunk(file, size, is_closed)
         except FileNotFoundError:
             return
-        if not data:
-            return
-        start = log.offset
+
+    def _read_chunk(self, file: BinaryIO, size: int, is_closed: bool) -> int:
+        """Take the whole frames of the next ``size`` bytes. Returns how much to look at next."""
+        log = self._open
+        start = file.seek(log.offset)
+        data = file.read(size)
+        is_end = len(data) < size
         frames: list[wal.Frame] = []
-        for found in wal.scan(data, path=path, log=log.number):
+        for found in wal.scan(data, path=Path(file.name), log=log.number):
             if isinstance(found, wal.Frame):
                 frames.append(found)
                 log.offset = start + found.offset + found.length
-            elif is_closed:
+            elif is_end and is_closed:
                 self._report(f"{found.path}: {found.reason} at byte {start + found.offset}")
         if frames:
             self._take(log.decoder.decode(frames))
+        if is_end:
+            return 0
+        return CHUNK_BYTES if frames else size * 2  # a frame that is larger than that
 
     def _take(self, batch: Batch) -> None:
         self._open.batches.append(batch)
