@@ -18,6 +18,7 @@ class AppendFile:
         if os.fstat(self._fd).st_size > size:
             os.ftruncate(self._fd, size)
         self.size = os.fstat(self._fd).st_size
+        self._synced_size = -1
         self._waiting = b""
 
     def append(self, data: bytes) -> None:
@@ -37,9 +38,12 @@ class AppendFile:
             self._waiting = bytes(waiting)
 
     def sync(self) -> None:
-        """Write what waits, and fsync."""
+        """Write what waits, and fsync if there is anything new."""
         self.retry()
-        os.fsync(self._fd)
+        if self.size != self._synced_size:
+            size = self.size
+            os.fsync(self._fd)
+            self._synced_size = size
 
     def close(self) -> None:
         """Close the file."""

@@ -20,7 +20,7 @@ from shmlog.storage.segmentref import SegmentRef
 if TYPE_CHECKING:
     from shmlog.flusher.sealer import Sealer
 
-LOG_BYTES_MAX = 32 << 20  # a million records
+LOG_BYTES_MAX = 16 << 20  # half a million records
 LOG_AGE_MAX_S = 60.0
 TICK_S = 0.05
 BUSY_TICK_S = 0.002
@@ -72,13 +72,17 @@ class Keeper:
             time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
         _be_nice()
         while not self._is_over():
+            frames = self._taken_frames
             self._guarded(self._tick)
-            is_busy = self._target is not None or (self._sealer is not None and self._sealer.is_busy)
-            time.sleep(BUSY_TICK_S if is_busy else TICK_S)
+            is_busy = frames != self._taken_frames or self._target is not None
+            time.sleep(BUSY_TICK_S if is_busy or self._is_sealing() else TICK_S)
         self._drain.request(_core.STOP)
         self._bell.ring()
         thread.join()
         self.close()
+
+    def _is_sealing(self) -> bool:
+        return self._sealer is not None and self._sealer.is_busy
 
     def _is_over(self) -> bool:
         """Whether nobody is attached any more; from then on nobody can be."""
@@ -105,7 +109,7 @@ class Keeper:
     def _tick(self) -> None:
         sealer = self._get_sealer()
         frames = self._drain.frames
-        if frames != self._taken_frames or sealer.is_busy:
+        if frames != self._taken_frames or self._is_sealing():
             sealer.catch_up(self._drain.closed_below)
             self._taken_frames = frames
         self._look_for_finish()

@@ -184,22 +184,35 @@ class Sealer:
 
     def _commit(self, at_most: int) -> None:
         """Commit logs in their order: all whose parts are done, and more until ``at_most`` wait."""
-        while self._closed and (len(self._closed) > at_most or _is_done(self._closed[0].part)):
-            log = self._closed[0]
-            if log.part is not None:
-                self._finish_part(log)
-            self._events.sync()
-            self._run_log.sync()
+        done = 0
+        while done < len(self._closed):
+            log = self._closed[done]
+            if len(self._closed) - done <= at_most and not _is_done(log.part):
+                break
+            self._finish_part(log)
+            done += 1
+        if done:
+            self._commit_first(done)
+
+    def _commit_first(self, count: int) -> None:
+        """Commit the first logs, whose parts are durable, as one."""
+        self._events.sync()
+        self._run_log.sync()
+        logs = [self._closed[i] for i in range(count)]
+        for log in logs:
             for batch in log.batches:
                 self.ledger.add_batch(batch)
             log.batches = []  # booked: should the commit fail, the next one books nothing twice
-            self.ledger.commit(log.number + 1, log.events_bytes, log.run_log_bytes)
-            self.layout.log(log.number).unlink(missing_ok=True)
+        self.ledger.commit(logs[-1].number + 1, logs[-1].events_bytes, logs[-1].run_log_bytes)
+        for log in logs:
             self._closed.popleft()
-            self._progress()
+            self.layout.log(log.number).unlink(missing_ok=True)
+        self._progress()
 
     def _finish_part(self, log: _ClosedLog) -> None:
-        assert log.part is not None
+        """Wait for the part of a log, and begin it anew if it could not be written."""
+        if log.part is None:
+            return
         try:
             log.part.result()
         except BaseException:
