@@ -28,12 +28,13 @@ def add_parser(commands: Commands) -> None:
     summary = "finish crashed runs: bring what they left into their files"
     parser = add_command(commands, "recover", run, summary, _EXAMPLE)
     text = "a run folder or id, or a folder whose runs are all looked at (default: runs)"
+    parser.add_argument("--force", action="store_true", help="also where it can't be told whether its processes live")
     parser.add_argument("path", nargs="?", metavar="RUN|ROOT", type=path, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
     """Recover what needs it; one run that fails does not keep the others from it."""
-    outcomes = [_recover(run_dir, args.debug) for run_dir in _chosen(args.path)]
+    outcomes = [_recover(run_dir, args.debug, args.force) for run_dir in _chosen(args.path)]
     if args.json:
         print_json(outcomes)
     else:
@@ -56,12 +57,12 @@ def _complete(run_dir: Path) -> bool:
         return False  # recover says what is wrong with it
 
 
-def _recover(run_dir: Path, debug: bool) -> dict[str, object]:
+def _recover(run_dir: Path, debug: bool, force: bool) -> dict[str, object]:
     from shmlog.flusher.recover import recover
 
     outcome: dict[str, object] = {"run_dir": str(run_dir), "changed": False, "error": None}
     try:
-        result = recover(run_dir)
+        result = recover(run_dir, force=force)
     except Exception as error:  # told below, and by the exit code; the other runs are not its fault
         if debug:
             raise

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 from shmlog import _core
-from shmlog.flusher.keeper import keep
+from shmlog.flusher.keeper import be_nice, keep
 from shmlog.segment import shm
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import read_ref
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _SWITCH_INTERVAL_S = 0.001
+_NEIGHBOURS_AFTER_S = 1.0
 
 
 def main(run_dir: Path) -> None:
@@ -26,7 +29,17 @@ def main(run_dir: Path) -> None:
     ref = read_ref(RunLayout(run_dir))
     segment = shm.open_segment(ref)
     if segment.lock(_core.LOCK_FLUSHER):
+        threading.Thread(target=_help_neighbours, args=(run_dir,), name="neighbours", daemon=True).start()
         keep(run_dir, segment, ref)
+
+
+def _help_neighbours(run_dir: Path) -> None:
+    """Recover crashed runs in the same root, when our own run is under way; killed midway, no harm is done."""
+    time.sleep(_NEIGHBOURS_AFTER_S)
+    from shmlog.flusher.recover import recover_neighbours
+
+    be_nice()
+    recover_neighbours(run_dir.parent.parent, run_dir)
 
 
 if __name__ == "__main__":

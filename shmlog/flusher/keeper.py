@@ -35,7 +35,7 @@ def report(message: str) -> None:
     print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), message, file=sys.stderr, flush=True)
 
 
-def _be_nice() -> None:
+def be_nice() -> None:
     """Let the draining thread, and the trainer, go before all other threads of this process."""
     if sys.platform.startswith("linux"):  # elsewhere it would be the whole process
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
@@ -70,7 +70,7 @@ class Keeper:
         thread.start()
         while not self._segment.flusher_state:
             time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
-        _be_nice()
+        be_nice()
         while not self._is_over():
             frames = self._taken_frames
             self._guarded(self._tick)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shmlog import _core
-from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
+from shmlog.errors import RunNotFoundError, RunStateError, SegmentError, ShmlogError
 from shmlog.flusher import final
 from shmlog.flusher.keeper import Keeper, merge_parts, report
 from shmlog.flusher.process import start_flusher
 from shmlog.segment import shm
-from shmlog.storage import runfile
+from shmlog.storage import liveness, runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
 
@@ -28,18 +28,26 @@ class RecoverResult(NamedTuple):
     message: str
 
 
-def recover(run_dir: str | os.PathLike[str]) -> RecoverResult:
+def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverResult:
     """Drain, seal and close a run that nobody is attached to any more.
 
     Doing it again changes nothing. If processes are still attached but their
     flusher is dead, another flusher is started.
+
+    Parameters
+    ----------
+    run_dir : path
+        Folder of the run.
+    force : bool
+        Recover also where it can't be told whether its processes live, as for a
+        run of another host. If they do, their flusher's work is spoilt.
 
     Raises
     ------
     RunNotFoundError
         If there is no run in ``run_dir``.
     RunStateError
-        If its flusher does not give way.
+        If its flusher does not give way, or it can't be told whether it lives.
     """
     layout = RunLayout(run_dir)
     try:
@@ -51,11 +59,40 @@ def recover(run_dir: str | os.PathLike[str]) -> RecoverResult:
     ref = read_ref(layout)
     try:
         segment = shm.open_segment(ref)
-    except (FileNotFoundError, SegmentError) as error:
-        return _recover_files(layout, f"shared memory is not there ({error}); recovered from the log alone")
+    except (FileNotFoundError, SegmentError):
+        _check_dead(layout, described, force)
+        return _recover_files(layout, "its shared memory is gone; recovered from the log alone")
     if segment.run_id != layout.run_id:
+        _check_dead(layout, described, force)
         return _recover_files(layout, "shared memory belongs to another run; recovered from the log alone")
     return _recover_segment(layout, segment, ref)
+
+
+def _check_dead(layout: RunLayout, described: dict[str, Any], force: bool) -> None:
+    """Refuse a run without its shared memory unless its processes are known to be dead."""
+    if force or liveness.members_live(described) is False:
+        return
+    raise RunStateError(
+        f"{layout.dir}: whether its processes live can't be told from here; it was made on host "
+        f"{described.get('host')!r}, recover it there, or use --force if you know that they are dead"
+    )
+
+
+def recover_neighbours(root: Path, own: Path) -> None:
+    """Recover the runs below ``root`` that crashed and that nobody has recovered yet.
+
+    Called by the flusher of a new run. A run that can't be recovered is left
+    alone: ``shmlog recover`` says why.
+    """
+    for wal in sorted(root.glob(f"*/*/{RunLayout(own).wal.name}")):
+        if wal.parent == own:
+            continue
+        try:
+            described = runfile.read(RunLayout(wal.parent).run_yaml)
+            if liveness.members_live(described) is False and liveness.flusher_lives(described) is False:
+                report(f"{wal.parent}: {recover(wal.parent).message}")
+        except (ShmlogError, OSError) as error:
+            report(str(error))
 
 
 def _recover_segment(layout: RunLayout, segment: _core.Segment, ref: SegmentRef) -> RecoverResult:

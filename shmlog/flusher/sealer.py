@@ -12,6 +12,7 @@ meanwhile; they are committed in the order of their logs.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -22,9 +23,11 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from shmlog.errors import CorruptDataError
 from shmlog.flusher.appendfile import AppendFile
 from shmlog.storage import jsonl, parts, runfile, wal
 from shmlog.storage.decode import Batch, Decoder
+from shmlog.storage.large import read_large
 from shmlog.storage.layout import RunLayout, fsync_dir
 from shmlog.storage.ledger import Ledger
 
@@ -70,6 +73,7 @@ class Sealer:
         self._run_log = AppendFile(layout.run_log, self.ledger.run_log_bytes)
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="part")
         self._closed: deque[_ClosedLog] = deque()
+        self._config: dict[str, Any] = {}  # from config events, not in config.yaml yet
         self._open = self._begin_log(self.ledger.next_log)
 
     def _begin_log(self, number: int) -> _OpenLog:
@@ -138,7 +142,7 @@ class Sealer:
             self._report(f"{damage.path}: {damage.reason}")
         self._append(self._run_log, [jsonl.human_lines(batch)])
         self._append(self._events, jsonl.event_lines(batch, metrics="jsonl" in self._sinks))
-        self._merge_config(batch)
+        self._gather_config(batch)
 
     def _append(self, file: AppendFile, chunks: Iterable[bytes]) -> None:
         """Append all chunks, or have them wait in the file's object for its next sync()."""
@@ -149,10 +153,42 @@ class Sealer:
                 self._report(f"{file.path}: {error.strerror}; tried again later")
             self._progress()
 
-    def _merge_config(self, batch: Batch) -> None:
+    def _gather_config(self, batch: Batch) -> None:
         for event in batch.events:
             if event.event_type == "config":
-                merge_config(self.layout, jsonl.event_data(event))
+                self._config |= self._whole_data(jsonl.event_data(event))
+        try:
+            self._merge_config()
+        except OSError as error:
+            self._report(f"{self.layout.config_yaml}: {error.strerror}; tried again when the log is sealed")
+
+    def _whole_data(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the data of an event, read from its file if it was too large for the ring."""
+        if data.keys() != {"file", "bytes"}:
+            return data
+        try:
+            found = json.loads(read_large(self.layout.dir, str(data["file"])))
+        except (OSError, ValueError):
+            return data  # the user's own words
+        return found if isinstance(found, dict) else data
+
+    def _merge_config(self) -> None:
+        """Put the parameters of config events into config.yaml."""
+        if not self._config:
+            return
+        path = self.layout.config_yaml
+        try:
+            config = runfile.read(path)
+        except FileNotFoundError:
+            config = {}
+        except CorruptDataError as error:
+            self._report(f"{error}; left as it is, the config events have the parameters")
+            self._config = {}
+            return
+        merged = {**config, **self._config}
+        if merged != config:
+            runfile.write(path, merged)
+        self._config = {}
 
     # ---- sealing a log ----
 
@@ -196,6 +232,7 @@ class Sealer:
 
     def _commit_first(self, count: int) -> None:
         """Commit the first logs, whose parts are durable, as one."""
+        self._merge_config()
         self._events.sync()
         self._run_log.sync()
         logs = [self._closed[i] for i in range(count)]
@@ -229,17 +266,6 @@ class Sealer:
 
 def _is_done(part: Future[None] | None) -> bool:
     return part is None or part.done()
-
-
-def merge_config(layout: RunLayout, data: dict[str, Any]) -> None:
-    """Put the parameters of a config event into config.yaml."""
-    try:
-        config = runfile.read(layout.config_yaml)
-    except FileNotFoundError:
-        config = {}
-    merged = {**config, **data}
-    if merged != config:
-        runfile.write(layout.config_yaml, merged)
 
 
 def remove_wal(layout: RunLayout) -> None:

@@ -158,7 +158,8 @@ class _Stream:
             begin = low
             low = begin + int(np.searchsorted(among, limit, side="left"))
             high = begin + int(np.searchsorted(among, limit, side="right"))
-        return high
+        count: int = high
+        return count
 
 
 def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable[[], None]) -> None:

@@ -81,7 +81,7 @@ def _order(codes: NDArray[np.int32], keys: list[NDArray[np.int64]]) -> NDArray[n
     the rows of each name are in order already, as those of one producer are, the
     names are all there is to sort by.
     """
-    narrow = [_narrow(key) for key in (*keys, codes)]
+    narrow = [*(_narrow(key) for key in keys), _narrow(codes)]
     order = np.argsort(narrow[-1], kind="stable")
     if _is_sorted(codes[order], [key[order] for key in reversed(keys)]):
         return order

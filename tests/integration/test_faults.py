@@ -17,6 +17,7 @@ import shmlog
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
 from shmlog.segment import gc, shm
+from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SegmentRef
 from tests.support.books import assert_books_balance
@@ -428,3 +429,38 @@ def test_a_segment_that_is_removed_does_not_disturb_who_is_attached(tmp_path: Pa
         os.waitpid(pid, 0)
     wait_for_end(run.dir)
     assert_books_balance(run.dir, offered=20_000)
+
+
+def test_the_next_init_in_the_root_recovers_a_crashed_run(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    run_script(BEGIN + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
+    crashed = only_run(root)
+    with shmlog.init("next", root=root) as run:
+        wait_until(lambda: shmlog.load(crashed).metadata.get("complete"), "the crashed run to be recovered")
+    assert_books_balance(crashed, offered=50_000)
+    wait_for_end(run.dir)
+
+
+def test_a_run_of_another_host_is_not_recovered_by_mistake(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    run_script(BEGIN + "assert run.flush()" + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
+    run_dir = only_run(root)
+    described = runfile.read(run_dir / "run.yaml")
+    shm.unlink(SegmentRef(*_segment_of(run_dir)))
+    runfile.write(run_dir / "run.yaml", {**described, "host": "elsewhere", "boot_id": "another"})
+    before = contents(run_dir)
+    with pytest.raises(shmlog.RunStateError, match="made on host 'elsewhere'"):
+        recover(run_dir)
+    assert contents(run_dir) == before
+    assert recover(run_dir, force=True).changed
+    assert assert_books_balance(run_dir).metrics("x").num_rows == 30_000
+
+
+def test_a_large_config_is_kept(tmp_path: Path) -> None:
+    with shmlog.init("config", root=tmp_path, lane_records=64, config={"a": 1}) as run:
+        run.log_config({"names": [f"layer{i}" for i in range(1000)]})
+        run.log_config({"a": 2})
+    wait_for_end(run.dir)
+    config = shmlog.load(run.dir).config
+    assert config["a"] == 2
+    assert len(config["names"]) == 1000
