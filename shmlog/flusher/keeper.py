@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LOG_BYTES_MAX = 16 << 20  # half a million records
 LOG_AGE_MAX_S = 60.0
-TICK_S = 0.05
+TICK_S = 0.03
 BUSY_TICK_S = 0.002
 MEMBERS_EVERY_S = 0.2
 RETRY_S = 1.0

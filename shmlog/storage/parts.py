@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -83,7 +83,7 @@ def _order(codes: NDArray[np.int32], keys: list[NDArray[np.int64]]) -> NDArray[n
     """
     narrow = [*(_narrow(key) for key in keys), _narrow(codes)]
     order = np.argsort(narrow[-1], kind="stable")
-    if _is_sorted(codes[order], [key[order] for key in reversed(keys)]):
+    if _is_sorted(codes[order], (key[order] for key in reversed(keys))):
         return order
     return np.lexsort(narrow)
 
@@ -93,7 +93,7 @@ def _narrow(key: NDArray[Any]) -> NDArray[Any]:
     return key.astype(np.uint16) if key.min() >= 0 and key.max() < 1 << 16 else key
 
 
-def _is_sorted(codes: NDArray[np.int32], keys: list[NDArray[np.int64]]) -> bool:
+def _is_sorted(codes: NDArray[np.int32], keys: Iterable[NDArray[np.int64]]) -> bool:
     """Whether rows of one code after the other are in order by ``keys``, the first key first."""
     tied = codes[1:] == codes[:-1]
     for key in keys:
@@ -107,10 +107,26 @@ def _is_sorted(codes: NDArray[np.int32], keys: list[NDArray[np.int64]]) -> bool:
 
 
 def _take(table: pa.Table, order: NDArray[np.intp]) -> pa.Table:
-    """Return the rows in that order; columns without a value need no moving."""
+    """Return the rows in that order, all but their names."""
     rows = pa.array(order)
-    columns = [c if c.null_count == len(c) else c.chunk(0).take(rows) for c in table.columns]
+    columns = [
+        column if name == "name" or _is_constant(column) else column.chunk(0).take(rows)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
     return pa.Table.from_arrays(columns, schema=table.schema)
+
+
+def _is_constant(column: Any) -> bool:
+    """Whether all values of a column are the same, so that their order is no matter."""
+    if column.null_count:
+        return bool(column.null_count == len(column))
+    if pa.types.is_dictionary(column.type):
+        values = column.chunk(0).indices.to_numpy()
+    elif pa.types.is_integer(column.type):
+        values = column.chunk(0).to_numpy()
+    else:
+        return False
+    return bool(values[0] == values[-1] and values.min() == values.max())
 
 
 def _with_names(table: pa.Table, codes: NDArray[np.int32], names: list[str]) -> pa.Table:
