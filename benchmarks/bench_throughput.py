@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import statistics
@@ -16,6 +17,7 @@ import shmlog
 from shmlog.storage.schema import ROW_GROUP_ROWS, write_options
 
 NAMES = [f"metric{i}" for i in range(8)]
+VALUES = 200_000  # logged again and again: forked producers share them
 START_S = 2.0
 
 
@@ -25,21 +27,21 @@ def make_values(count: int) -> list[float]:
     return [1.0 / (1 + i / count) + noise.gauss(0.0, 0.01) for i in range(count)]
 
 
-def produce(run: shmlog.Run, values: list[float]) -> None:
+def produce(run: shmlog.Run, values: list[float], rounds: int) -> None:
     """Log the values under eight names in turn, as a training loop does."""
     metrics = [run.metric(name) for name in NAMES]
-    rows = zip(*[iter(values)] * len(NAMES), strict=True)
-    for step, row in enumerate(rows):
+    each_round = (zip(*[iter(values)] * len(NAMES), strict=True) for _ in range(rounds))
+    for step, row in enumerate(itertools.chain.from_iterable(each_round)):
         for metric, value in zip(metrics, row, strict=True):
             metric(value, step)
 
 
-def fork_producer(run: shmlog.Run, values: list[float]) -> int:
+def fork_producer(run: shmlog.Run, values: list[float], rounds: int) -> int:
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            produce(run, values)
+            produce(run, values, rounds)
             run.finish()
             status = 0
         finally:
@@ -47,7 +49,7 @@ def fork_producer(run: shmlog.Run, values: list[float]) -> int:
     return child
 
 
-def through_shmlog(folder: Path, producers: int, values: list[float]) -> tuple[float, Path]:
+def through_shmlog(folder: Path, producers: int, values: list[float], rounds: int) -> tuple[float, Path]:
     """Return the seconds from the first log call until all is sealed, and the run's folder.
 
     The flusher has started and imported pyarrow before, as our own pyarrow has been.
@@ -57,7 +59,7 @@ def through_shmlog(folder: Path, producers: int, values: list[float]) -> tuple[f
     run.flush()
     time.sleep(START_S)
     start = time.perf_counter()
-    children = [fork_producer(run, values) for _ in range(producers)]
+    children = [fork_producer(run, values, rounds) for _ in range(producers)]
     for child in children:
         if os.waitpid(child, 0)[1] != 0:
             raise SystemExit("a producer failed")
@@ -92,13 +94,14 @@ def through_pyarrow(path: Path, table: pa.Table) -> float:
 
 def benchmark(bench: Bench) -> None:
     """Measure 1, 2 and 4 producers, each run followed by pyarrow writing what it stored."""
-    each = bench.size(2_000_000, 200_000)
-    values = make_values(each)
+    total = bench.size(8_000_000, 800_000)
+    values = make_values(VALUES)
     for producers in (1, 2, 4):
-        records = producers * each + 1
+        rounds = total // producers // VALUES
+        records = producers * rounds * VALUES + 1
         rates, base_rates = [], []
         for _ in range(bench.size(5, 2)):
-            elapsed, run_dir = through_shmlog(bench.folder, producers, values)
+            elapsed, run_dir = through_shmlog(bench.folder, producers, values, rounds)
             wait_for_quiet(run_dir)
             table = read_back(run_dir, records)
             base = statistics.mean(through_pyarrow(bench.folder / "base.parquet", table) for _ in range(2))

@@ -78,11 +78,7 @@ def _processes(base: Path) -> Iterator[tuple[int, str]]:
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue  # it has ended
-        if (
-            state == "Z"
-            or "multiprocessing.resource_tracker" in command
-            or "multiprocessing.forkserver" in command
-        ):
+        if state == "Z" or "multiprocessing.resource_tracker" in command or "multiprocessing.forkserver" in command:
             continue  # it has ended, or ends with us
         if int(parent) == os.getpid() or ("shmlog.flusher" in command and str(base) in command):
             yield int(entry.name), command

@@ -24,21 +24,14 @@ def is_binding(path: Path) -> bool:
 def pairs() -> set[str]:
     text = "".join(path.read_text() for path in SOURCES)
     sides = set(SIDE.findall(text))
-    return set(ROW.findall(text)) | {
-        name for name, _ in sides if {(name, "release"), (name, "acquire")} <= sides
-    }
+    return set(ROW.findall(text)) | {name for name, _ in sides if {(name, "release"), (name, "acquire")} <= sides}
 
 
 def statement_start(lines: list[str], at: int) -> int:
     """Return the line where the statement that goes on at line ``at`` begins."""
     while at > 0:
         above = lines[at - 1].split("/*")[0].rstrip()
-        if (
-            not above
-            or above.endswith((";", "{", "}", ":"))
-            or "*/" in lines[at - 1]
-            or above.startswith("#")
-        ):
+        if not above or above.endswith((";", "{", "}", ":")) or "*/" in lines[at - 1] or above.startswith("#"):
             return at
         at -= 1
     return at
@@ -67,10 +60,8 @@ def unargued(text: str, names: set[str]) -> list[str]:
         code = COMMENT.sub("", line)
         for order in ORDER.findall(code):
             comment = comment_for(lines, number)
-            if order == "relaxed":
-                argued = "relaxed:" in comment
-            else:
-                argued = bool(names & set(re.findall(r"[A-Z]+", comment)))
+            named = set(re.findall(r"[A-Z]+", comment))
+            argued = "relaxed:" in comment if order == "relaxed" else bool(names & named)
             if not argued:
                 found.append(f"{number + 1}: {line.strip()}")
     return found
@@ -93,9 +84,7 @@ def test_no_order_is_left_to_the_default(path: Path) -> None:
     assert "seq_cst" not in code
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in SOURCES if not is_binding(path)], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", [path for path in SOURCES if not is_binding(path)], ids=lambda path: path.name)
 def test_the_core_knows_no_python(path: Path) -> None:
     text = path.read_text()
     assert "Python.h" not in text

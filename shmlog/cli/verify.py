@@ -12,7 +12,7 @@ from shmlog.cli.text import clean, plural, relative
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
-    from shmlog.reader.verify import Report
+    from shmlog.reader.report import Report
 
 _EXAMPLE = """
 shmlog verify                    check the newest run below ./runs

@@ -1,4 +1,4 @@
-"""The lines of events.jsonl: which are ours, and the metrics in them.
+"""The lines of events.jsonl one by one: which are ours, and the metrics in them.
 
 JSON keeps the kinds apart: an integer is an int, a number with a fraction or an
 exponent a float, true and false are bools, strings are texts; the strings
@@ -8,9 +8,11 @@ exponent a float, true and false are bools, strings are texts; the strings
 from __future__ import annotations
 
 import datetime
+import json
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -25,6 +27,45 @@ _INT32 = range(-(2**31), 2**31)
 _LANE = range(2**31)
 _SEQ = range(NUMBER_MAX)
 _OWNER = ("rank", "local_rank", "worker")
+
+
+class Line(NamedTuple):
+    """A line that is not empty; ``event`` is None if it is no JSON object by RFC 8259."""
+
+    offset: int
+    size: int
+    event: dict[str, Any] | None
+    is_whole: bool
+
+
+def read_lines(path: Path, limit_bytes: int | None) -> Iterator[Line]:
+    """Yield the lines of a file, or of its first bytes, with memory for one; none if there is no file."""
+    if not path.exists():
+        return
+    offset = 0
+    with open(path, "rb") as file:
+        for line in file:
+            text = line if limit_bytes is None else line[: limit_bytes - offset]
+            if not text:
+                return
+            if text != b"\n":
+                yield Line(offset, len(text), _parse(text), text.endswith(b"\n"))
+            offset += len(text)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number of JSON")
+    return number
 
 
 def fault_of(event: dict[str, Any]) -> str | None:
@@ -48,7 +89,7 @@ def is_call(event: dict[str, Any]) -> bool:
         return False
     metrics = data["metrics"]
     is_ours = _is_in(data["step"], _INT64) and isinstance(metrics, dict) and bool(metrics)
-    return is_ours and all(map(_is_value, metrics.values()))
+    return is_ours and all(map(_is_text, metrics)) and all(map(_is_value, metrics.values()))
 
 
 def table_of_calls(events: Iterable[dict[str, Any]]) -> pa.Table:
@@ -70,15 +111,24 @@ def _is_in(value: object, numbers: range) -> bool:
 def _is_value(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
-    return isinstance(value, (bool, str)) or _is_in(value, _INT64)
+    return isinstance(value, bool) or _is_text(value) or _is_in(value, _INT64)
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a string without lone surrogates, which JSON can name and UTF-8 can't."""
+    try:
+        value.encode("utf-8") if isinstance(value, str) else None
+    except UnicodeEncodeError:
+        return False
+    return isinstance(value, str)
 
 
 def _time(text: object) -> datetime.datetime | None:
     try:
         time = datetime.datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
+        return time.astimezone(datetime.UTC) if time is not None and time.tzinfo else None
+    except (ValueError, OverflowError):
         return None
-    return time if time is not None and time.tzinfo else None
 
 
 def _rows(event: dict[str, Any]) -> list[dict[str, Any]]:

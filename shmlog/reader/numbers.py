@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,11 @@ Runs = NDArray[np.int64]  # shape (n, 3): lane, first number, count
 
 
 class Problem(NamedTuple):
-    """Numbers of one lane that are missing, or that stand more than once."""
+    """The first and the amount of a lane's numbers that are missing, or that stand more than once."""
 
     lane: int
-    count: int
     first: int
+    amount: int
     is_duplicate: bool
 
 
@@ -32,7 +32,7 @@ class Numbers:
         self._pending: list[Runs] = []
         self._rows = 0
 
-    def add(self, lanes: NDArray[np.int64], firsts: NDArray[np.int64], counts: NDArray[np.int64] | int = 1) -> None:
+    def add(self, lanes: NDArray[Any], firsts: NDArray[Any], counts: NDArray[Any] | int = 1) -> None:
         """Add ``counts`` numbers from each of ``firsts`` on."""
         runs = np.empty((len(lanes), 3), np.int64)
         runs[:, 0], runs[:, 1], runs[:, 2] = lanes, firsts, counts
@@ -40,6 +40,15 @@ class Numbers:
         self._rows += len(self._pending[-1])
         if self._rows > _PENDING_MAX:
             self.runs()
+
+    def update(self, others: Numbers) -> None:
+        """Add all numbers of ``others``."""
+        runs = others.runs()
+        self.add(*runs.T)
+
+    def is_same(self, others: Numbers) -> bool:
+        """Whether both hold the same numbers."""
+        return bool(np.array_equal(self.runs(), others.runs()))
 
     def runs(self) -> Runs:
         """Return all numbers as the fewest runs that hold them, by lane and first number."""
@@ -50,17 +59,18 @@ class Numbers:
     def problems(self) -> Iterator[Problem]:
         """Yield what keeps the numbers of a lane from being 0 … n, each once."""
         runs = self.runs()
-        for lane in np.unique(runs[:, 0]).tolist():
-            _, firsts, counts = runs[runs[:, 0] == lane].T
+        lanes, begins = np.unique(runs[:, 0], return_index=True)
+        for lane, of_lane in zip(lanes.tolist(), np.split(runs, begins[1:]), strict=False):
+            _, firsts, counts = of_lane.T
             ends = np.maximum.accumulate(np.concatenate(([0], firsts + counts)))
             jump = firsts - ends[:-1]
             if (jump > 0).any():
                 hole = int(np.argmax(jump > 0))
-                yield Problem(lane, int(jump[jump > 0].sum()), int(ends[hole]), is_duplicate=False)
+                yield Problem(lane, int(ends[hole]), int(jump[jump > 0].sum()), is_duplicate=False)
             if (jump < 0).any():
                 twice = int(np.argmax(jump < 0))
                 overlap = np.minimum(counts, -jump)[jump < 0]
-                yield Problem(lane, int(overlap.sum()), int(firsts[twice]), is_duplicate=True)
+                yield Problem(lane, int(firsts[twice]), int(overlap.sum()), is_duplicate=True)
 
 
 def _join(runs: Runs) -> Runs:

@@ -3,74 +3,129 @@
 ``wal/sealed.json`` is the commit point: what it says is sealed is taken from
 parts and events.jsonl, the rest from the logs, so that nothing is met twice or
 missed. If it has changed during the look, or a file has gone, one looks again.
+
+If it is damaged, everything that is there is taken, and what is met twice is
+told apart by lane and number.
 """
 
 from __future__ import annotations
 
-import json
-import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shmlog.errors import CorruptDataError, ShmlogWarning
+from shmlog.errors import CorruptDataError
+from shmlog.reader.tally import read_producers
 from shmlog.storage import runfile
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.layout import Part, RunLayout
-from shmlog.storage.wal import Damage, Frame, scan
+from shmlog.storage.wal import REASONS, TORN_TAIL, Damage, Frame, scan
 
 _TRIES = 50
 
 
 @dataclass
 class Snapshot:
-    """The files of a run at one moment."""
+    """The files of a run at one moment.
+
+    Attributes
+    ----------
+    described : dict
+        What run.yaml says; identity and ``complete`` alone if it is damaged.
+    next_log : int or None
+        Logs from here on are not sealed. None: all is, or it is not known.
+    events_bytes : int or None
+        How much of events.jsonl counts. None: all.
+    parts : list of Part
+        Those that count.
+    logs : dict of int to bytes
+        Those that are not sealed.
+    producers : list of dict or None
+        Of what is sealed. None if no file tells.
+    dropped : dict
+        Of a complete run, all drops; else those of processes that had no lane.
+    overlaps : bool
+        Whether logs may hold what parts and events.jsonl hold, too.
+    problems : list of (Path, str)
+        Files that could not be made sense of.
+    """
 
     described: dict[str, Any]
-    next_log: int
-    events_bytes: int | None  # None: all of events.jsonl
+    next_log: int | None
+    events_bytes: int | None
     parts: list[Part]
     logs: dict[int, bytes]
-    producers: list[dict[str, Any]]
-    unlaned: dict[str, int]
-    damage: list[Damage] = field(default_factory=list)
+    producers: list[dict[str, Any]] | None
+    dropped: dict[str, int]
+    overlaps: bool = False
+    problems: list[tuple[Path, str]] = field(default_factory=list)
 
-    def batches(self, run_dir: Path) -> list[Batch]:
-        """Return what the unsealed logs hold."""
-        decoder = Decoder(run_dir)
-        found: list[Batch] = []
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to drain."""
+        return self.described.get("complete") is True
+
+    def has_sink(self, sink: str) -> bool:
+        """Whether the run writes that kind of file."""
+        sinks = self.described.get("sinks")
+        return sink in sinks if isinstance(sinks, list) else True
+
+    @property
+    def metrics_are_lines(self) -> bool:
+        """Whether the sealed metrics stand in events.jsonl alone."""
+        if isinstance(self.described.get("sinks"), list):
+            return not self.has_sink("parquet")
+        return not self.parts
+
+    def batches(self, layout: RunLayout) -> Iterator[tuple[Batch, list[Damage]]]:
+        """Yield what each unsealed log holds, and what of it is damaged; a torn tail is not."""
+        decoder = Decoder(layout.dir)
         for number, data in sorted(self.logs.items()):
-            path = RunLayout(run_dir).log(number)
-            frames: list[Frame] = []
-            for piece in scan(data, path=path, log=number):
-                if isinstance(piece, Frame):
-                    frames.append(piece)
-                else:
-                    self.damage.append(piece)
-            if frames:
-                found.append(decoder.decode(frames))
-        return found
+            frames, damage = read_frames(layout.log(number), number, data)
+            batch = decoder.decode(frames)
+            yield batch, [piece for piece in damage if piece.reason != TORN_TAIL] + batch.damage
+
+    def is_still_there(self, layout: RunLayout) -> bool:
+        """Whether the parts are what they were: a listing taken during a merge may lack some."""
+        return set(self.parts) <= set(layout.parts()) and (not self.complete or self.parts == layout.parts())
 
 
-def read_description(layout: RunLayout) -> dict[str, Any]:
-    """Return run.yaml, or what can be said without it if it is damaged."""
+def read_frames(path: Path, number: int, data: bytes) -> tuple[list[Frame], list[Damage]]:
+    """Return the whole frames of a log and what lies between them."""
+    frames: list[Frame] = []
+    damage: list[Damage] = []
+    for piece in scan(data, path=path, log=number):
+        if isinstance(piece, Frame):
+            frames.append(piece)
+        else:
+            damage.append(piece)
+    return frames, damage
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return what a small file of ours holds; raises CorruptDataError whatever is wrong inside."""
     try:
-        return runfile.read(layout.run_yaml)
+        return runfile.read(path)
+    except (CorruptDataError, OSError):
+        raise
+    except Exception as error:  # the YAML library has many ways to fail
+        raise CorruptDataError(f"{path}: neither JSON nor YAML ({type(error).__name__}: {error})") from error
+
+
+def read_description(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
+    """Return run.yaml, or what can be said without it, and why it can't be read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    try:
+        return read_mapping(layout.run_yaml), None
     except CorruptDataError as error:
-        warnings.warn(f"{error}; status and times are unknown", ShmlogWarning, stacklevel=3)
-        return {"run_id": layout.run_id, "experiment": layout.experiment, "complete": not layout.wal.is_dir()}
-
-
-def _read_sealed(layout: RunLayout) -> dict[str, Any]:
-    try:
-        told = json.loads(layout.sealed_json.read_bytes())
-    except FileNotFoundError:
-        return {"next_log": 0, "events_bytes": 0, "producers": [], "dropped": {}}
-    except ValueError as error:
-        raise CorruptDataError(f"{layout.sealed_json}: damaged ({error})") from error
-    if not isinstance(told, dict) or not isinstance(told.get("next_log"), int):
-        raise CorruptDataError(f"{layout.sealed_json}: does not say which logs are sealed")
-    return told
+        is_over = not layout.sealed_json.exists() and not layout.logs()
+        return {"run_id": layout.run_id, "experiment": layout.experiment, "complete": is_over}, str(error)
 
 
 def take(layout: RunLayout) -> Snapshot:
@@ -80,32 +135,83 @@ def take(layout: RunLayout) -> Snapshot:
     ------
     FileNotFoundError
         If there is no run.yaml.
+    CorruptDataError
+        If they do not come to rest.
     """
     for _ in range(_TRIES):
-        described = read_description(layout)
-        if described.get("complete"):
-            return _complete(layout, described)
-        snapshot = _try_live(layout, described)
+        described, problem = read_description(layout)
+        complete = described.get("complete") is True
+        snapshot = _take_complete(layout, described) if complete else _take_live(layout, described)
         if snapshot is not None:
+            if problem:
+                snapshot.problems.append((layout.run_yaml, problem))
             return snapshot
     raise CorruptDataError(f"{layout.dir}: its logs and {layout.sealed_json.name} don't fit together")
 
 
-def _complete(layout: RunLayout, described: dict[str, Any]) -> Snapshot:
+def _take_complete(layout: RunLayout, described: dict[str, Any]) -> Snapshot:
     return Snapshot(
-        described, next_log=1 << 62, events_bytes=None, parts=layout.parts(), logs={},
-        producers=described.get("producers") or [], unlaned={},
+        described, next_log=None, events_bytes=None, parts=layout.parts(), logs={},
+        producers=read_producers(described.get("producers")), dropped=_read_dropped(described.get("dropped")),
     )  # fmt: skip
 
 
-def _try_live(layout: RunLayout, described: dict[str, Any]) -> Snapshot | None:
-    sealed = _read_sealed(layout)
-    next_log = sealed["next_log"]
+def _take_live(layout: RunLayout, described: dict[str, Any]) -> Snapshot | None:
+    """Return None if something has changed meanwhile."""
+    books = _read_bytes(layout.sealed_json)
     try:
-        logs = {number: layout.log(number).read_bytes() for number in layout.logs() if number >= next_log}
+        sealed = _read_sealed(layout) if books is not None else _NOTHING_SEALED
+    except CorruptDataError as error:
+        snapshot = _take_everything(layout, described)
+        snapshot.problems.append((layout.sealed_json, str(error)))
     except FileNotFoundError:
-        return None  # sealed meanwhile
-    parts = [part for part in layout.parts() if part.last < next_log]
-    if _read_sealed(layout) != sealed or read_description(layout).get("complete"):
         return None
-    return Snapshot(described, next_log, sealed["events_bytes"], parts, logs, sealed["producers"], sealed["dropped"])
+    else:
+        snapshot = _take_unsealed(layout, described, sealed)
+    is_over = read_description(layout)[0].get("complete") is True
+    return None if is_over or _read_bytes(layout.sealed_json) != books else snapshot
+
+
+_NOTHING_SEALED: dict[str, Any] = {"next_log": 0, "events_bytes": 0, "producers": [], "dropped": {}}
+
+
+def _read_sealed(layout: RunLayout) -> dict[str, Any]:
+    told = read_mapping(layout.sealed_json)
+    if not all(type(told.get(name)) is int and told[name] >= 0 for name in ("next_log", "events_bytes")):
+        raise CorruptDataError(f"{layout.sealed_json}: does not say what is sealed")
+    return told
+
+
+def _take_unsealed(layout: RunLayout, described: dict[str, Any], sealed: dict[str, Any]) -> Snapshot:
+    next_log = sealed["next_log"]
+    return Snapshot(
+        described, next_log, sealed["events_bytes"],
+        logs=_read_logs(layout, next_log), parts=[part for part in layout.parts() if part.last < next_log],
+        producers=read_producers(sealed.get("producers")), dropped=_read_dropped(sealed.get("dropped")),
+    )  # fmt: skip
+
+
+def _take_everything(layout: RunLayout, described: dict[str, Any]) -> Snapshot:
+    return Snapshot(
+        described, next_log=None, events_bytes=None, logs=_read_logs(layout, 0), parts=layout.parts(),
+        producers=None, dropped={}, overlaps=True,
+    )  # fmt: skip
+
+
+def _read_logs(layout: RunLayout, next_log: int) -> dict[int, bytes]:
+    """Return the logs that are there; one that goes meanwhile is seen by the change of the books."""
+    found = {number: _read_bytes(layout.log(number)) for number in layout.logs() if number >= next_log}
+    return {number: data for number, data in found.items() if data is not None}
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _read_dropped(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        return {}
+    return {reason: n for reason, n in value.items() if reason in REASONS and type(n) is int and n >= 0}

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import fnmatch
-import json
 import os
+import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogWarning
-from shmlog.reader import snapshot
-from shmlog.reader.lines import metrics_of_lines
-from shmlog.storage import jsonl, liveness, parts, runfile
+from shmlog.reader import records, snapshot, status
+from shmlog.reader.snapshot import Snapshot
+from shmlog.reader.tally import Tally, sum_dropped
+from shmlog.storage import liveness
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.merge import names_of, sort_rows
-from shmlog.storage.schema import METRICS
-from shmlog.storage.status import CRASHED, FINISHED, PENDING, RUNNING
+from shmlog.storage.ledger import Ledger
 
 _TRIES = 20
+
+Result = TypeVar("Result")
 
 
 def load(run_dir: str | os.PathLike[str]) -> StoredRun:
@@ -42,11 +42,27 @@ def load(run_dir: str | os.PathLike[str]) -> StoredRun:
     ------
     RunNotFoundError
         If there is no run.yaml in it.
+
+    Warns
+    -----
+    ShmlogWarning
+        Here and at every later call, for each file that is damaged. What is in other
+        files is returned all the same.
     """
     layout = RunLayout(run_dir)
     if not layout.run_yaml.is_file():
-        raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml; pass the folder of one run")
+        raise RunNotFoundError(_not_found(layout))
     return StoredRun(layout)
+
+
+def _not_found(layout: RunLayout) -> str:
+    if not layout.dir.is_dir():
+        return f"no run in {layout.dir}: there is no such folder; pass the folder of one run"
+    below = sorted(path.parent for pattern in ("*", "*/*") for path in layout.dir.glob(f"{pattern}/run.yaml"))
+    if below:
+        newest = max(below, key=lambda path: path.name)
+        return f"no run in {layout.dir}, but {len(below)} below it; pass the folder of one, such as {newest}"
+    return f"no run in {layout.dir}: it has no run.yaml; pass the folder of one run"
 
 
 class StoredRun:
@@ -78,44 +94,43 @@ class StoredRun:
     @property
     def metadata(self) -> dict[str, Any]:
         """What run.yaml says."""
-        return snapshot.read_description(self._layout)
+        return self._describe()[0]
 
     @property
     def config(self) -> dict[str, Any]:
         """Parameters of the run; empty if config.yaml is missing or damaged."""
         try:
-            return runfile.read(self._layout.config_yaml)
+            return snapshot.read_mapping(self._layout.config_yaml)
         except FileNotFoundError:
             return {}
         except CorruptDataError as error:
-            warnings.warn(str(error), ShmlogWarning, stacklevel=2)
+            _warn(str(error))
             return {}
 
     @property
     def live(self) -> bool | None:
         """Whether processes are attached; None if that can't be told from here."""
         metadata = self.metadata
-        return False if metadata.get("complete") else liveness.members_live(metadata)
+        return False if metadata.get("complete") is True else liveness.members_live(metadata)
 
     @property
     def status(self) -> str:
         """``pending``, ``running``, ``success``, ``failed``, ``cancelled`` or ``crashed``.
 
-        A run that says ``running`` while the kernel knows that none of its
-        processes lives has crashed.
+        A run that says ``running`` while the kernel knows that none of its processes lives
+        has crashed. If run.yaml is damaged, the run's last event tells.
         """
-        metadata = self.metadata
-        word = str(metadata.get("status", RUNNING)).lower()
-        status = FINISHED.get(word, word if word == PENDING else RUNNING)
-        if status in (PENDING, RUNNING) and (metadata.get("complete") or liveness.members_live(metadata) is False):
-            return CRASHED
-        return status
+        metadata, problem = self._describe()
+        if problem:
+            told = status.status_of_events(self.events("experiment_end"))
+            metadata = {**metadata, "status": told}
+        return status.find_status(metadata, liveness.members_live(metadata))
 
     @property
     def unrecovered(self) -> bool:
         """Whether records wait for ``shmlog recover``: nobody is left who would drain them."""
         metadata = self.metadata
-        if metadata.get("complete") or liveness.members_live(metadata) is not False:
+        if metadata.get("complete") is True or liveness.members_live(metadata) is not False:
             return False
         return liveness.flusher_lives(metadata) is not True
 
@@ -123,9 +138,18 @@ class StoredRun:
     def age(self) -> float:
         """Seconds since something was last written into the run folder."""
         layout = self._layout
-        paths = [layout.run_yaml, layout.events, *(layout.log(number) for number in layout.logs())]
-        written = [path.stat().st_mtime for path in paths if path.exists()]
-        return max(0.0, time.time() - max(written, default=0.0))
+        paths = [layout.run_yaml, layout.sealed_json, layout.events, layout.run_log]
+        paths += [layout.log(number) for number in layout.logs()]
+        return max(0.0, time.time() - max(map(_written_at, paths)))
+
+    def _describe(self) -> tuple[dict[str, Any], str | None]:
+        try:
+            described, problem = snapshot.read_description(self._layout)
+        except FileNotFoundError as error:
+            raise RunNotFoundError(f"no run in {self.dir} any more: its run.yaml is gone") from error
+        if problem:
+            _warn(problem)
+        return described, problem
 
     # ---- records ----
 
@@ -143,62 +167,13 @@ class StoredRun:
         pyarrow.Table
             Schema `shmlog.storage.schema.METRICS`, ordered by step and time. One
             row per record. Of a live run, all that ``flush()`` has returned for.
-
-        Raises
-        ------
-        CorruptDataError
-            If a part is damaged.
         """
-        for _ in range(_TRIES):
-            taken = snapshot.take(self._layout)
-            try:
-                return self._metrics_of(taken, names)
-            except FileNotFoundError:
-                continue  # a part was merged meanwhile
-        raise CorruptDataError(f"{self.dir}: its parts keep disappearing")
-
-    def _metrics_of(self, taken: snapshot.Snapshot, names: str | Sequence[str] | None) -> pa.Table:
-        live = [batch.metrics for batch in taken.batches(self.dir)]
-        if "parquet" not in taken.described.get("sinks", ("parquet",)):
-            live.append(metrics_of_lines(self._layout.events, taken.events_bytes))
-        wanted = self._choose(names, taken, live)
-        tables = [parts.read_part(part.path, wanted) for part in taken.parts]
-        tables += [table if wanted is None else parts.only_names(table, wanted) for table in live]
-        if not tables:
-            return METRICS.empty_table()
-        return sort_rows(pa.concat_tables([table.cast(METRICS) for table in tables]).unify_dictionaries())
-
-    def _choose(
-        self, names: str | Sequence[str] | None, taken: snapshot.Snapshot, live: list[pa.Table]
-    ) -> list[str] | None:
-        """Return the names that are wanted; None means all."""
-        if names is None:
-            return None
-        if not isinstance(names, str):
-            return list(names)
-        if not any(mark in names for mark in "*?["):
-            return [names]
-        known = self._names_of(taken, live)
-        return [names] if names in known else [name for name in known if fnmatch.fnmatchcase(name, names)]
-
-    def _names_of(self, taken: snapshot.Snapshot, live: list[pa.Table]) -> list[str]:
-        names = set(names_of(taken.parts))
-        for table in live:
-            names.update(table["name"].unique().to_pylist())
-        return sorted(names)
+        wanted = names if names is None or isinstance(names, str) else list(names)
+        return self._look(lambda taken: records.read_metrics(self._layout, taken, wanted))
 
     def names(self) -> list[str]:
         """Return the names of all metrics, sorted."""
-        for _ in range(_TRIES):
-            taken = snapshot.take(self._layout)
-            live = [batch.metrics for batch in taken.batches(self.dir)]
-            if "parquet" not in taken.described.get("sinks", ("parquet",)):
-                live.append(metrics_of_lines(self._layout.events, taken.events_bytes))
-            try:
-                return self._names_of(taken, live)
-            except FileNotFoundError:
-                continue
-        raise CorruptDataError(f"{self.dir}: its parts keep disappearing")
+        return self._look(lambda taken: records.read_names(self._layout, taken))
 
     def events(self, event_type: str | None = None) -> list[dict[str, Any]]:
         """Return structured events in the order of events.jsonl.
@@ -209,17 +184,23 @@ class StoredRun:
             Only events of this type. Default: all but the ``metrics`` lines,
             which `metrics` returns; ask for those with ``"metrics"``.
         """
-        taken = snapshot.take(self._layout)
-        found, damage = jsonl.read_events(self._layout.events, taken.events_bytes)
-        for piece in damage:
-            warnings.warn(f"{piece.path}: {piece.reason} at byte {piece.offset}", ShmlogWarning, stacklevel=2)
-        with_metrics = event_type == "metrics" and "jsonl" in taken.described.get("sinks", ())
-        for batch in taken.batches(self.dir):
-            lines = b"".join(jsonl.event_lines(batch, metrics=with_metrics))
-            found += [json.loads(line) for line in lines.split(b"\n") if line]
-        if event_type is None:
-            return [event for event in found if event.get("event_type") != "metrics"]
-        return [event for event in found if event.get("event_type") == event_type]
+        return self._look(lambda taken: records.read_events(self._layout, taken, event_type))
+
+    def _look(self, read: Callable[[Snapshot], tuple[Result, list[str]]]) -> Result:
+        """Read from files that belong together, and warn of those that are damaged."""
+        for _ in range(_TRIES):
+            try:
+                taken = snapshot.take(self._layout)
+                found, problems = read(taken)
+            except FileNotFoundError as error:
+                if not self._layout.run_yaml.exists():
+                    raise RunNotFoundError(f"no run in {self.dir} any more: its run.yaml is gone") from error
+                continue  # a part was merged meanwhile
+            if taken.is_still_there(self._layout):
+                for problem in [*(text for _, text in taken.problems), *problems]:
+                    _warn(problem)
+                return found
+        raise CorruptDataError(f"{self.dir}: its parts keep disappearing; copy the run and read the copy")
 
     # ---- books ----
 
@@ -244,10 +225,26 @@ class StoredRun:
         }
 
     def _books(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        taken = snapshot.take(self._layout)
-        if taken.described.get("complete"):
-            return taken.producers, taken.described.get("dropped") or {}
-        return _count_live(taken, taken.batches(self.dir))
+        return self._look(lambda taken: (self._books_of(taken), []))
+
+    def _books_of(self, taken: Snapshot) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        if taken.producers is None:
+            return self._count(taken)
+        if taken.complete:
+            return taken.producers, {reason: n for reason, n in taken.dropped.items() if n}
+        ledger = Ledger.of(taken.producers, taken.dropped)
+        for batch, _ in taken.batches(self._layout):
+            ledger.add_batch(batch)
+        return ledger.producers(), ledger.dropped()
+
+    def _count(self, taken: Snapshot) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        """Count the records, because the books are lost."""
+        tally = Tally()
+        tally.add_metrics(records.read_metrics(self._layout, taken, None)[0])
+        for event in records.read_events(self._layout, taken, None)[0]:
+            tally.add_event(event)
+        producers = tally.producers()
+        return producers, sum_dropped(producers)
 
     @property
     def artifacts(self) -> list[str]:
@@ -256,11 +253,16 @@ class StoredRun:
         return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def _count_live(taken: snapshot.Snapshot, batches: list[Any]) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Add what the unsealed logs hold to the books of the sealed ones."""
-    from shmlog.storage.ledger import Ledger
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
-    ledger = Ledger.of(taken.producers, taken.unlaned)
-    for batch in batches:
-        ledger.add_batch(batch)
-    return ledger.producers(), ledger.dropped()
+
+def _warn(problem: str) -> None:
+    """Warn at the line that called into this package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(problem, ShmlogWarning, stacklevel=level - 1)

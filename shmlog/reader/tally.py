@@ -30,10 +30,11 @@ class Tally:
         """Count the rows of a table of schema `METRICS`."""
         if not table.num_rows:
             return
-        keys = (table["lane"].to_numpy().astype(np.int64) << 32) + (table["pid"].to_numpy().astype(np.int64) + 1)
+        lanes, pids = (table[name].to_numpy().astype(np.int64) for name in ("lane", "pid"))
+        keys = (lanes << 32) + (pids & 0xFFFFFFFF)
         found, firsts, counts = np.unique(keys, return_index=True, return_counts=True)
         for key, row, count in zip(found.tolist(), firsts.tolist(), counts.tolist(), strict=True):
-            producer = key >> 32, (key & 0xFFFFFFFF) - 1
+            producer = key >> 32, int(np.uint32(key & 0xFFFFFFFF).view(np.int32))
             self.metrics[producer] += count
             self._see(producer, table["seq"][row].as_py(), {name: table[name][row].as_py() for name in _OWNER})
 
@@ -50,6 +51,16 @@ class Tally:
     def _see(self, producer: Producer, seq: int, owner: dict[str, Any]) -> None:
         if producer not in self._owners or seq < self._owners[producer][0]:
             self._owners[producer] = seq, owner
+
+    def found(self) -> dict[Producer, dict[str, int]]:
+        """Return for each producer how many records of what there are."""
+        found: dict[Producer, dict[str, int]] = {}
+        for what, counter in (("metrics", self.metrics), ("events", self.events)):
+            for producer, count in counter.items():
+                found.setdefault(producer, {})[what] = count
+        for producer, dropped in self.dropped.items():
+            found.setdefault(producer, {}).update({f"drops ({reason})": n for reason, n in dropped.items()})
+        return found
 
     def producers(self) -> list[dict[str, Any]]:
         """Return the producers as run.yaml would list them, as far as the records tell."""

@@ -6,74 +6,32 @@ nothing about the others.
 
 from __future__ import annotations
 
-import json
 import os
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
+from typing import Any
 
 from shmlog.errors import CorruptDataError, RunNotFoundError
-from shmlog.reader import snapshot
-from shmlog.reader.lines import metrics_of_lines
-from shmlog.storage import jsonl, parts, runfile
-from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
+from shmlog.reader import check_events, check_files, check_logs, check_parts, snapshot
+from shmlog.reader.numbers import Numbers, Problem
+from shmlog.reader.report import Report
+from shmlog.reader.tally import Tally, sum_dropped
+from shmlog.storage.layout import RunLayout
 
-ERROR, WARNING = "error", "warning"
-_HOLES_TOLD = 5
-
-
-class Finding(NamedTuple):
-    """Something that is not as it should be, and the file it was found in."""
-
-    severity: str  # "error": data are missing or wrong; "warning": nothing is lost
-    file: Path
-    message: str
-
-
-@dataclass
-class Report:
-    """What `verify` found.
-
-    Attributes
-    ----------
-    findings : list of Finding
-    counts : dict of str to int
-        What was looked at: logs, frames, parts, rows, events.
-    """
-
-    run_dir: Path
-    findings: list[Finding] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("parts", "logs", "rows", "events"), 0))
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is missing or wrong."""
-        return not any(finding.severity == ERROR for finding in self.findings)
-
-    def error(self, file: Path, message: str) -> None:
-        """Book damage."""
-        self.findings.append(Finding(ERROR, file, message))
-
-    def warning(self, file: Path, message: str) -> None:
-        """Book something that is no loss."""
-        self.findings.append(Finding(WARNING, file, message))
-
-
-#: Numbers that a lane has given out: for each lane, arrays of first numbers and of how many.
-_Numbers = dict[int, list[tuple[NDArray[np.int64], NDArray[np.int64]]]]
+_TRIES = 20
 
 
 def verify(run_dir: str | os.PathLike[str]) -> Report:
     """Check the files of a run: checksums, numbering of every lane, counts.
 
-    Each lane's metrics, events and gaps must number 0 … n without a hole or a
-    duplicate, and the counts in run.yaml must be those of the files.
+    Each lane's metrics, events and gaps must number 0 … n without a hole or a duplicate,
+    and the books (in run.yaml, or in wal/sealed.json of a run that is not complete) must
+    say of each producer what the files hold.
+
+    Parameters
+    ----------
+    run_dir : path
+        Folder of a run, live or not. Nothing in it is changed.
 
     Raises
     ------
@@ -83,142 +41,119 @@ def verify(run_dir: str | os.PathLike[str]) -> Report:
     layout = RunLayout(run_dir)
     if not layout.run_yaml.is_file():
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml; pass the folder of one run")
-    report = Report(layout.dir)
-    described = _check_text_files(layout, report)
-    try:
-        taken = snapshot.take(layout)
-    except (CorruptDataError, OSError) as error:
-        report.error(layout.sealed_json, str(error))
-        return report
-    _check_records(layout, taken, described, report)
-    _check_leftovers(layout, report)
+    for _ in range(_TRIES):
+        report = Report(layout.dir)
+        try:
+            taken = snapshot.take(layout)
+        except CorruptDataError as error:
+            report.error(layout.dir, str(error))
+            return report
+        except OSError as error:
+            report.error(Path(error.filename or layout.dir), f"can't be read ({error.strerror})")
+            return report
+        _Check(layout, taken, report).run()
+        if taken.is_still_there(layout):
+            return report
+    report.error(layout.dir, "its parts keep changing; verify a copy")
     return report
 
 
-def _check_text_files(layout: RunLayout, report: Report) -> dict[str, Any]:
-    described: dict[str, Any] = {}
-    for path in (layout.run_yaml, layout.config_yaml):
-        try:
-            found = runfile.read(path)
-        except (CorruptDataError, OSError) as error:
-            report.error(path, str(error))
+class _Check:
+    """The checks of one run, and what they have counted."""
+
+    def __init__(self, layout: RunLayout, taken: snapshot.Snapshot, report: Report) -> None:
+        self._layout = layout
+        self._taken = taken
+        self._report = report
+        self._numbers = Numbers()  # of all records
+        self._sealed = Tally()  # of those that the books are about
+
+    def run(self) -> None:
+        for path, reason in self._taken.problems:
+            self._report.error(path, reason.removeprefix(f"{path}: "))
+        check_files.check_description(self._layout, self._taken, self._report)
+        of_parts, of_lines = Numbers(), Numbers()
+        check_parts.check(self._layout, self._taken, of_parts, self._sealed, self._report)
+        check_events.check(self._layout, self._taken, self._numbers, of_lines, self._sealed, self._report)
+        if not self._taken.overlaps:
+            # Else logs hold again what is sealed, and nothing tells how much of it.
+            check_logs.check(self._layout, self._taken, self._numbers, self._report)
+        damaged = not self._report.ok
+        self._compare_sinks(of_parts, of_lines, damaged)
+        self._numbers.update(of_lines if self._taken.metrics_are_lines else of_parts)
+        for problem in self._numbers.problems():
+            self._tell(problem, damaged)
+        self._check_books(damaged)
+        check_files.check_leftovers(self._layout, self._taken, self._report)
+
+    def _compare_sinks(self, of_parts: Numbers, of_lines: Numbers, damaged: bool) -> None:
+        """Metrics that go both into parts and into events.jsonl must be the same there."""
+        lines_are_all = self._taken.has_sink("jsonl") and not self._taken.metrics_are_lines and not damaged
+        if lines_are_all and not of_parts.is_same(of_lines):
+            self._report.error(self._layout.events, "the metrics in it are not those in the parts")
+
+    def _tell(self, problem: Problem, damaged: bool) -> None:
+        what = "stand twice" if problem.is_duplicate else "are missing"
+        message = f"lane {problem.lane}: {problem.amount} numbers {what}, the first is {problem.first}"
+        if damaged and not problem.is_duplicate:
+            self._report.warning(self._layout.dir, f"{message}; what is damaged may have held them")
         else:
-            described = found if path == layout.run_yaml else described
-    if described and described.get("run_id") != layout.run_id:
-        report.warning(layout.run_yaml, f"says run {described.get('run_id')!r}: the folder was renamed or copied")
-    for lane in described.get("damaged_lanes") or ():
-        report.error(layout.run_yaml, f"lane {lane} was damaged in shared memory: what it held is lost")
-    return described
+            self._report.error(self._layout.dir, message)
+
+    # ---- books ----
+
+    def _check_books(self, damaged: bool) -> None:
+        taken = self._taken
+        path = self._layout.run_yaml if taken.complete else self._layout.sealed_json
+        if taken.overlaps or any(damaged_path == path for damaged_path, _ in taken.problems):
+            return  # there are no books, which was told
+        if taken.producers is None:
+            self._report.error(path, "its list of producers is damaged")
+            return
+        told = _told(taken.producers)
+        for lane, pid in sorted(set(told) | set(self._sealed.found())):
+            booked = told.get((lane, pid), {})
+            found = self._sealed.found().get((lane, pid), {})
+            self._compare(path, f"lane {lane}, pid {pid}", booked, found, damaged)
+        if taken.complete:
+            self._check_totals(taken.described, taken.producers)
+
+    def _compare(
+        self, path: Path, who: str, booked: Mapping[str, int], found: Mapping[str, int], damaged: bool
+    ) -> None:
+        for what in sorted(set(booked) | set(found)):
+            there, due = found.get(what, 0), booked.get(what, 0)
+            if there == due:
+                continue
+            message = f"{who}: {due} {what} are booked, the files hold {there}"
+            if damaged and there < due:
+                self._report.warning(path, f"{message}; what is damaged may have held them")
+            else:
+                self._report.error(path, message)
+
+    def _check_totals(self, described: dict[str, Any], producers: list[dict[str, Any]]) -> None:
+        path = self._layout.run_yaml
+        total = self._taken.dropped
+        for reason, count in sum_dropped(producers).items():
+            if total.get(reason, 0) < count:
+                self._report.error(path, f"{total.get(reason, 0)} drops in all ({reason}), {count} of producers")
+        sums = {what: sum(producer[what] for producer in producers) for what in ("metrics", "events")}
+        counts = described.get("counts")
+        if not isinstance(counts, dict):
+            self._report.error(path, "it has no counts")
+            return
+        for what, due in {**sums, "dropped": sum(total.values())}.items():
+            if counts.get(what) != due:
+                self._report.error(path, f"counts {counts.get(what)} {what}, the sum over its lists is {due}")
 
 
-def _check_records(layout: RunLayout, taken: snapshot.Snapshot, described: dict[str, Any], report: Report) -> None:
-    numbers: _Numbers = defaultdict(list)
-    metrics = events = 0
-    for part in taken.parts:
-        metrics += _guarded(report, part.path, lambda path=part.path: _check_part(path, numbers))  # type: ignore[misc]
-        report.counts["parts"] += 1
-    for batch in taken.batches(layout.dir):
-        metrics += _add_rows(numbers, batch.metrics)
-        events += len(batch.events)
-        for event in batch.events:
-            _add(numbers, event.lane, event.seq, 1)
-        for gap in batch.gaps:
-            _add(numbers, gap.lane, gap.seq, sum(gap.dropped.values()))
-        for damage in batch.damage:
-            report.error(damage.path, damage.reason)
-    _report_damage(taken, report)
-    report.counts["logs"] = len(taken.logs)
-    in_lines, lines = _check_events(layout, taken, described, numbers, report)
-    report.counts["rows"] = metrics + in_lines
-    report.counts["events"] = events + lines
-    _check_numbers(numbers, layout, report)
-    _check_counts(taken, report)
-
-
-def _report_damage(taken: snapshot.Snapshot, report: Report) -> None:
-    for damage in taken.damage:
-        # Killed in the middle of a write, a flusher leaves a torn tail; what it held was written again.
-        book = report.warning if damage.reason == "torn tail" else report.error
-        book(damage.path, f"{damage.reason}: {damage.length} bytes at {damage.offset}")
-
-
-def _guarded(report: Report, path: Path, check: Callable[[], int]) -> int:
-    try:
-        return check()
-    except (CorruptDataError, OSError, pa.ArrowException) as error:
-        report.error(path, str(error))
-        return 0
-
-
-def _check_part(path: Path, numbers: _Numbers) -> int:
-    """Read all pages, so that all checksums are looked at."""
-    return _add_rows(numbers, parts.read_part(path))
-
-
-def _add_rows(numbers: _Numbers, table: pa.Table) -> int:
-    lanes = table["lane"].to_numpy()
-    seq = table["seq"].to_numpy()
-    for lane in np.unique(lanes):
-        found = seq[lanes == lane]
-        numbers[int(lane)].append((found, np.ones(len(found), np.int64)))
-    return int(table.num_rows)
-
-
-def _add(numbers: _Numbers, lane: int, seq: int, count: int) -> None:
-    numbers[lane].append((np.array([seq], np.int64), np.array([count], np.int64)))
-
-
-def _check_events(
-    layout: RunLayout, taken: snapshot.Snapshot, described: dict[str, Any], numbers: _Numbers, report: Report
-) -> tuple[int, int]:
-    """Return the metric records that only stand in events.jsonl, and the events."""
-    found, damage = jsonl.read_events(layout.events, taken.events_bytes)
-    for piece in damage:
-        report.error(piece.path, f"{piece.reason} at byte {piece.offset}")
-    events = 0
-    for event in found:
-        if event.get("event_type") == "metrics":
-            continue
-        try:
-            is_gap = event["event_type"] == jsonl.GAP_TYPE and event["data"].keys() == {"dropped"}
-            count = sum(event["data"]["dropped"].values()) if is_gap else 1
-            _add(numbers, int(event["lane"]), int(event["seq"]), int(count))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            report.error(layout.events, f"not an event of shmlog: {json.dumps(event)[:80]}")
-            continue
-        events += not is_gap
-    if "parquet" in described.get("sinks", ("parquet",)):
-        return 0, events
-    return _add_rows(numbers, metrics_of_lines(layout.events, taken.events_bytes)), events
-
-
-def _check_numbers(numbers: _Numbers, layout: RunLayout, report: Report) -> None:
-    for lane, pieces in sorted(numbers.items()):
-        first = np.concatenate([piece[0] for piece in pieces])
-        count = np.concatenate([piece[1] for piece in pieces])
-        order = np.argsort(first, kind="stable")
-        first, count = first[order], count[order]
-        due = np.concatenate(([0], (first + count)[:-1]))
-        wrong = np.flatnonzero(first != due)
-        for i in wrong[:_HOLES_TOLD]:
-            what = "missing" if first[i] > due[i] else "there twice"
-            low, high = sorted((int(first[i]), int(due[i])))
-            report.error(layout.dir, f"lane {lane}: seq {low} … {high - 1} {what}")
-        if len(wrong) > _HOLES_TOLD:
-            report.error(layout.dir, f"lane {lane}: {len(wrong) - _HOLES_TOLD} more places are wrong")
-
-
-def _check_counts(taken: snapshot.Snapshot, report: Report) -> None:
-    """Hold run.yaml's counts, written when the run was closed, against the files."""
-    told = taken.described.get("counts")
-    if not taken.described.get("complete") or not isinstance(told, dict):
-        return
-    for what, found in (("metrics", report.counts["rows"]), ("events", report.counts["events"])):
-        if told.get(what) != found:
-            report.error(report.run_dir / "run.yaml", f"counts {told.get(what)} {what}, the files hold {found}")
-
-
-def _check_leftovers(layout: RunLayout, report: Report) -> None:
-    for folder in (layout.dir, layout.metrics, layout.wal):
-        for path in sorted(folder.glob(f"*{TEMPORARY_SUFFIX}")):
-            report.warning(path, "a temporary file that was never completed; it can be deleted")
+def _told(producers: list[dict[str, Any]]) -> dict[tuple[int, int], dict[str, int]]:
+    """Return what the books tell of each lane and process."""
+    told: dict[tuple[int, int], dict[str, int]] = {}
+    for producer in producers:
+        pid = producer.get("pid")
+        entry = told.setdefault((producer["lane"], pid if type(pid) is int else -1), {})
+        dropped = {f"drops ({reason})": n for reason, n in producer["dropped"].items()}
+        for what, n in {"metrics": producer["metrics"], "events": producer["events"], **dropped}.items():
+            entry[what] = entry.get(what, 0) + n
+    return told

@@ -1,0 +1,114 @@
+"""Checks of events.jsonl."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from shmlog.reader.lines import Line, fault_of, is_call, read_lines, table_of_calls
+from shmlog.reader.numbers import Numbers
+from shmlog.reader.report import Report
+from shmlog.reader.snapshot import Snapshot
+from shmlog.reader.tally import Tally, gap_of
+from shmlog.storage.large import large_size
+from shmlog.storage.layout import RunLayout
+
+_FAULTS_TOLD = 5
+_LINES_AT_ONCE = 50_000
+_LARGE = re.compile(r"large/[A-Za-z0-9._-]+")
+
+
+def check(
+    layout: RunLayout, taken: Snapshot, numbers: Numbers, of_calls: Numbers, tally: Tally, report: Report
+) -> None:
+    """Check the lines; add the numbers of events and gaps, and apart from them those of metrics."""
+    _check_size(layout, taken, report)
+    faults = _Faults(layout, taken, report)
+    has_calls = taken.has_sink("jsonl")
+    try:
+        lines = faults.sound(read_lines(layout.events, taken.events_bytes))
+        while portion := list(itertools.islice(lines, _LINES_AT_ONCE)):
+            calls = [event for event in portion if has_calls and is_call(event)]
+            _check_calls(calls, of_calls, tally if taken.metrics_are_lines else None, report)
+            _check_others([e for e in portion if not (has_calls and is_call(e))], layout, numbers, tally, report)
+    except OSError as error:
+        report.error(layout.events, f"can't be read ({error.strerror})")
+    faults.tell_rest()
+
+
+def _check_size(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+    size = layout.events.stat().st_size if layout.events.is_file() else 0
+    if size < (taken.events_bytes or 0):
+        report.error(layout.events, f"has {size} bytes; {taken.events_bytes} were written")
+
+
+class _Faults:
+    """Tells of the first lines that are none of ours, and counts the rest."""
+
+    def __init__(self, layout: RunLayout, taken: Snapshot, report: Report) -> None:
+        self._layout = layout
+        self._report = report
+        self._count = 0
+
+    def sound(self, lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
+        """Yield the events of the lines without a fault."""
+        for line in lines:
+            fault = _fault(line)
+            if fault is None and line.event is not None:
+                yield line.event
+                continue
+            self._count += 1
+            if self._count <= _FAULTS_TOLD:
+                self._report.error(self._layout.events, f"{fault}, {line.size} bytes at byte {line.offset}")
+
+    def tell_rest(self) -> None:
+        if self._count > _FAULTS_TOLD:
+            self._report.error(self._layout.events, f"{self._count - _FAULTS_TOLD} more lines like that")
+
+
+def _fault(line: Line) -> str | None:
+    if not line.is_whole:
+        return "a last line without its end"
+    return "not a line of JSON" if line.event is None else fault_of(line.event)
+
+
+def _check_calls(calls: list[dict[str, Any]], of_calls: Numbers, tally: Tally | None, report: Report) -> None:
+    """Add the metrics in some lines; those that stand in parts, too, are counted there."""
+    table = table_of_calls(calls)
+    of_calls.add(table["lane"].to_numpy(), table["seq"].to_numpy())
+    if tally is not None:
+        tally.add_metrics(table)
+        report.counts["rows"] += table.num_rows
+
+
+def _check_others(
+    events: list[dict[str, Any]], layout: RunLayout, numbers: Numbers, tally: Tally, report: Report
+) -> None:
+    gaps = [gap_of(event) for event in events]
+    runs = np.array(
+        [(e["lane"], e["seq"], 1 if gap is None else sum(gap.values())) for e, gap in zip(events, gaps, strict=True)],
+        np.int64,
+    )
+    numbers.add(*runs.reshape(-1, 3).T)
+    report.counts["events"] += gaps.count(None)
+    for event in events:
+        tally.add_event(event)
+        _check_large(event["data"], layout, report)
+
+
+def _check_large(data: dict[str, Any], layout: RunLayout, report: Report) -> None:
+    """Check the file of an event that was too large for the ring."""
+    path = data.get("file")
+    if set(data) != {"file", "bytes"} or not isinstance(path, str) or not _LARGE.fullmatch(path):
+        return
+    try:
+        size = large_size(layout.dir, path)
+    except OSError as error:
+        report.error(layout.dir / path, f"an event's data are gone ({error})")
+        return
+    if size != data["bytes"]:
+        report.error(layout.dir / path, f"has {size} bytes; {data['bytes']} were written")

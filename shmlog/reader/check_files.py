@@ -1,0 +1,72 @@
+"""Checks of run.yaml, config.yaml, and of what should not be in a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shmlog.errors import CorruptDataError
+from shmlog.reader.report import Report
+from shmlog.reader.snapshot import Snapshot, read_mapping
+from shmlog.reader.status import map_status
+from shmlog.storage import liveness
+from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
+from shmlog.storage.status import PENDING, RUNNING
+
+_SCHEMA = 1
+
+
+def check_description(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+    """Check what is said about the run."""
+    try:
+        read_mapping(layout.config_yaml)
+    except FileNotFoundError:
+        pass  # a run needs no parameters
+    except CorruptDataError as error:
+        report.error(layout.config_yaml, str(error).removeprefix(f"{layout.config_yaml}: "))
+    except OSError as error:
+        report.error(layout.config_yaml, f"can't be read ({error.strerror})")
+    if not any(path == layout.run_yaml for path, _ in taken.problems):
+        _check_run_yaml(layout, taken, report)
+
+
+def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+    described, path = taken.described, layout.run_yaml
+    if described.get("schema") != _SCHEMA:
+        report.warning(path, f"schema {described.get('schema')!r}, this version of shmlog knows {_SCHEMA}")
+    if described.get("run_id") != layout.run_id:
+        report.warning(path, f"says run {described.get('run_id')!r}: the folder was renamed or copied")
+    if not isinstance(described.get("sinks"), list):
+        report.error(path, "does not say where the metrics are (sinks)")
+    status = map_status(described.get("status"))
+    if status is None:
+        report.error(path, f"status {described.get('status')!r} is none")
+    elif taken.complete and status in (PENDING, RUNNING):
+        report.error(path, f"status {status} of a run that is complete")
+    lanes = described.get("damaged_lanes")
+    for lane in lanes if isinstance(lanes, list) else []:
+        report.error(path, f"lane {lane} was damaged in shared memory: what it held is lost")
+
+
+def check_leftovers(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+    """Tell of files that only an interrupted step has left; a live run has some at any time."""
+    live = not taken.complete and liveness.members_live(taken.described) is not False
+    flusher = not taken.complete and liveness.flusher_lives(taken.described) is True
+    if live or flusher:
+        return
+    for folder in (layout.dir, layout.metrics, layout.wal):
+        for path in sorted(folder.glob(f"*{TEMPORARY_SUFFIX}")):
+            report.warning(path, "a temporary file that was never completed; it can be deleted")
+    if not taken.complete:
+        report.warning(layout.wal, "nobody drains this run any more; 'shmlog recover' finishes it")
+        return
+    for path in (layout.wal, layout.segment):
+        if path.exists():
+            report.warning(path, "left of a run that is complete; 'shmlog recover' removes it")
+    for path in _covered(layout):
+        report.warning(path, "merged into another part; it can be deleted")
+
+
+def _covered(layout: RunLayout) -> list[Path]:
+    """Return the parts that others cover."""
+    kept = {part.path for part in layout.parts()}
+    return sorted(path for path in layout.metrics.glob("part-*.parquet") if path not in kept)

@@ -1,0 +1,58 @@
+"""Checks of the write-ahead logs that are not sealed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shmlog.reader.numbers import Numbers
+from shmlog.reader.report import Report
+from shmlog.reader.snapshot import Snapshot, read_frames
+from shmlog.storage.decode import Batch, Decoder
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.wal import FIRST, TORN_TAIL, Damage, Frame
+
+
+def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, report: Report) -> None:
+    """Check the frames of the logs and the records in them; add their numbers."""
+    decoder = Decoder(layout.dir)
+    due = taken.next_log or 0
+    for number, data in sorted(taken.logs.items()):
+        if number != due:
+            report.error(layout.log(due), "this log is missing")
+        due = number + 1
+        frames, damage = read_frames(layout.log(number), number, data)
+        report.counts["logs"] += 1
+        report.counts["frames"] += len(frames)
+        _check_order(frames, report)
+        batch = decoder.decode(frames)
+        _tell([*damage, *batch.damage], report)
+        _count(batch, numbers, report)
+
+
+def _check_order(frames: list[Frame], report: Report) -> None:
+    for i, frame in enumerate(frames):
+        if frame.index != i:
+            report.error(frame.path, f"frame {frame.index} at byte {frame.offset}, where frame {i} is due")
+            return
+    if frames and not frames[0].flags & FIRST:
+        report.error(frames[0].path, "the first frame does not repeat the full state")
+
+
+def _tell(damage: list[Damage], report: Report) -> None:
+    for piece in damage:
+        where = f"{piece.reason}, {piece.length} bytes at byte {piece.offset}"
+        if piece.reason == TORN_TAIL:
+            # A flusher killed in the middle of a write leaves one; what it held was written again.
+            report.warning(piece.path, where)
+        else:
+            report.error(piece.path, where)
+
+
+def _count(batch: Batch, numbers: Numbers, report: Report) -> None:
+    report.counts["rows"] += batch.metrics.num_rows
+    report.counts["events"] += len(batch.events)
+    numbers.add(batch.metrics["lane"].to_numpy(), batch.metrics["seq"].to_numpy())
+    events = np.array([(event.lane, event.seq, 1) for event in batch.events], np.int64)
+    gaps = np.array([(gap.lane, gap.seq, sum(gap.dropped.values())) for gap in batch.gaps], np.int64)
+    for runs in (events, gaps):
+        numbers.add(*runs.reshape(-1, 3).T)

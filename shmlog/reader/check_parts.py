@@ -1,0 +1,95 @@
+"""Checks of the sealed Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shmlog.errors import CorruptDataError
+from shmlog.reader.numbers import NUMBER_MAX, Numbers
+from shmlog.reader.records import guarded
+from shmlog.reader.report import Report
+from shmlog.reader.snapshot import Snapshot
+from shmlog.reader.tally import Tally
+from shmlog.storage.layout import Part, RunLayout
+from shmlog.storage.parts import open_file
+from shmlog.storage.schema import KINDS, METRICS, VERSION
+
+_NAME = METRICS.get_field_index("name")
+
+
+def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, tally: Tally, report: Report) -> None:
+    """Check all pages of all parts, and the rows in them; add their numbers."""
+    run_id = taken.described.get("run_id")
+    for part in taken.parts:
+        report.counts["parts"] += 1
+        try:
+            tables = guarded(part.path, lambda part=part: list(_read(part, run_id, report)))
+        except CorruptDataError as error:
+            report.error(part.path, str(error).removeprefix(f"{part.path}: "))
+            continue
+        except OSError as error:
+            report.error(part.path, f"can't be read ({error.strerror})")
+            continue
+        for table in tables:
+            report.counts["rows"] += table.num_rows
+            tally.add_metrics(table)
+            numbers.add(table["lane"].to_numpy(), table["seq"].to_numpy())
+
+
+def _read(part: Part, run_id: object, report: Report) -> Iterator[pa.Table]:
+    """Yield who logged the rows, and their numbers, by row group."""
+    with open_file(part.path) as file:
+        _check_metadata(part, file.metadata, run_id, report)
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group).cast(METRICS)
+            table.validate(full=True)
+            for fault in (*_faults(table), *_faults_of_statistics(table, file.metadata.row_group(group))):
+                report.error(part.path, f"row group {group}: {fault}")
+            yield table.select(["lane", "pid", "seq", "rank", "local_rank", "worker"])
+
+
+def _check_metadata(part: Part, metadata: pq.FileMetaData, run_id: object, report: Report) -> None:
+    told = {key: value.decode("utf-8", "replace") for key, value in (metadata.metadata or {}).items()}
+    due = {
+        b"shmlog.schema": str(VERSION),
+        b"shmlog.run_id": str(run_id),
+        b"shmlog.first_log": str(part.first),
+        b"shmlog.last_log": str(part.last),
+    }
+    for key, value in due.items():
+        if told.get(key) != value:
+            report.error(part.path, f"{key.decode()} is {told.get(key)!r}, not {value!r}")
+
+
+def _faults(table: pa.Table) -> Iterator[str]:
+    """Yield what the columns of a row can't be together."""
+    seq, lane = table["seq"].to_numpy(), table["lane"].to_numpy()
+    if ((seq < 0) | (seq >= NUMBER_MAX) | (lane < 0)).any():
+        raise CorruptDataError("numbers of records that make no sense")
+    kind = pc.index_in(table["kind"].cast(pa.string()), pa.array(KINDS)).to_numpy(zero_copy_only=False)
+    value, whole, text = (table[name].combine_chunks() for name in ("value", "int_value", "text"))
+    has_value, has_whole, has_text = (np.asarray(column.is_valid()) for column in (value, whole, text))
+    is_whole = (kind == 1) | (kind == 2)
+    wrong = (has_value != (kind <= 2)) | (has_whole != is_whole) | (has_text != (kind == 3))
+    if wrong.any():
+        yield f"{int(wrong.sum())} rows whose kind and values don't fit"
+        return
+    numbers = np.asarray(whole.fill_null(0))
+    differs = is_whole & (numbers.astype(np.float64) != np.asarray(value.fill_null(0.0)))
+    differs |= (kind == 2) & (numbers != 0) & (numbers != 1)
+    if differs.any():
+        yield f"{int(differs.sum())} rows whose value and int_value differ"
+
+
+def _faults_of_statistics(table: pa.Table, group: pq.RowGroupMetaData) -> Iterator[str]:
+    """Yield it if a reader that wants one name would pass over a row group that has it."""
+    statistics = group.column(_NAME).statistics
+    if table.num_rows and statistics is not None and statistics.has_min_max:
+        names = table["name"].unique().to_pylist()
+        if not all(statistics.min <= name <= statistics.max for name in names):
+            yield "names outside of what its statistics say"

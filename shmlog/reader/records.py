@@ -1,0 +1,202 @@
+"""Metrics and events from the files that a snapshot holds together.
+
+What is damaged is left out and told; a part's records that stand in
+events.jsonl as well are taken from there.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shmlog.errors import CorruptDataError
+from shmlog.reader.lines import METRICS_TYPE, Line, fault_of, is_call, read_lines, table_of_calls
+from shmlog.reader.snapshot import Snapshot
+from shmlog.storage import jsonl, parts
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.merge import names_of, sort_rows
+from shmlog.storage.schema import METRICS
+
+_LINES_AT_ONCE = 50_000
+
+
+def is_pattern(names: str) -> bool:
+    """Whether a string may stand for several names."""
+    return any(mark in names for mark in "*?[")
+
+
+# ---- metrics ----
+
+
+def read_metrics(
+    layout: RunLayout, taken: Snapshot, names: str | list[str] | None
+) -> tuple[pa.Table, list[str]]:
+    """Return the metrics that are wanted, in order, and what is damaged.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a part has gone.
+    """
+    wanted = [names] if isinstance(names, str) else names
+    if isinstance(names, str) and is_pattern(names):
+        known = read_names(layout, taken)[0]
+        wanted = [names] if names in known else [name for name in known if fnmatch.fnmatchcase(name, names)]
+    sealed, overlaps, problems = _sealed_tables(layout, taken, wanted)
+    unsealed, problems_of_logs = _unsealed_tables(layout, taken)
+    tables = sealed + [table if wanted is None else parts.only_names(table, wanted) for table in unsealed]
+    table = pa.concat_tables([METRICS.empty_table(), *tables]).unify_dictionaries()
+    if overlaps:
+        table = _without_duplicates(table)
+    return sort_rows(table), problems + problems_of_logs
+
+
+def read_names(layout: RunLayout, taken: Snapshot) -> tuple[list[str], list[str]]:
+    """Return the names of all metrics, sorted, and what is damaged."""
+    names: set[str] = set()
+    problems: list[str] = []
+    tables, _ = _unsealed_tables(layout, taken)
+    for part in taken.parts:
+        try:
+            names.update(guarded(part.path, lambda part=part: names_of([part])))
+        except CorruptDataError as error:
+            problems.append(str(error))
+    if taken.metrics_are_lines or (problems and taken.has_sink("jsonl")):
+        tables.append(read_calls(layout, taken))
+    for table in tables:
+        names.update(table["name"].unique().to_pylist())
+    return sorted(names), problems
+
+
+def _sealed_tables(
+    layout: RunLayout, taken: Snapshot, wanted: list[str] | None
+) -> tuple[list[pa.Table], bool, list[str]]:
+    """Return the tables of what is sealed, whether they may overlap, and what is damaged."""
+    tables: list[pa.Table] = []
+    problems: list[str] = []
+    from_lines = taken.metrics_are_lines
+    for part in taken.parts:
+        try:
+            tables.append(read_part(part.path, wanted))
+        except CorruptDataError as error:
+            from_lines = from_lines or taken.has_sink("jsonl")
+            rest = "what events.jsonl has of it is used" if from_lines else "its records are left out"
+            problems.append(f"{error}; {rest}")
+    if from_lines:
+        calls = read_calls(layout, taken)
+        tables.append(calls if wanted is None else parts.only_names(calls, wanted))
+    return tables, taken.overlaps or (from_lines and bool(taken.parts)), problems
+
+
+def _unsealed_tables(layout: RunLayout, taken: Snapshot) -> tuple[list[pa.Table], list[str]]:
+    tables: list[pa.Table] = []
+    problems: list[str] = []
+    for batch, damage in taken.batches(layout):
+        tables.append(batch.metrics)
+        problems += [f"{piece.path}: {piece.reason} at byte {piece.offset}; left out" for piece in damage]
+    return tables, problems
+
+
+def read_part(path: Path, names: list[str] | None) -> pa.Table:
+    """Return the rows of a part; raises CorruptDataError whatever is wrong inside, FileNotFoundError."""
+
+    def read() -> pa.Table:
+        table = parts.read_part(path, names).cast(METRICS)
+        table.validate(full=True)
+        return table
+
+    return guarded(path, read)
+
+
+def guarded(path: Path, read: Any) -> Any:
+    """Return what ``read()`` returns; raise CorruptDataError if the file's bytes make it fail."""
+    try:
+        return read()
+    except CorruptDataError:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise  # the system's, not the file's
+        raise CorruptDataError(f"{path}: damaged ({_first_line(error)})") from error
+    except (pa.ArrowException, ValueError, TypeError, LookupError, MemoryError, OverflowError) as error:
+        raise CorruptDataError(f"{path}: damaged ({_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def read_calls(layout: RunLayout, taken: Snapshot) -> pa.Table:
+    """Return the metrics of the lines of events.jsonl that count."""
+    events = (line.event for line in read_lines(layout.events, taken.events_bytes))
+    calls = (event for event in events if event and is_call(event) and fault_of(event) is None)
+    tables = [METRICS.empty_table()]
+    while portion := list(itertools.islice(calls, _LINES_AT_ONCE)):
+        tables.append(table_of_calls(portion))
+    return pa.concat_tables(tables).unify_dictionaries()
+
+
+def _without_duplicates(table: pa.Table) -> pa.Table:
+    """Return the first row of each lane and number."""
+    if not table.num_rows:
+        return table
+    lane, seq = table["lane"].to_numpy(), table["seq"].to_numpy()
+    order = np.lexsort((seq, lane))
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (np.diff(lane[order]) != 0) | (np.diff(seq[order]) != 0)
+    return table.combine_chunks().take(pa.array(np.sort(order[is_first])))
+
+
+# ---- events ----
+
+
+def read_events(
+    layout: RunLayout, taken: Snapshot, event_type: str | None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the events of a type, or all but the metrics, in order, and what is damaged."""
+    has_calls = taken.has_sink("jsonl")
+
+    def is_wanted(event: dict[str, Any]) -> bool:
+        if event_type is not None:
+            return event.get("event_type") == event_type
+        return not (has_calls and is_call(event))
+
+    lines = read_lines(layout.events, taken.events_bytes)
+    found, problems = _sort_out(layout.events, lines, is_wanted)
+    unsealed = []
+    for batch, damage in taken.batches(layout):
+        with_metrics = has_calls and event_type == METRICS_TYPE
+        chunks = b"".join(jsonl.event_lines(batch, metrics=with_metrics))
+        unsealed += [json.loads(line) for line in chunks.split(b"\n") if line]
+        problems += [f"{piece.path}: {piece.reason} at byte {piece.offset}; left out" for piece in damage]
+    found += filter(is_wanted, unsealed)
+    return _without_repetitions(found) if taken.overlaps else found, problems
+
+
+def _sort_out(path: Path, lines: Any, is_wanted: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the wanted events of some lines, and what to say of those that are none."""
+    found: list[dict[str, Any]] = []
+    bad: list[Line] = []
+    for line in lines:
+        if line.event is None:
+            bad.append(line)
+        elif is_wanted(line.event):
+            found.append(line.event)
+    if not bad:
+        return found, []
+    return found, [f"{path}: {len(bad)} lines that are not JSON, the first at byte {bad[0].offset}; left out"]
+
+
+def _without_repetitions(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first event of each lane and number."""
+    first: dict[Any, dict[str, Any]] = {}
+    for i, event in enumerate(events):
+        lane, seq = event.get("lane"), event.get("seq")
+        first.setdefault((lane, seq) if fault_of(event) is None else i, event)
+    return list(first.values())
