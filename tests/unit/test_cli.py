@@ -515,7 +515,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> None:
     monkeypatch.setitem(sys.modules, name, module)
 
 
-def recovered(run_dir: Path) -> SimpleNamespace:
+def recovered(run_dir: Path, *, force: bool = False) -> SimpleNamespace:
     if run_dir.name == "3":
         raise CorruptDataError("3/run.yaml: neither JSON nor YAML")
     return SimpleNamespace(run_dir=run_dir, status="crashed", records=7, changed=True, message="recovered")
