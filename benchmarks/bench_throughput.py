@@ -52,9 +52,10 @@ def fork_producer(run: shmlog.Run, values: list[float], rounds: int) -> int:
 def through_shmlog(folder: Path, producers: int, values: list[float], rounds: int) -> tuple[float, Path]:
     """Return the seconds from the first log call until all is sealed, and the run's folder.
 
-    The flusher has started and imported pyarrow before, as our own pyarrow has been.
+    The flusher has started and imported pyarrow before, as our own pyarrow has been. Producers wait for
+    room as long as it takes, since what is dropped would not count.
     """
-    run = shmlog.init("throughput", root=folder, sinks=("parquet",))
+    run = shmlog.init("throughput", root=folder, sinks=("parquet",), max_wait=60.0)
     run.log(NAMES[0], 0.0, 0)
     run.flush()
     time.sleep(START_S)

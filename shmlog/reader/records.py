@@ -34,9 +34,7 @@ def is_pattern(names: str) -> bool:
 # ---- metrics ----
 
 
-def read_metrics(
-    layout: RunLayout, taken: Snapshot, names: str | list[str] | None
-) -> tuple[pa.Table, list[str]]:
+def read_metrics(layout: RunLayout, taken: Snapshot, names: str | list[str] | None) -> tuple[pa.Table, list[str]]:
     """Return the metrics that are wanted, in order, and what is damaged.
 
     Raises
@@ -156,9 +154,7 @@ def _without_duplicates(table: pa.Table) -> pa.Table:
 # ---- events ----
 
 
-def read_events(
-    layout: RunLayout, taken: Snapshot, event_type: str | None
-) -> tuple[list[dict[str, Any]], list[str]]:
+def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the events of a type, or all but the metrics, in order, and what is damaged."""
     has_calls = taken.has_sink("jsonl")
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogWarning
 from shmlog.reader import records, snapshot, status
+from shmlog.reader.lines import fault_of
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
 from shmlog.storage import liveness
@@ -242,7 +243,8 @@ class StoredRun:
         tally = Tally()
         tally.add_metrics(records.read_metrics(self._layout, taken, None)[0])
         for event in records.read_events(self._layout, taken, None)[0]:
-            tally.add_event(event)
+            if fault_of(event) is None:
+                tally.add_event(event)
         producers = tally.producers()
         return producers, sum_dropped(producers)
 

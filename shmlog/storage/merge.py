@@ -68,9 +68,7 @@ def merge(layout: RunLayout, *, run_id: str, parts: list[Part], progress: Callab
     return path
 
 
-def _merge_round(
-    path: Path, sources: list[Path], temporaries: list[Path], progress: Callable[[], None]
-) -> list[Path]:
+def _merge_round(path: Path, sources: list[Path], temporaries: list[Path], progress: Callable[[], None]) -> list[Path]:
     """Merge every few files into a temporary one; return these."""
     merged: list[Path] = []
     for start in range(0, len(sources), _FAN_IN):
@@ -102,9 +100,7 @@ def _names_in(paths: list[Path]) -> list[str]:
 class _Stream:
     """The rows of a sorted file, a chunk at a time; names have the codes of all files together."""
 
-    def __init__(
-        self, path: Path, file: pq.ParquetFile, names: pa.Array[Any], code_of: dict[str, int]
-    ) -> None:
+    def __init__(self, path: Path, file: pq.ParquetFile, names: pa.Array[Any], code_of: dict[str, int]) -> None:
         self._path = path
         self._file = file
         self._names = names

@@ -84,8 +84,16 @@ def _read_yaml(path: Path, data: bytes) -> object:
     """Read a file that was edited by hand."""
     import yaml
 
+    class PlainLoader(yaml.SafeLoader):
+        """Refuses aliases: a few lines of them unfold to gigabytes, or to a list in itself."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("aliases are not accepted here")
+            return super().compose_node(parent, index)
+
     try:
-        return yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        line = str(error).splitlines()[0]
+        return yaml.load(data, PlainLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
         raise CorruptDataError(f"{path}: neither JSON nor YAML ({line})") from error

@@ -200,9 +200,7 @@ def _bad_units(slots: Slots) -> NDArray[np.int64]:
     return bad
 
 
-def _items_make_sense(
-    slots: Slots, item: NDArray[np.int64], begins: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def _items_make_sense(slots: Slots, item: NDArray[np.int64], begins: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Check each slot that is not DATA, with the DATA slots behind it."""
     length = np.diff(item, append=slots.end)
     kind, flags = slots.kind[item], slots.low[item] & 7
@@ -261,9 +259,7 @@ def tenancies(slots: Slots) -> NDArray[np.int64]:
     return tenancy
 
 
-def producer_runs(
-    slots: Slots, tenancy: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+def producer_runs(slots: Slots, tenancy: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
     """Return for each slot the position of its (lane, tenancy) in a list of them."""
     if slots.end == 0:
         return np.empty(0, np.int64), []

@@ -112,9 +112,7 @@ class _Header:
     owners_bytes: int
 
 
-def scan(
-    data: bytes | memoryview, *, path: Path, log: int, start: int = 0
-) -> Iterator[Frame | Damage]:
+def scan(data: bytes | memoryview, *, path: Path, log: int, start: int = 0) -> Iterator[Frame | Damage]:
     """Yield the whole frames of a log, and what lies between them.
 
     Parameters

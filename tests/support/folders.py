@@ -52,7 +52,7 @@ class Folder:
     def seal(self, below: int) -> None:
         """Seal the logs below a number, as the flusher does."""
         sealer = self.open_sealer()
-        sealer.catch_up(below, wait=True)
+        seal_one_by_one(sealer, below)
         sealer.close()
 
     def open_sealer(self) -> Sealer:
@@ -61,7 +61,7 @@ class Folder:
     def complete(self) -> None:
         """Seal all and close the run, as the flusher does."""
         sealer = self.open_sealer()
-        sealer.catch_up(max(self.layout.logs(), default=-1) + 1, wait=True)
+        seal_one_by_one(sealer, max(self.layout.logs(), default=-1) + 1)
         sealer.close()
         ledger = sealer.ledger
         self.describe(
@@ -74,6 +74,12 @@ class Folder:
         """Merge all parts."""
         if len(self.layout.parts()) > 1:
             merge(self.layout, run_id=self.dir.name, parts=self.layout.parts(), progress=lambda: None)
+
+
+def seal_one_by_one(sealer: Sealer, below: int) -> None:
+    """Seal log by log, so that the steps of one are not mixed with those of the next."""
+    for number in range(sealer.next_log, below):
+        sealer.catch_up(number + 1, wait=True)
 
 
 def simple_log(number: int = 0, rows: int = 20) -> Log:

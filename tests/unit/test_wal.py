@@ -149,9 +149,7 @@ def test_it_does_not_matter_in_how_many_calls_frames_are_decoded(
     whole = Decoder(Path()).decode(found)
     decoder = Decoder(Path())
     parts = [decoder.decode(found[:cut]), decoder.decode(found[cut:])]
-    assert [str(r) for part in parts for r in part.metrics.to_pylist()] == [
-        str(r) for r in whole.metrics.to_pylist()
-    ]
+    assert [str(r) for part in parts for r in part.metrics.to_pylist()] == [str(r) for r in whole.metrics.to_pylist()]
     lines = [b"".join(jsonl.event_lines(b, metrics=True)) for b in (*parts, whole)]
     assert lines[0] + lines[1] == lines[2]
 
@@ -259,9 +257,7 @@ def three_frames() -> Log:
 
 def found_in(data: bytes, log: int = 0) -> list[int | str]:
     """Return the indices of the frames found, and the reasons of the damage between."""
-    return [
-        one.index if isinstance(one, Frame) else one.reason for one in scan(data, path=PATH, log=log)
-    ]
+    return [one.index if isinstance(one, Frame) else one.reason for one in scan(data, path=PATH, log=log)]
 
 
 def test_the_stretches_of_a_scan_cover_the_log() -> None:
@@ -402,9 +398,7 @@ def test_an_owner_that_makes_no_sense_leaves_the_records(owner: bytes) -> None:
     data = frames.data_slots(owner)
     header = frames.slot(1, frames.extent(1 + len(data), len(owner)), 0, frames.OWNER)
     batch = Decoder(Path()).decode(one_frame(header, *data, GOOD))
-    assert batch.metrics.select(["int_value", "pid", "rank"]).to_pylist() == [
-        {"int_value": 5, "pid": -1, "rank": None}
-    ]
+    assert batch.metrics.select(["int_value", "pid", "rank"]).to_pylist() == [{"int_value": 5, "pid": -1, "rank": None}]
 
 
 # ---- hostile bytes ----
