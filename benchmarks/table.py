@@ -18,7 +18,7 @@ def table(result: dict[str, Any]) -> str:
     machine = result["machine"]
     rows = [
         f"| {name} | {number(figure['median'])} {figure['unit']} "
-        f"| {number(figure['low'])} … {number(figure['high'])} | {figure['target'] or ''} |"
+        f"| {number(figure['low'])} … {number(figure['high'])} | {aim(figure)} |"
         for name, figure in result["figures"].items()
         if not name.startswith(" ")
     ]
@@ -28,6 +28,11 @@ def table(result: dict[str, Any]) -> str:
         f"{versions}; commit {machine['commit']}."
     )
     return "\n".join(["| what | median | quartiles | target |", "|---|---|---|---|", *rows, "", about])
+
+
+def aim(figure: dict[str, Any]) -> str:
+    """Return the target and whether the median met it."""
+    return f"{figure['target']}, {'met' if figure['met'] else 'missed'}" if figure["target"] else ""
 
 
 def render(readme: str, results: list[dict[str, Any]]) -> str:

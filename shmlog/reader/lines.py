@@ -38,8 +38,17 @@ class Line(NamedTuple):
     is_whole: bool
 
 
-def read_lines(path: Path, limit_bytes: int | None) -> Iterator[Line]:
-    """Yield the lines of a file, or of its first bytes, with memory for one; none if there is no file."""
+# How a line of metrics goes on behind its timestamp. Such lines are nearly all of a
+# long file, and looking at these bytes costs a tenth of parsing them.
+_CALL_AT = len('{"timestamp":"2026-11-21T03:15:22.123456Z",')
+_CALL = b'"event_type":"metrics","data":{"step":'
+
+
+def read_lines(path: Path, limit_bytes: int | None, *, skip_calls: bool = False) -> Iterator[Line]:
+    """Yield the lines of a file, or of its first bytes, with memory for one; none if there is no file.
+
+    With ``skip_calls`` lines of metrics are left out, without a look at the rest of them.
+    """
     if not path.exists():
         return
     offset = 0
@@ -48,7 +57,7 @@ def read_lines(path: Path, limit_bytes: int | None) -> Iterator[Line]:
             text = line if limit_bytes is None else line[: limit_bytes - offset]
             if not text:
                 return
-            if text != b"\n":
+            if text != b"\n" and not (skip_calls and text.startswith(_CALL, _CALL_AT)):
                 yield Line(offset, len(text), _parse(text), text.endswith(b"\n"))
             offset += len(text)
 

@@ -163,7 +163,8 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
             return event.get("event_type") == event_type
         return not (has_calls and is_call(event))
 
-    lines = read_lines(layout.events, taken.events_bytes)
+    skip_calls = has_calls and event_type != METRICS_TYPE
+    lines = read_lines(layout.events, taken.events_bytes, skip_calls=skip_calls)
     found, problems = _sort_out(layout.events, lines, is_wanted)
     unsealed = []
     for batch, damage in taken.batches(layout):

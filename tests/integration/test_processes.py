@@ -9,6 +9,8 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 import shmlog
@@ -245,3 +247,35 @@ def test_more_processes_than_lanes_drop_and_count(tmp_path: Path) -> None:
     wait_for_end(run.dir)
     stored = assert_books_balance(run.dir, offered=10)
     assert stored.dropped == {"lane": 10}
+
+
+def log_a_million(run: shmlog.Run, number: int) -> None:
+    metric = run.metric(f"shared{number % 2}")
+    for i in range(1_000_000):
+        metric(i * 0.5 + number, (i * 7 + number) % 1000)
+
+
+def test_a_million_records_from_each_of_four_processes_are_all_there(tmp_path: Path) -> None:
+    with shmlog.init("millions", root=tmp_path) as run:
+        children = [
+            multiprocessing.get_context(method).Process(target=log_a_million, args=(run, number))
+            for number, method in enumerate(["fork", "spawn", "fork", "spawn"])
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+            assert child.exitcode == 0
+    wait_for_end(run.dir)
+    stored = shmlog.load(run.dir)
+    assert stored.dropped == {}
+    assert stored.counts["metrics"] == 4_000_000
+    i = np.arange(1_000_000)
+    everything = stored.metrics()
+    for number, child in enumerate(children):
+        table = everything.filter(pc.equal(everything["pid"], child.pid))
+        assert table["name"].unique().to_pylist() == [f"shared{number % 2}"]
+        assert set(table["kind"].unique().to_pylist()) == {"float"}
+        order = np.argsort(table["seq"].to_numpy())
+        assert np.array_equal(table["value"].to_numpy()[order], i * 0.5 + number), "I3: in order"
+        assert np.array_equal(table["step"].to_numpy()[order], (i * 7 + number) % 1000)

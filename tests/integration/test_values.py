@@ -118,8 +118,15 @@ BAD_VALUES = [
     (Bad(), ZeroDivisionError),
 ]
 BAD_STEPS = [(1.0, TypeError), ("1", TypeError), (2**63, OverflowError), (math.nan, TypeError), ([1], TypeError)]
-BAD_NAMES = [("", ValueError), ("x" * 1025, ValueError), ("x" * 2**20, ValueError), ("\ud800", ValueError), (3, TypeError),
-             (None, TypeError), (b"x", TypeError)]  # fmt: skip
+BAD_NAMES = [
+    ("", ValueError),
+    ("x" * 1025, ValueError),
+    ("x" * 2**20, ValueError),
+    ("\ud800", ValueError),
+    (3, TypeError),
+    (None, TypeError),
+    (b"x", TypeError),
+]
 
 
 @pytest.mark.parametrize(("value", "error"), BAD_VALUES, ids=lambda value: repr(value)[:40])
