@@ -607,8 +607,8 @@ int shmlog_drain_next_log(shmlog_drain *drain)
 
 static bool is_requested(shmlog_drain *drain, enum shmlog_drain_request_bit bit)
 {
-    /* REQUEST, acquire side. A request to stop stays. */
-    uint32_t taken = bit == SHMLOG_DRAIN_STOP ? 0 : (uint32_t)bit;
+    uint32_t taken = bit == SHMLOG_DRAIN_STOP ? 0 : (uint32_t)bit; /* a request to stop stays */
+    /* REQUEST, acquire side. */
     return atomic_fetch_and_explicit(&drain->requests, ~taken, memory_order_acquire) & (uint32_t)bit;
 }
 

@@ -74,6 +74,7 @@ def test_producers_that_fill_their_lane_start_another_flusher(tmp_path: Path) ->
 
 def test_a_second_flusher_gives_way(tmp_path: Path) -> None:
     with shmlog.init("two", root=tmp_path) as run:
+        assert run.flush()  # this one is at work
         pid = wait_for_flusher(run.dir)
         for _ in range(3):
             start_flusher(RunLayout(run.dir))
@@ -114,7 +115,7 @@ def test_interpreter_exit_is_bounded_when_the_flusher_is_stopped(tmp_path: Path)
     script = """
 import os, signal, sys, time
 import shmlog
-sys.path.insert(0, sys.argv[2])
+sys.path.append(sys.argv[2])
 from tests.support.processes import wait_for_flusher
 run = shmlog.init("bounded", root=sys.argv[1])
 run.log("x", 1.0)
@@ -166,7 +167,7 @@ def test_strict_raises_when_a_record_is_dropped(tmp_path: Path) -> None:
 BEGIN = """
 import os, signal, sys, time
 import shmlog
-sys.path.insert(0, sys.argv[2])
+sys.path.append(sys.argv[2])
 from tests.support.processes import wait_for_flusher
 run = shmlog.init("all", root=sys.argv[1])
 for i in range(30000): run.log("x", float(i), step=i)
