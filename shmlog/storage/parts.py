@@ -177,8 +177,9 @@ def open_file(path: Path) -> pq.ParquetFile:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise_for(path, error)
-    if [field.name for field in file.schema_arrow] != METRICS.names:
-        raise CorruptDataError(f"{path}: not a part of shmlog (columns {file.schema_arrow.names})")
+    columns = [(field.name, field.type) for field in file.schema_arrow]
+    if columns != [(field.name, field.type) for field in METRICS]:
+        raise CorruptDataError(f"{path}: not a part of shmlog, or its schema is damaged (columns {columns})")
     return file
 
 

@@ -38,7 +38,11 @@ ENDS = {
     "os._exit": ("os._exit(0)", 0, "crashed"),
     "SIGKILL": ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, "crashed"),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, "crashed"),
-    "SIGHUP": ("signal.signal(signal.SIGHUP, signal.SIG_DFL)\nos.kill(os.getpid(), signal.SIGHUP)", -signal.SIGHUP, "crashed"),
+    "SIGHUP": (
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\nos.kill(os.getpid(), signal.SIGHUP)",
+        -signal.SIGHUP,
+        "crashed",
+    ),
     "SIGSEGV": ("os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV, "crashed"),
     "SIGINT": ("os.kill(os.getpid(), signal.SIGINT)\nimport time; time.sleep(9)", -signal.SIGINT, "cancelled"),
 }
