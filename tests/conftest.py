@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.machinery
 import os
+import secrets
 import signal
 import sys
 import time
@@ -39,8 +40,29 @@ settings.register_profile("shmlog", print_blob=True, deadline=None)
 settings.load_profile("shmlog")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("shmlog")
+    group.addoption("--faults", choices=["ci", "full"], default="ci", help="size of the fault tests (default: ci)")
+    group.addoption("--seed", type=int, default=None, help="seed of the fault tests: repeats a failure (default: new)")
+
+
 def pytest_report_header() -> str:
     return f"shmlog: {Path(shmlog.__file__).parent}"
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Return whether fault tests run at their full size."""
+    return bool(request.config.getoption("--faults") == "full")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Return the seed of the test, which a failure prints."""
+    given = request.config.getoption("--seed")
+    seed = secrets.randbits(32) if given is None else int(given)
+    print(f"repeat with: --seed={seed}")
+    return seed
 
 
 @pytest.fixture(autouse=True)
