@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).parents[1] / "shmlog" / "csrc"
-SOURCES = sorted(CSRC.glob("*.[ch]"))
+SOURCES = sorted(CSRC.rglob("*.[ch]"))
 ORDER = re.compile(r"memory_order_(\w+)")
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 # A pair is a row in format.h's table of shared words, or has comments at both of its sides.

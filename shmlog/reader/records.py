@@ -20,7 +20,8 @@ from shmlog.reader.lines import METRICS_TYPE, Line, fault_of, is_call, read_line
 from shmlog.reader.snapshot import Snapshot
 from shmlog.storage import jsonl, parts
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.merge import names_of, sort_rows
+from shmlog.storage.merge import names_of
+from shmlog.storage.order import sort_rows
 from shmlog.storage.schema import METRICS
 
 _LINES_AT_ONCE = 50_000

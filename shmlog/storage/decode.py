@@ -1,8 +1,8 @@
 """Slots of the write-ahead log to metrics, events and gaps.
 
-Plain metrics are taken by numpy, all at once; only texts, events, owners and
-gaps, which have slots of their own, are looked at one by one. Nothing found
-here is trusted: what makes no sense is left out and reported.
+Metrics are taken in bulk; only long texts, events, owners and gaps are looked
+at one by one. Nothing found here is trusted: what makes no sense is left out
+and reported.
 """
 
 from __future__ import annotations
@@ -17,29 +17,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from shmlog.storage.columns import BOOL, EVENT, FLOAT, GAP, INT, LONGTEXT, OWNER, TEXT, Columns, decode_slots
 from shmlog.storage.large import large_size, read_large
 from shmlog.storage.schema import KINDS, METRICS
-from shmlog.storage.slots import (
-    BOOL,
-    EVENT,
-    FLOAT,
-    GAP,
-    GAP_BYTES,
-    INT,
-    LONGTEXT,
-    OWNER,
-    TEXT,
-    Slots,
-    gather,
-    producer_runs,
-    sequence,
-    tenancies,
-    times,
-)
 from shmlog.storage.wal import REASONS, Damage, Frame
 
 # What a call of decode() may read from files of large texts, in bytes.
 _LARGE_BYTES_MAX = 1 << 30
+_NAME_ID_MAX = 0xFFFFFF  # 24 bits of the commit word
 
 Producer = tuple[int, int]  # lane, tenancy
 
@@ -95,20 +80,17 @@ class Batch:
     ----------
     metrics : pyarrow.Table
         Schema `METRICS`, in the order of the log.
-    unit : ndarray of int64, shape (rows,)
+    unit : ndarray of int32, shape (rows,)
         Rows of one call share a number.
-    frame : ndarray of int64, shape (rows,)
-        Ordinal of the frame, counted over the life of the decoder.
-    producer : ndarray of int64, shape (rows,)
-        Position of the row's producer in ``producers``.
+    stretches : Stretches
+        Where the rows come from.
     owner_of : dict
         What is known of each producer, by (lane, tenancy).
     """
 
     metrics: pa.Table
-    unit: NDArray[np.int64]
-    frame: NDArray[np.int64]
-    producer: NDArray[np.int64]
+    unit: NDArray[np.int32]
+    stretches: Stretches
     producers: list[Producer]
     events: list[Event]
     gaps: list[Gap]
@@ -116,6 +98,33 @@ class Batch:
     owner_of: dict[Producer, dict[str, Any]]
     unlaned: dict[str, int]
     damage: list[Damage]
+
+
+@dataclass
+class Stretches:
+    """Rows that follow each other and are of one frame and one producer.
+
+    Attributes
+    ----------
+    rows : ndarray of int64
+        How many there are.
+    frames : ndarray of int64
+        Ordinal of their frame, counted over the life of the decoder.
+    producers : ndarray of int64
+        Position of their producer in the batch's list.
+    """
+
+    rows: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    producers: NDArray[np.int64]
+
+    def frame(self) -> NDArray[np.int64]:
+        """Return the frame of each row."""
+        return np.repeat(self.frames, self.rows)
+
+    def producer(self) -> NDArray[np.int64]:
+        """Return the producer of each row."""
+        return np.repeat(self.producers, self.rows)
 
 
 class Decoder:
@@ -139,30 +148,19 @@ class Decoder:
         self._large_bytes = 0
         for frame in frames:
             self._learn(frame)
-        slots, damage = gather(frames, self._ends)
+        columns, damage = decode_slots(frames, self._ends, self._code_table())
         self._damage += damage
-        weight, gaps_found = self._weigh(slots)
-        seq = sequence(slots, weight)
-        tenancy = tenancies(slots)
-        for i in slots.units(OWNER):
-            self._owners[slots.lane(i), int(tenancy[i])] = slots.payload(i)
-        ts_us = times(slots)
-        batch = self._metrics(slots, seq, tenancy, ts_us)
-        batch.events = self._events(slots, seq, tenancy, ts_us)
-        batch.gaps = [
-            Gap(int(ts_us[i]), dropped, slots.lane(i), int(tenancy[i]), int(seq[i]), self._ordinal(slots, i))
-            for i, dropped in gaps_found
-            if dropped
-        ]
+        for item in columns.items[columns.items["kind"] == OWNER]:
+            self._owners[_producer(columns, item)] = columns.payload(item)
+        batch = self._metrics(columns)
+        batch.events = self._events(columns)
+        batch.gaps = self._gaps(columns)
         _count(batch)
         if frames:
             batch.unlaned = dict(zip(REASONS, (int(n) for n in frames[-1].unlaned), strict=True))
         self._frames += len(frames)
-        self._move_cursors(slots, weight, tenancy, gaps_found)
+        self._move_cursors(columns)
         return batch
-
-    def _ordinal(self, slots: Slots, i: int) -> int:
-        return self._frames + int(slots.frame[slots.entry[i]])
 
     # ---- names, owners, gaps ----
 
@@ -180,21 +178,12 @@ class Decoder:
             if len(of_lane):
                 self._owners[lane, int(of_lane[0])] = owner
 
-    def _weigh(self, slots: Slots) -> tuple[NDArray[np.int64], list[tuple[int, dict[str, int]]]]:
-        """Return how many numbers each slot takes in its lane, and the gaps."""
-        weight = ((slots.kind >= FLOAT) & (slots.kind <= LONGTEXT)).astype(np.int64)
-        weight[slots.kind == EVENT] = 1
-        gaps: list[tuple[int, dict[str, int]]] = []
-        gapped: dict[int, list[int]] = {}
-        for i in slots.units(GAP):
-            entry = int(slots.entry[i])
-            before = gapped.setdefault(entry, [int(n) for n in slots.entries["gapped"][entry]])
-            total = np.frombuffer(slots.payload(i, GAP_BYTES), "<u8").tolist()
-            new = [max(0, now - then) for now, then in zip(total, before, strict=True)]
-            gapped[entry] = [then + n for then, n in zip(before, new, strict=True)]
-            weight[i] = sum(new)
-            gaps.append((i, {r: n for r, n in zip(REASONS, new, strict=True) if n}))
-        return weight, gaps
+    def _code_table(self) -> NDArray[np.int32]:
+        """Return by name id the position of its name, or -1."""
+        known = [number for number in self._codes if number <= _NAME_ID_MAX]
+        table = np.full(max(known, default=-1) + 1, -1, np.int32)
+        table[known] = [self._codes[number] for number in known]
+        return table
 
     def _owner(self, producer: Producer) -> dict[str, Any]:
         try:
@@ -203,108 +192,101 @@ class Decoder:
             return {}
         return owner if isinstance(owner, dict) else {}
 
-    def _move_cursors(
-        self, slots: Slots, weight: NDArray[np.int64], tenancy: NDArray[np.int64],
-        gaps: list[tuple[int, dict[str, int]]],
-    ) -> None:  # fmt: skip
-        sums = np.concatenate(([0], np.cumsum(weight)))
-        new: dict[int, list[dict[str, int]]] = {}
-        for i, dropped in gaps:
-            new.setdefault(int(slots.entry[i]), []).append(dropped)
-        for i, entry in enumerate(slots.entries):
-            lane, begin, end = int(entry["lane"]), int(slots.start[i]), slots.entry_end(i)
-            last = int(tenancy[end - 1]) if end > begin else int(entry["tenancy"])
-            gapped = [int(n) for n in entry["gapped"]]
-            for dropped in new.get(i, ()):
-                gapped = [n + dropped.get(r, 0) for n, r in zip(gapped, REASONS, strict=True)]
+    def _where(self, columns: Columns, item: np.void) -> tuple[int, int, int, int]:
+        """Return lane, tenancy, seq and frame of an item."""
+        frame = self._frames + int(columns.frame[item["entry"]])
+        return (*_producer(columns, item), int(item["seq"]), frame)
+
+    def _gaps(self, columns: Columns) -> list[Gap]:
+        gaps: list[Gap] = []
+        for item in columns.items[columns.items["kind"] == GAP]:
+            dropped = {r: n for r, n in zip(REASONS, item["dropped"].tolist(), strict=True) if n}
+            if dropped:
+                gaps.append(Gap(int(item["ts_us"]), dropped, *self._where(columns, item)))
+        return gaps
+
+    def _move_cursors(self, columns: Columns) -> None:
+        for entry in columns.after:
+            lane, tenancy = int(entry["lane"]), int(entry["tenancy"])
             self.cursors[lane] = Cursor(
-                position=int(entry["position"]) + end - begin,
-                seq=int(entry["seq"]) + int(sums[end] - sums[begin]),
-                tenancy=last,
-                gapped=gapped,
-                owner_json=self._owners.get((lane, last), b""),
+                position=int(entry["position"]),
+                seq=int(entry["seq"]),
+                tenancy=tenancy,
+                gapped=entry["gapped"].tolist(),
+                owner_json=self._owners.get((lane, tenancy), b""),
             )
 
     # ---- metrics ----
 
-    def _metrics(
-        self, slots: Slots, seq: NDArray[np.int64], tenancy: NDArray[np.int64], ts_us: NDArray[np.int64]
-    ) -> Batch:
-        codes = self._name_codes(slots)
-        is_record = (slots.kind >= FLOAT) & (slots.kind <= LONGTEXT)
-        nameless = np.flatnonzero(is_record & (codes < 0))
-        if len(nameless):
-            reason = f"{len(nameless)} records whose name is not defined"
-            self._damage.append(slots.damage(int(nameless[0]), reason))
-            is_record[nameless] = False
-        texts = self._texts(slots, is_record)
-        rows: Any = np.flatnonzero(is_record)
-        if len(rows) == slots.end:
-            rows = slice(None)  # no copies in the common case
-        kind = slots.kind[rows]
-        run_of, producers = producer_runs(slots, tenancy)
-        run = run_of[rows]
+    def _metrics(self, columns: Columns) -> Batch:
+        texts = self._texts(columns)
+        stretches, producers = self._stretches(columns)
         owners = [self._owner(producer) for producer in producers]
-        columns: dict[str, Any] = {
-            **_value_columns(slots, rows, kind, texts),
-            "step": pa.array(slots.raw["step"][rows]),
-            "name": pa.DictionaryArray.from_arrays(pa.array(codes[rows]), pa.array(self._names, pa.string())),
-            "kind": pa.DictionaryArray.from_arrays(
-                pa.array((np.minimum(kind, TEXT) - 1).astype(np.int8)), pa.array(KINDS, pa.string())
-            ),
-            "ts": pa.array(ts_us[rows]).view(pa.timestamp("us", tz="UTC")),
-            "seq": pa.array(seq[rows]),
-            "lane": pa.array(np.array([p[0] for p in producers], np.int32)[run]),
-            "pid": pa.array(np.array([_int32(o, "pid", -1) for o in owners], np.int32)[run]),
+
+        def of_producer(values: list[int]) -> Any:
+            return pa.array(np.repeat(np.array(values, np.int32)[stretches.producers], stretches.rows))
+
+        arrays: dict[str, Any] = {
+            **_value_columns(columns, texts),
+            "step": pa.array(columns.step),
+            "name": pa.DictionaryArray.from_arrays(pa.array(columns.name), pa.array(self._names, pa.string())),
+            "kind": pa.DictionaryArray.from_arrays(pa.array(columns.kind.view(np.int8)), pa.array(KINDS, pa.string())),
+            "ts": pa.array(columns.ts_us).view(pa.timestamp("us", tz="UTC")),
+            "seq": pa.array(columns.seq),
+            "lane": of_producer([lane for lane, _ in producers]),
+            "pid": of_producer([_int32(owner, "pid", -1) or 0 for owner in owners]),
         }
         for name in ("rank", "local_rank", "worker"):
             known = pa.array([_int32(owner, name, None) for owner in owners], pa.int32())
-            empty = known.null_count == len(owners)
-            columns[name] = pa.nulls(len(run), pa.int32()) if empty else known.take(pa.array(run))
-        table = pa.Table.from_arrays([columns[f.name] for f in METRICS], schema=METRICS)
-        unit = np.cumsum(~slots.member)[rows]
-        counts = np.bincount(run, minlength=len(producers))
+            is_empty = known.null_count == len(owners)
+            rows = len(columns.step)
+            arrays[name] = pa.nulls(rows, pa.int32()) if is_empty else known.take(pa.array(stretches.producer()))
+        table = pa.Table.from_arrays([arrays[f.name] for f in METRICS], schema=METRICS)
+        counts = np.bincount(stretches.producers, stretches.rows, len(producers)).astype(np.int64)
         return Batch(
-            metrics=table, unit=unit, frame=self._frames + slots.frame[slots.entry[rows]], producer=run,
-            producers=producers, events=[], gaps=[],
-            counts={p: Count(metrics=int(n)) for p, n in zip(producers, counts, strict=True)},
+            metrics=table, unit=columns.unit, stretches=stretches, producers=producers, events=[], gaps=[],
+            counts={p: Count(metrics=n) for p, n in zip(producers, counts.tolist(), strict=True)},
             owner_of=dict(zip(producers, owners, strict=True)), unlaned={}, damage=self._damage,
         )  # fmt: skip
 
-    def _name_codes(self, slots: Slots) -> NDArray[np.int32]:
-        """Return for each slot the position of its name, or -1."""
-        ids = (slots.raw["commit"] >> np.uint64(8)).astype(np.uint32) & 0xFFFFFF
-        known = [number for number in self._codes if number <= 0xFFFFFF]
-        table = np.full(max(known, default=-1) + 2, -1, np.int32)
-        table[known] = [self._codes[number] for number in known]
-        codes: NDArray[np.int32] = table[np.minimum(ids, len(table) - 1)]
-        return codes
+    def _stretches(self, columns: Columns) -> tuple[Stretches, list[Producer]]:
+        found = columns.stretches
+        pairs = zip(columns.entries["lane"][found["entry"]].tolist(), found["tenancy"].tolist(), strict=True)
+        producers: dict[Producer, int] = {}
+        number = np.array([producers.setdefault(pair, len(producers)) for pair in pairs], np.int64)
+        bounds = np.append(found["row"], len(columns.step)).astype(np.int64)
+        return Stretches(bounds[1:] - bounds[:-1], self._frames + columns.frame[found["entry"]], number), list(
+            producers
+        )
 
     # ---- texts ----
 
-    def _texts(self, slots: Slots, is_record: NDArray[np.bool_]) -> Any:
-        """Return the texts of the records in their order; clears ``is_record`` where there is none."""
-        rows = np.flatnonzero(is_record & (slots.kind >= TEXT))
-        short = slots.kind[rows] == TEXT
-        packed = _short_texts(slots.raw["value"][rows[short]])
-        if short.all():
-            found = packed
-        else:
-            long = pa.array([self._long_text(slots, int(i)) for i in rows[~short]], pa.binary())
-            order = np.where(short, np.cumsum(short) - 1, len(packed) + np.cumsum(~short) - 1)
-            both: Any = pa.concat_arrays([packed, long])
+    def _texts(self, columns: Columns) -> Any:
+        """Return the texts of the rows in their order; removes rows whose text can't be read."""
+        if not columns.kinds >> TEXT & 1:
+            return pa.nulls(0, pa.string())
+        rows = np.flatnonzero(columns.kind == TEXT - FLOAT)
+        items = columns.items[columns.items["kind"] == LONGTEXT]
+        found = _short_texts(columns.value[rows])
+        if len(items):
+            long = pa.array([self._long_text(columns, item) for item in items], pa.binary())
+            order = np.arange(len(rows))
+            order[np.searchsorted(rows, items["row"])] = len(rows) + np.arange(len(items))
+            both: Any = pa.concat_arrays([found, long])
             found = both.take(pa.array(order))
         good = _is_utf8(found)
         if not good.all():
-            for i in rows[~good]:
-                self._damage.append(slots.damage(int(i), "a text that can't be read, or is not UTF-8"))
-            is_record[rows[~good]] = False
+            for row in rows[~good].tolist():
+                stretch = int(np.searchsorted(columns.stretches["row"], row, side="right")) - 1
+                entry = int(columns.stretches["entry"][stretch])
+                self._damage.append(columns.damage(entry, "a text that can't be read, or is not UTF-8"))
+            columns.remove(rows[~good])
             found = found.filter(pa.array(good))
         return found.cast(pa.string())
 
-    def _long_text(self, slots: Slots, i: int) -> bytes | None:
-        data = slots.payload(i)
-        if not slots.is_file(i):
+    def _long_text(self, columns: Columns, item: np.void) -> bytes | None:
+        data = columns.payload(item)
+        if not item["is_file"]:
             return data
         path = data.decode("utf-8", "replace")
         try:
@@ -315,53 +297,56 @@ class Decoder:
 
     # ---- events ----
 
-    def _events(
-        self, slots: Slots, seq: NDArray[np.int64], tenancy: NDArray[np.int64], ts_us: NDArray[np.int64]
-    ) -> list[Event]:
+    def _events(self, columns: Columns) -> list[Event]:
         events: list[Event] = []
-        for i in slots.units(EVENT):
-            code = self._codes.get(slots.name_id(i), -1)
-            data = self._event_data(slots, i)
+        for item in columns.items[columns.items["kind"] == EVENT]:
+            code = self._codes.get(int(item["name"]), -1)
+            data = self._event_data(columns, item)
             if code < 0 or data is None:
                 why = "of a type that is not defined" if code < 0 else "that is not UTF-8"
-                self._damage.append(slots.damage(i, f"an event {why}"))
+                self._damage.append(columns.damage(int(item["entry"]), f"an event {why}"))
                 continue
-            where = slots.lane(i), int(tenancy[i]), int(seq[i]), self._ordinal(slots, i)
-            events.append(Event(int(ts_us[i]), self._names[code], data, *where))
+            events.append(Event(int(item["ts_us"]), self._names[code], data, *self._where(columns, item)))
         return events
 
-    def _event_data(self, slots: Slots, i: int) -> str | None:
+    def _event_data(self, columns: Columns, item: np.void) -> str | None:
         try:
-            text = slots.payload(i).decode("utf-8")
+            text = columns.payload(item).decode("utf-8")
         except UnicodeDecodeError:
             return None
-        if not slots.is_file(i):
+        if not item["is_file"]:
             return text
         try:
             size: int | None = large_size(self._run_dir, text)
         except OSError as error:
-            self._damage.append(slots.damage(i, f"the file of an event can't be read ({error})"))
+            reason = f"the file of an event can't be read ({error})"
+            self._damage.append(columns.damage(int(item["entry"]), reason))
             size = None
         return json.dumps({"file": text, "bytes": size})
+
+
+def _producer(columns: Columns, item: np.void) -> Producer:
+    return int(columns.entries["lane"][item["entry"]]), int(item["tenancy"])
 
 
 # ---- columns ----
 
 
-def _value_columns(slots: Slots, rows: Any, kind: NDArray[np.uint8], texts: Any) -> dict[str, Any]:
-    bits = np.ascontiguousarray(slots.raw["value"][rows])
-    if (kind == FLOAT).all():
-        nulls = {"int_value": pa.nulls(len(kind), pa.int64()), "text": pa.nulls(len(kind), pa.string())}
+def _value_columns(columns: Columns, texts: Any) -> dict[str, Any]:
+    bits, rows = columns.value, len(columns.value)
+    if columns.kinds & ~(1 << FLOAT) == 0:
+        nulls = {"int_value": pa.nulls(rows, pa.int64()), "text": pa.nulls(rows, pa.string())}
         return {"value": pa.array(bits.view(np.float64)), **nulls}
+    kind = columns.kind + FLOAT
     is_whole = (kind == INT) | (kind == BOOL)
-    is_text = kind >= TEXT
+    is_text = kind == TEXT
     whole = np.where(kind == BOOL, bits != 0, bits.view(np.int64))
     value = np.where(is_whole, whole.astype(np.float64), bits.view(np.float64))
     place = pa.array(np.cumsum(is_text) - 1, mask=~is_text)
     return {
         "value": pa.array(value, mask=is_text),
         "int_value": pa.array(whole, mask=~is_whole),
-        "text": texts.take(place) if len(texts) else pa.nulls(len(kind), pa.string()),
+        "text": texts.take(place) if len(texts) else pa.nulls(rows, pa.string()),
     }
 
 

@@ -166,7 +166,7 @@ def _metric_lines(batch: Batch, begin: int, end: int, firsts: NDArray[np.int64])
         ',"metrics":{',
         pairs,
         "}},",
-        suffixes.take(pa.array(batch.producer[firsts])),
+        suffixes.take(pa.array(batch.stretches.producer()[firsts])),
         ',"seq":',
         pc.cast(table["seq"].combine_chunks(), pa.string()),
         "}\n",
@@ -204,13 +204,14 @@ def event_lines(batch: Batch, *, metrics: bool) -> Iterator[bytes]:
             yield _in_order(pa.array(other_lines, pa.string()), other_frames, other_ts)
         return
     firsts = np.flatnonzero(np.diff(batch.unit, prepend=-1))
-    bounds = _chunk_bounds(batch.frame[firsts])
+    frame = batch.stretches.frame()
+    bounds = _chunk_bounds(frame[firsts])
     ts_us = batch.metrics["ts"].combine_chunks().cast(pa.int64()).to_numpy()
     done = -1  # frame up to which the others are written
     for begin, end in itertools.pairwise(bounds):
         of_chunk = firsts[begin:end]
         last_row = firsts[end] if end < len(firsts) else batch.metrics.num_rows
-        last_frame = int(batch.frame[of_chunk[-1]]) if end < len(firsts) else 1 << 62
+        last_frame = int(frame[of_chunk[-1]]) if end < len(firsts) else 1 << 62
         chosen = np.flatnonzero((other_frames > done) & (other_frames <= last_frame))
         done = last_frame
         lines = [
@@ -219,7 +220,7 @@ def event_lines(batch: Batch, *, metrics: bool) -> Iterator[bytes]:
         ]
         yield _in_order(
             pa.concat_arrays(lines),
-            np.concatenate([batch.frame[of_chunk], other_frames[chosen]]),
+            np.concatenate([frame[of_chunk], other_frames[chosen]]),
             np.concatenate([ts_us[of_chunk], other_ts[chosen]]),
         )
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shmlog.storage.layout import TEMPORARY_SUFFIX, Part, RunLayout, fsync_dir
-from shmlog.storage.parts import ROW_KEYS, open_file, open_part, open_writer, raise_for, write_group
+from shmlog.storage.order import ROW_KEYS, row_order
+from shmlog.storage.parts import open_file, open_part, open_writer, raise_for, write_group
 from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS
 
 # Memory holds so many rows of so many files at a time. More files are merged in rounds.
@@ -21,13 +22,6 @@ _CHUNK_ROWS = 1 << 16
 _FAN_IN = 16
 
 _Key = tuple[int, ...]
-
-
-def sort_rows(table: pa.Table) -> pa.Table:
-    """Return the rows by step, then time, lane and seq."""
-    table = table.combine_chunks()
-    keys = [table[name].cast(pa.int64()).to_numpy() for name in ROW_KEYS]
-    return table.take(np.lexsort(keys)) if table.num_rows else table
 
 
 def names_of(parts: list[Part]) -> list[str]:
@@ -132,7 +126,7 @@ class _Stream:
         column = METRICS.get_field_index("name")
         common: Any = pa.DictionaryArray.from_arrays(codes, self._names)
         self.table = table.set_column(column, METRICS.field(column), common)
-        keys = [table[key].cast(pa.int64()).to_numpy() for key in reversed(ROW_KEYS)]
+        keys = [table[key].cast(pa.int64()).to_numpy() for key in ROW_KEYS]
         self._keys = [codes.astype(np.int64), *keys]
 
     def last_key(self) -> _Key:
@@ -197,7 +191,7 @@ def _merged(streams: list[_Stream]) -> Iterator[pa.Table]:
         taken = [(table, keys) for table, keys in taken if table.num_rows]
         table = pa.concat_tables([table for table, _ in taken])
         if len(taken) > 1:
-            columns = zip(*(keys for _, keys in taken), strict=True)
-            keys = [np.concatenate(parts) for parts in columns]
-            table = table.combine_chunks().take(np.lexsort(keys[::-1]))
+            codes, *keys = (np.concatenate(parts) for parts in zip(*(keys for _, keys in taken), strict=True))
+            order: Any = pa.array(row_order(keys, codes.astype(np.int32), int(codes.max()) + 1))
+            table = table.combine_chunks().take(order)
         yield table

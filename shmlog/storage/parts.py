@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,14 +11,11 @@ from typing import Any, NoReturn
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage.layout import TEMPORARY_SUFFIX, fsync_dir
+from shmlog.storage.order import sort_by_name, with_names
 from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS, VERSION, write_options
-
-ROW_KEYS = ("seq", "lane", "ts", "step")
-"""The columns by which the rows of a name are sorted, least significant first."""
 
 
 @contextmanager
@@ -54,87 +51,6 @@ def open_writer(path: Path) -> Iterator[pq.ParquetWriter]:
         os.fsync(fd)
 
 
-def sort_table(table: pa.Table) -> pa.Table:
-    """Return the rows by name, step, time, lane and seq.
-
-    A name's values then lie together: they compress better, reading one name skips
-    the rest, and sorted files are merged without having them in memory.
-    """
-    table = table.unify_dictionaries().combine_chunks()
-    if table.num_rows == 0:
-        return table
-    column: Any = table["name"].chunk(0)
-    names = column.dictionary.to_pylist()
-    by_name = sorted(range(len(names)), key=names.__getitem__)
-    rank = np.empty(len(names), np.int32)
-    rank[by_name] = np.arange(len(names))
-    codes = rank[column.indices.to_numpy()]
-    keys = [table[key].cast(pa.int64()).to_numpy() for key in ROW_KEYS]
-    order = _order(codes, keys)
-    return _with_names(_take(table, order), codes[order], [names[i] for i in by_name])
-
-
-def _order(codes: NDArray[np.int32], keys: list[NDArray[np.int64]]) -> NDArray[np.intp]:
-    """Return the order by ``codes`` and then by ``keys``, the last key first.
-
-    numpy sorts 16-bit numbers by radix, the others by merging ordered runs. Where
-    the rows of each name are in order already, as those of one producer are, the
-    names are all there is to sort by.
-    """
-    narrow = [*(_narrow(key) for key in keys), _narrow(codes)]
-    order = np.argsort(narrow[-1], kind="stable")
-    if _is_sorted(codes[order], (key[order] for key in reversed(keys))):
-        return order
-    return np.lexsort(narrow)
-
-
-def _narrow(key: NDArray[Any]) -> NDArray[Any]:
-    """Return a key in 16 bits if it fits."""
-    return key.astype(np.uint16) if key.min() >= 0 and key.max() < 1 << 16 else key
-
-
-def _is_sorted(codes: NDArray[np.int32], keys: Iterable[NDArray[np.int64]]) -> bool:
-    """Whether rows of one code after the other are in order by ``keys``, the first key first."""
-    tied = codes[1:] == codes[:-1]
-    for key in keys:
-        if not tied.any():
-            return True
-        later, earlier = key[1:], key[:-1]
-        if (tied & (later < earlier)).any():
-            return False
-        tied &= later == earlier
-    return True
-
-
-def _take(table: pa.Table, order: NDArray[np.intp]) -> pa.Table:
-    """Return the rows in that order, all but their names."""
-    rows = pa.array(order)
-    columns = [
-        column if name == "name" or _is_constant(column) else column.chunk(0).take(rows)
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    ]
-    return pa.Table.from_arrays(columns, schema=table.schema)
-
-
-def _is_constant(column: Any) -> bool:
-    """Whether all values of a column are the same, so that their order is no matter."""
-    if column.null_count:
-        return bool(column.null_count == len(column))
-    if pa.types.is_dictionary(column.type):
-        values = column.chunk(0).indices.to_numpy()
-    elif pa.types.is_integer(column.type):
-        values = column.chunk(0).to_numpy()
-    else:
-        return False
-    return bool(values[0] == values[-1] and values.min() == values.max())
-
-
-def _with_names(table: pa.Table, codes: NDArray[np.int32], names: list[str]) -> pa.Table:
-    column = METRICS.get_field_index("name")
-    array: Any = pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string()))
-    return table.set_column(column, METRICS.field(column), array)
-
-
 def write_part(
     path: Path, table: pa.Table, *, run_id: str, first: int, last: int, progress: Callable[[], None]
 ) -> None:
@@ -145,7 +61,7 @@ def write_part(
     OSError
         If it can't be written; then there is no such part.
     """
-    table = sort_table(table)
+    table = sort_by_name(table)
     with open_part(path, run_id=run_id, first=first, last=last) as writer:
         for start in range(0, table.num_rows, ROW_GROUP_ROWS):
             write_group(writer, table.slice(start, ROW_GROUP_ROWS))
@@ -159,7 +75,7 @@ def write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
     used = np.flatnonzero(np.bincount(codes, minlength=len(names.dictionary)))
     position = np.zeros(len(names.dictionary), np.int32)
     position[used] = np.arange(len(used))
-    table = _with_names(table, position[codes], names.dictionary.take(pa.array(used)).to_pylist())
+    table = with_names(table, position[codes], names.dictionary.take(pa.array(used)).to_pylist())
     writer.write_table(table, row_group_size=max(1, table.num_rows))
 
 

@@ -358,8 +358,7 @@ MEMBER = frames.slot(1, 5, 1, frames.INT, flags=frames.MEMBER)
 )
 def test_a_unit_that_makes_no_sense_is_reported_and_gives_no_record(slots: list[bytes]) -> None:
     batch = Decoder(Path()).decode(one_frame(GOOD, *slots))
-    # What comes behind a unit can be its own fault or that of the next one.
-    assert batch.metrics["int_value"].to_pylist() in ([5], [])
+    assert set(batch.metrics["int_value"].to_pylist()) <= {5}  # whole units before it stay
     assert batch.events == []
     assert [damage.path for damage in batch.damage] == [PATH]
 
@@ -421,7 +420,7 @@ def decode_anything(data: bytes) -> None:
     assert at == len(data)
     batch = Decoder(Path("no such folder")).decode(found)
     batch.metrics.validate(full=True)
-    assert len(batch.unit) == len(batch.frame) == batch.metrics.num_rows
+    assert len(batch.unit) == batch.stretches.rows.sum() == batch.metrics.num_rows
     for chunk in jsonl.event_lines(batch, metrics=True):
         for line in chunk.splitlines():
             assert isinstance(json.loads(line, parse_constant=refuse_constant), dict)

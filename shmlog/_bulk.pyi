@@ -1,0 +1,13 @@
+# What storage does in bulk: csrc/py_bulk.c.
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+def decode(
+    frames: list[tuple[NDArray[Any], NDArray[Any], int, int, float]],
+    names: NDArray[Any],
+    columns: tuple[NDArray[Any], ...],
+    /,
+) -> tuple[int, int, int, int, int, int]: ...
+def order(group: NDArray[Any], groups: int, keys: tuple[NDArray[Any], ...], order: NDArray[Any], /) -> None: ...

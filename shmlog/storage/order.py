@@ -1,0 +1,86 @@
+"""The order of metrics: by step, time, lane and seq, in parts by name first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from shmlog import _bulk
+from shmlog.storage.schema import METRICS
+
+pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+
+ROW_KEYS = ("step", "ts", "lane", "seq")
+"""The columns by which the rows of a name are sorted, the most significant first."""
+
+
+def sort_rows(table: pa.Table) -> pa.Table:
+    """Return the rows by step, time, lane and seq."""
+    return _sorted(table, np.zeros(table.num_rows, np.int32), 1)
+
+
+def sort_by_name(table: pa.Table) -> pa.Table:
+    """Return the rows by name, step, time, lane and seq.
+
+    A name's values then lie together: they compress better, reading one name skips
+    the rest, and sorted files are merged without having them in memory.
+    """
+    column: Any = table["name"].unify_dictionaries().combine_chunks()
+    names = column.dictionary.to_pylist()
+    by_name = sorted(range(len(names)), key=names.__getitem__)
+    rank = np.empty(len(names), np.int32)
+    rank[by_name] = np.arange(len(names))
+    group = rank[column.indices.to_numpy()]
+    codes = np.repeat(np.arange(len(names), dtype=np.int32), np.bincount(group, minlength=len(names)))
+    return with_names(_sorted(table, group, len(names), leave="name"), codes, [names[i] for i in by_name])
+
+
+def with_names(table: pa.Table, codes: NDArray[np.int32], names: list[str]) -> pa.Table:
+    """Return the table with the names that ``codes`` are in ``names``."""
+    column = METRICS.get_field_index("name")
+    array: Any = pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string()))
+    return table.set_column(column, METRICS.field(column), array)
+
+
+def row_order(keys: Iterable[NDArray[np.int64]], group: NDArray[np.int32], groups: int) -> NDArray[np.uint32]:
+    """Return the order of rows by group and then by keys, the most significant first; it is stable."""
+    order = np.empty(len(group), np.uint32)
+    _bulk.order(group, groups, tuple(np.ascontiguousarray(key) for key in keys), order)
+    return order
+
+
+def _sorted(table: pa.Table, group: NDArray[np.int32], groups: int, leave: str | None = None) -> pa.Table:
+    """Return the rows by group and keys; column ``leave`` is left as it is."""
+    columns = {
+        name: column if name == leave or _is_constant(column) else column.combine_chunks()
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    keys = [columns[key].cast(pa.int64()).to_numpy() for key in ROW_KEYS if not _is_chunked(columns[key])]
+    if not keys:
+        return table
+    order: Any = pa.array(row_order(keys, group, groups))
+    taken = [column if _is_chunked(column) else column.take(order) for column in columns.values()]
+    return pa.Table.from_arrays(taken, schema=table.schema)
+
+
+def _is_chunked(column: Any) -> bool:
+    return isinstance(column, pa.ChunkedArray)
+
+
+def _is_constant(column: Any) -> bool:
+    """Whether all values of a column are the same, so that their order is no matter."""
+    if len(column) == 0:
+        return True
+    if column.null_count:
+        return bool(column.null_count == len(column))
+    if pa.types.is_dictionary(column.type):
+        column = pa.chunked_array([chunk.indices for chunk in column.unify_dictionaries().chunks])
+    if not pa.types.is_integer(column.type):
+        return False
+    bounds = pc.min_max(column)
+    return bool(bounds["min"] == bounds["max"])
