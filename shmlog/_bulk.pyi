@@ -1,9 +1,10 @@
-# What storage does in bulk: csrc/py_bulk.c.
+# What storage does in bulk: csrc/bulk/py_bulk.c.
 
 from typing import Any
 
 from numpy.typing import NDArray
 
+def crc32(data: bytes | bytearray | memoryview, crc: int = 0, /) -> int: ...
 def decode(
     frames: list[tuple[NDArray[Any], NDArray[Any], int, int, float]],
     names: NDArray[Any],

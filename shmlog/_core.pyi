@@ -20,7 +20,6 @@ HAS_TSC: Final[int]
 STOP: Final[int]
 ROTATE: Final[int]
 
-def crc32(data: bytes | bytearray | memoryview, crc: int = 0, /) -> int: ...
 def head_bytes(lanes: int, /) -> int: ...
 
 class Segment:  # py_segment.c

@@ -2,19 +2,6 @@
 #include "py_core.h"
 
 #include "clock.h"
-#include "crc32.h"
-
-static PyObject *core_crc32(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    Py_buffer data;
-    unsigned crc = 0;
-    if (!PyArg_ParseTuple(args, "y*|I", &data, &crc)) {
-        return NULL;
-    }
-    crc = shmlog_crc32(crc, data.buf, (size_t)data.len);
-    PyBuffer_Release(&data);
-    return PyLong_FromUnsignedLong(crc);
-}
 
 static PyObject *core_head_bytes(PyObject *Py_UNUSED(module), PyObject *arg)
 {
@@ -23,7 +10,6 @@ static PyObject *core_head_bytes(PyObject *Py_UNUSED(module), PyObject *arg)
 }
 
 static PyMethodDef functions[] = {
-    {"crc32", core_crc32, METH_VARARGS, "crc32(data, crc=0)\n--\n\nThe same as zlib.crc32()."},
     {"head_bytes", core_head_bytes, METH_O, "head_bytes(lanes)\n--\n\nBytes of a segment before its first lane."},
     {NULL, NULL, 0, NULL},
 };

@@ -64,7 +64,9 @@ def _sorted(table: pa.Table, group: NDArray[np.int32], groups: int, leave: str |
     if not keys:
         return table
     order: Any = pa.array(row_order(keys, group, groups))
-    taken = [column if _is_chunked(column) else column.take(order) for column in columns.values()]
+    taken = [
+        column if _is_chunked(column) else pc.take(column, order, boundscheck=False) for column in columns.values()
+    ]
     return pa.Table.from_arrays(taken, schema=table.schema)
 
 

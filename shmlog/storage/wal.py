@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shmlog import _bulk
 
 MAGIC = b"SLF1"
 FIRST = 1
@@ -192,7 +193,7 @@ def _read_header(view: memoryview, at: int, log: int) -> _Header:
 
 
 def _check_crc(view: memoryview, at: int, header: _Header) -> None:
-    if zlib.crc32(view[at + _CRC_BEGIN : at + header.length]) != header.crc:
+    if _bulk.crc32(view[at + _CRC_BEGIN : at + header.length]) != header.crc:
         raise _BadFrameError("wrong checksum")
 
 

@@ -3,6 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "../crc32.h"
 #include "decode.h"
 #include "order.h"
 
@@ -27,6 +28,22 @@ static void release(Py_buffer *buffers, size_t count)
     while (count--) {
         PyBuffer_Release(&buffers[count]);
     }
+}
+
+/* ---- crc32 ---- */
+
+static PyObject *bulk_crc32(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer data;
+    unsigned crc = 0;
+    if (!PyArg_ParseTuple(args, "y*|I", &data, &crc)) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    crc = shmlog_crc32(crc, data.buf, (size_t)data.len);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&data);
+    return PyLong_FromUnsignedLong(crc);
 }
 
 /* ---- decode ---- */
@@ -217,6 +234,7 @@ PyDoc_STRVAR(order_doc, "order(group, groups, keys, order)\n--\n\n"
                         "Put the rows' numbers into `order`: by group, then by keys, then as they stand.");
 
 static PyMethodDef functions[] = {
+    {"crc32", bulk_crc32, METH_VARARGS, "crc32(data, crc=0)\n--\n\nThe same as zlib.crc32()."},
     {"decode", bulk_decode, METH_VARARGS, decode_doc},
     {"order", bulk_order, METH_VARARGS, order_doc},
     {NULL, NULL, 0, NULL},
