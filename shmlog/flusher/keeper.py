@@ -38,7 +38,7 @@ def report(message: str) -> None:
 def be_nice() -> None:
     """Let the draining thread, and the trainer, go before all other threads of this process."""
     if sys.platform.startswith("linux"):  # elsewhere it would be the whole process
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        os.nice(NICE)
 
 
 class Keeper:
