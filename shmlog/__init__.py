@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shmlog._core import Metric
-from shmlog.errors import (
-    CorruptDataError,
-    DroppedError,
-    MissingExtraError,
-    RunNotFoundError,
-    RunStateError,
-    SegmentError,
-    ShmlogError,
-    ShmlogWarning,
-    StorageError,
-)
-from shmlog.run.attach import attach
-from shmlog.run.current import current, event, finish, log, metric
-from shmlog.run.init import init
-from shmlog.run.run import Run
-
 if TYPE_CHECKING:
+    from shmlog._core import Metric
+    from shmlog.errors import (
+        CorruptDataError,
+        DroppedError,
+        MissingExtraError,
+        RunNotFoundError,
+        RunStateError,
+        SegmentError,
+        ShmlogError,
+        ShmlogWarning,
+        StorageError,
+    )
     from shmlog.reader.stored import StoredRun, load
+    from shmlog.run.attach import attach
+    from shmlog.run.current import current, event, finish, log, metric
+    from shmlog.run.init import init
+    from shmlog.run.run import Run
 
 __all__ = [
     "CorruptDataError",
@@ -47,17 +46,31 @@ __all__ = [
     "metric",
 ]
 
-# What only readers need is imported on first use: a worker must not pay for pyarrow.
-_LAZY = {"load": "shmlog.reader.stored", "StoredRun": "shmlog.reader.stored"}
+# Each is imported on first use: who logs must not pay for pyarrow, who reads needs no shared memory.
+_MODULES = {
+    "shmlog._core": ["Metric"],
+    "shmlog.errors": [name for name in __all__ if name.endswith(("Error", "Warning"))],
+    "shmlog.reader.stored": ["StoredRun", "load"],
+    "shmlog.run.attach": ["attach"],
+    "shmlog.run.current": ["current", "event", "finish", "log", "metric"],
+    "shmlog.run.init": ["init"],
+    "shmlog.run.run": ["Run"],
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    if name in _MODULE_OF:
         from importlib import import_module
 
-        return getattr(import_module(_LAZY[name]), name)
+        found = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return found
     if name == "__version__":
         from importlib.metadata import version
 
         return version("shmlog")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -26,7 +26,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
-# Closer than the rows say: the read side works where there is no shared memory.
+# Closer than the rows say: the read side works where there is no core.
 ONLY = {"reader": {"errors", "storage"}, "storage": {"errors", "_bulk"}}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -102,6 +102,18 @@ shmlog.log({"loss": 0.25, "text": "x"}, step=2)
 run.event("checked", {"all": True})
 run.flush()
 """
+
+
+def test_reading_needs_no_shared_memory(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", LOG + "run.finish()"], cwd=tmp_path, timeout=60, check=True)
+    read = """
+import sys
+sys.modules["posix_ipc"] = sys.modules["shmlog._core"] = None  # as if they were not installed
+import pathlib, shmlog
+(path,) = pathlib.Path("imports").iterdir()
+assert shmlog.load(path).metrics("loss").num_rows == 2
+"""
+    subprocess.run([sys.executable, "-c", read], cwd=tmp_path, timeout=60, check=True)
 
 
 @pytest.mark.parametrize("code", ["import shmlog", LOG], ids=["import", "log"])
