@@ -54,6 +54,7 @@ class Keeper:
         self._rotated_s = time.monotonic()
         self._rotated_slots = 0
         self._taken_frames = 0
+        self._taken_s = 0.0
         self._probed_s = 0.0
         self._target: tuple[int, int] | None = None  # finish request, and the log it needs sealed
         logs = layout.logs()
@@ -72,10 +73,8 @@ class Keeper:
             time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
         be_nice()
         while not self._is_over():
-            frames = self._taken_frames
             self._guarded(self._tick)
-            is_busy = frames != self._taken_frames or self._target is not None
-            time.sleep(BUSY_TICK_S if is_busy or self._is_sealing() else TICK_S)
+            time.sleep(BUSY_TICK_S if self._target is not None or self._is_sealing() else TICK_S)
         self._drain.request(_core.STOP)
         self._bell.ring()
         thread.join()
@@ -108,10 +107,12 @@ class Keeper:
 
     def _tick(self) -> None:
         sealer = self._get_sealer()
-        frames = self._drain.frames
-        if frames != self._taken_frames or self._is_sealing():
-            sealer.catch_up(self._drain.closed_below)
-            self._taken_frames = frames
+        now, frames, closed_below = time.monotonic(), self._drain.frames, self._drain.closed_below
+        if closed_below > sealer.reading or (frames != self._taken_frames and now - self._taken_s >= TICK_S):
+            sealer.catch_up(closed_below)
+            self._taken_frames, self._taken_s = frames, now
+        else:
+            sealer.commit_done()
         self._look_for_finish()
         if self._target is not None and sealer.next_log >= self._target[1]:
             request, _ = self._target

@@ -85,9 +85,18 @@ class Sealer:
         return self.ledger.next_log
 
     @property
+    def reading(self) -> int:
+        """The log that is read now; those below it are read."""
+        return self._open.number
+
+    @property
     def is_busy(self) -> bool:
         """Whether parts are being written."""
         return bool(self._closed)
+
+    def commit_done(self) -> None:
+        """Commit the logs whose parts have been written meanwhile."""
+        self._commit(at_most=WRITERS)
 
     def catch_up(self, closed_below: int, *, wait: bool = False) -> None:
         """Take what the logs hold by now, and seal those below ``closed_below``.
@@ -124,11 +133,12 @@ class Sealer:
         data = file.read(size)
         is_end = len(data) < size
         frames: list[wal.Frame] = []
-        for found in wal.scan(data, path=Path(file.name), log=log.number):
+        goes_on = not (is_end and is_closed)
+        for found in wal.scan(data, path=Path(file.name), log=log.number, goes_on=goes_on):
             if isinstance(found, wal.Frame):
                 frames.append(found)
                 log.offset = start + found.offset + found.length
-            elif is_end and is_closed:
+            elif not goes_on:
                 self._report(f"{found.path}: {found.reason} at byte {start + found.offset}")
         if frames:
             self._take(log.decoder.decode(frames))

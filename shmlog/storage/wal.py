@@ -97,6 +97,13 @@ class _BadFrameError(Exception):
     """There is no whole frame here."""
 
 
+class _CutShortError(_BadFrameError):
+    """The data ends before the frame does."""
+
+    def __init__(self) -> None:
+        super().__init__("frame cut short")
+
+
 @dataclass(frozen=True)
 class _Header:
     crc: int
@@ -113,7 +120,9 @@ class _Header:
     owners_bytes: int
 
 
-def scan(data: bytes | memoryview, *, path: Path, log: int, start: int = 0) -> Iterator[Frame | Damage]:
+def scan(
+    data: bytes | memoryview, *, path: Path, log: int, start: int = 0, goes_on: bool = False
+) -> Iterator[Frame | Damage]:
     """Yield the whole frames of a log, and what lies between them.
 
     Parameters
@@ -126,6 +135,8 @@ def scan(data: bytes | memoryview, *, path: Path, log: int, start: int = 0) -> I
         Its number; frames with another one are left out.
     start : int
         Where in ``data`` to begin, in bytes.
+    goes_on : bool
+        Whether there may be more behind ``data``: a frame that is cut short there ends it.
 
     Yields
     ------
@@ -140,6 +151,8 @@ def scan(data: bytes | memoryview, *, path: Path, log: int, start: int = 0) -> I
             header = _read_header(view, start, log)
             _check_crc(view, start, header)
         except _BadFrameError as bad:
+            if goes_on and isinstance(bad, _CutShortError):
+                return
             found = search.next_whole(start + 1)
             end = len(view) if found is None else found
             yield Damage(path, start, end - start, TORN_TAIL if found is None else str(bad))
@@ -179,7 +192,7 @@ class _Search:
 
 def _read_header(view: memoryview, at: int, log: int) -> _Header:
     if len(view) - at < _FIXED_BYTES:
-        raise _BadFrameError("frame cut short")
+        raise _CutShortError
     magic, *fields, reserved = _HEADER.unpack_from(view, at)
     header = _Header(*fields)
     sections = 80 * header.lanes + header.names_bytes + header.owners_bytes + 32 * header.slots
@@ -188,7 +201,7 @@ def _read_header(view: memoryview, at: int, log: int) -> _Header:
     if header.log != log:
         raise _BadFrameError(f"frame of log {header.log}")
     if header.length > len(view) - at:
-        raise _BadFrameError("frame cut short")
+        raise _CutShortError
     return header
 
 

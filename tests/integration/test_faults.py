@@ -26,6 +26,7 @@ from tests.support.processes import (
     only_run,
     run_script,
     start_script,
+    stop,
     wait_for_end,
     wait_for_flusher,
     wait_until,
@@ -90,7 +91,7 @@ def test_a_stopped_flusher_stops_nobody(tmp_path: Path) -> None:
     log_some(run, 100)
     assert run.flush()
     pid = wait_for_flusher(run.dir)
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     try:
         log_some(run, 100_000)
         dropped = run.stats["dropped"]["full"]
@@ -116,12 +117,12 @@ def test_interpreter_exit_is_bounded_when_the_flusher_is_stopped(tmp_path: Path)
 import os, signal, sys, time
 import shmlog
 sys.path.append(sys.argv[2])
-from tests.support.processes import wait_for_flusher
+from tests.support.processes import stop, wait_for_flusher
 run = shmlog.init("bounded", root=sys.argv[1])
 run.log("x", 1.0)
 assert run.flush()
 pid = wait_for_flusher(run.dir)
-os.kill(pid, signal.SIGSTOP)
+stop(pid)
 print(pid, flush=True)
 """
     root = tmp_path / "runs"
@@ -138,7 +139,7 @@ def test_drop_never_waits(tmp_path: Path) -> None:
     run = shmlog.init("drop", root=tmp_path, lane_records=4096, on_full="drop")
     run.flush()
     pid = wait_for_flusher(run.dir)
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     log_some(run, 10_000)
     assert run.stats["waits"] == 0
     os.kill(pid, signal.SIGCONT)
@@ -151,7 +152,7 @@ def test_strict_raises_when_a_record_is_dropped(tmp_path: Path) -> None:
     run = shmlog.init("strict", root=tmp_path, lane_records=4096, on_full="drop", strict=True)
     run.flush()
     pid = wait_for_flusher(run.dir)
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     try:
         with pytest.raises(shmlog.DroppedError, match="reason: full"):
             log_some(run, 10_000)

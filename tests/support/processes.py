@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -76,6 +77,16 @@ def wait_for_flusher(run_dir: Path) -> int:
     pid = flusher_pid(run_dir)
     assert pid is not None
     return pid
+
+
+def stop(pid: int) -> None:
+    """Stop a process, and wait until it stands still: the signal alone does not."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+    wait_until(
+        lambda: all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks.iterdir()),
+        f"{pid} to stand still",
+    )
 
 
 def wait_for_end(run_dir: Path) -> None:
