@@ -6,6 +6,7 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include "clock.h"
 #include "drain.h"
 #include "lane.h"
 #include "names.h"
@@ -119,6 +120,7 @@ typedef struct {
     SegmentObject *segment; /* NULL: closed, or disabled */
     PyObject *name_ids;     /* dict: str -> id, of this process */
     PyObject *metrics;      /* dict: str -> Metric */
+    PyObject *interned_step; /* "step", as compiled code has it */
     int64_t next_step;      /* of log() without a step */
     uint32_t step_generation;
     bool disabled;
@@ -129,6 +131,29 @@ typedef struct {
 } ProducerObject;
 
 typedef enum { SHMLOG_RAISED = -1, SHMLOG_DROPPED = 0, SHMLOG_WRITTEN = 1 } shmlog_outcome;
+
+/* The fast path of a record: a float and a small step with room in the lane. No
+ * lock, no system call, no allocation, no Python code. False: nothing was written. */
+static inline bool shmlog_producer_put_float(shmlog_producer *producer, uint32_t name_id, PyObject *value,
+                                             PyObject *step_object)
+{
+    int64_t step;
+    if (!PyFloat_CheckExact(value) || !shmlog_small_int(step_object, &step) ||
+        !shmlog_producer_has_room(producer, 1)) {
+        return false;
+    }
+    shmlog_lane_put(&producer->lane, shmlog_ticks(producer->segment->tsc),
+                    shmlog_float_bits(PyFloat_AS_DOUBLE(value)), step, name_id, SHMLOG_FLOAT);
+    producer->logged++;
+    return true;
+}
+
+/* Where the name's id is kept if it was met before and is an interned string:
+ * literal names are the same object at each call, so that the address is enough. */
+static inline shmlog_cached_name *shmlog_producer_cached(ProducerObject *self, PyObject *name)
+{
+    return &self->cache[((uintptr_t)name >> 4) % SHMLOG_NAME_CACHE];
+}
 
 /* The id of a name; SHMLOG_NO_NAME when the table is full. False: exception set. */
 bool shmlog_producer_name_id(ProducerObject *self, PyObject *name, uint32_t *id);

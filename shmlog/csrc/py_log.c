@@ -251,7 +251,7 @@ typedef struct {
 
 static bool take_keywords(ProducerObject *self, PyObject *const *args, PyObject *keywords, arguments *arguments)
 {
-    PyObject *step = shmlog_state_of(Py_TYPE(self))->interned_step;
+    PyObject *step = self->interned_step;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(keywords); i++) {
         PyObject *keyword = PyTuple_GET_ITEM(keywords, i);
         if ((keyword != step && PyUnicode_Compare(keyword, step) != 0) || arguments->step) {
@@ -293,12 +293,24 @@ static int64_t count_step(ProducerObject *self)
     return self->next_step++;
 }
 
+/* log(name, value, step) or log(name, value, step=step) with a name met before. */
+static inline bool log_fast(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    bool is_named = keywords && count == 2 && PyTuple_GET_SIZE(keywords) == 1 &&
+                    PyTuple_GET_ITEM(keywords, 0) == self->interned_step;
+    if (!is_named && (keywords || count != 3)) {
+        return false;
+    }
+    const shmlog_cached_name *place = shmlog_producer_cached(self, args[0]);
+    return place->name == args[0] && shmlog_producer_put_float(&self->producer, place->id, args[1], args[2]);
+}
+
 PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     arguments arguments;
     int64_t step;
 
-    if (self->disabled) {
+    if (SHMLOG_LIKELY(log_fast(self, args, count, keywords)) || self->disabled) {
         Py_RETURN_NONE;
     }
     if (!take_arguments(self, args, count, keywords, &arguments)) {

@@ -1,8 +1,6 @@
 /* Metric: the handle of one name in one run, and the fast path. */
 #include "py_core.h"
 
-#include "clock.h"
-
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
@@ -65,25 +63,9 @@ static PyObject *record_any(MetricObject *self, PyObject *value, PyObject *step_
 
 /* ---- the fast path ---- */
 
-/* A float and a small step with room in the lane: no lock, no system call, no
- * allocation, no Python code. */
-static inline bool record_fast(MetricObject *self, PyObject *value, PyObject *step_object)
-{
-    shmlog_producer *producer = &self->producer->producer;
-    int64_t step;
-    if (!PyFloat_CheckExact(value) || !shmlog_small_int(step_object, &step) ||
-        !shmlog_producer_has_room(producer, 1)) {
-        return false;
-    }
-    shmlog_lane_put(&producer->lane, shmlog_ticks(producer->segment->tsc),
-                    shmlog_float_bits(PyFloat_AS_DOUBLE(value)), step, self->id, SHMLOG_FLOAT);
-    producer->logged++;
-    return true;
-}
-
 static PyObject *named_step(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    PyObject *expected = shmlog_state_of(Py_TYPE(self))->interned_step;
+    PyObject *expected = self->producer->interned_step;
     PyObject *keyword = PyTuple_GET_ITEM(keywords, 0);
     if (PyTuple_GET_SIZE(keywords) != 1 || count != 1 ||
         (keyword != expected && PyUnicode_Compare(keyword, expected) != 0)) {
@@ -107,7 +89,8 @@ static PyObject *record(MetricObject *self, PyObject *const *args, Py_ssize_t co
     } else if (count < 1 || count > 2) {
         return PyErr_Format(PyExc_TypeError, "a metric takes (value, step=None), %zd arguments were given", count);
     }
-    if (SHMLOG_LIKELY(step != NULL) && SHMLOG_LIKELY(record_fast(self, args[0], step))) {
+    if (SHMLOG_LIKELY(step != NULL) &&
+        SHMLOG_LIKELY(shmlog_producer_put_float(&self->producer->producer, self->id, args[0], step))) {
         Py_RETURN_NONE;
     }
     return record_any(self, args[0], step);

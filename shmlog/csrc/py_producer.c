@@ -246,11 +246,9 @@ static void remember(ProducerObject *self, shmlog_cached_name *place, PyObject *
     place->id = id;
 }
 
-/* Literal names are interned strings: the same object at each call, so that its
- * address is enough to know it. Others are found by hash. */
 bool shmlog_producer_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
 {
-    shmlog_cached_name *place = &self->cache[((uintptr_t)name >> 4) % SHMLOG_NAME_CACHE];
+    shmlog_cached_name *place = shmlog_producer_cached(self, name);
     if (SHMLOG_LIKELY(place->name == name)) {
         *id = place->id;
         return true;
@@ -544,6 +542,7 @@ static PyObject *producer_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyO
         return NULL;
     }
     self->producer.lock_fd = -1;
+    self->interned_step = Py_NewRef(shmlog_state_of(type)->interned_step);
     self->name_ids = PyDict_New();
     self->metrics = PyDict_New();
     if (!self->name_ids || !self->metrics) {
@@ -576,6 +575,7 @@ static void producer_dealloc(ProducerObject *self)
     for (int i = 0; i < SHMLOG_NAME_CACHE; i++) {
         Py_XDECREF(self->cache[i].name);
     }
+    Py_XDECREF(self->interned_step);
     Py_XDECREF(self->segment);
     type->tp_free(self);
     Py_DECREF(type);
