@@ -61,13 +61,18 @@ def _sorted(table: pa.Table, group: NDArray[np.int32], groups: int, leave: str |
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
     keys = [columns[key].cast(pa.int64()).to_numpy() for key in ROW_KEYS if not _is_chunked(columns[key])]
-    if not keys:
+    if not keys or (groups == 1 and _is_in_order(keys)):
         return table
     order: Any = pa.array(row_order(keys, group, groups))
     taken = [
         column if _is_chunked(column) else pc.take(column, order, boundscheck=False) for column in columns.values()
     ]
     return pa.Table.from_arrays(taken, schema=table.schema)
+
+
+def _is_in_order(keys: list[NDArray[np.int64]]) -> bool:
+    """Whether rows stand in the order of their first key, and it alone decides: those of one part do."""
+    return bool((keys[0][1:] > keys[0][:-1]).all())
 
 
 def _is_chunked(column: Any) -> bool:
