@@ -21,6 +21,7 @@ STOP: Final[int]
 ROTATE: Final[int]
 
 def head_bytes(lanes: int, /) -> int: ...
+def owner_record(rank: int | None, local_rank: int | None, worker: int | None, script: str, /) -> bytes: ...
 
 class Segment:  # py_segment.c
     path: Final[str]

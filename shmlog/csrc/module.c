@@ -9,8 +9,12 @@ static PyObject *core_head_bytes(PyObject *Py_UNUSED(module), PyObject *arg)
     return PyErr_Occurred() ? NULL : PyLong_FromUnsignedLongLong(shmlog_segment_head_bytes((uint32_t)lanes));
 }
 
+PyDoc_STRVAR(owner_record_doc, "owner_record(rank, local_rank, worker, script)\n--\n\n"
+                               "The JSON object of this process; what is None is found out.");
+
 static PyMethodDef functions[] = {
     {"head_bytes", core_head_bytes, METH_O, "head_bytes(lanes)\n--\n\nBytes of a segment before its first lane."},
+    {"owner_record", shmlog_py_owner_record, METH_VARARGS, owner_record_doc},
     {NULL, NULL, 0, NULL},
 };
 

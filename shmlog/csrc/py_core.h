@@ -177,6 +177,10 @@ void shmlog_producer_wake(ProducerObject *self);
 
 PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t id);
 
+/* ---- py_owner.c ---- */
+
+PyObject *shmlog_py_owner_record(PyObject *module, PyObject *args);
+
 /* ---- py_log.c ---- */
 
 PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords);

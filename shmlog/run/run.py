@@ -12,7 +12,7 @@ from typing import Any, Self
 from shmlog import _core
 from shmlog.errors import DroppedError, ShmlogError
 from shmlog.run import registry
-from shmlog.run.identity import Identity, owner_record
+from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
 from shmlog.segment.doorbell import Doorbell
 from shmlog.storage.layout import RunLayout
@@ -36,6 +36,7 @@ class Run(_core.Producer):
         self._ref = ref
         self._owner_pid = os.getpid() if owner else None
         self._identity_known = Identity()
+        self._script = script_name()
         self._bell = Doorbell.open(ref.name if ref else None)
         self._started_s = time.monotonic()
         self._status = "running"
@@ -274,7 +275,7 @@ class Run(_core.Producer):
     # ---- hooks of the C base class ----
 
     def _identity(self) -> bytes:
-        return owner_record(self._identity_known)
+        return _core.owner_record(*self._identity_known, self._script)
 
     def _ring(self) -> None:
         self._bell.ring()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -387,6 +389,27 @@ def test_no_bytes_in_a_lane_make_the_drain_fail(
 def test_crc32_is_zlibs(data: bytes, start: int) -> None:
     assert _bulk.crc32(data) == zlib.crc32(data)
     assert _bulk.crc32(data, start) == zlib.crc32(data, start)
+
+
+@given(script=st.text(max_size=200), worker=st.none() | st.integers(0, 2**63 - 1))
+def test_an_owner_record_is_json_whatever_the_script_is_called(script: str, worker: int | None) -> None:
+    record = _core.owner_record(2**62, None, worker, script.replace("\0", ""))
+    assert len(record) <= _core.OWNER_BYTES_MAX
+    owner = json.loads(record)
+    assert list(owner) == ["pid", "rank", "local_rank", "worker", "host", "process", "started_ns"]
+    assert (owner["pid"], owner["rank"], owner["worker"]) == (os.getpid(), 2**62, worker)
+    printable = re.sub("[\x00-\x1f\x7f]", " ", script.replace("\0", "").encode("utf-8", "replace").decode())
+    assert printable.startswith(owner["process"])
+
+
+def test_an_owner_record_takes_its_ranks_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SHMLOG_RANK", "RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "-1")  # no number
+    monkeypatch.setenv("PMI_RANK", "12")
+    monkeypatch.setenv("SLURM_LOCALID", "3")
+    owner = json.loads(_core.owner_record(None, None, None, "x"))
+    assert (owner["rank"], owner["local_rank"], owner["worker"]) == (12, 3, None)
 
 
 def test_a_producer_joins_once(ring: Ring) -> None:
