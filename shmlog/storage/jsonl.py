@@ -18,13 +18,15 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
+from shmlog import _bulk
 from shmlog.storage.decode import Batch, Event, Gap, Producer
+from shmlog.storage.order import row_order
 from shmlog.storage.wal import TORN_TAIL, Damage
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
 GAP_TYPE = "gap"
-_CHUNK_UNITS = 131_072
+_CHUNK_UNITS = 16_384  # some megabytes of lines: memory that is used again and again
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _PRODUCER_FIELDS = ("rank", "local_rank", "worker", "pid")
 
@@ -87,10 +89,6 @@ def _line(batch: Batch, found: Event | Gap) -> str:
 # ---- metrics, in bulk ----
 
 
-def _json_strings(values: list[str]) -> Any:
-    return pa.array([json.dumps(value) for value in values], pa.string())
-
-
 def _values(table: pa.Table) -> Any:
     """Return the values as JSON: floats so that they read back the same, ints exact."""
     value = table["value"].combine_chunks()
@@ -129,62 +127,27 @@ def _floats(value: Any) -> Any:
 def _with_texts(text: Any, table: Any, rows: NDArray[np.intp]) -> Any:
     if not len(rows):
         return text
-    quoted = _json_strings(table["text"].take(pa.array(rows)).to_pylist())
+    quoted = pa.array([json.dumps(text) for text in table["text"].take(pa.array(rows)).to_pylist()], pa.string())
     mask = np.zeros(len(text), bool)
     mask[rows] = True
     return pc.replace_with_mask(text, pa.array(mask), quoted)
 
 
-def _timestamps(ts_us: NDArray[np.int64]) -> Any:
-    """Return the times as text: each run of equal seconds is formatted once."""
-    seconds, rest = np.divmod(ts_us, 1_000_000)
-    first = np.flatnonzero(np.diff(seconds, prepend=seconds[0] - 1))
-    texts: Any = pa.array([_second(int(s)) for s in seconds[first]], pa.string())
-    run = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(seconds))))
-    digits = pc.utf8_slice_codeunits(pc.cast(pa.array(rest + 1_000_000), pa.string()), 1)
-    return pc.binary_join_element_wise(texts.take(pa.array(run)), digits, "")
+def _texts(texts: Any) -> tuple[NDArray[np.int32], Any]:
+    """Return the offsets and the bytes of an array of strings."""
+    _, offsets, data = texts.buffers()
+    if not len(texts):
+        return np.empty(0, np.int32), b""
+    return np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1], data or b""
 
 
-def _metric_lines(batch: Batch, begin: int, end: int, firsts: NDArray[np.int64]) -> Any:
-    """Return the lines of the calls whose rows are ``begin`` … ``end``; ``firsts`` are their first rows."""
-    table = batch.metrics.slice(begin, end - begin)
-    names: Any = table["name"].combine_chunks()
-    keys = _json_strings(names.dictionary.to_pylist()).take(names.indices)
-    pairs = pc.binary_join_element_wise(keys, _values(table), ":")
-    first = firsts - begin
-    if len(first) < end - begin:
-        offsets: Any = pa.array(np.append(first, end - begin).astype(np.int32))
-        pairs = pc.binary_join(pa.ListArray.from_arrays(offsets, pairs), ",")
-        table = table.take(first)
-    suffixes: Any = pa.array([_suffix(batch, producer) for producer in batch.producers], pa.string())
-    ts_us = table["ts"].combine_chunks().cast(pa.int64()).to_numpy()
-    return pc.binary_join_element_wise(
-        '{"timestamp":"',
-        _timestamps(ts_us),
-        'Z","event_type":"metrics","data":{"step":',
-        pc.cast(table["step"].combine_chunks(), pa.string()),
-        ',"metrics":{',
-        pairs,
-        "}},",
-        suffixes.take(pa.array(batch.stretches.producer()[firsts])),
-        ',"seq":',
-        pc.cast(table["seq"].combine_chunks(), pa.string()),
-        "}\n",
-        "",
-    )
+def _strings(values: list[str]) -> tuple[NDArray[np.int32], Any]:
+    return _texts(pa.array(values, pa.string()))
 
 
-def _in_order(lines: Any, frame: NDArray[np.int64], ts_us: NDArray[np.int64]) -> bytes:
-    order = np.lexsort((ts_us, frame))
-    if (np.diff(order) != 1).any():
-        lines = lines.take(pa.array(order))
-    return _bytes(lines)
-
-
-def _bytes(lines: Any) -> bytes:
-    _, offsets, data = lines.buffers()
-    bounds = np.frombuffer(offsets, np.int32, len(lines) + 1, lines.offset * 4)
-    return bytes(memoryview(data)[bounds[0] : bounds[-1]]) if data is not None else b""
+def _int64(column: Any) -> NDArray[np.int64]:
+    numbers: NDArray[np.int64] = column.combine_chunks().cast(pa.int64()).to_numpy()
+    return numbers
 
 
 def event_lines(batch: Batch, *, metrics: bool) -> Iterator[bytes]:
@@ -196,33 +159,62 @@ def event_lines(batch: Batch, *, metrics: bool) -> Iterator[bytes]:
         Whether metrics get lines too, one per call.
     """
     others: list[Event | Gap] = [*batch.events, *batch.gaps]
+    lines = [_line(batch, found) for found in others]
     other_frames = np.array([found.frame for found in others], np.int64)
-    other_lines = [_line(batch, found) for found in others]
     other_ts = np.array([found.ts_us for found in others], np.int64)
     if not metrics or batch.metrics.num_rows == 0:
         if others:
-            yield _in_order(pa.array(other_lines, pa.string()), other_frames, other_ts)
+            yield "".join(lines[i] for i in np.lexsort((other_ts, other_frames))).encode()
         return
     firsts = np.flatnonzero(np.diff(batch.unit, prepend=-1))
-    frame = batch.stretches.frame()
-    bounds = _chunk_bounds(frame[firsts])
-    ts_us = batch.metrics["ts"].combine_chunks().cast(pa.int64()).to_numpy()
+    frame = batch.stretches.frame()[firsts]
     done = -1  # frame up to which the others are written
-    for begin, end in itertools.pairwise(bounds):
-        of_chunk = firsts[begin:end]
-        last_row = firsts[end] if end < len(firsts) else batch.metrics.num_rows
-        last_frame = int(frame[of_chunk[-1]]) if end < len(firsts) else 1 << 62
+    for begin, end in itertools.pairwise(_chunk_bounds(frame)):
+        is_last = end == len(firsts)
+        rows = slice(int(firsts[begin]), batch.metrics.num_rows if is_last else int(firsts[end]))
+        last_frame = int(other_frames.max(initial=0)) if is_last else int(frame[end - 1])
         chosen = np.flatnonzero((other_frames > done) & (other_frames <= last_frame))
         done = last_frame
-        lines = [
-            _metric_lines(batch, int(of_chunk[0]), int(last_row), of_chunk),
-            pa.array([other_lines[i] for i in chosen], pa.string()),
-        ]
-        yield _in_order(
-            pa.concat_arrays(lines),
-            np.concatenate([frame[of_chunk], other_frames[chosen]]),
-            np.concatenate([ts_us[of_chunk], other_ts[chosen]]),
+        calls = _Calls(batch, rows, firsts[begin:end] - rows.start, frame[begin:end])
+        yield calls.lines([lines[i] for i in chosen], other_frames[chosen], other_ts[chosen])
+
+
+class _Calls:
+    """Calls that follow each other, as columns of numbers."""
+
+    def __init__(self, batch: Batch, rows: slice, firsts: NDArray[np.int64], frame: NDArray[np.int64]) -> None:
+        self._batch = batch
+        self._table = batch.metrics.slice(rows.start, rows.stop - rows.start)
+        self._producer = batch.stretches.producer()[rows].astype(np.int32)
+        self._firsts = firsts
+        self._frame = frame
+        self._ts_us = _int64(self._table["ts"])
+
+    def lines(self, others: list[str], other_frames: NDArray[np.int64], other_ts: NDArray[np.int64]) -> bytes:
+        """Return their lines, with others between them."""
+        table = self._table
+        names: Any = table["name"].combine_chunks()
+        keys = [json.dumps(name) for name in names.dictionary.to_pylist()]
+        producers = [_suffix(self._batch, producer) for producer in self._batch.producers]
+        return _bulk.lines(
+            self._order(other_frames, other_ts),
+            np.append(self._firsts, table.num_rows),
+            self._ts_us,
+            _int64(table["step"]),
+            _int64(table["seq"]),
+            names.indices.to_numpy(),
+            self._producer,
+            *_texts(_values(table)),
+            *_strings(keys),
+            *_strings(producers),
+            *_strings(others),
         )
+
+    def _order(self, other_frames: NDArray[np.int64], other_ts: NDArray[np.int64]) -> NDArray[np.uint32]:
+        frames = np.concatenate([self._frame, other_frames])
+        _, group = np.unique(frames, return_inverse=True)
+        ts_us = np.concatenate([self._ts_us[self._firsts], other_ts])
+        return row_order([ts_us], group.astype(np.int32), int(group.max()) + 1)
 
 
 def _chunk_bounds(frames: NDArray[np.int64]) -> list[int]:

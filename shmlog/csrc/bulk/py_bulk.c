@@ -5,6 +5,7 @@
 
 #include "../crc32.h"
 #include "decode.h"
+#include "lines.h"
 #include "order.h"
 
 /* ---- buffers ---- */
@@ -225,6 +226,78 @@ static PyObject *bulk_order(PyObject *Py_UNUSED(module), PyObject *args)
     return result;
 }
 
+/* ---- lines ---- */
+
+enum { LINE_COLUMNS = 7, LINE_TEXTS = 4, LINE_BUFFERS = LINE_COLUMNS + 2 * LINE_TEXTS };
+
+/* Texts of a pair of buffers: offsets, data. False if an offset is out of range. */
+static bool get_texts(const Py_buffer *offsets, const Py_buffer *data, shmlog_texts *texts)
+{
+    texts->offsets = offsets->buf;
+    texts->data = data->buf;
+    texts->count = offsets->len ? (size_t)offsets->len / sizeof(int32_t) - 1 : 0;
+    for (size_t i = 0; i < texts->count; i++) {
+        if (texts->offsets[i] < 0 || texts->offsets[i + 1] < texts->offsets[i]) {
+            return false;
+        }
+    }
+    return texts->count == 0 || texts->offsets[texts->count] <= data->len;
+}
+
+/* The buffers are order, first, ts_us, step, seq, name, producer; then offsets and
+ * data of values, names, producers, others. */
+static bool get_lines(const Py_buffer *buffers, shmlog_line_input *input)
+{
+    const Py_buffer *texts = buffers + LINE_COLUMNS;
+    *input = (shmlog_line_input){
+        .order = buffers[0].buf, .lines = (size_t)buffers[0].len / sizeof(uint32_t),
+        .first = buffers[1].buf, .calls = (size_t)buffers[1].len / sizeof(int64_t) - (buffers[1].len > 0),
+        .ts_us = buffers[2].buf, .rows = (size_t)buffers[2].len / sizeof(int64_t),
+        .step = buffers[3].buf, .seq = buffers[4].buf, .name = buffers[5].buf, .producer = buffers[6].buf,
+    };
+    bool fits = (size_t)buffers[3].len >= input->rows * sizeof(int64_t) &&
+                (size_t)buffers[4].len >= input->rows * sizeof(int64_t) &&
+                (size_t)buffers[5].len >= input->rows * sizeof(int32_t) &&
+                (size_t)buffers[6].len >= input->rows * sizeof(int32_t);
+    return fits && get_texts(&texts[0], &texts[1], &input->values) && input->values.count >= input->rows &&
+           get_texts(&texts[2], &texts[3], &input->names) && get_texts(&texts[4], &texts[5], &input->producers) &&
+           get_texts(&texts[6], &texts[7], &input->others);
+}
+
+static PyObject *make_lines(const Py_buffer *buffers)
+{
+    shmlog_line_input input;
+    size_t room = get_lines(buffers, &input) ? shmlog_lines_room(&input) : 0;
+    if (room == 0) {
+        PyErr_SetString(PyExc_ValueError, "columns that do not fit together");
+        return NULL;
+    }
+    PyObject *lines = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
+    if (lines) {
+        size_t bytes;
+        Py_BEGIN_ALLOW_THREADS
+        bytes = shmlog_lines_write(&input, PyBytes_AS_STRING(lines));
+        Py_END_ALLOW_THREADS
+        _PyBytes_Resize(&lines, (Py_ssize_t)bytes);
+    }
+    return lines;
+}
+
+static PyObject *bulk_lines(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    Py_buffer buffers[LINE_BUFFERS];
+    size_t taken = 0;
+    if (count != LINE_BUFFERS) {
+        return PyErr_Format(PyExc_TypeError, "lines() takes %d buffers", LINE_BUFFERS);
+    }
+    while (taken < LINE_BUFFERS && get_buffer(args[taken], &buffers[taken], 0, PyBUF_SIMPLE)) {
+        taken++;
+    }
+    PyObject *lines = taken == LINE_BUFFERS ? make_lines(buffers) : NULL;
+    release(buffers, taken);
+    return lines;
+}
+
 /* ---- module ---- */
 
 PyDoc_STRVAR(decode_doc, "decode(frames, names, columns)\n--\n\n"
@@ -233,10 +306,14 @@ PyDoc_STRVAR(decode_doc, "decode(frames, names, columns)\n--\n\n"
 PyDoc_STRVAR(order_doc, "order(group, groups, keys, order)\n--\n\n"
                         "Put the rows' numbers into `order`: by group, then by keys, then as they stand.");
 
+PyDoc_STRVAR(lines_doc, "lines(order, first, ts_us, step, seq, name, producer, *texts)\n--\n\n"
+                        "Lines of events.jsonl; see csrc/bulk/lines.h.");
+
 static PyMethodDef functions[] = {
     {"crc32", bulk_crc32, METH_VARARGS, "crc32(data, crc=0)\n--\n\nThe same as zlib.crc32()."},
     {"decode", bulk_decode, METH_VARARGS, decode_doc},
     {"order", bulk_order, METH_VARARGS, order_doc},
+    {"lines", (PyCFunction)(void (*)(void))bulk_lines, METH_FASTCALL, lines_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -253,7 +330,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "shmlog._bulk",
-    .m_doc = "Slots to columns, and their order: no shared memory, no state.",
+    .m_doc = "Slots to columns, their order, and lines: no shared memory, no state.",
     .m_methods = functions,
     .m_slots = module_slots,
 };
