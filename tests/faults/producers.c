@@ -36,7 +36,8 @@ typedef struct {
     const char *path;
     const char *owner;
     notes *notes;
-    uint32_t x; /* id of the name it logs most */
+    uint32_t x;      /* id of the name it logs most */
+    uint32_t row[4]; /* those of a row */
     char name[64]; /* the new one */
     char payload[EVENT_BYTES];
 } client;
@@ -130,10 +131,10 @@ static void log_row(client *self, int64_t step)
 {
     static const char text[] = "a text that takes two slots and not one";
     shmlog_value values[] = {
-        {.name_id = self->x, .kind = SHMLOG_FLOAT, .bits = bits_of(value_of(step))},
-        {.name_id = self->x, .kind = SHMLOG_INT, .bits = (uint64_t)step},
-        {.name_id = self->x, .kind = SHMLOG_LONGTEXT, .bytes = text, .count = sizeof text - 1},
-        {.name_id = self->x, .kind = SHMLOG_BOOL, .bits = 1},
+        {.name_id = self->row[0], .kind = SHMLOG_FLOAT, .bits = bits_of(value_of(step))},
+        {.name_id = self->row[1], .kind = SHMLOG_INT, .bits = (uint64_t)step},
+        {.name_id = self->row[2], .kind = SHMLOG_LONGTEXT, .bytes = text, .count = sizeof text - 1},
+        {.name_id = self->row[3], .kind = SHMLOG_BOOL, .bits = 1},
     };
     uint32_t count = sizeof values / sizeof *values;
     uint32_t slots = 1;
@@ -238,9 +239,18 @@ static void write_payload(client *self, int64_t step)
     self->payload[snprintf(self->payload, sizeof self->payload, "{\"step\":%lld}", (long long)step)] = ' ';
 }
 
+static void name_row(client *self, int64_t step)
+{
+    (void)step;
+    for (int i = 0; i < 4; i++) {
+        snprintf(self->name, sizeof self->name, "%s.%d", self->owner, i);
+        self->row[i] = intern(self);
+    }
+}
+
 static const stepped cases[] = {
     {"scalar", NULL, call_scalar},          {"half", fill_half, call_scalar}, {"full", fill, call_scalar},
-    {"new_name", name_anew, call_new_name}, {"row", NULL, log_row},           {"event", write_payload, log_event},
+    {"new_name", name_anew, call_new_name}, {"row", name_row, log_row},       {"event", write_payload, log_event},
     {"extend", NULL, log_extend},           {"attach", NULL, call_attach},    {"detach", NULL, call_detach},
     {"fork", NULL, call_fork},
 };

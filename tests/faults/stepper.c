@@ -15,13 +15,15 @@
 #include <unistd.h>
 
 #if defined(__x86_64__)
-typedef struct user_regs_struct registers;
-static uint64_t counter(const registers *all) { return all->rip; }
+#define COUNTER rip
+#define TRAP UINT64_C(0xcc)
+#define TRAP_BITS 8
 /* The two bytes of `syscall`. */
 static int is_syscall(uint64_t code) { return (code & 0xffff) == 0x050f; }
 #elif defined(__aarch64__)
-typedef struct user_regs_struct registers;
-static uint64_t counter(const registers *all) { return all->pc; }
+#define COUNTER pc
+#define TRAP UINT64_C(0xd4200000)
+#define TRAP_BITS 32
 static int is_syscall(uint64_t code) { return (code & 0xffe0001f) == 0xd4000001; }
 #else
 #error "single steps are known for x86-64 and aarch64"
@@ -118,22 +120,35 @@ long stepper_step(pid_t pid, long count, int *stop)
     return count;
 }
 
-static uint64_t where(pid_t pid)
+static int registers(pid_t pid, int request, struct user_regs_struct *all)
 {
-    registers all;
-    struct iovec into = {&all, sizeof all};
-    return ptrace(PTRACE_GETREGSET, pid, (void *)(intptr_t)NT_PRSTATUS, &into) == 0 ? counter(&all) : 0;
+    struct iovec piece = {all, sizeof *all};
+    return (int)ptrace((enum __ptrace_request)request, pid, (void *)(intptr_t)NT_PRSTATUS, &piece);
 }
 
-/* Step until an instruction at begin <= address < end is next. Returns how that went. */
-int stepper_enter(pid_t pid, uint64_t begin, uint64_t end)
+/* The address of its next instruction. */
+uint64_t stepper_where(pid_t pid)
 {
-    int stop = STEPPED;
-    uint64_t at;
-    while (stop == STEPPED && ((at = where(pid)) < begin || at >= end)) {
-        stop = go(pid, PTRACE_SINGLESTEP);
+    struct user_regs_struct all;
+    return registers(pid, PTRACE_GETREGSET, &all) == 0 ? all.COUNTER : 0;
+}
+
+/* Let it run until the instruction at `address` is next. */
+int stepper_run_to(pid_t pid, uint64_t address)
+{
+    struct user_regs_struct all;
+    uint64_t code = (uint64_t)ptrace(PTRACE_PEEKTEXT, pid, (void *)address, NULL);
+    uint64_t trap = (code >> TRAP_BITS << TRAP_BITS) | TRAP;
+    if (ptrace(PTRACE_POKETEXT, pid, (void *)address, (void *)trap) != 0) {
+        return FAILED;
     }
-    return stop;
+    int stop = go(pid, PTRACE_CONT);
+    if (ptrace(PTRACE_POKETEXT, pid, (void *)address, (void *)code) != 0 ||
+        registers(pid, PTRACE_GETREGSET, &all) != 0) {
+        return FAILED;
+    }
+    all.COUNTER = address;
+    return registers(pid, PTRACE_SETREGSET, &all) == 0 ? stop : FAILED;
 }
 
 /* Step to the mark, and tell the address of each instruction, with the highest
@@ -141,7 +156,7 @@ int stepper_enter(pid_t pid, uint64_t begin, uint64_t end)
 long stepper_trace(pid_t pid, uint64_t *addresses, long room)
 {
     for (long done = 0; done < room; done++) {
-        uint64_t at = where(pid);
+        uint64_t at = stepper_where(pid);
         uint64_t code = (uint64_t)ptrace(PTRACE_PEEKTEXT, pid, (void *)at, NULL);
         addresses[done] = at | (is_syscall(code) ? UINT64_C(1) << 63 : 0);
         int stop = go(pid, PTRACE_SINGLESTEP);
