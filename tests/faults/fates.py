@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from tests.faults.arena import LANES, LAP, Account, Arena
 from tests.faults.stage import Snapshot, Stage
 from tests.faults.stepping import Parent, Victim
+
+Size = Literal["sample", "whole", "full"]
 
 SAMPLE = 6
 ROUNDS = range(1, 5)
@@ -42,6 +45,13 @@ def some_points(stage: Stage, case: str, seed: int) -> list[Point]:
     return chosen + [points[call + i] for call in calls for i in (0, 1)]
 
 
+def points_of(stage: Stage, case: str, seed: int, size: Size) -> list[Point]:
+    """Return points of a call: a sample, with or without a whole call, or all in lanes at all places."""
+    if size == "full":
+        return [point for rounds in ROUNDS for point in all_points(stage, case, rounds)]
+    return some_points(stage, case, seed) + (all_points(stage, case, 1) if size == "whole" else [])
+
+
 def meet(fate: Fate, stage: Stage, case: str, points: list[Point]) -> None:
     """Have a victim meet its fate at each point."""
     stage.strays = 0
@@ -52,7 +62,8 @@ def meet(fate: Fate, stage: Stage, case: str, points: list[Point]) -> None:
             length = len(stage.route(case, point.rounds))
             error.add_note(f"case {case}, instruction {point.instruction} of {length}, {point.rounds} rounds before it")
             raise
-    print(f"{case}: {fate.__name__} at {len(points)} points, {stage.strays} strays")
+    length = len(stage.route(case, points[0].rounds))
+    print(f"{case}, {length} instructions: {fate.__name__} at {len(points)} points, {stage.strays} strays")
     assert stage.strays <= len(points) // 4, "the sweep misses too many points"  # the kernel's clock takes many ways
 
 
@@ -76,10 +87,9 @@ def frozen(stage: Stage, case: str, point: Point) -> None:
         attach_peers(arena)
         victim.go_to(point.instruction, stage.route(case, point.rounds))
         late = others_go_on(arena)
-        victim.to_mark()
+        account = finish(arena, victim)
         if case != "detach":
             assert victim.lane not in (None, late), "I7: the lane of a frozen producer was given on"
-        account = finish(arena, victim)
         books = arena.books()
         arena.assert_peers_are_whole(books)
         account.check(books)
@@ -106,9 +116,8 @@ def child_frozen(stage: Stage, case: str, point: Point) -> None:
         child.go_to(point.instruction, stage.route(case, point.rounds))
         accounts = [parent.kill()]
         late = others_go_on(arena)
-        child.to_mark()
-        assert child.lane not in (None, late), "I7: a lane has two owners"
         accounts.append(finish(arena, child))
+        assert child.lane not in (None, late), "I7: a lane has two owners"
         books = arena.books()
         arena.assert_peers_are_whole(books)
         for account in accounts:
@@ -147,6 +156,7 @@ def others_go_on(arena: Arena) -> int:
 
 def finish(arena: Arena, victim: Victim) -> Account:
     """Let a victim that was frozen log some more and end, and give its lane on."""
+    victim.to_mark()
     arena.pass_once()
     account = victim.to_end()
     arena.attach("heir")

@@ -78,14 +78,16 @@ class Stage:
         if (case, rounds) not in self._routes:
             with self.arena() as arena:
                 victim = self.victim(arena, case, rounds)
-                self._routes[case, rounds] = self._trace(self.child(victim) if case == "fork" else victim)
+                found = (ctypes.c_uint64 * TRACE_ROOM)()
+                pid = (self.child(victim) if case == "fork" else victim).pid
+                count = self.stepper.stepper_trace(pid, found, TRACE_ROOM)
+            assert count > 0, "the call can't be traced"
+            self._routes[case, rounds] = self.cut(found[:count])
         return self._routes[case, rounds]
 
-    def _trace(self, victim: Victim) -> Route:
-        found = (ctypes.c_uint64 * TRACE_ROOM)()
-        count = self.stepper.stepper_trace(victim.pid, found, TRACE_ROOM)
-        assert count > 0, "the call can't be traced"
-        return Route(found[:count])
+    def cut(self, traced: list[int]) -> Route:
+        """Return the call out of what is executed from mark to mark."""
+        return Route(traced)
 
     def snapshots(self, case: str) -> tuple[int, list[Snapshot]]:
         """Step through a call, and keep the segment as it is after each instruction that changes it.

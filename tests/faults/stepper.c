@@ -54,20 +54,25 @@ static int wait_for(pid_t pid, int *status)
     return WSTOPSIG(*status) == SIGSTOP ? MARKED : STEPPED;
 }
 
-static int go(pid_t pid, int request)
+static int go_on(pid_t pid, int request, int *status)
 {
     int signal = 0;
     for (;;) {
-        int status;
         if (ptrace((enum __ptrace_request)request, pid, NULL, (void *)(intptr_t)signal) != 0) {
             return FAILED;
         }
-        int stop = wait_for(pid, &status);
-        if (stop != STEPPED || WSTOPSIG(status) == SIGTRAP) {
+        int stop = wait_for(pid, status);
+        if (stop != STEPPED || WSTOPSIG(*status) == SIGTRAP) {
             return stop;
         }
-        signal = WSTOPSIG(status); /* one of its own: it gets it */
+        signal = WSTOPSIG(*status); /* one of its own: it gets it */
     }
+}
+
+static int go(pid_t pid, int request)
+{
+    int status;
+    return go_on(pid, request, &status);
 }
 
 /* In the process itself, before its first mark: be traced by the parent. */
@@ -133,7 +138,7 @@ uint64_t stepper_where(pid_t pid)
     return registers(pid, PTRACE_GETREGSET, &all) == 0 ? all.COUNTER : 0;
 }
 
-/* Let it run until the instruction at `address` is next. */
+/* Let it run until the instruction at `address` is next, or to its mark. */
 int stepper_run_to(pid_t pid, uint64_t address)
 {
     struct user_regs_struct all;
@@ -147,7 +152,9 @@ int stepper_run_to(pid_t pid, uint64_t address)
         registers(pid, PTRACE_GETREGSET, &all) != 0) {
         return FAILED;
     }
-    all.COUNTER = address;
+    if (stop == STEPPED) {
+        all.COUNTER = address; /* behind the trap on x86-64 */
+    }
     return registers(pid, PTRACE_SETREGSET, &all) == 0 ? stop : FAILED;
 }
 
@@ -193,6 +200,13 @@ long stepper_sweep(pid_t pid, const struct region *regions, int count, void (*ch
             return stop == MARKED ? done + 1 : FAILED;
         }
     }
+}
+
+/* Let it run to its end. Returns its exit status, or FAILED. */
+int stepper_finish(pid_t pid)
+{
+    int status;
+    return go_on(pid, PTRACE_CONT, &status) == ENDED && WIFEXITED(status) ? WEXITSTATUS(status) : FAILED;
 }
 
 /* Kill it where it is, and wait until the kernel has released what it held. */

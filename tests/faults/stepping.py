@@ -29,6 +29,8 @@ ENDED, STEPPED, MARKED, FORKED, FAILED = 0, 1, 2, 3, -1
 
 
 def _compile(sources: Sequence[Path], target: Path, *options: str) -> Path:
+    if target.exists():
+        return target
     command = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-O3", "-D_GNU_SOURCE=1", *options]
     subprocess.run([*command, *map(str, sources), "-o", str(target), "-lpthread"], check=True)
     return target
@@ -63,15 +65,17 @@ def compile_stepper(folder: Path) -> ctypes.CDLL:
 class Route:
     """The instructions of a call, in the order in which they are executed."""
 
-    def __init__(self, traced: Sequence[int]) -> None:
-        self.addresses = [address & ~SYSTEM_CALL for address in traced]
-        self.calls = [i for i, address in enumerate(traced) if address & SYSTEM_CALL]
-        seen: set[int] = set()
-        self._landmarks = [0]
+    def __init__(self, traced: Sequence[int], begin: int = 0, end: int | None = None) -> None:
+        """``traced`` is from mark to mark; the call begins and ends at these places of it."""
+        self.addresses = [address & ~SYSTEM_CALL for address in traced[begin:end]]
+        self.calls = [i for i, address in enumerate(traced[begin:end]) if address & SYSTEM_CALL]
+        seen = {address & ~SYSTEM_CALL for address in traced[:begin]}
+        self._landmarks = []
         for i, address in enumerate(self.addresses):
             if address not in seen:
                 self._landmarks.append(i)
             seen.add(address)
+        self.begins_at_mark = begin == 0
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -127,8 +131,10 @@ class Victim:
     def go_to(self, point: int, route: Route) -> None:
         """Execute this many instructions of the call, whose mark may come before."""
         near = route.landmark(point)
-        if near:
-            self._marked = self.stepper.stepper_run_to(self.pid, route.addresses[near]) == MARKED
+        if near or not route.begins_at_mark:
+            stopped = self.stepper.stepper_run_to(self.pid, route.addresses[near])
+            assert stopped in (STEPPED, MARKED), f"the victim ended by itself: {stopped}"
+            self._marked = stopped == MARKED
         if not self._marked:
             stop = ctypes.c_int(STEPPED)
             self.stepper.stepper_step(self.pid, point - near, ctypes.byref(stop))
@@ -160,7 +166,7 @@ class Victim:
     def to_end(self) -> Account:
         """Let it log some more, and end by itself."""
         self.to_mark()
-        self.resume(ENDED)
+        assert self.stepper.stepper_finish(self.pid) == 0, "the victim ended badly"
         self._alive = False
         return self.account(tail=self.case != "detach")
 

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.faults.fates import (
-    ROUNDS,
-    Fate,
-    Point,
-    all_points,
-    child_frozen,
-    child_killed,
-    frozen,
-    killed,
-    meet,
-    some_points,
-    taken_over,
-)
+from tests.faults.fates import Fate, Size, child_frozen, child_killed, frozen, killed, meet, points_of, taken_over
 from tests.faults.stage import Stage
+from tests.support.processes import run_script
 from tests.support.tools import need
 
 CASES = ["scalar", "half", "full", "new_name", "row", "event", "extend", "attach", "detach"]
+SCRIPT = "import sys; from tests.faults.extension import main; main(*sys.argv[1:])"
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("cc")
-    return Stage(tmp_path_factory.mktemp("steps"))
+    return tmp_path_factory.mktemp("steps")
 
 
-def points_of(stage: Stage, case: str, seed: int, *, full: bool) -> list[Point]:
-    if full:
-        return [point for rounds in ROUNDS for point in all_points(stage, case, rounds)]
-    whole = all_points(stage, case, 1) if case == "scalar" else []
-    return whole + some_points(stage, case, seed)
+@pytest.fixture(scope="module")
+def stage(folder: Path) -> Stage:
+    return Stage(folder)
+
+
+def size_of(case: str, *, full: bool) -> Size:
+    return "full" if full else "whole" if case == "scalar" else "sample"
 
 
 @pytest.mark.parametrize("fate", [killed, frozen])
@@ -42,13 +36,25 @@ def test_a_producer_is_killed_or_frozen_at_any_instruction(
     stage: Stage, case: str, fate: Fate, full: bool, seed: int
 ) -> None:
     """FAULTS 21 and 22: at most the call it was in is lost, and nobody waits for it."""
-    meet(fate, stage, case, points_of(stage, case, seed, full=full))
+    meet(fate, stage, case, points_of(stage, case, seed, size_of(case, full=full)))
 
 
 @pytest.mark.parametrize("fate", [child_killed, child_frozen])
 def test_a_forked_child_is_killed_or_frozen_at_any_instruction(stage: Stage, fate: Fate, full: bool, seed: int) -> None:
     """FAULTS 21, 22 and 28: it logs into a lane of its own, from its first instruction on."""
-    meet(fate, stage, "fork", points_of(stage, "fork", seed, full=full))
+    meet(fate, stage, "fork", points_of(stage, "fork", seed, size_of("fork", full=full)))
+
+
+@pytest.mark.parametrize("fate", [killed, frozen])
+@pytest.mark.parametrize("case", [*CASES, "log_name", "flush"])
+def test_the_extension_is_killed_or_frozen_at_any_instruction(
+    stage: Stage, folder: Path, case: str, fate: Fate, full: bool, seed: int, tmp_path: Path
+) -> None:
+    """FAULTS 21 and 22: the same with the machine code that is shipped, from entering it to leaving it."""
+    size = size_of(case, full=full)
+    done = run_script(SCRIPT, folder, fate.__name__, case, str(seed), size, cwd=tmp_path, timeout=3600 if full else 60)
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("case", CASES)
