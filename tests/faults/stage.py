@@ -55,7 +55,7 @@ class Stage:
         """Start a victim, stopped before it has done anything."""
         notes = arena.folder / "notes"
         mapped = map_notes(notes)
-        pid = spawn(self.stepper, self.program, "step", arena.path, notes, case, str(rounds))
+        pid = spawn(self.stepper, self.program, "step", arena.path, notes, "v", case, str(rounds))
         return (Parent if case == "fork" else Victim)(self.stepper, case, pid, mapped)
 
     def victim(self, arena: Arena, case: str, rounds: int) -> Victim:

@@ -140,8 +140,8 @@ class Victim:
             self.stepper.stepper_step(self.pid, point - near, ctypes.byref(stop))
             assert stop.value in (STEPPED, MARKED), f"the victim ended by itself: {stop.value}"
             self._marked = stop.value == MARKED
-        at = route.addresses[point] if point < len(route) else None
-        self.strayed = not self._marked and self.stepper.stepper_where(self.pid) != at
+        if point < len(route):
+            self.strayed = self._marked or self.stepper.stepper_where(self.pid) != route.addresses[point]
 
     def account(self, *, tail: bool = False) -> Account:
         return Account(self.case, self.before, self.returned, tail)
