@@ -64,18 +64,25 @@ def bits(value: float) -> int:
     return int(struct.unpack("<Q", struct.pack("<d", value))[0])
 
 
+Image = Sequence[tuple[int, bytes]]
+"""Offsets in a segment, and what lies there."""
+
+
 class Arena:
     """A segment with its drain, and the peers that log to it."""
 
-    def __init__(self, folder: Path, image: Sequence[tuple[int, bytes]] | None = None, lanes: int = LANES) -> None:
+    def __init__(self, folder: Path, image: Image | None = None, *, lanes: int = LANES, lap: int = LAP) -> None:
         """Make a segment, or one as a kill has left it: ``image`` are its bytes."""
+        self.lap = lap
+        self.who = "v"
+        """What the next victim calls itself."""
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.path = Path("/dev/shm") / f"shmlog-step-{secrets.token_hex(8)}"
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         if image is None:
-            self.segment = _core.Segment.create(fd, str(self.path), "run", str(folder), lanes, LAP, CLOCK)
+            self.segment = _core.Segment.create(fd, str(self.path), "run", str(folder), lanes, lap, CLOCK)
         else:
-            os.ftruncate(fd, _core.head_bytes(lanes) + lanes * LAP * _core.SLOT_BYTES)
+            os.ftruncate(fd, _core.head_bytes(lanes) + lanes * lap * _core.SLOT_BYTES)
             for offset, data in image:
                 os.pwrite(fd, data, offset)
             self.segment = _core.Segment.open(fd, str(self.path))
@@ -118,7 +125,7 @@ class Arena:
             self.pass_once()
         for number in range(self.segment.lanes):
             assert not self.segment.lane(number)["damaged"], f"I10: lane {number} is damaged"
-        return Books(LAP).read(self.folder / "000000.wal")
+        return Books(self.lap).read(self.folder / "000000.wal")
 
     def assert_peers_are_whole(self, books: Books) -> None:
         """I3 of those that were not killed."""
@@ -185,10 +192,11 @@ class Account:
     """Calls that have returned."""
     tail: bool = False
     """It was let go on, and logged more."""
+    who: str = "v"
 
     def check(self, books: Books) -> None:
         """Assert I3 and I4 of a victim."""
-        tenancies = tenancies_of(books, "child" if self.case == "child" else "v")
+        tenancies = tenancies_of(books, self.who)
         assert len(tenancies) <= 1, f"I7: the victim owned {len(tenancies)} lanes"
         tenancy = tenancies[0] if tenancies else None
         lead = [scalar(step) for step in range(self.before)]

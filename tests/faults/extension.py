@@ -152,7 +152,7 @@ class ExtensionStage(Stage):
                 traceback.print_exc()
                 os._exit(2)
         assert self.stepper.stepper_take(pid) > 0
-        return Victim(self.stepper, case, pid, mapped)
+        return Victim(self.stepper, case, arena.who, pid, mapped)
 
     def cut(self, traced: list[int]) -> Route:
         """Leave out what comes before the extension is entered, and after it is left."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from shmlog import _core
-from tests.faults.arena import LAP, Account, Arena
+from tests.faults.arena import LAP, Account, Arena, Image
 from tests.faults.stepping import (
     CHANGED,
     Parent,
@@ -26,6 +26,8 @@ from tests.faults.stepping import (
 
 TRACE_ROOM = 1_000_000
 
+A = TypeVar("A", bound=Arena)
+
 
 class Stage:
     """A place for victims without Python: those of producers.c."""
@@ -38,10 +40,13 @@ class Stage:
         self._victims: list[Victim] = []
         self._routes: dict[tuple[str, int], Route] = {}
 
-    @contextlib.contextmanager
-    def arena(self, image: Sequence[tuple[int, bytes]] | None = None) -> Iterator[Arena]:
+    def arena(self, image: Image | None = None) -> contextlib.AbstractContextManager[Arena]:
         """Give a segment, and clean up what is left of it and of its victims."""
-        arena = Arena(self.folder, image)
+        return self.clean_up(Arena(self.folder, image))
+
+    @contextlib.contextmanager
+    def clean_up(self, arena: A) -> Iterator[A]:
+        """Clean up what is left of a segment and of its victims."""
         try:
             yield arena
         finally:
@@ -55,8 +60,8 @@ class Stage:
         """Start a victim, stopped before it has done anything."""
         notes = arena.folder / "notes"
         mapped = map_notes(notes)
-        pid = spawn(self.stepper, self.program, "step", arena.path, notes, "v", case, str(rounds))
-        return (Parent if case == "fork" else Victim)(self.stepper, case, pid, mapped)
+        pid = spawn(self.stepper, self.program, "step", arena.path, notes, arena.who, case, str(rounds))
+        return (Parent if case == "fork" else Victim)(self.stepper, case, arena.who, pid, mapped)
 
     def victim(self, arena: Arena, case: str, rounds: int) -> Victim:
         """Return a victim before its call."""
@@ -112,7 +117,7 @@ class Snapshot:
     """A segment as a kill leaves it."""
 
     point: int
-    image: Sequence[tuple[int, bytes]]
+    image: Image
     account: Account
 
 

@@ -91,10 +91,11 @@ class Route:
 class Victim:
     """A producer in a process of its own, that stops before and after one call."""
 
-    def __init__(self, stepper: ctypes.CDLL, case: str, pid: int, notes: mmap.mmap) -> None:
+    def __init__(self, stepper: ctypes.CDLL, case: str, who: str, pid: int, notes: mmap.mmap) -> None:
         assert pid > 0, "the victim does not start"
         self.stepper = stepper
         self.case = case
+        self.who = who
         self.pid = pid
         self.before = 0
         self._notes = notes
@@ -144,7 +145,7 @@ class Victim:
             self.strayed = self._marked or self.stepper.stepper_where(self.pid) != route.addresses[point]
 
     def account(self, *, tail: bool = False) -> Account:
-        return Account(self.case, self.before, self.returned, tail)
+        return Account(self.case, self.before, self.returned, tail, self.who)
 
     def kill(self) -> Account:
         """Kill it where it is."""
@@ -177,7 +178,7 @@ class Parent(Victim):
     def to_fork(self) -> Child:
         """Let it go on until it has forked. Returns the child before its first instruction."""
         self.resume(FORKED)
-        return Child(self.stepper, "child", self.stepper.stepper_child(self.pid), self._notes)
+        return Child(self.stepper, "child", "child", self.stepper.stepper_child(self.pid), self._notes)
 
     def go_on(self) -> None:
         """Let it log on, untraced. It ends after its child."""

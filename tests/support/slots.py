@@ -53,6 +53,18 @@ class Lane:
     gapped: list[int] = field(default_factory=lambda: [0] * len(REASONS))
     tenancies: list[Tenancy] = field(default_factory=list)
 
+    def begin(self, number: int, owner: bytes) -> None:
+        """Have another owner."""
+        self.tenancies.append(Tenancy(number, json.loads(owner)["who"]))
+
+    def tell(self, totals: bytes) -> None:
+        """Take the totals of a GAP."""
+        counts = struct.unpack("<6Q", totals)
+        new = [max(0, total - told) for total, told in zip(counts, self.gapped, strict=True)]
+        self.gapped = [told + more for told, more in zip(self.gapped, new, strict=True)]
+        self.seq += sum(new)
+        self.tenancies[-1].dropped += sum(new)
+
 
 Slot = tuple[int, int, int, int]
 
@@ -91,7 +103,7 @@ class Books:
         self._define(data, at, names)
         at += names_bytes + owners_bytes
         for entry in entries:
-            self._read_lane(entry, list(SLOT.iter_unpack(data[at : at + entry[1] * SLOT.size])))
+            self._read_lane(entry, data[at : at + entry[1] * SLOT.size])
             at += entry[1] * SLOT.size
         assert at == offset + length
         assert sum(entry[1] for entry in entries) == slots
@@ -104,16 +116,21 @@ class Books:
             assert self.names.setdefault(number, text) == text, f"I5: name {number} was {self.names[number]}"
             at += 8 + -(-size // 8) * 8
 
-    def _read_lane(self, entry: tuple[int, ...], slots: list[Slot]) -> None:
+    def _read_lane(self, entry: tuple[int, ...], raw: bytes) -> None:
         number, _, position, seq, tenancy, _, *gapped = entry
         lane = self.lanes.setdefault(number, Lane())
         assert position == lane.position, f"I2: lane {number} goes on at {position}, not at {lane.position}"
         assert seq == lane.seq, f"I4: lane {number} goes on at seq {seq}, not at {lane.seq}"
         assert tenancy == len(lane.tenancies), f"lane {number} has tenancy {tenancy}, not {len(lane.tenancies)}"
         assert gapped == lane.gapped, f"I4: lane {number} has told {gapped}, not {lane.gapped}"
-        for i, (_, _, _, commit) in enumerate(slots):
-            lap = (position + i) // self.lane_slots + 1
-            assert commit >> 32 == lap, f"I1: lane {number}: slot {position + i} is of lap {commit >> 32}"
+        self.take_slots(number, lane, raw)
+
+    def take_slots(self, number: int, lane: Lane, raw: bytes) -> None:
+        """Take the next slots of a lane, which are whole units."""
+        slots = list(SLOT.iter_unpack(raw))
+        for position, (_, _, _, commit) in enumerate(slots, lane.position):
+            lap = position // self.lane_slots + 1
+            assert commit >> 32 == lap, f"I1: lane {number}: slot {position} is of lap {commit >> 32}"
         while slots:
             unit, slots = _cut(number, lane.position, slots)
             self._take(number, lane, unit)
@@ -123,13 +140,9 @@ class Books:
         kind = commit >> 3 & 31
         lane.position += len(unit)
         if kind == OWNER:
-            lane.tenancies.append(Tenancy(number, json.loads(_payload(unit, value >> 32))["who"]))
+            lane.begin(number, _payload(unit, value >> 32))
         elif kind == GAP:
-            totals = struct.unpack("<6Q", _payload(unit, 48))
-            new = [max(0, total - told) for total, told in zip(totals, lane.gapped, strict=True)]
-            lane.gapped = [told + more for told, more in zip(lane.gapped, new, strict=True)]
-            lane.seq += sum(new)
-            lane.tenancies[-1].dropped += sum(new)
+            lane.tell(_payload(unit, 48))
         else:
             assert lane.tenancies, f"lane {number} has a record before any owner"
             records = tuple(self._records(unit))

@@ -1,0 +1,139 @@
+/* Producers that are killed at random times, under load.
+ *
+ *   storm SEGMENT NOTES KILLS SEED  keeps three at work and kills one after the other
+ *
+ * Producer p's call c logs under step p << 32 | c, so that each slot tells where
+ * it belongs, and its value is a hash of the step. NOTES hold, for each producer,
+ * how many of its calls have returned. tests/faults/test_storm.py checks the log. */
+#include "client.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+enum { AT_WORK = 3, ROW_RECORDS = 3, EVENT_BYTES = 100, DWELL_NS = 1000000, PACE = 64 };
+
+typedef _Atomic uint64_t counter;
+
+static uint64_t next_random(uint64_t *state)
+{
+    /* Source: Vigna, splitmix64. */
+    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+static uint64_t value_of(int64_t step) { return (uint64_t)step * UINT64_C(0x9e3779b97f4a7c15); }
+
+static void log_scalar(client *self, int64_t step, uint32_t name)
+{
+    if (find_room(self, 1, 1, false)) {
+        shmlog_lane_put(&self->producer.lane, ticks(self), value_of(step), step, name, SHMLOG_FLOAT);
+    }
+}
+
+static void log_row(client *self, int64_t step, uint32_t name)
+{
+    shmlog_value values[ROW_RECORDS];
+    for (int i = 0; i < ROW_RECORDS; i++) {
+        values[i] = (shmlog_value){.name_id = name, .kind = SHMLOG_FLOAT, .bits = value_of(step)};
+    }
+    if (find_room(self, 1 + ROW_RECORDS, ROW_RECORDS, false)) {
+        shmlog_lane *lane = &self->producer.lane;
+        shmlog_lane_write_row(lane, lane->head, ticks(self), step, values, ROW_RECORDS, 1 + ROW_RECORDS);
+        shmlog_lane_advance(lane, 1 + ROW_RECORDS);
+    }
+}
+
+static void log_event(client *self, int64_t step, uint32_t name)
+{
+    char payload[EVENT_BYTES];
+    memset(payload, 'e', sizeof payload);
+    if (find_room(self, 1 + shmlog_data_slots(EVENT_BYTES), 1, false)) {
+        shmlog_lane *lane = &self->producer.lane;
+        shmlog_unit_head head = {ticks(self), step, name, SHMLOG_EVENT, 0};
+        shmlog_lane_advance(lane, shmlog_lane_write_bytes(lane, lane->head, &head, payload, EVENT_BYTES));
+    }
+}
+
+/* A little of what a training step would take. */
+static void work(uint64_t turns)
+{
+    for (volatile uint64_t i = 0; i < turns; i++) {
+    }
+}
+
+static void produce(const char *path, uint64_t number, counter *returned, uint64_t seed)
+{
+    static client self;
+    char owner[32];
+    snprintf(owner, sizeof owner, "%llu", (unsigned long long)number);
+    self.path = path;
+    self.owner = owner;
+    join(&self);
+    uint32_t name = intern(&self, "x");
+    for (uint64_t call = 0;; call++) {
+        int64_t step = (int64_t)(number << 32 | call);
+        if (call % 16 == 7) {
+            log_row(&self, step, name);
+        } else if (call % 64 == 33) {
+            log_event(&self, step, name);
+        } else {
+            log_scalar(&self, step, name);
+        }
+        /* relaxed: what the test reads after our death. */
+        atomic_store_explicit(returned, call + 1, memory_order_relaxed);
+        work(next_random(&seed) % 64 ? PACE * 16 : PACE * 1024);
+    }
+}
+
+static pid_t start(const char *path, uint64_t number, counter *returned, uint64_t seed)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        produce(path, number, returned, seed);
+    }
+    if (pid < 0) {
+        fail("fork");
+    }
+    return pid;
+}
+
+static void end(pid_t pid)
+{
+    int status;
+    kill(pid, SIGKILL);
+    if (waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status)) {
+        fprintf(stderr, "a producer ended by itself\n");
+        exit(2);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 5) {
+        fail("usage");
+    }
+    uint64_t kills = strtoull(argv[3], NULL, 10);
+    uint64_t chance = strtoull(argv[4], NULL, 10);
+    counter *returned = map_notes(argv[2], (kills + AT_WORK) * sizeof *returned);
+    pid_t at_work[AT_WORK];
+    uint64_t number = 0;
+
+    for (; number < AT_WORK; number++) {
+        at_work[number] = start(argv[1], number, &returned[number], next_random(&chance));
+    }
+    for (; number < kills + AT_WORK; number++) {
+        struct timespec dwell = {0, (long)(next_random(&chance) % DWELL_NS)};
+        nanosleep(&dwell, NULL);
+        pid_t *one = &at_work[next_random(&chance) % AT_WORK];
+        end(*one);
+        *one = start(argv[1], number, &returned[number], next_random(&chance));
+    }
+    for (int i = 0; i < AT_WORK; i++) {
+        end(at_work[i]);
+    }
+    return 0;
+}
