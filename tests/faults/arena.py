@@ -104,6 +104,10 @@ class Arena:
         return peer
 
     def pass_once(self) -> None:
+        """Do what a running flusher does all the time."""
+        self.drain_once()
+
+    def drain_once(self) -> None:
         error, _ = self.drain.drain_pass()
         assert error == 0, os.strerror(error)
 
@@ -120,12 +124,16 @@ class Arena:
             dropped = sum(peer._counts()["dropped"].values())
             assert dropped == 0, f"P1: {peer.who} was held up: it dropped {dropped} records"
             peer._leave()
-        self.pass_once()
+        self.end()
+        return Books(self.lap).read(self.folder / "000000.wal")
+
+    def end(self) -> None:
+        """Drain the rest, as a flusher does when the last producer is gone."""
+        self.drain_once()
         if self.drain.settle():
-            self.pass_once()
+            self.drain_once()
         for number in range(self.segment.lanes):
             assert not self.segment.lane(number)["damaged"], f"I10: lane {number} is damaged"
-        return Books(self.lap).read(self.folder / "000000.wal")
 
     def assert_peers_are_whole(self, books: Books) -> None:
         """I3 of those that were not killed."""

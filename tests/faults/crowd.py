@@ -95,7 +95,6 @@ class Crowd(Arena):
         for peer in self.busy:
             peer.stop()
         self._stop_drain()
-        super().pass_once()
         return super().books()
 
     def close(self) -> None:

@@ -41,6 +41,11 @@ def compile_producers(folder: Path) -> Path:
     return _compile([HERE / "producers.c", *CORE], folder / "producers", "-Wl,-z,now")
 
 
+def compile_storm(folder: Path) -> Path:
+    """Compile the producers that are killed at random times."""
+    return _compile([HERE / "storm.c", *CORE], folder / "storm")
+
+
 class Region(ctypes.Structure):
     """A piece of memory to be compared with its shadow."""
 
