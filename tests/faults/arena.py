@@ -182,7 +182,7 @@ def call_units(case: str, step: int) -> Units:
         return [scalar(step, "v.new")]
     if case == "child":
         return [scalar(FORKED_STEP)]
-    return [] if case in ("detach", "fork", "flush") else [scalar(step)]
+    return [] if case in ("detach", "fork_child", "fork_parent", "flush") else [scalar(step)]
 
 
 def event_payload(step: int) -> bytes:

@@ -6,6 +6,7 @@
 #include "../../shmlog/csrc/names.h"
 #include "../../shmlog/csrc/producer.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,12 +40,17 @@ static inline void *map_notes(const char *path, size_t bytes)
     return base;
 }
 
+enum { RUN_IS_CLOSED = 3 }; /* exit status */
+
 static inline void join(client *self)
 {
     int fd = open(self->path, O_RDWR | O_CLOEXEC);
-    if (fd < 0 || shmlog_segment_open(&self->segment, fd) != 0 || shmlog_producer_watch_forks() != 0 ||
-        shmlog_producer_join(&self->producer, &self->segment, self->path) != 0) {
-        fail("join");
+    if (fd < 0 || shmlog_segment_open(&self->segment, fd) != 0 || shmlog_producer_watch_forks() != 0) {
+        fail("open");
+    }
+    int error = shmlog_producer_join(&self->producer, &self->segment, self->path);
+    if (error) {
+        exit(error == EAGAIN ? RUN_IS_CLOSED : 2);
     }
 }
 

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from shmlog import _core
 from tests.faults.arena import LANES, LAP, Account, Arena
 from tests.faults.stage import Snapshot, Stage
 from tests.faults.stepping import Parent, Victim
 
 Size = Literal["sample", "whole", "full"]
+
+RUN_IS_CLOSED = 3
+"""Exit status of a producer that may not attach; see client.h."""
 
 SAMPLE = 6
 ROUNDS = range(1, 5)
@@ -122,6 +126,43 @@ def child_frozen(stage: Stage, case: str, point: Point) -> None:
         arena.assert_peers_are_whole(books)
         for account in accounts:
             account.check(books)
+
+
+def parent_killed(stage: Stage, case: str, point: Point) -> None:
+    """A producer is killed while it forks. Its child, if it has one, goes on; its lane is free once the child moves."""
+    with stage.arena() as arena:
+        parent = stage.victim(arena, case, point.rounds)
+        attach_peers(arena)
+        child = stage.step_parent(parent, point.instruction)
+        accounts = [parent.kill()]
+        if child:
+            late = others_go_on(arena)
+            assert late != 0, "I7: a lane was given on that a child still holds"
+            accounts.append(child.to_end())
+            assert child.lane not in (None, late), "I7: a lane has two owners"
+        inherit_lane(arena, 0, drained=bool(point.instruction % 2))
+        books = arena.books()
+        arena.assert_peers_are_whole(books)
+        for account in accounts:
+            account.check(books)
+
+
+def run_closed(stage: Stage, case: str, point: Point) -> None:
+    """A run is closed while a producer attaches to it: it is refused, or keeps the run open and logs."""
+    with stage.arena() as arena:
+        victim = stage.victim(arena, case, point.rounds)
+        victim.go_to(point.instruction, stage.route(case, point.rounds))
+        if arena.segment.lock(_core.LOCK_MEMBER):
+            arena.end()
+            arena.segment.mark_closed()
+            if point.instruction % 2:
+                arena.segment.unlock(_core.LOCK_MEMBER)
+            assert victim.finish() == RUN_IS_CLOSED, "a producer attached to a closed run"
+            assert not arena.books().tenancies()
+        else:
+            victim.to_mark()
+            arena.pass_once()
+            victim.to_end().check(arena.books())
 
 
 def forked(stage: Stage, arena: Arena, case: str, rounds: int) -> tuple[Parent, Victim]:

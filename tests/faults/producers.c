@@ -200,7 +200,7 @@ static const stepped cases[] = {
     {"scalar", NULL, call_scalar},          {"half", fill_half, call_scalar}, {"full", fill, call_scalar},
     {"new_name", name_anew, call_new_name}, {"row", name_row, log_row},       {"event", write_payload, log_event},
     {"extend", NULL, log_extend},           {"attach", NULL, call_attach},    {"detach", NULL, call_detach},
-    {"fork", NULL, call_fork},
+    {"fork_child", NULL, call_fork},        {"fork_parent", NULL, call_fork},
 };
 
 static const stepped *find_case(const char *name)

@@ -61,7 +61,7 @@ class Stage:
         notes = arena.folder / "notes"
         mapped = map_notes(notes)
         pid = spawn(self.stepper, self.program, "step", arena.path, notes, arena.who, case, str(rounds))
-        return (Parent if case == "fork" else Victim)(self.stepper, case, arena.who, pid, mapped)
+        return (Parent if case.startswith("fork") else Victim)(self.stepper, case, arena.who, pid, mapped)
 
     def victim(self, arena: Arena, case: str, rounds: int) -> Victim:
         """Return a victim before its call."""
@@ -78,13 +78,21 @@ class Stage:
         self._victims.append(child)
         return child
 
+    def step_parent(self, parent: Victim, count: int) -> Victim | None:
+        """Execute instructions of a call that forks, and return the child if there is one by then."""
+        assert isinstance(parent, Parent)
+        child = parent.step(count)
+        if child:
+            self._victims.append(child)
+        return child
+
     def route(self, case: str, rounds: int) -> Route:
         """Return the instructions of a call. Every victim of this case takes them."""
         if (case, rounds) not in self._routes:
             with self.arena() as arena:
                 victim = self.victim(arena, case, rounds)
                 found = (ctypes.c_uint64 * TRACE_ROOM)()
-                pid = (self.child(victim) if case == "fork" else victim).pid
+                pid = (self.child(victim) if case == "fork_child" else victim).pid
                 count = self.stepper.stepper_trace(pid, found, TRACE_ROOM)
             assert count > 0, "the call can't be traced"
             self._routes[case, rounds] = self.cut(found[:count])

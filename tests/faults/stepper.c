@@ -158,8 +158,18 @@ int stepper_run_to(pid_t pid, uint64_t address)
     return registers(pid, PTRACE_SETREGSET, &all) == 0 ? stop : FAILED;
 }
 
+/* Kill it where it is, and wait until the kernel has released what it held. */
+int stepper_kill(pid_t pid)
+{
+    int status;
+    kill(pid, SIGKILL);
+    while (wait_for(pid, &status) > ENDED) {
+    }
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? 0 : -1;
+}
+
 /* Step to the mark, and tell the address of each instruction, with the highest
- * bit set for a system call. Returns their number. */
+ * bit set for a system call. A child is killed. Returns their number. */
 long stepper_trace(pid_t pid, uint64_t *addresses, long room)
 {
     for (long done = 0; done < room; done++) {
@@ -167,6 +177,10 @@ long stepper_trace(pid_t pid, uint64_t *addresses, long room)
         uint64_t code = (uint64_t)ptrace(PTRACE_PEEKTEXT, pid, (void *)at, NULL);
         addresses[done] = at | (is_syscall(code) ? UINT64_C(1) << 63 : 0);
         int stop = go(pid, PTRACE_SINGLESTEP);
+        if (stop == FORKED) {
+            stepper_kill(stepper_child(pid));
+            stop = go(pid, PTRACE_SINGLESTEP);
+        }
         if (stop != STEPPED) {
             return stop == MARKED ? done + 1 : FAILED;
         }
@@ -207,16 +221,6 @@ int stepper_finish(pid_t pid)
 {
     int status;
     return go_on(pid, PTRACE_CONT, &status) == ENDED && WIFEXITED(status) ? WEXITSTATUS(status) : FAILED;
-}
-
-/* Kill it where it is, and wait until the kernel has released what it held. */
-int stepper_kill(pid_t pid)
-{
-    int status;
-    kill(pid, SIGKILL);
-    while (wait_for(pid, &status) > ENDED) {
-    }
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? 0 : -1;
 }
 
 /* Let it run on without us. */

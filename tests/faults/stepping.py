@@ -169,11 +169,15 @@ class Victim:
             self.resume(MARKED)
             self._marked = True
 
+    def finish(self) -> int:
+        """Let it run to its end. Returns its exit status."""
+        self._alive = False
+        return int(self.stepper.stepper_finish(self.pid))
+
     def to_end(self) -> Account:
         """Let it log some more, and end by itself."""
         self.to_mark()
-        assert self.stepper.stepper_finish(self.pid) == 0, "the victim ended badly"
-        self._alive = False
+        assert self.finish() == 0, "the victim ended badly"
         return self.account(tail=self.case != "detach")
 
 
@@ -183,7 +187,21 @@ class Parent(Victim):
     def to_fork(self) -> Child:
         """Let it go on until it has forked. Returns the child before its first instruction."""
         self.resume(FORKED)
+        return self._take_child()
+
+    def _take_child(self) -> Child:
         return Child(self.stepper, "child", "child", self.stepper.stepper_child(self.pid), self._notes)
+
+    def step(self, count: int) -> Child | None:
+        """Execute instructions of the call, at most up to its mark. Returns the child that it has by then."""
+        stop = ctypes.c_int(STEPPED)
+        done = self.stepper.stepper_step(self.pid, count, ctypes.byref(stop))
+        child = self._take_child() if stop.value == FORKED else None
+        if child:  # the step that forked has stopped before it was done
+            self.stepper.stepper_step(self.pid, count - done, ctypes.byref(stop))
+        assert stop.value in (STEPPED, MARKED), f"the parent ended by itself: {stop.value}"
+        self._marked = stop.value == MARKED
+        return child
 
     def go_on(self) -> None:
         """Let it log on, untraced. It ends after its child."""

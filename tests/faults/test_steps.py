@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fates import Fate, Size, child_frozen, child_killed, frozen, killed, meet, points_of, taken_over
+from tests.faults.fates import (
+    Fate,
+    Size,
+    child_frozen,
+    child_killed,
+    frozen,
+    killed,
+    meet,
+    parent_killed,
+    points_of,
+    run_closed,
+    taken_over,
+)
 from tests.faults.stage import Stage
 from tests.support.processes import run_script
 from tests.support.tools import need
@@ -42,7 +54,17 @@ def test_a_producer_is_killed_or_frozen_at_any_instruction(
 @pytest.mark.parametrize("fate", [child_killed, child_frozen])
 def test_a_forked_child_is_killed_or_frozen_at_any_instruction(stage: Stage, fate: Fate, full: bool, seed: int) -> None:
     """FAULTS 21, 22 and 28: it logs into a lane of its own, from its first instruction on."""
-    meet(fate, stage, "fork", points_of(stage, "fork", seed, size_of("fork", full=full)))
+    meet(fate, stage, "fork_child", points_of(stage, "fork_child", seed, size_of("fork_child", full=full)))
+
+
+def test_a_producer_is_killed_at_any_instruction_of_its_fork(stage: Stage, full: bool, seed: int) -> None:
+    """FAULTS 21 and 28: its lane is not given on before its child has moved."""
+    meet(parent_killed, stage, "fork_parent", points_of(stage, "fork_parent", seed, size_of("fork_parent", full=full)))
+
+
+def test_a_run_is_closed_at_any_instruction_of_an_attach(stage: Stage, full: bool, seed: int) -> None:
+    """FAULTS 22: who attaches while the last one leaves is refused, or is heard."""
+    meet(run_closed, stage, "attach", points_of(stage, "attach", seed, size_of("attach", full=full)))
 
 
 @pytest.mark.parametrize("fate", [killed, frozen])
