@@ -12,6 +12,8 @@ from pathlib import Path
 
 from shmlog import _core
 from tests.faults.arena import Account, Arena, records, scalar, tenancies_of
+from tests.faults.fates import Point
+from tests.faults.stage import Stage
 from tests.faults.stepping import map_notes
 from tests.support.processes import TIMEOUT_S
 from tests.support.slots import Books
@@ -72,7 +74,9 @@ class Crowd(Arena):
             time.sleep(0.0002)
 
     def pass_once(self) -> None:
-        """The drain passes by itself."""
+        """Wait for the drain, which runs by itself, in all lanes but those of the busy ones."""
+        for lane in range(VICTIMS_LANE, self.segment.lanes):
+            self.wait_for(lambda: self.fill_of(lane) <= 0, "the drain")  # noqa: B023
 
     def run_laps(self, laps: int) -> None:
         """Wait until the busy ones have wrapped their lanes."""
@@ -106,3 +110,49 @@ class Crowd(Arena):
     def _stop_drain(self) -> None:
         self.drain.request(_core.STOP)
         self._drainer.join()
+
+
+# ---- fates ----
+
+Fate = Callable[[Stage, Crowd, str, Point], None]
+
+
+def killed(stage: Stage, crowd: Crowd, case: str, point: Point) -> None:
+    """Its lane goes on, and the peers go on meanwhile."""
+    victim = stage.victim(crowd, case, point.rounds)
+    victim.go_to(point.instruction, stage.route(case, point.rounds))
+    crowd.accounts.append(victim.kill())
+    crowd.pass_once()
+    lane = crowd.newcomer()
+    assert lane == VICTIMS_LANE, f"P1: lane {VICTIMS_LANE} is free, the heir got {lane}"
+
+
+def frozen(stage: Stage, crowd: Crowd, case: str, point: Point) -> None:
+    """Peers wrap their lanes twice and another one attaches; then it goes on."""
+    victim = stage.victim(crowd, case, point.rounds)
+    victim.go_to(point.instruction, stage.route(case, point.rounds))
+    crowd.run_laps(2)
+    late = crowd.newcomer()
+    crowd.accounts.append(victim.to_end())
+    if case != "detach":
+        assert victim.lane not in (None, late), "I7: the lane of a frozen producer was given on"
+
+
+def meet(fate: Fate, stage: Stage, case: str, points: list[Point]) -> None:
+    """Have one victim after the other meet its fate, then look at what all of them have logged."""
+    with stage.clean_up(Crowd(stage.folder, stage.program)) as crowd:
+        for point in points:
+            crowd.next_victim()
+            try:
+                fate(stage, crowd, case, point)
+            except AssertionError as error:
+                error.add_note(f"case {case}, {point}")
+                raise
+        books = crowd.books()
+        crowd.assert_peers_are_whole(books)
+        for peer in crowd.busy:
+            peer.check(books)
+        for account in crowd.accounts:
+            account.check(books)
+        returned = [peer.returned for peer in crowd.busy]
+    print(f"{case}: {fate.__name__} at {len(points)} points beside {returned} records")

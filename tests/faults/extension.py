@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shmlog import _core
-from tests.faults import fates
+from tests.faults import crowd, fates
 from tests.faults.arena import EXTENDED, LAP, ROUND, TAIL, TAIL_STEP, TEXT, Arena, Peer, event_payload
 from tests.faults.stage import Stage
 from tests.faults.stepping import SYSTEM_CALL, Route, Victim, map_notes
+from tests.support.processes import TIMEOUT_S, run_script
 
 Call = Callable[[], object]
 
@@ -35,7 +36,7 @@ class Logger:
         self.stage = stage
         self.arena = arena
         self.notes = notes
-        self.producer = Peer("v")
+        self.producer = Peer(arena.who)
         self.metric: _core.Metric | None = None
         self.step = 0
 
@@ -143,6 +144,7 @@ class ExtensionStage(Stage):
         if pid == 0:
             try:
                 gc.disable()
+                signal.alarm(int(TIMEOUT_S))  # one that hangs is to fail the test
                 logger = Logger(self, arena, memoryview(mapped).cast("Q"))
                 self.stepper.stepper_offer()
                 os.kill(os.getpid(), signal.SIGSTOP)
@@ -171,7 +173,23 @@ def code_of(library: str) -> tuple[int, int]:
     raise AssertionError(f"{library} is not mapped")
 
 
-def main(folder: str, fate: str, case: str, seed: str, size: fates.Size) -> None:
-    """Have victims meet a fate at points of a case."""
+SCRIPT = "import sys; from tests.faults.extension import main; main(*sys.argv[1:])"
+HOURS_S = 4 * 3600.0
+
+
+def run_main(folder: Path, place: str, fate: str, case: str, seed: int, size: fates.Size, *, cwd: Path) -> None:
+    """Run main() in a process of its own."""
+    timeout = TIMEOUT_S if size == "sample" else HOURS_S
+    done = run_script(SCRIPT, folder, place, fate, case, str(seed), size, cwd=cwd, timeout=timeout)
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
+
+
+def main(folder: str, place: str, fate: str, case: str, seed: str, size: fates.Size) -> None:
+    """Have victims meet a fate at points of a case, among idle peers or in a "crowd"."""
     stage = ExtensionStage(Path(folder))
-    fates.meet(getattr(fates, fate), stage, case, fates.points_of(stage, case, int(seed), size))
+    points = fates.points_of(stage, case, int(seed), size)
+    if place == "crowd":
+        crowd.meet(getattr(crowd, fate), stage, case, points)
+    else:
+        fates.meet(getattr(fates, fate), stage, case, points)

@@ -10,7 +10,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-enum { ROUND = 24, EXTENDED = 20, EVENT_BYTES = 200, FORKED_STEP = 5000, TAIL_STEP = 1000 };
+enum { ROUND = 24, EXTENDED = 20, EVENT_BYTES = 200, FORKED_STEP = 5000, TAIL_STEP = 1000, PATIENCE_S = 60 };
 
 /* Shared with the test. */
 typedef struct {
@@ -275,5 +275,6 @@ int main(int argc, char **argv)
         return busy(&self);
     }
     self.prefix = "v";
+    alarm(PATIENCE_S); /* one that hangs is to fail the test */
     return argc == 7 ? step(&self, argv[5], atoi(argv[6])) : 2;
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.extension import run_main
 from tests.faults.fates import (
     Fate,
     Size,
@@ -20,22 +21,15 @@ from tests.faults.fates import (
     taken_over,
 )
 from tests.faults.stage import Stage
-from tests.support.processes import run_script
 from tests.support.tools import need
 
 CASES = ["scalar", "half", "full", "new_name", "row", "event", "extend", "attach", "detach"]
-SCRIPT = "import sys; from tests.faults.extension import main; main(*sys.argv[1:])"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     need("cc")
-    return tmp_path_factory.mktemp("steps")
-
-
-@pytest.fixture(scope="module")
-def stage(folder: Path) -> Stage:
-    return Stage(folder)
+    return Stage(tmp_path_factory.mktemp("steps"))
 
 
 def size_of(case: str, *, full: bool) -> Size:
@@ -70,13 +64,10 @@ def test_a_run_is_closed_at_any_instruction_of_an_attach(stage: Stage, full: boo
 @pytest.mark.parametrize("fate", [killed, frozen])
 @pytest.mark.parametrize("case", [*CASES, "log_name", "flush"])
 def test_the_extension_is_killed_or_frozen_at_any_instruction(
-    stage: Stage, folder: Path, case: str, fate: Fate, full: bool, seed: int, tmp_path: Path
+    stage: Stage, case: str, fate: Fate, full: bool, seed: int, tmp_path: Path
 ) -> None:
     """FAULTS 21 and 22: the same with the machine code that is shipped, from entering it to leaving it."""
-    size = size_of(case, full=full)
-    done = run_script(SCRIPT, folder, fate.__name__, case, str(seed), size, cwd=tmp_path, timeout=3600 if full else 60)
-    print(done.stdout)
-    assert done.returncode == 0, done.stderr
+    run_main(stage.folder, "alone", fate.__name__, case, seed, size_of(case, full=full), cwd=tmp_path)
 
 
 @pytest.mark.parametrize("case", CASES)
