@@ -133,7 +133,11 @@ def check_accounts(books: StormBooks, returned: Numbers, dropped: Numbers) -> No
 def test_randomly_killed_producers_lose_at_most_the_call_they_were_in(tmp_path: Path, full: bool, seed: int) -> None:
     """FAULTS 21 and 36: 10,000 kills, or 1,000,000; lanes go from owner to owner."""
     need("cc")
-    kills = 1_000_000 if full else 10_000
+    brew(tmp_path, 1_000_000 if full else 10_000, seed)
+
+
+def brew(tmp_path: Path, kills: int, seed: int) -> None:
+    """Kill so many producers, and check what they have left."""
     notes = tmp_path / "returned"
     notes.write_bytes(bytes(16 * (kills + AT_WORK)))
     program = compile_storm(tmp_path)
