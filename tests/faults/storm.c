@@ -78,11 +78,11 @@ static void log_event(producer *self, int64_t step)
     }
 }
 
-/* A little of what a training step would take; once in a while, a wait. */
-static void work(uint64_t chance)
+/* A little of what a training step would take, and a wait once in so many calls. */
+static void work(uint64_t chance, uint64_t calls)
 {
     struct timespec pause = {0, PAUSE_NS};
-    if (chance % 128 == 0) {
+    if (chance % calls == 0) {
         nanosleep(&pause, NULL);
     }
     for (volatile uint64_t turns = chance % 512; turns; turns--) {
@@ -109,7 +109,7 @@ static void produce(const char *path, uint64_t number, notes *notes, uint64_t se
             log_scalar(&self, step);
         }
         atomic_store_explicit(&notes->returned, call + 1, memory_order_relaxed);
-        work(next_random(&seed));
+        work(next_random(&seed), number % 2 ? 128 : 16); /* some fill their lane at times, others never */
     }
 }
 
