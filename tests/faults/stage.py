@@ -91,12 +91,16 @@ class Stage:
         if (case, rounds) not in self._routes:
             with self.arena() as arena:
                 victim = self.victim(arena, case, rounds)
-                found = (ctypes.c_uint64 * TRACE_ROOM)()
-                pid = (self.child(victim) if case == "fork_child" else victim).pid
-                count = self.stepper.stepper_trace(pid, found, TRACE_ROOM)
-            assert count > 0, "the call can't be traced"
-            self._routes[case, rounds] = self.cut(found[:count])
+                traced = self.trace(self.child(victim) if case == "fork_child" else victim)
+            self._routes[case, rounds] = self.cut(traced)
         return self._routes[case, rounds]
+
+    def trace(self, victim: Victim) -> list[int]:
+        """Step to the mark, and return what was executed."""
+        found = (ctypes.c_uint64 * TRACE_ROOM)()
+        count = self.stepper.stepper_trace(victim.pid, found, TRACE_ROOM)
+        assert count > 0, "the call can't be traced"
+        return found[:count]
 
     def cut(self, traced: list[int]) -> Route:
         """Return the call out of what is executed from mark to mark."""

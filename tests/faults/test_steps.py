@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,11 @@ from tests.faults.fates import (
     taken_over,
 )
 from tests.faults.stage import Stage
+from tests.support.books import assert_books_balance, assert_in_order
+from tests.support.processes import TIMEOUT_S, run_script, wait_for_end
 from tests.support.tools import need
 
+RUN = "import sys; from tests.faults.runs import main; main(*sys.argv[1:])"
 CASES = ["scalar", "half", "full", "new_name", "row", "event", "extend", "attach", "detach"]
 
 
@@ -81,3 +85,16 @@ def test_every_state_that_a_kill_can_leave_is_drained_and_taken_over(stage: Stag
         except AssertionError as error:
             error.add_note(f"case {case}, the state after instruction {state.point} of {count}")
             raise
+
+
+def test_the_books_of_a_run_balance_whose_children_were_killed_at_any_instruction(
+    stage: Stage, tmp_path: Path, seed: int
+) -> None:
+    """FAULTS 21 and 28: forked children of a run with its flusher; read back as users read it."""
+    done = run_script(RUN, stage.folder, tmp_path / "runs", str(seed), cwd=tmp_path, timeout=2 * TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    wait_for_end(Path(told["run_dir"]))
+    stored = assert_books_balance(Path(told["run_dir"]), offered=told["offered"], killed=told["killed"])
+    assert_in_order(stored, told["names"])
+    assert stored.dropped == {}
