@@ -78,6 +78,8 @@ class Arena:
         """What the next victim calls itself."""
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.path = Path("/dev/shm") / f"shmlog-step-{secrets.token_hex(8)}"
+        self.another = self.path.with_name(f"{self.path.name}.new")
+        """Where a victim makes a segment of its own."""
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         if image is None:
             self.segment = _core.Segment.create(fd, str(self.path), "run", str(folder), lanes, lap, CLOCK)
@@ -92,6 +94,7 @@ class Arena:
 
     def close(self) -> None:
         self.path.unlink()
+        self.another.unlink(missing_ok=True)
         shutil.rmtree(self.folder)
 
     def attach(self, who: str, records: int = 1) -> Peer:

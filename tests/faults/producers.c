@@ -144,6 +144,18 @@ static void call_detach(victim *self, int64_t step)
     shmlog_segment_close(&self->client.segment);
 }
 
+/* Make another segment, beside the one that there is. */
+static void call_create(victim *self, int64_t step)
+{
+    static shmlog_segment made;
+    shmlog_geometry geometry = {.lanes = 2, .lane_slots = 64, .run_id = "made", .run_dir = "/nowhere"};
+    (void)step;
+    int fd = open(self->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 || shmlog_segment_create(&made, fd, &geometry) != 0) {
+        fail(self->name);
+    }
+}
+
 /* The child logs under the name of its parent, into a lane of its own. */
 static void call_fork(victim *self, int64_t step)
 {
@@ -196,10 +208,17 @@ static void name_row(victim *self, int64_t step)
     }
 }
 
+static void name_segment(victim *self, int64_t step)
+{
+    (void)step;
+    snprintf(self->name, sizeof self->name, "%s.new", self->client.path);
+}
+
 static const stepped cases[] = {
     {"scalar", NULL, call_scalar},          {"half", fill_half, call_scalar}, {"full", fill, call_scalar},
     {"new_name", name_anew, call_new_name}, {"row", name_row, log_row},       {"event", write_payload, log_event},
     {"extend", NULL, log_extend},           {"attach", NULL, call_attach},    {"detach", NULL, call_detach},
+    {"create", name_segment, call_create},
     {"fork_child", NULL, call_fork},        {"fork_parent", NULL, call_fork},
 };
 

@@ -65,7 +65,7 @@ class Stage:
 
     def victim(self, arena: Arena, case: str, rounds: int) -> Victim:
         """Return a victim before its call."""
-        rounds = 0 if case == "attach" else rounds
+        rounds = 0 if case in ("attach", "create") else rounds
         victim = self.start(arena, case, rounds)
         self._victims.append(victim)
         victim.prepare(arena, rounds)

@@ -13,6 +13,7 @@ from tests.faults.fates import (
     Size,
     child_frozen,
     child_killed,
+    creator_killed,
     frozen,
     killed,
     meet,
@@ -63,6 +64,13 @@ def test_a_producer_is_killed_at_any_instruction_of_its_fork(stage: Stage, full:
 def test_a_run_is_closed_at_any_instruction_of_an_attach(stage: Stage, full: bool, seed: int) -> None:
     """FAULTS 22: who attaches while the last one leaves is refused, or is heard."""
     meet(run_closed, stage, "attach", points_of(stage, "attach", seed, size_of("attach", full=full)))
+
+
+def test_a_segment_is_whole_or_refused_whose_creator_was_killed_at_any_instruction(
+    stage: Stage, full: bool, seed: int
+) -> None:
+    """FAULTS 21: nobody attaches to half a segment."""
+    meet(creator_killed, stage, "create", points_of(stage, "create", seed, size_of("create", full=full)))
 
 
 @pytest.mark.parametrize("fate", [killed, frozen])
