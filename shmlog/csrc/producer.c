@@ -180,7 +180,8 @@ static bool is_roomy(const shmlog_segment *segment, const shmlog_lane_header *sh
     /* relaxed: a guess from hints; the commit words decide later. */
     uint64_t head = atomic_load_explicit(&shared->head, memory_order_relaxed);
     uint64_t tail = atomic_load_explicit(&shared->tail, memory_order_relaxed); /* relaxed: as above */
-    return head - tail <= segment->lane_slots / 2;
+    /* A killed owner may have left its head behind tail. */
+    return head <= tail || head - tail <= segment->lane_slots / 2;
 }
 
 static uint64_t lane_drops(const shmlog_lane_header *shared)

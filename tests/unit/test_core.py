@@ -219,6 +219,17 @@ def test_the_next_owner_continues_at_the_first_uncommitted_slot(ring: Ring) -> N
     assert sorted(batch.counts) == [(0, 1), (0, 2)]
 
 
+def test_a_lane_is_given_on_whose_owner_was_killed_before_it_counted_a_drained_record(ring: Ring) -> None:
+    ring.begin()
+    killed = ring.producer()
+    killed.log("x", 0.0, 0)
+    killed._leave()
+    ring.poke(_lane_header(ring, 0), OWNER_SLOTS.to_bytes(8, "little"))
+    ring.drained()
+    heir = ring.producer()
+    assert heir._allot() == 0, "P1: head is a hint, and may be behind tail"
+
+
 def test_a_lane_whose_owner_lives_is_not_given_on(ring: Ring) -> None:
     producers = [ring.producer() for _ in range(4)]
     assert [producer._allot() for producer in producers[:3]] == [0, 1, 2], "I7"
