@@ -162,7 +162,6 @@ class Keeper:
             if failures >= FAILURES_MAX and not self._drain.error:
                 report("giving up; 'shmlog recover' goes on from here")
                 return
-        merge_parts(self._layout)
 
     def _close_once(self) -> None:
         self._drain_rest()
@@ -171,7 +170,7 @@ class Keeper:
         sealer = self._get_sealer()
         sealer.catch_up(max(self._layout.logs(), default=-1) + 1, wait=True)
         final.write_complete(self._layout, self._segment, sealer.ledger)
-        final.clean_up(self._layout, self._ref)
+        final.clean_up(self._layout, self._ref, report)
 
     def _drain_rest(self) -> None:
         slots = 1
@@ -182,19 +181,6 @@ class Keeper:
                 slots = 1
             if error:
                 raise OSError(error, os.strerror(error), str(self._layout.wal))
-
-
-def merge_parts(layout: RunLayout) -> None:
-    """Merge the parts of a run that is complete; the run is whole without it."""
-    found = layout.parts()
-    if len(found) < 2:
-        return
-    from shmlog.storage.merge import merge
-
-    try:
-        merge(layout, run_id=layout.run_id, parts=found, progress=lambda: None)
-    except Exception:
-        report(traceback.format_exc())
 
 
 def keep(run_dir: Path, segment: _core.Segment, ref: SegmentRef) -> None:
