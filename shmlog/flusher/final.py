@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import CRASHED, FINISH_STATUSES
+
+RETRY_S = 1.0
+MERGE_TRIES = 5
 
 
 def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayout) -> None:
@@ -95,13 +99,20 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
 
 
 def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
-    """Merge the parts; the run is whole without it."""
+    """Merge the parts. The run is whole without it: no long wait for a disk that fails."""
     from shmlog.storage.merge import merge, remove_covered
 
-    try:
-        parts = layout.parts()
-        if parts:
-            merge(layout, run_id=layout.run_id, parts=parts, progress=lambda: None)
-        remove_covered(layout)
-    except Exception:
-        report(traceback.format_exc())
+    for _ in range(MERGE_TRIES):
+        try:
+            parts = layout.parts()
+            if parts:
+                merge(layout, run_id=layout.run_id, parts=parts, progress=lambda: None)
+            remove_covered(layout)
+        except OSError as error:
+            report(f"merging: {error}")
+            time.sleep(RETRY_S)
+        except Exception:
+            report(traceback.format_exc())
+            return
+        else:
+            return

@@ -52,6 +52,8 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
         If there is no run in ``run_dir``.
     RunStateError
         If its flusher does not give way, or it can't be told whether it lives.
+    StorageError
+        If the disk fails. Nothing is lost, it can be tried again.
     """
     layout = RunLayout(run_dir)
     try:
@@ -114,7 +116,7 @@ def _recover_segment(layout: RunLayout, segment: _core.Segment, ref: SegmentRef)
     if runfile.read(layout.run_yaml).get("complete"):
         return _recover_files(layout, ref, "all was sealed; removed what was left over")
     layout.wal.mkdir(exist_ok=True)
-    Keeper(layout, segment, ref).close()
+    Keeper(layout, segment, ref).close(patient=False)
     return _result(layout, changed=True, message="recovered")
 
 
