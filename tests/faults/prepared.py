@@ -62,6 +62,13 @@ class Copy:
     dir: Path
     shared: Path
 
+    def flusher_log(self) -> str:
+        """Return what its flusher has told, if it is not over."""
+        try:
+            return RunLayout(self.dir).flusher_log.read_text()
+        except FileNotFoundError:
+            return ""
+
     def remove(self) -> None:
         """Remove it, and what is left of its segment."""
         shutil.rmtree(self.dir, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 import traceback
@@ -17,16 +18,18 @@ import numpy as np
 import pyarrow as pa
 
 from shmlog.flusher import __main__ as flusher_main
-from shmlog.flusher import sealer  # noqa: F401  what a flusher imports late is imported here once
+from shmlog.flusher import final, sealer  # noqa: F401  what a flusher imports late is imported here once
 from shmlog.flusher.recover import recover
 from shmlog.storage import merge  # noqa: F401
 from shmlog.storage.layout import RunLayout
 from tests.faults.prepared import Copy, Membership, Prepared, content, recover_and_check, wait_for_finish
-from tests.faults.syscalls import Background, Fault, Seen, fork, fork_traced, read_log, wait_for
+from tests.faults.syscalls import Background, Fault, Point, Seen, Traced, fork, fork_traced, read_log, wait_for
 
 pa.array(np.zeros(1), mask=np.zeros(1, bool))  # has pyarrow import pandas where there is one
 
 WORKERS = 2
+STICKY_S = 0.15
+TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Outcome:
 
 
 def run_flusher(copy: Copy) -> None:
-    """Be the flusher of a copy, as start_flusher() would start it."""
+    """Be the flusher of a copy, as start_flusher() would start it, in more of a hurry to try again."""
+    final.RETRY_S = 0.05
     layout = RunLayout(copy.dir)
     log = os.open(layout.flusher_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 2)
@@ -69,17 +73,38 @@ def run_flusher(copy: Copy) -> None:
 
 
 def follow_flusher(library: Path, copy: Copy, fault: Fault, log: Path | None = None) -> tuple[int, bool]:
-    """Have a flusher keep a copy while a process is attached, which leaves when its finish is done."""
+    """Have a flusher keep a copy while a process is attached, which leaves when its finish is done.
+
+    A fault that stays is healed after a while.
+    """
     member = Membership(copy.shared)
     child = fork_traced(library, lambda: run_flusher(copy))
     is_over = threading.Event()
-    background = Background(lambda: wait_for_finish(copy, member, is_over))
+    background = [
+        Background(lambda: wait_for_finish(copy, member, is_over)),
+        Background(lambda: _end_in_time(child, is_over)),
+    ]
+    if fault.sticky:
+        background.append(Background(lambda: _heal(child, is_over)))
     try:
         code = child.follow(fault, folder=copy.dir, shared=copy.shared, log=log)
     finally:
         is_over.set()
-        background.join()
+        for thread in background:
+            thread.join()
     return code, child.hits > 0
+
+
+def _end_in_time(child: Traced, is_over: threading.Event) -> None:
+    if not is_over.wait(TIMEOUT_S):
+        os.kill(child.pid, signal.SIGKILL)
+
+
+def _heal(child: Traced, is_over: threading.Event) -> None:
+    while not child.hits and not is_over.wait(0.01):
+        pass
+    is_over.wait(STICKY_S)
+    child.heal()
 
 
 def follow_recover(library: Path, copy: Copy, fault: Fault, log: Path | None = None) -> tuple[int, bool]:
@@ -129,6 +154,32 @@ def try_kill(bench: Bench, trial: Trial) -> Outcome:
         finally:
             copy.remove()
     return Outcome(trial, struck, problem)
+
+
+def try_error(bench: Bench, trial: Trial) -> Outcome:
+    """Have a flusher meet an error; it must go on by itself, unless it had not begun."""
+    with tempfile.TemporaryDirectory(dir=bench.scratch) as folder:
+        copy = bench.prepared.copy(Path(folder))
+        try:
+            code, struck = follow_flusher(bench.library, copy, trial.first)
+            told = copy.flusher_log()
+            problem = ""
+            if code != 0 and not is_at_start(trial.first.point):
+                problem = f"P4: the flusher has ended with {code}\n{told}"
+            elif code == 0 and RunLayout(copy.dir).wal.exists():
+                problem = f"P4: the flusher has not done all of its work\n{told}"
+            problem = problem or in_child(lambda: recover_and_check(bench.prepared, copy, bench.expected))
+        except Exception:
+            struck, problem = True, traceback.format_exc()
+        finally:
+            copy.remove()
+    return Outcome(trial, struck, problem)
+
+
+def is_at_start(point: Point) -> bool:
+    """Whether the call comes before the flusher drains: then it may end, and another is started."""
+    opened = {"run.yaml": 2, "wal": 3, "wal/000001.wal": 1, "wal/flusher.log": 1}
+    return point.call in ("openat", "close") and point.occurrence <= opened.get(point.path, 0)
 
 
 def expected_content(prepared: Prepared, scratch: Path) -> str:

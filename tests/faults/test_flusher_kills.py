@@ -9,20 +9,11 @@ from __future__ import annotations
 import random
 from functools import partial
 
-import pytest
-
-from tests.faults import prepared, sweep, syscalls
+from tests.faults import prepared, sweep
 from tests.faults.sweep import Bench, Trial
 from tests.faults.syscalls import KILL_AFTER, KILL_BEFORE, Fault, Seen
 
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    folder = tmp_path_factory.mktemp("kills")
-    run = prepared.prepare(folder)
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    return Bench(syscalls.build(folder), run, sweep.expected_content(run, folder), scratch)
+PAIRS = 40
 
 
 def kills_at(seen: list[Seen]) -> list[Fault]:
@@ -30,14 +21,6 @@ def kills_at(seen: list[Seen]) -> list[Fault]:
     before = [Fault(KILL_BEFORE, call.point) for call in seen]
     after = [Fault(KILL_AFTER, call.point) for call in seen if call.changes and call.result >= 0]
     return before + after
-
-
-def one_of_each(faults: list[Fault], choice: random.Random) -> list[Fault]:
-    """Return a fault of every kind at one of the calls of each name on each file."""
-    of: dict[tuple[int, str, str], list[Fault]] = {}
-    for fault in faults:
-        of.setdefault((fault.action, fault.point.call, fault.point.path), []).append(fault)
-    return [choice.choice(same) for same in of.values()]
 
 
 def assert_struck(outcomes: list[sweep.Outcome]) -> None:
@@ -50,8 +33,26 @@ def test_a_flusher_killed_at_any_call_loses_and_repeats_nothing(bench: Bench) ->
     copy = bench.prepared.copy(bench.scratch / "reference")
     seen = sweep.calls_of(bench.library, sweep.follow_flusher, copy, bench.scratch / "calls")
     assert sweep.in_child(lambda: prepared.recover_and_check(bench.prepared, copy, bench.expected)) == ""
+    trials = [Trial(fault) for fault in kills_at(seen)]
     with sweep.pool() as executor:
-        trials = [Trial(fault) for fault in kills_at(seen)]
         outcomes = sweep.do_all(executor, partial(sweep.try_kill, bench), trials)
     assert_struck(outcomes)
-    print(f"{len(trials)} points")
+
+
+def test_a_recovery_killed_too_is_done_by_the_next(bench: Bench, choice: random.Random, full: bool) -> None:
+    """FAULTS P3, the compound: at each point of the flusher, points of the recovery after it."""
+    copy = bench.prepared.copy(bench.scratch / "pairs")
+    firsts = kills_at(sweep.calls_of(bench.library, sweep.follow_flusher, copy, bench.scratch / "firsts"))
+    copy.remove()
+    trials = []
+    for first in firsts if full else choice.sample(firsts, PAIRS):
+        copy = bench.prepared.copy(bench.scratch / "pairs")
+        sweep.follow_flusher(bench.library, copy, first)
+        log = bench.scratch / "seconds"
+        log.unlink(missing_ok=True)
+        seconds = kills_at(sweep.calls_of(bench.library, sweep.follow_recover, copy, log))
+        copy.remove()
+        trials += [Trial(first, second) for second in choice.sample(seconds, min(len(seconds), 8 if full else 1))]
+    with sweep.pool() as executor:
+        outcomes = sweep.do_all(executor, partial(sweep.try_kill, bench), trials)
+    assert_struck(outcomes)
