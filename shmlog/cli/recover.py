@@ -47,7 +47,7 @@ def _chosen(text: str | None) -> list[Path]:
     folder = ROOT if text is None else Path(text)
     if is_run(folder) or not folder.is_dir():
         return [resolve_run(text)]
-    return [run_dir for run_dir in runs_below(folder) if not _complete(run_dir)]
+    return [run_dir for run_dir in runs_below(folder) if not _complete(run_dir) or RunLayout(run_dir).wal.is_dir()]
 
 
 def _complete(run_dir: Path) -> bool:

@@ -38,6 +38,7 @@ int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, 
     drain->fd = -1;
     drain->bell = bell;
     drain->log = log;
+    drain->doubted_below = log; /* nobody knows how an fsync of the last flusher has ended */
     drain->cursors = calloc(lanes, sizeof *drain->cursors);
     drain->staged = calloc(lanes, sizeof *drain->staged);
     drain->names_seen = calloc(1, NAME_BITMAP);
@@ -56,10 +57,16 @@ int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, 
     return 0;
 }
 
-void shmlog_drain_request(shmlog_drain *drain, enum shmlog_drain_request_bit bit)
+void shmlog_drain_stop(shmlog_drain *drain)
 {
     /* REQUEST, release side: what the caller did before is seen by the drain. */
-    atomic_fetch_or_explicit(&drain->requests, (uint32_t)bit, memory_order_release);
+    atomic_store_explicit(&drain->stop, 1, memory_order_release);
+}
+
+uint32_t shmlog_drain_rotate(shmlog_drain *drain)
+{
+    /* REQUEST, release side. */
+    return atomic_fetch_add_explicit(&drain->rotate, 1, memory_order_release) + 1;
 }
 
 void shmlog_drain_close(shmlog_drain *drain)
@@ -457,6 +464,25 @@ static void accept_frame(shmlog_drain *drain, size_t length)
     atomic_fetch_add_explicit(&drain->segment->header->progress, 1, memory_order_relaxed);
 }
 
+static void close_log(shmlog_drain *drain)
+{
+    if (drain->fd >= 0) {
+        close(drain->fd);
+        drain->fd = -1;
+    }
+}
+
+/* Nothing goes behind a torn frame. Cutting it off gives its room back, which whoever
+ * seals may need; if that fails, readers stop there. */
+static void abandon_log(shmlog_drain *drain)
+{
+    /* relaxed: our own counter. */
+    uint64_t whole = atomic_load_explicit(&drain->log_bytes, memory_order_relaxed);
+    int unused = ftruncate(drain->fd, (off_t)whole);
+    (void)unused;
+    close_log(drain);
+}
+
 int shmlog_drain_pass(shmlog_drain *drain, shmlog_drained *drained)
 {
     uint32_t lanes = drain->segment->lane_count;
@@ -481,8 +507,13 @@ int shmlog_drain_pass(shmlog_drain *drain, shmlog_drained *drained)
     if (drained->slots == 0 && !drain->first) {
         return 0;
     }
-    int error = drain->fd < 0 ? EBADF : write_frame(drain, &length);
-    if (error == 0) {
+    if (drain->fd < 0) {
+        return EBADF;
+    }
+    int error = write_frame(drain, &length);
+    if (error) {
+        abandon_log(drain);
+    } else {
         accept_frame(drain, length);
     }
     return error;
@@ -549,15 +580,74 @@ static bool sync_is_wanted(const shmlog_drain *drain)
     return false;
 }
 
+static int sync_file(int fd)
+{
+    while (fsync(fd) != 0) {
+        if (errno != EINTR) {
+            return errno;
+        }
+    }
+    return 0;
+}
+
+static int open_file(const shmlog_drain *drain, uint32_t number, int flags)
+{
+    char name[32];
+    snprintf(name, sizeof name, "%06u.wal", number);
+    return openat(drain->folder, name, flags | O_CLOEXEC | O_NOFOLLOW, 0666);
+}
+
+/* See shmlog_drain_sync(). A log that is gone is sealed. */
+static int sync_closed_log(shmlog_drain *drain, uint32_t number)
+{
+    int fd = open_file(drain, number, O_RDONLY);
+    if (fd < 0) {
+        return errno == ENOENT ? 0 : errno;
+    }
+    int error = EAGAIN;
+    if (number >= drain->doubted_below) {
+        error = sync_file(fd);
+        drain->doubted_below = error ? number + 1 : drain->doubted_below;
+    }
+    close(fd);
+    return error;
+}
+
+static int sync_closed_logs(shmlog_drain *drain)
+{
+    while (drain->synced_below < drain->log) {
+        int error = sync_closed_log(drain, drain->synced_below);
+        if (error) {
+            return error;
+        }
+        drain->synced_below++;
+    }
+    return 0;
+}
+
+static int sync_open_log(shmlog_drain *drain)
+{
+    int error = sync_file(drain->fd);
+    if (error) {
+        drain->doubted_below = drain->log + 1;
+    } else if (!drain->named) {
+        error = sync_file(drain->folder);
+        drain->named = error == 0;
+    }
+    return error;
+}
+
 int shmlog_drain_sync(shmlog_drain *drain)
 {
     if (drain->fd < 0) {
         return EBADF;
     }
-    while (fsync(drain->fd) != 0) {
-        if (errno != EINTR) {
-            return errno;
-        }
+    int error = sync_closed_logs(drain);
+    if (error == 0) {
+        error = sync_open_log(drain);
+    }
+    if (error) {
+        return error;
     }
     for (uint32_t number = 0; number < drain->segment->lane_count; number++) {
         /* SYNC, release side: the log up to here is on the disk. */
@@ -572,15 +662,12 @@ int shmlog_drain_sync(shmlog_drain *drain)
 /* Open log `number`, empty: what a failed try has left in it was never accepted. */
 static int open_log(shmlog_drain *drain, uint32_t number)
 {
-    char name[32];
-    snprintf(name, sizeof name, "%06u.wal", number);
-    if (drain->fd >= 0) {
-        close(drain->fd);
-    }
-    drain->fd = openat(drain->folder, name, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);
+    close_log(drain);
+    drain->fd = open_file(drain, number, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND);
     drain->log = number;
     drain->index = 0;
     drain->first = true;
+    drain->named = false;
     atomic_store_explicit(&drain->log_bytes, 0, memory_order_relaxed); /* relaxed: a counter */
     return drain->fd < 0 ? errno : 0;
 }
@@ -605,11 +692,9 @@ int shmlog_drain_next_log(shmlog_drain *drain)
 #define IDLE_NAP_NS 50000000L
 #define RETRY_NAP_NS 1000000000L
 
-static bool is_requested(shmlog_drain *drain, enum shmlog_drain_request_bit bit)
+static bool is_stopped(const shmlog_drain *drain)
 {
-    uint32_t taken = bit == SHMLOG_DRAIN_STOP ? 0 : (uint32_t)bit; /* a request to stop stays */
-    /* REQUEST, acquire side. */
-    return atomic_fetch_and_explicit(&drain->requests, ~taken, memory_order_acquire) & (uint32_t)bit;
+    return atomic_load_explicit(&drain->stop, memory_order_acquire) != 0; /* REQUEST, acquire side */
 }
 
 static void nap(long ns)
@@ -646,6 +731,7 @@ static int drain_once(shmlog_drain *drain, shmlog_drained *drained)
     int error = shmlog_drain_pass(drain, drained);
     if (error == 0 && sync_is_wanted(drain)) {
         error = shmlog_drain_sync(drain);
+        error = error == EAGAIN ? 0 : error; /* the next pass asks again */
     }
     return error;
 }
@@ -683,18 +769,46 @@ static int drain_busily(shmlog_drain *drain)
     return drain_idly(drain);
 }
 
+static void tell_error(shmlog_drain *drain, int error)
+{
+    atomic_store_explicit(&drain->error, error, memory_order_relaxed); /* relaxed: for people */
+    /* relaxed: a hint for producers that have to drop. */
+    atomic_store_explicit(&drain->segment->header->disk_error, (uint32_t)error, memory_order_relaxed);
+}
+
 /* Open the next log, trying again until it works or the drain is to stop. */
 static void change_log(shmlog_drain *drain)
 {
     int error;
     while ((error = shmlog_drain_next_log(drain)) != 0) {
-        atomic_store_explicit(&drain->error, error, memory_order_relaxed); /* relaxed: for people */
-        if (is_requested(drain, SHMLOG_DRAIN_STOP)) {
+        tell_error(drain, error);
+        if (is_stopped(drain)) {
             return;
         }
         nap(RETRY_NAP_NS);
     }
-    atomic_store_explicit(&drain->error, 0, memory_order_relaxed); /* relaxed: for people */
+    tell_error(drain, 0);
+}
+
+static bool is_log_large(const shmlog_drain *drain, uint64_t log_bytes_max)
+{
+    /* relaxed: our own counter. */
+    return atomic_load_explicit(&drain->log_bytes, memory_order_relaxed) >= log_bytes_max;
+}
+
+/* Drain all that the lanes hold now, though not what is added without end meanwhile. */
+static int drain_backlog(shmlog_drain *drain, uint64_t log_bytes_max)
+{
+    uint64_t slots = (uint64_t)drain->segment->lane_count * drain->segment->lane_slots;
+    shmlog_drained drained = {.more = true};
+    int error = 0;
+    for (uint64_t taken = 0; error == 0 && drained.more && taken < slots; taken += drained.slots) {
+        if (is_log_large(drain, log_bytes_max)) {
+            change_log(drain);
+        }
+        error = shmlog_drain_pass(drain, &drained);
+    }
+    return error;
 }
 
 void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
@@ -705,15 +819,22 @@ void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
     if (drain->fd < 0) {
         change_log(drain);
     }
-    while (!is_requested(drain, SHMLOG_DRAIN_STOP)) {
+    uint32_t rotated = 0;
+    while (!is_stopped(drain)) {
         int error = drain_busily(drain);
-        if (error) {
-            atomic_store_explicit(&drain->error, error, memory_order_relaxed); /* relaxed: for people */
+        uint32_t rotate = atomic_load_explicit(&drain->rotate, memory_order_acquire); /* REQUEST, acquire side */
+        if (error == 0 && rotate != rotated) {
+            error = drain_backlog(drain, log_bytes_max);
         }
-        /* relaxed: our own counter. */
-        uint64_t bytes = atomic_load_explicit(&drain->log_bytes, memory_order_relaxed);
-        if (error || bytes >= log_bytes_max || is_requested(drain, SHMLOG_DRAIN_ROTATE)) {
+        if (error) {
+            tell_error(drain, error);
+        }
+        if (error || rotate != rotated || is_log_large(drain, log_bytes_max)) {
             change_log(drain);
+        }
+        if (error == 0) {
+            /* REQUEST, release side of the answer. */
+            atomic_store_explicit(&drain->rotated, rotated = rotate, memory_order_release);
         }
     }
 }

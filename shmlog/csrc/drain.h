@@ -49,19 +49,22 @@ typedef struct {
     uint32_t log;
     uint32_t index; /* frames in it */
     bool first;     /* the next frame is the log's first */
+    bool named;     /* the names of all logs are on the disk */
+    uint32_t synced_below;  /* closed logs below this one are on the disk */
+    uint32_t doubted_below; /* those below this one count as such only when they are sealed */
     sem_t *bell; /* NULL: poll */
 
     /* CLOSED: logs below this one will not be written to again, and the first
      * frame of this one repeats what a restart needs of them. */
     _Atomic uint32_t closed_below;
-    _Atomic uint32_t requests; /* bits of shmlog_drain_request_bit, set by other threads */
+    _Atomic uint32_t stop;     /* set by other threads */
+    _Atomic uint32_t rotate;   /* how often other threads have asked for the next log */
+    _Atomic uint32_t rotated;  /* the last of these that was answered */
     _Atomic int error;         /* why nothing can be written just now, or 0 */
     _Atomic uint64_t log_bytes;
     _Atomic uint64_t frames;
     _Atomic uint64_t slots;
 } shmlog_drain;
-
-enum shmlog_drain_request_bit { SHMLOG_DRAIN_STOP = 1, SHMLOG_DRAIN_ROTATE = 2 };
 
 /* Memory for a drain of `segment`, at position 0 of every lane. The logs lie in
  * the folder `folder` (taken over), the first is `log`; `bell` may be NULL. 0 or ENOMEM. */
@@ -71,8 +74,12 @@ void shmlog_drain_close(shmlog_drain *drain);
 /* Restart: the logs hold what `cursor` says of `lane`. Tail follows it. */
 void shmlog_drain_restore(shmlog_drain *drain, uint32_t lane, const shmlog_cursor *cursor);
 
-/* Have shmlog_drain_run() stop, or close its log and open the next. From any thread. */
-void shmlog_drain_request(shmlog_drain *drain, enum shmlog_drain_request_bit bit);
+/* Have shmlog_drain_run() stop. From any thread. */
+void shmlog_drain_stop(shmlog_drain *drain);
+
+/* Have shmlog_drain_run() drain what the lanes hold by now, then go on to the next
+ * log. From any thread. Returns what `rotated` will have reached when that is done. */
+uint32_t shmlog_drain_rotate(shmlog_drain *drain);
 
 /* The run is over and everything drained: put a GAP into each lane whose late
  * owner has dropped records since its last one. The caller holds the member lock
@@ -91,10 +98,15 @@ typedef struct {
 } shmlog_drained;
 
 /* Write one frame, if there is anything for it. Returns 0 or errno; then nothing
- * was taken from any lane. */
+ * was taken from any lane, and the next log is needed. */
 int shmlog_drain_pass(shmlog_drain *drain, shmlog_drained *drained);
 
-/* fsync the log, and tell every lane. Returns 0 or errno. */
+/* fsync all logs, and tell every lane. Returns 0, EAGAIN when sealing has to make a
+ * log durable first, or errno.
+ *
+ * A second fsync of a file is worth nothing after one that has failed: the kernel
+ * has thrown away what it could not write, and forgotten the error. What such a log
+ * holds is on the disk when it is sealed, which writes it into other files. */
 int shmlog_drain_sync(shmlog_drain *drain);
 
 /* Drain until asked to stop: pass after pass at about 1 ms while lanes fill, else

@@ -31,6 +31,7 @@
  *   lane.head             producer     monitors    relaxed          (hint)
  *   lane.dropped ...      producer     monitors    relaxed          (counters)
  *   header.sleeping       flusher      producer    relaxed          (hint)
+ *   header.disk_error     flusher      producer    relaxed          (hint)
  *   header.control words  see shmlog_header         release/acquire  CONTROL
  *   lane.sync_request     producer     flusher     release/acquire  SYNC
  *   lane.synced           flusher      producer    release/acquire  SYNC
@@ -157,6 +158,7 @@ typedef struct {
     _Atomic uint32_t closed;      /* nobody may attach any more */
     _Atomic uint64_t progress;    /* grows while the flusher gets anything done */
     _Atomic uint64_t started_ns;  /* CLOCK_MONOTONIC when a flusher was last started */
+    _Atomic uint32_t disk_error;  /* errno for which the log can't be written just now, or 0 */
 } shmlog_header;
 
 typedef struct {

@@ -60,8 +60,6 @@ static int add_constants(PyObject *module)
         {"CLOCK_MONOTONIC", SHMLOG_CLOCK_MONOTONIC},
         {"CLOCK_TSC", SHMLOG_CLOCK_TSC},
         {"HAS_TSC", SHMLOG_HAS_TSC},
-        {"STOP", SHMLOG_DRAIN_STOP},
-        {"ROTATE", SHMLOG_DRAIN_ROTATE},
     };
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++) {
         if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0) {

@@ -335,6 +335,13 @@ void shmlog_producer_settle(shmlog_producer *producer)
     }
 }
 
+enum shmlog_reason shmlog_producer_why_full(const shmlog_producer *producer)
+{
+    /* relaxed: a hint; the flusher sets it long before the lane is full. */
+    bool failing = atomic_load_explicit(&producer->segment->header->disk_error, memory_order_relaxed) != 0;
+    return failing ? SHMLOG_DROP_DISK : SHMLOG_DROP_FULL;
+}
+
 void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, uint64_t records)
 {
     producer->dropped[reason] += records;

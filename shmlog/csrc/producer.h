@@ -77,6 +77,9 @@ static inline bool shmlog_producer_has_room(const shmlog_producer *producer, uin
 /* Put the GAP that is owed, if there is room. */
 void shmlog_producer_settle(shmlog_producer *producer);
 
+/* Why a lane has no room: because the log can't be written, or for want of speed. */
+enum shmlog_reason shmlog_producer_why_full(const shmlog_producer *producer);
+
 /* Count records that will never be written. */
 void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, uint64_t records);
 

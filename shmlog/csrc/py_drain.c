@@ -76,7 +76,7 @@ static PyObject *drain_restore(DrainObject *self, PyObject *args)
 }
 
 PyDoc_STRVAR(run_doc, "run(log_bytes_max)\n--\n\n"
-                      "Drain without the GIL until request(STOP), going on to the next log at this size.");
+                      "Drain without the GIL until stop(), going on to the next log at this size.");
 
 static PyObject *drain_run(DrainObject *self, PyObject *arg)
 {
@@ -134,16 +134,26 @@ static PyObject *drain_sync(DrainObject *self, PyObject *Py_UNUSED(none))
     return PyLong_FromLong(error);
 }
 
-PyDoc_STRVAR(request_doc, "request(event)\n--\n\nAsk the draining thread to STOP or to ROTATE. From any thread.");
+PyDoc_STRVAR(stop_doc, "stop()\n--\n\nHave run() return. From any thread.");
 
-static PyObject *drain_request(DrainObject *self, PyObject *arg)
+static PyObject *drain_stop(DrainObject *self, PyObject *Py_UNUSED(none))
 {
-    int bit = PyLong_AsInt(arg);
-    if (bit != SHMLOG_DRAIN_STOP && bit != SHMLOG_DRAIN_ROTATE) {
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "no such request: %d", bit);
-    }
-    shmlog_drain_request(&self->drain, (enum shmlog_drain_request_bit)bit);
+    shmlog_drain_stop(&self->drain);
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(rotate_doc, "rotate()\n--\n\nHave run() drain what the lanes hold by now, then go on to the next log.\n\n"
+                         "Returns what `rotated` will have reached when that is done. From any thread.");
+
+static PyObject *drain_rotate(DrainObject *self, PyObject *Py_UNUSED(none))
+{
+    return PyLong_FromUnsignedLong(shmlog_drain_rotate(&self->drain));
+}
+
+static PyObject *drain_rotated(DrainObject *self, void *Py_UNUSED(closure))
+{
+    /* REQUEST, acquire side of the answer. */
+    return PyLong_FromUnsignedLong(atomic_load_explicit(&self->drain.rotated, memory_order_acquire));
 }
 
 static PyObject *drain_closed_below(DrainObject *self, void *Py_UNUSED(closure))
@@ -174,11 +184,13 @@ static PyMethodDef methods[] = {
     {"drain_pass", (PyCFunction)drain_pass, METH_NOARGS, drain_pass_doc},
     {"settle", (PyCFunction)drain_settle, METH_NOARGS, settle_doc},
     {"sync", (PyCFunction)drain_sync, METH_NOARGS, sync_doc},
-    {"request", (PyCFunction)drain_request, METH_O, request_doc},
+    {"stop", (PyCFunction)drain_stop, METH_NOARGS, stop_doc},
+    {"rotate", (PyCFunction)drain_rotate, METH_NOARGS, rotate_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef getters[] = {
+    {"rotated", (getter)drain_rotated, NULL, "The last rotate() that was carried out.", NULL},
     {"closed_below", (getter)drain_closed_below, NULL, "Logs below this one are closed.", NULL},
     {"error", (getter)drain_error, NULL, "errno for which nothing can be written just now, or 0.", NULL},
     {"log_bytes", (getter)drain_counter, NULL, "Bytes in the current log.", (void *)LOG_BYTES},

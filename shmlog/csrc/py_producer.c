@@ -183,11 +183,12 @@ shmlog_outcome shmlog_producer_find_room(ProducerObject *self, uint32_t slots, u
     if (outcome == SHMLOG_WRITTEN) {
         return outcome;
     }
+    enum shmlog_reason reason = producer->lane.slots ? shmlog_producer_why_full(producer) : SHMLOG_DROP_CLOSED;
     if (outcome == SHMLOG_RAISED) {
-        shmlog_producer_drop(producer, SHMLOG_DROP_FULL, records);
+        shmlog_producer_drop(producer, reason, records);
         return outcome;
     }
-    return shmlog_producer_dropped(self, producer->lane.slots ? SHMLOG_DROP_FULL : SHMLOG_DROP_CLOSED, records);
+    return shmlog_producer_dropped(self, reason, records);
 }
 
 shmlog_outcome shmlog_producer_record(ProducerObject *self, const shmlog_value *value, int64_t step)

@@ -12,6 +12,7 @@ from pathlib import Path
 from shmlog import _core
 from shmlog.flusher.keeper import be_nice, keep
 from shmlog.segment import shm
+from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import read_ref
 
@@ -21,14 +22,15 @@ _NEIGHBOURS_AFTER_S = 1.0
 
 
 def main(run_dir: Path) -> None:
-    """Keep the run until its last process has gone; at once done if another flusher does."""
+    """Keep the run until its last process has gone; at once done if another flusher does, or did."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)  # of the trainer's group: it has to outlive it
     os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), 4096))
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    ref = read_ref(RunLayout(run_dir))
+    layout = RunLayout(run_dir)
+    ref = read_ref(layout)
     segment = shm.open_segment(ref)
-    if segment.lock(_core.LOCK_FLUSHER):
+    if segment.lock(_core.LOCK_FLUSHER) and not runfile.read(layout.run_yaml).get("complete"):
         threading.Thread(target=_help_neighbours, args=(run_dir,), name="neighbours", daemon=True).start()
         keep(run_dir, segment, ref)
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from pathlib import Path
+
+
+class SyncError(OSError):
+    """An fsync has failed: what was to be made durable is lost, and another fsync would not tell."""
 
 
 class AppendFile:
     """Append to ``path`` behind its first ``size`` bytes; what follows them is cut off.
 
-    What a full disk has refused is kept and goes first the next time.
+    What a full disk has refused is kept and goes first the next time. After a
+    `SyncError` the file has to be opened anew, at its last size that was durable.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -19,30 +25,32 @@ class AppendFile:
             os.ftruncate(self._fd, size)
         self.size = os.fstat(self._fd).st_size
         self._synced_size = -1
-        self._waiting = b""
+        self._waiting: deque[memoryview] = deque()
 
     def append(self, data: bytes) -> None:
         """Write ``data`` behind what waits. Raises OSError; then it waits too."""
-        self._waiting = self._waiting + data if self._waiting else data
+        if data:
+            self._waiting.append(memoryview(data))
         self.retry()
 
     def retry(self) -> None:
         """Write what waits."""
-        waiting = memoryview(self._waiting)
-        try:
-            while waiting:
-                written = os.write(self._fd, waiting)
-                self.size += written
-                waiting = waiting[written:]
-        finally:
-            self._waiting = bytes(waiting)
+        while self._waiting:
+            written = os.write(self._fd, self._waiting[0])
+            self.size += written
+            self._waiting[0] = self._waiting[0][written:]
+            if not self._waiting[0]:
+                self._waiting.popleft()
 
     def sync(self) -> None:
-        """Write what waits, and fsync if there is anything new."""
+        """Write what waits, and fsync if there is anything new. Raises SyncError."""
         self.retry()
         if self.size != self._synced_size:
             size = self.size
-            os.fsync(self._fd)
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                raise SyncError(error.errno, error.strerror, str(self.path)) from error
             self._synced_size = size
 
     def close(self) -> None:

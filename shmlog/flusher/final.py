@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,13 @@ from shmlog import _core
 from shmlog.flusher.provenance import git_state
 from shmlog.segment import shm
 from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
+from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import CRASHED, FINISH_STATUSES
+
+RETRY_S = 1.0
+MERGE_TRIES = 5
 
 
 def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayout) -> None:
@@ -73,8 +79,11 @@ def write_complete(layout: RunLayout, segment: _core.Segment | None, ledger: Led
     _write(layout, segment, ledger, complete=True)
 
 
-def clean_up(layout: RunLayout, ref: SegmentRef | None) -> None:
-    """Remove the segment and the logs of a run whose run.yaml says that it is complete."""
+def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], None]) -> None:
+    """Merge the parts of a run whose run.yaml says that it is complete, and remove all that it needs no more.
+
+    The folder of the logs goes last: as long as it is there, a recovery does all of this again.
+    """
     from shmlog.flusher.sealer import remove_wal
 
     if ref is not None:
@@ -82,4 +91,28 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None) -> None:
     meeting = runfile.read(layout.run_yaml).get("meeting")
     if meeting:
         Path(meeting).unlink(missing_ok=True)
+    _merge_parts(layout, report)
+    for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill
+        for temporary in folder.glob(f"*{TEMPORARY_SUFFIX}"):
+            temporary.unlink(missing_ok=True)
     remove_wal(layout)
+
+
+def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
+    """Merge the parts. The run is whole without it: no long wait for a disk that fails."""
+    from shmlog.storage.merge import merge, remove_covered
+
+    for _ in range(MERGE_TRIES):
+        try:
+            parts = layout.parts()
+            if parts:
+                merge(layout, run_id=layout.run_id, parts=parts, progress=lambda: None)
+            remove_covered(layout)
+        except OSError as error:
+            report(f"merging: {error}")
+            time.sleep(RETRY_S)
+        except Exception:
+            report(traceback.format_exc())
+            return
+        else:
+            return

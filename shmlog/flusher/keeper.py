@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog import _core
+from shmlog.errors import StorageError
 from shmlog.flusher import final
+from shmlog.flusher.appendfile import SyncError
 from shmlog.segment.doorbell import Doorbell
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SegmentRef
@@ -25,20 +29,32 @@ LOG_AGE_MAX_S = 60.0
 TICK_S = 0.03
 BUSY_TICK_S = 0.002
 MEMBERS_EVERY_S = 0.2
-RETRY_S = 1.0
 NICE = 10
-FAILURES_MAX = 5  # of our own, one after the other, when the run is over
+FAILURES_MAX = 5  # one after the other, when the run is over
+TELL_AGAIN_S = 60.0
 
 
 def report(message: str) -> None:
-    """Write a line into the flusher's log, which is its standard error."""
-    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), message, file=sys.stderr, flush=True)
+    """Write a line into the flusher's log, which is its standard error, if the disk takes it."""
+    try:
+        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), message, file=sys.stderr, flush=True)
+    except OSError:
+        pass
 
 
 def be_nice() -> None:
     """Let the draining thread, and the trainer, go before all other threads of this process."""
     if sys.platform.startswith("linux"):  # elsewhere it would be the whole process
         os.nice(NICE)
+
+
+@dataclass
+class _Finish:
+    """A request to finish that is being carried out."""
+
+    request: int
+    rotation: int  # of the drain: closes the last log that holds what was there before the request
+    below: int | None = None  # the logs to be sealed, when it is known
 
 
 class Keeper:
@@ -56,7 +72,9 @@ class Keeper:
         self._taken_frames = 0
         self._taken_s = 0.0
         self._probed_s = 0.0
-        self._target: tuple[int, int] | None = None  # finish request, and the log it needs sealed
+        self._finish: _Finish | None = None
+        self._stuck_at = -1  # next_log of the sealer at its last failure
+        self._told: tuple[str, float] = "", 0.0  # last failure, and when it was reported
         logs = layout.logs()
         folder = os.open(layout.wal, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._drain = _core.Drain(segment, folder, logs[-1] + 1 if logs else 0, ref.name)
@@ -74,11 +92,14 @@ class Keeper:
         be_nice()
         while not self._is_over():
             self._guarded(self._tick)
-            time.sleep(BUSY_TICK_S if self._target is not None or self._is_sealing() else TICK_S)
-        self._drain.request(_core.STOP)
+            time.sleep(BUSY_TICK_S if self._finish is not None or self._is_sealing() else TICK_S)
+        self._drain.stop()
         self._bell.ring()
         thread.join()
-        self.close()
+        try:
+            self.close(patient=True)
+        except StorageError as error:
+            report(str(error))
 
     def _is_sealing(self) -> bool:
         return self._sealer is not None and self._sealer.is_busy
@@ -91,21 +112,35 @@ class Keeper:
         self._probed_s = now
         return not self._segment.probe(_core.LOCK_MEMBER) and self._segment.lock(_core.LOCK_MEMBER)
 
-    def _guarded(self, work: Callable[[], Any]) -> bool:
+    def _guarded(self, work: Callable[[], Any]) -> Exception | None:
         """Do something that a full disk, or a mistake of ours, must not make the end of draining."""
         try:
             work()
-        except OSError as error:
-            report(f"{error}; tried again in {RETRY_S:g} s")
-            time.sleep(RETRY_S)
-        except Exception:
-            report(traceback.format_exc())
-            time.sleep(RETRY_S)
-        else:
-            return True
-        return False
+        except Exception as error:
+            self._tell(str(error) if isinstance(error, OSError) else traceback.format_exc())
+            if self._sealer is not None:
+                self._stuck_at = self._sealer.next_log
+            if isinstance(error, SyncError):
+                self._discard_sealer()
+            time.sleep(final.RETRY_S)
+            return error
+        return None
+
+    def _tell(self, failure: str) -> None:
+        """Report a failure, but not each time that it is tried again."""
+        told, when = self._told
+        if failure != told or time.monotonic() - when > TELL_AGAIN_S:
+            report(f"{failure}; tried again every {final.RETRY_S:g} s")
+            self._told = failure, time.monotonic()
+
+    def _add_progress(self) -> None:
+        """Tell who waits that something gets done: not while what has failed is only tried again."""
+        if self._sealer is not None and self._sealer.next_log > self._stuck_at:
+            self._segment.add_progress()
 
     def _tick(self) -> None:
+        if self._drain.error:
+            self._tell(f"the log can't be written: {os.strerror(self._drain.error)}")
         sealer = self._get_sealer()
         now, frames, closed_below = time.monotonic(), self._drain.frames, self._drain.closed_below
         if closed_below > sealer.reading or (frames != self._taken_frames and now - self._taken_s >= TICK_S):
@@ -113,12 +148,7 @@ class Keeper:
             self._taken_frames, self._taken_s = frames, now
         else:
             sealer.commit_done()
-        self._look_for_finish()
-        if self._target is not None and sealer.next_log >= self._target[1]:
-            request, _ = self._target
-            final.write_finished(self._layout, self._segment, sealer.ledger)
-            self._segment.mark_finished(request)
-            self._finished, self._target = request, None
+        self._carry_out_finish(sealer)
         self._rotate_old_log()
 
     def _get_sealer(self) -> Sealer:
@@ -128,41 +158,67 @@ class Keeper:
 
             described = final.describe(self._layout)
             os.chdir(self._layout.dir)  # keep no file system of the trainer's busy
-            self._sealer = Sealer(self._layout, described["sinks"], self._segment.add_progress, report)
+            self._sealer = Sealer(self._layout, described["sinks"], self._add_progress, report)
+            self._taken_frames = -1
         return self._sealer
 
-    def _look_for_finish(self) -> None:
+    def _discard_sealer(self) -> None:
+        """Have another sealer do again what is not committed."""
+        if self._sealer is not None:
+            self._sealer.close()
+            self._sealer = None
+
+    def _carry_out_finish(self, sealer: Sealer) -> None:
+        """Have all be sealed that was logged before a request to finish, then answer it."""
         request = self._segment.finish_request
-        if self._target is None and request != self._finished:
-            self._target = request, self._drain.closed_below + 1
-            self._rotate()
+        if self._finish is None and request != self._finished:
+            self._finish = _Finish(request, self._rotate())
+        finish = self._finish
+        if finish is None:
+            return
+        if finish.below is None and self._drain.rotated >= finish.rotation:
+            finish.below = self._drain.closed_below
+        if finish.below is not None and sealer.next_log >= finish.below:
+            final.write_finished(self._layout, self._segment, sealer.ledger)
+            self._segment.mark_finished(finish.request)
+            self._finished, self._finish = finish.request, None
 
     def _rotate_old_log(self) -> None:
         """Close a log in which records have lain for long, so that they get into a part."""
         if time.monotonic() - self._rotated_s > LOG_AGE_MAX_S and self._drain.slots > self._rotated_slots:
             self._rotate()
 
-    def _rotate(self) -> None:
+    def _rotate(self) -> int:
         self._rotated_s = time.monotonic()
         self._rotated_slots = self._drain.slots
-        self._drain.request(_core.ROTATE)
+        rotation = self._drain.rotate()
         self._bell.ring()
+        return rotation
 
     # ---- when the last has gone ----
 
-    def close(self) -> None:
+    def close(self, *, patient: bool) -> None:
         """Drain what is left, seal it, write the final state, remove the segment.
 
-        The caller holds the member lock alone.
+        The caller holds the member lock alone. ``patient``: wait for a disk that
+        fails, as long as the run folder is there.
+
+        Raises
+        ------
+        StorageError
+            If it was tried in vain. Nothing is lost: `recover` goes on from here.
         """
         self._segment.mark_closed()
         failures = 0
-        while not self._guarded(self._close_once):
-            failures += 1
-            if failures >= FAILURES_MAX and not self._drain.error:
-                report("giving up; 'shmlog recover' goes on from here")
-                return
-        merge_parts(self._layout)
+        while (error := self._guarded(self._close_once)) is not None:
+            if not patient or not self._may_heal(error):
+                failures += 1
+            if failures >= FAILURES_MAX:
+                raise StorageError(f"{self._layout.dir}: can't be closed ({error}); 'shmlog recover' goes on from here")
+
+    def _may_heal(self, error: Exception) -> bool:
+        """Whether what has failed may work some day, in this process and in this folder."""
+        return isinstance(error, OSError) and error.errno != errno.EFBIG and self._layout.dir.exists()
 
     def _close_once(self) -> None:
         self._drain_rest()
@@ -171,7 +227,7 @@ class Keeper:
         sealer = self._get_sealer()
         sealer.catch_up(max(self._layout.logs(), default=-1) + 1, wait=True)
         final.write_complete(self._layout, self._segment, sealer.ledger)
-        final.clean_up(self._layout, self._ref)
+        final.clean_up(self._layout, self._ref, report)
 
     def _drain_rest(self) -> None:
         slots = 1
@@ -182,19 +238,6 @@ class Keeper:
                 slots = 1
             if error:
                 raise OSError(error, os.strerror(error), str(self._layout.wal))
-
-
-def merge_parts(layout: RunLayout) -> None:
-    """Merge the parts of a run that is complete; the run is whole without it."""
-    found = layout.parts()
-    if len(found) < 2:
-        return
-    from shmlog.storage.merge import merge
-
-    try:
-        merge(layout, run_id=layout.run_id, parts=found, progress=lambda: None)
-    except Exception:
-        report(traceback.format_exc())
 
 
 def keep(run_dir: Path, segment: _core.Segment, ref: SegmentRef) -> None:

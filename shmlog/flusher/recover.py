@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog import _core
 from shmlog.errors import RunNotFoundError, RunStateError, SegmentError, ShmlogError
 from shmlog.flusher import final
-from shmlog.flusher.keeper import Keeper, merge_parts, report
+from shmlog.flusher.keeper import Keeper, report
 from shmlog.flusher.process import start_flusher
 from shmlog.segment import shm
 from shmlog.storage import liveness, runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
+
+_AT_WORK = "its flusher is at work"
 
 
 class RecoverResult(NamedTuple):
@@ -48,6 +52,8 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
         If there is no run in ``run_dir``.
     RunStateError
         If its flusher does not give way, or it can't be told whether it lives.
+    StorageError
+        If the disk fails. Nothing is lost, it can be tried again.
     """
     layout = RunLayout(run_dir)
     try:
@@ -55,16 +61,19 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
     except FileNotFoundError as error:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
     if described.get("complete") and not layout.wal.is_dir():
+        _lock_path(layout).unlink(missing_ok=True)  # of a recovery that was killed
         return _result(layout, changed=False, message="nothing to recover")
     ref = read_ref(layout)
     try:
         segment = shm.open_segment(ref)
     except (FileNotFoundError, SegmentError):
+        if liveness.flusher_lives(described):
+            return _result(layout, changed=False, message=_AT_WORK)
         _check_dead(layout, described, force)
-        return _recover_files(layout, "its shared memory is gone; recovered from the log alone")
+        return _recover_files(layout, None, "its shared memory is gone; recovered from the log alone")
     if segment.run_id != layout.run_id:
         _check_dead(layout, described, force)
-        return _recover_files(layout, "shared memory belongs to another run; recovered from the log alone")
+        return _recover_files(layout, None, "shared memory belongs to another run; recovered from the log alone")
     return _recover_segment(layout, segment, ref)
 
 
@@ -97,28 +106,25 @@ def recover_neighbours(root: Path, own: Path) -> None:
 
 def _recover_segment(layout: RunLayout, segment: _core.Segment, ref: SegmentRef) -> RecoverResult:
     if segment.probe(_core.LOCK_FLUSHER):
-        return _result(layout, changed=False, message="its flusher is at work")
+        return _result(layout, changed=False, message=_AT_WORK)
     if segment.probe(_core.LOCK_MEMBER):
         segment.mark_starting()
         start_flusher(layout)
         return _result(layout, changed=True, message="processes are attached; another flusher was started")
     if not segment.lock(_core.LOCK_FLUSHER) or not segment.lock(_core.LOCK_MEMBER):
         raise RunStateError(f"{layout.dir}: somebody else is recovering it, or has just attached")
+    if runfile.read(layout.run_yaml).get("complete"):
+        return _recover_files(layout, ref, "all was sealed; removed what was left over")
     layout.wal.mkdir(exist_ok=True)
-    Keeper(layout, segment, ref).close()
+    Keeper(layout, segment, ref).close(patient=False)
     return _result(layout, changed=True, message="recovered")
 
 
-def _recover_files(layout: RunLayout, message: str) -> RecoverResult:
+def _recover_files(layout: RunLayout, ref: SegmentRef | None, message: str) -> RecoverResult:
     """Recover from the run folder alone, as after a reboot; one process at a time."""
     from shmlog.flusher.sealer import Sealer
 
-    status = layout.dir.stat()
-    folder = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path("/tmp")
-    lock = folder / f"shmlog.recover-{os.geteuid()}-{status.st_dev:x}-{status.st_ino:x}"
-    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with _locked(_lock_path(layout)):
         described = runfile.read(layout.run_yaml)
         if not described.get("complete"):
             layout.wal.mkdir(exist_ok=True)
@@ -126,12 +132,42 @@ def _recover_files(layout: RunLayout, message: str) -> RecoverResult:
             sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
             sealer.close()
             final.write_complete(layout, None, sealer.ledger)
-        final.clean_up(layout, None)
-        merge_parts(layout)
-        lock.unlink(missing_ok=True)
+        final.clean_up(layout, ref, report)
+    return _result(layout, changed=True, message=message)
+
+
+def _lock_path(layout: RunLayout) -> Path:
+    """Return the file whose lock lets one process recover a run: on no network file system."""
+    status = layout.dir.stat()
+    folder = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path("/tmp")
+    return folder / f"shmlog.recover-{os.geteuid()}-{status.st_dev:x}-{status.st_ino:x}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that is there only meanwhile."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_at(fd, path):
+                break
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # its holder has removed it: the next one has another
+    try:
+        yield
+        path.unlink(missing_ok=True)
     finally:
         os.close(fd)
-    return _result(layout, changed=True, message=message)
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _result(layout: RunLayout, *, changed: bool, message: str) -> RecoverResult:

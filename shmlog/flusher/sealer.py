@@ -12,6 +12,7 @@ meanwhile; they are committed in the order of their logs.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import deque
@@ -59,7 +60,12 @@ class _ClosedLog:
 
 
 class Sealer:
-    """Works through the logs of one run. Every method may raise OSError and be called again."""
+    """Works through the logs of one run.
+
+    Every method may raise OSError and be called again, but after a `SyncError`, for
+    which a new sealer has to do again what is not committed: it writes the text
+    files from the logs, from where they were durable.
+    """
 
     def __init__(
         self, layout: RunLayout, sinks: Iterable[str], progress: Callable[[], None], report: Callable[[str], None]
@@ -104,6 +110,8 @@ class Sealer:
         With ``wait`` they are sealed when it returns; otherwise some of their
         parts may still be under way, and the next call commits them.
         """
+        self._events.retry()  # nothing more is read while they can't be written
+        self._run_log.retry()
         while True:
             is_closed = self._open.number < closed_below
             self._read(is_closed)
@@ -119,12 +127,17 @@ class Sealer:
         """Take the frames that were not taken yet. A torn end counts only in a closed log."""
         path = self.layout.log(self._open.number)
         try:
-            with open(path, "rb") as file:
-                size = CHUNK_BYTES
-                while size:
-                    size = self._read_chunk(file, size, is_closed)
+            file = open(path, "rb")  # noqa: SIM115  closed below
         except FileNotFoundError:
+            if not is_closed:
+                return  # it is not made yet
+            os.stat(self.layout.wal)  # has the folder gone, perhaps to come back?
+            self._report(f"{path}: is missing")
             return
+        with file:
+            size = CHUNK_BYTES
+            while size:
+                size = self._read_chunk(file, size, is_closed)
 
     def _read_chunk(self, file: BinaryIO, size: int, is_closed: bool) -> int:
         """Take the whole frames of the next ``size`` bytes. Returns how much to look at next."""
@@ -251,9 +264,11 @@ class Sealer:
                 self.ledger.add_batch(batch)
             log.batches = []  # booked: should the commit fail, the next one books nothing twice
         self.ledger.commit(logs[-1].number + 1, logs[-1].events_bytes, logs[-1].run_log_bytes)
-        for log in logs:
+        for _ in logs:
             self._closed.popleft()
-            self.layout.log(log.number).unlink(missing_ok=True)
+        for number in self.layout.logs():
+            if number < self.ledger.next_log:  # one of an earlier sealer may be among them
+                self.layout.log(number).unlink(missing_ok=True)
         self._progress()
 
     def _finish_part(self, log: _ClosedLog) -> None:
@@ -268,7 +283,7 @@ class Sealer:
         log.part = None
 
     def close(self) -> None:
-        """Close the files. What is not sealed stays in its log."""
+        """Close the files, when no part is being written any more. What is not sealed stays in its log."""
         self._writers.shutdown()
         self._events.close()
         self._run_log.close()
@@ -286,6 +301,10 @@ def remove_wal(layout: RunLayout) -> None:
         path.unlink(missing_ok=True)
     try:
         os.rmdir(layout.wal)
-    except OSError:
+    except FileNotFoundError:
+        pass  # done by the last try
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
         return  # something else lies there; it stays
     fsync_dir(layout.dir)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from shmlog.errors import CorruptDataError
 from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot, read_mapping
@@ -50,7 +48,7 @@ def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
 def check_leftovers(layout: RunLayout, taken: Snapshot, report: Report) -> None:
     """Tell of files that only an interrupted step has left; a live run has some at any time."""
     live = not taken.complete and liveness.members_live(taken.described) is not False
-    flusher = not taken.complete and liveness.flusher_lives(taken.described) is True
+    flusher = liveness.flusher_lives(taken.described) is True
     if live or flusher:
         return
     for folder in (layout.dir, layout.metrics, layout.wal):
@@ -62,11 +60,5 @@ def check_leftovers(layout: RunLayout, taken: Snapshot, report: Report) -> None:
     for path in (layout.wal, layout.segment):
         if path.exists():
             report.warning(path, "left of a run that is complete; 'shmlog recover' removes it")
-    for path in _covered(layout):
-        report.warning(path, "merged into another part; it can be deleted")
-
-
-def _covered(layout: RunLayout) -> list[Path]:
-    """Return the parts that others cover."""
-    kept = {part.path for part in layout.parts()}
-    return sorted(path for path in layout.metrics.glob("part-*.parquet") if path not in kept)
+    for part in layout.covered_parts():
+        report.warning(part.path, "merged into another part; it can be deleted")

@@ -304,10 +304,15 @@ class Run(_core.Producer):
         self._layout.large.mkdir(exist_ok=True)
         name = f"{os.getpid()}-{os.urandom(8).hex()}.txt"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(self._layout.large / name, flags, 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        path = self._layout.large / name
+        try:
+            with open(os.open(path, flags, 0o666), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         return f"{self._layout.large.name}/{name}".encode()
 
     def _first_drop(self, reason: str) -> None:

@@ -164,8 +164,8 @@ def unlink(ref: SegmentRef) -> None:
         return
     import posix_ipc
 
+    Doorbell.unlink(ref.name)  # first: while the segment is there, another try finds both
     try:
         posix_ipc.unlink_shared_memory(ref.name)
     except posix_ipc.ExistentialError:
         pass
-    Doorbell.unlink(ref.name)

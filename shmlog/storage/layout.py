@@ -67,13 +67,21 @@ class RunLayout:
 
     def parts(self) -> list[Part]:
         """Return the parts present that no other covers, ascending."""
+        return self._parts()[0]
+
+    def covered_parts(self) -> list[Part]:
+        """Return the parts present that another covers."""
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[list[Part], list[Part]]:
         found = [Part(int(m[1]), int(m[2] or m[1]), self.metrics / m[0]) for m in _matches(self.metrics, _PART)]
         found.sort(key=lambda part: (part.first, -part.last))
         kept: list[Part] = []
+        covered: list[Part] = []
         for part in found:
-            if not kept or part.last > kept[-1].last:
-                kept.append(part)
-        return kept
+            is_covered = bool(kept) and part.last <= kept[-1].last
+            (covered if is_covered else kept).append(part)
+        return kept, covered
 
 
 def _matches(folder: Path, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:

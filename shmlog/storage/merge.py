@@ -56,10 +56,18 @@ def merge(layout: RunLayout, *, run_id: str, parts: list[Part], progress: Callab
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
-    for part in parts:
-        part.path.unlink(missing_ok=True)
-    fsync_dir(layout.metrics)
+    remove_covered(layout)
     return path
+
+
+def remove_covered(layout: RunLayout) -> None:
+    """Delete the parts that another covers: those just merged, or those of a merge that was cut short."""
+    covered = layout.covered_parts()
+    if covered:
+        fsync_dir(layout.metrics)  # the one that covers them must stay, whatever happens
+        for part in covered:
+            part.path.unlink(missing_ok=True)
+        fsync_dir(layout.metrics)
 
 
 def _merge_round(path: Path, sources: list[Path], temporaries: list[Path], progress: Callable[[], None]) -> list[Path]:

@@ -1,0 +1,25 @@
+"""Fixtures of the fault tests."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.faults import prepared, sweep, syscalls
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> sweep.Bench:
+    """Return what trials with a prepared run need."""
+    folder = tmp_path_factory.mktemp("bench")
+    run = prepared.prepare(folder)
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    return sweep.Bench(syscalls.build(folder), run, sweep.expected_content(run, folder), scratch)
+
+
+@pytest.fixture
+def choice(seed: int) -> random.Random:
+    """Return what picks the points."""
+    return random.Random(seed)
