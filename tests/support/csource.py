@@ -1,0 +1,45 @@
+"""The C sources as the build compiles them: for tests that compile them in other ways."""
+
+from __future__ import annotations
+
+import subprocess
+import sysconfig
+import tomllib
+from pathlib import Path
+
+from tests.support.tools import need
+
+ROOT = Path(__file__).parents[2]
+CSRC = ROOT / "shmlog" / "csrc"
+WARNINGS = ("-Wall", "-Wextra", "-Werror")
+
+
+def is_binding(path: Path) -> bool:
+    """Return whether a source file is one of those that know Python."""
+    return path.stem == "module" or path.stem.startswith("py_")
+
+
+def core_sources() -> list[Path]:
+    """Return the C files of ``_core`` that know nothing of Python."""
+    return [path for path in sorted(CSRC.glob("*.c")) if not is_binding(path)]
+
+
+def build_flags() -> list[str]:
+    """Return the flags that pyproject.toml gives the compiler for ``_core``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    core = next(one for one in project["tool"]["setuptools"]["ext-modules"] if one["name"] == "shmlog._core")
+    macros = [f"-D{name}={value}" for name, value in core["define-macros"]]
+    return [*core["extra-compile-args"], *macros, "-fPIC"]
+
+
+def python_flags() -> list[str]:
+    """Return where Python.h lies."""
+    return [f"-I{sysconfig.get_path('include')}"]
+
+
+def run_tool(*command: str | Path) -> str:
+    """Run a compiler or the like; fail the test with what it says."""
+    need(str(command[0]))
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout
