@@ -53,3 +53,14 @@ def assert_in_order(stored: shmlog.StoredRun, names: Iterable[str]) -> None:
         steps = table["step"].to_pylist()
         assert steps == list(range(len(steps))), f"I3: {name} is not 0 … n in the order logged"
         assert table["value"].to_pylist() == [float(step) for step in steps], f"I3: values of {name}"
+
+
+def assert_units_on_disk(stored: shmlog.StoredRun, name: str, returned: int, *, in_flight: int) -> None:
+    """Assert I3 for a producer that logged step = value = 0, 1, 2 … under a name of its own.
+
+    ``returned`` of its calls had returned when it ended; of those in flight, at
+    most ``in_flight``, each is there or not.
+    """
+    assert_in_order(stored, [name])
+    rows = stored.metrics(name).num_rows
+    assert returned <= rows <= returned + in_flight, f"I3: {name}: {rows} units on disk, {returned} calls returned"

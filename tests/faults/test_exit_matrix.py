@@ -1,0 +1,124 @@
+"""Every way in which a process ends, of the main process and of every kind of child (FAULTS 23, 24, 26, 27, 39, 40).
+
+Several cells run at a time, so the work is done ahead of the test that asserts it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import shmlog
+from tests.faults import exit_job
+from tests.faults.exit_job import CHILDREN, CONTEXTS, ENDS, IS_DONE, MAINS, READY, REST, count_entry, state_entry
+from tests.support.board import Board
+from tests.support.books import assert_books_balance, assert_units_on_disk
+from tests.support.cells import Cell
+from tests.support.processes import wait_until
+
+JOB = Path(exit_job.__file__)
+STATUSES = {"return": "success", "exception": "failed", "sys.exit": "failed", "SIGINT": "cancelled"}
+CODES = {"return": 0, "exception": 1, "sys.exit": 3, "os._exit": 4}
+# What ends each context's children when the main process ends by itself; else they log to their end.
+KILLS_ITS_CHILDREN = ("daemon", "pool")
+ROUNDS_FULL = 13  # 78 cells a round: more than the 1,000 cycles of P8
+
+
+@pytest.fixture(scope="module")
+def cells(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[tuple[str, str], Future[None]]]:
+    """Start the cells that were chosen, as many at a time as there are cores."""
+    chosen = [
+        (item.callspec.params["context"], item.callspec.params["end"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
+    ]
+    rounds = ROUNDS_FULL if request.config.getoption("--faults") == "full" else 1
+
+    def do_rounds(context: str, end: str) -> None:
+        for _ in range(rounds):
+            (do_children if end == "children" else do_cell)(Cell(tmp_path_factory.mktemp("cell")), context, end)
+
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as workers:
+        yield {cell: workers.submit(do_rounds, *cell) for cell in chosen}
+
+
+def start_cell(cell: Cell, context: str, end: str) -> tuple[int, Board]:
+    """Run a cell's main process to its end. Returns its exit code and the board."""
+    path = cell.folder / "board"
+    board = Board(path)
+    process = cell.start(JOB, cell.root, path, context, end)
+    try:
+        code = process.wait(timeout=60)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    return code, board
+
+
+def do_cell(cell: Cell, context: str, end: str) -> None:
+    code, board = start_cell(cell, context, end)
+    expected = CODES.get(end) if end in CODES else -signal.Signals[end]
+    assert code == expected, f"exit code {code}, expected {expected}:\n{cell.output()}"
+    children = 0 if context == "none" else CHILDREN
+    status = STATUSES.get(end, "crashed")
+    if status == "crashed":
+        let_children_end(cell, board, children)
+        cell.assert_reads_crashed_soon()
+    else:
+        assert shmlog.load(cell.run_dir).status == status, "the status must be there when the process has ended"
+    cell.assert_nothing_is_left()
+
+    stored = assert_books_balance(cell.run_dir)
+    assert stored.status == status
+    assert stored.config == {"lr": 0.1}
+    assert_units_on_disk(stored, "main", MAINS, in_flight=0)
+    may_be_cut = context in KILLS_ITS_CHILDREN or end == "SIGINT"
+    for child in range(children):
+        done = board[count_entry(child)]
+        is_done = board[state_entry(child)] == IS_DONE
+        assert is_done or may_be_cut, f"child {child} did not come to its end:\n{cell.output()}"
+        assert done >= READY + REST or not is_done
+        assert_units_on_disk(stored, f"child{child}", done, in_flight=0 if is_done else 1)
+
+
+def do_children(cell: Cell, context: str, end: str) -> None:
+    code, board = start_cell(cell, context, end)
+    assert code == 0, cell.output()
+    cell.assert_nothing_is_left()
+    stored = assert_books_balance(cell.run_dir, offered=READY * len(ENDS))
+    assert stored.status == "success", "how a child ends is not how the run ends"
+    for child in range(len(ENDS)):
+        assert board[state_entry(child)] == IS_DONE, f"{ENDS[child]}:\n{cell.output()}"
+        assert_units_on_disk(stored, f"child{child}", READY, in_flight=0)
+
+
+def let_children_end(cell: Cell, board: Board, children: int) -> None:
+    """Let orphans log to their end; then end those that multiprocessing leaves waiting for their dead parent."""
+
+    def all_are_done() -> bool:
+        return all(board[state_entry(child)] == IS_DONE for child in range(children))
+
+    wait_until(lambda: all_are_done() or not list(cell.processes(helpers=False)), "the orphans to log to their end")
+    cell.kill_rest()
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_whatever_ends_the_main_process(cells: dict[tuple[str, str], Future[None]], context: str, end: str) -> None:
+    """All that was logged is on disk, the status is right, nothing is left (I3, I4, P8; FAULTS 23, 24, 26, 27, 40)."""
+    cells[context, end].result()
+
+
+@pytest.mark.parametrize("end", ["children"])
+@pytest.mark.parametrize("context", [context for context in CONTEXTS if context not in ("none", "pool closed")])
+def test_however_children_end(cells: dict[tuple[str, str], Future[None]], context: str, end: str) -> None:
+    """One child for each end: all that it logged is on disk, and the run is not touched by it (I3, I4; FAULTS 26)."""
+    cells[context, end].result()
