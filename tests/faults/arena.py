@@ -25,6 +25,7 @@ TAIL = 24
 EXTENDED = 20
 EVENT_BYTES = 200
 TAIL_STEP, FORKED_STEP = 1000, 5000
+NEW_NAME = "v.new"
 TEXT = b"a text that takes two slots and not one"
 
 # ---- a segment and those who log to it ----
@@ -33,8 +34,9 @@ TEXT = b"a text that takes two slots and not one"
 class Peer(_core.Producer):
     """A producer of this process: who logs beside the victim, comes after it, or takes its lane."""
 
-    def __init__(self, who: str) -> None:
+    def __init__(self, who: str, first_name: str | None = None) -> None:
         self.who = who
+        self.first_name = first_name or f"{who}.x"
         self.count = 0
 
     def _identity(self) -> bytes:
@@ -50,14 +52,16 @@ class Peer(_core.Producer):
         pass
 
     def log_some(self, count: int) -> None:
-        name = f"{self.who}.x"
         for i in range(self.count, self.count + count):
-            self.log(name, float(i), i)
+            self.log(self._name(i), float(i), i)
         self.count += count
 
     def units(self) -> list[tuple[Record, ...]]:
         """Return what must be on disk of it."""
-        return [((f"{self.who}.x", FLOAT, bits(float(i)), i),) for i in range(self.count)]
+        return [((self._name(i), FLOAT, bits(float(i)), i),) for i in range(self.count)]
+
+    def _name(self, i: int) -> str:
+        return f"{self.who}.x" if i else self.first_name
 
 
 def bits(value: float) -> int:
@@ -76,6 +80,8 @@ class Arena:
         self.lap = lap
         self.who = "v"
         """What the next victim calls itself."""
+        self.first_name: str | None = None
+        """What those who attach log first; their own names if it is None."""
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.path = Path("/dev/shm") / f"shmlog-step-{secrets.token_hex(8)}"
         self.another = self.path.with_name(f"{self.path.name}.new")
@@ -99,7 +105,7 @@ class Arena:
 
     def attach(self, who: str, records: int = 1) -> Peer:
         """Have another producer log."""
-        peer = Peer(who)
+        peer = Peer(who, self.first_name)
         peer._join(self.segment, str(self.path), False, 0.0, False)
         peer.log_some(records)
         assert peer._counts()["lane"] is not None, f"{who} found no lane"
@@ -182,7 +188,7 @@ def call_units(case: str, step: int) -> Units:
     if case == "extend":
         return [scalar(step + i) for i in range(EXTENDED)]
     if case == "new_name":
-        return [scalar(step, "v.new")]
+        return [scalar(step, NEW_NAME)]
     if case == "child":
         return [scalar(FORKED_STEP)]
     return [] if case in ("detach", "fork_child", "fork_parent", "flush") else [scalar(step)]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from shmlog import _core
 from shmlog.errors import SegmentError
-from tests.faults.arena import LANES, LAP, Account, Arena
+from tests.faults.arena import LANES, LAP, NEW_NAME, Account, Arena
 from tests.faults.stage import Snapshot, Stage
 from tests.faults.stepping import Parent, Victim
 
@@ -80,6 +80,7 @@ def killed(stage: Stage, case: str, point: Point) -> None:
         victim = stage.victim(arena, case, point.rounds)
         attach_peers(arena)
         victim.go_to(point.instruction, stage.route(case, point.rounds))
+        arena.first_name = NEW_NAME
         account = victim.kill()
         inherit_lane(arena, 2 if case == "attach" else 0, drained=bool(point.instruction % 2))
         books = arena.books()
@@ -93,6 +94,7 @@ def frozen(stage: Stage, case: str, point: Point) -> None:
         victim = stage.victim(arena, case, point.rounds)
         attach_peers(arena)
         victim.go_to(point.instruction, stage.route(case, point.rounds))
+        arena.first_name = NEW_NAME
         late = others_go_on(arena)
         account = finish(arena, victim)
         if case != "detach":
@@ -236,6 +238,7 @@ def finish(arena: Arena, victim: Victim) -> Account:
 def taken_over(stage: Stage, state: Snapshot) -> None:
     """Every lane of a segment whose processes are all dead is given to a new owner."""
     with stage.arena(state.image) as arena:
+        arena.first_name = NEW_NAME
         if state.point % 2 or arena.fill_of(0) > LAP // 2:
             arena.pass_once()
         lanes = [arena.attach(f"heir{i}")._counts()["lane"] for i in range(LANES)]

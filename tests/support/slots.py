@@ -114,6 +114,7 @@ class Books:
             number, size = struct.unpack_from("<II", data, at)
             text = data[at + 8 : at + 8 + size].decode()
             assert self.names.setdefault(number, text) == text, f"I5: name {number} was {self.names[number]}"
+            assert list(self.names.values()).count(text) == 1, f"I5: {text} has two ids"
             at += 8 + -(-size // 8) * 8
 
     def _read_lane(self, entry: tuple[int, ...], raw: bytes) -> None:
