@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import secrets
 import shutil
 import struct
@@ -13,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shmlog import _core
+from shmlog.segment.clock import clock_number
 from tests.support.frames import BOOL, EVENT, FLOAT, INT, LONGTEXT
 from tests.support.slots import Books, Record, Tenancy
 
 LANES, LAP = 5, 64
-CLOCK = int(platform.machine() == "x86_64")
-"""The time-stamp counter where there is one: the kernel's clock takes another way each time."""
+CLOCK = clock_number("auto")
+"""The time-stamp counter if it can be: reading the kernel's clock takes another way each time."""
 CHUNK = 20
 ROUND = 24
 TAIL = 24

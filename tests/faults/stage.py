@@ -104,7 +104,7 @@ class Stage:
 
     def cut(self, traced: list[int]) -> Route:
         """Return the call out of what is executed from mark to mark."""
-        return Route(traced)
+        return Route(traced, fixed=bool(self.stepper.stepper_fixes_addresses()))
 
     def snapshots(self, case: str) -> tuple[int, list[Snapshot]]:
         """Step through a call, and keep the segment as it is after each instruction that changes it.

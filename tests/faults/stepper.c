@@ -87,7 +87,16 @@ int stepper_take(pid_t pid)
     return stop > ENDED && ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)options) == 0 ? stop : FAILED;
 }
 
-/* Start a program, stopped before its first instruction, always at the same addresses. */
+/* Whether programs can be started at the same addresses each time; some containers forbid it. */
+int stepper_fixes_addresses(void)
+{
+    int before = personality(0xffffffff);
+    int done = personality((unsigned long)before | ADDR_NO_RANDOMIZE);
+    personality((unsigned long)before);
+    return done >= 0;
+}
+
+/* Start a program, stopped before its first instruction, at the same addresses each time. */
 pid_t stepper_spawn(char *const argv[])
 {
     pid_t pid = vfork();

@@ -70,8 +70,11 @@ def compile_stepper(folder: Path) -> ctypes.CDLL:
 class Route:
     """The instructions of a call, in the order in which they are executed."""
 
-    def __init__(self, traced: Sequence[int], begin: int = 0, end: int | None = None) -> None:
-        """``traced`` is from mark to mark; the call begins and ends at these places of it."""
+    def __init__(self, traced: Sequence[int], begin: int = 0, end: int | None = None, *, fixed: bool = True) -> None:
+        """``traced`` is from mark to mark; the call begins and ends at these places of it.
+
+        ``fixed`` says whether the addresses are the same in every victim.
+        """
         self.addresses = [address & ~SYSTEM_CALL for address in traced[begin:end]]
         self.calls = [i for i, address in enumerate(traced[begin:end]) if address & SYSTEM_CALL]
         seen = {address & ~SYSTEM_CALL for address in traced[:begin]}
@@ -81,6 +84,9 @@ class Route:
                 self._landmarks.append(i)
             seen.add(address)
         self.begins_at_mark = begin == 0
+        self.is_fixed = fixed
+        if not fixed:
+            self._landmarks = [0]
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -146,7 +152,7 @@ class Victim:
             self.stepper.stepper_step(self.pid, point - near, ctypes.byref(stop))
             assert stop.value in (STEPPED, MARKED), f"the victim ended by itself: {stop.value}"
             self._marked = stop.value == MARKED
-        if point < len(route):
+        if route.is_fixed and point < len(route):
             self.strayed = self._marked or self.stepper.stepper_where(self.pid) != route.addresses[point]
 
     def account(self, *, tail: bool = False) -> Account:
