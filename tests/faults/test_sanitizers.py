@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.csource import CSRC, WARNINGS, build_flags, core_sources, run_tool
+from tests.support.csource import CSRC, WARNINGS, build_flags, core_sources, mutated, run_tool
 
 STRESS = Path(__file__).with_name("stress.c")
 SANITIZERS = {
@@ -53,19 +53,6 @@ def test_the_core_runs_clean_and_its_books_balance(sanitizer: str, tmp_path: Pat
         done = stress(program, tmp_path, one, authors, records, mode)
         assert done.returncode == 0, f"--seed={one}, {sanitizer}, {mode}:\n{done.stdout}\n{done.stderr}"
         print(done.stdout.strip())
-
-
-def mutated(folder: Path, name: str, right: str, wrong: str) -> Path:
-    """Return a copy of the sources with a mistake in it."""
-    csrc = folder / "csrc"
-    csrc.mkdir()
-    for path in CSRC.glob("*.[ch]"):
-        text = path.read_text()
-        if path.name == name:
-            assert text.count(right) == 1, f"the mistake is out of date: {right!r} in {name}"
-            text = text.replace(right, wrong)
-        (csrc / path.name).write_text(text)
-    return csrc
 
 
 RACES = {

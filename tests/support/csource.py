@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sysconfig
 import tomllib
@@ -43,3 +44,14 @@ def run_tool(*command: str | Path) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def mutated(folder: Path, name: str, right: str, wrong: str) -> Path:
+    """Return a copy of the sources with one text replaced, in a folder of ``folder``."""
+    csrc = folder / "csrc"
+    shutil.copytree(CSRC, csrc)
+    path = csrc / name
+    text = path.read_text()
+    assert text.count(right) == 1, f"the mistake is out of date: {right!r} in {name}"
+    path.write_text(text.replace(right, wrong))
+    return csrc
