@@ -64,8 +64,9 @@ with open(ballast, "wb", buffering=0) as file:
             file.write(bytes(4096))
     except OSError:
         pass
-while not run.stats["dropped"]["disk"]:
+for _ in range(50):
     log(1000)
+assert run.stats["dropped"]["disk"], f"I4: drops that do not name the disk: {run.stats['dropped']}"
 waits = run.stats["waits"]
 longest = log(50_000)
 assert run.stats["waits"] - waits <= 1, "I9: one wait for as long as nothing moves"
@@ -161,9 +162,10 @@ def test_a_run_folder_that_is_away_for_a_while(tmp_path: Path) -> None:
     away = tmp_path / "elsewhere"
     pid = wait_for_flusher(run.dir)
     run.dir.rename(away)
-    run._segment.request_finish(1)  # has it close a log, and look for it
     for step in range(10_000, 20_000):
         metric(float(step), step)
+    assert run.flush(), "the drain has the folder open"
+    run._segment.request_finish(1)  # has it close the log, and look for it
     time.sleep(1.5)
     away.rename(run.dir)
     assert flusher_pid(run.dir) == pid
