@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import add_command, add_run_argument
-from shmlog.cli.summary import metric_rows
 from shmlog.cli.text import clean, duration, paragraph, plural, relative, table, value
 from shmlog.errors import CorruptDataError
+from shmlog.reader.summary import metric_rows
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogWarning
 from shmlog.reader import records, snapshot, status
+from shmlog.reader.description import read_description, read_mapping
 from shmlog.reader.lines import fault_of
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
@@ -101,7 +102,7 @@ class StoredRun:
     def config(self) -> dict[str, Any]:
         """Parameters of the run; empty if config.yaml is missing or damaged."""
         try:
-            return snapshot.read_mapping(self._layout.config_yaml)
+            return read_mapping(self._layout.config_yaml)
         except FileNotFoundError:
             return {}
         except CorruptDataError as error:
@@ -145,7 +146,7 @@ class StoredRun:
 
     def _describe(self) -> tuple[dict[str, Any], str | None]:
         try:
-            described, problem = snapshot.read_description(self._layout)
+            described, problem = read_description(self._layout)
         except FileNotFoundError as error:
             raise RunNotFoundError(f"no run in {self.dir} any more: its run.yaml is gone") from error
         if problem:

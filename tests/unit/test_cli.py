@@ -15,12 +15,13 @@ import pyarrow as pa
 import pytest
 
 import shmlog
-from shmlog.cli import find, lines, output, summary, text
+from shmlog.cli import find, lines, output, text
 from shmlog.cli import main as main_module
 from shmlog.cli import show as show_module
 from shmlog.cli.follow import Follower
 from shmlog.cli.main import build_parser, main
 from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.reader import summary
 
 COMMANDS = ("demo", "show", "tail", "recover", "verify", "gc")
 HOSTILE = "a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
