@@ -374,9 +374,9 @@ def test_the_summary_has_last_by_step_and_exact_integers() -> None:
     table = metrics(("loss", nan, 0, 1), ("loss", 2.0, 1, 2), ("n", 2**62 + 1, 0, 1), ("n", -5, 1, 1), ("t", "x", 0, 1))
     rows = summary.metric_rows(stored_run(table))
     assert rows == [
-        {"name": "loss", "kind": "float", "count": 2, "last": 2.0, "min": 2.0, "max": 2.0},
-        {"name": "n", "kind": "int", "count": 2, "last": -5, "min": -5, "max": 2**62 + 1},
-        {"name": "t", "kind": "text", "count": 1, "last": "x", "min": None, "max": None},
+        {"name": "loss", "kind": "float", "count": 2, "last_step": 1, "last": 2.0, "min": 2.0, "max": 2.0},
+        {"name": "n", "kind": "int", "count": 2, "last_step": 1, "last": -5, "min": -5, "max": 2**62 + 1},
+        {"name": "t", "kind": "text", "count": 1, "last_step": 0, "last": "x", "min": None, "max": None},
     ]
 
 
