@@ -40,14 +40,14 @@ def write_archive(place: Place, layout: RunLayout) -> Path:
 def _write(path: Path, layout: RunLayout) -> list[tuple[str, int]]:
     """Write the archive; return names and sizes of what is in it."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    with open(fd, "wb", closefd=False) as file:
+    try:
         with (
+            open(fd, "wb", closefd=False) as file,
             pa.CompressedOutputStream(pa.PythonFile(file, "w"), "zstd") as stream,
             tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
         ):
             archive.add(layout.dir, arcname=layout.run_id)
             found = [(member.name, member.size) for member in archive.getmembers()]
-    try:
         os.fsync(fd)
     finally:
         os.close(fd)

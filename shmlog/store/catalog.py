@@ -30,7 +30,7 @@ class Catalog:
         entries: dict[str, Entry] = {}
         records = []
         for run_id in self._place.runs(experiment):
-            record, entry = _look(folder / run_id, known.get(run_id))
+            record, entry = _look(f"{folder}/{run_id}", known.get(run_id))
             if record is not None:
                 records.append(record)
             if entry is not None:
@@ -41,7 +41,7 @@ class Catalog:
         return records
 
 
-def _look(run_dir: Path, known: Entry | None) -> tuple[RunRecord | None, Entry | None]:
+def _look(run_dir: str, known: Entry | None) -> tuple[RunRecord | None, Entry | None]:
     """Return a run, None if the folder is none, and what the index may hold of it."""
     signature = sign(run_dir)
     if known is not None and known.signature == signature:
@@ -71,7 +71,7 @@ class Summaries:
         known = self._known.get(record.experiment)
         if known is None:
             known = self._known[record.experiment] = index.load(self._path(record.experiment))
-        signature = sign(record.dir)[:1]
+        signature = sign(str(record.dir))[:1]
         entry = known.get(record.run_id)
         if entry is not None and record.complete and entry.signature == signature:
             found: dict[str, dict[str, Any]] = entry.found

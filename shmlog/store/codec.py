@@ -9,16 +9,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage.status import RunStatus
 
 DEPTH_MAX = 100
-
-Read = Callable[[Any], Any]
-
-_KNOWN: dict[Any, dict[str, Read]] = {}
 
 
 class Record:
@@ -46,10 +42,10 @@ class Record:
         if not isinstance(data, Mapping):
             raise CorruptDataError(f"{cls.__name__}: expected a JSON object, found {type(data).__name__}")
         found = {}
-        for name, read in readers(cls).items():
+        for name, reader in readers(cls).items():
             if name in data:
                 try:
-                    found[name] = read(data[name])
+                    found[name] = reader.read(data[name])
                 except (TypeError, ValueError, OverflowError) as error:
                     raise CorruptDataError(f"{cls.__name__}: {name}: {error}") from error
         try:
@@ -72,34 +68,46 @@ class Record:
             raise CorruptDataError(f"{cls.__name__}: not JSON ({error})") from error
 
 
-def readers(cls: Any) -> dict[str, Read]:
-    """Return for each field of a record how it is read: what raises TypeError or ValueError if it is not right."""
+class Reader(NamedTuple):
+    """How a field is read: of which types it may be, and what is made of it."""
+
+    types: frozenset[type]  # empty: of any
+    convert: Callable[[Any], Any] | None = None
+
+    def read(self, value: Any) -> Any:
+        """Return what the field holds; raises TypeError or ValueError if it can't be that."""
+        if self.types and type(value) not in self.types:
+            expected = " or ".join(sorted(kind.__name__ for kind in self.types))
+            raise TypeError(f"expected {expected}, found {type(value).__name__}")
+        return value if self.convert is None or value is None else self.convert(value)
+
+
+def readers(cls: Any) -> dict[str, Reader]:
+    """Return for each field of a record how it is read, by its type."""
     if cls not in _KNOWN:
         hints = get_type_hints(cls)
         _KNOWN[cls] = {field.name: _reader(hints[field.name]) for field in dataclasses.fields(cls)}
     return _KNOWN[cls]
 
 
-def _reader(hint: Any) -> Read:
+def _reader(hint: Any) -> Reader:
     if hint in _READERS:
         return _READERS[hint]
     arguments = get_args(hint)
     if get_origin(hint) is UnionType:
-        return _reader_of_union(arguments)
+        each = [_reader(kind) for kind in arguments]
+        converts = [reader.convert for reader in each if reader.convert]
+        return Reader(frozenset().union(*(reader.types for reader in each)), converts[0] if converts else None)
     if get_origin(hint) is tuple:
-        read = _reader(arguments[0])
-        return lambda value: tuple(map(read, _expect(list, value)))
+        item = _reader(arguments[0])
+        return Reader(frozenset({list}), lambda value: tuple(map(item.read, value)))
     if get_origin(hint) is dict:
-        read = _reader(arguments[1])
-        return lambda value: {_expect(str, name): read(item) for name, item in _expect(dict, value).items()}
-    record: type[Record] = hint
-    return record.from_dict
+        item = _reader(arguments[1])
+        return Reader(frozenset({dict}), lambda value: {name: item.read(found) for name, found in value.items()})
+    return Reader(frozenset({dict}), hint.from_dict)
 
 
-def _reader_of_union(hints: tuple[Any, ...]) -> Read:
-    kinds = [hint for hint in hints if hint is not NoneType]
-    read = _reader(kinds[0]) if len(kinds) == 1 else lambda value: _expect(tuple(kinds), value)
-    return (lambda value: None if value is None else read(value)) if NoneType in hints else read
+_KNOWN: dict[Any, dict[str, Reader]] = {}
 
 
 def _to_json(value: Any) -> Any:
@@ -114,18 +122,10 @@ def _to_json(value: Any) -> Any:
     return word_of(value) if isinstance(value, float) else value
 
 
-def moment(value: Any) -> datetime:
+def moment(value: str | datetime) -> datetime:
     """Return a time that is RFC 3339, or a datetime; one without a time zone is in UTC, as YAML has it."""
-    found = value if isinstance(value, datetime) else datetime.fromisoformat(_expect(str, value))
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _expect(kinds: type | tuple[type, ...], value: Any) -> Any:
-    expected = kinds if isinstance(kinds, tuple) else (kinds,)
-    if type(value) not in expected:
-        names = " or ".join(kind.__name__ for kind in expected)
-        raise TypeError(f"expected {names}, found {type(value).__name__}")
-    return value
 
 
 # ---- values ----
@@ -166,12 +166,10 @@ def rfc3339(when: datetime) -> str:
     return when.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-_READERS: dict[Any, Read] = {
-    str: lambda value: _expect(str, value),
-    int: lambda value: _expect(int, value),
-    bool: lambda value: _expect(bool, value),
-    Path: lambda value: Path(_expect(str, value)),
-    datetime: moment,
-    RunStatus: lambda value: RunStatus.parse(value),
-    Any: plain,
+_READERS: dict[Any, Reader] = {
+    **{kind: Reader(frozenset({kind})) for kind in (str, int, float, bool, NoneType)},
+    Path: Reader(frozenset({str}), Path),
+    datetime: Reader(frozenset({str, datetime}), moment),
+    RunStatus: Reader(frozenset({str, RunStatus}), RunStatus.parse),
+    Any: Reader(frozenset(), plain),
 }

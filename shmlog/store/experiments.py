@@ -28,7 +28,7 @@ def read(place: Place, name: str) -> ExperimentRecord:
     for field in _TOLD:
         try:
             if described.get(field) is not None:
-                found[field] = fields[field](described[field])
+                found[field] = fields[field].read(described[field])
         except (TypeError, ValueError, OverflowError) as error:
             problems.append(f"{folder / 'experiment.yaml'}: {field}: {error}")
     runs = sum(1 for _ in place.runs(name))

@@ -14,7 +14,6 @@ from shmlog.reader.description import read_mapping
 from shmlog.reader.status import find_status
 from shmlog.storage import liveness
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.status import RunStatus
 from shmlog.store import codec
 from shmlog.store.annotations import ANNOTATED
 from shmlog.store.place import is_run
@@ -23,8 +22,7 @@ from shmlog.store.records import RunRecord
 Signature = list[list[int] | None]
 
 _FILES = ("run.yaml", "config.yaml", "annotations.yaml")
-_OF_FOLDER = ("run_id", "experiment", "dir")
-_OF_KERNEL = ("status", "live")
+_NOT_OF_FILES = ("run_id", "experiment", "dir", "status", "live", "problems")
 _SEGMENT = ("segment", "boot_id", "host", "status", "complete")
 
 
@@ -47,7 +45,7 @@ class Facts:
     rebuilt: bool = False
 
 
-def sign(run_dir: str | Path) -> Signature:
+def sign(run_dir: str) -> Signature:
     """Return what changes whenever run.yaml, config.yaml or annotations.yaml does."""
     return [_sign(f"{run_dir}/{name}") for name in _FILES]
 
@@ -72,6 +70,9 @@ def read_facts(layout: RunLayout) -> Facts:
     annotated = _read(layout.annotations_yaml, problems) or {}
     record = _checked({**described, "params": params}, layout.run_yaml, problems)
     kept = {name: annotated[name] for name in ANNOTATED if name in annotated}
+    for name in kept:
+        if kept[name] is None:  # said to be nothing, whatever run.yaml says
+            record.pop(name, None)
     record |= _checked(kept, layout.annotations_yaml, problems)
     record.setdefault("name", layout.run_id)
     record["problems"] = problems
@@ -102,23 +103,23 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
 def _checked(found: Mapping[str, Any], path: Path, problems: list[str]) -> dict[str, Any]:
     """Return the fields of a record that are what they should be, as JSON; tell of the others."""
     checked = {}
-    for name, read in codec.readers(RunRecord).items():
-        if name not in found or name in _OF_FOLDER or name in _OF_KERNEL or name == "problems":
+    for name, reader in codec.readers(RunRecord).items():
+        if found.get(name) is None or name in _NOT_OF_FILES:
             continue
         try:
-            read(found[name])
+            reader.read(found[name])
             checked[name] = codec.plain(found[name])
         except (TypeError, ValueError, OverflowError, CorruptDataError) as error:
             problems.append(f"{path}: {name}: {error}")
     return checked
 
 
-def make_record(run_dir: Path, facts: Facts) -> RunRecord:
+def make_record(run_dir: str, facts: Facts) -> RunRecord:
     """Return the run as it is now; raises CorruptDataError if the facts are none."""
     live = False if facts.members.get("complete") is True else liveness.members_live(facts.members)
-    status = RunStatus(find_status(facts.members, live))
-    where = {"run_id": run_dir.name, "experiment": run_dir.parent.name, "dir": str(run_dir)}
-    return RunRecord.from_dict({**facts.record, **where, "status": status, "live": live})
+    experiment, run_id = run_dir.rsplit("/", 2)[1:]
+    where = {"run_id": run_id, "experiment": experiment, "dir": run_dir}
+    return RunRecord.from_dict({**facts.record, **where, "status": find_status(facts.members, live), "live": live})
 
 
 def read_record(layout: RunLayout) -> RunRecord:
@@ -131,4 +132,4 @@ def read_record(layout: RunLayout) -> RunRecord:
     """
     if not is_run(layout):
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml and no records")
-    return make_record(layout.dir, read_facts(layout))
+    return make_record(str(layout.dir), read_facts(layout))

@@ -182,7 +182,7 @@ def _delete(place: Place, run: PrunedRun, archive: bool) -> Path | None:
         kept_as = write_archive(place, layout)
     with place.locked():
         facts = read_facts(layout)
-        why = removal.why_busy(layout, facts) or ("pinned" if make_record(layout.dir, facts).pinned else None)
+        why = removal.why_busy(layout, facts) or ("pinned" if make_record(str(layout.dir), facts).pinned else None)
         if why:
             raise RunStateError(f"kept, since it is {why} by now")
         trashed = removal.take_away(place, layout)

@@ -18,7 +18,7 @@ _TRIES = 20
 
 def why_busy(layout: RunLayout, facts: Facts) -> str | None:
     """Return why nobody may take away a run now, or None if its processes are dead or it never had any."""
-    record = make_record(layout.dir, facts)
+    record = make_record(str(layout.dir), facts)
     if record.live is True or liveness.flusher_lives(facts.members) is True:
         return "running"
     if record.status == "running" or (record.live is None and not record.complete and facts.members.get("segment")):

@@ -213,7 +213,7 @@ class Store(StoreReader):
             why = removal.why_busy(layout, facts)
             if why and (why == "running" or not force):
                 raise RunStateError(f"run {layout.run_id} is {why}; finish it first")
-            if make_record(layout.dir, facts).pinned and not force:
+            if make_record(str(layout.dir), facts).pinned and not force:
                 raise RunStateError(f"run {layout.run_id} is pinned; unpin it first")
             trashed = removal.take_away(self._place, layout)
         removal.delete(trashed)
