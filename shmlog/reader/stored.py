@@ -99,10 +99,18 @@ class StoredRun:
         return self._describe()[0]
 
     @property
+    def annotations(self) -> dict[str, Any]:
+        """What was said of the run afterwards, each field instead of that of run.yaml; empty if nothing was."""
+        return self._read_small(self._layout.annotations_yaml)
+
+    @property
     def config(self) -> dict[str, Any]:
         """Parameters of the run; empty if config.yaml is missing or damaged."""
+        return self._read_small(self._layout.config_yaml)
+
+    def _read_small(self, path: Path) -> dict[str, Any]:
         try:
-            return read_mapping(self._layout.config_yaml)
+            return read_mapping(path)
         except FileNotFoundError:
             return {}
         except CorruptDataError as error:

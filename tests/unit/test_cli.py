@@ -23,7 +23,9 @@ from shmlog.cli.main import build_parser, main
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.reader import summary
 
-COMMANDS = ("demo", "show", "tail", "recover", "verify", "gc")
+COMMANDS = (
+    "demo", "runs", "show", "tail", "tag", "annotate", "pin", "unpin", "rm", "prune", "recover", "verify", "gc",
+)  # fmt: skip
 HOSTILE = "a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
 
 
@@ -99,7 +101,8 @@ def test_debug_is_taken_before_and_behind_the_command(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_machine_output(command: str) -> None:
-    assert build_parser().parse_args([command, "--json"]).json is True
+    run = ["RUN"] if command in ("tag", "annotate", "pin", "unpin", "rm") else []
+    assert build_parser().parse_args([command, *run, "--json"]).json is True
 
 
 def test_help_starts_fast_and_imports_nothing_heavy() -> None:
@@ -358,6 +361,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "status": "success",
         "live": False,
         "unrecovered": False,
+        "annotations": {},
         "config": {"lr": 0.1},
         "counts": {"metrics": table.num_rows, "events": 1},
         "dropped": {"full": 0},
