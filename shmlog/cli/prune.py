@@ -34,9 +34,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--experiment", metavar="NAME", help="only runs of this experiment")
     add_root_option(parser)
     add_filter_options(parser)
-    parser.add_argument(
-        "--archive", action="store_true", help="keep each as ROOT/.archive/EXPERIMENT/ID.tar.zst"
-    )
+    parser.add_argument("--archive", action="store_true", help="keep each as ROOT/.archive/EXPERIMENT/ID.tar.zst")
     parser.add_argument("--force", action="store_true", help="do it; without it nothing is changed")
 
 

@@ -119,12 +119,12 @@ def _to_json(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [_to_json(item) for item in value]
-    return word_of(value) if isinstance(value, float) else value
+    return plain(value) if isinstance(value, (float, dict)) else value
 
 
 def moment(value: str | datetime) -> datetime:
     """Return a time that is RFC 3339, or a datetime; one without a time zone is in UTC, as YAML has it."""
-    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 

@@ -29,7 +29,7 @@ _EMPTY: dict[str, Any] = {
     "schema": 1, "name": None, "status": None, "created_at": None, "started_at": None, "ended_at": None,
     "host": None, "boot_id": None, "node": 0, "pid": None, "argv": [], "user": None, "python": None, "clock": None,
     "segment": None, "meeting": None, "tags": [], "group": None, "notes": None, "parent": None, "git": None,
-    "producers": [], "counts": None, "dropped": None,
+    "producers": None, "counts": None, "dropped": None,
 }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def rebuild(layout: RunLayout) -> dict[str, Any]:
     if os.path.lexists(layout.run_yaml):
         os.replace(layout.run_yaml, layout.run_yaml.with_name("run.yaml.damaged"))
     runfile.write(layout.run_yaml, told)
-    if told["complete"] is True and not told["producers"]:
+    if told["complete"] is True and None in (told["producers"], told["counts"], told["dropped"]):
         stored = StoredRun(layout)
         told |= {"producers": stored.producers, "counts": stored.counts, "dropped": stored.dropped}
         runfile.write(layout.run_yaml, told)

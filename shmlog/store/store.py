@@ -9,7 +9,7 @@ from typing import Any
 from shmlog.errors import RunStateError
 from shmlog.store import creation, experiments, removal
 from shmlog.store.annotations import KEEP, check_changes, check_tags, write_annotations
-from shmlog.store.facts import make_record, read_facts
+from shmlog.store.facts import make_record, read_facts, read_record
 from shmlog.store.prune import PruneResult, Rules, prune
 from shmlog.store.reading import RunName, StoreReader
 from shmlog.store.records import ExperimentRecord, RunRecord
@@ -74,20 +74,22 @@ class Store(StoreReader):
     def tag(self, run: RunName, add: Iterable[str] = (), remove: Iterable[str] = ()) -> RunRecord:
         """Add tags to a run, and remove those that it should not have. Raises as `annotate` does."""
         added, removed = check_tags(add), check_tags(remove)
+        layout = self._layout(run)
         with self._place.locked():
-            tags = [tag for tag in dict.fromkeys([*self.get(run).tags, *added]) if tag not in removed]
-            write_annotations(self._layout(run), {"tags": tags})
-        return self.get(run)
+            tags = [tag for tag in dict.fromkeys([*read_record(layout).tags, *added]) if tag not in removed]
+            write_annotations(layout, {"tags": tags})
+        return read_record(layout)
 
     def pin(self, run: RunName, pinned: bool = True) -> RunRecord:
         """Keep a run from being deleted, or no longer. Raises as `annotate` does."""
         return self._annotate(run, {"pinned": bool(pinned)})
 
     def _annotate(self, run: RunName, changes: dict[str, Any]) -> RunRecord:
+        layout = self._layout(run)
         with self._place.locked():
-            self.get(run)
-            write_annotations(self._layout(run), changes)
-        return self.get(run)
+            read_record(layout)
+            write_annotations(layout, changes)
+        return read_record(layout)
 
     # ---- make ----
 
@@ -106,8 +108,9 @@ class Store(StoreReader):
             If it can't be made.
         """
         told = check_changes({"display_name": display_name, "description": description}, tags)
+        folder = self._place.experiment(name)
         with self._place.locked():
-            if self._place.experiment(name).exists():
+            if folder.exists():
                 raise RunStateError(f"there is an experiment {name!r} in {self.root}; use annotate_experiment")
             experiments.write(self._place, name, told)
         return self.experiment(name)
@@ -126,8 +129,8 @@ class Store(StoreReader):
             If there is no such experiment.
         """
         changes = check_changes({"display_name": display_name, "description": description}, tags)
+        self._place.existing_experiment(name)
         with self._place.locked():
-            self._place.existing_experiment(name)
             experiments.write(self._place, name, changes)
         return self.experiment(name)
 
@@ -166,9 +169,10 @@ class Store(StoreReader):
             If the run can't get there from where it is, or has processes of its own.
             Nothing was changed.
         """
+        layout = self._layout(run)
         with self._place.locked():
-            creation.set_status(self._layout(run), status)
-        return self.get(run)
+            creation.set_status(layout, status)
+        return read_record(layout)
 
     def rebuild(self, run: RunName) -> RunRecord:
         """Write a damaged or missing run.yaml anew, as far as the rest of the run tells what stood there.
@@ -187,7 +191,7 @@ class Store(StoreReader):
             from shmlog.store.rebuild import rebuild
 
             rebuild(layout)
-        return self.get(run)
+        return read_record(layout)
 
     # ---- delete ----
 
@@ -226,13 +230,11 @@ class Store(StoreReader):
         RunStateError
             If it has runs, or there are files in it that are none of ours. Nothing was changed.
         """
+        folder = self._place.existing_experiment(name)
         with self._place.locked():
-            folder = self._place.existing_experiment(name)
             others = [path.name for path in folder.iterdir() if path.name != "experiment.yaml"]
             if others:
-                raise RunStateError(
-                    f"experiment {name!r} is not empty: it holds {others[0]} and {len(others) - 1} more"
-                )
+                raise RunStateError(f"experiment {name!r} is not empty: it holds {', '.join(sorted(others)[:3])}")
             (folder / "experiment.yaml").unlink(missing_ok=True)
             folder.rmdir()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,14 +32,7 @@ def add_run(root: Path, run_id: str, experiment: str = "digits", *, days: float 
     }  # fmt: skip
     runfile.write(layout.run_yaml, {**described, **told})
     runfile.write(layout.config_yaml, params)
-    age(layout.dir)
     return layout
-
-
-def age(run_dir: Path) -> None:
-    """Make the files of a run look as if they had not just been written, so that the index takes them."""
-    for path in run_dir.iterdir():
-        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 60))
 
 
 def add_metrics(root: Path, run_id: str, experiment: str = "digits") -> RunLayout:
@@ -61,8 +52,3 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         if not name.startswith(".shmlog"):
             found[name] = path.read_bytes() if path.is_file() and not path.is_symlink() else None
     return found
-
-
-def copy_of(folder: Path, target: Path) -> Path:
-    shutil.copytree(folder, target, symlinks=True)
-    return target
