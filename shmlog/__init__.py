@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from shmlog.errors import (
         CorruptDataError,
         DroppedError,
+        ExperimentNotFoundError,
         MissingExtraError,
+        QueryError,
         RunNotFoundError,
         RunStateError,
         SegmentError,
@@ -22,19 +24,30 @@ if TYPE_CHECKING:
     from shmlog.run.current import current, event, finish, log, metric
     from shmlog.run.init import init
     from shmlog.run.run import Run
+    from shmlog.storage.status import RunStatus
+    from shmlog.store.records import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
+    from shmlog.store.store import Store
 
 __all__ = [
+    "ArtifactRecord",
     "CorruptDataError",
     "DroppedError",
+    "ExperimentNotFoundError",
+    "ExperimentRecord",
     "Metric",
+    "MetricRecord",
     "MissingExtraError",
+    "QueryError",
     "Run",
     "RunNotFoundError",
+    "RunRecord",
     "RunStateError",
+    "RunStatus",
     "SegmentError",
     "ShmlogError",
     "ShmlogWarning",
     "StorageError",
+    "Store",
     "StoredRun",
     "attach",
     "current",
@@ -55,6 +68,9 @@ _MODULES = {
     "shmlog.run.current": ["current", "event", "finish", "log", "metric"],
     "shmlog.run.init": ["init"],
     "shmlog.run.run": ["Run"],
+    "shmlog.storage.status": ["RunStatus"],
+    "shmlog.store.records": ["ArtifactRecord", "ExperimentRecord", "MetricRecord", "RunRecord"],
+    "shmlog.store.store": ["Store"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

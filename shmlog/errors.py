@@ -5,7 +5,9 @@ from __future__ import annotations
 __all__ = [
     "CorruptDataError",
     "DroppedError",
+    "ExperimentNotFoundError",
     "MissingExtraError",
+    "QueryError",
     "RunNotFoundError",
     "RunStateError",
     "SegmentError",
@@ -29,6 +31,14 @@ class StorageError(ShmlogError, OSError):
 
 class RunNotFoundError(ShmlogError, LookupError):
     """There is no run where one was looked for. Nothing was changed."""
+
+
+class ExperimentNotFoundError(ShmlogError, LookupError):
+    """There is no experiment of that name. Nothing was changed."""
+
+
+class QueryError(ShmlogError, ValueError):
+    """A filter or an expression can't be understood. The message says where."""
 
 
 class RunStateError(ShmlogError, RuntimeError):

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from shmlog.cli import demo, gc, recover, show, tail, verify
+from shmlog.cli import annotate, demo, gc, pin, prune, recover, rm, runs, show, tag, tail, verify
 from shmlog.cli.output import one_line, say
 from shmlog.cli.parser import USAGE, Parser, UsageError
 
@@ -18,6 +18,7 @@ FAILED, INTERRUPTED, PIPE_CLOSED = 1, 130, 141
 _EXAMPLE = """example:
   shmlog demo                    train a small model in three processes, log it all
   shmlog show                    look at the newest run below ./runs
+  shmlog runs --status failed    list the runs that failed
   shmlog tail -n 5 runs/digits   follow the newest run of one experiment
 
 exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted
@@ -47,7 +48,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in (demo, show, tail, recover, verify, gc):
+    for module in (demo, runs, show, tail, tag, annotate, pin, rm, prune, recover, verify, gc):
         module.add_parser(commands)
     return parser
 

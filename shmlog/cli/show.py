@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import add_command, add_run_argument
-from shmlog.cli.summary import metric_rows
 from shmlog.cli.text import clean, duration, paragraph, plural, relative, table, value
 from shmlog.errors import CorruptDataError
+from shmlog.reader.summary import metric_rows
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -25,6 +25,7 @@ shmlog show runs/digits          the newest run of one experiment
 shmlog show --json | jq .status
 """
 
+_SAID = ("tags", "description", "notes", "group", "pinned")
 _PRODUCER = ("lane", "pid", "rank", "worker", "process", "metrics", "events", "dropped")
 _METRIC = ("name", "kind", "count", "last", "min", "max")
 
@@ -60,7 +61,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         metrics = metric_rows(stored)
     except CorruptDataError as damage:
         metrics, error = [], str(damage)
-    metadata = stored.metadata
+    metadata = {**stored.metadata, **stored.annotations}
     times = ("created_at", "started_at", "ended_at")
     return {
         "run_dir": str(stored.dir),
@@ -72,7 +73,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "unrecovered": stored.unrecovered,
         **{key: metadata.get(key) for key in times},
         "host": metadata.get("host"),
-        "tags": metadata.get("tags"),
+        **{key: metadata.get(key) for key in _SAID},
         "config": stored.config,
         "counts": stored.counts,
         "dropped": stored.dropped,
@@ -105,6 +106,10 @@ def _head(found: dict[str, Any]) -> Iterator[str]:
         "time": _times(found),
         "host": found["host"],
         "tags": ", ".join(map(str, found["tags"] or [])),
+        "group": found["group"],
+        "about": found["description"],
+        "notes": found["notes"],
+        "pinned": "not deleted by prune or rm" if found["pinned"] else None,
         "records": _records(found),
         "config": ", ".join(f"{key}={item}" for key, item in found["config"].items()),
     }

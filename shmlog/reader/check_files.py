@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from shmlog.errors import CorruptDataError
+from shmlog.reader.description import read_mapping
 from shmlog.reader.report import Report
-from shmlog.reader.snapshot import Snapshot, read_mapping
-from shmlog.reader.status import map_status
+from shmlog.reader.snapshot import Snapshot
 from shmlog.storage import liveness
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
-from shmlog.storage.status import PENDING, RUNNING
+from shmlog.storage.status import PENDING, RUNNING, map_status
 
 _SCHEMA = 1
 

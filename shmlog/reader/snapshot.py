@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
+from shmlog.reader.description import read_description, read_mapping
 from shmlog.reader.tally import read_producers
-from shmlog.storage import runfile
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.layout import Part, RunLayout
 from shmlog.storage.wal import REASONS, TORN_TAIL, Damage, Frame, scan
@@ -101,31 +101,6 @@ def read_frames(path: Path, number: int, data: bytes) -> tuple[list[Frame], list
         else:
             damage.append(piece)
     return frames, damage
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Return what a small file of ours holds; raises CorruptDataError whatever is wrong inside."""
-    try:
-        return runfile.read(path)
-    except (CorruptDataError, OSError):
-        raise
-    except Exception as error:  # the YAML library has many ways to fail
-        raise CorruptDataError(f"{path}: neither JSON nor YAML ({type(error).__name__}: {error})") from error
-
-
-def read_description(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
-    """Return run.yaml, or what can be said without it, and why it can't be read.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    try:
-        return read_mapping(layout.run_yaml), None
-    except CorruptDataError as error:
-        is_over = not layout.sealed_json.exists() and not layout.logs()
-        return {"run_id": layout.run_id, "experiment": layout.experiment, "complete": is_over}, str(error)
 
 
 def take(layout: RunLayout) -> Snapshot:

@@ -5,24 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shmlog.storage.status import CANCELLED, CRASHED, FAILED, FINISHED, PENDING, RUNNING, SUCCESS
-
-_WORDS = {
-    **FINISHED,
-    PENDING: PENDING,
-    **dict.fromkeys(("scheduled", "queued", "created", "waiting", "initializing"), PENDING),
-    RUNNING: RUNNING,
-    **dict.fromkeys(("active", "in_progress", "started", "resumed"), RUNNING),
-    **dict.fromkeys(("succeeded", "complete", "done", "ok", "closed", "published"), SUCCESS),
-    **dict.fromkeys(("failure", "error", "errored", "timed_out", "timeout"), FAILED),
-    **dict.fromkeys(("canceled", "aborted", "stopped", "terminated", "preempted", "preempting"), CANCELLED),
-    **dict.fromkeys(("died", "dead", "probably_died", "lost"), CRASHED),
-}
-
-
-def map_status(word: object) -> str | None:
-    """Return our word for a status of any tracker; None if nobody uses it."""
-    return _WORDS.get(word.strip().lower().replace("-", "_")) if isinstance(word, str) else None
+from shmlog.storage.status import CRASHED, PENDING, RUNNING, map_status
 
 
 def find_status(described: Mapping[str, Any], live: bool | None) -> str:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogWarning
 from shmlog.reader import records, snapshot, status
+from shmlog.reader.description import read_description, read_mapping
 from shmlog.reader.lines import fault_of
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
@@ -98,10 +99,18 @@ class StoredRun:
         return self._describe()[0]
 
     @property
+    def annotations(self) -> dict[str, Any]:
+        """What was said of the run afterwards, each field instead of that of run.yaml; empty if nothing was."""
+        return self._read_small(self._layout.annotations_yaml)
+
+    @property
     def config(self) -> dict[str, Any]:
         """Parameters of the run; empty if config.yaml is missing or damaged."""
+        return self._read_small(self._layout.config_yaml)
+
+    def _read_small(self, path: Path) -> dict[str, Any]:
         try:
-            return snapshot.read_mapping(self._layout.config_yaml)
+            return read_mapping(path)
         except FileNotFoundError:
             return {}
         except CorruptDataError as error:
@@ -145,7 +154,7 @@ class StoredRun:
 
     def _describe(self) -> tuple[dict[str, Any], str | None]:
         try:
-            described, problem = snapshot.read_description(self._layout)
+            described, problem = read_description(self._layout)
         except FileNotFoundError as error:
             raise RunNotFoundError(f"no run in {self.dir} any more: its run.yaml is gone") from error
         if problem:

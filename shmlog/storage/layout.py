@@ -31,6 +31,7 @@ class RunLayout:
         self.dir = Path(os.path.abspath(run_dir))
         self.run_yaml = self.dir / "run.yaml"
         self.config_yaml = self.dir / "config.yaml"
+        self.annotations_yaml = self.dir / "annotations.yaml"
         self.wal = self.dir / "wal"
         self.sealed_json = self.wal / "sealed.json"
         self.flusher_log = self.wal / "flusher.log"

@@ -1,6 +1,10 @@
-"""Status words of runs, ours and those of other systems."""
+"""Statuses of runs: ours, the words of other systems for them, and which may follow which."""
 
 from __future__ import annotations
+
+from enum import StrEnum
+
+from shmlog.errors import RunStateError
 
 PENDING, RUNNING = "pending", "running"
 SUCCESS, FAILED, CANCELLED, CRASHED = "success", "failed", "cancelled", "crashed"
@@ -20,3 +24,71 @@ FINISHED = {
 #: How a status is told to the flusher; 0 means that nobody finished the run.
 FINISH_CODES = {SUCCESS: 1, FAILED: 2, CANCELLED: 3, CRASHED: 4}
 FINISH_STATUSES = {code: status for status, code in FINISH_CODES.items()}
+
+_WORDS = {
+    **FINISHED,
+    PENDING: PENDING,
+    **dict.fromkeys(("scheduled", "queued", "created", "waiting", "initializing"), PENDING),
+    RUNNING: RUNNING,
+    **dict.fromkeys(("active", "in_progress", "started", "resumed"), RUNNING),
+    **dict.fromkeys(("succeeded", "complete", "done", "ok", "closed", "published"), SUCCESS),
+    **dict.fromkeys(("failure", "error", "errored", "timed_out", "timeout"), FAILED),
+    **dict.fromkeys(("canceled", "aborted", "stopped", "terminated", "preempted", "preempting"), CANCELLED),
+    **dict.fromkeys(("died", "dead", "probably_died", "lost"), CRASHED),
+}
+
+
+def map_status(word: object) -> str | None:
+    """Return our word for a status of any tracker; None if nobody uses it."""
+    return _WORDS.get(word.strip().lower().replace("-", "_")) if isinstance(word, str) else None
+
+
+class RunStatus(StrEnum):
+    """The status of a run; equal to the word that run.yaml has for it.
+
+    ``pending`` → ``running`` → one of ``success``, ``failed``, ``cancelled`` and
+    ``crashed``. A run that is over may be resumed: back to ``running``, as its
+    next attempt. There is no other way.
+    """
+
+    PENDING = PENDING
+    RUNNING = RUNNING
+    SUCCESS = SUCCESS
+    FAILED = FAILED
+    CANCELLED = CANCELLED
+    CRASHED = CRASHED
+
+    @classmethod
+    def parse(cls, word: str) -> RunStatus:
+        """Return the status that ``word``, ours or another tracker's, stands for.
+
+        Raises
+        ------
+        ValueError
+            If no tracker uses it.
+        """
+        known = map_status(word)
+        if known is None:
+            raise ValueError(f"status {word!r} is none; use one of {', '.join(cls)}")
+        return cls(known)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the run is over."""
+        return self not in (RunStatus.PENDING, RunStatus.RUNNING)
+
+    def advance(self, to: str) -> RunStatus:
+        """Return the status ``to``, if a run of this status may come to it.
+
+        Raises
+        ------
+        ValueError
+            If ``to`` is no status.
+        RunStateError
+            If a run can't go from this status to that one.
+        """
+        wanted = RunStatus.parse(to)
+        allowed = [RunStatus.RUNNING] if self is not RunStatus.RUNNING else [s for s in RunStatus if s.is_terminal]
+        if wanted not in allowed:
+            raise RunStateError(f"a run that is {self} can't become {wanted}, only {' or '.join(allowed)}")
+        return wanted

@@ -15,14 +15,17 @@ import pyarrow as pa
 import pytest
 
 import shmlog
-from shmlog.cli import find, lines, output, summary, text
+from shmlog.cli import find, lines, output, text
 from shmlog.cli import main as main_module
 from shmlog.cli import show as show_module
 from shmlog.cli.follow import Follower
 from shmlog.cli.main import build_parser, main
 from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.reader import summary
 
-COMMANDS = ("demo", "show", "tail", "recover", "verify", "gc")
+COMMANDS = (
+    "demo", "runs", "show", "tail", "tag", "annotate", "pin", "unpin", "rm", "prune", "recover", "verify", "gc",
+)  # fmt: skip
 HOSTILE = "a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
 
 
@@ -98,7 +101,8 @@ def test_debug_is_taken_before_and_behind_the_command(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_machine_output(command: str) -> None:
-    assert build_parser().parse_args([command, "--json"]).json is True
+    run = ["RUN"] if command in ("tag", "annotate", "pin", "unpin", "rm") else []
+    assert build_parser().parse_args([command, *run, "--json"]).json is True
 
 
 def test_help_starts_fast_and_imports_nothing_heavy() -> None:
@@ -357,6 +361,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "status": "success",
         "live": False,
         "unrecovered": False,
+        "annotations": {},
         "config": {"lr": 0.1},
         "counts": {"metrics": table.num_rows, "events": 1},
         "dropped": {"full": 0},
@@ -373,9 +378,9 @@ def test_the_summary_has_last_by_step_and_exact_integers() -> None:
     table = metrics(("loss", nan, 0, 1), ("loss", 2.0, 1, 2), ("n", 2**62 + 1, 0, 1), ("n", -5, 1, 1), ("t", "x", 0, 1))
     rows = summary.metric_rows(stored_run(table))
     assert rows == [
-        {"name": "loss", "kind": "float", "count": 2, "last": 2.0, "min": 2.0, "max": 2.0},
-        {"name": "n", "kind": "int", "count": 2, "last": -5, "min": -5, "max": 2**62 + 1},
-        {"name": "t", "kind": "text", "count": 1, "last": "x", "min": None, "max": None},
+        {"name": "loss", "kind": "float", "count": 2, "last_step": 1, "last": 2.0, "min": 2.0, "max": 2.0},
+        {"name": "n", "kind": "int", "count": 2, "last_step": 1, "last": -5, "min": -5, "max": 2**62 + 1},
+        {"name": "t", "kind": "text", "count": 1, "last_step": 0, "last": "x", "min": None, "max": None},
     ]
 
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import shmlog
 from shmlog.errors import RunNotFoundError, ShmlogError, ShmlogWarning
-from shmlog.reader.status import map_status
 from shmlog.reader.stored import StoredRun
 from shmlog.reader.verify import verify
 from shmlog.storage.schema import METRICS
+from shmlog.storage.status import map_status
 from tests.support.folders import OWNER, Folder, fill, simple_log, states_of
 from tests.support.frames import Log
 

@@ -14,9 +14,9 @@ _ROWS_AT_ONCE = 4_000_000
 
 
 def metric_rows(stored: StoredRun) -> list[dict[str, Any]]:
-    """Return name, kind, count, last, min and max of every metric, by name.
+    """Return name, kind, count, last_step, last, min and max of every metric, by name.
 
-    ``last`` is the value of the highest step. Text has neither ``min`` nor
+    ``last`` is the value of the highest step, which is ``last_step``. Text has neither ``min`` nor
     ``max``; NaN counts for neither.
     """
     rows: list[dict[str, Any]] = []
@@ -48,6 +48,7 @@ def _statistics(table: pa.Table) -> list[dict[str, Any]]:
             ("int_value", "max"),
             ("int_value", "last"),
             ("text", "last"),
+            ("step", "last"),
         ]
     )
     return [_row(group) for group in found.to_pylist()]
@@ -55,7 +56,7 @@ def _statistics(table: pa.Table) -> list[dict[str, Any]]:
 
 def _row(group: dict[str, Any]) -> dict[str, Any]:
     kind = group["kind"]
-    row = {"name": group["name"], "kind": kind, "count": group["count_all"]}
+    row = {"name": group["name"], "kind": kind, "count": group["count_all"], "last_step": group["step_last"]}
     if kind == "text":
         return row | {"last": group["text_last"], "min": None, "max": None}
     column, convert = ("value", float) if kind == "float" else ("int_value", bool if kind == "bool" else int)

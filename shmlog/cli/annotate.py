@@ -1,0 +1,42 @@
+"""``shmlog annotate``: say something of a run afterwards."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from shmlog.cli.output import print_json, say
+from shmlog.cli.parser import UsageError, add_command
+from shmlog.cli.stores import add_runs_argument, locate
+
+if TYPE_CHECKING:
+    from shmlog.cli.parser import Commands
+
+_EXAMPLE = """
+shmlog annotate 20261121-031522-7f3a9c --name "best so far"
+shmlog annotate runs/digits/20261121-031522-7f3a9c --notes "diverged: see the data"
+"""
+
+_FIELDS = ("name", "description", "notes", "group")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``annotate``."""
+    parser = add_command(commands, "annotate", run, "give a run a name, a description, notes or a group", _EXAMPLE)
+    add_runs_argument(parser, several=False)
+    for field in _FIELDS:
+        parser.add_argument(f"--{field}", metavar="TEXT", help=f"its {field}, instead of what was said before")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Annotate one run."""
+    said = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
+    if not said:
+        raise UsageError(f"nothing to say: use one of {', '.join(f'--{field}' for field in _FIELDS)}")
+    store, name = locate(args.run_name, args.root)
+    record = store.annotate(name, **said)
+    if args.json:
+        print_json(record.to_dict())
+    else:
+        say(f"shmlog: {record.experiment}/{record.run_id}: annotated")
+    return 0

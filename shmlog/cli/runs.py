@@ -1,0 +1,104 @@
+"""``shmlog runs``: the runs of a store, filtered and sorted."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from shmlog.cli.find import ROOT
+from shmlog.cli.output import command, print_json, say
+from shmlog.cli.parser import add_command, natural
+from shmlog.cli.stores import add_filter_options, add_root_option
+from shmlog.cli.text import duration, shorten, table, width, window_columns
+from shmlog.errors import RunNotFoundError
+
+if TYPE_CHECKING:
+    from shmlog.cli.parser import Commands
+    from shmlog.store.records import RunRecord
+
+_EXAMPLE = """
+shmlog runs digits --status failed
+shmlog runs --where 'lr > 0.01 and model contains "resnet"' --sort metrics.loss.min
+shmlog runs --tag 'arm:tiered AND (study:1 OR study:2)' --since 7d --json
+"""
+
+_HEAD = ("run", "experiment", "status", "started", "took", "name", "tags")
+_LEAST = 4  # columns that are shown in any window
+_TEXT_MAX = 32
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``runs``."""
+    summary = "list the runs of a store, newest first"
+    parser = add_command(commands, "runs", run, summary, _EXAMPLE)
+    parser.add_argument("experiment", nargs="?", metavar="EXPERIMENT", help="only runs of this experiment")
+    add_root_option(parser)
+    add_filter_options(parser)
+    where = "only runs of which this holds; names are parameters, metrics.NAME.min (max, last, count) or run.FIELD"
+    parser.add_argument("--where", metavar="CONDITION", help=where)
+    parser.add_argument("--since", metavar="TIME", help="only runs that began then or later, such as 7d or 2026-11-21")
+    parser.add_argument("--until", metavar="TIME", help="only runs that began before then")
+    parser.add_argument("--sort", metavar="NAME", help="sort by a name as in --where; --sort=-NAME: largest first")
+    parser.add_argument("--limit", metavar="N", type=natural, help="show no more than this")
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the runs that are wanted."""
+    import shmlog
+
+    store = shmlog.Store(args.root)
+    if not store.root.is_dir():
+        advice = "create one: shmlog demo" if args.root == str(ROOT) else "pass another --root"
+        raise RunNotFoundError(f"{args.root}: there is no such folder; {advice}")
+    found = store.runs(
+        args.experiment, status=args.status, tags=args.tag, where=args.where, since=args.since, until=args.until,
+        sort=args.sort, limit=args.limit,
+    )  # fmt: skip
+    if args.json:
+        print_json([record.to_dict() for record in found])
+    else:
+        for line in _lines(found):
+            print(line)
+    for record in found:
+        if record.problems:
+            say(f"shmlog: warning: {record.problems[0]}{_more(record)}")
+    return 0
+
+
+def _more(record: RunRecord) -> str:
+    return f" and {len(record.problems) - 1} more" if len(record.problems) > 1 else ""
+
+
+def _lines(found: Sequence[RunRecord]) -> Iterator[str]:
+    if not found:
+        say("shmlog: no such runs")
+        return
+    rows = [_cells(record) for record in found]
+    shown = [i for i, _ in enumerate(_HEAD) if i < _LEAST or any(row[i] for row in rows)]
+    while (missing := _excess(shown, rows)) > 0 and len(shown) > _LEAST:
+        shown.pop()
+    head = [_HEAD[i] for i in shown]
+    yield from table(head, [[row[i] for i in shown] for row in rows], left=[name for name in head if name != "took"])
+    if missing > 0:
+        say(f"shmlog: ids are cut; {command('runs', '--json')} has them whole")
+
+
+def _excess(shown: Sequence[int], rows: Sequence[Sequence[str]]) -> int:
+    """Return by how many columns a table is wider than the window."""
+    columns = window_columns()
+    if columns is None:
+        return 0
+    widths = [max(width(text) for text in (_HEAD[i], *(row[i] for row in rows))) for i in shown]
+    return sum(widths) + 2 * (len(widths) - 1) - columns
+
+
+def _cells(record: RunRecord) -> list[str]:
+    status = str(record.status)
+    if status == "running" and record.live is None:
+        status += "?"  # it can't be told from here
+    began = f"{record.began_at:%Y-%m-%d %H:%M}" if record.began_at else ""
+    took = duration(record.duration_s) if record.duration_s is not None else ""
+    name = "" if record.name == record.run_id else shorten(record.name, _TEXT_MAX)
+    tags = shorten(", ".join((*(["pinned"] if record.pinned else []), *record.tags)), _TEXT_MAX)
+    return [record.run_id, record.experiment, status, began, took, name, tags]

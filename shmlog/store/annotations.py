@@ -1,0 +1,66 @@
+"""annotations.yaml: what people say of a run afterwards. The flusher never writes it, and nobody else run.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from shmlog.errors import StorageError
+from shmlog.reader.description import read_mapping
+from shmlog.storage import runfile
+from shmlog.storage.layout import RunLayout
+
+_SCHEMA = 1
+
+ANNOTATED = ("name", "tags", "description", "notes", "group", "pinned")
+"""The fields that stand there, each instead of that of run.yaml."""
+
+KEEP: Any = object()
+"""Stands for a field that is not to be changed."""
+
+
+def write_annotations(layout: RunLayout, changes: dict[str, Any]) -> None:
+    """Change fields of a run's annotations; the caller holds the store's lock.
+
+    Raises
+    ------
+    CorruptDataError
+        If the file is damaged. It is left as it is.
+    StorageError
+        If it can't be written.
+    """
+    try:
+        annotated = read_mapping(layout.annotations_yaml)
+    except FileNotFoundError:
+        annotated = {"schema": _SCHEMA}
+    try:
+        runfile.write(layout.annotations_yaml, {**annotated, **changes})
+    except OSError as error:
+        raise StorageError(f"cannot write {layout.annotations_yaml}: {error.strerror}") from error
+
+
+def check_changes(texts: Mapping[str, str | None], tags: Iterable[str]) -> dict[str, Any]:
+    """Return the fields that are to be changed; raises TypeError or ValueError if one is not right."""
+    changes: dict[str, Any] = {field: value for field, value in texts.items() if value is not KEEP}
+    for field, value in changes.items():
+        check_text(field, value)
+    return changes if tags is KEEP else {**changes, "tags": check_tags(tags)}
+
+
+def check_text(what: str, value: object) -> None:
+    """Raise TypeError unless ``value`` is a str or None."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
+
+
+def check_tags(tags: Iterable[str]) -> list[str]:
+    """Return tags without repetitions; raises TypeError if one is no str, ValueError if one is empty."""
+    if isinstance(tags, str):
+        raise TypeError(f"tags must be a list of str, not one str; write [{tags!r}]")
+    found = list(dict.fromkeys(tags))
+    for tag in found:
+        if not isinstance(tag, str):
+            raise TypeError(f"a tag must be a str, not {type(tag).__name__}")
+        if not tag.strip():
+            raise ValueError("a tag must not be empty")
+    return found

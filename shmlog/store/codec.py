@@ -1,0 +1,175 @@
+"""Records as JSON and back, each field read by what its type says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
+
+from shmlog.errors import CorruptDataError
+from shmlog.storage.status import RunStatus
+
+DEPTH_MAX = 100
+
+
+class Record:
+    """Base of the dataclasses that stand for what a store holds."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as dicts, lists, str, int, float, bool and None."""
+        return {name: _to_json(getattr(self, name)) for name in readers(type(self))}
+
+    def to_json(self) -> str:
+        """Return the record as one line of strict JSON."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the record that `to_dict` made ``data`` of.
+
+        Raises
+        ------
+        CorruptDataError
+            If a field is missing, or is not what it should be.
+        """
+        if not isinstance(data, Mapping):
+            raise CorruptDataError(f"{cls.__name__}: expected a JSON object, found {type(data).__name__}")
+        found = {}
+        for name, reader in readers(cls).items():
+            if name in data:
+                try:
+                    found[name] = reader.read(data[name])
+                except (TypeError, ValueError, OverflowError) as error:
+                    raise CorruptDataError(f"{cls.__name__}: {name}: {error}") from error
+        try:
+            return cls(**found)
+        except TypeError as error:
+            raise CorruptDataError(f"{cls.__name__}: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return the record that `to_json` made ``text`` of.
+
+        Raises
+        ------
+        CorruptDataError
+            If it is no JSON object, or a field is not what it should be.
+        """
+        try:
+            return cls.from_dict(json.loads(text))
+        except (RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise CorruptDataError(f"{cls.__name__}: not JSON ({error})") from error
+
+
+class Reader(NamedTuple):
+    """How a field is read: of which types it may be, and what is made of it."""
+
+    types: frozenset[type]  # empty: of any
+    convert: Callable[[Any], Any] | None = None
+
+    def read(self, value: Any) -> Any:
+        """Return what the field holds; raises TypeError or ValueError if it can't be that."""
+        if self.types and type(value) not in self.types:
+            expected = " or ".join(sorted(kind.__name__ for kind in self.types))
+            raise TypeError(f"expected {expected}, found {type(value).__name__}")
+        return value if self.convert is None or value is None else self.convert(value)
+
+
+def readers(cls: Any) -> dict[str, Reader]:
+    """Return for each field of a record how it is read, by its type."""
+    if cls not in _KNOWN:
+        hints = get_type_hints(cls)
+        _KNOWN[cls] = {field.name: _reader(hints[field.name]) for field in dataclasses.fields(cls)}
+    return _KNOWN[cls]
+
+
+def _reader(hint: Any) -> Reader:
+    if hint in _READERS:
+        return _READERS[hint]
+    arguments = get_args(hint)
+    if get_origin(hint) is UnionType:
+        each = [_reader(kind) for kind in arguments]
+        converts = [reader.convert for reader in each if reader.convert]
+        return Reader(frozenset().union(*(reader.types for reader in each)), converts[0] if converts else None)
+    if get_origin(hint) is tuple:
+        item = _reader(arguments[0])
+        return Reader(frozenset({list}), lambda value: tuple(map(item.read, value)))
+    if get_origin(hint) is dict:
+        item = _reader(arguments[1])
+        return Reader(frozenset({dict}), lambda value: {name: item.read(found) for name, found in value.items()})
+    return Reader(frozenset({dict}), hint.from_dict)
+
+
+_KNOWN: dict[Any, dict[str, Reader]] = {}
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_dict()
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_to_json(item) for item in value]
+    return plain(value) if isinstance(value, (float, dict)) else value
+
+
+def moment(value: str | datetime) -> datetime:
+    """Return a time that is RFC 3339, or a datetime; one without a time zone is in UTC, as YAML has it."""
+    found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+# ---- values ----
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return what a YAML or JSON file holds as JSON has it, numbers that JSON lacks as words.
+
+    Raises
+    ------
+    ValueError
+        If it is nested more than 100 levels deep.
+    """
+    if depth > DEPTH_MAX:
+        raise ValueError(f"nested more than {DEPTH_MAX} levels deep")
+    if isinstance(value, dict):
+        return {key if type(key) is str else str(key): plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, float):
+        return word_of(value)
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, datetime):
+        return rfc3339(moment(value))
+    return value.isoformat() if isinstance(value, (date, time)) else repr(value)
+
+
+def word_of(value: float) -> float | str:
+    """Return a number that JSON can hold, or the word for one that it can't."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+def rfc3339(when: datetime) -> str:
+    """Return a time as RFC 3339 in UTC with microseconds."""
+    return when.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+_READERS: dict[Any, Reader] = {
+    **{kind: Reader(frozenset({kind})) for kind in (str, int, float, bool, NoneType)},
+    Path: Reader(frozenset({str}), Path),
+    datetime: Reader(frozenset({str, datetime}), moment),
+    RunStatus: Reader(frozenset({str, RunStatus}), RunStatus.parse),
+    Any: Reader(frozenset(), plain),
+}

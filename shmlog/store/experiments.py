@@ -1,0 +1,78 @@
+"""experiment.yaml: what is said of an experiment. Only the store writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shmlog.errors import CorruptDataError, StorageError
+from shmlog.reader.description import read_mapping
+from shmlog.storage import runfile
+from shmlog.store import codec
+from shmlog.store.place import Place
+from shmlog.store.records import ExperimentRecord
+
+_SCHEMA = 1
+_TOLD = ("display_name", "description", "tags", "created_at")
+
+
+def read(place: Place, name: str) -> ExperimentRecord:
+    """Return an experiment that is there; it needs no experiment.yaml."""
+    folder = place.experiment(name)
+    problems: list[str] = []
+    described = _described(folder / "experiment.yaml", problems)
+    found: dict[str, Any] = {"display_name": name}
+    fields = codec.readers(ExperimentRecord)
+    for field in _TOLD:
+        try:
+            if described.get(field) is not None:
+                found[field] = fields[field].read(described[field])
+        except (TypeError, ValueError, OverflowError) as error:
+            problems.append(f"{folder / 'experiment.yaml'}: {field}: {error}")
+    runs = sum(1 for _ in place.runs(name))
+    return ExperimentRecord(name=name, dir=folder, runs=runs, problems=tuple(problems), **found)
+
+
+def _described(path: Path, problems: list[str]) -> Mapping[str, Any]:
+    try:
+        if path.is_symlink():
+            raise CorruptDataError(f"{path}: a symbolic link; refused")
+        return read_mapping(path)
+    except FileNotFoundError:
+        pass
+    except CorruptDataError as error:
+        problems.append(str(error))
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror}")
+    return {}
+
+
+def write(place: Place, name: str, changes: Mapping[str, Any]) -> None:
+    """Change what experiment.yaml says, and make the experiment if there is none.
+
+    The caller holds the store's lock.
+
+    Raises
+    ------
+    CorruptDataError
+        If the file is damaged. It is left as it is.
+    StorageError
+        If it can't be written.
+    """
+    folder = place.experiment(name)
+    path = folder / "experiment.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            raise StorageError(f"{path} is a symbolic link: refused")
+        try:
+            described = read_mapping(path)
+        except FileNotFoundError:
+            described = {"schema": _SCHEMA, "created_at": codec.rfc3339(datetime.now(UTC))}
+        runfile.write(path, {**described, **changes})
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,134 @@
+"""Where things lie in a store: every path is made here, and none leads out of the root."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shmlog.errors import ExperimentNotFoundError, RunNotFoundError, StorageError
+from shmlog.storage.layout import ID_PATTERN, RunLayout, check_id
+
+_RUN_FILES = ("run.yaml", "events.jsonl")
+
+
+class Place:
+    """The root of a store and what belongs to it. Making one touches no file."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(os.path.realpath(root))
+        self.own = self.root / ".shmlog"
+        self.index = self.own / "index"
+        self.trash = self.own / "trash"
+        self.lock = self.own / "lock"
+        self.archive = self.root / ".archive"
+
+    def experiments(self) -> list[str]:
+        """Return the names of all experiments, sorted."""
+        return sorted(_folders(self.root))
+
+    def experiment(self, name: str) -> Path:
+        """Return the folder of an experiment, which need not exist.
+
+        Raises
+        ------
+        ValueError
+            If it can be the name of none.
+        StorageError
+            If it is a symbolic link or anything else than a folder.
+        """
+        return self._inside(self.root / check_id(name, "experiment"))
+
+    def existing_experiment(self, name: str) -> Path:
+        """Return the folder of an experiment that is there, else raise ExperimentNotFoundError."""
+        folder = self.experiment(name)
+        if not folder.is_dir():
+            raise ExperimentNotFoundError(f"no experiment {name!r} in {self.root}; it has {_some(self.experiments())}")
+        return folder
+
+    def runs(self, experiment: str) -> Iterator[str]:
+        """Yield the names of the folders in an experiment that can be runs, in no order."""
+        return _folders(self.experiment(experiment))
+
+    def run(self, experiment: str, run_id: str) -> RunLayout:
+        """Return the paths of a run, which need not exist; raises ValueError, StorageError."""
+        folder = self.experiment(experiment) / check_id(run_id, "run id")
+        return RunLayout(self._inside(folder))
+
+    def find(self, text: str) -> RunLayout:
+        """Return the paths of the run that is called ``id`` or ``experiment/id``.
+
+        Raises
+        ------
+        ValueError
+            If that can be the name of no run, or is the id of more than one.
+        RunNotFoundError
+            If there is none.
+        """
+        experiment, slash, run_id = text.rpartition("/")
+        names = [experiment] if slash else self.experiments()
+        found = [layout for layout in (self.run(name, run_id) for name in names) if layout.dir.is_dir()]
+        if len(found) > 1:
+            ways = " or ".join(f"{layout.experiment}/{run_id}" for layout in found[:3])
+            raise ValueError(f"run id {run_id!r} is that of {len(found)} runs; write {ways}")
+        if not found:
+            check_id(run_id, "run id")
+            raise RunNotFoundError(f"no run {text!r} in {self.root}; 'shmlog runs' lists them")
+        return found[0]
+
+    def _inside(self, path: Path) -> Path:
+        if path.is_symlink():
+            raise StorageError(f"{path} is a symbolic link: refused, since it can lead out of {self.root}")
+        if os.path.realpath(path) != str(path):
+            raise StorageError(f"{path} leads out of {self.root}: refused")
+        return path
+
+    # ---- what the store keeps for itself ----
+
+    def make_own(self, folder: Path) -> Path:
+        """Make a folder of the store's own, which pyarrow and shells pass over; return it."""
+        self._inside(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make {folder}: {error.strerror}") from error
+        return folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let one process at a time change annotations, experiments and what is kept."""
+        import fcntl
+
+        self.make_own(self.own)
+        fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks: the last of two writers at the same time wins
+            yield
+        finally:
+            os.close(fd)
+
+
+def is_run(layout: RunLayout) -> bool:
+    """Whether a folder is, or was, a run: it describes itself, or holds records."""
+    if any((layout.dir / name).is_file() for name in _RUN_FILES):
+        return True
+    return bool(layout.logs() or layout.parts())
+
+
+def _folders(folder: Path) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if ID_PATTERN.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                    yield entry.name
+    except FileNotFoundError:
+        return
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more if names else "none"

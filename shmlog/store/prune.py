@@ -1,0 +1,190 @@
+"""Retention: which runs are old enough to be deleted, and deleting them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from shmlog.errors import RunStateError, ShmlogError
+from shmlog.storage.status import RunStatus
+from shmlog.store import removal
+from shmlog.store.codec import Record
+from shmlog.store.facts import make_record, read_facts
+from shmlog.store.place import Place
+from shmlog.store.records import RunRecord
+from shmlog.store.select import to_span
+
+MODES = ("all", "any")
+
+
+class Rules(NamedTuple):
+    """What keeps a run from being deleted."""
+
+    keep: int | None
+    older_than: timedelta | None
+    mode: str
+
+    @classmethod
+    def check(cls, keep: int | None, older_than: str | timedelta | None, mode: str) -> Rules:
+        """Return checked rules; raises ValueError."""
+        if keep is None and older_than is None:
+            raise ValueError("prune needs a rule: keep, older_than or both")
+        if keep is not None and (type(keep) is not int or keep < 0):
+            raise ValueError(f"keep must be 0 or more, not {keep!r}")
+        if mode not in MODES:
+            raise ValueError(f"mode must be 'all' or 'any', not {mode!r}")
+        return cls(keep, None if older_than is None else to_span("older_than", older_than), mode)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrunedRun(Record):
+    """A run that was, or would be, deleted.
+
+    Attributes
+    ----------
+    size_bytes : int
+        Of all its files.
+    archive : Path or None
+        Where it is kept.
+    """
+
+    run_id: str
+    experiment: str
+    status: RunStatus
+    began_at: datetime
+    size_bytes: int
+    archive: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PruneResult(Record):
+    """What `Store.prune` did, or would do.
+
+    Attributes
+    ----------
+    runs : tuple of PrunedRun
+        Those that were, or would be, deleted, newest first.
+    kept : dict
+        How many were kept because they are ``newest``, ``young``, ``running``, ``pending`` or ``pinned``.
+    unreadable : tuple of str
+        Runs in which something is damaged, and what. They are kept.
+    failed : tuple of str
+        Runs that could not be deleted, and why.
+    leftovers : int
+        Earlier deletions that were, or would be, brought to their end.
+    freed_bytes : int
+        Less what archives take.
+    """
+
+    dry_run: bool
+    runs: tuple[PrunedRun, ...]
+    kept: dict[str, int]
+    unreadable: tuple[str, ...]
+    failed: tuple[str, ...]
+    leftovers: int
+    freed_bytes: int
+
+
+def prune(place: Place, runs: Iterable[RunRecord], rules: Rules, *, archive: bool, dry_run: bool) -> PruneResult:
+    """Delete those of ``runs``, newest first, that no rule keeps, and what earlier deletions have left."""
+    kept: Counter[str] = Counter()
+    unreadable: list[str] = []
+    pruned = [_describe(record) for record in _choose(_deletable(runs, kept, unreadable), rules, kept)]
+    left = removal.leftovers(place)
+    freed = sum(map(removal.size_of, left))
+    failed: list[str] = []
+    if not dry_run:
+        failed = _empty(left)
+        pruned = list(_delete_all(place, pruned, archive, failed))
+    freed += sum(run.size_bytes - (run.archive.stat().st_size if run.archive else 0) for run in pruned)
+    return PruneResult(
+        dry_run=dry_run, runs=tuple(pruned), kept=dict(kept), unreadable=tuple(unreadable), failed=tuple(failed),
+        leftovers=len(left), freed_bytes=freed,
+    )  # fmt: skip
+
+
+def _deletable(runs: Iterable[RunRecord], kept: Counter[str], unreadable: list[str]) -> Iterator[RunRecord]:
+    """Yield the runs that may be deleted at all; count and list the others."""
+    for record in runs:
+        if record.problems:
+            unreadable.append(f"{record.experiment}/{record.run_id}: {record.problems[0]}")
+        elif record.began_at is None:
+            unreadable.append(f"{record.experiment}/{record.run_id}: run.yaml does not say when it began")
+        elif record.status is RunStatus.PENDING:
+            kept["pending"] += 1
+        elif not record.status.is_terminal or (record.live is not False and not record.complete):
+            kept["running"] += 1
+        elif record.pinned:
+            kept["pinned"] += 1
+        else:
+            yield record
+
+
+def _choose(runs: Iterable[RunRecord], rules: Rules, kept: Counter[str]) -> Iterator[RunRecord]:
+    """Yield the runs that the rules do not keep; count the others."""
+    now = datetime.now(UTC)
+    seen: Counter[str] = Counter()
+    for record in runs:
+        seen[record.experiment] += 1
+        last = record.ended_at or record.began_at or now
+        keepers = []
+        if rules.keep is not None:
+            keepers.append("newest" if seen[record.experiment] <= rules.keep else None)
+        if rules.older_than is not None:
+            keepers.append("young" if last > now - rules.older_than else None)
+        keeping = [keeper for keeper in keepers if keeper]
+        if len(keeping) == len(keepers) or (keeping and rules.mode == "all"):
+            kept[keeping[0]] += 1
+        else:
+            yield record
+
+
+def _describe(record: RunRecord) -> PrunedRun:
+    return PrunedRun(
+        run_id=record.run_id, experiment=record.experiment, status=record.status,
+        began_at=record.began_at or datetime.now(UTC), size_bytes=removal.size_of(record.dir),
+    )  # fmt: skip
+
+
+def _empty(left: Iterable[Path]) -> list[str]:
+    """Delete what earlier deletions have left; return what could not be deleted."""
+    failed = []
+    for folder in left:
+        try:
+            removal.delete(folder)
+        except ShmlogError as error:
+            failed.append(str(error))
+    return failed
+
+
+def _delete_all(place: Place, runs: Iterable[PrunedRun], archive: bool, failed: list[str]) -> Iterator[PrunedRun]:
+    """Yield each run that is deleted; tell of the others. One that fails does not keep the others from it."""
+    for run in runs:
+        try:
+            kept_as = _delete(place, run, archive)
+        except (ShmlogError, OSError) as error:
+            failed.append(f"{run.experiment}/{run.run_id}: {error}")
+        else:
+            yield replace(run, archive=kept_as)
+
+
+def _delete(place: Place, run: PrunedRun, archive: bool) -> Path | None:
+    """Delete a run unless it has changed since it was chosen; return its archive."""
+    layout = place.run(run.experiment, run.run_id)
+    kept_as = None
+    if archive:
+        from shmlog.store.archive import write_archive
+
+        kept_as = write_archive(place, layout)
+    with place.locked():
+        facts = read_facts(layout)
+        why = removal.why_busy(layout, facts) or ("pinned" if make_record(str(layout.dir), facts).pinned else None)
+        if why:
+            raise RunStateError(f"kept, since it is {why} by now")
+        trashed = removal.take_away(place, layout)
+    removal.delete(trashed)
+    return kept_as

@@ -1,0 +1,178 @@
+"""What a store can be asked: which experiments and runs there are, and what is in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from shmlog.errors import RunNotFoundError
+from shmlog.storage.layout import RunLayout
+from shmlog.store import experiments
+from shmlog.store.catalog import Catalog, Summaries
+from shmlog.store.contents import artifacts_of, metric_record
+from shmlog.store.facts import read_record
+from shmlog.store.place import Place
+from shmlog.store.records import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
+from shmlog.store.select import Moment, matching, sort_subjects, tests_of
+from shmlog.store.where import Subject
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shmlog.reader.stored import StoredRun
+
+RunName = str | RunRecord
+
+
+class StoreReader:
+    """The half of a `Store` that changes nothing but its index."""
+
+    def __init__(self, root: str | os.PathLike[str] = "runs") -> None:
+        self._place = Place(root)
+        self._catalog = Catalog(self._place)
+        self._summaries = Summaries(self._place)
+
+    def __repr__(self) -> str:
+        return f"<shmlog.{type(self).__name__} at {str(self.root)!r}>"
+
+    @property
+    def root(self) -> Path:
+        """Folder of all experiments."""
+        return self._place.root
+
+    # ---- find ----
+
+    def experiments(self) -> list[ExperimentRecord]:
+        """Return all experiments, by name."""
+        return [experiments.read(self._place, name) for name in self._place.experiments()]
+
+    def experiment(self, name: str) -> ExperimentRecord:
+        """Return an experiment.
+
+        Raises
+        ------
+        ValueError
+            If ``name`` can be that of none.
+        ExperimentNotFoundError
+            If there is none of that name.
+        """
+        self._place.existing_experiment(name)
+        return experiments.read(self._place, name)
+
+    def runs(
+        self, experiment: str | None = None, *, status: str | Iterable[str] | None = None,
+        tags: str | Iterable[str] | None = None, where: str | None = None, since: Moment | None = None,
+        until: Moment | None = None, sort: str | None = None, limit: int | None = None,
+    ) -> list[RunRecord]:  # fmt: skip
+        """Return the runs that meet all that is given, newest first.
+
+        Parameters
+        ----------
+        experiment : str, optional
+            Only runs of this experiment.
+        status : str or iterable of str, optional
+            One status or several, as shmlog or another tracker calls them.
+        tags : str or iterable of str, optional
+            An expression such as ``"arm:tiered AND (study:1 OR study:2)"``, or tags
+            that must all be there.
+        where : str, optional
+            A condition such as ``'lr > 0.01 and model contains "resnet"'``; see
+            `shmlog.store.where.parse_field` for what names stand for.
+        since, until : str, datetime or timedelta, optional
+            Only runs that began at or after, or before this time; ``"7d"`` is seven days ago.
+        sort : str, optional
+            A name as in ``where``; ``-`` in front of it: largest first.
+        limit : int, optional
+            No more runs than this, at least 0.
+
+        Returns
+        -------
+        list of RunRecord
+            What is damaged in a run is told by its ``problems``.
+
+        Raises
+        ------
+        QueryError
+            If an argument can't be understood.
+        ExperimentNotFoundError
+            If there is no such experiment.
+        """
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit must be 0 or more, not {limit}")
+        tests = tests_of(status, tags, where, since, until)
+        found = sort_subjects(list(matching(self._subjects(experiment), tests)), sort)
+        self._summaries.save()
+        return [subject.record for subject in found[:limit]]
+
+    def latest(self, experiment: str | None = None, **wanted: Any) -> RunRecord:
+        """Return the newest run that meets what is given, as for `runs`.
+
+        Raises
+        ------
+        RunNotFoundError
+            If there is none.
+        """
+        found = self.runs(experiment, **wanted, limit=1)
+        if not found:
+            raise RunNotFoundError(f"no such run in {self.root}")
+        return found[0]
+
+    def get(self, run: RunName) -> RunRecord:
+        """Return a run as it is now.
+
+        Raises
+        ------
+        ValueError
+            If that can be the name of no run, or is the id of several.
+        RunNotFoundError
+            If there is none.
+        StorageError
+            If its folder is a symbolic link.
+        """
+        return read_record(self._layout(run))
+
+    def _subjects(self, experiment: str | None) -> Iterator[Subject]:
+        if experiment is not None:
+            self._place.existing_experiment(experiment)
+        for name in self._place.experiments() if experiment is None else [experiment]:
+            for record in self._catalog.runs(name):
+                yield Subject(record, partial(self._summaries.of, record))
+
+    def _layout(self, run: RunName) -> RunLayout:
+        return self._place.find(f"{run.experiment}/{run.run_id}" if isinstance(run, RunRecord) else run)
+
+    # ---- what is in a run ----
+
+    def load(self, run: RunName) -> StoredRun:
+        """Return a run's metrics and events, as `shmlog.load` does."""
+        from shmlog.reader.stored import load
+
+        return load(self._layout(run).dir)
+
+    def metrics(self, run: RunName, names: str | list[str] | None = None) -> Iterator[MetricRecord]:
+        """Yield the metrics of a run one by one, by step and time.
+
+        ``load(run).metrics(names)`` returns the same as a table, at once and much faster.
+        """
+        run_id = self._layout(run).run_id
+        for batch in self.load(run).metrics(names).to_batches():
+            for row in batch.to_pylist():
+                yield metric_record(run_id, row)
+
+    def summary(self, run: RunName) -> Mapping[str, Mapping[str, Any]]:
+        """Return ``last``, ``min``, ``max`` and ``count`` for each metric of a run."""
+        found = self._summaries.of(self.get(run))
+        self._summaries.save()
+        return found
+
+    def artifacts(self, run: RunName, *, digests: bool = False) -> list[ArtifactRecord]:
+        """Return the artifacts of a run, by path.
+
+        Parameters
+        ----------
+        digests : bool
+            Read the files, to tell their SHA-256.
+        """
+        return artifacts_of(self._layout(run), digests)

@@ -1,0 +1,141 @@
+"""run.yaml once more, from what is left of it and from the rest of the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shmlog.errors import CorruptDataError
+from shmlog.reader import records, snapshot
+from shmlog.reader.lines import METRICS_TYPE, read_lines
+from shmlog.reader.status import status_of_events
+from shmlog.reader.stored import StoredRun
+from shmlog.storage import runfile
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.status import CRASHED, RUNNING
+from shmlog.store import codec
+
+_SALVAGED_MAX = 16 << 20
+_STAMP = re.compile(r"(\d{8}-\d{6})-")
+_FIELD = re.compile(r'^  "(\w{1,40})": ', re.MULTILINE)  # as runfile writes it
+
+# What the flusher, recover and readers rely on.
+_EMPTY: dict[str, Any] = {
+    "schema": 1, "name": None, "status": None, "created_at": None, "started_at": None, "ended_at": None,
+    "host": None, "boot_id": None, "node": 0, "pid": None, "argv": [], "user": None, "python": None, "clock": None,
+    "segment": None, "meeting": None, "tags": [], "group": None, "notes": None, "parent": None, "git": None,
+    "producers": None, "counts": None, "dropped": None,
+}  # fmt: skip
+
+
+def rebuild_description(layout: RunLayout) -> dict[str, Any]:
+    """Return what run.yaml would say, as far as its remains, the events and the folder tell.
+
+    Nothing is written.
+    """
+    events = _events(layout)
+    told = {**_EMPTY, **_of_folder(layout), **_of_events(events), **_salvage(layout.run_yaml)}
+    told |= {"run_id": layout.run_id, "experiment": layout.experiment}
+    told.setdefault("sinks", _sinks(layout))
+    told.setdefault("complete", not layout.sealed_json.exists() and not layout.logs())
+    told["name"] = told["name"] or layout.run_id
+    # Where it was is not known: recover then asks to be told that its processes are dead.
+    told["segment"] = told["segment"] or {"name": None, "path": str(layout.segment), "device": None, "inode": None}
+    told["status"] = status_of_events(events) or told["status"] or (CRASHED if told["complete"] else RUNNING)
+    return told
+
+
+def rebuild(layout: RunLayout) -> dict[str, Any]:
+    """Write run.yaml anew where it is damaged or missing; what was there is kept beside it.
+
+    Returns
+    -------
+    dict
+        What it says now.
+    """
+    told = rebuild_description(layout)
+    if os.path.lexists(layout.run_yaml):
+        os.replace(layout.run_yaml, layout.run_yaml.with_name("run.yaml.damaged"))
+    runfile.write(layout.run_yaml, told)
+    if told["complete"] is True and None in (told["producers"], told["counts"], told["dropped"]):
+        stored = StoredRun(layout)
+        told |= {"producers": stored.producers, "counts": stored.counts, "dropped": stored.dropped}
+        runfile.write(layout.run_yaml, told)
+    return told
+
+
+def _of_folder(layout: RunLayout) -> dict[str, Any]:
+    """Return when the run was created, from its id or else from its folder."""
+    stamp = _STAMP.match(layout.run_id)
+    try:
+        when = datetime.strptime(stamp[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if stamp else None
+    except ValueError:
+        when = None
+    return {"created_at": codec.rfc3339(when or datetime.fromtimestamp(layout.dir.stat().st_mtime, UTC))}
+
+
+def _events(layout: RunLayout) -> list[dict[str, Any]]:
+    try:
+        if _is_file(layout.run_yaml):
+            return records.read_events(layout, snapshot.take(layout), None)[0]
+    except (CorruptDataError, OSError):
+        pass  # its logs can't be told from what is sealed: events.jsonl then has to do
+    if not _is_file(layout.events):
+        return []
+    lines = read_lines(layout.events, None, skip_calls=True)
+    return [line.event for line in lines if line.event is not None]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path is a file, and no link, and nothing that one may wait on for ever."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _of_events(events: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for event in events:
+        data = event.get("data")
+        if not isinstance(data, dict):
+            continue
+        if event.get("event_type") == "experiment_start" and "started_at" not in found:
+            found["started_at"] = event.get("timestamp")
+            found |= {name: data[name] for name in ("name", "tags") if data.get(name) is not None}
+        elif event.get("event_type") == "experiment_end":
+            found["ended_at"] = event.get("timestamp")
+    return found
+
+
+def _salvage(path: Path) -> dict[str, Any]:
+    """Return the fields of a damaged run.yaml that are whole, as runfile writes them: one below the other."""
+    if not _is_file(path) or path.stat().st_size > _SALVAGED_MAX:
+        return {}
+    text = path.read_bytes().decode("utf-8", "replace")
+    decoder = json.JSONDecoder()
+    found: dict[str, Any] = {}
+    for match in _FIELD.finditer(text):
+        try:
+            value, end = decoder.raw_decode(text, match.end())
+        except (ValueError, RecursionError):
+            continue
+        # A number that the file ends in may have had more digits.
+        if match[1] not in found and text[end : end + 1] in (",", "\n"):
+            found[match[1]] = value
+    return found
+
+
+def _sinks(layout: RunLayout) -> list[str]:
+    """Return where the metrics of the run are, judged by where some are."""
+    has_parts = bool(layout.parts())
+    lines = read_lines(layout.events, None) if _is_file(layout.events) else iter(())
+    has_lines = any(line.event is not None and line.event.get("event_type") == METRICS_TYPE for line in lines)
+    if not has_parts and not has_lines:
+        return ["parquet", "jsonl"]
+    return ["parquet"] * has_parts + ["jsonl"] * has_lines

@@ -1,0 +1,91 @@
+"""Taking runs away: each is whole or gone, whenever this is killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from shmlog.errors import RunNotFoundError, StorageError
+from shmlog.storage import liveness
+from shmlog.storage.layout import RunLayout, fsync_dir
+from shmlog.store.facts import Facts, make_record
+from shmlog.store.place import Place
+
+_TRIES = 20
+
+
+def why_busy(layout: RunLayout, facts: Facts) -> str | None:
+    """Return why nobody may take away a run now, or None if its processes are dead or it never had any."""
+    record = make_record(str(layout.dir), facts)
+    if record.live is True or liveness.flusher_lives(facts.members) is True:
+        return "running"
+    if record.status == "running" or (record.live is None and not record.complete and facts.members.get("segment")):
+        return "running, as far as can be seen from this machine"
+    return None
+
+
+def take_away(place: Place, layout: RunLayout) -> Path:
+    """Move a run to the trash, in one step; return where it is now.
+
+    Raises
+    ------
+    RunNotFoundError
+        If it has gone.
+    StorageError
+        If it can't be moved.
+    """
+    trash = place.make_own(place.trash)
+    target = trash / f"{layout.experiment}-{layout.run_id}-{os.urandom(4).hex()}"
+    try:
+        os.rename(layout.dir, target)
+        fsync_dir(layout.dir.parent)
+    except FileNotFoundError as error:
+        raise RunNotFoundError(f"no run in {layout.dir} any more") from error
+    except OSError as error:
+        raise StorageError(f"cannot move {layout.dir} to {trash}: {error.strerror}") from error
+    return target
+
+
+def leftovers(place: Place) -> list[Path]:
+    """Return what of earlier deletions still lies in the trash."""
+    try:
+        return sorted(place.trash.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def delete(folder: Path) -> None:
+    """Delete what was moved to the trash; somebody else may be doing the same.
+
+    Raises
+    ------
+    StorageError
+        If something of it can't be deleted. The next `prune` tries again.
+    """
+    for _ in range(_TRIES):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            if not os.path.lexists(folder):
+                return
+        except OSError as error:
+            raise StorageError(f"cannot delete {error.filename or folder}: {error.strerror}") from error
+        else:
+            return
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes in all files of a folder, each counted once whatever it is called."""
+    sizes = {(found.st_dev, found.st_ino): found.st_size for found in _files(folder)}
+    return sum(sizes.values())
+
+
+def _files(folder: Path) -> Iterator[os.stat_result]:
+    for path, _, names in os.walk(folder):
+        for name in names:
+            try:
+                yield os.lstat(os.path.join(path, name))
+            except FileNotFoundError:
+                continue

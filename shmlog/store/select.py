@@ -1,0 +1,112 @@
+"""Which runs of a store are wanted, and in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shmlog.errors import QueryError
+from shmlog.storage.status import RunStatus
+from shmlog.store import codec
+from shmlog.store.records import RunRecord
+from shmlog.store.tagquery import parse_tags
+from shmlog.store.where import MISSING, Subject, parse_field, parse_where
+
+_SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_OLDEST = datetime.min.replace(tzinfo=UTC)
+
+Test = Callable[[Subject], bool]
+Moment = str | datetime | timedelta
+
+
+def tests_of(
+    status: str | Iterable[str] | None, tags: str | Iterable[str] | None, where: str | None,
+    since: Moment | None, until: Moment | None,
+) -> list[Test]:  # fmt: skip
+    """Return what a run must meet, what costs least first; raises QueryError."""
+    found: list[Test] = []
+    if status is not None:
+        wanted = _statuses(status)
+        found.append(lambda subject: subject.record.status in wanted)
+    if since is not None:
+        first = to_moment("since", since)
+        found.append(lambda subject: _began(subject.record) >= first)
+    if until is not None:
+        end = to_moment("until", until)
+        found.append(lambda subject: _began(subject.record) < end)
+    if tags is not None:
+        has_tags = parse_tags(tags)
+        found.append(lambda subject: has_tags(subject.record.tags))
+    if where is not None:
+        found.append(parse_where(where))
+    return found
+
+
+def _statuses(words: str | Iterable[str]) -> set[RunStatus]:
+    try:
+        return {RunStatus.parse(word) for word in ([words] if isinstance(words, str) else words)}
+    except ValueError as error:
+        raise QueryError(str(error)) from error
+
+
+def _began(record: RunRecord) -> datetime:
+    return record.began_at or _OLDEST
+
+
+def sort_subjects(subjects: list[Subject], by: str | None) -> list[Subject]:
+    """Return runs in the order of a field, descending if it begins with ``-``; newest first without one.
+
+    Runs that lack the field come last.
+    """
+    newest = sorted(subjects, key=lambda subject: (_began(subject.record), subject.record.run_id), reverse=True)
+    if by is None:
+        return newest
+    field = parse_field(by.removeprefix("-"))
+    found = [(field(subject), subject) for subject in newest]
+    have = [pair for pair in found if pair[0] is not MISSING and pair[0] is not None and pair[0] == pair[0]]
+    have.sort(key=lambda pair: _rank(pair[0]), reverse=by.startswith("-"))
+    placed = {id(subject) for _, subject in have}
+    return [subject for _, subject in have] + [subject for subject in newest if id(subject) not in placed]
+
+
+def _rank(value: Any) -> tuple[str, Any]:
+    """Return a key that orders values of one kind, and keeps kinds apart."""
+    if isinstance(value, (bool, int, float)):
+        return "number", value
+    return type(value).__name__, value if isinstance(value, (str, datetime)) else str(value)
+
+
+def to_moment(what: str, value: Moment) -> datetime:
+    """Return a time: as it is, RFC 3339, or so long ago, such as ``"30d"``.
+
+    Raises
+    ------
+    QueryError
+        If it is none.
+    """
+    if isinstance(value, timedelta):
+        return datetime.now(UTC) - value
+    try:
+        if isinstance(value, str) and _SPAN.fullmatch(value):
+            return datetime.now(UTC) - to_span(what, value)
+        return codec.moment(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise QueryError(f"{what}: {value!r:.60} is no time; write 2026-11-21, 2026-11-21T03:15:00Z or 30d") from error
+
+
+def to_span(what: str, value: str | timedelta) -> timedelta:
+    """Return a time span such as ``"30d"``; units are s, m, h, d and w. Raises QueryError."""
+    if isinstance(value, timedelta):
+        return value
+    match = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise QueryError(f"{what}: {value!r:.60} is no time span; write 30d, 12h or 2w")
+    return timedelta(**{_UNITS[match[2]]: float(match[1])})
+
+
+def matching(subjects: Iterable[Subject], tests: list[Test]) -> Iterator[Subject]:
+    """Yield the runs that meet all tests."""
+    return (subject for subject in subjects if all(test(subject) for test in tests))

@@ -1,0 +1,279 @@
+"""The store: all experiments and runs below one folder, to find, annotate and delete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from shmlog.errors import RunStateError
+from shmlog.store import creation, experiments, removal
+from shmlog.store.annotations import KEEP, check_changes, check_tags, write_annotations
+from shmlog.store.facts import make_record, read_facts, read_record
+from shmlog.store.prune import PruneResult, Rules, prune
+from shmlog.store.reading import RunName, StoreReader
+from shmlog.store.records import ExperimentRecord, RunRecord
+
+
+class Store(StoreReader):
+    """All experiments and runs below a folder.
+
+    Every method that takes a run takes its id, ``"experiment/id"``, or a `RunRecord`.
+    Listing reads what run.yaml, config.yaml and annotations.yaml of each run say, and
+    keeps that in ``.shmlog/index``, which may be deleted at any time.
+
+    Parameters
+    ----------
+    root : path
+        Folder of all experiments. It need not exist.
+    """
+
+    # ---- annotate ----
+
+    def annotate(
+        self, run: RunName, *, name: str = KEEP, description: str | None = KEEP, notes: str | None = KEEP,
+        group: str | None = KEEP, tags: Iterable[str] = KEEP,
+    ) -> RunRecord:  # fmt: skip
+        """Say something of a run, live or not, instead of what was said before.
+
+        It goes into annotations.yaml, which the run itself never touches.
+
+        Parameters
+        ----------
+        name : str, optional
+            For people; need not be unique.
+        description, notes, group : str or None, optional
+        tags : iterable of str, optional
+            All tags. `tag` adds and removes some.
+
+        Returns
+        -------
+        RunRecord
+            The run as it is now.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If something can't be said. Nothing was changed.
+        RunNotFoundError
+            If there is no such run.
+        CorruptDataError
+            If annotations.yaml is damaged. Nothing was changed.
+        StorageError
+            If it can't be written. Nothing was changed.
+        """
+        texts = {"name": name, "description": description, "notes": notes, "group": group}
+        if name is None:
+            raise TypeError("name must be a str; a run without one goes by its id")
+        return self._annotate(run, check_changes(texts, tags))
+
+    def rename(self, run: RunName, name: str) -> RunRecord:
+        """Give a run another name for people; its id stays. Raises as `annotate` does."""
+        return self.annotate(run, name=name)
+
+    def tag(self, run: RunName, add: Iterable[str] = (), remove: Iterable[str] = ()) -> RunRecord:
+        """Add tags to a run, and remove those that it should not have. Raises as `annotate` does."""
+        added, removed = check_tags(add), check_tags(remove)
+        layout = self._layout(run)
+        with self._place.locked():
+            tags = [tag for tag in dict.fromkeys([*read_record(layout).tags, *added]) if tag not in removed]
+            write_annotations(layout, {"tags": tags})
+        return read_record(layout)
+
+    def pin(self, run: RunName, pinned: bool = True) -> RunRecord:
+        """Keep a run from being deleted, or no longer. Raises as `annotate` does."""
+        return self._annotate(run, {"pinned": bool(pinned)})
+
+    def _annotate(self, run: RunName, changes: dict[str, Any]) -> RunRecord:
+        layout = self._layout(run)
+        with self._place.locked():
+            read_record(layout)
+            write_annotations(layout, changes)
+        return read_record(layout)
+
+    # ---- make ----
+
+    def create_experiment(
+        self, name: str, *, display_name: str | None = None, description: str | None = None, tags: Iterable[str] = ()
+    ) -> ExperimentRecord:
+        """Make an experiment; ``shmlog.init`` does without.
+
+        Raises
+        ------
+        ValueError
+            If ``name`` can't be that of a folder.
+        RunStateError
+            If there is one of that name.
+        StorageError
+            If it can't be made.
+        """
+        told = check_changes({"display_name": display_name, "description": description}, tags)
+        folder = self._place.experiment(name)
+        with self._place.locked():
+            if folder.exists():
+                raise RunStateError(f"there is an experiment {name!r} in {self.root}; use annotate_experiment")
+            experiments.write(self._place, name, told)
+        return self.experiment(name)
+
+    def annotate_experiment(
+        self, name: str, *, display_name: str | None = KEEP, description: str | None = KEEP,
+        tags: Iterable[str] = KEEP,
+    ) -> ExperimentRecord:  # fmt: skip
+        """Say something of an experiment instead of what was said before; the folder's name stays.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If something can't be said. Nothing was changed.
+        ExperimentNotFoundError
+            If there is no such experiment.
+        """
+        changes = check_changes({"display_name": display_name, "description": description}, tags)
+        self._place.existing_experiment(name)
+        with self._place.locked():
+            experiments.write(self._place, name, changes)
+        return self.experiment(name)
+
+    def create_run(self, experiment: str, *, params: Mapping[str, Any] | None = None, **told: Any) -> RunRecord:
+        """Make a pending run, to be started by somebody else.
+
+        Parameters
+        ----------
+        experiment : str
+            Name of the experiment; made if there is none.
+        params : mapping, optional
+            Parameters, nested as you like.
+        **told
+            ``name``, ``tags``, ``description``, ``notes``, ``group``, ``parent``, ``job_name``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not usable. Nothing was made.
+        StorageError
+            If the folder can't be made.
+        """
+        return self.get(creation.create_run(self._place, experiment, params or {}, told))
+
+    def set_status(self, run: RunName, status: str) -> RunRecord:
+        """Take a run that no process of shmlog works on to its next status.
+
+        That is one that `create_run` made, or that was imported. All others get their
+        status from their own processes.
+
+        Raises
+        ------
+        ValueError
+            If ``status`` is none.
+        RunStateError
+            If the run can't get there from where it is, or has processes of its own.
+            Nothing was changed.
+        """
+        layout = self._layout(run)
+        with self._place.locked():
+            creation.set_status(layout, status)
+        return read_record(layout)
+
+    def rebuild(self, run: RunName) -> RunRecord:
+        """Write a damaged or missing run.yaml anew, as far as the rest of the run tells what stood there.
+
+        What is left of it is kept as run.yaml.damaged.
+
+        Raises
+        ------
+        RunStateError
+            If run.yaml is not damaged. Nothing was changed.
+        """
+        layout = self._layout(run)
+        with self._place.locked():
+            if not read_facts(layout).rebuilt:
+                raise RunStateError(f"{layout.run_yaml} is not damaged")
+            from shmlog.store.rebuild import rebuild
+
+            rebuild(layout)
+        return read_record(layout)
+
+    # ---- delete ----
+
+    def delete(self, run: RunName, *, force: bool = False) -> None:
+        """Delete a run and all its files.
+
+        Parameters
+        ----------
+        force : bool
+            Also a pinned one, and one that may run on another machine. Never one that is
+            known to run.
+
+        Raises
+        ------
+        RunStateError
+            If it is pinned, or running. Nothing was changed.
+        StorageError
+            If it can't be deleted.
+        """
+        layout = self._layout(run)
+        with self._place.locked():
+            facts = read_facts(layout)
+            why = removal.why_busy(layout, facts)
+            if why and (why == "running" or not force):
+                raise RunStateError(f"run {layout.run_id} is {why}; finish it first")
+            if make_record(str(layout.dir), facts).pinned and not force:
+                raise RunStateError(f"run {layout.run_id} is pinned; unpin it first")
+            trashed = removal.take_away(self._place, layout)
+        removal.delete(trashed)
+
+    def delete_experiment(self, name: str) -> None:
+        """Delete an experiment that has no runs.
+
+        Raises
+        ------
+        RunStateError
+            If it has runs, or there are files in it that are none of ours. Nothing was changed.
+        """
+        folder = self._place.existing_experiment(name)
+        with self._place.locked():
+            others = [path.name for path in folder.iterdir() if path.name != "experiment.yaml"]
+            if others:
+                raise RunStateError(f"experiment {name!r} is not empty: it holds {', '.join(sorted(others)[:3])}")
+            (folder / "experiment.yaml").unlink(missing_ok=True)
+            folder.rmdir()
+
+    def prune(
+        self, *, keep: int | None = None, older_than: str | timedelta | None = None, mode: str = "all",
+        experiment: str | None = None, status: str | Iterable[str] | None = None,
+        tags: str | Iterable[str] | None = None, archive: bool = False, dry_run: bool = True,
+    ) -> PruneResult:  # fmt: skip
+        """Delete old runs; by default only tell which.
+
+        Running and pinned runs are never touched, nor are pending ones. Runs in which something is
+        damaged are listed and kept.
+
+        Parameters
+        ----------
+        keep : int, optional
+            Keep so many of the newest runs of each experiment, by start. Runs that are never
+            touched are not counted.
+        older_than : str or timedelta, optional
+            Keep runs that ended, or else began, less than so long ago, such as ``"30d"``.
+        mode : str
+            ``"all"``: delete what neither rule keeps. ``"any"``: delete what one of them does not keep.
+        experiment, status, tags
+            Only runs that these mean, as for `runs`.
+        archive : bool
+            Keep each run as ``.archive/EXPERIMENT/ID.tar.zst`` below the root.
+        dry_run : bool
+            Change nothing.
+
+        Returns
+        -------
+        PruneResult
+            What was, or would be, deleted, and the bytes that are freed by it.
+
+        Raises
+        ------
+        ValueError
+            If there is no rule, or one that can't be understood.
+        """
+        rules = Rules.check(keep, older_than, mode)
+        runs = self.runs(experiment, status=status, tags=tags)
+        return prune(self._place, runs, rules, archive=archive, dry_run=dry_run)

@@ -1,0 +1,37 @@
+"""Which runs carry the tags that are wanted, such as ``arm:tiered AND (study:1 OR study:2)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shmlog.store.boolean import WORDS, Parser, Predicate, unquote
+
+_KEYWORDS = ("and", "or")
+
+
+def parse_tags(wanted: str | Iterable[str]) -> Predicate:
+    """Return a function that says whether a run with certain tags is meant.
+
+    Parameters
+    ----------
+    wanted : str or iterable of str
+        An expression of tags, ``AND``, ``OR``, ``NOT`` and parentheses, where a tag with
+        blanks or parentheses in it stands in quotes; or tags that must all be there.
+
+    Raises
+    ------
+    QueryError
+        If the expression is none.
+    """
+    if isinstance(wanted, str):
+        return Parser("tags", wanted, WORDS, _parse_tag).parse()
+    all_of = frozenset(wanted)
+    return lambda tags: all_of.issubset(tags)
+
+
+def _parse_tag(parser: Parser) -> Predicate:
+    token = parser.peek()
+    if token.kind != "word" or token.text.lower() in _KEYWORDS:
+        raise parser.error("expected a tag")
+    tag = unquote(parser.take().text)
+    return lambda tags: tag in tags

@@ -1,0 +1,201 @@
+"""Which runs have the parameters and metrics that are wanted, such as ``lr > 0.01 and metrics.loss.min < 2``."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shmlog.errors import QueryError
+from shmlog.storage.status import RunStatus
+from shmlog.store import codec
+from shmlog.store.boolean import COMPARISONS, Parser, Predicate, is_quoted, unquote
+from shmlog.store.records import RunRecord
+
+MISSING = object()
+
+STATISTICS = ("last", "min", "max", "count")
+_TIMES = ("created_at", "started_at", "ended_at")
+_FIELDS = (
+    "run_id", "experiment", "name", "status", "live", "attempt", *_TIMES, "duration_s", "description", "notes",
+    "group", "parent", "job_name", "user", "host", "commit_id", "python", "trace_id", "span_id", "pinned", "complete",
+)  # fmt: skip
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq, "==": operator.eq, "!=": operator.ne,
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+_WORDS = ("contains", "startswith")
+
+_SEGMENT = re.compile(r"""(?:[^."']|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')+""", re.DOTALL)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,400}")
+_CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run that a condition is held against.
+
+    Attributes
+    ----------
+    record : RunRecord
+    metrics : callable
+        Returns for each metric its `STATISTICS`; called only if a condition asks for one.
+    """
+
+    record: RunRecord
+    metrics: Callable[[], Mapping[str, Mapping[str, Any]]]
+
+
+Field = Callable[[Subject], Any]
+
+
+def parse_where(text: str) -> Predicate:
+    """Return a function that says whether a `Subject` meets the condition ``text``.
+
+    Raises
+    ------
+    QueryError
+        If it is none.
+    """
+    return Parser("where", text, COMPARISONS, _parse_comparison).parse()
+
+
+def parse_field(text: str) -> Field:
+    """Return a function that returns what a name stands for in a `Subject`, or `MISSING`.
+
+    Parameters
+    ----------
+    text : str
+        ``lr`` or ``params.lr``: a parameter, nested ones with dots between. ``metrics.loss``,
+        ``metrics.loss.min``: the last or least value of a metric. ``run.user``: a field of the
+        `RunRecord`. Parts with dots or blanks in them stand in quotes.
+
+    Raises
+    ------
+    QueryError
+        If there is no such field.
+    """
+    parts = [unquote(part) for part in _SEGMENT.findall(text)]
+    if not parts or text.startswith(".") or text.endswith(".") or ".." in text:
+        raise QueryError(f"{text!r:.60} is no name; write name or part.part")
+    if parts[0] == "run" and len(parts) > 1:
+        return _field_of_run(parts[1:])
+    if parts[0] == "metrics" and len(parts) > 1:
+        return _statistic(parts[1:])
+    path = parts[1:] if parts[0] == "params" and len(parts) > 1 else parts
+    return lambda subject: _look_up(subject.record.params, path)
+
+
+def _field_of_run(parts: list[str]) -> Field:
+    name = ".".join(parts)
+    if name not in _FIELDS:
+        raise QueryError(f"run.{name:.40}: a run has no such field; it has {', '.join(_FIELDS)}")
+    return lambda subject: getattr(subject.record, name)
+
+
+def _statistic(parts: list[str]) -> Field:
+    statistic = parts.pop() if len(parts) > 1 and parts[-1] in STATISTICS else "last"
+    name = ".".join(parts)
+    return lambda subject: subject.metrics().get(name, {}).get(statistic, MISSING)
+
+
+def _look_up(params: Any, path: list[str]) -> Any:
+    whole = ".".join(path)
+    if whole in params:
+        return params[whole]
+    for part in path:
+        if not isinstance(params, dict) or part not in params:
+            return MISSING
+        params = params[part]
+    return params
+
+
+# ---- comparisons ----
+
+
+def _parse_comparison(parser: Parser) -> Predicate:
+    name = parser.peek()
+    if name.kind != "word" or is_quoted(name.text):
+        raise parser.error("expected the name of a parameter, metrics.NAME.last or run.FIELD")
+    field = parse_field(parser.take().text)
+    compare = parser.take()
+    relation = compare.text.lower()
+    if compare.kind != "operator" and relation not in _WORDS:
+        raise parser.error(f"expected one of {' '.join(_COMPARE)} {' '.join(_WORDS)}", compare)
+    value = parser.peek()
+    if value.kind != "word":
+        raise parser.error("expected a value")
+    wanted = _convert(name.text, _literal(parser.take().text), parser)
+    test = _TESTS.get(relation) or _compare_by(_COMPARE[relation])
+    return lambda subject: _holds(test, relation, field(subject), wanted)
+
+
+def _literal(text: str) -> Any:
+    if is_quoted(text):
+        return unquote(text)
+    if text.lower() in _CONSTANTS:
+        return _CONSTANTS[text.lower()]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    try:
+        return float(text) if text.isascii() and "_" not in text else text
+    except ValueError:
+        return text
+
+
+def _convert(name: str, wanted: Any, parser: Parser) -> Any:
+    """Return a value as a field of a run has it: a time, a status."""
+    try:
+        if name.removeprefix("run.") in _TIMES and name.startswith("run.") and wanted is not None:
+            return codec.moment(str(wanted))
+        return RunStatus.parse(wanted) if name == "run.status" else wanted
+    except (TypeError, ValueError, AttributeError) as error:
+        raise QueryError(f"where: {name}: {error}") from error
+
+
+def _holds(test: Callable[[Any, Any], bool], relation: str, found: Any, wanted: Any) -> bool:
+    """Compare; what a run does not have equals null, and nothing else holds of it."""
+    if found is MISSING or found is None:
+        return wanted is None and relation in ("=", "==")
+    if wanted is None:
+        return relation == "!="
+    return test(found, wanted)
+
+
+def _compare_by(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    """Return a comparison that holds only among numbers, among texts and so on; others are just unequal."""
+
+    def test(found: Any, wanted: Any) -> bool:
+        if _kind(found) != _kind(wanted):
+            return compare is operator.ne
+        if _kind(found) is bool and compare not in (operator.eq, operator.ne):
+            return False
+        return compare(found, wanted)
+
+    return test
+
+
+def _kind(value: Any) -> type:
+    for kind in (bool, (int, float), str, datetime):
+        if isinstance(value, kind):
+            return kind[0] if isinstance(kind, tuple) else kind
+    return type(value)
+
+
+def _contains(found: Any, wanted: Any) -> bool:
+    if isinstance(found, str):
+        return isinstance(wanted, str) and wanted in found
+    if isinstance(found, (list, dict)):
+        return any(_kind(item) == _kind(wanted) and item == wanted for item in found)
+    return False
+
+
+def _starts_with(found: Any, wanted: Any) -> bool:
+    return isinstance(found, str) and isinstance(wanted, str) and found.startswith(wanted)
+
+
+_TESTS = {"contains": _contains, "startswith": _starts_with}
