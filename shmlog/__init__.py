@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shmlog._core import Metric
+    from shmlog.checkpoint.auto import AutoCheckpoint
+    from shmlog.checkpoint.manager import CheckpointManager
     from shmlog.errors import (
+        CheckpointNotFoundError,
         CorruptDataError,
         DroppedError,
         MissingExtraError,
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
         ShmlogError,
         ShmlogWarning,
         StorageError,
+        UnsafeDataError,
     )
     from shmlog.reader.stored import StoredRun, load
     from shmlog.run.attach import attach
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from shmlog.run.run import Run
 
 __all__ = [
+    "AutoCheckpoint",
+    "CheckpointManager",
+    "CheckpointNotFoundError",
     "CorruptDataError",
     "DroppedError",
     "Metric",
@@ -36,6 +43,7 @@ __all__ = [
     "ShmlogWarning",
     "StorageError",
     "StoredRun",
+    "UnsafeDataError",
     "attach",
     "current",
     "event",
@@ -49,6 +57,8 @@ __all__ = [
 # Each is imported on first use: who logs must not pay for pyarrow, who reads needs no shared memory.
 _MODULES = {
     "shmlog._core": ["Metric"],
+    "shmlog.checkpoint.auto": ["AutoCheckpoint"],
+    "shmlog.checkpoint.manager": ["CheckpointManager"],
     "shmlog.errors": [name for name in __all__ if name.endswith(("Error", "Warning"))],
     "shmlog.reader.stored": ["StoredRun", "load"],
     "shmlog.run.attach": ["attach"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointNotFoundError",
     "CorruptDataError",
     "DroppedError",
     "MissingExtraError",
@@ -12,6 +13,7 @@ __all__ = [
     "ShmlogError",
     "ShmlogWarning",
     "StorageError",
+    "UnsafeDataError",
 ]
 
 
@@ -31,12 +33,20 @@ class RunNotFoundError(ShmlogError, LookupError):
     """There is no run where one was looked for. Nothing was changed."""
 
 
+class CheckpointNotFoundError(ShmlogError, LookupError):
+    """There is no such checkpoint. Nothing was changed."""
+
+
 class RunStateError(ShmlogError, RuntimeError):
     """The run is in a state that does not allow this. Nothing was changed."""
 
 
 class CorruptDataError(ShmlogError, ValueError):
     """A file is damaged. The message names it; everything else stays readable."""
+
+
+class UnsafeDataError(ShmlogError, ValueError):
+    """A file holds pickled objects, which run code when they are loaded. Nothing was loaded."""
 
 
 class DroppedError(ShmlogError, RuntimeError):
