@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import operator
 import os
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from shmlog.checkpoint import state as states
+from shmlog.checkpoint.background import Writer
 from shmlog.checkpoint.container import require_safetensors, verify
 from shmlog.checkpoint.files import (
     CheckpointInfo,
@@ -23,7 +25,7 @@ from shmlog.checkpoint.files import (
     remove_abandoned,
 )
 from shmlog.checkpoint.state import Checkpoint, Encoded
-from shmlog.errors import CheckpointNotFoundError, CorruptDataError, RunStateError, ShmlogWarning
+from shmlog.errors import CheckpointNotFoundError, CorruptDataError, RunStateError, ShmlogWarning, StorageError
 from shmlog.storage.layout import RunLayout, check_id
 
 if TYPE_CHECKING:
@@ -89,6 +91,8 @@ class CheckpointManager:
         self._run = run
         self._index = Index(self.folder, self.name)
         self._lock = threading.RLock()  # a signal handler may save in the middle of a save
+        self._pending: PendingSave | None = None
+        self._waits_at_exit = False
         self._since: int | None = None  # the step from which `should_save` counts
 
     @classmethod
@@ -169,9 +173,99 @@ class CheckpointManager:
     ) -> CheckpointInfo:
         """Save a state and remove no other."""
         with self._lock:
+            self.wait()
             encoded = self._encode(state, step, metrics, metadata)
             sha256 = publish(encoded.info.path, encoded.chunks())
             return self._log(encoded.info, sha256)
+
+    def save_async(
+        self,
+        state: Any,
+        step: int | None = None,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        if_busy: str = "wait",
+    ) -> PendingSave | None:
+        """Copy a state into memory and have another process write it.
+
+        When it returns, the state may be changed. One save at most is in flight, so
+        that no more than one copy of the state is in memory. The writing process
+        goes on should this one die; this one waits for it when it exits.
+
+        Parameters
+        ----------
+        state, step, metrics, metadata
+            As for `save`.
+        if_busy : str
+            When the save before is still in flight: ``"wait"`` for it, or ``"skip"``
+            this one.
+
+        Returns
+        -------
+        PendingSave or None
+            None if it was skipped: nothing is saved.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `save` does.
+        StorageError
+            If there is no memory for the copy, or no process can be started.
+        """
+        if if_busy not in ("wait", "skip"):
+            raise ValueError(f"if_busy must be 'wait' or 'skip', not {if_busy!r}")
+        with self._lock:
+            if if_busy == "skip" and not self.wait(0):
+                return None
+            self.wait()
+            encoded = self._encode(state, step, metrics, metadata)
+            pending = PendingSave(self, encoded.info, Writer(encoded.info.path, encoded.chunks()))
+            self._pending = pending
+            self._since = encoded.info.step
+            if not self._waits_at_exit:
+                self._waits_at_exit = True
+                atexit.register(self.wait)
+            return pending
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no save is in flight; warns if it has failed and nobody asked for its result.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Most seconds to wait.
+
+        Returns
+        -------
+        bool
+            Whether none is in flight.
+        """
+        with self._lock:
+            pending = self._pending
+            if pending is None or pending._writer.owner_pid != os.getpid():  # else it is that of a parent
+                self._pending = None
+                return True
+            if not pending._writer.wait(timeout):
+                return False
+            failure = self._settle(pending)
+        if failure is not None:
+            warnings.warn(f"save_async: {failure}", ShmlogWarning, stacklevel=3)
+        return True
+
+    def _settle(self, pending: PendingSave) -> str | None:
+        """Do once what follows a save in the background; return why it failed, unless that was told."""
+        with self._lock:
+            if self._pending is not pending:
+                return None
+            self._pending = None
+            sha256, pending._error = pending._writer.answer()
+            pending._writer.close()
+            if sha256 is None:
+                return pending._error
+            pending._info = self._log(pending._info, sha256)
+            self._prune(pending._info)
+            return None
 
     def _encode(
         self, state: Any, step: int | None, metrics: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None
@@ -380,6 +474,44 @@ class CheckpointManager:
         except FileNotFoundError as error:
             raise CheckpointNotFoundError(f"{path}: no such checkpoint") from error
         return copy(path, Path(os.path.abspath(backup_dir)))
+
+
+class PendingSave:
+    """A save in the background, made by `CheckpointManager.save_async`."""
+
+    def __init__(self, manager: CheckpointManager, info: CheckpointInfo, writer: Writer) -> None:
+        self._manager = manager
+        self._info = info
+        self._writer = writer
+        self._error: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._manager._pending is not self or self._writer.done
+
+    def result(self, timeout: float | None = None) -> CheckpointInfo:
+        """Wait for the end of the save.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Most seconds to wait.
+
+        Raises
+        ------
+        TimeoutError
+            If it is still in flight.
+        StorageError
+            If it has failed. The older checkpoints are untouched.
+        """
+        if self._manager._pending is self:
+            if not self._writer.wait(timeout):
+                raise TimeoutError(f"{self._info.path}: still being written after {timeout:g} s")
+            self._manager._settle(self)
+        if self._error is not None:
+            raise StorageError(self._error)
+        return self._info
 
 
 def _at_least(what: str, value: int, least: int) -> int:
