@@ -318,6 +318,11 @@ def test_the_users_own_handler_set_inside_stays(tmp_path: Path) -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+def run_thread(thread: threading.Thread) -> None:
+    thread.start()
+    thread.join()
+
+
 def test_in_another_thread_signals_are_not_touched(tmp_path: Path) -> None:
     handlers: list[object] = []
 
@@ -325,10 +330,9 @@ def test_in_another_thread_signals_are_not_touched(tmp_path: Path) -> None:
         with AutoCheckpoint(CheckpointManager(tmp_path), dict):
             handlers.append(signal.getsignal(signal.SIGTERM))
 
+    thread = threading.Thread(target=work)
     with pytest.warns(shmlog.ShmlogWarning, match="main thread"):
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
+        run_thread(thread)
     assert handlers == [signal.getsignal(signal.SIGTERM)]
 
 
