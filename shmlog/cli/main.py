@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from shmlog.cli import demo, gc, recover, show, tail, verify
+from shmlog.cli import checkpoints, demo, gc, recover, show, tail, verify
 from shmlog.cli.output import one_line, say
 from shmlog.cli.parser import USAGE, Parser, UsageError
 
@@ -47,7 +47,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in (demo, show, tail, recover, verify, gc):
+    for module in (demo, show, tail, recover, verify, checkpoints, gc):
         module.add_parser(commands)
     return parser
 

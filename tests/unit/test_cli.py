@@ -22,7 +22,7 @@ from shmlog.cli.follow import Follower
 from shmlog.cli.main import build_parser, main
 from shmlog.errors import CorruptDataError, RunNotFoundError
 
-COMMANDS = ("demo", "show", "tail", "recover", "verify", "gc")
+COMMANDS = ("demo", "show", "tail", "recover", "verify", "checkpoints", "gc")
 HOSTILE = "a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
 
 
