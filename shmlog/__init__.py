@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shmlog._core import Metric
+    from shmlog.checkpoint.auto import AutoCheckpoint
+    from shmlog.checkpoint.manager import CheckpointManager
     from shmlog.errors import (
+        CheckpointNotFoundError,
         CorruptDataError,
         DroppedError,
         ExperimentNotFoundError,
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
         ShmlogError,
         ShmlogWarning,
         StorageError,
+        UnsafeDataError,
     )
     from shmlog.reader.stored import StoredRun, load
     from shmlog.run.attach import attach
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactRecord",
+    "AutoCheckpoint",
+    "CheckpointManager",
+    "CheckpointNotFoundError",
     "CorruptDataError",
     "DroppedError",
     "ExperimentNotFoundError",
@@ -49,6 +56,7 @@ __all__ = [
     "StorageError",
     "Store",
     "StoredRun",
+    "UnsafeDataError",
     "attach",
     "current",
     "event",
@@ -62,6 +70,8 @@ __all__ = [
 # Each is imported on first use: who logs must not pay for pyarrow, who reads needs no shared memory.
 _MODULES = {
     "shmlog._core": ["Metric"],
+    "shmlog.checkpoint.auto": ["AutoCheckpoint"],
+    "shmlog.checkpoint.manager": ["CheckpointManager"],
     "shmlog.errors": [name for name in __all__ if name.endswith(("Error", "Warning"))],
     "shmlog.reader.stored": ["StoredRun", "load"],
     "shmlog.run.attach": ["attach"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointNotFoundError",
     "CorruptDataError",
     "DroppedError",
     "ExperimentNotFoundError",
@@ -14,6 +15,7 @@ __all__ = [
     "ShmlogError",
     "ShmlogWarning",
     "StorageError",
+    "UnsafeDataError",
 ]
 
 
@@ -41,12 +43,20 @@ class QueryError(ShmlogError, ValueError):
     """A filter or an expression can't be understood. The message says where."""
 
 
+class CheckpointNotFoundError(ShmlogError, LookupError):
+    """There is no such checkpoint. Nothing was changed."""
+
+
 class RunStateError(ShmlogError, RuntimeError):
     """The run is in a state that does not allow this. Nothing was changed."""
 
 
 class CorruptDataError(ShmlogError, ValueError):
     """A file is damaged. The message names it; everything else stays readable."""
+
+
+class UnsafeDataError(ShmlogError, ValueError):
+    """A file holds pickled objects, which run code when they are loaded. Nothing was loaded."""
 
 
 class DroppedError(ShmlogError, RuntimeError):

@@ -19,6 +19,7 @@ LAYERS = [
     ["segment", "reader"],
     ["flusher"],
     ["run", "store"],
+    ["checkpoint"],
     ["shmlog"],  # the façade, shmlog/__init__.py
     ["demo"],
     ["cli"],

@@ -1,0 +1,153 @@
+"""AutoCheckpoint: save what there is when the training is torn away."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from shmlog.checkpoint.manager import CheckpointManager
+from shmlog.errors import ShmlogWarning
+
+# What SLURM sends before it preempts a job or its time is over.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class AutoCheckpoint:
+    """Saves a checkpoint when its block is left by an exception, or a signal comes.
+
+    Exceptions, KeyboardInterrupt among them, go on as they are. A signal then does
+    what it would have done without us: the handler that was there is called, and
+    where there was none the process is ended by the signal. A save that fails is
+    told in a warning and, for an exception, in a note on it.
+
+    What is saved has the metadata ``interrupted`` (True), ``error``, ``error_type``
+    and, for a signal, ``signal``. No other checkpoint is removed for it.
+
+    Parameters
+    ----------
+    manager : CheckpointManager
+        Where to save.
+    get_state : callable
+        Returns the state. It may be called between any two lines of the block: see `hold`.
+    get_step : callable, optional
+        Returns the step. Default: one after the highest that is saved.
+    signals : iterable of int
+        Signals to save at. They can be handled only where the block runs in the
+        main thread.
+
+    Examples
+    --------
+    ::
+
+        with AutoCheckpoint(manager, lambda: {"w": w}, lambda: step) as auto:
+            for step in range(1000):
+                with auto.hold():  # a signal waits until the update is whole
+                    w = update(w)
+    """
+
+    def __init__(
+        self,
+        manager: CheckpointManager,
+        get_state: Callable[[], Any],
+        get_step: Callable[[], int] | None = None,
+        *,
+        signals: Iterable[int] = SIGNALS,
+    ) -> None:
+        self._manager = manager
+        self._get_state = get_state
+        self._get_step = get_step
+        self._signals = tuple(signals)
+        self._previous: dict[int, Any] = {}
+        self._held = 0
+        self._waiting: list[tuple[int, FrameType | None]] = []
+        self._handling = False
+        self._saved_for: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        if self._signals and threading.current_thread() is not threading.main_thread():
+            warnings.warn("AutoCheckpoint: signals can be handled in the main thread only", ShmlogWarning, stacklevel=2)
+            return self
+        for number in self._signals:
+            if signal.getsignal(number) is not None:  # one that C code has installed could not be put back
+                self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if exception is not None and exception is not self._saved_for:
+                self._save_for(exception)
+        finally:
+            self._restore_handlers()
+            for number, _ in self._waiting:  # it came while the block was being left
+                signal.raise_signal(number)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Let signals wait while the state is being changed."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+        self._handle_waiting()
+
+    # ---- exceptions ----
+
+    def _save_for(self, exception: BaseException) -> None:
+        failure = self._save({"error": str(exception), "error_type": type(exception).__name__})
+        if failure is not None:
+            exception.add_note(f"shmlog: no checkpoint could be saved for it: {failure}")
+
+    def _save(self, metadata: dict[str, Any]) -> str | None:
+        """Save the state; return why that failed."""
+        try:
+            step = None if self._get_step is None else self._get_step()
+            self._manager._save_only(self._get_state(), step, metadata={**metadata, "interrupted": True})
+        except Exception as error:  # whatever it is, it must not hide why we are here
+            failure = f"{type(error).__name__}: {error}"
+            warnings.warn(f"AutoCheckpoint: nothing saved: {failure}", ShmlogWarning, stacklevel=3)
+            return failure
+        return None
+
+    # ---- signals ----
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._waiting.append((number, frame))
+        self._handle_waiting()
+
+    def _handle_waiting(self) -> None:
+        while self._waiting and not self._held and not self._handling:
+            number, frame = self._waiting.pop(0)
+            self._handling = True
+            try:
+                name = signal.Signals(number).name
+                self._save({"error": f"signal {name}", "error_type": "signal", "signal": name})
+            finally:
+                self._handling = False
+            self._go_on(number, frame)
+
+    def _go_on(self, number: int, frame: FrameType | None) -> None:
+        """Let the signal do what it would have done without us."""
+        previous = self._previous.get(number, signal.SIG_DFL)
+        if previous == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif previous != signal.SIG_IGN:
+            try:
+                previous(number, frame)
+            except BaseException as error:
+                self._saved_for = error
+                raise
+
+    def _restore_handlers(self) -> None:
+        for number, previous in self._previous.items():
+            if signal.getsignal(number) == self._on_signal:  # else the block has put its own there
+                signal.signal(number, previous)
+        self._previous.clear()

@@ -1,0 +1,117 @@
+"""Saving in the background: a snapshot in memory, and a process that writes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from shmlog.checkpoint.container import write_all
+from shmlog.errors import StorageError
+from shmlog.flusher.process import flusher_environment
+
+_NAP_S = 0.005
+_REAP_S = 1.0
+_ANSWER_BYTES = 1 << 16
+
+
+class Writer:
+    """A process that writes one snapshot.
+
+    Every method may be called again, also by a signal handler that has interrupted
+    the same method: nothing is consumed by asking.
+
+    Raises
+    ------
+    StorageError
+        If there is no memory for the snapshot, or no process can be started.
+    """
+
+    def __init__(self, path: Path, chunks: Iterable[memoryview]) -> None:
+        self.owner_pid = os.getpid()
+        self._path = path
+        self._closed = False
+        # The process prints its answer into a file: a pipe could be read only once.
+        self._answer = os.memfd_create("shmlog-answer")
+        # Readable when the process has ended, whoever has reaped it.
+        self._ended, ended = os.pipe()
+        try:
+            snapshot = _snapshot(path, chunks)
+            try:
+                self._process = _start(path, snapshot, self._answer, ended)
+            finally:
+                os.close(snapshot)
+        except BaseException:
+            os.close(self._answer)
+            os.close(self._ended)
+            raise
+        finally:
+            os.close(ended)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        try:
+            # A child forked just then may hold the pipe: then the process itself tells.
+            return self._closed or bool(select.select([self._ended], [], [], 0)[0]) or self._process.poll() is not None
+        except OSError:  # a signal handler has closed it just now
+            return True
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until it has ended; return whether it has."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.done:
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(_NAP_S)
+        return True
+
+    def answer(self) -> tuple[str | None, str | None]:
+        """Return the SHA-256 of the file, or why there is none; once it has ended."""
+        lines = os.pread(self._answer, _ANSWER_BYTES, 0).decode("utf-8", "replace").splitlines()
+        try:
+            answer = json.loads(lines[-1])
+            return answer.get("sha256"), answer.get("error")
+        except (ValueError, AttributeError, IndexError):
+            said = f": {lines[-1]}" if lines else ""
+            return None, f"cannot write {self._path}: the process that writes it has died{said}"
+
+    def close(self) -> None:
+        """Forget it, after the answer is known."""
+        self._closed = True
+        deadline = time.monotonic() + _REAP_S
+        while self._process.poll() is None and time.monotonic() < deadline:
+            time.sleep(_NAP_S)
+        os.close(self._answer)
+        os.close(self._ended)
+
+
+def _snapshot(path: Path, chunks: Iterable[memoryview]) -> int:
+    """Copy the state into an anonymous file, so that training may go on changing it."""
+    fd = os.memfd_create("shmlog-checkpoint")
+    try:
+        for chunk in chunks:
+            write_all(fd, chunk)
+    except OSError as error:
+        os.close(fd)
+        raise StorageError(f"no memory to copy the state for {path} ({error.strerror}); use save()") from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _start(path: Path, snapshot: int, answer: int, ended: int) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "shmlog.checkpoint.writer", str(snapshot), os.fspath(path)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=answer, pass_fds=(snapshot, ended),
+            env=flusher_environment(), start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise StorageError(f"cannot start a process to write {path} ({error.strerror}); use save()") from error

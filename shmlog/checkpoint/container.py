@@ -1,0 +1,192 @@
+"""A checkpoint's file: safetensors, with its SHA-256 as the last tensor.
+
+The format is eight bytes with the length of the header (little-endian), the header
+as JSON with dtype, shape and place of each tensor, then their bytes without holes.
+Files are written here, since one pass must write, hash and hold one tensor at a
+time; tensors are read with the library, which checks what others may have written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shmlog.checkpoint.tensor import Tensor
+from shmlog.errors import CorruptDataError, MissingExtraError
+
+SHA256 = "shmlog.sha256"  # the SHA-256 of all bytes before it
+DIGEST_BYTES = 32
+_HEADER_BYTES_MAX = 100_000_000  # of safetensors
+_CHUNK_BYTES = 8 << 20
+_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
+         "U64": 64, "I64": 64, "F64": 64}  # fmt: skip
+
+
+def require_safetensors() -> Any:
+    """Return the module safetensors.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        import safetensors
+    except ImportError as error:
+        raise MissingExtraError("checkpoints need the package safetensors: pip install 'shmlog[checkpoint]'") from error
+    return safetensors
+
+
+# ---- writing ----
+
+
+def body(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Iterator[memoryview]:
+    """Yield the bytes of a file up to its digest.
+
+    Raises
+    ------
+    ValueError
+        If there are so many tensors that no reader takes the header.
+    """
+    ordered = sorted(tensors.items(), key=lambda item: -_BITS[item[1].dtype])  # so that each is aligned
+    header: dict[str, Any] = {"__metadata__": dict(about)}
+    offset = 0
+    for name, tensor in ordered:
+        header[name] = _entry(tensor.dtype, tensor.shape, offset, tensor.size)
+        offset += tensor.size
+    header[SHA256] = _entry("U8", (DIGEST_BYTES,), offset, DIGEST_BYTES)
+    text = json.dumps(header, separators=(",", ":")).encode("ascii")
+    text += b" " * (-len(text) % 8)
+    if len(text) > _HEADER_BYTES_MAX:
+        raise ValueError(f"the state has {len(tensors):,} arrays and bytes, more than one file can name")
+    yield memoryview(len(text).to_bytes(8, "little") + text)
+    for name, tensor in ordered:
+        data = tensor.data()
+        if len(data) != tensor.size:
+            raise ValueError(f"tensor {name!r} has changed its size while it was saved")
+        yield data
+
+
+def _entry(dtype: str, shape: tuple[int, ...], offset: int, size: int) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+
+
+def pieces(data: memoryview) -> Iterator[memoryview]:
+    """Yield ``data`` in pieces that a cache holds."""
+    for begin in range(0, len(data), _CHUNK_BYTES):
+        yield data[begin : begin + _CHUNK_BYTES]
+
+
+def write_all(fd: int, data: memoryview) -> None:
+    """Write all of ``data``, however little a call takes."""
+    while len(data):
+        data = data[os.write(fd, data) :]
+
+
+def write_sealed(fd: int, chunks: Iterable[memoryview]) -> str:
+    """Write the bytes of `body` and the digest behind them; return the SHA-256 of the whole file."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        for piece in pieces(chunk):
+            digest.update(piece)
+            write_all(fd, piece)
+    seal = digest.digest()
+    write_all(fd, memoryview(seal))
+    digest.update(seal)
+    return digest.hexdigest()
+
+
+# ---- reading ----
+
+
+class Header(NamedTuple):
+    """What stands before the tensors of a file."""
+
+    about: dict[str, str]
+    tensors: dict[str, Any]
+    file_bytes: int
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of a checkpoint's file, whose length it must tell.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CorruptDataError
+        If it is not one of ours, or cut.
+    """
+    with open(path, "rb") as file:
+        file_bytes = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(file_bytes - 8, _HEADER_BYTES_MAX):
+            raise CorruptDataError(f"{path}: no safetensors file, or cut ({file_bytes:,} bytes)")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        about = header.pop("__metadata__")
+        end = header[SHA256]["data_offsets"][1]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise CorruptDataError(f"{path}: the header is damaged, or not that of a checkpoint") from error
+    if 8 + length + end != file_bytes:
+        raise CorruptDataError(f"{path}: {file_bytes:,} bytes long, its header says {8 + length + end:,}")
+    return Header(about, header, file_bytes)
+
+
+def verify(path: Path) -> str:
+    """Read all of a file and return its SHA-256.
+
+    Raises
+    ------
+    CorruptDataError
+        If the digest in it is not that of its bytes.
+    """
+    with open(path, "rb") as file:
+        rest = os.fstat(file.fileno()).st_size - DIGEST_BYTES
+        digest = hashlib.sha256()
+        for piece in read_pieces(file, rest):
+            digest.update(piece)
+        stored = file.read()
+    if stored != digest.digest():
+        raise CorruptDataError(f"{path}: damaged, its SHA-256 is not the one stored in it")
+    digest.update(stored)
+    return digest.hexdigest()
+
+
+def read_pieces(file: io.BufferedReader, rest: int) -> Iterator[memoryview]:
+    """Yield the next ``rest`` bytes of a file; each piece is valid until the next one."""
+    buffer = memoryview(bytearray(min(_CHUNK_BYTES, max(rest, 0))))
+    while rest > 0:
+        count = file.readinto(buffer[: min(rest, len(buffer))])
+        if not count:
+            return
+        yield buffer[:count]
+        rest -= count
+
+
+class Reader:
+    """Reads the tensors of one file, through the library."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._safetensors = require_safetensors()
+        self._open: dict[str, Any] = {}
+
+    def numpy(self, name: str) -> Any:
+        """Return a tensor as a writable array."""
+        return self._tensor("np", name)
+
+    def torch(self, name: str) -> Any:
+        """Return a tensor as one of torch, on the CPU."""
+        return self._tensor("pt", name)
+
+    def _tensor(self, framework: str, name: str) -> Any:
+        if framework not in self._open:
+            self._open[framework] = self._safetensors.safe_open(str(self.path), framework=framework)
+        return self._open[framework].get_tensor(name)

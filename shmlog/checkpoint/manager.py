@@ -1,0 +1,528 @@
+"""CheckpointManager: save, find, load and prune the checkpoints of one name."""
+
+from __future__ import annotations
+
+import atexit
+import operator
+import os
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from shmlog.checkpoint import state as states
+from shmlog.checkpoint.background import Writer
+from shmlog.checkpoint.container import require_safetensors, verify
+from shmlog.checkpoint.files import (
+    CheckpointInfo,
+    Index,
+    checkpoint_files,
+    copy,
+    file_name,
+    publish,
+    read_info,
+    remove_abandoned,
+)
+from shmlog.checkpoint.state import Checkpoint, Encoded
+from shmlog.errors import CheckpointNotFoundError, CorruptDataError, RunStateError, ShmlogWarning, StorageError
+from shmlog.storage.layout import RunLayout, check_id
+
+if TYPE_CHECKING:
+    from shmlog.run.run import Run
+
+_STEP_MAX = 2**63 - 1
+
+#: How a checkpoint is named: its step, its file, or what `list` returned.
+Which = int | str | os.PathLike[str] | CheckpointInfo
+
+
+class CheckpointManager:
+    """Saves training states into a folder and finds them again.
+
+    A file is written under a temporary name, fsynced and renamed: a save that is
+    killed leaves the older checkpoints as they were. What is there is read from the
+    files each time, those of earlier processes included.
+
+    Parameters
+    ----------
+    folder : path
+        Where the files lie; made by the first save.
+    name : str
+        1 to 64 letters, digits, ``_``, ``-``. Files of other names are not touched.
+    keep_last : int
+        How many of the newest are kept; 0 keeps all.
+    keep_best : (str, str), optional
+        A metric and ``"min"`` or ``"max"``: the best by it is kept too.
+    save_every : int, optional
+        Steps from one save to the next, for `should_save`.
+    allow_pickle : bool
+        Whether `save` pickles what has no other form, and `load` loads it. Loading
+        runs code that the file names: allow it only for files that you trust.
+    run : Run, optional
+        The run that each save is logged to, as an event ``checkpoint``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not usable.
+    MissingExtraError
+        If safetensors is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        name: str = "checkpoint",
+        *,
+        keep_last: int = 3,
+        keep_best: tuple[str, str] | None = None,
+        save_every: int | None = None,
+        allow_pickle: bool = False,
+        run: Run | None = None,
+    ) -> None:
+        require_safetensors()  # now, not when the first state is to be saved
+        self.folder = Path(os.path.abspath(folder))
+        self.name = check_id(name, "name")
+        self.keep_last = _at_least("keep_last", keep_last, 0)
+        self.keep_best = None if keep_best is None else _metric_and_mode(keep_best)
+        self.save_every = None if save_every is None else _at_least("save_every", save_every, 1)
+        self.allow_pickle = allow_pickle
+        self._run = run
+        self._index = Index(self.folder, self.name)
+        self._lock = threading.RLock()  # a signal handler may save in the middle of a save
+        self._pending: PendingSave | None = None
+        self._waits_at_exit = False
+        self._since: int | None = None  # the step from which `should_save` counts
+
+    @classmethod
+    def for_run(cls, run: Run, name: str = "checkpoint", **options: Any) -> Self:
+        """Return a manager of the folder ``checkpoints`` of a run, which logs each save to it.
+
+        Raises
+        ------
+        RunStateError
+            If the run is disabled: it has no folder.
+        """
+        if run._disabled:
+            raise RunStateError("a disabled run has no folder for checkpoints; pass CheckpointManager a folder")
+        return cls(RunLayout(run.dir).checkpoints, name, run=run, **options)
+
+    # ---- saving ----
+
+    def should_save(self, step: int) -> bool:
+        """Whether a save is due: at each multiple of ``save_every``, and at the next step if one was jumped over.
+
+        Always false without ``save_every``.
+        """
+        if self.save_every is None:
+            return False
+        if self._since is None:
+            self._since = step
+        return step % self.save_every == 0 or step // self.save_every > self._since // self.save_every
+
+    def save(
+        self,
+        state: Any,
+        step: int | None = None,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> CheckpointInfo:
+        """Save a state, durably, then remove what need not be kept.
+
+        Parameters
+        ----------
+        state : object
+            Dicts, lists, tuples, sets, None, bool, int, float, complex, str, bytes,
+            paths, dates, times, numpy scalars and arrays, and torch tensors, nested
+            as you like. The states of the random number generators are added.
+        step : int, optional
+            Training step, from 0. Default: one after the highest there is. A
+            checkpoint of the same step is replaced.
+        metrics : mapping, optional
+            Numbers by name, for ``keep_best`` and for people.
+        metadata : mapping, optional
+            Plain values for people.
+
+        Returns
+        -------
+        CheckpointInfo
+            With the path of the file.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a value can't be stored; the message names its key path. Nothing was
+            written.
+        StorageError
+            If the file can't be written. The older ones are untouched.
+        """
+        with self._lock:
+            info = self._save_only(state, step, metrics=metrics, metadata=metadata)
+            self._prune(info)
+            return info
+
+    def _save_only(
+        self,
+        state: Any,
+        step: int | None,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> CheckpointInfo:
+        """Save a state and remove no other."""
+        with self._lock:
+            self.wait()
+            encoded = self._encode(state, step, metrics, metadata)
+            sha256 = publish(encoded.info.path, encoded.chunks())
+            return self._log(encoded.info, sha256)
+
+    def save_async(
+        self,
+        state: Any,
+        step: int | None = None,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        if_busy: str = "wait",
+    ) -> PendingSave | None:
+        """Copy a state into memory and have another process write it.
+
+        When it returns, the state may be changed. One save at most is in flight, so
+        that no more than one copy of the state is in memory. The writing process
+        goes on should this one die; this one waits for it when it exits.
+
+        Parameters
+        ----------
+        state, step, metrics, metadata
+            As for `save`.
+        if_busy : str
+            When the save before is still in flight: ``"wait"`` for it, or ``"skip"``
+            this one.
+
+        Returns
+        -------
+        PendingSave or None
+            None if it was skipped: nothing is saved.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `save` does.
+        StorageError
+            If there is no memory for the copy, or no process can be started.
+        """
+        if if_busy not in ("wait", "skip"):
+            raise ValueError(f"if_busy must be 'wait' or 'skip', not {if_busy!r}")
+        with self._lock:
+            if if_busy == "skip" and not self.wait(0):
+                return None
+            self.wait()
+            encoded = self._encode(state, step, metrics, metadata)
+            pending = PendingSave(self, encoded.info, Writer(encoded.info.path, encoded.chunks()))
+            self._pending = pending
+            self._since = encoded.info.step
+            if not self._waits_at_exit:
+                self._waits_at_exit = True
+                atexit.register(self.wait)
+            return pending
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no save is in flight; warns if it has failed and nobody asked for its result.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Most seconds to wait.
+
+        Returns
+        -------
+        bool
+            Whether none is in flight.
+        """
+        with self._lock:
+            pending = self._pending
+            if pending is None or pending._writer.owner_pid != os.getpid():  # else it is that of a parent
+                self._pending = None
+                return True
+            if not pending._writer.wait(timeout):
+                return False
+            failure = self._settle(pending)
+        if failure is not None:
+            warnings.warn(f"save_async: {failure}", ShmlogWarning, stacklevel=3)
+        return True
+
+    def _settle(self, pending: PendingSave) -> str | None:
+        """Do once what follows a save in the background; return why it failed, unless that was told."""
+        with self._lock:
+            if self._pending is not pending:
+                return None
+            self._pending = None
+            sha256, pending._error = pending._writer.answer()
+            pending._writer.close()
+            if sha256 is None:
+                return pending._error
+            pending._info = self._log(pending._info, sha256)
+            self._prune(pending._info)
+            return None
+
+    def _encode(
+        self, state: Any, step: int | None, metrics: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None
+    ) -> Encoded:
+        infos = self._index.scan()
+        if step is None:
+            step = max((info.step for info in infos), default=-1) + 1
+        step = operator.index(step)
+        if not 0 <= step <= _STEP_MAX:
+            raise ValueError(f"step must be 0 to {_STEP_MAX}, not {step}")
+        number = max((info.number for info in infos), default=0) + 1
+        return states.encode(
+            state, self.folder / file_name(self.name, step), self.name, step, number, metrics, metadata,
+            allow_pickle=self.allow_pickle,
+        )  # fmt: skip
+
+    def _log(self, info: CheckpointInfo, sha256: str) -> CheckpointInfo:
+        """Log a save that is done."""
+        info = info._replace(bytes=info.path.stat().st_size)
+        self._since = info.step
+        if self._run is not None:
+            inside = info.path.is_relative_to(self._run.dir)
+            self._run.event(
+                "checkpoint",
+                {
+                    "name": info.name,
+                    "path": str(info.path.relative_to(self._run.dir) if inside else info.path),
+                    "step": info.step,
+                    "sha256": sha256,
+                    "bytes": info.bytes,
+                    "metrics": info.metrics,
+                },
+            )
+        return info
+
+    def _prune(self, newest: CheckpointInfo) -> None:
+        """Remove what need not be kept, and what killed saves have left."""
+        remove_abandoned(newest.path)
+        if not self.keep_last:
+            return
+        infos = self._index.scan()
+        kept = {newest.path, *(info.path for info in infos[-self.keep_last :])}
+        best = states.better(*self.keep_best, infos) if self.keep_best else None
+        if best is not None:
+            kept.add(best.path)
+        for info in infos:
+            if info.path not in kept:
+                info.path.unlink(missing_ok=True)
+
+    # ---- finding ----
+
+    def list(self) -> list[CheckpointInfo]:
+        """Return the checkpoints of this name, oldest first; warns of damaged ones."""
+        return self._index.scan()
+
+    def latest(self) -> CheckpointInfo | None:
+        """Return the checkpoint saved last, or None."""
+        return next(reversed(self._index.scan()), None)
+
+    def best(self) -> CheckpointInfo | None:
+        """Return the best checkpoint by ``keep_best``, or None if none has the metric.
+
+        Raises
+        ------
+        ValueError
+            If the manager was made without ``keep_best``.
+        """
+        if self.keep_best is None:
+            raise ValueError("best by what? Make the manager with keep_best=(metric, 'min') or (metric, 'max')")
+        return states.better(*self.keep_best, self._index.scan())
+
+    def _path(self, which: Which) -> Path:
+        if isinstance(which, CheckpointInfo):
+            return which.path
+        if isinstance(which, str | os.PathLike):
+            return Path(which)
+        path = self.folder / file_name(self.name, operator.index(which))
+        if not path.exists():
+            raise CheckpointNotFoundError(f"{self.folder}: no checkpoint {self.name!r} of step {which}")
+        return path
+
+    # ---- loading ----
+
+    def load(self, which: Which | None = None) -> Checkpoint:
+        """Read a checkpoint back, after its checksum has been checked.
+
+        Parameters
+        ----------
+        which : int, path or CheckpointInfo, optional
+            A step, a file, or what `list` returned. Default: the newest; if that one
+            is damaged the one before it, with a warning.
+
+        Returns
+        -------
+        Checkpoint
+            With ``state``, ``info`` and `restore_rng`.
+
+        Raises
+        ------
+        CheckpointNotFoundError
+            If there is none.
+        CorruptDataError
+            If it is damaged, or all are.
+        UnsafeDataError
+            If it holds pickled objects and the manager was made without ``allow_pickle``.
+        MissingExtraError
+            If it holds tensors of torch, which is not installed.
+        """
+        if which is None:
+            return self._load_newest()
+        path = self._path(which)
+        try:
+            return states.read(path, allow_pickle=self.allow_pickle)
+        except FileNotFoundError as error:
+            raise CheckpointNotFoundError(f"{path}: no such checkpoint") from error
+
+    def _load_newest(self) -> Checkpoint:
+        for info in reversed(self._index.scan()):
+            try:
+                return states.read(info.path, allow_pickle=self.allow_pickle)
+            except (CorruptDataError, FileNotFoundError) as error:
+                warnings.warn(f"passed over, trying the one before: {error}", ShmlogWarning, stacklevel=3)
+        files = checkpoint_files(self.folder, self.name)
+        if files:
+            raise CorruptDataError(f"{self.folder}: all {len(files)} checkpoints {self.name!r} are damaged")
+        raise CheckpointNotFoundError(f"{self.folder}: no checkpoint {self.name!r}")
+
+    def resume_from_checkpoint(self, which: Which | None = None) -> Checkpoint | None:
+        """Load a checkpoint and set the random number generators to what they were.
+
+        Parameters
+        ----------
+        which : int, path or CheckpointInfo, optional
+            As for `load`.
+
+        Returns
+        -------
+        Checkpoint or None
+            None if ``which`` is None and there is no checkpoint yet: start afresh.
+
+        Raises
+        ------
+        CheckpointNotFoundError, CorruptDataError, UnsafeDataError, MissingExtraError
+            As `load` does.
+        """
+        try:
+            found = self.load(which)
+        except CheckpointNotFoundError:
+            if which is None:
+                return None
+            raise
+        found.restore_rng()
+        self._since = found.info.step
+        return found
+
+    # ---- files ----
+
+    def delete(self, *which: Which) -> None:
+        """Delete checkpoints of this name; ``delete(*manager.list())`` deletes all.
+
+        Raises
+        ------
+        CheckpointNotFoundError
+            If one is not in the folder, or not of this name. None was deleted.
+        """
+        own = set(checkpoint_files(self.folder, self.name))
+        paths = [Path(os.path.abspath(self._path(one))) for one in which]
+        for path in paths:
+            if path not in own:
+                raise CheckpointNotFoundError(f"{path}: no checkpoint {self.name!r} in {self.folder}")
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def backup_checkpoint(self, which: Which | None, backup_dir: str | os.PathLike[str]) -> Path:
+        """Copy a checkpoint into another folder, checked, durably, under its own name.
+
+        Parameters
+        ----------
+        which : int, path or CheckpointInfo, or None
+            As for `load`; None is the newest.
+        backup_dir : path
+            Made if it does not exist.
+
+        Returns
+        -------
+        Path
+            The copy.
+
+        Raises
+        ------
+        CheckpointNotFoundError
+            If there is no such checkpoint.
+        CorruptDataError
+            If it is damaged. Nothing was copied.
+        StorageError
+            If the copy can't be written.
+        """
+        if which is None:
+            which = self.latest()
+            if which is None:
+                raise CheckpointNotFoundError(f"{self.folder}: no checkpoint {self.name!r}")
+        path = self._path(which)
+        try:
+            read_info(path)
+            verify(path)
+        except FileNotFoundError as error:
+            raise CheckpointNotFoundError(f"{path}: no such checkpoint") from error
+        return copy(path, Path(os.path.abspath(backup_dir)))
+
+
+class PendingSave:
+    """A save in the background, made by `CheckpointManager.save_async`."""
+
+    def __init__(self, manager: CheckpointManager, info: CheckpointInfo, writer: Writer) -> None:
+        self._manager = manager
+        self._info = info
+        self._writer = writer
+        self._error: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._manager._pending is not self or self._writer.done
+
+    def result(self, timeout: float | None = None) -> CheckpointInfo:
+        """Wait for the end of the save.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Most seconds to wait.
+
+        Raises
+        ------
+        TimeoutError
+            If it is still in flight.
+        StorageError
+            If it has failed. The older checkpoints are untouched.
+        """
+        if self._manager._pending is self:
+            if not self._writer.wait(timeout):
+                raise TimeoutError(f"{self._info.path}: still being written after {timeout:g} s")
+            self._manager._settle(self)
+        if self._error is not None:
+            raise StorageError(self._error)
+        return self._info
+
+
+def _at_least(what: str, value: int, least: int) -> int:
+    number = operator.index(value)
+    if number < least:
+        raise ValueError(f"{what} must be {least} or more, not {number}")
+    return number
+
+
+def _metric_and_mode(value: tuple[str, str]) -> tuple[str, str]:
+    metric, mode = value
+    if mode not in ("min", "max"):
+        raise ValueError(f"keep_best must be (metric, 'min') or (metric, 'max'), not {value!r}")
+    return metric, mode

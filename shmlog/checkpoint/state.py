@@ -1,0 +1,141 @@
+"""What is saved: a state with the generators, as the tensors of a file; and reading it back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shmlog.checkpoint import container, rng
+from shmlog.checkpoint.codec import Decoder, Encoder
+from shmlog.checkpoint.container import Reader, body
+from shmlog.checkpoint.files import ABOUT, SCHEMA, CheckpointInfo, read_info
+from shmlog.checkpoint.tensor import Tensor, from_bytes
+from shmlog.errors import CorruptDataError
+
+STATE = "shmlog.state"  # the tensor with the JSON
+
+
+class Checkpoint(NamedTuple):
+    """A state that was read back.
+
+    Attributes
+    ----------
+    state : object
+        What was saved, of the same types. Tensors of torch are on the CPU.
+    info : CheckpointInfo
+        Its step, metrics, metadata, file.
+    rng : dict
+        States of the random number generators when it was saved.
+    """
+
+    state: Any
+    info: CheckpointInfo
+    rng: dict[str, Any]
+
+    def restore_rng(self) -> None:
+        """Set the generators of random, numpy and torch to what they were."""
+        rng.restore(self.rng)
+
+
+class Encoded(NamedTuple):
+    """A state ready to be written; its arrays are still the caller's."""
+
+    info: CheckpointInfo
+    tensors: dict[str, Tensor]
+    about: dict[str, str]
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield the bytes of the file up to its digest."""
+        return body(self.tensors, self.about)
+
+
+def encode(
+    state: Any,
+    path: Path,
+    name: str,
+    step: int,
+    number: int,
+    metrics: Mapping[str, Any] | None,
+    metadata: Mapping[str, Any] | None,
+    *,
+    allow_pickle: bool,
+) -> Encoded:
+    """Return a state as tensors and JSON.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it holds what can't be stored; the message names the key path.
+    """
+    tensors: dict[str, Tensor] = {}
+    encoder = Encoder(allow_pickle=allow_pickle, tensors=tensors)
+    nodes = {"state": encoder.encode(state, ("state",)), "rng": encoder.encode(rng.capture(), ("rng", "rng"))}
+    tensors[STATE] = from_bytes(_dumps(nodes))
+    plain = Encoder(allow_pickle=False, tensors=None).encode
+    info = CheckpointInfo(
+        path, name, step, number, datetime.now(UTC), _numbers(metrics or {}), dict(metadata or {}), 0,
+        encoder.has_pickled,
+    )  # fmt: skip
+    about = {
+        "schema": SCHEMA,
+        "name": name,
+        "step": step,
+        "number": number,
+        "created_at": info.created_at.isoformat(),
+        "metrics": plain(info.metrics, ("metrics",)),
+        "metadata": plain(info.metadata, ("metadata",)),
+        "has_pickled": info.has_pickled,
+    }
+    return Encoded(info, tensors, {ABOUT: _dumps(about).decode("ascii")})
+
+
+def _dumps(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, int | float]:
+    """Return the metrics as plain numbers, whatever library they come from."""
+    found: dict[str, int | float] = {}
+    for name, value in metrics.items():
+        try:
+            found[str(name)] = int(value) if isinstance(value, int) else float(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"metrics[{name!r}]: must be a number, not a {type(value).__name__}") from error
+    return found
+
+
+def read(path: Path, *, allow_pickle: bool) -> Checkpoint:
+    """Read a checkpoint, after its SHA-256 has been checked.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CorruptDataError
+        If it is damaged.
+    UnsafeDataError
+        If it holds pickled objects and ``allow_pickle`` is false.
+    MissingExtraError
+        If safetensors, or the torch that it needs, is not installed.
+    """
+    reader = Reader(path)
+    container.verify(path)
+    info = read_info(path)
+    decoder = Decoder(reader, allow_pickle=allow_pickle)
+    try:
+        nodes = json.loads(reader.numpy(STATE).tobytes())
+        state, generators = nodes["state"], nodes["rng"]
+    except Exception as error:  # the library has errors of its own
+        raise CorruptDataError(f"{path}: its state can't be read ({error})") from error
+    return Checkpoint(decoder.decode(state), info, decoder.decode(generators))
+
+
+def better(metric: str, mode: str, infos: list[CheckpointInfo]) -> CheckpointInfo | None:
+    """Return the checkpoint with the best value of a metric; of equal ones the newest."""
+    sign = 1 if mode == "max" else -1
+    known = [info for info in infos if not math.isnan(info.metrics.get(metric, math.nan))]
+    return max(known, key=lambda info: (sign * info.metrics[metric], info.number), default=None)

@@ -1,0 +1,60 @@
+"""All checkpoints of a folder, of whatever name, sound or not. Needs no package beside shmlog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from shmlog.checkpoint.container import verify
+from shmlog.checkpoint.files import CheckpointInfo, checkpoint_files, read_info, split_name
+from shmlog.errors import CorruptDataError
+
+
+class Found(NamedTuple):
+    """A file named like a checkpoint.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    name, step : str, int
+        As its name says.
+    info : CheckpointInfo or None
+        What the header says; None if it is damaged.
+    sha256 : str or None
+        Of the file, if every byte was read.
+    damage : str or None
+        What is wrong with it.
+    """
+
+    path: Path
+    name: str
+    step: int
+    info: CheckpointInfo | None
+    sha256: str | None
+    damage: str | None
+
+
+def survey(folder: Path, *, every_byte: bool) -> list[Found]:
+    """Return the checkpoints of a folder by name, and of one name oldest first.
+
+    Parameters
+    ----------
+    every_byte : bool
+        Whether the files are read whole and their digests checked; else only
+        headers and sizes.
+    """
+    found = [_look(path, every_byte) for path in checkpoint_files(folder)]
+    return sorted(found, key=lambda one: (one.name, one.info.number if one.info else 0, one.step))
+
+
+def _look(path: Path, every_byte: bool) -> Found:
+    split = split_name(path)
+    assert split is not None
+    info, sha256, damage = None, None, None
+    try:
+        info = read_info(path)
+        sha256 = verify(path) if every_byte else None
+    except (CorruptDataError, OSError) as error:
+        damage = str(error)
+    return Found(path, *split, info, sha256, damage)

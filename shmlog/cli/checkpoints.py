@@ -1,0 +1,100 @@
+"""``shmlog checkpoints``: list the checkpoints of a run or folder, and check them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shmlog.cli.find import is_run, resolve_run
+from shmlog.cli.output import command, print_json, say
+from shmlog.cli.parser import UsageError, add_command, path
+from shmlog.cli.text import plural, relative, size, table, value
+from shmlog.errors import CheckpointNotFoundError, RunNotFoundError
+
+if TYPE_CHECKING:
+    from shmlog.checkpoint.survey import Found
+    from shmlog.cli.parser import Commands
+
+_EXAMPLE = """
+shmlog checkpoints                      those of the newest run below ./runs
+shmlog checkpoints verify runs/digits   read every byte of the newest run's of an experiment
+shmlog checkpoints models               those in a folder of your own
+"""
+
+_COLUMNS = ("file", "name", "step", "metrics", "size", "saved (UTC)", "state")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``checkpoints``."""
+    summary = "list checkpoints, and check them with verify"
+    parser = add_command(commands, "checkpoints", run, summary, _EXAMPLE)
+    parser.usage = "shmlog checkpoints [-h] [--json] [--debug] [verify] [DIR|RUN]"
+    text = "verify: read every byte of each; DIR: a folder of checkpoints, or RUN: as for show (default: runs)"
+    parser.add_argument("words", nargs="*", metavar="DIR|RUN", type=path, help=text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the checkpoints, or verify them."""
+    from shmlog.checkpoint.survey import survey
+
+    every_byte = args.words[:1] == ["verify"]
+    places = args.words[every_byte:]
+    if len(places) > 1:
+        raise UsageError(f"one folder or run, not {len(places)}: {' '.join(places)}")
+    folder = _folder(places[0] if places else None)
+    found = survey(folder, every_byte=every_byte)
+    if args.json:
+        print_json([_as_dict(one) for one in found])
+    else:
+        _print(folder, found, every_byte)
+    return 1 if every_byte and any(one.damage for one in found) else 0
+
+
+def _folder(text: str | None) -> Path:
+    """Return the folder of checkpoints that ``text`` means."""
+    from shmlog.checkpoint.files import checkpoint_files
+    from shmlog.storage.layout import RunLayout
+
+    if text is not None and not is_run(Path(text)) and checkpoint_files(Path(text)):
+        return Path(text)
+    try:
+        return RunLayout(resolve_run(text)).checkpoints
+    except RunNotFoundError as error:
+        if text is not None and Path(text).is_dir():
+            raise CheckpointNotFoundError(f"{text}: neither a checkpoint nor a run here") from error
+        raise
+
+
+def _as_dict(found: Found) -> dict[str, Any]:
+    header = found.info._asdict() if found.info else {}
+    return {
+        **header, "path": found.path, "name": found.name, "step": found.step, "sha256": found.sha256,
+        "damage": found.damage,
+    }  # fmt: skip
+
+
+def _print(folder: Path, found: list[Found], every_byte: bool) -> None:
+    if not found:
+        say(f"shmlog: no checkpoints in {relative(folder)}")
+        return
+    rows = [_row(one, "sound" if every_byte else "ok") for one in found]
+    for line in table(_COLUMNS, rows, left=("file", "name", "metrics", "saved (UTC)", "state")):
+        print(line)
+    damaged = [one for one in found if one.damage]
+    for one in damaged:
+        say(f"shmlog: error: {one.damage}")
+    if every_byte:
+        say(f"shmlog: {plural(len(found) - len(damaged), 'checkpoint')} sound, {len(damaged)} damaged")
+    else:
+        say(f"shmlog: headers and sizes only; to read every byte: {command('checkpoints', 'verify', relative(folder))}")
+
+
+def _row(found: Found, sound: str) -> tuple[object, ...]:
+    info = found.info
+    if info is None:
+        return (found.path.name, found.name, str(found.step), None, None, None, "damaged")
+    metrics = ", ".join(f"{name}={value(number)}" for name, number in info.metrics.items())
+    saved = info.created_at.strftime("%Y-%m-%d %H:%M:%S")
+    state = "damaged" if found.damage else sound
+    return (found.path.name, found.name, str(found.step), metrics, size(info.bytes), saved, state)
