@@ -29,7 +29,7 @@ from shmlog.flusher.appendfile import AppendFile
 from shmlog.storage import jsonl, parts, runfile, wal
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.large import read_large
-from shmlog.storage.layout import RunLayout, fsync_dir
+from shmlog.storage.layout import RunLayout, fsync_dir, fsync_run
 from shmlog.storage.ledger import Ledger
 
 # Small enough that what is computed from it stays in the caches and in memory
@@ -80,6 +80,7 @@ class Sealer:
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="part")
         self._closed: deque[_ClosedLog] = deque()
         self._config: dict[str, Any] = {}  # from config events, not in config.yaml yet
+        self._names_are_synced = False
         self._open = self._begin_log(self.ledger.next_log)
 
     def _begin_log(self, number: int) -> _OpenLog:
@@ -258,6 +259,9 @@ class Sealer:
         self._merge_config()
         self._events.sync()
         self._run_log.sync()
+        if not self._names_are_synced:
+            fsync_run(self.layout)  # else the files are durable, and nobody finds them
+            self._names_are_synced = True
         logs = [self._closed[i] for i in range(count)]
         for log in logs:
             for batch in log.batches:
