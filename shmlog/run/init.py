@@ -238,8 +238,7 @@ def _make_folder(options: Options) -> RunLayout:
                 layout.dir.mkdir()
             except FileExistsError:
                 continue
-            layout.wal.mkdir()
-            layout.metrics.mkdir(parents=True)
+            layout.make_folders()
             return layout
     except OSError as error:
         raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
