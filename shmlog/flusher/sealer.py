@@ -43,7 +43,6 @@ class _OpenLog:
     """A log that is being read."""
 
     number: int
-    decoder: Decoder
     offset: int = 0
     batches: list[Batch] = field(default_factory=list)
 
@@ -81,10 +80,9 @@ class Sealer:
         self._closed: deque[_ClosedLog] = deque()
         self._config: dict[str, Any] = {}  # from config events, not in config.yaml yet
         self._names_are_synced = False
-        self._open = self._begin_log(self.ledger.next_log)
-
-    def _begin_log(self, number: int) -> _OpenLog:
-        return _OpenLog(number, Decoder(self.layout.dir))
+        # One for all logs: it knows what a first frame that is damaged does not tell again.
+        self._decoder = Decoder(layout.dir)
+        self._open = _OpenLog(self.ledger.next_log)
 
     @property
     def next_log(self) -> int:
@@ -155,7 +153,7 @@ class Sealer:
             elif not goes_on:
                 self._report(f"{found.path}: {found.reason} at byte {start + found.offset}")
         if frames:
-            self._take(log.decoder.decode(frames))
+            self._take(self._decoder.decode(frames))
         if is_end:
             return 0
         return CHUNK_BYTES if frames else size * 2  # a frame that is larger than that
@@ -223,7 +221,7 @@ class Sealer:
         self._closed.append(
             _ClosedLog(log.number, log.batches, self._events.size, self._run_log.size, self._start_part(log))
         )
-        self._open = self._begin_log(log.number + 1)
+        self._open = _OpenLog(log.number + 1)
 
     def _start_part(self, log: _OpenLog | _ClosedLog) -> Future[None] | None:
         tables = [batch.metrics for batch in log.batches if batch.metrics.num_rows]
