@@ -13,6 +13,7 @@ from shmlog import _core
 from shmlog.flusher.provenance import git_state
 from shmlog.segment import shm
 from shmlog.storage import runfile
+from shmlog.storage.extent import of_file
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.segmentref import SegmentRef
@@ -48,7 +49,7 @@ def describe(layout: RunLayout) -> dict[str, Any]:
     described = runfile.read(layout.run_yaml)
     if described.get("git") is None:
         described["git"] = git_state()
-        runfile.write(layout.run_yaml, described)
+        runfile.write_sealed(layout.run_yaml, described)
     return described
 
 
@@ -66,7 +67,17 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
     described["counts"] = ledger.counts()
     described["dropped"] = ledger.dropped()
     described["complete"] = complete
-    runfile.write(layout.run_yaml, described)
+    if complete:
+        described["files"] = written_files(layout, ledger)
+    runfile.write_sealed(layout.run_yaml, described)
+
+
+def written_files(layout: RunLayout, ledger: Ledger) -> dict[str, dict[str, int]]:
+    """Return length and checksum of the files that have none of their own and change no more."""
+    files = ledger.files()
+    if layout.config_yaml.exists():
+        files[layout.config_yaml.name] = of_file(layout.config_yaml)._asdict()
+    return files
 
 
 def write_finished(layout: RunLayout, segment: _core.Segment, ledger: Ledger) -> None:

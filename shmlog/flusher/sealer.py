@@ -28,6 +28,7 @@ from shmlog.errors import CorruptDataError
 from shmlog.flusher.appendfile import AppendFile
 from shmlog.storage import jsonl, parts, runfile, wal
 from shmlog.storage.decode import Batch, Decoder
+from shmlog.storage.extent import Extent
 from shmlog.storage.large import read_large
 from shmlog.storage.layout import RunLayout, fsync_dir, fsync_run
 from shmlog.storage.ledger import Ledger
@@ -53,8 +54,8 @@ class _ClosedLog:
 
     number: int
     batches: list[Batch]
-    events_bytes: int
-    run_log_bytes: int
+    events: Extent
+    run_log: Extent
     part: Future[None] | None
 
 
@@ -74,8 +75,8 @@ class Sealer:
         self._sinks = frozenset(sinks)
         self._progress = progress
         self._report = report
-        self._events = AppendFile(layout.events, self.ledger.events_bytes)
-        self._run_log = AppendFile(layout.run_log, self.ledger.run_log_bytes)
+        self._events = AppendFile(layout.events, self.ledger.events)
+        self._run_log = AppendFile(layout.run_log, self.ledger.run_log)
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="part")
         self._closed: deque[_ClosedLog] = deque()
         self._config: dict[str, Any] = {}  # from config events, not in config.yaml yet
@@ -219,7 +220,7 @@ class Sealer:
         self._events.retry()
         self._run_log.retry()
         self._closed.append(
-            _ClosedLog(log.number, log.batches, self._events.size, self._run_log.size, self._start_part(log))
+            _ClosedLog(log.number, log.batches, self._events.extent, self._run_log.extent, self._start_part(log))
         )
         self._open = _OpenLog(log.number + 1)
 
@@ -265,7 +266,7 @@ class Sealer:
             for batch in log.batches:
                 self.ledger.add_batch(batch)
             log.batches = []  # booked: should the commit fail, the next one books nothing twice
-        self.ledger.commit(logs[-1].number + 1, logs[-1].events_bytes, logs[-1].run_log_bytes)
+        self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)
         for _ in logs:
             self._closed.popleft()
         for number in self.layout.logs():

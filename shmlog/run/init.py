@@ -301,7 +301,7 @@ def _write_files(layout: RunLayout, options: Options, placed: shm.Placed, meetin
     }
     try:
         runfile.write(layout.config_yaml, options.config, durable=False)
-        runfile.write(layout.run_yaml, described, durable=False)
+        runfile.write_sealed(layout.run_yaml, described, durable=False)
     except OSError as error:
         raise StorageError(f"cannot write into {layout.dir}: {error.strerror}") from error
 

@@ -15,6 +15,7 @@ from shmlog.run import registry
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
 from shmlog.segment.doorbell import Doorbell
+from shmlog.storage.large import large_name
 from shmlog.storage.layout import RunLayout, fsync_dir, fsync_run
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import FINISH_CODES, FINISHED
@@ -314,7 +315,7 @@ class Run(_core.Producer):
     def _spill(self, data: bytes) -> bytes:
         """Keep a text that is too large for the ring in a file of its own."""
         self._layout.large.mkdir(exist_ok=True)
-        name = f"{os.getpid()}-{os.urandom(8).hex()}.txt"
+        name = large_name(data)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         path = self._layout.large / name
         try:
