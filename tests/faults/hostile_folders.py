@@ -9,18 +9,25 @@ from typing import Any, NamedTuple
 
 import shmlog
 from shmlog.storage import runfile
+from shmlog.storage.large import large_name
 from tests.support.folders import OWNER, Folder, fill
 from tests.support.frames import Log
 
+
+def rows_of(table: Any) -> list[str]:
+    """Return the rows as texts, which are equal where values are NaN."""
+    return [repr(row) for row in table.to_pylist()]
+
+
 CALLS: dict[str, Callable[[shmlog.StoredRun], Any]] = {
-    "metrics": lambda stored: repr(stored.metrics().to_pylist()),
-    "one metric": lambda stored: repr(stored.metrics("loss").to_pylist()),
+    "metrics": lambda stored: rows_of(stored.metrics()),
+    "one metric": lambda stored: rows_of(stored.metrics("loss")),
     "names": lambda stored: stored.names(),
     "events": lambda stored: stored.events(),
     "metric events": lambda stored: stored.events("metrics"),
     "producers": lambda stored: (stored.producers, stored.counts, stored.dropped),
     "config": lambda stored: stored.config,
-    "metadata": lambda stored: stored.metadata,
+    "metadata": lambda stored: {k: v for k, v in stored.metadata.items() if not k.endswith("_above")},
     "status": lambda stored: stored.status,
 }
 
@@ -35,14 +42,15 @@ class Answer(NamedTuple):
 
 def read_all(run_dir: Path) -> dict[str, Answer]:
     """Return what each of `CALLS` gives for a run."""
-    return {name: _ask(run_dir, call) for name, call in CALLS.items()}
+    return {name: ask(run_dir, name) for name in CALLS}
 
 
-def _ask(run_dir: Path, call: Callable[[shmlog.StoredRun], Any]) -> Answer:
+def ask(run_dir: Path, name: str) -> Answer:
+    """Return what one of `CALLS` gives for a run."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
-            return Answer(call(shmlog.load(run_dir)), None, [str(warning.message) for warning in warned])
+            return Answer(CALLS[name](shmlog.load(run_dir)), None, [str(warning.message) for warning in warned])
         except shmlog.ShmlogError as error:
             return Answer(None, str(error), [])
 
@@ -82,6 +90,6 @@ def _fill(folder: Folder, log: Log, number: int) -> None:
 
 def large_file(folder: Folder, data: bytes) -> str:
     """Put a payload into a file of its own; return the path that a record names."""
-    name = f"large/{len(list(folder.layout.large.iterdir()))}.txt"
+    name = f"large/{large_name(data)}"
     (folder.dir / name).write_bytes(data)
     return name
