@@ -16,6 +16,9 @@ from typing import Any
 from shmlog.errors import CorruptDataError
 from shmlog.storage.layout import atomic_write
 
+# Of a file that is no JSON: the YAML library reads some 50 KB a second, and is slower the deeper it is nested.
+_YAML_BYTES_MAX = 64 << 10
+
 _KEY = "crc32_above"  # of the text above that line
 _MARK = f',\n  "{_KEY}": '.encode()
 
@@ -104,6 +107,8 @@ def parse(path: Path, data: bytes) -> dict[str, Any]:
         value = json.loads(data)
     except ValueError:
         value = _read_yaml(path, data)
+    except RecursionError as error:
+        raise CorruptDataError(f"{path}: nested too deeply") from error
     if not isinstance(value, dict):
         raise CorruptDataError(f"{path}: expected a mapping, found {type(value).__name__}")
     value.pop(_KEY, None)
@@ -112,6 +117,8 @@ def parse(path: Path, data: bytes) -> dict[str, Any]:
 
 def _read_yaml(path: Path, data: bytes) -> object:
     """Read a file that was edited by hand."""
+    if len(data) > _YAML_BYTES_MAX:
+        raise CorruptDataError(f"{path}: not JSON, and too large ({len(data)} bytes) to be read as YAML")
     import yaml
 
     class PlainLoader(yaml.SafeLoader):
