@@ -27,7 +27,7 @@ CALLS: dict[str, Callable[[shmlog.StoredRun], Any]] = {
     "metric events": lambda stored: stored.events("metrics"),
     "producers": lambda stored: (stored.producers, stored.counts, stored.dropped),
     "config": lambda stored: stored.config,
-    "metadata": lambda stored: {k: v for k, v in stored.metadata.items() if not k.endswith("_above")},
+    "metadata": lambda stored: {k: v for k, v in stored.metadata.items() if not str(k).endswith("_above")},
     "status": lambda stored: stored.status,
 }
 
