@@ -14,6 +14,7 @@ from typing import Any
 PHASES = 5
 STEPS = 40
 EVENT_EVERY = 10
+TRIES = 20
 LARGE = 40_000
 """Bytes of a text that is too large for the ring of this run, so that it gets a file of its own."""
 
@@ -48,7 +49,8 @@ def _work(run: Any, who: str, phase: int, marks: int) -> None:
         if step % EVENT_EVERY == 0:
             run.event("at", {"who": who, "step": step})
     is_durable = phase % 2 == 0
-    assert run.flush(durable=is_durable, timeout=60)
+    # Under strace on a busy machine a flusher takes its time to start.
+    assert any(run.flush(durable=is_durable, timeout=60) for _ in range(TRIES))
     if is_durable:
         told = {"who": who, "steps": (phase + 1) * STEPS}
         os.write(marks, json.dumps(told).encode())
