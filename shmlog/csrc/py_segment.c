@@ -257,7 +257,8 @@ static PyObject *segment_starting(SegmentObject *self, void *Py_UNUSED(closure))
 
 static PyObject *segment_run_id(SegmentObject *self, void *Py_UNUSED(closure))
 {
-    return PyUnicode_FromString(self->segment.header->run_id);
+    const char *id = self->segment.header->run_id;
+    return PyUnicode_DecodeUTF8(id, (Py_ssize_t)strlen(id), "replace"); /* anybody may have scribbled on it */
 }
 
 static PyObject *segment_run_dir(SegmentObject *self, void *Py_UNUSED(closure))

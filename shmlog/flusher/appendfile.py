@@ -6,26 +6,34 @@ import os
 from collections import deque
 from pathlib import Path
 
+from shmlog.storage.extent import Extent, crc32
+
 
 class SyncError(OSError):
     """An fsync has failed: what was to be made durable is lost, and another fsync would not tell."""
 
 
 class AppendFile:
-    """Append to ``path`` behind its first ``size`` bytes; what follows them is cut off.
+    """Append to ``path`` behind the extent ``known``; what follows it is cut off.
 
     What a full disk has refused is kept and goes first the next time. After a
     `SyncError` the file has to be opened anew, at its last size that was durable.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, known: Extent) -> None:
         self.path = path
+        self._crc32 = known.crc32
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        if os.fstat(self._fd).st_size > size:
-            os.ftruncate(self._fd, size)
+        if os.fstat(self._fd).st_size > known.bytes:
+            os.ftruncate(self._fd, known.bytes)
         self.size = os.fstat(self._fd).st_size
         self._synced_size = -1
         self._waiting: deque[memoryview] = deque()
+
+    @property
+    def extent(self) -> Extent:
+        """What has been written, and its checksum."""
+        return Extent(self.size, self._crc32)
 
     def append(self, data: bytes) -> None:
         """Write ``data`` behind what waits. Raises OSError; then it waits too."""
@@ -38,6 +46,7 @@ class AppendFile:
         while self._waiting:
             written = os.write(self._fd, self._waiting[0])
             self.size += written
+            self._crc32 = crc32(self._waiting[0][:written], self._crc32)
             self._waiting[0] = self._waiting[0][written:]
             if not self._waiting[0]:
                 self._waiting.popleft()

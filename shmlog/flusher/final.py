@@ -6,16 +6,16 @@ import datetime
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from shmlog import _core
 from shmlog.flusher.provenance import git_state
 from shmlog.segment import shm
 from shmlog.storage import runfile
+from shmlog.storage.extent import of_file
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.ledger import Ledger
-from shmlog.storage.segmentref import SegmentRef
+from shmlog.storage.segmentref import SegmentRef, read_meeting
 from shmlog.storage.status import CRASHED, FINISH_STATUSES
 
 RETRY_S = 1.0
@@ -48,7 +48,7 @@ def describe(layout: RunLayout) -> dict[str, Any]:
     described = runfile.read(layout.run_yaml)
     if described.get("git") is None:
         described["git"] = git_state()
-        runfile.write(layout.run_yaml, described)
+        runfile.write_sealed(layout.run_yaml, described)
     return described
 
 
@@ -56,9 +56,9 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
     described = runfile.read(layout.run_yaml)
     if segment is not None and segment.finish_request:
         described["status"] = FINISH_STATUSES.get(segment.finish_status, CRASHED)
-    elif described["status"] in ("pending", "running"):
+    elif described.get("status") in (None, "pending", "running"):
         described["status"] = CRASHED
-    described["ended_at"] = described["ended_at"] or _now()
+    described["ended_at"] = described.get("ended_at") or _now()
     if segment is not None:
         ledger.set_unlaned(segment.unlaned)
         described["damaged_lanes"] = [n for n in range(segment.lanes) if segment.lane(n)["damaged"]]
@@ -66,7 +66,17 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
     described["counts"] = ledger.counts()
     described["dropped"] = ledger.dropped()
     described["complete"] = complete
-    runfile.write(layout.run_yaml, described)
+    if complete:
+        described["files"] = written_files(layout, ledger)
+    runfile.write_sealed(layout.run_yaml, described)
+
+
+def written_files(layout: RunLayout, ledger: Ledger) -> dict[str, dict[str, int]]:
+    """Return length and checksum of the files that have none of their own and change no more."""
+    files = ledger.files()
+    if layout.config_yaml.exists():
+        files[layout.config_yaml.name] = of_file(layout.config_yaml)._asdict()
+    return files
 
 
 def write_finished(layout: RunLayout, segment: _core.Segment, ledger: Ledger) -> None:
@@ -88,9 +98,9 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
 
     if ref is not None:
         shm.unlink(ref)
-    meeting = runfile.read(layout.run_yaml).get("meeting")
-    if meeting:
-        Path(meeting).unlink(missing_ok=True)
+    meeting = read_meeting(layout)
+    if meeting is not None:
+        meeting.unlink(missing_ok=True)
     _merge_parts(layout, report)
     for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill
         for temporary in folder.glob(f"*{TEMPORARY_SUFFIX}"):

@@ -115,7 +115,7 @@ def _recover_segment(layout: RunLayout, segment: _core.Segment, ref: SegmentRef)
         raise RunStateError(f"{layout.dir}: somebody else is recovering it, or has just attached")
     if runfile.read(layout.run_yaml).get("complete"):
         return _recover_files(layout, ref, "all was sealed; removed what was left over")
-    layout.wal.mkdir(exist_ok=True)
+    layout.make_folders()
     Keeper(layout, segment, ref).close(patient=False)
     return _result(layout, changed=True, message="recovered")
 
@@ -127,7 +127,7 @@ def _recover_files(layout: RunLayout, ref: SegmentRef | None, message: str) -> R
     with _locked(_lock_path(layout)):
         described = runfile.read(layout.run_yaml)
         if not described.get("complete"):
-            layout.wal.mkdir(exist_ok=True)
+            layout.make_folders()
             sealer = Sealer(layout, described["sinks"], lambda: None, report)
             sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
             sealer.close()

@@ -28,8 +28,9 @@ from shmlog.errors import CorruptDataError
 from shmlog.flusher.appendfile import AppendFile
 from shmlog.storage import jsonl, parts, runfile, wal
 from shmlog.storage.decode import Batch, Decoder
+from shmlog.storage.extent import Extent
 from shmlog.storage.large import read_large
-from shmlog.storage.layout import RunLayout, fsync_dir
+from shmlog.storage.layout import RunLayout, fsync_dir, fsync_run
 from shmlog.storage.ledger import Ledger
 
 # Small enough that what is computed from it stays in the caches and in memory
@@ -43,7 +44,6 @@ class _OpenLog:
     """A log that is being read."""
 
     number: int
-    decoder: Decoder
     offset: int = 0
     batches: list[Batch] = field(default_factory=list)
 
@@ -54,8 +54,8 @@ class _ClosedLog:
 
     number: int
     batches: list[Batch]
-    events_bytes: int
-    run_log_bytes: int
+    events: Extent
+    run_log: Extent
     part: Future[None] | None
 
 
@@ -75,15 +75,15 @@ class Sealer:
         self._sinks = frozenset(sinks)
         self._progress = progress
         self._report = report
-        self._events = AppendFile(layout.events, self.ledger.events_bytes)
-        self._run_log = AppendFile(layout.run_log, self.ledger.run_log_bytes)
+        self._events = AppendFile(layout.events, self.ledger.events)
+        self._run_log = AppendFile(layout.run_log, self.ledger.run_log)
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="part")
         self._closed: deque[_ClosedLog] = deque()
         self._config: dict[str, Any] = {}  # from config events, not in config.yaml yet
-        self._open = self._begin_log(self.ledger.next_log)
-
-    def _begin_log(self, number: int) -> _OpenLog:
-        return _OpenLog(number, Decoder(self.layout.dir))
+        self._names_are_synced = False
+        # One for all logs: it knows what a first frame that is damaged does not tell again.
+        self._decoder = Decoder(layout.dir)
+        self._open = _OpenLog(self.ledger.next_log)
 
     @property
     def next_log(self) -> int:
@@ -154,7 +154,7 @@ class Sealer:
             elif not goes_on:
                 self._report(f"{found.path}: {found.reason} at byte {start + found.offset}")
         if frames:
-            self._take(log.decoder.decode(frames))
+            self._take(self._decoder.decode(frames))
         if is_end:
             return 0
         return CHUNK_BYTES if frames else size * 2  # a frame that is larger than that
@@ -220,9 +220,9 @@ class Sealer:
         self._events.retry()
         self._run_log.retry()
         self._closed.append(
-            _ClosedLog(log.number, log.batches, self._events.size, self._run_log.size, self._start_part(log))
+            _ClosedLog(log.number, log.batches, self._events.extent, self._run_log.extent, self._start_part(log))
         )
-        self._open = self._begin_log(log.number + 1)
+        self._open = _OpenLog(log.number + 1)
 
     def _start_part(self, log: _OpenLog | _ClosedLog) -> Future[None] | None:
         tables = [batch.metrics for batch in log.batches if batch.metrics.num_rows]
@@ -258,12 +258,15 @@ class Sealer:
         self._merge_config()
         self._events.sync()
         self._run_log.sync()
+        if not self._names_are_synced:
+            fsync_run(self.layout)  # else the files are durable, and nobody finds them
+            self._names_are_synced = True
         logs = [self._closed[i] for i in range(count)]
         for log in logs:
             for batch in log.batches:
                 self.ledger.add_batch(batch)
             log.batches = []  # booked: should the commit fail, the next one books nothing twice
-        self.ledger.commit(logs[-1].number + 1, logs[-1].events_bytes, logs[-1].run_log_bytes)
+        self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)
         for _ in logs:
             self._closed.popleft()
         for number in self.layout.logs():

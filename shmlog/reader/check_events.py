@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from shmlog.reader.check_files import check_extent, check_large
 from shmlog.reader.lines import Line, fault_of, is_call, read_lines, table_of_calls
 from shmlog.reader.numbers import Numbers
 from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, gap_of
-from shmlog.storage.large import large_size
 from shmlog.storage.layout import RunLayout
 
 _FAULTS_TOLD = 5
 _LINES_AT_ONCE = 50_000
-_LARGE = re.compile(r"large/[A-Za-z0-9._-]+")
 
 
 def check(
@@ -41,8 +39,9 @@ def check(
 
 
 def _check_size(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+    check_extent(layout.events, taken, report)
     size = layout.events.stat().st_size if layout.events.is_file() else 0
-    if size < (taken.events_bytes or 0):
+    if not taken.files and size < (taken.events_bytes or 0):
         report.error(layout.events, f"has {size} bytes; {taken.events_bytes} were written")
 
 
@@ -97,18 +96,4 @@ def _check_others(
     report.counts["events"] += gaps.count(None)
     for event in events:
         tally.add_event(event)
-        _check_large(event["data"], layout, report)
-
-
-def _check_large(data: dict[str, Any], layout: RunLayout, report: Report) -> None:
-    """Check the file of an event that was too large for the ring."""
-    path = data.get("file")
-    if set(data) != {"file", "bytes"} or not isinstance(path, str) or not _LARGE.fullmatch(path):
-        return
-    try:
-        size = large_size(layout.dir, path)
-    except OSError as error:
-        report.error(layout.dir / path, f"an event's data are gone ({error})")
-        return
-    if size != data["bytes"]:
-        report.error(layout.dir / path, f"has {size} bytes; {data['bytes']} were written")
+        check_large(event["data"], layout, report)

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 from shmlog.errors import CorruptDataError
 from shmlog.reader.description import read_mapping
 from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot
 from shmlog.storage import liveness
+from shmlog.storage.large import read_large
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.status import PENDING, RUNNING, map_status
 
 _SCHEMA = 1
+_LARGE = re.compile(r"large/[A-Za-z0-9._-]+")
+
+
+def check_extent(path: Path, taken: Snapshot, report: Report) -> None:
+    """Check a file without checksums of its own against what is known of it."""
+    extent = taken.files.get(path.name)
+    try:
+        fault = extent.fault(path) if extent else None
+        grown = path.stat().st_size - extent.bytes if extent and taken.complete and not fault else 0
+    except OSError as error:
+        fault, grown = f"can't be read ({error.strerror})", 0
+    if fault:
+        report.error(path, fault)
+    elif grown:
+        report.error(path, f"{grown} bytes were put behind what the run has written")
+
+
+def check_large(data: dict[str, Any], layout: RunLayout, report: Report) -> None:
+    """Check the file of an event that was too large for the ring."""
+    path = data.get("file")
+    if set(data) != {"file", "bytes"} or not isinstance(path, str) or not _LARGE.fullmatch(path):
+        return
+    try:
+        size = len(read_large(layout.dir, path))
+    except OSError as error:
+        report.error(layout.dir / path, f"an event's data can't be read ({error})")
+        return
+    if size != data["bytes"]:
+        report.error(layout.dir / path, f"has {size} bytes; {data['bytes']} were written")
 
 
 def check_description(layout: RunLayout, taken: Snapshot, report: Report) -> None:
-    """Check what is said about the run."""
+    """Check what is said about the run, and run.log."""
+    check_extent(layout.run_log, taken, report)
+    check_extent(layout.config_yaml, taken, report)
     try:
         read_mapping(layout.config_yaml)
     except FileNotFoundError:

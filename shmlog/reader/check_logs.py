@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
+from shmlog.reader.check_files import check_large
 from shmlog.reader.numbers import Numbers
 from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot, read_frames
@@ -26,7 +29,7 @@ def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, report: Report) 
         _check_order(frames, report)
         batch = decoder.decode(frames)
         _tell([*damage, *batch.damage], report)
-        _count(batch, numbers, report)
+        _count(layout, batch, numbers, report)
 
 
 def _check_order(frames: list[Frame], report: Report) -> None:
@@ -48,7 +51,7 @@ def _tell(damage: list[Damage], report: Report) -> None:
             report.error(piece.path, where)
 
 
-def _count(batch: Batch, numbers: Numbers, report: Report) -> None:
+def _count(layout: RunLayout, batch: Batch, numbers: Numbers, report: Report) -> None:
     report.counts["rows"] += batch.metrics.num_rows
     report.counts["events"] += len(batch.events)
     numbers.add(batch.metrics["lane"].to_numpy(), batch.metrics["seq"].to_numpy())
@@ -56,3 +59,6 @@ def _count(batch: Batch, numbers: Numbers, report: Report) -> None:
     gaps = np.array([(gap.lane, gap.seq, sum(gap.dropped.values())) for gap in batch.gaps], np.int64)
     for runs in (events, gaps):
         numbers.add(*runs.reshape(-1, 3).T)
+    for event in batch.events:
+        if event.data.startswith('{"file": '):
+            check_large(json.loads(event.data), layout, report)

@@ -12,8 +12,19 @@ from shmlog.storage.layout import RunLayout
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """Return what a small file of ours holds; raises CorruptDataError whatever is wrong inside."""
+    return _parse(path, path.read_bytes())
+
+
+def read_sealed_mapping(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Return what `read_mapping` does, and it if the checksum in the file is wrong."""
+    data = path.read_bytes()
+    fault = None if runfile.is_intact(data) else f"{path}: its checksum is wrong: any of it may be"
+    return _parse(path, data), fault
+
+
+def _parse(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        return runfile.read(path)
+        return runfile.parse(path, data)
     except (CorruptDataError, OSError):
         raise
     except Exception as error:  # the YAML library has many ways to fail
@@ -29,7 +40,7 @@ def read_description(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
         If there is none.
     """
     try:
-        return read_mapping(layout.run_yaml), None
+        return read_sealed_mapping(layout.run_yaml)
     except CorruptDataError as error:
         is_over = not layout.sealed_json.exists() and not layout.logs()
         return {"run_id": layout.run_id, "experiment": layout.experiment, "complete": is_over}, str(error)

@@ -23,6 +23,7 @@ from shmlog.storage.layout import RunLayout
 from shmlog.storage.merge import names_of
 from shmlog.storage.order import sort_rows
 from shmlog.storage.schema import METRICS
+from shmlog.storage.wal import Damage
 
 _LINES_AT_ONCE = 50_000
 
@@ -60,7 +61,7 @@ def read_names(layout: RunLayout, taken: Snapshot) -> tuple[list[str], list[str]
     """Return the names of all metrics, sorted, and what is damaged."""
     names: set[str] = set()
     problems: list[str] = []
-    tables, _ = _unsealed_tables(layout, taken)
+    tables, problems_of_logs = _unsealed_tables(layout, taken)
     for part in taken.parts:
         try:
             names.update(guarded(part.path, lambda part=part: names_of([part])))
@@ -68,9 +69,10 @@ def read_names(layout: RunLayout, taken: Snapshot) -> tuple[list[str], list[str]
             problems.append(str(error))
     if taken.metrics_are_lines or (problems and taken.has_sink("jsonl")):
         tables.append(read_calls(layout, taken))
+        problems += faults_of_lines(layout, taken)
     for table in tables:
         names.update(table["name"].unique().to_pylist())
-    return sorted(names), problems
+    return sorted(names), problems + problems_of_logs
 
 
 def _sealed_tables(
@@ -89,6 +91,7 @@ def _sealed_tables(
             problems.append(f"{error}; {rest}")
     if from_lines:
         calls = read_calls(layout, taken)
+        problems += faults_of_lines(layout, taken)
         tables.append(calls if wanted is None else parts.only_names(calls, wanted))
     return tables, taken.overlaps or (from_lines and bool(taken.parts)), problems
 
@@ -98,8 +101,13 @@ def _unsealed_tables(layout: RunLayout, taken: Snapshot) -> tuple[list[pa.Table]
     problems: list[str] = []
     for batch, damage in taken.batches(layout):
         tables.append(batch.metrics)
-        problems += [f"{piece.path}: {piece.reason} at byte {piece.offset}; left out" for piece in damage]
+        problems += texts_of(damage)
     return tables, problems
+
+
+def texts_of(damage: list[Damage]) -> list[str]:
+    """Return what to say of damaged stretches of logs."""
+    return [f"{piece.path}: {piece.reason} at byte {piece.offset}; left out" for piece in damage]
 
 
 def read_part(path: Path, names: list[str] | None) -> pa.Table:
@@ -129,6 +137,13 @@ def guarded(path: Path, read: Any) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def faults_of_lines(layout: RunLayout, taken: Snapshot) -> list[str]:
+    """Return what is wrong with events.jsonl as a whole."""
+    extent = taken.files.get(layout.events.name)
+    fault = extent.fault(layout.events) if extent else None
+    return [f"{layout.events}: {fault}"] if fault else []
 
 
 def read_calls(layout: RunLayout, taken: Snapshot) -> pa.Table:
@@ -167,12 +182,13 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
     skip_calls = has_calls and event_type != METRICS_TYPE
     lines = read_lines(layout.events, taken.events_bytes, skip_calls=skip_calls)
     found, problems = _sort_out(layout.events, lines, is_wanted)
+    problems += faults_of_lines(layout, taken)
     unsealed = []
     for batch, damage in taken.batches(layout):
         with_metrics = has_calls and event_type == METRICS_TYPE
         chunks = b"".join(jsonl.event_lines(batch, metrics=with_metrics))
         unsealed += [json.loads(line) for line in chunks.split(b"\n") if line]
-        problems += [f"{piece.path}: {piece.reason} at byte {piece.offset}; left out" for piece in damage]
+        problems += texts_of(damage)
     found += filter(is_wanted, unsealed)
     return _without_repetitions(found) if taken.overlaps else found, problems
 

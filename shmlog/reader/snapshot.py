@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
-from shmlog.reader.description import read_description, read_mapping
+from shmlog.reader.description import read_description, read_sealed_mapping
 from shmlog.reader.tally import read_producers
 from shmlog.storage.decode import Batch, Decoder
+from shmlog.storage.extent import Extent, extents_of
 from shmlog.storage.layout import Part, RunLayout
-from shmlog.storage.wal import REASONS, TORN_TAIL, Damage, Frame, scan
+from shmlog.storage.wal import FIRST, REASONS, TORN_TAIL, Damage, Frame, scan
 
 _TRIES = 50
 
@@ -45,6 +46,8 @@ class Snapshot:
         Of what is sealed. None if no file tells.
     dropped : dict
         Of a complete run, all drops; else those of processes that had no lane.
+    files : dict of str to Extent
+        What is known of files that have no checksum of their own, by name.
     overlaps : bool
         Whether logs may hold what parts and events.jsonl hold, too.
     problems : list of (Path, str)
@@ -58,6 +61,7 @@ class Snapshot:
     logs: dict[int, bytes]
     producers: list[dict[str, Any]] | None
     dropped: dict[str, int]
+    files: dict[str, Extent] = field(default_factory=dict)
     overlaps: bool = False
     problems: list[tuple[Path, str]] = field(default_factory=list)
 
@@ -79,12 +83,29 @@ class Snapshot:
         return not self.parts
 
     def batches(self, layout: RunLayout) -> Iterator[tuple[Batch, list[Damage]]]:
-        """Yield what each unsealed log holds, and what of it is damaged; a torn tail is not."""
+        """Yield what each unsealed log holds, and what of it is damaged.
+
+        A torn tail is not: a flusher that was killed leaves one, and what it held was written
+        again. Only of a log that is nothing else, with no earlier one, that can't be told.
+        """
         decoder = Decoder(layout.dir)
         for number, data in sorted(self.logs.items()):
             frames, damage = read_frames(layout.log(number), number, data)
+            if frames or self.next_log != number or number == max(self.logs):
+                damage = [piece for piece in damage if piece.reason != TORN_TAIL]
+            damage += self._missing(layout.log(number - 1), decoder, frames)
             batch = decoder.decode(frames)
-            yield batch, [piece for piece in damage if piece.reason != TORN_TAIL] + batch.damage
+            yield batch, damage + batch.damage
+
+    def _missing(self, before: Path, decoder: Decoder, frames: list[Frame]) -> Iterator[Damage]:
+        """Yield what the log before should have held at its end, as the first frame of a log tells."""
+        for entry in frames[0].lanes if frames and frames[0].flags & FIRST else ():
+            lane, begin = int(entry["lane"]), int(entry["position"])
+            known = decoder.cursors.get(lane)
+            end = known.position if known else 0
+            if begin > end and (known or self.next_log == 0):
+                size = len(self.logs.get(frames[0].log - 1, b""))
+                yield Damage(before, size, 0, f"lane {lane}: the last {begin - end} slots are missing")
 
     def is_still_there(self, layout: RunLayout) -> bool:
         """Whether the parts are what they were: a listing taken during a merge may lack some."""
@@ -128,6 +149,7 @@ def _take_complete(layout: RunLayout, described: dict[str, Any]) -> Snapshot:
     return Snapshot(
         described, next_log=None, events_bytes=None, parts=layout.parts(), logs={},
         producers=read_producers(described.get("producers")), dropped=_read_dropped(described.get("dropped")),
+        files=extents_of(described.get("files")),
     )  # fmt: skip
 
 
@@ -151,7 +173,9 @@ _NOTHING_SEALED: dict[str, Any] = {"next_log": 0, "events_bytes": 0, "producers"
 
 
 def _read_sealed(layout: RunLayout) -> dict[str, Any]:
-    told = read_mapping(layout.sealed_json)
+    told, problem = read_sealed_mapping(layout.sealed_json)
+    if problem:
+        raise CorruptDataError(problem)
     if not all(type(told.get(name)) is int and told[name] >= 0 for name in ("next_log", "events_bytes")):
         raise CorruptDataError(f"{layout.sealed_json}: does not say what is sealed")
     return told
@@ -163,6 +187,7 @@ def _take_unsealed(layout: RunLayout, described: dict[str, Any], sealed: dict[st
         described, next_log, sealed["events_bytes"],
         logs=_read_logs(layout, next_log), parts=[part for part in layout.parts() if part.last < next_log],
         producers=read_producers(sealed.get("producers")), dropped=_read_dropped(sealed.get("dropped")),
+        files=extents_of(sealed.get("files")),
     )  # fmt: skip
 
 

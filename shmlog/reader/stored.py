@@ -19,12 +19,14 @@ from shmlog.reader.lines import fault_of
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
 from shmlog.storage import liveness
+from shmlog.storage.extent import extents_of
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.ledger import Ledger
 
 _TRIES = 20
 
 Result = TypeVar("Result")
+_Books = tuple[list[dict[str, Any]], dict[str, int]]  # producers, drops by reason
 
 
 def load(run_dir: str | os.PathLike[str]) -> StoredRun:
@@ -106,7 +108,12 @@ class StoredRun:
     @property
     def config(self) -> dict[str, Any]:
         """Parameters of the run; empty if config.yaml is missing or damaged."""
-        return self._read_small(self._layout.config_yaml)
+        path = self._layout.config_yaml
+        extent = extents_of(self.metadata.get("files")).get(path.name)
+        fault = extent.fault(path) if extent else None
+        if fault:
+            _warn(f"{path}: {fault}")
+        return self._read_small(path)
 
     def _read_small(self, path: Path) -> dict[str, Any]:
         try:
@@ -234,28 +241,32 @@ class StoredRun:
             "dropped": sum(dropped.values()),
         }
 
-    def _books(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        return self._look(lambda taken: (self._books_of(taken), []))
+    def _books(self) -> _Books:
+        return self._look(self._books_of)
 
-    def _books_of(self, taken: Snapshot) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    def _books_of(self, taken: Snapshot) -> tuple[_Books, list[str]]:
         if taken.producers is None:
             return self._count(taken)
         if taken.complete:
-            return taken.producers, {reason: n for reason, n in taken.dropped.items() if n}
+            return (taken.producers, {reason: n for reason, n in taken.dropped.items() if n}), []
         ledger = Ledger.of(taken.producers, taken.dropped)
-        for batch, _ in taken.batches(self._layout):
+        problems: list[str] = []
+        for batch, damage in taken.batches(self._layout):
             ledger.add_batch(batch)
-        return ledger.producers(), ledger.dropped()
+            problems += records.texts_of(damage)
+        return (ledger.producers(), ledger.dropped()), problems
 
-    def _count(self, taken: Snapshot) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    def _count(self, taken: Snapshot) -> tuple[_Books, list[str]]:
         """Count the records, because the books are lost."""
         tally = Tally()
-        tally.add_metrics(records.read_metrics(self._layout, taken, None)[0])
-        for event in records.read_events(self._layout, taken, None)[0]:
+        metrics, problems = records.read_metrics(self._layout, taken, None)
+        tally.add_metrics(metrics)
+        events, problems_of_events = records.read_events(self._layout, taken, None)
+        for event in events:
             if fault_of(event) is None:
                 tally.add_event(event)
         producers = tally.producers()
-        return producers, sum_dropped(producers)
+        return (producers, sum_dropped(producers)), problems + problems_of_events
 
     @property
     def artifacts(self) -> list[str]:

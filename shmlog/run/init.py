@@ -238,8 +238,7 @@ def _make_folder(options: Options) -> RunLayout:
                 layout.dir.mkdir()
             except FileExistsError:
                 continue
-            layout.wal.mkdir()
-            layout.metrics.mkdir(parents=True)
+            layout.make_folders()
             return layout
     except OSError as error:
         raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
@@ -302,7 +301,7 @@ def _write_files(layout: RunLayout, options: Options, placed: shm.Placed, meetin
     }
     try:
         runfile.write(layout.config_yaml, options.config, durable=False)
-        runfile.write(layout.run_yaml, described, durable=False)
+        runfile.write_sealed(layout.run_yaml, described, durable=False)
     except OSError as error:
         raise StorageError(f"cannot write into {layout.dir}: {error.strerror}") from error
 

@@ -15,7 +15,8 @@ from shmlog.run import registry
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
 from shmlog.segment.doorbell import Doorbell
-from shmlog.storage.layout import RunLayout
+from shmlog.storage.large import large_name
+from shmlog.storage.layout import RunLayout, fsync_dir, fsync_run
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import FINISH_CODES, FINISHED
 
@@ -40,6 +41,7 @@ class Run(_core.Producer):
         self._bell = Doorbell.open(ref.name if ref else None)
         self._started_s = time.monotonic()
         self._status = "running"
+        self._names_are_synced = False
 
     # ---- what it is ----
 
@@ -169,7 +171,18 @@ class Run(_core.Producer):
         if durable:
             self._request_sync()
         head = self._positions()[0]
-        return self._await(lambda: self._is_flushed(head, durable), timeout)
+        is_flushed = self._await(lambda: self._is_flushed(head, durable), timeout)
+        return is_flushed and (not durable or self._sync_names())
+
+    def _sync_names(self) -> bool:
+        """Make durable that there is such a run, once in a process."""
+        if not self._names_are_synced:
+            try:
+                fsync_run(self._layout)
+            except OSError:
+                return False
+            self._names_are_synced = True
+        return True
 
     def _is_flushed(self, head: int, durable: bool) -> bool:
         _, tail, synced = self._positions()
@@ -302,7 +315,7 @@ class Run(_core.Producer):
     def _spill(self, data: bytes) -> bytes:
         """Keep a text that is too large for the ring in a file of its own."""
         self._layout.large.mkdir(exist_ok=True)
-        name = f"{os.getpid()}-{os.urandom(8).hex()}.txt"
+        name = large_name(data)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         path = self._layout.large / name
         try:
@@ -310,6 +323,8 @@ class Run(_core.Producer):
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            fsync_dir(self._layout.large)
+            fsync_dir(self._layout.dir)  # of which it may be the first
         except BaseException:
             path.unlink(missing_ok=True)
             raise

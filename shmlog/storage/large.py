@@ -1,13 +1,23 @@
-"""Payloads too large for a lane, each in a file of its own below the run folder."""
+"""Payloads too large for a lane, each in a file of its own below the run folder.
+
+The name of such a file ends with the checksum of what is in it.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
+import zlib
 from pathlib import Path
 
+_CHECKSUM = re.compile(r".*-([0-9a-f]{8})\.txt")
 _LARGE = re.compile(r"large/([A-Za-z0-9._-]+)")
+
+
+def large_name(data: bytes) -> str:
+    """Return a new name, below ``large/``, for a payload."""
+    return f"{os.getpid()}-{os.urandom(8).hex()}-{zlib.crc32(data):08x}.txt"
 
 
 def _open(run_dir: Path, path: str) -> int:
@@ -41,7 +51,11 @@ def large_size(run_dir: Path, path: str) -> int:
 
 
 def read_large(run_dir: Path, path: str) -> bytes:
-    """Return a payload; raises OSError as `large_size` does."""
+    """Return a payload; raises OSError as `large_size` does, and if its checksum is wrong."""
     large_size(run_dir, path)
     with open(_open(run_dir, path), "rb") as file:
-        return file.read()
+        data = file.read()
+    told = _CHECKSUM.fullmatch(path)
+    if told is not None and int(told[1], 16) != zlib.crc32(data):
+        raise OSError(f"the checksum of {path!r} is wrong")
+    return data

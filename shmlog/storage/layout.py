@@ -53,6 +53,11 @@ class RunLayout:
         """The experiment's name, which is the name of the folder above."""
         return self.dir.parent.name
 
+    def make_folders(self) -> None:
+        """Make the folders that a run is written into; those that are there stay."""
+        self.wal.mkdir(exist_ok=True)
+        self.metrics.mkdir(parents=True, exist_ok=True)
+
     def log(self, number: int) -> Path:
         """Return the path of write-ahead log ``number``."""
         return self.wal / f"{number:06d}.wal"
@@ -118,11 +123,34 @@ def check_id(value: str, what: str) -> str:
 
 def fsync_dir(folder: Path) -> None:
     """Make renames and new names in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _fsync(folder, os.O_DIRECTORY)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def fsync_run(layout: RunLayout) -> None:
+    """Make durable that the run is there: what `init` wrote, its folders, and the names of those above.
+
+    Which of the folders above were made with it is not known: all are taken that may be read.
+    """
+    for path in (layout.config_yaml, layout.run_yaml):
+        try:
+            _fsync(path, os.O_NOFOLLOW)
+        except FileNotFoundError:
+            pass  # lost with power: there is nothing to keep
+    for folder in (layout.metrics, layout.metrics.parent, layout.dir, layout.dir.parent):
+        fsync_dir(folder)
+    for folder in layout.dir.parent.parents:
+        try:
+            fsync_dir(folder)
+        except OSError:
+            return  # none of ours
 
 
 def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:

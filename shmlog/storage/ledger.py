@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shmlog.errors import CorruptDataError
+from shmlog.storage import runfile
+from shmlog.storage.extent import Extent, extents_of
 from shmlog.storage.layout import RunLayout, atomic_write
 
 if TYPE_CHECKING:
@@ -20,24 +23,37 @@ class Ledger:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.next_log = 0
-        self.events_bytes = 0
-        self.run_log_bytes = 0
+        self.events = Extent()
+        self.run_log = Extent()
         self._unlaned: dict[str, int] = {}
         self._producers: dict[tuple[int, int], dict[str, Any]] = {}
 
     @classmethod
     def load(cls, layout: RunLayout) -> Ledger:
-        """Return the books as they were at the last sealing; new ones if there was none."""
-        ledger = cls(layout.sealed_json)
+        """Return the books as they were at the last sealing; new ones if there was none.
+
+        Raises
+        ------
+        CorruptDataError
+            If they are damaged: what is sealed is not known then.
+        """
+        path = layout.sealed_json
+        ledger = cls(path)
         try:
-            told = json.loads(layout.sealed_json.read_bytes())
+            data = path.read_bytes()
         except FileNotFoundError:
             return ledger
-        ledger.next_log = told["next_log"]
-        ledger.events_bytes = told["events_bytes"]
-        ledger.run_log_bytes = told["run_log_bytes"]
-        ledger._unlaned = told["dropped"]
-        ledger._producers = {(p["lane"], p["tenancy"]): p for p in told["producers"]}
+        told = runfile.parse(path, data)
+        if not runfile.is_intact(data):
+            raise CorruptDataError(f"{path}: its checksum is wrong")
+        try:
+            files = extents_of(told["files"])
+            ledger.next_log = told["next_log"]
+            ledger.events, ledger.run_log = files[layout.events.name], files[layout.run_log.name]
+            ledger._unlaned = told["dropped"]
+            ledger._producers = {(p["lane"], p["tenancy"]): p for p in told["producers"]}
+        except (KeyError, TypeError) as error:
+            raise CorruptDataError(f"{path}: does not say what is sealed") from error
         return ledger
 
     @classmethod
@@ -107,18 +123,22 @@ class Ledger:
             "dropped": sum(self.dropped().values()),
         }
 
-    def commit(self, next_log: int, events_bytes: int, run_log_bytes: int) -> None:
+    def files(self) -> dict[str, dict[str, int]]:
+        """Return what is known of the text files, as it is written into files of ours."""
+        return {"events.jsonl": self.events._asdict(), "run.log": self.run_log._asdict()}
+
+    def commit(self, next_log: int, events: Extent, run_log: Extent) -> None:
         """Make the books the truth: everything of the logs below ``next_log`` is sealed."""
-        self.next_log, self.events_bytes, self.run_log_bytes = next_log, events_bytes, run_log_bytes
+        self.next_log, self.events, self.run_log = next_log, events, run_log
         told = {
             "next_log": next_log,
-            "events_bytes": events_bytes,
-            "run_log_bytes": run_log_bytes,
+            "events_bytes": events.bytes,
+            "files": self.files(),
             "dropped": self._unlaned,
             "producers": self.producers(),
         }
         assert self._path is not None
-        atomic_write(self._path, json.dumps(told).encode("ascii"))
+        atomic_write(self._path, runfile.sealed(json.dumps(told)))
 
 
 def _rfc3339(ns: int) -> str:

@@ -9,11 +9,18 @@ from __future__ import annotations
 import json
 import math
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage.layout import atomic_write
+
+# Of a file that is no JSON: the YAML library reads some 50 KB a second, and is slower the deeper it is nested.
+_YAML_BYTES_MAX = 64 << 10
+
+_KEY = "crc32_above"  # of the text above that line
+_MARK = f',\n  "{_KEY}": '.encode()
 
 # PyYAML refuses these characters unescaped, and takes some for line breaks.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
@@ -60,8 +67,29 @@ def write(path: Path, value: object, *, durable: bool = True) -> None:
     atomic_write(path, render(value).encode("utf-8"), durable=durable)
 
 
+def write_sealed(path: Path, value: dict[str, Any], *, durable: bool = True) -> None:
+    """Replace ``path`` as `write` does, with a checksum as its last key; ``value`` is not empty."""
+    atomic_write(path, sealed(render(value)), durable=durable)
+
+
+def sealed(text: str) -> bytes:
+    """Return a JSON object that is not empty with a checksum as its last key."""
+    body = text.rstrip().removesuffix("}").rstrip().encode("utf-8")
+    return body + _seal(body)
+
+
+def _seal(text: bytes) -> bytes:
+    return _MARK + b'"%08x"\n}\n' % zlib.crc32(text)
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether ``data`` are what `sealed` returned, or have no checksum."""
+    last = data.rfind(_MARK)
+    return last < 0 or data[last:] == _seal(data[:last])
+
+
 def read(path: Path) -> dict[str, Any]:
-    """Return what ``path`` holds.
+    """Return what ``path`` holds, without its checksum, which is not looked at.
 
     Raises
     ------
@@ -70,18 +98,27 @@ def read(path: Path) -> dict[str, Any]:
     CorruptDataError
         If it is neither JSON nor YAML, or no mapping.
     """
-    data = path.read_bytes()
+    return parse(path, path.read_bytes())
+
+
+def parse(path: Path, data: bytes) -> dict[str, Any]:
+    """Return what `read` would, of a file whose bytes are ``data``."""
     try:
         value = json.loads(data)
     except ValueError:
         value = _read_yaml(path, data)
+    except RecursionError as error:
+        raise CorruptDataError(f"{path}: nested too deeply") from error
     if not isinstance(value, dict):
         raise CorruptDataError(f"{path}: expected a mapping, found {type(value).__name__}")
+    value.pop(_KEY, None)
     return value
 
 
 def _read_yaml(path: Path, data: bytes) -> object:
     """Read a file that was edited by hand."""
+    if len(data) > _YAML_BYTES_MAX:
+        raise CorruptDataError(f"{path}: not JSON, and too large ({len(data)} bytes) to be read as YAML")
     import yaml
 
     class PlainLoader(yaml.SafeLoader):

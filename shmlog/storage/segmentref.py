@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,10 @@ from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 
 SHARED_MEMORY = Path("/dev/shm")
+
+# run.yaml may come from anybody: no other object than one of ours is opened or removed because of it.
+_NAME = re.compile(r"/shmlog-[0-9a-f]{16}")
+_MEETING = re.compile(rf"{re.escape(str(SHARED_MEMORY))}/shmlog\.meet-\d+-[0-9a-f]{{24}}")
 
 
 class SegmentRef(NamedTuple):
@@ -33,8 +38,17 @@ def read_ref(layout: RunLayout) -> SegmentRef:
         If there is no run in that folder.
     """
     try:
-        return make_ref(layout, runfile.read(layout.run_yaml)["segment"]["name"])
+        name = runfile.read(layout.run_yaml)["segment"]["name"]
+        if name is not None and not _NAME.fullmatch(name):
+            raise KeyError(name)
+        return make_ref(layout, name)
     except FileNotFoundError as error:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
     except (KeyError, TypeError) as error:
         raise RunNotFoundError(f"{layout.run_yaml} does not say where the segment is") from error
+
+
+def read_meeting(layout: RunLayout) -> Path | None:
+    """Return the meeting place of ranks that run.yaml names, if it is one."""
+    meeting = runfile.read(layout.run_yaml).get("meeting")
+    return Path(meeting) if isinstance(meeting, str) and _MEETING.fullmatch(meeting) else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from shmlog.flusher import final
 from shmlog.flusher.sealer import Sealer, remove_wal
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
@@ -41,7 +42,7 @@ class Folder:
     def describe(self, **changes: Any) -> None:
         """Write run.yaml."""
         self.described |= changes
-        runfile.write(self.layout.run_yaml, self.described)
+        runfile.write_sealed(self.layout.run_yaml, self.described)
 
     def add(self, log: Log) -> None:
         """Put a log into the folder."""
@@ -66,7 +67,7 @@ class Folder:
         ledger = sealer.ledger
         self.describe(
             complete=True, status="success", producers=ledger.producers(), counts=ledger.counts(),
-            dropped=ledger.dropped(),
+            dropped=ledger.dropped(), files=final.written_files(self.layout, ledger),
         )  # fmt: skip
         remove_wal(self.layout)
 
