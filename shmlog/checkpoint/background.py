@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from shmlog.checkpoint.container import write_all
@@ -36,22 +37,28 @@ class Writer:
         self.owner_pid = os.getpid()
         self._path = path
         self._closed = False
-        # The process prints its answer into a file: a pipe could be read only once.
-        self._answer = os.memfd_create("shmlog-answer")
-        # Readable when the process has ended, whoever has reaped it.
-        self._ended, ended = os.pipe()
-        try:
-            snapshot = _snapshot(path, chunks)
+        with ExitStack() as failed, ExitStack() as always:
+
+            def keep(fd: int, until: ExitStack) -> int:
+                until.callback(os.close, fd)
+                return fd
+
             try:
+                # The process prints its answer into a file: a pipe could be read only once.
+                self._answer = keep(os.memfd_create("shmlog-answer"), failed)
+                self._ended, ended = os.pipe()
+                keep(self._ended, failed)
+                keep(ended, always)
+                snapshot = keep(os.memfd_create("shmlog-checkpoint"), always)
+                # A copy, so that training may go on changing the state.
+                for chunk in chunks:
+                    write_all(snapshot, chunk)
                 self._process = _start(path, snapshot, self._answer, ended)
-            finally:
-                os.close(snapshot)
-        except BaseException:
-            os.close(self._answer)
-            os.close(self._ended)
-            raise
-        finally:
-            os.close(ended)
+            except OSError as error:
+                raise StorageError(
+                    f"{path}: cannot be saved in the background ({error.strerror}); use save(), which needs no copy"
+                ) from error
+            failed.pop_all()
 
     @property
     def done(self) -> bool:
@@ -91,27 +98,10 @@ class Writer:
         os.close(self._ended)
 
 
-def _snapshot(path: Path, chunks: Iterable[memoryview]) -> int:
-    """Copy the state into an anonymous file, so that training may go on changing it."""
-    fd = os.memfd_create("shmlog-checkpoint")
-    try:
-        for chunk in chunks:
-            write_all(fd, chunk)
-    except OSError as error:
-        os.close(fd)
-        raise StorageError(f"no memory to copy the state for {path} ({error.strerror}); use save()") from error
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
 def _start(path: Path, snapshot: int, answer: int, ended: int) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "shmlog.checkpoint.writer", str(snapshot), os.fspath(path)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=answer, pass_fds=(snapshot, ended),
-            env=flusher_environment(), start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise StorageError(f"cannot start a process to write {path} ({error.strerror}); use save()") from error
+    """Start the process; its end of the pipe ``ended`` closes when it ends, whoever reaps it."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "shmlog.checkpoint.writer", str(snapshot), os.fspath(path)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=answer, pass_fds=(snapshot, ended),
+        env=flusher_environment(), start_new_session=True,
+    )  # fmt: skip

@@ -8,36 +8,24 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from shmlog.checkpoint import state as states
 from shmlog.checkpoint.background import Writer
-from shmlog.checkpoint.container import require_safetensors, verify
-from shmlog.checkpoint.files import (
-    CheckpointInfo,
-    Index,
-    checkpoint_files,
-    copy,
-    file_name,
-    publish,
-    read_info,
-    remove_abandoned,
-)
+from shmlog.checkpoint.files import CheckpointInfo, file_name
+from shmlog.checkpoint.publish import publish, remove_abandoned
 from shmlog.checkpoint.state import Checkpoint, Encoded
-from shmlog.errors import CheckpointNotFoundError, CorruptDataError, RunStateError, ShmlogWarning, StorageError
-from shmlog.storage.layout import RunLayout, check_id
+from shmlog.checkpoint.store import CheckpointStore, Which
+from shmlog.errors import CheckpointNotFoundError, RunStateError, ShmlogWarning, StorageError
+from shmlog.storage.layout import RunLayout
 
 if TYPE_CHECKING:
     from shmlog.run.run import Run
 
 _STEP_MAX = 2**63 - 1
 
-#: How a checkpoint is named: its step, its file, or what `list` returned.
-Which = int | str | os.PathLike[str] | CheckpointInfo
 
-
-class CheckpointManager:
+class CheckpointManager(CheckpointStore):
     """Saves training states into a folder and finds them again.
 
     A file is written under a temporary name, fsynced and renamed: a save that is
@@ -81,15 +69,11 @@ class CheckpointManager:
         allow_pickle: bool = False,
         run: Run | None = None,
     ) -> None:
-        require_safetensors()  # now, not when the first state is to be saved
-        self.folder = Path(os.path.abspath(folder))
-        self.name = check_id(name, "name")
+        super().__init__(folder, name, allow_pickle=allow_pickle)
         self.keep_last = _at_least("keep_last", keep_last, 0)
         self.keep_best = None if keep_best is None else _metric_and_mode(keep_best)
         self.save_every = None if save_every is None else _at_least("save_every", save_every, 1)
-        self.allow_pickle = allow_pickle
         self._run = run
-        self._index = Index(self.folder, self.name)
         self._lock = threading.RLock()  # a signal handler may save in the middle of a save
         self._pending: PendingSave | None = None
         self._waits_at_exit = False
@@ -315,15 +299,7 @@ class CheckpointManager:
             if info.path not in kept:
                 info.path.unlink(missing_ok=True)
 
-    # ---- finding ----
-
-    def list(self) -> list[CheckpointInfo]:
-        """Return the checkpoints of this name, oldest first; warns of damaged ones."""
-        return self._index.scan()
-
-    def latest(self) -> CheckpointInfo | None:
-        """Return the checkpoint saved last, or None."""
-        return next(reversed(self._index.scan()), None)
+    # ---- finding and resuming ----
 
     def best(self) -> CheckpointInfo | None:
         """Return the best checkpoint by ``keep_best``, or None if none has the metric.
@@ -336,62 +312,6 @@ class CheckpointManager:
         if self.keep_best is None:
             raise ValueError("best by what? Make the manager with keep_best=(metric, 'min') or (metric, 'max')")
         return states.better(*self.keep_best, self._index.scan())
-
-    def _path(self, which: Which) -> Path:
-        if isinstance(which, CheckpointInfo):
-            return which.path
-        if isinstance(which, str | os.PathLike):
-            return Path(which)
-        path = self.folder / file_name(self.name, operator.index(which))
-        if not path.exists():
-            raise CheckpointNotFoundError(f"{self.folder}: no checkpoint {self.name!r} of step {which}")
-        return path
-
-    # ---- loading ----
-
-    def load(self, which: Which | None = None) -> Checkpoint:
-        """Read a checkpoint back, after its checksum has been checked.
-
-        Parameters
-        ----------
-        which : int, path or CheckpointInfo, optional
-            A step, a file, or what `list` returned. Default: the newest; if that one
-            is damaged the one before it, with a warning.
-
-        Returns
-        -------
-        Checkpoint
-            With ``state``, ``info`` and `restore_rng`.
-
-        Raises
-        ------
-        CheckpointNotFoundError
-            If there is none.
-        CorruptDataError
-            If it is damaged, or all are.
-        UnsafeDataError
-            If it holds pickled objects and the manager was made without ``allow_pickle``.
-        MissingExtraError
-            If it holds tensors of torch, which is not installed.
-        """
-        if which is None:
-            return self._load_newest()
-        path = self._path(which)
-        try:
-            return states.read(path, allow_pickle=self.allow_pickle)
-        except FileNotFoundError as error:
-            raise CheckpointNotFoundError(f"{path}: no such checkpoint") from error
-
-    def _load_newest(self) -> Checkpoint:
-        for info in reversed(self._index.scan()):
-            try:
-                return states.read(info.path, allow_pickle=self.allow_pickle)
-            except (CorruptDataError, FileNotFoundError) as error:
-                warnings.warn(f"passed over, trying the one before: {error}", ShmlogWarning, stacklevel=3)
-        files = checkpoint_files(self.folder, self.name)
-        if files:
-            raise CorruptDataError(f"{self.folder}: all {len(files)} checkpoints {self.name!r} are damaged")
-        raise CheckpointNotFoundError(f"{self.folder}: no checkpoint {self.name!r}")
 
     def resume_from_checkpoint(self, which: Which | None = None) -> Checkpoint | None:
         """Load a checkpoint and set the random number generators to what they were.
@@ -420,60 +340,6 @@ class CheckpointManager:
         found.restore_rng()
         self._since = found.info.step
         return found
-
-    # ---- files ----
-
-    def delete(self, *which: Which) -> None:
-        """Delete checkpoints of this name; ``delete(*manager.list())`` deletes all.
-
-        Raises
-        ------
-        CheckpointNotFoundError
-            If one is not in the folder, or not of this name. None was deleted.
-        """
-        own = set(checkpoint_files(self.folder, self.name))
-        paths = [Path(os.path.abspath(self._path(one))) for one in which]
-        for path in paths:
-            if path not in own:
-                raise CheckpointNotFoundError(f"{path}: no checkpoint {self.name!r} in {self.folder}")
-        for path in paths:
-            path.unlink(missing_ok=True)
-
-    def backup_checkpoint(self, which: Which | None, backup_dir: str | os.PathLike[str]) -> Path:
-        """Copy a checkpoint into another folder, checked, durably, under its own name.
-
-        Parameters
-        ----------
-        which : int, path or CheckpointInfo, or None
-            As for `load`; None is the newest.
-        backup_dir : path
-            Made if it does not exist.
-
-        Returns
-        -------
-        Path
-            The copy.
-
-        Raises
-        ------
-        CheckpointNotFoundError
-            If there is no such checkpoint.
-        CorruptDataError
-            If it is damaged. Nothing was copied.
-        StorageError
-            If the copy can't be written.
-        """
-        if which is None:
-            which = self.latest()
-            if which is None:
-                raise CheckpointNotFoundError(f"{self.folder}: no checkpoint {self.name!r}")
-        path = self._path(which)
-        try:
-            read_info(path)
-            verify(path)
-        except FileNotFoundError as error:
-            raise CheckpointNotFoundError(f"{path}: no such checkpoint") from error
-        return copy(path, Path(os.path.abspath(backup_dir)))
 
 
 class PendingSave:

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 from shmlog.checkpoint.container import read_pieces
-from shmlog.checkpoint.files import publish
+from shmlog.checkpoint.publish import publish
+
+# A scheduler that ends a job signals all of its processes: this one is just what must still be done.
+_IGNORED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> None:
     """Put the snapshot in place and say so."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
     snapshot, path = int(sys.argv[1]), Path(sys.argv[2])
     try:
         with open(snapshot, "rb") as file:

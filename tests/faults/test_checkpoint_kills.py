@@ -29,10 +29,10 @@ _FEWER = {"first": ("mkdir", "rename"), "next": CHANGING[:-1], "replaced": ("wri
 SAVE = """
 import os, sys
 from shmlog import CheckpointManager
-from shmlog.checkpoint import files
+from shmlog.checkpoint import publish
 folder, step = sys.argv[1], int(sys.argv[2])
-files.os.getpid = lambda: 1
-files.secrets.token_hex = lambda count: "0"
+publish.os.getpid = lambda: 1
+publish.secrets.token_hex = lambda count: "0"
 state = {"a": b"x" * 100, "b": bytes(1000), "step": step, "by": sys.argv[3]}
 CheckpointManager(folder, keep_last=2).save(state, step)
 """

@@ -74,9 +74,11 @@ def lane_images() -> list[bytes]:
     lane.metric("flag", True, 4, 60)
     whole = b"".join(lane.slots)
     images += [whole, whole[: 32 * 5], whole[32 * 3 :]]
-    for unit in range(0, len(whole), 32):
-        images.append(whole[unit : unit + 32])
-    return images
+    images += [whole[unit : unit + 32] for unit in range(0, len(whole), 32)]
+    large, too_large = frames.Lane(log, 0), frames.Lane(log, 0)
+    large.event("large", {"x": "z" * 1400}, 70)
+    too_large.owner({"x": "z" * 1400}, 80)
+    return [*images, b"".join(large.slots), b"".join(too_large.slots)]
 
 
 def corpus_of(name: str, folder: Path) -> Path:
@@ -136,7 +138,7 @@ MISTAKES = {
         "drain",
         "lane.c",
         "unit->slots > room || !members_are_whole(lane, position, unit->slots)",
-        "unit->slots > room",
+        "unit->slots > room || !members_are_whole(lane, position, 1)",
     ),
     "a unit that is longer than the lane": (
         "drain",

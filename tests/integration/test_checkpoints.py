@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -94,6 +96,54 @@ def test_a_killed_writer_is_told(tmp_path: Path) -> None:
     with pytest.raises(shmlog.StorageError, match="has died"):
         pending.result()
     assert steps(tmp_path) == [1]
+
+
+def ignores_sigterm(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True  # it has ended
+    found = re.search(r"SigIgn:\s*([0-9a-f]+)", status)
+    return found is None or bool(int(found[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_writer_finishes_though_the_scheduler_signals_all_processes(tmp_path: Path) -> None:
+    pending = CheckpointManager(tmp_path).save_async({"w": np.zeros(SIZE)}, 1)
+    assert pending is not None
+    process = pending._writer._process
+    wait_until(lambda: ignores_sigterm(process.pid), "the writer to ignore SIGTERM")
+    process.terminate()
+    assert pending.result().step == 1
+
+
+def test_no_memory_for_the_copy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    manager = CheckpointManager(tmp_path)
+    with pytest.raises(shmlog.StorageError, match=r"in the background \(Cannot allocate memory\); use save"):
+        manager.save_async({}, 1)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert manager.save({}, 1).step == 1
+
+
+def test_saves_in_the_background_leave_no_descriptor_open(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for step in range(3):
+        manager.save_async({}, step)
+    manager.wait()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_run_that_has_ended_before_the_save_is_no_error(tmp_path: Path) -> None:
+    with shmlog.init("ended", root=tmp_path) as run:
+        manager = CheckpointManager.for_run(run)
+        manager.save_async({}, 1)
+    assert manager.wait()
+    assert steps(run.dir / "checkpoints") == [1]
 
 
 ASYNC = """

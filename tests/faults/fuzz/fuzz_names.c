@@ -53,11 +53,12 @@ static void look_up(uint32_t i)
 {
     uint32_t bytes = (uint32_t)strlen(texts[i]), found;
     const char *text;
-    uint32_t id = shmlog_name_intern(names, 7, texts[i], bytes);
-    if (id != SHMLOG_NO_NAME) {
-        REQUIRE(shmlog_name_text(names, id, &text, &found));
-        REQUIRE(found == bytes && memcmp(text, texts[i], bytes) == 0);
-        REQUIRE(shmlog_name_intern(names, 7, texts[i], bytes) == id);
+    for (int again = 0; again < 2; again++) { /* not the same id: a new text may lie where an old entry points */
+        uint32_t id = shmlog_name_intern(names, 7, texts[i], bytes);
+        if (id != SHMLOG_NO_NAME) {
+            REQUIRE(shmlog_name_text(names, id, &text, &found));
+            REQUIRE(found == bytes && memcmp(text, texts[i], bytes) == 0);
+        }
     }
 }
 
