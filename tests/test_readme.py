@@ -90,6 +90,8 @@ def public(thing: type) -> list[str]:
         *(f"run.{name}" for name in public(shmlog.Run)),
         *(f"metric.{name}" for name in public(shmlog.Metric)),
         *(f"stored.{name}" for name in public(StoredRun)),
+        *(f"store.{name}" for name in public(shmlog.Store)),
+        *(f"manager.{name}" for name in public(shmlog.CheckpointManager) if name != "for_run"),
     ],
 )
 def test_the_api_page_has(name: str) -> None:
