@@ -2,9 +2,9 @@
  * the log, then give the slots back. The layout of a frame is in docs/format.md.
  *
  * One thread drains, and needs nothing of Python for it: no import, no sealing and
- * no garbage collection of the flusher can hold it up. Other threads may call
- * shmlog_drain_request() and read the atomic members. Nothing a drain finds in shared memory is trusted: a damaged lane is
- * set aside and named, the others go on. */
+ * no garbage collection of the flusher can hold it up. Other threads may ask it to
+ * stop or to rotate, and read the atomic members. Nothing a drain finds in shared
+ * memory is trusted: a damaged lane is set aside and named, the others go on. */
 #ifndef SHMLOG_DRAIN_H
 #define SHMLOG_DRAIN_H
 

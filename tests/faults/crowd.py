@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from shmlog import _core
 from tests.faults.arena import Account, Arena, records, scalar, tenancies_of
 from tests.faults.fates import Point
 from tests.faults.stage import Stage
@@ -108,7 +107,7 @@ class Crowd(Arena):
         super().close()
 
     def _stop_drain(self) -> None:
-        self.drain.request(_core.STOP)
+        self.drain.stop()
         self._drainer.join()
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shmlog import _core
 from tests.faults.arena import Arena
 from tests.faults.stepping import compile_storm
 from tests.support.frames import DATA, EVENT, FLOAT, GAP, MEMBER, OWNER, ROW
@@ -153,7 +152,7 @@ def brew(tmp_path: Path, kills: int, seed: int) -> None:
         finally:
             storm.kill()
             storm.wait()
-            arena.drain.request(_core.STOP)
+            arena.drain.stop()
             drainer.join()
         arena.end()
         for number in range(log, arena.drain.closed_below + 1):
