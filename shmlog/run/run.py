@@ -15,8 +15,8 @@ from shmlog.run import registry
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
 from shmlog.segment.doorbell import Doorbell
-from shmlog.storage.large import large_name
-from shmlog.storage.layout import RunLayout, fsync_dir, fsync_run
+from shmlog.storage.large import write_large
+from shmlog.storage.layout import RunLayout, fsync_run
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import FINISH_CODES, FINISHED
 
@@ -314,21 +314,7 @@ class Run(_core.Producer):
 
     def _spill(self, data: bytes) -> bytes:
         """Keep a text that is too large for the ring in a file of its own."""
-        self._layout.large.mkdir(exist_ok=True)
-        name = large_name(data)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        path = self._layout.large / name
-        try:
-            with open(os.open(path, flags, 0o666), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            fsync_dir(self._layout.large)
-            fsync_dir(self._layout.dir)  # of which it may be the first
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        return f"{self._layout.large.name}/{name}".encode()
+        return f"large/{write_large(self._layout.dir, data)}".encode()
 
     def _first_drop(self, reason: str) -> None:
         import logging

@@ -11,6 +11,8 @@ import stat
 import zlib
 from pathlib import Path
 
+from shmlog.storage.layout import fsync_dir
+
 _CHECKSUM = re.compile(r".*-([0-9a-f]{8})\.txt")
 _LARGE = re.compile(r"large/([A-Za-z0-9._-]+)")
 
@@ -18,6 +20,40 @@ _LARGE = re.compile(r"large/([A-Za-z0-9._-]+)")
 def large_name(data: bytes) -> str:
     """Return a new name, below ``large/``, for a payload."""
     return f"{os.getpid()}-{os.urandom(8).hex()}-{zlib.crc32(data):08x}.txt"
+
+
+# Small functions: CPython 3.11 that finds no memory at all for ever tries to allot the number of an instruction
+# beyond 256 on the way out of a ``with`` or ``try``.
+
+
+def write_large(run_dir: Path, data: bytes) -> str:
+    """Keep a payload, durably, in a new file; return its name below ``large/``.
+
+    Raises
+    ------
+    OSError
+        If it can't be written. There is no such file then.
+    """
+    folder = run_dir / "large"
+    folder.mkdir(exist_ok=True)
+    path = folder / large_name(data)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o666)
+    try:
+        _fill(fd, data)
+        fsync_dir(folder)
+        fsync_dir(run_dir)  # of which it may be the first
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path.name
+
+
+def _fill(fd: int, data: bytes) -> None:
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
 
 
 def _open(run_dir: Path, path: str) -> int:

@@ -84,8 +84,10 @@ def _seal(text: bytes) -> bytes:
 
 def is_intact(data: bytes) -> bool:
     """Whether ``data`` are what `sealed` returned, or have no checksum."""
+    if _KEY.encode() not in data:
+        return True
     last = data.rfind(_MARK)
-    return last < 0 or data[last:] == _seal(data[:last])
+    return last >= 0 and data[last:] == _seal(data[:last])
 
 
 def read(path: Path) -> dict[str, Any]:

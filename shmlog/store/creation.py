@@ -38,7 +38,7 @@ def create_run(place: Place, experiment: str, params: Mapping[str, Any], told: M
     }  # fmt: skip
     try:
         runfile.write(layout.config_yaml, config)
-        runfile.write(layout.run_yaml, described)
+        runfile.write_sealed(layout.run_yaml, described)
     except OSError as error:
         raise StorageError(f"cannot write into {layout.dir}: {error.strerror}") from error
     return f"{experiment}/{layout.run_id}"
@@ -76,7 +76,7 @@ def set_status(layout: RunLayout, status: str) -> None:
     else:
         described["ended_at"] = now
     try:
-        runfile.write(layout.run_yaml, {**described, "status": str(after), "complete": after.is_terminal})
+        runfile.write_sealed(layout.run_yaml, {**described, "status": str(after), "complete": after.is_terminal})
     except OSError as error:
         raise StorageError(f"cannot write {layout.run_yaml}: {error.strerror}") from error
 

@@ -61,11 +61,11 @@ def rebuild(layout: RunLayout) -> dict[str, Any]:
     told = rebuild_description(layout)
     if os.path.lexists(layout.run_yaml):
         os.replace(layout.run_yaml, layout.run_yaml.with_name("run.yaml.damaged"))
-    runfile.write(layout.run_yaml, told)
+    runfile.write_sealed(layout.run_yaml, told)
     if told["complete"] is True and None in (told["producers"], told["counts"], told["dropped"]):
         stored = StoredRun(layout)
         told |= {"producers": stored.producers, "counts": stored.counts, "dropped": stored.dropped}
-        runfile.write(layout.run_yaml, told)
+        runfile.write_sealed(layout.run_yaml, told)
     return told
 
 

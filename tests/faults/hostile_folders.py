@@ -19,6 +19,11 @@ def rows_of(table: Any) -> list[str]:
     return [repr(row) for row in table.to_pylist()]
 
 
+def is_checksum(key: str) -> bool:
+    """Whether this is the key of the checksum, perhaps damaged: then what it is of is whole."""
+    return key.startswith("crc32_") or key.endswith("_above")
+
+
 CALLS: dict[str, Callable[[shmlog.StoredRun], Any]] = {
     "metrics": lambda stored: rows_of(stored.metrics()),
     "one metric": lambda stored: rows_of(stored.metrics("loss")),
@@ -27,7 +32,7 @@ CALLS: dict[str, Callable[[shmlog.StoredRun], Any]] = {
     "metric events": lambda stored: stored.events("metrics"),
     "producers": lambda stored: (stored.producers, stored.counts, stored.dropped),
     "config": lambda stored: stored.config,
-    "metadata": lambda stored: {k: v for k, v in stored.metadata.items() if not str(k).endswith("_above")},
+    "metadata": lambda stored: {k: v for k, v in stored.metadata.items() if not is_checksum(str(k))},
     "status": lambda stored: stored.status,
 }
 

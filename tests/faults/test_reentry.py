@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -79,7 +79,7 @@ class Loggers:
             if self._stopped:
                 return
 
-    def __enter__(self) -> Loggers:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -605,7 +605,8 @@ time.sleep(0.2)
 @pytest.mark.parametrize("when", SHUTDOWNS)
 def test_logging_while_the_interpreter_ends(tmp_path: Path, when: str) -> None:
     """FAULTS 34: it is logged, or dropped; the process ends as it would."""
-    begin = "import os, sys\nimport shmlog\ndef init(**o): return shmlog.init('late', root=sys.argv[1], sinks=['parquet'], **o)\n"
+    begin = "import os, sys\nimport shmlog\n"
+    begin += "def init(**o): return shmlog.init('late', root=sys.argv[1], sinks=['parquet'], **o)\n"
     done = run_script(begin + SHUTDOWNS[when], tmp_path / "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
