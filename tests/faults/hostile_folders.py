@@ -21,7 +21,7 @@ def rows_of(table: Any) -> list[str]:
 
 def is_checksum(key: str) -> bool:
     """Whether this is the key of the checksum, perhaps damaged: then what it is of is whole."""
-    return key.startswith("crc32_") or key.endswith("_above")
+    return key.startswith("crc32") or key.endswith("above")
 
 
 CALLS: dict[str, Callable[[shmlog.StoredRun], Any]] = {
