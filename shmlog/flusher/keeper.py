@@ -28,6 +28,8 @@ LOG_BYTES_MAX = 16 << 20  # half a million records
 LOG_AGE_MAX_S = 60.0
 TICK_S = 0.03
 BUSY_TICK_S = 0.002
+IDLE_TICK_S = 0.1
+IDLE_AFTER_S = 1.0  # without a record
 MEMBERS_EVERY_S = 0.2
 NICE = 10
 FAILURES_MAX = 5  # one after the other, when the run is over
@@ -92,7 +94,7 @@ class Keeper:
         be_nice()
         while not self._is_over():
             self._guarded(self._tick)
-            time.sleep(BUSY_TICK_S if self._finish is not None or self._is_sealing() else TICK_S)
+            time.sleep(self._pause())
         self._drain.stop()
         self._bell.ring()
         thread.join()
@@ -101,8 +103,11 @@ class Keeper:
         except StorageError as error:
             report(str(error))
 
-    def _is_sealing(self) -> bool:
-        return self._sealer is not None and self._sealer.is_busy
+    def _pause(self) -> float:
+        """Return the seconds to the next tick: who waits for a finish is in a hurry, an idle run is not."""
+        if self._finish is not None or (self._sealer is not None and self._sealer.is_busy):
+            return BUSY_TICK_S
+        return IDLE_TICK_S if time.monotonic() - self._taken_s > IDLE_AFTER_S else TICK_S
 
     def _is_over(self) -> bool:
         """Whether nobody is attached any more; from then on nobody can be."""
