@@ -32,6 +32,7 @@ int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, 
     uint32_t lanes = segment->lane_count;
 
     memset(drain, 0, sizeof *drain);
+    shmlog_drain_limit(drain, UINT32_MAX);
     drain->segment = segment;
     drain->frame_slots = segment->lane_slots / 4 > FRAME_SLOTS ? segment->lane_slots / 4 : FRAME_SLOTS;
     drain->folder = folder;
@@ -67,6 +68,11 @@ uint32_t shmlog_drain_rotate(shmlog_drain *drain)
 {
     /* REQUEST, release side. */
     return atomic_fetch_add_explicit(&drain->rotate, 1, memory_order_release) + 1;
+}
+
+void shmlog_drain_limit(shmlog_drain *drain, uint32_t limit)
+{
+    atomic_store_explicit(&drain->limit, limit, memory_order_relaxed); /* relaxed: as in is_limited() */
 }
 
 void shmlog_drain_close(shmlog_drain *drain)
@@ -796,6 +802,21 @@ static bool is_log_large(const shmlog_drain *drain, uint64_t log_bytes_max)
     return atomic_load_explicit(&drain->log_bytes, memory_order_relaxed) >= log_bytes_max;
 }
 
+/* Whether the next log may not be opened yet. */
+static bool is_limited(const shmlog_drain *drain)
+{
+    /* relaxed: a number that is looked at again and again. */
+    return drain->log + 1 >= atomic_load_explicit(&drain->limit, memory_order_relaxed);
+}
+
+/* Leave the lanes to fill, but answer requests for fsync. Returns 0 or errno. */
+static int hold(shmlog_drain *drain)
+{
+    int error = sync_is_wanted(drain) ? shmlog_drain_sync(drain) : 0;
+    nap(BUSY_NAP_NS);
+    return error == EAGAIN ? 0 : error;
+}
+
 /* Drain all that the lanes hold now, though not what is added without end meanwhile. */
 static int drain_backlog(shmlog_drain *drain, uint64_t log_bytes_max)
 {
@@ -821,7 +842,8 @@ void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
     }
     uint32_t rotated = 0;
     while (!is_stopped(drain)) {
-        int error = drain_busily(drain);
+        bool is_held = is_log_large(drain, log_bytes_max) && is_limited(drain);
+        int error = is_held ? hold(drain) : drain_busily(drain);
         uint32_t rotate = atomic_load_explicit(&drain->rotate, memory_order_acquire); /* REQUEST, acquire side */
         if (error == 0 && rotate != rotated) {
             error = drain_backlog(drain, log_bytes_max);
@@ -829,7 +851,7 @@ void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
         if (error) {
             tell_error(drain, error);
         }
-        if (error || rotate != rotated || is_log_large(drain, log_bytes_max)) {
+        if (error || rotate != rotated || (is_log_large(drain, log_bytes_max) && !is_limited(drain))) {
             change_log(drain);
         }
         if (error == 0) {

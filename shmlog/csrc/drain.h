@@ -60,6 +60,7 @@ typedef struct {
     _Atomic uint32_t stop;     /* set by other threads */
     _Atomic uint32_t rotate;   /* how often other threads have asked for the next log */
     _Atomic uint32_t rotated;  /* the last of these that was answered */
+    _Atomic uint32_t limit;    /* logs from this one on are not opened yet, unless one was asked for; set by others */
     _Atomic int error;         /* why nothing can be written just now, or 0 */
     _Atomic uint64_t log_bytes;
     _Atomic uint64_t frames;
@@ -80,6 +81,11 @@ void shmlog_drain_stop(shmlog_drain *drain);
 /* Have shmlog_drain_run() drain what the lanes hold by now, then go on to the next
  * log. From any thread. Returns what `rotated` will have reached when that is done. */
 uint32_t shmlog_drain_rotate(shmlog_drain *drain);
+
+/* Logs below `limit` may be opened; without a call, all. When the last of these has
+ * reached its size, run() leaves lanes to fill until the limit is raised: what is
+ * not sealed must not fill the disk. From any thread. */
+void shmlog_drain_limit(shmlog_drain *drain, uint32_t limit);
 
 /* The run is over and everything drained: put a GAP into each lane whose late
  * owner has dropped records since its last one. The caller holds the member lock

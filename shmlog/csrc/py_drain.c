@@ -150,6 +150,18 @@ static PyObject *drain_rotate(DrainObject *self, PyObject *Py_UNUSED(none))
     return PyLong_FromUnsignedLong(shmlog_drain_rotate(&self->drain));
 }
 
+PyDoc_STRVAR(limit_doc, "limit(number)\n--\n\nLet run() open logs below this one only; without a call, all. From any thread.");
+
+static PyObject *drain_limit(DrainObject *self, PyObject *arg)
+{
+    unsigned long limit = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    shmlog_drain_limit(&self->drain, limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit);
+    Py_RETURN_NONE;
+}
+
 static PyObject *drain_rotated(DrainObject *self, void *Py_UNUSED(closure))
 {
     /* REQUEST, acquire side of the answer. */
@@ -185,6 +197,7 @@ static PyMethodDef methods[] = {
     {"settle", (PyCFunction)drain_settle, METH_NOARGS, settle_doc},
     {"sync", (PyCFunction)drain_sync, METH_NOARGS, sync_doc},
     {"stop", (PyCFunction)drain_stop, METH_NOARGS, stop_doc},
+    {"limit", (PyCFunction)drain_limit, METH_O, limit_doc},
     {"rotate", (PyCFunction)drain_rotate, METH_NOARGS, rotate_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from shmlog.flusher.sealer import Sealer
 
 LOG_BYTES_MAX = 16 << 20  # half a million records
+UNSEALED_SHARE = 1 / 8  # of the free disk: as much again goes into parts, and four times into events.jsonl
+UNSEALED_LOGS_MIN = 4
 LOG_AGE_MAX_S = 60.0
 TICK_S = 0.03
 BUSY_TICK_S = 0.002
@@ -48,6 +50,11 @@ def be_nice() -> None:
     """Let the draining thread, and the trainer, go before all other threads of this process."""
     if sys.platform.startswith("linux"):  # elsewhere it would be the whole process
         os.nice(NICE)
+
+
+def unsealed_logs_max(free_bytes: int) -> int:
+    """Return how many logs may wait to be sealed on a disk with so much space left."""
+    return max(UNSEALED_LOGS_MIN, int(free_bytes * UNSEALED_SHARE) // LOG_BYTES_MAX)
 
 
 @dataclass
@@ -153,8 +160,14 @@ class Keeper:
             self._taken_frames, self._taken_s = frames, now
         else:
             sealer.commit_done()
+        self._limit_logs(sealer)
         self._carry_out_finish(sealer)
         self._rotate_old_log()
+
+    def _limit_logs(self, sealer: Sealer) -> None:
+        """Hold the drain, and so its producers, when it is far ahead of the sealing."""
+        disk = os.statvfs(self._layout.dir)
+        self._drain.limit(sealer.next_log + unsealed_logs_max(disk.f_bavail * disk.f_frsize))
 
     def _get_sealer(self) -> Sealer:
         """Import pyarrow (a second on a busy machine) when draining is under way."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmlog import _bulk, _core
+from shmlog.flusher.keeper import LOG_BYTES_MAX, unsealed_logs_max
 from shmlog.segment import shm
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.wal import Frame, scan
+from tests.support.processes import wait_until
 
 SLOTS = 64
 SLOT = _core.SLOT_BYTES
@@ -73,10 +76,13 @@ class Ring:
         """Drain, and return what came into the log since the last time."""
         error, _ = self.drain.drain_pass()
         assert error == 0
-        path = self.logs / "000000.wal"
-        frames = [found for found in scan(path.read_bytes(), path=path, log=0) if isinstance(found, Frame)]
+        frames = self.frames(0)
         new, self.seen = frames[self.seen :], len(frames)
         return self.decoder.decode(new)
+
+    def frames(self, log: int) -> list[Frame]:
+        path = self.logs / f"{log:06}.wal"
+        return [found for found in scan(path.read_bytes(), path=path, log=log) if isinstance(found, Frame)]
 
     def slot_at(self, lane: int, position: int) -> int:
         """Return the offset in the file of a slot."""
@@ -320,8 +326,7 @@ def test_a_drain_restored_from_its_log_goes_on_without_gap_or_duplicate(ring: Ri
     ring.drain = ring.new_drain(1)
     ring.drain.restore(0, cursor.position, cursor.seq, cursor.tenancy, tuple(cursor.gapped), cursor.owner_json)
     assert ring.drain.next_log() == 0
-    path = ring.logs / "000001.wal"
-    batch = ring.decoder.decode([f for f in scan(path.read_bytes(), path=path, log=1) if isinstance(f, Frame)])
+    batch = ring.decoder.decode(ring.frames(1))
     assert values(batch) == [float(i) for i in range(10, 15)]
     assert batch.metrics["seq"].to_pylist() == list(range(10, 15))
 
@@ -334,6 +339,35 @@ def test_sync_answers_the_request(ring: Ring) -> None:
     assert producer._positions()[2] == 0
     assert ring.drain.sync() == 0
     assert producer._positions()[2] == OWNER_SLOTS + 1
+
+
+def test_a_drain_that_may_open_no_further_log_lets_the_lanes_fill_and_answers_flushes(ring: Ring) -> None:
+    """What is not sealed must not fill the disk (P4); I2 and I4 hold meanwhile."""
+    ring.drain.limit(1)
+    thread = threading.Thread(target=ring.drain.run, args=(1,))  # each log is full with its first frame
+    thread.start()
+    producer = ring.producer()
+    try:
+        wait_until(lambda: ring.drain.log_bytes > 0, "the first log")
+        for i in range(3 * SLOTS):
+            producer.log("x", float(i), i)
+        producer._request_sync()
+        wait_until(lambda: producer._positions()[2] >= producer._positions()[1], "the fsync")
+        assert [log.name for log in ring.logs.iterdir()] == ["000000.wal"]
+        dropped = producer._counts()["dropped"]["full"]
+        assert 2 * SLOTS <= dropped < 3 * SLOTS, "the producer drops and counts"
+        ring.drain.limit(1000)
+        wait_until(lambda: producer._positions()[1] == producer._positions()[0], "the drain goes on")
+    finally:
+        ring.drain.stop()
+        thread.join()
+    frames = [frame for number in range(len(list(ring.logs.iterdir()))) for frame in ring.frames(number)]
+    assert values(ring.decoder.decode(frames)) == [float(i) for i in range(3 * SLOTS - dropped)], "I3"
+
+
+def test_the_logs_that_may_wait_are_a_share_of_the_free_disk() -> None:
+    assert unsealed_logs_max(0) == 4
+    assert unsealed_logs_max(1 << 40) == (1 << 40) // 8 // LOG_BYTES_MAX
 
 
 # ---- hostile bytes ----
