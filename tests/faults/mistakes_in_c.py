@@ -71,7 +71,7 @@ LANE = (
         "unit->slots == 0 || unit->slots > room ||",
         "unit->slots == 0 ||",
         "I11: a header leads around the ring",
-        "faults/test_hostile_readers.py::test_no_bytes_in_shared_memory_make_a_reader_or_a_drain_fail",
+        "faults/test_hostile_bytes.py::test_no_bytes_in_shared_memory_make_a_reader_or_a_drain_fail",
     ),
 )
 
@@ -140,7 +140,7 @@ PRODUCER = (
         "    shmlog_lock_drop(producer->lock_fd, SHMLOG_LOCK_MEMBER);\n"
         "    close(producer->lock_fd);\n    producer->lock_fd = fresh;\n",
         "I7: a forked child gives up its parent's membership",
-        "integration/test_processes.py::test_a_forked_child_takes_nothing_from_its_parent",
+        f"{CORE}::test_a_forked_child_takes_no_lock_from_its_parent",
     ),
     Mutation(
         "closed-run-is-joined",
@@ -304,7 +304,7 @@ SEGMENT = (
         "return open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);",
         "return open(path, O_RDWR | O_NOFOLLOW);",
         "P8: a program that was started keeps the lock of a dead process",
-        "integration/test_processes.py::test_a_program_that_was_started_is_not_attached",
+        f"{CORE}::test_a_program_that_was_started_holds_no_lock",
     ),
     Mutation(
         "names-of-one-length",

@@ -75,10 +75,10 @@ FLUSHER = (
     Mutation(
         "failed-fsync-trusted",
         "flusher/appendfile.py",
-        "            size = self.size\n            try:\n",
-        "            size = self._synced_size = self.size\n            try:\n",
-        "P5: what a failed fsync has lost is taken for durable",
-        "unit/test_appendfile.py::test_a_failed_fsync_is_not_forgotten",
+        "                raise SyncError(error.errno, error.strerror, str(self.path)) from error\n",
+        "                raise\n",
+        "P5: a failed fsync is taken for an error that heals",
+        "unit/test_appendfile.py::test_a_failed_fsync_is_told_from_other_errors",
     ),
     Mutation(
         "sealer-outlives-failed-fsync",
@@ -127,7 +127,7 @@ FLUSHER = (
         'position = max(cursor.position, segment.lane(lane)["tail"])',
         "position = cursor.position",
         "I2: tail goes back when the end of a log is lost",
-        f"{FAULTS}::test_a_log_that_lost_its_end_costs_no_more_than_that",
+        "unit/test_core.py::test_a_log_that_has_lost_its_end_does_not_move_tail_back",
     ),
     Mutation(
         "restart-trusts-tail",
@@ -235,7 +235,7 @@ STORAGE = (
         "        if not runfile.is_intact(data):\n",
         "        if False:\n",
         "I11: damaged books are believed",
-        f"{FAULTS}::test_damaged_books_are_not_believed",
+        f"{READER}::test_nothing_is_sealed_by_damaged_books",
     ),
     # ---- parts.py, merge.py, layout.py, large.py ----
     Mutation(
@@ -244,7 +244,7 @@ STORAGE = (
         "    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)\n",
         "    temporary = path\n",
         "I6: half a part is read",
-        "unit/test_parts.py::test_a_part_appears_whole",
+        "unit/test_parts.py::test_a_part_appears_when_it_is_whole",
     ),
     Mutation(
         "part-not-synced",
@@ -300,7 +300,7 @@ STORAGE = (
         "if told is not None and int(told[1], 16) != zlib.crc32(data):",
         "if False:",
         "I11: a damaged text is believed",
-        "faults/test_hostile_readers.py::test_no_damage_is_read_in_silence",
+        "faults/test_hostile_bytes.py::test_no_damage_is_read_in_silence",
     ),
     # ---- readers ----
     Mutation(

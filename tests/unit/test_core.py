@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmlog import _bulk, _core
+from shmlog.flusher import final
 from shmlog.segment import shm
 from shmlog.storage.decode import Batch, Decoder
+from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.wal import Frame, scan
+from tests.support.processes import wait_until
 
 SLOTS = 64
 SLOT = _core.SLOT_BYTES
@@ -326,6 +331,27 @@ def test_a_drain_restored_from_its_log_goes_on_without_gap_or_duplicate(ring: Ri
     assert batch.metrics["seq"].to_pylist() == list(range(10, 15))
 
 
+def test_a_log_that_has_lost_its_end_does_not_move_tail_back(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    producer.log("x", 0.0, 0)
+    ring.drained()
+    log = ring.logs / "000000.wal"
+    kept = log.read_bytes()
+    for i in range(40):
+        producer.log("x", -1.0, i)
+    ring.drained()
+    for i in range(40):  # over the first ones, which were given back
+        producer.log("x", float(i), i)
+    log.write_bytes(kept)
+    ring.drain = ring.new_drain(1)
+    final.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
+    assert ring.drain.next_log() == 0
+    path = ring.logs / "000001.wal"
+    batch = ring.decoder.decode([f for f in scan(path.read_bytes(), path=path, log=1) if isinstance(f, Frame)])
+    assert values(batch) == [float(i) for i in range(40)], "I2: behind tail nothing is taken"
+
+
 def test_sync_answers_the_request(ring: Ring) -> None:
     ring.begin()
     producer = ring.producer()
@@ -458,6 +484,26 @@ def test_the_member_lock_is_held_as_long_as_any_producer_lives(ring: Ring) -> No
     assert ring.segment.probe(_core.LOCK_MEMBER)
     second._leave()
     assert not ring.segment.probe(_core.LOCK_MEMBER)
+
+
+def test_a_forked_child_takes_no_lock_from_its_parent(ring: Ring) -> None:
+    parent = ring.producer()
+    assert parent._allot() == 0
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert ring.segment.probe(_core.LOCK_MEMBER), "I7: the parent is attached"
+    assert ring.producer()._allot() == 1, "I7: and has its lane"
+
+
+def test_a_program_that_was_started_holds_no_lock(ring: Ring) -> None:
+    producer = ring.producer()
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, close_fds=False):
+        producer._leave()
+        # Its descriptors are closed one by one while it is being started.
+        wait_until(lambda: not ring.segment.probe(_core.LOCK_MEMBER), "P8: nobody to be attached")
 
 
 @pytest.mark.parametrize("geometry", [(0, 64), (1, 63), (1, 32), (5000, 64), (1, 2**27)])

@@ -145,6 +145,13 @@ def test_other_readers_need_nothing_of_ours(path: Path) -> None:
     assert counts == [(name, names.count(name)) for name in sorted(set(names))]
 
 
+def test_a_part_appears_when_it_is_whole(path: Path) -> None:
+    there: list[bool] = []
+    parts.write_part(path, mixed(100), run_id="run", first=3, last=3, progress=lambda: there.append(path.exists()))
+    assert there == [False]
+    assert path.exists()
+
+
 def test_a_write_that_fails_leaves_nothing(path: Path) -> None:
     def fail() -> None:
         raise OSError(28, "No space left on device")

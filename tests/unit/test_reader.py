@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shmlog
-from shmlog.errors import RunNotFoundError, ShmlogError, ShmlogWarning
+from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogError, ShmlogWarning
+from shmlog.reader import snapshot
 from shmlog.reader.stored import StoredRun
 from shmlog.reader.verify import verify
+from shmlog.storage.layout import RunLayout
 from shmlog.storage.schema import METRICS
 from shmlog.storage.status import map_status
 from tests.support.folders import OWNER, Folder, fill, simple_log, states_of
@@ -205,6 +207,31 @@ def test_parts_beyond_what_is_sealed_do_not_count(folder: Folder) -> None:
     shutil.copy(part, folder.layout.part(1))
     shutil.copy(part, part.with_name(f"{part.name}.tmp"))
     assert_whole(folder.dir, folder)
+
+
+def test_what_is_sealed_during_a_look_is_read_once(folder: Folder) -> None:
+    read_logs = snapshot._read_logs
+    with pytest.MonkeyPatch.context() as patch:
+
+        def seal_first(layout: RunLayout, next_log: int) -> dict[int, bytes]:
+            patch.undo()
+            folder.seal(1)
+            return read_logs(layout, next_log)
+
+        patch.setattr(snapshot, "_read_logs", seal_first)
+        rows = rows_of(shmlog.load(folder.dir))
+    assert not folder.layout.logs(), "it was sealed meanwhile"
+    assert rows == expected_rows(folder), "I6: from its part, though the books had told of a log"
+
+
+def test_nothing_is_sealed_by_damaged_books(folder: Folder) -> None:
+    folder.seal(1)
+    books = folder.layout.sealed_json
+    data = books.read_bytes()
+    books.write_bytes(data.replace(b'"next_log": 1', b'"next_log": 0'))
+    assert books.read_bytes() != data
+    with pytest.raises(CorruptDataError, match="checksum"):
+        folder.open_sealer()
 
 
 # ---- choosing ----
