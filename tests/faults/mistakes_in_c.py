@@ -90,8 +90,8 @@ PRODUCER = (
         "csrc/producer.c",
         "if (lane->head - lane->tail_seen + owed_slots(producer) + slots > capacity) {",
         "if (lane->head - lane->tail_seen + slots > capacity) {",
-        "I2: a GAP overwrites what was not drained",
-        f"{CORE}::test_drained_and_dropped_add_up_in_every_lap",
+        "I2: an heir's OWNER record overwrites what was not drained",
+        f"{CORE}::test_an_heir_that_has_no_room_to_say_who_it_is_drops",
     ),
     Mutation(
         "heir-trusts-head",

@@ -36,8 +36,8 @@ def try_all(mutations: Sequence[Mutation], folder: Path, seed: int, jobs: int) -
     control = Workshop.copy_of(ROOT, folder / "control")
     control.build()
     verdict = control.test(sorted({mutation.test for mutation in mutations}), seed)
-    if verdict.said != "all tests pass":
-        raise ControlError(verdict.said)
+    if not verdict.passed:
+        raise ControlError((control.folder / "output").read_text())
     with ThreadPoolExecutor(jobs) as pool:
         yield from zip(
             mutations, pool.map(lambda mutation: try_one(mutation, control, folder, seed), mutations), strict=True
@@ -51,7 +51,7 @@ def try_one(mutation: Mutation, control: Workshop, folder: Path, seed: int) -> V
     try:
         workshop.build()
     except BuildError as error:
-        return Verdict(False, f"can't be built:\n{error}", 0.0)
+        return Verdict(False, f"can't be built:\n{error}")
     return workshop.test([mutation.test], seed)
 
 

@@ -68,11 +68,12 @@ class Mutation:
 
 
 class Verdict(NamedTuple):
-    """Whether a test noticed, and what it said."""
+    """Whether a test noticed, what it said, and whether all passed."""
 
     caught: bool
     said: str
-    seconds: float
+    passed: bool = False
+    seconds: float = 0.0
 
 
 class BuildError(Exception):
@@ -144,7 +145,7 @@ class Workshop:
             code = _wait(process)
             output.seek(0)
             said = output.read()
-        return Verdict(*_judge(code, report, said), time.monotonic() - begun)
+        return Verdict(*_judge(code, report, said), passed=code == 0, seconds=time.monotonic() - begun)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:
@@ -169,8 +170,8 @@ def _judge(code: int | None, report: Path, said: str) -> tuple[bool, str]:
         return False, "all tests pass"
     if code != 1 or not report.exists():
         return False, f"pytest ended with {code}:\n{said}"
-    for case in ElementTree.parse(report).iter("testcase"):
-        for found in (*case.iter("failure"), *case.iter("error")):
-            if ASSERTED.search(f"{found.get('message')}\n{found.text}"):
-                return True, str(found.get("message")).splitlines()[0]
+    told = ElementTree.parse(report)
+    for found in (*told.iter("failure"), *told.iter("error")):
+        if ASSERTED.search(f"{found.get('message')}\n{found.text}"):
+            return True, str(found.get("message")).splitlines()[0]
     return False, f"failed, though by no assertion:\n{said}"

@@ -208,6 +208,8 @@ def test_a_row_whose_header_is_missing_is_never_seen_and_its_place_is_used_again
     batch = ring.drained()
     assert values(batch) == [9.0], "I3: the slots of a unit without its header read as uncommitted"
     assert batch.metrics["seq"].to_pylist() == [1]
+    heir.log("y", 10.0, 10)
+    assert values(ring.drained()) == [10.0], "I2: the drain has not gone past the heir"
 
 
 def test_the_next_owner_continues_at_the_first_uncommitted_slot(ring: Ring) -> None:
@@ -222,6 +224,22 @@ def test_the_next_owner_continues_at_the_first_uncommitted_slot(ring: Ring) -> N
     batch = ring.drained()
     assert values(batch) == [float(i) for i in range(6)]
     assert sorted(batch.counts) == [(0, 1), (0, 2)]
+
+
+def test_an_heir_that_has_no_room_to_say_who_it_is_drops(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, lanes=1)
+    ring.begin()
+    first = ring.producer()
+    kept = SLOTS - OWNER_SLOTS - 1
+    for i in range(kept):
+        first.log("x", float(i), i)
+    first._leave()
+    heir = ring.producer()
+    heir.log("y", -1.0, 0)
+    assert heir._counts()["dropped"]["full"] == 1, "there is one slot"
+    assert values(ring.drained()) == [float(i) for i in range(kept)], "I2: nothing is overwritten"
+    heir.log("y", -2.0, 0)
+    assert values(ring.drained()) == [-2.0]
 
 
 def test_a_lane_is_given_on_whose_owner_was_killed_before_it_counted_a_drained_record(ring: Ring) -> None:
@@ -393,7 +411,8 @@ def test_a_damaged_lane_affects_only_itself(ring: Ring, damage: str) -> None:
     position = OWNER_SLOTS + 1
     offset = ring.slot_at(0, position)
     ring.poke(offset + 8, value.to_bytes(8, "little"))
-    ring.poke(offset + 24, _commit(position, 9999, kind))
+    name = 9999 if damage == "a name that is not defined" else 0
+    ring.poke(offset + 24, _commit(position, name, kind))
     assert sorted(values(ring.drained())) == [1.0, 2.0]
     assert ring.segment.lane(0)["damaged"], "I10: and the report names it"
     other.log("x", 3.0, 3)
