@@ -195,7 +195,7 @@ DRAIN = (
         "    uint64_t hint = atomic_load_explicit(&lane->shared->head, memory_order_relaxed);\n"
         "    uint64_t stop = hint < begin + slots_max ? hint : begin + slots_max;\n",
         "I3: a committed record is not drained whose owner died before it moved its head",
-        f"{EVERY_STATE}[scalar]",
+        f"{CORE}::test_a_head_that_lies_is_ignored",
     ),
     Mutation(
         "gap-counts-its-total",

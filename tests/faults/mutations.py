@@ -58,7 +58,9 @@ def try_one(mutation: Mutation, control: Workshop, folder: Path, seed: int) -> V
 def show(mutation: Mutation, verdict: Verdict) -> None:
     """Print a row of the table."""
     word = "caught" if verdict.caught else "SURVIVES"
-    print(f"{mutation.name:28} {word:8} {verdict.seconds:5.1f} s  {mutation.breaks}\n{'':28} {mutation.test}", flush=True)
+    print(
+        f"{mutation.name:28} {word:8} {verdict.seconds:5.1f} s  {mutation.breaks}\n{'':28} {mutation.test}", flush=True
+    )
     if not verdict.caught:
         print(verdict.said)
 

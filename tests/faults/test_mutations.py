@@ -11,7 +11,12 @@ from tests.faults.mutations import MUTATIONS, try_all
 from tests.faults.workshop import ROOT, Mutation, Workshop
 
 SAMPLE = 2
-SLOW = ("faults/test_power_loss.py", "faults/test_flusher_kills.py", "faults/test_hostile_bytes.py")
+SLOW = (
+    "faults/test_full_disk.py",
+    "faults/test_power_loss.py",
+    "faults/test_flusher_kills.py",
+    "faults/test_hostile_bytes.py",
+)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)

@@ -132,11 +132,12 @@ def test_a_record_is_invisible_before_its_commit_word(ring: Ring) -> None:
     assert values(ring.drained()) == [1.5], "I1: the commit word is the truth, not the head"
 
 
-def test_a_head_that_lies_is_ignored(ring: Ring) -> None:
+@pytest.mark.parametrize("head", [0, OWNER_SLOTS, 2**60])
+def test_a_head_that_lies_is_ignored(ring: Ring, head: int) -> None:
     ring.begin()
     producer = ring.producer()
     producer.log("x", 1.5, 3)
-    ring.poke(_lane_header(ring, 0), (2**60).to_bytes(8, "little"))
+    ring.poke(_lane_header(ring, 0), head.to_bytes(8, "little"))
     assert values(ring.drained()) == [1.5], "I1: head is a hint"
 
 
