@@ -61,8 +61,7 @@ def show(mutation: Mutation, verdict: Verdict) -> None:
     print(
         f"{mutation.name:28} {word:8} {verdict.seconds:5.1f} s  {mutation.breaks}\n{'':28} {mutation.test}", flush=True
     )
-    if not verdict.caught:
-        print(verdict.said)
+    print(f"{'':28} {verdict.said}", flush=True)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

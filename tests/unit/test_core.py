@@ -523,7 +523,7 @@ def test_a_program_that_was_started_holds_no_lock(ring: Ring) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, close_fds=False):
         producer._leave()
         # Its descriptors are closed one by one while it is being started.
-        wait_until(lambda: not ring.segment.probe(_core.LOCK_MEMBER), "P8: nobody to be attached")
+        wait_until(lambda: not ring.segment.probe(_core.LOCK_MEMBER), "P8: nobody to be attached", 5)
 
 
 @pytest.mark.parametrize("geometry", [(0, 64), (1, 63), (1, 32), (5000, 64), (1, 2**27)])
