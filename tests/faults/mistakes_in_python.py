@@ -20,7 +20,7 @@ FLUSHER = (
         "            self._finish_part(log)\n",
         "",
         "I6: a log counts as sealed, and goes, before its part is there",
-        f"{KILLED}[parquet]",
+        f"{READER}::test_a_log_stays_until_its_part_is_there",
     ),
     Mutation(
         "log-deleted-before-books",
@@ -102,7 +102,7 @@ FLUSHER = (
         "if finish.below is not None and sealer.next_log >= finish.below:",
         "if finish.below is not None:",
         "P5: finish() returns before all is sealed",
-        f"{DISK}::test_finish_is_bounded_while_the_disk_fails",
+        "integration/test_exits.py::test_finish_returns_when_all_is_sealed",
     ),
     Mutation(
         "last-drops-forgotten",
@@ -252,7 +252,7 @@ STORAGE = (
         "        os.fsync(fd)\n",
         "",
         "P5: a part is not on the disk when its log goes",
-        f"{POWER}[parquet]",
+        "unit/test_parts.py::test_a_part_that_is_there_is_durable",
     ),
     Mutation(
         "part-has-no-name",
@@ -260,7 +260,7 @@ STORAGE = (
         "        raise\n    fsync_dir(path.parent)\n",
         "        raise\n",
         "P5: a part is on the disk, and its name is not",
-        f"{POWER}[parquet]",
+        "unit/test_parts.py::test_a_part_that_is_there_is_durable",
     ),
     Mutation(
         "merged-rows-skipped",
@@ -284,7 +284,7 @@ STORAGE = (
         "    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)\n",
         "    temporary = path\n",
         "I6: half a file is read",
-        f"{KILLED}[parquet]",
+        "unit/test_runfile.py::test_a_file_is_replaced_by_one_that_is_whole_and_durable",
     ),
     Mutation(
         "file-not-synced",
@@ -292,7 +292,7 @@ STORAGE = (
         "        if durable:\n            os.fsync(fd)\n",
         "",
         "P5: the books are empty after a loss of power",
-        f"{POWER}[parquet]",
+        "unit/test_runfile.py::test_a_file_is_replaced_by_one_that_is_whole_and_durable",
     ),
     Mutation(
         "large-text-unchecked",

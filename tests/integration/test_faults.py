@@ -191,6 +191,7 @@ run = shmlog.init("all", root=sys.argv[1])
 for i in range(30000): run.log("x", float(i), step=i)
 run.event("mark", {"at": 30000})
 """
+RECOVER = "import sys\nfrom shmlog.flusher.recover import recover\nrecover(sys.argv[1])"
 KILL_ALL = """
 os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
 for i in range(20000): run.log("y", float(i), step=i)
@@ -252,9 +253,8 @@ def test_a_recovery_that_is_killed_is_done_by_the_next(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     run_script(BEGIN + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
     run_dir = only_run(root)
-    script = "import sys\nfrom shmlog.flusher.recover import recover\nrecover(sys.argv[1])"
     for delay in (0.05, 0.2, 0.3, 0.4, 0.5):
-        process = start_script(script, run_dir, cwd=tmp_path)
+        process = start_script(RECOVER, run_dir, cwd=tmp_path)
         time.sleep(delay)
         process.kill()
         process.communicate()
@@ -270,7 +270,7 @@ def test_nobody_joins_a_run_that_was_recovered(tmp_path: Path) -> None:
     late = ref.path.with_name(f"{ref.path.name}-late")
     late.hardlink_to(ref.path)  # as if it were opened before it is removed
     try:
-        recover(only_run(root))
+        run_script(RECOVER, only_run(root), cwd=tmp_path)  # its locks go with it
         with pytest.raises(OSError, match="unavailable"):
             _core.Producer()._join(segment, str(late), False, 0.0, False)
     finally:

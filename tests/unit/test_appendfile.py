@@ -56,6 +56,7 @@ def test_a_failed_fsync_is_told_from_other_errors(tmp_path: Path, monkeypatch: p
     file = AppendFile(tmp_path / "file", Extent())
     file.append(b"line\n")
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(SyncError, match="Input/output error"):
+    with pytest.raises(OSError, match="Input/output error") as caught:
         file.sync()
+    assert isinstance(caught.value, SyncError), "P5: it is no error that heals"
     file.close()

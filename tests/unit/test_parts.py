@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,13 @@ def test_a_part_appears_when_it_is_whole(path: Path) -> None:
     parts.write_part(path, mixed(100), run_id="run", first=3, last=3, progress=lambda: there.append(path.exists()))
     assert there == [False]
     assert path.exists()
+
+
+def test_a_part_that_is_there_is_durable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(path.exists()))
+    write(path, mixed(10))
+    assert synced == [False, True], "P5: the file, then its name"
 
 
 def test_a_write_that_fails_leaves_nothing(path: Path) -> None:

@@ -22,6 +22,7 @@ from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogError, Shmlo
 from shmlog.reader import snapshot
 from shmlog.reader.stored import StoredRun
 from shmlog.reader.verify import verify
+from shmlog.storage import parts
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.schema import METRICS
 from shmlog.storage.status import map_status
@@ -222,6 +223,24 @@ def test_what_is_sealed_during_a_look_is_read_once(folder: Folder) -> None:
         rows = rows_of(shmlog.load(folder.dir))
     assert not folder.layout.logs(), "it was sealed meanwhile"
     assert rows == expected_rows(folder), "I6: from its part, though the books had told of a log"
+
+
+def test_a_log_stays_until_its_part_is_there(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    sealer = folder.open_sealer()
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "write_part", fail)
+        with pytest.raises(OSError, match="No space"):
+            sealer.catch_up(1, wait=True)
+        assert folder.layout.logs() == [0], "I6: it is not sealed"
+        with pytest.raises(OSError, match="No space"):  # of the part that was begun anew
+            sealer.catch_up(1, wait=True)
+    sealer.catch_up(1, wait=True)
+    sealer.close()
+    assert not folder.layout.logs()
+    assert_whole(folder.dir, folder)
 
 
 def test_nothing_is_sealed_by_damaged_books(folder: Folder) -> None:

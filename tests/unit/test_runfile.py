@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def test_no_damage_is_read_in_silence() -> None:
         except CorruptDataError:
             continue
         assert found == TOLD or not runfile.is_intact(damaged), f"I11: {damaged!r}"
+
+
+def test_a_file_is_replaced_by_one_that_is_whole_and_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    runfile.write(path, {"x": 1})
+    old = path.read_bytes()
+    synced: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(path.read_bytes()))
+    runfile.write(path, {"x": 2})
+    assert synced == [old, path.read_bytes()], "P5: the new one, then the folder"
 
 
 @pytest.mark.parametrize("value", [{"x": 1}, {"x": [1.5, None, True, "ü\u2028"]}, {"crc32_above": "00000000"}])
