@@ -53,7 +53,7 @@ FLUSHER = (
         "self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)",
         "self.ledger.commit(logs[-1].number + 1, self._events.extent, self._run_log.extent)",
         "I6: events of a log that is not sealed are written twice",
-        "faults/test_flusher_kills.py::test_a_flusher_killed_at_any_call_loses_and_repeats_nothing",
+        f"{READER}::test_events_of_the_next_log_are_not_sealed_with_this_one",
     ),
     Mutation(
         "torn-end-kept",
@@ -135,7 +135,7 @@ FLUSHER = (
         'position = max(cursor.position, segment.lane(lane)["tail"])',
         'position = segment.lane(lane)["tail"]',
         "I6: what was written and not yet given back is written twice",
-        "faults/test_flusher_kills.py::test_a_flusher_killed_at_any_call_loses_and_repeats_nothing",
+        "unit/test_core.py::test_what_is_in_the_log_is_not_drained_again_though_tail_is_behind",
     ),
     Mutation(
         "crash-is-success",

@@ -28,6 +28,7 @@ SLOTS = 64
 SLOT = _core.SLOT_BYTES
 OWNER = b'{"pid":7,"rank":null}'
 OWNER_SLOTS = 2
+TAIL = 128  # of a lane's header
 
 
 class Producer(_core.Producer):
@@ -348,6 +349,23 @@ def test_a_drain_restored_from_its_log_goes_on_without_gap_or_duplicate(ring: Ri
     batch = ring.decoder.decode([f for f in scan(path.read_bytes(), path=path, log=1) if isinstance(f, Frame)])
     assert values(batch) == [float(i) for i in range(10, 15)]
     assert batch.metrics["seq"].to_pylist() == list(range(10, 15))
+
+
+def test_what_is_in_the_log_is_not_drained_again_though_tail_is_behind(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    for i in range(5):
+        producer.log("x", float(i), i)
+    ring.drained()
+    ring.poke(_lane_header(ring, 0) + TAIL, bytes(8))  # as if the flusher had been killed behind its write
+    assert producer._positions()[1] == 0
+    ring.drain = ring.new_drain(1)
+    final.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
+    assert producer._positions()[1] == OWNER_SLOTS + 5, "I2: tail follows what is durable"
+    assert ring.drain.next_log() == 0
+    path = ring.logs / "000001.wal"
+    batch = ring.decoder.decode([f for f in scan(path.read_bytes(), path=path, log=1) if isinstance(f, Frame)])
+    assert values(batch) == [], "I6: no record twice"
 
 
 def test_a_log_that_has_lost_its_end_does_not_move_tail_back(ring: Ring) -> None:

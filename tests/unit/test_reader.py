@@ -243,6 +243,24 @@ def test_a_log_stays_until_its_part_is_there(folder: Folder, monkeypatch: pytest
     assert_whole(folder.dir, folder)
 
 
+def test_events_of_the_next_log_are_not_sealed_with_this_one(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_part = parts.write_part
+
+    def write_late(*arguments: Any, **options: Any) -> None:
+        time.sleep(0.3)  # until the next log is read
+        write_part(*arguments, **options)
+
+    monkeypatch.setattr(parts, "write_part", write_late)
+    log = simple_log().next()
+    fill(log)
+    folder.add(log)
+    sealer = folder.open_sealer()
+    sealer.catch_up(1, wait=True)
+    sealer.close()
+    assert sealer.ledger.events.bytes < folder.layout.events.stat().st_size, "I6: they will be written again"
+    assert_whole(folder.dir, folder)
+
+
 def test_nothing_is_sealed_by_damaged_books(folder: Folder) -> None:
     folder.seal(1)
     books = folder.layout.sealed_json
