@@ -65,14 +65,6 @@ LANE = (
         "I1: records of the last lap are taken again",
         f"{CORE}::test_drained_and_dropped_add_up_in_every_lap",
     ),
-    Mutation(
-        "unit-longer-than-the-lane",
-        "csrc/lane.c",
-        "unit->slots == 0 || unit->slots > room ||",
-        "unit->slots == 0 ||",
-        "I11: a header leads around the ring",
-        "faults/test_hostile_bytes.py::test_no_bytes_in_shared_memory_make_a_reader_or_a_drain_fail",
-    ),
 )
 
 PRODUCER = (
