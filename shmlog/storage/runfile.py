@@ -21,6 +21,7 @@ _YAML_BYTES_MAX = 64 << 10
 
 _KEY = "crc32_above"  # of the text above that line
 _MARK = f',\n  "{_KEY}": '.encode()
+_CHECKSUM = re.compile(rb'"([0-9a-f]{8})"\n}\n\Z')
 
 # PyYAML refuses these characters unescaped, and takes some for line breaks.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
@@ -84,10 +85,17 @@ def _seal(text: bytes) -> bytes:
 
 def is_intact(data: bytes) -> bool:
     """Whether ``data`` are what `sealed` returned, or have no checksum."""
-    if _KEY.encode() not in data:
-        return True
     last = data.rfind(_MARK)
-    return last >= 0 and data[last:] == _seal(data[:last])
+    return not _has_lost_mark(data) if last < 0 else data[last:] == _seal(data[:last])
+
+
+def _has_lost_mark(data: bytes) -> bool:
+    """Whether the last value is the checksum of what is above it, so that its key is damaged."""
+    told = _CHECKSUM.search(data)
+    if told is None:
+        return False
+    ends = range(max(0, told.start() - 2 * len(_MARK)), told.start())
+    return any(zlib.crc32(data[:end]) == int(told[1], 16) for end in ends)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ touched, and it goes on by itself, without another flusher, within 5 s.
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import resource
 import shutil
@@ -209,7 +210,7 @@ class Failing:
             self._thread = Background(lambda: self._follow(layout, fault))
             os.write(telling, os.fsencode(layout.dir))
 
-        monkeypatch.setattr(sys.modules["shmlog.run.init"], "start_flusher", start)
+        monkeypatch.setattr(importlib.import_module("shmlog.run.init"), "start_flusher", start)
         self.run = shmlog.init("failing", root=folder / "runs", **options)  # type: ignore[arg-type]
 
     def _follow(self, layout: RunLayout, fault: Fault) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import shmlog
@@ -106,6 +107,15 @@ def test_processes_that_are_attached_may_log_after_finish(tmp_path: Path) -> Non
     stored = shmlog.load(run.dir)
     assert stored.names() == ["early", "late"]
     assert stored.status == "success"
+
+
+def test_finish_returns_when_all_is_sealed(tmp_path: Path) -> None:
+    with shmlog.init("sealed", root=tmp_path) as run:
+        run.metric("x").extend(np.arange(200_000.0))
+        assert run.finish()
+        counts = shmlog.load(run.dir).metadata["counts"]
+    assert counts["metrics"] == 200_000, "P5: they are in the books"
+    wait_for_end(run.dir)
 
 
 def test_finish_refuses_an_unknown_status_and_the_run_goes_on(tmp_path: Path) -> None:

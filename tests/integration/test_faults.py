@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import shmlog
+from shmlog import _core
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
 from shmlog.segment import gc, shm
@@ -163,6 +164,22 @@ def test_strict_raises_when_a_record_is_dropped(tmp_path: Path) -> None:
     assert_books_balance(run.dir)
 
 
+def test_drops_of_a_killed_process_are_told(tmp_path: Path) -> None:
+    with shmlog.init("killed", root=tmp_path, lane_records=4096, on_full="drop") as run:
+        assert run.flush()
+        pid = wait_for_flusher(run.dir)
+        stop(pid)
+        child = os.fork()
+        if child == 0:
+            log_some(run, 10_000)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.kill(pid, signal.SIGCONT)
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=10_000)
+    assert stored.dropped["full"] > 10_000 - 4096, "I4: nobody has followed it in its lane"
+
+
 # ---- everything dies ----
 
 BEGIN = """
@@ -174,6 +191,7 @@ run = shmlog.init("all", root=sys.argv[1])
 for i in range(30000): run.log("x", float(i), step=i)
 run.event("mark", {"at": 30000})
 """
+RECOVER = "import sys\nfrom shmlog.flusher.recover import recover\nrecover(sys.argv[1])"
 KILL_ALL = """
 os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
 for i in range(20000): run.log("y", float(i), step=i)
@@ -235,14 +253,43 @@ def test_a_recovery_that_is_killed_is_done_by_the_next(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     run_script(BEGIN + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
     run_dir = only_run(root)
-    script = "import sys\nfrom shmlog.flusher.recover import recover\nrecover(sys.argv[1])"
     for delay in (0.05, 0.2, 0.3, 0.4, 0.5):
-        process = start_script(script, run_dir, cwd=tmp_path)
+        process = start_script(RECOVER, run_dir, cwd=tmp_path)
         time.sleep(delay)
         process.kill()
         process.communicate()
     recover(run_dir)
     assert_books_balance(run_dir, offered=50_000)
+
+
+def test_nobody_joins_a_run_that_was_recovered(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    run_script(BEGIN + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
+    ref = SegmentRef(*_segment_of(only_run(root)))
+    segment = shm.open_segment(ref)
+    late = ref.path.with_name(f"{ref.path.name}-late")
+    late.hardlink_to(ref.path)  # as if it were opened before it is removed
+    try:
+        run_script(RECOVER, only_run(root), cwd=tmp_path)  # its locks go with it
+        with pytest.raises(OSError, match="unavailable"):
+            _core.Producer()._join(segment, str(late), False, 0.0, False)
+    finally:
+        late.unlink()
+
+
+def test_the_shared_memory_of_another_run_is_left_alone(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    run_script(BEGIN + "assert run.flush()" + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
+    run_dir = only_run(root)
+    described = runfile.read(run_dir / "run.yaml")
+    shm.unlink(SegmentRef(*_segment_of(run_dir)))
+    other = shm.create("other", tmp_path, lanes=1, lane_records=64, clock="auto", private=tmp_path / "segment")
+    place = {"name": other.name, "path": str(other.path), "inode": other.path.stat().st_ino}
+    runfile.write(run_dir / "run.yaml", {**described, "segment": {**described["segment"], **place}})
+    assert "another run" in recover(run_dir).message
+    assert other.path.exists(), "I10: a run whose run.yaml is wrong spoils no other"
+    shm.unlink(SegmentRef(other.name, other.path))
+    assert assert_books_balance(run_dir).metrics("x").num_rows == 30_000
 
 
 def test_recover_without_a_run_says_so(tmp_path: Path) -> None:

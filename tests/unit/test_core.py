@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 import zlib
 from pathlib import Path
@@ -15,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmlog import _bulk, _core
+from shmlog.flusher import final
 from shmlog.flusher.keeper import LOG_BYTES_MAX, unsealed_logs_max
 from shmlog.segment import shm
 from shmlog.storage.decode import Batch, Decoder
+from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.wal import Frame, scan
 from tests.support.processes import wait_until
@@ -26,6 +30,7 @@ SLOTS = 64
 SLOT = _core.SLOT_BYTES
 OWNER = b'{"pid":7,"rank":null}'
 OWNER_SLOTS = 2
+TAIL = 128  # of a lane's header
 
 
 class Producer(_core.Producer):
@@ -133,11 +138,12 @@ def test_a_record_is_invisible_before_its_commit_word(ring: Ring) -> None:
     assert values(ring.drained()) == [1.5], "I1: the commit word is the truth, not the head"
 
 
-def test_a_head_that_lies_is_ignored(ring: Ring) -> None:
+@pytest.mark.parametrize("head", [0, OWNER_SLOTS, 2**60])
+def test_a_head_that_lies_is_ignored(ring: Ring, head: int) -> None:
     ring.begin()
     producer = ring.producer()
     producer.log("x", 1.5, 3)
-    ring.poke(_lane_header(ring, 0), (2**60).to_bytes(8, "little"))
+    ring.poke(_lane_header(ring, 0), head.to_bytes(8, "little"))
     assert values(ring.drained()) == [1.5], "I1: head is a hint"
 
 
@@ -209,6 +215,8 @@ def test_a_row_whose_header_is_missing_is_never_seen_and_its_place_is_used_again
     batch = ring.drained()
     assert values(batch) == [9.0], "I3: the slots of a unit without its header read as uncommitted"
     assert batch.metrics["seq"].to_pylist() == [1]
+    heir.log("y", 10.0, 10)
+    assert values(ring.drained()) == [10.0], "I2: the drain has not gone past the heir"
 
 
 def test_the_next_owner_continues_at_the_first_uncommitted_slot(ring: Ring) -> None:
@@ -223,6 +231,22 @@ def test_the_next_owner_continues_at_the_first_uncommitted_slot(ring: Ring) -> N
     batch = ring.drained()
     assert values(batch) == [float(i) for i in range(6)]
     assert sorted(batch.counts) == [(0, 1), (0, 2)]
+
+
+def test_an_heir_that_has_no_room_to_say_who_it_is_drops(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, lanes=1)
+    ring.begin()
+    first = ring.producer()
+    kept = SLOTS - OWNER_SLOTS - 1
+    for i in range(kept):
+        first.log("x", float(i), i)
+    first._leave()
+    heir = ring.producer()
+    heir.log("y", -1.0, 0)
+    assert heir._counts()["dropped"]["full"] == 1, "there is one slot"
+    assert values(ring.drained()) == [float(i) for i in range(kept)], "I2: nothing is overwritten"
+    heir.log("y", -2.0, 0)
+    assert values(ring.drained()) == [-2.0]
 
 
 def test_a_lane_is_given_on_whose_owner_was_killed_before_it_counted_a_drained_record(ring: Ring) -> None:
@@ -331,6 +355,44 @@ def test_a_drain_restored_from_its_log_goes_on_without_gap_or_duplicate(ring: Ri
     assert batch.metrics["seq"].to_pylist() == list(range(10, 15))
 
 
+def test_what_is_in_the_log_is_not_drained_again_though_tail_is_behind(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    for i in range(5):
+        producer.log("x", float(i), i)
+    ring.drained()
+    ring.poke(_lane_header(ring, 0) + TAIL, bytes(8))  # as if the flusher had been killed behind its write
+    assert producer._positions()[1] == 0
+    ring.drain = ring.new_drain(1)
+    final.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
+    assert producer._positions()[1] == OWNER_SLOTS + 5, "I2: tail follows what is durable"
+    assert ring.drain.next_log() == 0
+    path = ring.logs / "000001.wal"
+    batch = ring.decoder.decode([f for f in scan(path.read_bytes(), path=path, log=1) if isinstance(f, Frame)])
+    assert values(batch) == [], "I6: no record twice"
+
+
+def test_a_log_that_has_lost_its_end_does_not_move_tail_back(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    producer.log("x", 0.0, 0)
+    ring.drained()
+    log = ring.logs / "000000.wal"
+    kept = log.read_bytes()
+    for i in range(40):
+        producer.log("x", -1.0, i)
+    ring.drained()
+    for i in range(40):  # over the first ones, which were given back
+        producer.log("x", float(i), i)
+    log.write_bytes(kept)
+    ring.drain = ring.new_drain(1)
+    final.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
+    assert ring.drain.next_log() == 0
+    path = ring.logs / "000001.wal"
+    batch = ring.decoder.decode([f for f in scan(path.read_bytes(), path=path, log=1) if isinstance(f, Frame)])
+    assert values(batch) == [float(i) for i in range(40)], "I2: behind tail nothing is taken"
+
+
 def test_sync_answers_the_request(ring: Ring) -> None:
     ring.begin()
     producer = ring.producer()
@@ -401,7 +463,8 @@ def test_a_damaged_lane_affects_only_itself(ring: Ring, damage: str) -> None:
     position = OWNER_SLOTS + 1
     offset = ring.slot_at(0, position)
     ring.poke(offset + 8, value.to_bytes(8, "little"))
-    ring.poke(offset + 24, _commit(position, 9999, kind))
+    name = 9999 if damage == "a name that is not defined" else 0
+    ring.poke(offset + 24, _commit(position, name, kind))
     assert sorted(values(ring.drained())) == [1.0, 2.0]
     assert ring.segment.lane(0)["damaged"], "I10: and the report names it"
     other.log("x", 3.0, 3)
@@ -492,6 +555,26 @@ def test_the_member_lock_is_held_as_long_as_any_producer_lives(ring: Ring) -> No
     assert ring.segment.probe(_core.LOCK_MEMBER)
     second._leave()
     assert not ring.segment.probe(_core.LOCK_MEMBER)
+
+
+def test_a_forked_child_takes_no_lock_from_its_parent(ring: Ring) -> None:
+    parent = ring.producer()
+    assert parent._allot() == 0
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert ring.segment.probe(_core.LOCK_MEMBER), "I7: the parent is attached"
+    assert ring.producer()._allot() == 1, "I7: and has its lane"
+
+
+def test_a_program_that_was_started_holds_no_lock(ring: Ring) -> None:
+    producer = ring.producer()
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, close_fds=False):
+        producer._leave()
+        # Its descriptors are closed one by one while it is being started.
+        wait_until(lambda: not ring.segment.probe(_core.LOCK_MEMBER), "P8: nobody to be attached", 5)
 
 
 @pytest.mark.parametrize("geometry", [(0, 64), (1, 63), (1, 32), (5000, 64), (1, 2**27)])

@@ -137,7 +137,9 @@ def test_a_gap_says_what_was_dropped() -> None:
     log = Log()
     log.lane(0).gap([3, 0, 0, 0, 0, 1], 0)
     log.frame()
-    (line,) = lines_of(decode(log))
+    lines = lines_of(decode(log))
+    assert len(lines) == 1, "I4: a gap has a line"
+    line = lines[0]
     assert (line["event_type"], line["data"]) == ("gap", {"dropped": {"full": 3, "disk": 1}})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,20 @@ def test_other_readers_need_nothing_of_ours(path: Path) -> None:
     counts = duckdb.sql(f"select name, count(*) from '{path}' group by name order by name").fetchall()
     names = table["name"].to_pylist()
     assert counts == [(name, names.count(name)) for name in sorted(set(names))]
+
+
+def test_a_part_appears_when_it_is_whole(path: Path) -> None:
+    there: list[bool] = []
+    parts.write_part(path, mixed(100), run_id="run", first=3, last=3, progress=lambda: there.append(path.exists()))
+    assert there == [False]
+    assert path.exists()
+
+
+def test_a_part_that_is_there_is_durable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(path.exists()))
+    write(path, mixed(10))
+    assert synced == [False, True], "P5: the file, then its name"
 
 
 def test_a_write_that_fails_leaves_nothing(path: Path) -> None:

@@ -18,9 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shmlog
-from shmlog.errors import RunNotFoundError, ShmlogError, ShmlogWarning
+from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogError, ShmlogWarning
+from shmlog.reader import snapshot
 from shmlog.reader.stored import StoredRun
 from shmlog.reader.verify import verify
+from shmlog.storage import parts
+from shmlog.storage.layout import RunLayout
 from shmlog.storage.schema import METRICS
 from shmlog.storage.status import map_status
 from tests.support.folders import OWNER, Folder, fill, simple_log, states_of
@@ -205,6 +208,67 @@ def test_parts_beyond_what_is_sealed_do_not_count(folder: Folder) -> None:
     shutil.copy(part, folder.layout.part(1))
     shutil.copy(part, part.with_name(f"{part.name}.tmp"))
     assert_whole(folder.dir, folder)
+
+
+def test_what_is_sealed_during_a_look_is_read_once(folder: Folder) -> None:
+    read_logs = snapshot._read_logs
+    with pytest.MonkeyPatch.context() as patch:
+
+        def seal_first(layout: RunLayout, next_log: int) -> dict[int, bytes]:
+            patch.undo()
+            folder.seal(1)
+            return read_logs(layout, next_log)
+
+        patch.setattr(snapshot, "_read_logs", seal_first)
+        rows = rows_of(shmlog.load(folder.dir))
+    assert not folder.layout.logs(), "it was sealed meanwhile"
+    assert rows == expected_rows(folder), "I6: from its part, though the books had told of a log"
+
+
+def test_a_log_stays_until_its_part_is_there(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    sealer = folder.open_sealer()
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "write_part", fail)
+        with pytest.raises(OSError, match="No space"):
+            sealer.catch_up(1, wait=True)
+        assert folder.layout.logs() == [0], "I6: it is not sealed"
+        with pytest.raises(OSError, match="No space"):  # of the part that was begun anew
+            sealer.catch_up(1, wait=True)
+    sealer.catch_up(1, wait=True)
+    sealer.close()
+    assert not folder.layout.logs()
+    assert_whole(folder.dir, folder)
+
+
+def test_events_of_the_next_log_are_not_sealed_with_this_one(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_part = parts.write_part
+
+    def write_late(*arguments: Any, **options: Any) -> None:
+        time.sleep(0.3)  # until the next log is read
+        write_part(*arguments, **options)
+
+    monkeypatch.setattr(parts, "write_part", write_late)
+    log = simple_log().next()
+    fill(log)
+    folder.add(log)
+    sealer = folder.open_sealer()
+    sealer.catch_up(1, wait=True)
+    sealer.close()
+    assert sealer.ledger.events.bytes < folder.layout.events.stat().st_size, "I6: they will be written again"
+    assert_whole(folder.dir, folder)
+
+
+def test_nothing_is_sealed_by_damaged_books(folder: Folder) -> None:
+    folder.seal(1)
+    books = folder.layout.sealed_json
+    data = books.read_bytes()
+    books.write_bytes(data.replace(b'"next_log": 1', b'"next_log": 0'))
+    assert books.read_bytes() != data
+    with pytest.raises(CorruptDataError, match="checksum"):
+        folder.open_sealer()
 
 
 # ---- choosing ----

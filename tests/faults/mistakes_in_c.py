@@ -1,0 +1,319 @@
+"""Mistakes in the C core. See `tests.faults.mutations`."""
+
+from __future__ import annotations
+
+from tests.faults.workshop import Mutation
+
+CORE = "unit/test_core.py"
+STEPS = "faults/test_steps.py"
+DISK = "faults/test_full_disk.py"
+FAULTS = "integration/test_faults.py"
+EVERY_STATE = f"{STEPS}::test_every_state_that_a_kill_can_leave_is_drained_and_taken_over"
+
+LANE = (
+    # ---- lane.h, lane.c ----
+    Mutation(
+        "commit-before-payload",
+        "csrc/lane.h",
+        "    slot->ts = ts;\n    slot->value = value;\n    slot->step = step;\n",
+        "    atomic_store_explicit(&slot->commit, shmlog_commit_word(position, lane->shift, name_id, kind, flags),\n"
+        "                          memory_order_release);\n"
+        "    slot->ts = ts;\n    slot->value = value;\n    slot->step = step;\n",
+        "I1: a slot exists before its payload does",
+        f"{EVERY_STATE}[scalar]",
+    ),
+    Mutation(
+        "row-header-first",
+        "csrc/lane.c",
+        "    uint64_t end = position + slots;\n    for",
+        "    uint64_t end = position + slots;\n"
+        "    shmlog_lane_commit(lane, position, ts, shmlog_extent(slots, count), step, 0, SHMLOG_ROW, 0);\n    for",
+        "I3: a row is seen of which only a part is written",
+        f"{EVERY_STATE}[row]",
+    ),
+    Mutation(
+        "event-header-first",
+        "csrc/lane.c",
+        "    const unsigned char *next = bytes;\n",
+        "    const unsigned char *next = bytes;\n"
+        "    shmlog_lane_commit(lane, position, head->ts, shmlog_extent(data + 1, count), head->step, head->name_id,\n"
+        "                       head->kind, head->flags);\n",
+        "I3: an event is seen of which only a part is written",
+        f"{EVERY_STATE}[event]",
+    ),
+    Mutation(
+        "members-unchecked",
+        "csrc/lane.c",
+        "if (unit->slots == 0 || unit->slots > room || !members_are_whole(lane, position, unit->slots)) {",
+        "if (unit->slots == 0 || unit->slots > room) {",
+        "I1: slots are taken on the word of their header",
+        f"{CORE}::test_a_damaged_lane_affects_only_itself",
+    ),
+    Mutation(
+        "member-begins-a-unit",
+        "csrc/lane.c",
+        "if (room == 0 || !is_lap(lane, position, commit) || (commit & SHMLOG_MEMBER)) {",
+        "if (room == 0 || !is_lap(lane, position, commit)) {",
+        "I3: what a killed producer left of a unit is taken",
+        f"{CORE}::test_a_row_whose_header_is_missing_is_never_seen_and_its_place_is_used_again",
+    ),
+    Mutation(
+        "any-lap-is-this-lap",
+        "csrc/lane.c",
+        "return commit >> 32 == (uint32_t)((position >> lane->shift) + 1);",
+        "return commit >> 32 != 0;",
+        "I1: records of the last lap are taken again",
+        f"{CORE}::test_drained_and_dropped_add_up_in_every_lap",
+    ),
+)
+
+PRODUCER = (
+    # ---- producer.c ----
+    Mutation(
+        "one-slot-too-many",
+        "csrc/producer.c",
+        "owed_slots(producer) + slots > capacity) {",
+        "owed_slots(producer) + slots > capacity + 1) {",
+        "I2: a slot is overwritten that was not drained",
+        f"{CORE}::test_a_full_lane_drops_and_a_gap_tells_it_when_there_is_room",
+    ),
+    Mutation(
+        "owed-slots-forgotten",
+        "csrc/producer.c",
+        "if (lane->head - lane->tail_seen + owed_slots(producer) + slots > capacity) {",
+        "if (lane->head - lane->tail_seen + slots > capacity) {",
+        "I2: an heir's OWNER record overwrites what was not drained",
+        f"{CORE}::test_an_heir_that_has_no_room_to_say_who_it_is_drops",
+    ),
+    Mutation(
+        "heir-trusts-head",
+        "csrc/producer.c",
+        "lane->head = shmlog_lane_first_uncommitted(lane, lane->tail_seen);",
+        "lane->head = atomic_load_explicit(&lane->shared->head, memory_order_relaxed);",
+        "I3: the record of an owner killed before it moved its head is overwritten",
+        f"{EVERY_STATE}[scalar]",
+    ),
+    Mutation(
+        "heir-says-not-who",
+        "csrc/producer.c",
+        "    producer->owes_owner = true;\n",
+        "    producer->owes_owner = false;\n",
+        "I3: records are booked to the lane's owner before",
+        f"{CORE}::test_the_next_owner_continues_at_the_first_uncommitted_slot",
+    ),
+    Mutation(
+        "heir-forgets-drops",
+        "csrc/producer.c",
+        "        lane_drops(lane->shared) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);",
+        "        false;",
+        "I4: the drops of a killed owner are not told at their place",
+        f"{CORE}::test_drops_of_a_dead_owner_are_told_by_the_next",
+    ),
+    Mutation(
+        "lane-lock-is-shared",
+        "csrc/producer.c",
+        "SHMLOG_LOCK_LANE + (int)number, true);\n    if (error) {",
+        "SHMLOG_LOCK_LANE + (int)number, false);\n    if (error) {",
+        "I7: a lane is given on while its owner lives",
+        f"{CORE}::test_a_lane_whose_owner_lives_is_not_given_on",
+    ),
+    Mutation(
+        "child-keeps-the-lane",
+        "csrc/producer.c",
+        "    memset(&producer->lane, 0, sizeof producer->lane);\n",
+        "",
+        "I7: a forked child writes into its parent's lane",
+        "integration/test_processes.py::test_a_child_process_logs_into_its_parents_run[fork-metric]",
+    ),
+    Mutation(
+        "child-unlocks",
+        "csrc/producer.c",
+        "    close(producer->lock_fd);\n    producer->lock_fd = fresh;\n",
+        "    shmlog_lock_drop(producer->lock_fd, SHMLOG_LOCK_MEMBER);\n"
+        "    close(producer->lock_fd);\n    producer->lock_fd = fresh;\n",
+        "I7: a forked child gives up its parent's membership",
+        f"{CORE}::test_a_forked_child_takes_no_lock_from_its_parent",
+    ),
+    Mutation(
+        "closed-run-is-joined",
+        "csrc/producer.c",
+        "if (error == 0 && atomic_load_explicit(&segment->header->closed, memory_order_acquire)) {",
+        "if (false) {",
+        "P1: who attaches while the run is closed is heard by nobody",
+        f"{CORE}::test_a_segment_cannot_be_joined_while_it_is_closed",
+    ),
+    Mutation(
+        "drops-tell-no-gap",
+        "csrc/producer.c",
+        "    producer->owes_gap = true;\n",
+        "",
+        "I4: dropped records are not told at their place",
+        f"{CORE}::test_a_full_lane_drops_and_a_gap_tells_it_when_there_is_room",
+    ),
+    Mutation(
+        "drop-counts-one",
+        "csrc/producer.c",
+        "atomic_store_explicit(count, old + records, memory_order_relaxed);",
+        "atomic_store_explicit(count, old + 1, memory_order_relaxed);",
+        "I4: of a dropped row one record is counted",
+        f"{CORE}::test_drained_and_dropped_add_up_in_every_lap",
+    ),
+    Mutation(
+        "unlaned-drops-uncounted",
+        "csrc/producer.c",
+        "atomic_fetch_add_explicit(&producer->segment->header->unlaned[reason], records, memory_order_relaxed);",
+        "(void)reason;",
+        "I4: the drops of a process without a lane are lost",
+        f"{CORE}::test_a_producer_that_has_left_drops_and_counts",
+    ),
+)
+
+DRAIN = (
+    # ---- drain.c ----
+    Mutation(
+        "tail-before-durable",
+        "csrc/drain.c",
+        "    int error = write_frame(drain, &length);\n    if (error) {\n        abandon_log(drain);\n"
+        "    } else {\n        accept_frame(drain, length);\n    }\n    return error;\n",
+        "    accept_frame(drain, 0);\n    int error = write_frame(drain, &length);\n    if (error) {\n"
+        "        abandon_log(drain);\n    }\n    return error;\n",
+        "I2: slots are given back before they are in the log",
+        f"{DISK}::test_producers_go_on_while_every_call_on_the_disk_fails[5]",
+    ),
+    Mutation(
+        "drain-trusts-head",
+        "csrc/drain.c",
+        "    uint64_t stop = begin + slots_max;\n",
+        "    uint64_t hint = atomic_load_explicit(&lane->shared->head, memory_order_relaxed);\n"
+        "    uint64_t stop = hint < begin + slots_max ? hint : begin + slots_max;\n",
+        "I3: a committed record is not drained whose owner died before it moved its head",
+        f"{CORE}::test_a_head_that_lies_is_ignored",
+    ),
+    Mutation(
+        "gap-counts-its-total",
+        "csrc/drain.c",
+        "cursor->seq += counts[reason] - cursor->gapped[reason];",
+        "cursor->seq += counts[reason];",
+        "I4: drops are told twice",
+        f"{CORE}::test_drained_and_dropped_add_up_in_every_lap",
+    ),
+    Mutation(
+        "last-drops-unsettled",
+        "csrc/drain.c",
+        "owes = owes || counts[reason] > cursor->gapped[reason];",
+        "owes = false;",
+        "I4: the drops of owners that nobody followed are lost",
+        f"{CORE}::test_settle_tells_the_drops_of_owners_that_nobody_followed",
+    ),
+    Mutation(
+        "names-defined-once",
+        "csrc/drain.c",
+        "        repeat_names(drain);\n",
+        "",
+        "I5: a log uses names that only a deleted one has defined",
+        f"{CORE}::test_a_new_log_defines_every_name_again",
+    ),
+    Mutation(
+        "name-unchecked",
+        "csrc/drain.c",
+        "        if (!define_name(drain, unit->name_id)) {\n            return false;\n        }\n",
+        "        (void)define_name(drain, unit->name_id);\n",
+        "I5: a record without a name gets into the log",
+        f"{CORE}::test_a_damaged_lane_affects_only_itself",
+    ),
+    Mutation(
+        "log-never-synced",
+        "csrc/drain.c",
+        "    while (fsync(fd) != 0) {",
+        "    while (fd < 0) {",
+        "P5: durable is answered without an fsync",
+        f"{DISK}::test_durable_means_all_logs_also_behind_a_change_of_log",
+    ),
+    Mutation(
+        "closed-logs-not-synced",
+        "csrc/drain.c",
+        "    int error = sync_closed_logs(drain);\n    if (error == 0) {",
+        "    int error = 0 * sync_closed_logs(drain);\n    if (error == 0) {",
+        "P5: durable forgets what lies in the log before",
+        f"{DISK}::test_a_failed_fsync_is_never_trusted_the_second_time",
+    ),
+    Mutation(
+        "log-has-no-name",
+        "csrc/drain.c",
+        "    } else if (!drain->named) {",
+        "    } else if (false) {",
+        "P5: the log is durable, and its name is not",
+        "faults/test_power_loss.py::test_what_was_flushed_durably_survives_a_loss_of_power[parquet]",
+    ),
+    Mutation(
+        "second-fsync-trusted",
+        "csrc/drain.c",
+        "        drain->doubted_below = drain->log + 1;\n",
+        "",
+        "P5: an fsync is trusted after one that failed",
+        f"{DISK}::test_a_failed_fsync_is_never_trusted_the_second_time",
+    ),
+)
+
+SEGMENT = (
+    # ---- segment.c, lock.c, names.c ----
+    Mutation(
+        "magic-first",
+        "csrc/segment.c",
+        "    header->version = SHMLOG_VERSION;\n",
+        "    atomic_store_explicit(&header->magic, SHMLOG_MAGIC, memory_order_release);\n"
+        "    header->version = SHMLOG_VERSION;\n",
+        "P1: half a header is opened",
+        f"{STEPS}::test_a_segment_is_whole_or_refused_whose_creator_was_killed_at_any_instruction",
+    ),
+    Mutation(
+        "memory-not-reserved",
+        "csrc/segment.c",
+        "error = posix_fallocate(fd, (off_t)offset, (off_t)bytes);",
+        "error = offset > bytes && fd < 0;",
+        "P7: SIGBUS in the middle of training",
+        f"{FAULTS}::test_no_room_anywhere_is_a_clear_error",
+    ),
+    Mutation(
+        "cut-segment-accepted",
+        "csrc/segment.c",
+        "header->segment_bytes != bytes || file_bytes != bytes ||",
+        "header->segment_bytes != bytes ||",
+        "I11: a segment that was cut is mapped beyond its end",
+        f"{FAULTS}::test_a_cut_segment_is_refused",
+    ),
+    Mutation(
+        "lock-of-the-process",
+        "csrc/lock.c",
+        "while (fcntl(fd, F_OFD_SETLK, &lock) != 0) {",
+        "while (fcntl(fd, F_SETLK, &lock) != 0) {",
+        "I7: a lock is lost when any descriptor of the file closes",
+        f"{CORE}::test_a_lane_whose_owner_lives_is_not_given_on",
+    ),
+    Mutation(
+        "lock-passed-on",
+        "csrc/lock.c",
+        "return open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);",
+        "return open(path, O_RDWR | O_NOFOLLOW);",
+        "P8: a program that was started keeps the lock of a dead process",
+        f"{CORE}::test_a_program_that_was_started_holds_no_lock",
+    ),
+    Mutation(
+        "names-of-one-length",
+        "csrc/names.c",
+        "found_bytes == bytes &&\n           memcmp(found, text, bytes) == 0;",
+        "found_bytes == bytes;",
+        "I11: two names that collide are one",
+        "integration/test_values.py::test_a_dict_of_ten_thousand_names_is_kept_whole",
+    ),
+    Mutation(
+        "full-name-table-wraps",
+        "csrc/names.c",
+        "        if (old > limit - amount) {\n            return UINT32_MAX;\n        }\n",
+        "        if (old > limit) {\n            return UINT32_MAX;\n        }\n",
+        "I11: a name is written beyond its table",
+        "integration/test_values.py::test_too_many_names_drop_and_count",
+    ),
+)
+
+MISTAKES_IN_C = (*LANE, *PRODUCER, *DRAIN, *SEGMENT)

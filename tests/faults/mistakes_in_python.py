@@ -1,0 +1,324 @@
+"""Mistakes in the flusher, in the storage it writes and in what reads it. See `tests.faults.mutations`."""
+
+from __future__ import annotations
+
+from tests.faults.workshop import Mutation
+
+DISK = "faults/test_full_disk.py"
+FAULTS = "integration/test_faults.py"
+WAL = "unit/test_wal.py"
+READER = "unit/test_reader.py"
+MERGE = "unit/test_merge.py"
+KILLED = f"{READER}::test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same"
+POWER = "faults/test_power_loss.py::test_what_was_flushed_durably_survives_a_loss_of_power"
+
+FLUSHER = (
+    # ---- sealer.py, keeper.py, appendfile.py ----
+    Mutation(
+        "books-before-part",
+        "flusher/sealer.py",
+        "            self._finish_part(log)\n",
+        "",
+        "I6: a log counts as sealed, and goes, before its part is there",
+        f"{READER}::test_a_log_stays_until_its_part_is_there",
+    ),
+    Mutation(
+        "log-deleted-before-books",
+        "flusher/sealer.py",
+        "        self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)\n",
+        "        for log in logs:\n            self.layout.log(log.number).unlink(missing_ok=True)\n"
+        "        self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)\n",
+        "I6: a kill between the two loses the log",
+        f"{KILLED}[parquet]",
+    ),
+    Mutation(
+        "events-not-synced",
+        "flusher/sealer.py",
+        "        self._events.sync()\n        self._run_log.sync()\n",
+        "        self._events.retry()\n        self._run_log.retry()\n",
+        "P5: events.jsonl is not on the disk when its log goes",
+        f"{POWER}[jsonl]",
+    ),
+    Mutation(
+        "folders-not-synced",
+        "flusher/sealer.py",
+        "            fsync_run(self.layout)  # else the files are durable, and nobody finds them\n",
+        "",
+        "P5: the files are on the disk, and their folders are not",
+        f"{POWER}[parquet]",
+    ),
+    Mutation(
+        "later-events-booked",
+        "flusher/sealer.py",
+        "self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)",
+        "self.ledger.commit(logs[-1].number + 1, self._events.extent, self._run_log.extent)",
+        "I6: events of a log that is not sealed are written twice",
+        f"{READER}::test_events_of_the_next_log_are_not_sealed_with_this_one",
+    ),
+    Mutation(
+        "torn-end-kept",
+        "flusher/appendfile.py",
+        "            os.ftruncate(self._fd, known.bytes)\n",
+        "            pass\n",
+        "I6: an event is written twice",
+        f"{KILLED}[jsonl]",
+    ),
+    Mutation(
+        "short-write-forgotten",
+        "flusher/appendfile.py",
+        "            self._waiting[0] = self._waiting[0][written:]\n            if not self._waiting[0]:\n"
+        "                self._waiting.popleft()\n",
+        "            self._waiting.popleft()\n",
+        "P4: what a short write has left out is lost",
+        "unit/test_appendfile.py::test_a_short_write_is_continued",
+    ),
+    Mutation(
+        "failed-fsync-trusted",
+        "flusher/appendfile.py",
+        "                raise SyncError(error.errno, error.strerror, str(self.path)) from error\n",
+        "                raise\n",
+        "P5: a failed fsync is taken for an error that heals",
+        "unit/test_appendfile.py::test_a_failed_fsync_is_told_from_other_errors",
+    ),
+    Mutation(
+        "sealer-outlives-failed-fsync",
+        "flusher/keeper.py",
+        "                self._discard_sealer()\n            time.sleep",
+        "                pass\n            time.sleep",
+        "P5: a file is fsynced again instead of written again",
+        f"{DISK}::test_what_a_failed_fsync_of_events_has_lost_is_written_again",
+    ),
+    Mutation(
+        "restart-from-nothing",
+        "flusher/keeper.py",
+        "            final.restore_cursors(self._drain, segment, layout)\n",
+        "            pass\n",
+        "I6: another flusher writes what the last one had written",
+        f"{FAULTS}::test_another_flusher_goes_on_where_one_was_killed",
+    ),
+    Mutation(
+        "finished-before-sealed",
+        "flusher/keeper.py",
+        "if finish.below is not None and sealer.next_log >= finish.below:",
+        "if finish.below is not None:",
+        "P5: finish() returns before all is sealed",
+        "integration/test_exits.py::test_finish_returns_when_all_is_sealed",
+    ),
+    Mutation(
+        "last-drops-forgotten",
+        "flusher/keeper.py",
+        "        if self._drain.settle():\n",
+        "        if False:\n",
+        "I4: the drops of killed processes are told nowhere",
+        f"{FAULTS}::test_drops_of_a_killed_process_are_told",
+    ),
+    Mutation(
+        "run-closed-in-silence",
+        "flusher/keeper.py",
+        "        self._segment.mark_closed()\n",
+        "",
+        "P1: who has opened the segment joins a run that is closed",
+        f"{FAULTS}::test_nobody_joins_a_run_that_was_recovered",
+    ),
+    # ---- final.py, recover.py, shm.py ----
+    Mutation(
+        "restart-trusts-the-log",
+        "flusher/final.py",
+        'position = max(cursor.position, segment.lane(lane)["tail"])',
+        "position = cursor.position",
+        "I2: tail goes back when the end of a log is lost",
+        "unit/test_core.py::test_a_log_that_has_lost_its_end_does_not_move_tail_back",
+    ),
+    Mutation(
+        "restart-trusts-tail",
+        "flusher/final.py",
+        'position = max(cursor.position, segment.lane(lane)["tail"])',
+        'position = segment.lane(lane)["tail"]',
+        "I6: what was written and not yet given back is written twice",
+        "unit/test_core.py::test_what_is_in_the_log_is_not_drained_again_though_tail_is_behind",
+    ),
+    Mutation(
+        "crash-is-success",
+        "flusher/final.py",
+        '        described["status"] = CRASHED\n    described["ended_at"]',
+        '        described["status"] = "success"\n    described["ended_at"]',
+        "P8: a run that was killed looks well",
+        f"{FAULTS}::test_recover_finishes_a_run_whose_processes_were_all_killed[at once]",
+    ),
+    Mutation(
+        "segment-left-over",
+        "flusher/final.py",
+        "        shm.unlink(ref)\n",
+        "        pass\n",
+        "P8: a segment stays in shared memory",
+        f"{FAULTS}::test_recover_finishes_a_run_whose_processes_were_all_killed[at once]",
+    ),
+    Mutation(
+        "another-runs-segment",
+        "flusher/recover.py",
+        "    if segment.run_id != layout.run_id:\n",
+        "    if False:\n",
+        "I11: the records of one run are drained into another",
+        f"{FAULTS}::test_the_shared_memory_of_another_run_is_left_alone",
+    ),
+    Mutation(
+        "foreign-segment-accepted",
+        "segment/shm.py",
+        "    if status.st_uid != os.geteuid():\n",
+        "    if False:\n",
+        "P10: another user's segment is used",
+        f"{FAULTS}::test_a_segment_of_another_user_or_open_to_others_is_refused",
+    ),
+    Mutation(
+        "open-segment-accepted",
+        "segment/shm.py",
+        "    if stat.S_IMODE(status.st_mode) & 0o077:\n",
+        "    if False:\n",
+        "P10: a segment that others may write to is used",
+        f"{FAULTS}::test_a_segment_of_another_user_or_open_to_others_is_refused",
+    ),
+)
+
+STORAGE = (
+    # ---- wal.py, columns.py, jsonl.py, ledger.py ----
+    Mutation(
+        "frame-checksum-unchecked",
+        "storage/wal.py",
+        '        raise _BadFrameError("wrong checksum")\n',
+        "        pass\n",
+        "I11: a damaged frame is believed",
+        f"{WAL}::test_a_damaged_frame_costs_only_itself",
+    ),
+    Mutation(
+        "frame-of-any-log",
+        "storage/wal.py",
+        "    if header.log != log:\n",
+        "    if False:\n",
+        "I11: what an old file has left behind the end is read",
+        f"{WAL}::test_frames_of_another_log_are_left_out",
+    ),
+    Mutation(
+        "frames-taken-twice",
+        "storage/columns.py",
+        "        elif position < expected:\n",
+        "        elif position < 0:\n",
+        "I6: a record that stands in two logs counts twice",
+        f"{WAL}::test_a_frame_that_comes_twice_counts_once",
+    ),
+    Mutation(
+        "missing-slots-untold",
+        "storage/columns.py",
+        "            if position == expected:\n                continue\n",
+        "            continue\n",
+        "I10: lost records are not told",
+        f"{WAL}::test_a_hole_between_frames_is_reported",
+    ),
+    Mutation(
+        "gap-has-no-line",
+        "storage/jsonl.py",
+        "    others: list[Event | Gap] = [*batch.events, *batch.gaps]\n    lines =",
+        "    others: list[Event | Gap] = [*batch.events]\n    lines =",
+        "I4: events.jsonl does not tell where records were dropped",
+        "unit/test_jsonl.py::test_a_gap_says_what_was_dropped",
+    ),
+    Mutation(
+        "total-taken-for-difference",
+        "storage/ledger.py",
+        "self._unlaned[reason] = max(count, self._unlaned.get(reason, 0))",
+        "self._unlaned[reason] = count + self._unlaned.get(reason, 0)",
+        "I4: drops without a lane are counted with every frame",
+        "integration/test_processes.py::test_more_processes_than_lanes_drop_and_count",
+    ),
+    Mutation(
+        "books-checksum-unchecked",
+        "storage/ledger.py",
+        "        if not runfile.is_intact(data):\n",
+        "        if False:\n",
+        "I11: damaged books are believed",
+        f"{READER}::test_nothing_is_sealed_by_damaged_books",
+    ),
+    # ---- parts.py, merge.py, layout.py, large.py ----
+    Mutation(
+        "part-without-rename",
+        "storage/parts.py",
+        "    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)\n",
+        "    temporary = path\n",
+        "I6: half a part is read",
+        "unit/test_parts.py::test_a_part_appears_when_it_is_whole",
+    ),
+    Mutation(
+        "part-not-synced",
+        "storage/parts.py",
+        "        os.fsync(fd)\n",
+        "",
+        "P5: a part is not on the disk when its log goes",
+        "unit/test_parts.py::test_a_part_that_is_there_is_durable",
+    ),
+    Mutation(
+        "part-has-no-name",
+        "storage/parts.py",
+        "        raise\n    fsync_dir(path.parent)\n",
+        "        raise\n",
+        "P5: a part is on the disk, and its name is not",
+        "unit/test_parts.py::test_a_part_that_is_there_is_durable",
+    ),
+    Mutation(
+        "merged-rows-skipped",
+        "storage/merge.py",
+        "        bound = min(stream.last_key() for stream in streams)\n",
+        "        bound = max(stream.last_key() for stream in streams)\n",
+        "P5: a merged part is out of order",
+        f"{MERGE}::test_any_parts_merge_in_chunks_and_rounds",
+    ),
+    Mutation(
+        "covered-parts-counted",
+        "storage/layout.py",
+        "            is_covered = bool(kept) and part.last <= kept[-1].last\n",
+        "            is_covered = False\n",
+        "I6: after a merge that was killed, rows are read twice",
+        f"{MERGE}::test_a_merge_killed_before_the_deletion_tells_no_row_twice",
+    ),
+    Mutation(
+        "file-replaced-in-place",
+        "storage/layout.py",
+        "    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)\n",
+        "    temporary = path\n",
+        "I6: half a file is read",
+        "unit/test_runfile.py::test_a_file_is_replaced_by_one_that_is_whole_and_durable",
+    ),
+    Mutation(
+        "file-not-synced",
+        "storage/layout.py",
+        "        if durable:\n            os.fsync(fd)\n",
+        "",
+        "P5: the books are empty after a loss of power",
+        "unit/test_runfile.py::test_a_file_is_replaced_by_one_that_is_whole_and_durable",
+    ),
+    Mutation(
+        "large-text-unchecked",
+        "storage/large.py",
+        "if told is not None and int(told[1], 16) != zlib.crc32(data):",
+        "if False:",
+        "I11: a damaged text is believed",
+        "faults/test_hostile_bytes.py::test_no_damage_is_read_in_silence",
+    ),
+    # ---- readers ----
+    Mutation(
+        "part-read-before-it-counts",
+        "reader/snapshot.py",
+        "parts=[part for part in layout.parts() if part.last < next_log],",
+        "parts=layout.parts(),",
+        "I6: records are read from a log and from the part made of it",
+        f"{READER}::test_parts_beyond_what_is_sealed_do_not_count",
+    ),
+    Mutation(
+        "one-look-is-enough",
+        "reader/snapshot.py",
+        "    return None if is_over or _read_bytes(layout.sealed_json) != books else snapshot\n",
+        "    return snapshot\n",
+        "I6: what is sealed during a look is read twice, or not at all",
+        f"{READER}::test_what_is_sealed_during_a_look_is_read_once",
+    ),
+)
+
+MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE)
