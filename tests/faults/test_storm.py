@@ -89,7 +89,8 @@ class StormBooks(Books):
         marks = [int(head) for head in heads[np.isin(kinds[heads], [OWNER, GAP])]]
         for mark, end in zip([None, *marks], [*marks, len(slots)], strict=True):
             if mark is not None:
-                payload = b"".join(slots[field][mark + 1 + i].tobytes() for i in range(2) for field in SLOT.names[:3])
+                data = range(mark + 1, mark + int(slots["value"][mark] & 0xFFFFFFFF))
+                payload = b"".join(slots[field][i].tobytes() for i in data for field in SLOT.names[:3])
                 if kinds[mark] == OWNER:
                     lane.begin(number, payload[: int(slots["value"][mark] >> 32)])
                 else:
