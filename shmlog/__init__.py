@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shmlog._core import Metric
+    from shmlog.analysis.logs import analyze_logs, load_structured_logs
     from shmlog.analysis.store import Store
     from shmlog.analysis.stored import StoredRun, load
     from shmlog.checkpoint.auto import AutoCheckpoint
@@ -57,12 +58,14 @@ __all__ = [
     "Store",
     "StoredRun",
     "UnsafeDataError",
+    "analyze_logs",
     "attach",
     "current",
     "event",
     "finish",
     "init",
     "load",
+    "load_structured_logs",
     "log",
     "metric",
 ]
@@ -70,6 +73,7 @@ __all__ = [
 # Each is imported on first use: who logs must not pay for pyarrow, who reads needs no shared memory.
 _MODULES = {
     "shmlog._core": ["Metric"],
+    "shmlog.analysis.logs": ["analyze_logs", "load_structured_logs"],
     "shmlog.analysis.store": ["Store"],
     "shmlog.analysis.stored": ["StoredRun", "load"],
     "shmlog.checkpoint.auto": ["AutoCheckpoint"],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,11 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from shmlog.errors import CorruptDataError, QueryError, ShmlogWarning
+from shmlog.errors import CorruptDataError, QueryError
 from shmlog.reader import records, snapshot
 from shmlog.reader.extras import import_extra
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.sources import Sources, find_sources, is_damaged
+from shmlog.reader.warn import warn_caller
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.schema import METRICS
 from shmlog.store import tables
@@ -117,7 +116,7 @@ def query_runs(runs: Sequence[RunRecord], query: str, params: Params | None = No
             raise QueryError(str(error).strip()) from error
         if all(view.is_still_there() for view in views):
             for problem in chain(problems, *(view.problems for view in views)):
-                _warn(problem)
+                warn_caller(problem)
             return found
     raise CorruptDataError("the parts of these runs keep disappearing; copy them and ask the copy")
 
@@ -245,11 +244,3 @@ def _is_utf8(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _warn(problem: str) -> None:
-    """Warn at the line that called into shmlog."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and str(frame.f_globals.get("__package__")).partition(".")[0] == "shmlog":
-        frame, level = frame.f_back, level + 1
-    warnings.warn(problem, ShmlogWarning, stacklevel=level)
