@@ -14,6 +14,8 @@ from shmlog.storage import parts
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.schema import METRICS
 
+NO_ROWS: pa.Table = METRICS.empty_table()
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -45,11 +47,11 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
     if in_memory or taken.overlaps or taken.metrics_are_lines:
         table, problems = records.read_metrics(layout, taken, None)
         return Sources([], table), problems
-    tables, problems = [METRICS.empty_table()], []
+    tables, problems = [], []
     for batch, damage in taken.batches(layout):
         tables.append(batch.metrics)
         problems += records.texts_of(damage)
-    rows = pa.concat_tables(tables).unify_dictionaries()
+    rows = pa.concat_tables(tables).unify_dictionaries() if tables else NO_ROWS
     return Sources([part.path for part in taken.parts], rows), problems
 
 

@@ -13,7 +13,7 @@ from shmlog.errors import CorruptDataError, QueryError
 from shmlog.reader import records, snapshot
 from shmlog.reader.extras import import_extra
 from shmlog.reader.snapshot import Snapshot
-from shmlog.reader.sources import Sources, find_sources, is_damaged
+from shmlog.reader.sources import NO_ROWS, Sources, find_sources, is_damaged
 from shmlog.reader.warn import warn_caller
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.schema import METRICS
@@ -48,7 +48,7 @@ class View:
         self.in_memory = False
         self.problems: list[str] = []
         self.taken: Snapshot | None = None
-        self.sources = Sources([], METRICS.empty_table())
+        self.sources = Sources([], NO_ROWS)
 
     def take(self, wanted: Iterable[str]) -> View:
         """Look at the files anew; raises FileNotFoundError if there is no run.yaml, or a part has gone."""
@@ -73,9 +73,9 @@ class View:
         """Whether no part has been merged into another meanwhile."""
         return self.taken is None or self.taken.is_still_there(self.layout)
 
-    def find_damage(self) -> bool:
+    def find_damage(self, *, every_page: bool) -> bool:
         """Whether a part is damaged that was not known to be: it is then read here, as far as it goes."""
-        if not any(is_damaged(path, every_page=True) for path in self.sources.parts):
+        if not any(is_damaged(path, every_page=every_page) for path in self.sources.parts):
             return False
         self.in_memory = True
         return True
@@ -122,17 +122,18 @@ def query_runs(runs: Sequence[RunRecord], query: str, params: Params | None = No
 
 
 def _may_be_damage(duckdb: Any, error: Exception, view: View) -> bool:
-    """Whether a part is to blame for an error of DuckDB; most are the query's fault, and cost no look."""
-    is_query = (duckdb.ParserException, duckdb.CatalogException, duckdb.ConversionException, duckdb.PermissionException)
-    return not isinstance(error, is_query) and find_damage(view)
+    """Whether a part is to blame for an error of DuckDB.
 
-
-def find_damage(view: View) -> bool:
-    """Look for damage; a part that goes meanwhile is none."""
+    Most are the query's fault, and cost no more than a look at the footers.
+    """
+    queries_fault = (
+        duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException, duckdb.ConversionException,
+        duckdb.PermissionException, duckdb.OutOfRangeException, duckdb.OutOfMemoryException,
+    )  # fmt: skip
     try:
-        return view.find_damage()
+        return view.find_damage(every_page=not isinstance(error, queries_fault))
     except FileNotFoundError:
-        return True
+        return True  # merged meanwhile
 
 
 def _take_all(views: Iterable[View], wanted: Sequence[str], problems: list[str]) -> list[View]:
@@ -151,6 +152,8 @@ def _check(duckdb: Any, query: str) -> None:
     """Raise QueryError unless the query is one statement that only reads."""
     if not isinstance(query, str):
         raise TypeError(f"query must be a str, not {type(query).__name__}")
+    if "\0" in query:
+        raise QueryError("a query can't hold NUL; pass values by params")
     try:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as error:
@@ -201,7 +204,8 @@ def _gather(views: Iterable[View], rows_of: Callable[[RunRecord], Iterable[Any]]
 
 def _define_metrics(connection: Any, views: list[View]) -> list[str]:
     paths = [str(path) for view in views for path in view.sources.parts]
-    rows = pa.concat_tables([_with_ids(METRICS.empty_table(), "", ""), *map(_unsealed, views)]).unify_dictionaries()
+    unsealed = [_with_ids(view.sources.rows, *_ids_of(view)) for view in views if view.sources.rows.num_rows]
+    rows = pa.concat_tables([_with_ids(NO_ROWS, "", ""), *unsealed]).unify_dictionaries()
     selects = []
     if paths:
         run_id, experiment = _FROM_PATH if len(views) > 1 else map(_quote, _ids_of(views[0]))
@@ -213,10 +217,6 @@ def _define_metrics(connection: Any, views: list[View]) -> list[str]:
         selects.append(f"SELECT run_id, experiment, {_COLUMNS} FROM shmlog_unsealed")
     connection.execute(f"CREATE VIEW metrics AS {' UNION ALL '.join(selects)}")
     return paths
-
-
-def _unsealed(view: View) -> pa.Table:
-    return _with_ids(view.sources.rows, *_ids_of(view))
 
 
 def _ids_of(view: View) -> tuple[str, str]:

@@ -313,7 +313,6 @@ def attacks(root: Path) -> Iterator[str]:
         "set enable_external_access = true",
         "reset enable_external_access",
         "pragma enable_external_access",
-        "pragma database_list",
         "call pragma_version()",
         "prepare p as select 1",
         "execute p",
@@ -531,3 +530,17 @@ def test_dotted_names_of_parameters() -> None:
     assert flat_params({"a": {"b": 1, "c.d": 2}, "": 3, "e": {}, "f": []}) == {
         "a.b": 1, 'a."c.d"': 2, '""': 3, "e": {}, "f": [],
     }  # fmt: skip
+
+
+def test_an_error_of_the_query_reads_no_part(harmless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a part was read")
+
+    monkeypatch.setattr("shmlog.reader.records.read_part", refuse)
+    for query in (
+        "select nothing from metrics",
+        "select cast(name as integer) from metrics",
+        "select f(value) from metrics",
+    ):
+        with pytest.raises(QueryError):
+            shmlog.Store(harmless).sql(query)
