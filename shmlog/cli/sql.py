@@ -13,7 +13,7 @@ from shmlog.cli.find import ROOT, resolve_run
 from shmlog.cli.output import print_json, say
 from shmlog.cli.parser import UsageError, add_command, natural, path
 from shmlog.cli.text import plural, shorten, table, value, width, window_columns
-from shmlog.errors import RunNotFoundError
+from shmlog.errors import QueryError, RunNotFoundError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,7 @@ shmlog sql "describe metrics"    its columns; the other tables: events, runs, pa
 
 _LIMIT = 1000
 _COLUMNS_MAX = 200
-_NARROWEST = 6
+_NARROWEST = 10
 
 
 def add_parser(commands: Commands) -> None:
@@ -62,6 +62,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ask(args: argparse.Namespace) -> pa.Table:
+    try:
+        return _answer(args)
+    except QueryError as error:
+        # Without the picture of the line below it, which needs more than one.
+        raise QueryError(" ".join(str(error).partition("\nLINE ")[0].split())) from error
+
+
+def _answer(args: argparse.Namespace) -> pa.Table:
     import shmlog
 
     if args.path is not None:
@@ -127,6 +135,7 @@ def fit(head: list[str], rows: list[list[str | None]]) -> tuple[list[str], list[
         widths = [min(wide, most) for wide in widths]
     while _total(widths) > columns and len(widths) > 1:
         widths.pop()
+    widths[0] = min(widths[0], columns)
     cut = [[cell and shorten(cell, wide) for cell, wide in zip(line, widths, strict=False)] for line in rows]
     return [shorten(title, wide) for title, wide in zip(head, widths, strict=False)], cut
 
