@@ -7,12 +7,23 @@ import bench_idle
 import bench_import
 import bench_jsonl
 import bench_read
+import bench_sql
 import bench_start
 import bench_store
 import bench_throughput
 from harness import HERE, machine_name, main
 
-ALL = (bench_import, bench_start, bench_call, bench_idle, bench_throughput, bench_jsonl, bench_read, bench_store)
+ALL = (
+    bench_import,
+    bench_start,
+    bench_call,
+    bench_idle,
+    bench_throughput,
+    bench_jsonl,
+    bench_read,
+    bench_store,
+    bench_sql,
+)
 
 if __name__ == "__main__":
     main([module.benchmark for module in ALL], HERE / "results" / f"{machine_name()}.json")

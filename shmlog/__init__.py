@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shmlog._core import Metric
+    from shmlog.analysis.logs import analyze_logs, load_structured_logs
+    from shmlog.analysis.store import Store
+    from shmlog.analysis.stored import StoredRun, load
     from shmlog.checkpoint.auto import AutoCheckpoint
     from shmlog.checkpoint.manager import CheckpointManager
     from shmlog.errors import (
@@ -23,14 +26,12 @@ if TYPE_CHECKING:
         StorageError,
         UnsafeDataError,
     )
-    from shmlog.reader.stored import StoredRun, load
     from shmlog.run.attach import attach
     from shmlog.run.current import current, event, finish, log, metric
     from shmlog.run.init import init
     from shmlog.run.run import Run
     from shmlog.storage.status import RunStatus
     from shmlog.store.records import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
-    from shmlog.store.store import Store
 
 __all__ = [
     "ArtifactRecord",
@@ -57,12 +58,14 @@ __all__ = [
     "Store",
     "StoredRun",
     "UnsafeDataError",
+    "analyze_logs",
     "attach",
     "current",
     "event",
     "finish",
     "init",
     "load",
+    "load_structured_logs",
     "log",
     "metric",
 ]
@@ -70,17 +73,18 @@ __all__ = [
 # Each is imported on first use: who logs must not pay for pyarrow, who reads needs no shared memory.
 _MODULES = {
     "shmlog._core": ["Metric"],
+    "shmlog.analysis.logs": ["analyze_logs", "load_structured_logs"],
+    "shmlog.analysis.store": ["Store"],
+    "shmlog.analysis.stored": ["StoredRun", "load"],
     "shmlog.checkpoint.auto": ["AutoCheckpoint"],
     "shmlog.checkpoint.manager": ["CheckpointManager"],
     "shmlog.errors": [name for name in __all__ if name.endswith(("Error", "Warning"))],
-    "shmlog.reader.stored": ["StoredRun", "load"],
     "shmlog.run.attach": ["attach"],
     "shmlog.run.current": ["current", "event", "finish", "log", "metric"],
     "shmlog.run.init": ["init"],
     "shmlog.run.run": ["Run"],
     "shmlog.storage.status": ["RunStatus"],
     "shmlog.store.records": ["ArtifactRecord", "ExperimentRecord", "MetricRecord", "RunRecord"],
-    "shmlog.store.store": ["Store"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -15,7 +15,6 @@ import pytest
 
 import shmlog
 from shmlog.cli.main import build_parser
-from shmlog.reader.stored import StoredRun
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -90,7 +89,7 @@ def public(thing: type) -> list[str]:
         *(f"shmlog.{name}" for name in shmlog.__all__),
         *(f"run.{name}" for name in public(shmlog.Run)),
         *(f"metric.{name}" for name in public(shmlog.Metric)),
-        *(f"stored.{name}" for name in public(StoredRun)),
+        *(f"stored.{name}" for name in public(shmlog.StoredRun)),
         *(f"store.{name}" for name in public(shmlog.Store)),
         *(f"manager.{name}" for name in public(shmlog.CheckpointManager) if name != "for_run"),
     ],

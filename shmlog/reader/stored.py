@@ -15,6 +15,7 @@ import pyarrow as pa
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogWarning
 from shmlog.reader import records, snapshot, status
 from shmlog.reader.description import read_description, read_mapping
+from shmlog.reader.frames import Frames
 from shmlog.reader.lines import fault_of
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
@@ -53,10 +54,15 @@ def load(run_dir: str | os.PathLike[str]) -> StoredRun:
         Here and at every later call, for each file that is damaged. What is in other
         files is returned all the same.
     """
+    return StoredRun(find(run_dir))
+
+
+def find(run_dir: str | os.PathLike[str]) -> RunLayout:
+    """Return the paths of a run; raises RunNotFoundError if there is none."""
     layout = RunLayout(run_dir)
     if not layout.run_yaml.is_file():
         raise RunNotFoundError(_not_found(layout))
-    return StoredRun(layout)
+    return layout
 
 
 def _not_found(layout: RunLayout) -> str:
@@ -69,7 +75,7 @@ def _not_found(layout: RunLayout) -> str:
     return f"no run in {layout.dir}: it has no run.yaml; pass the folder of one run"
 
 
-class StoredRun:
+class StoredRun(Frames):
     """A run on disk; made by `load`."""
 
     def __init__(self, layout: RunLayout) -> None:

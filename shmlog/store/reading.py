@@ -19,9 +19,14 @@ from shmlog.store.select import Moment, matching, sort_subjects, tests_of
 from shmlog.store.where import Subject
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+
     from shmlog.reader.stored import StoredRun
+
+    Params = Sequence[Any] | Mapping[str, Any]
 
 RunName = str | RunRecord
 
@@ -166,6 +171,38 @@ class StoreReader:
         found = self._summaries.of(self.get(run))
         self._summaries.save()
         return found
+
+    def sql(self, query: str, params: Params | None = None) -> pa.Table:
+        """Return the result of SQL over all runs, live ones included, by DuckDB.
+
+        Parameters
+        ----------
+        query : str
+            One statement that reads, over the tables ``metrics``, ``events``, ``runs``, ``params`` and
+            ``artifacts``. It can read no other file, write none and load no extension.
+        params : sequence or mapping, optional
+            Values for each ``?``, or for ``$name``, in it.
+
+        Returns
+        -------
+        pyarrow.Table
+            In the order that the query asks for; without ``ORDER BY``, in none.
+
+        Raises
+        ------
+        MissingExtraError
+            If DuckDB is not installed: ``pip install 'shmlog[sql]'``.
+        QueryError
+            If DuckDB can't answer it, or it is more than one query. The message says why.
+
+        Warns
+        -----
+        ShmlogWarning
+            For what is damaged; the result is of the rest.
+        """
+        from shmlog.store.sql import query_runs
+
+        return query_runs(self.runs(), query, params)
 
     def artifacts(self, run: RunName, *, digests: bool = False) -> list[ArtifactRecord]:
         """Return the artifacts of a run, by path.

@@ -1,0 +1,195 @@
+"""Whether a metric of one run differs from that of another, with a confidence interval, by the bootstrap."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from shmlog.reader.stored import StoredRun
+
+VALUES_MIN = 5
+"""Fewer values than this say next to nothing of their spread."""
+
+_CELLS_AT_ONCE = 4_000_000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How the second of two samples differs from the first.
+
+    Attributes
+    ----------
+    first, second : float
+        The statistic of each, in the unit of the metric.
+    count_first, count_second : int
+        Values of each.
+    difference, low, high : float
+        Second minus first, and the interval that holds it with ``confidence``.
+    relative, relative_low, relative_high : float or None
+        The same divided by the absolute value of the first; None if the first may be 0.
+    confidence : float
+        Such as 0.95.
+    blocks : tuple of int
+        Length of the blocks in which the values of each were drawn.
+    """
+
+    first: float
+    second: float
+    count_first: int
+    count_second: int
+    difference: float
+    low: float
+    high: float
+    relative: float | None
+    relative_low: float | None
+    relative_high: float | None
+    confidence: float
+    statistic: str
+    resamples: int
+    blocks: tuple[int, int]
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as a dict."""
+        return asdict(self)
+
+
+def bootstrap_difference(
+    first: Any, second: Any, *, statistic: str = "mean", confidence: float = 0.95, resamples: int = 10_000,
+    block: int | None = None, seed: int = 0,
+) -> Difference:  # fmt: skip
+    """Compare two samples, such as the same metric of two runs.
+
+    Parameters
+    ----------
+    first, second : array_like of float, shape (n,), (m,)
+        Values in the order they were logged; at least 5 each, all finite.
+    statistic : str
+        ``"mean"`` or ``"median"``.
+    confidence : float
+        Between 0 and 1.
+    resamples : int
+        At least 100. More make the interval steadier.
+    block : int, optional
+        Values are drawn in blocks of so many, since neighbours resemble each other; 1 takes them as
+        independent. Default: the cube root of n, rounded up.
+    seed : int
+        Of the random draws: the same seed, the same interval.
+
+    Returns
+    -------
+    Difference
+
+    Raises
+    ------
+    ValueError
+        If there are too few values, one is NaN or infinite, or a parameter is out of range.
+
+    Notes
+    -----
+    *Cost*: resamples * n / block for the mean, resamples * n for the median.
+
+    *Source*: the percentile interval of Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+    chapter 13, over the circular block bootstrap of Politis and Romano, 1992; block lengths grow with
+    the cube root of n as in Künsch, Annals of Statistics 17(3), 1989. With few values such intervals are
+    too narrow (Hesterberg, The American Statistician 69(4), 2015): a 95 % interval of 10 independent
+    values holds the truth some 90 times in 100.
+    """
+    samples = [_check("first", first), _check("second", second)]
+    if statistic not in ("mean", "median"):
+        raise ValueError(f"statistic must be 'mean' or 'median', not {statistic!r}")
+    if not 0 < confidence < 1 or resamples < 100 or (block is not None and block < 1):
+        raise ValueError("confidence must be between 0 and 1, resamples at least 100, block at least 1")
+    generator = np.random.default_rng(seed)
+    blocks = [min(block or int(np.ceil(np.cbrt(len(sample)))), len(sample)) for sample in samples]
+    draws = [_draw(s, statistic, resamples, b, generator) for s, b in zip(samples, blocks, strict=True)]
+    a, b = (float(getattr(np, statistic)(sample)) for sample in samples)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(draws[1] - draws[0], tails).tolist()
+    relative, relative_low, relative_high = _relative(a, b, draws, tails)
+    return Difference(
+        first=a, second=b, count_first=len(samples[0]), count_second=len(samples[1]), difference=b - a, low=low,
+        high=high, relative=relative, relative_low=relative_low, relative_high=relative_high, confidence=confidence,
+        statistic=statistic, resamples=resamples, blocks=(blocks[0], blocks[1]), seed=seed,
+    )  # fmt: skip
+
+
+def compare_metric(
+    first: StoredRun, second: StoredRun, name: str, *, last: int | None = None,
+    window: tuple[int | None, int | None] | None = None, **options: Any,
+) -> Difference:  # fmt: skip
+    """Compare one metric of two runs.
+
+    Parameters
+    ----------
+    last : int, optional
+        Only the last so many records of each, by step and time.
+    window : pair of int or None, optional
+        Only records of these steps, both ends included; None is open.
+    **options
+        As for `bootstrap_difference`, which tells what is returned and raised.
+    """
+    samples = []
+    for stored in (first, second):
+        steps, values = stored.to_numpy(name)
+        if window is not None:
+            values = values[_within(steps, *window)]
+        samples.append(values if last is None else values[max(0, len(values) - last) :])
+    for stored, values in zip((first, second), samples, strict=True):
+        _check(f"metric {name!r} of run {stored.id}", values)
+    return bootstrap_difference(*samples, **options)
+
+
+def _within(steps: NDArray[np.int64], begin: int | None, end: int | None) -> NDArray[np.bool_]:
+    kept = np.ones(len(steps), bool)
+    if begin is not None:
+        kept &= steps >= begin
+    if end is not None:
+        kept &= steps <= end
+    return kept
+
+
+def _check(what: str, values: Any) -> Floats:
+    sample = np.asarray(values, np.float64)
+    if sample.ndim != 1 or len(sample) < VALUES_MIN:
+        raise ValueError(f"{what}: at least {VALUES_MIN} values are needed, there are {sample.size}")
+    bad = np.count_nonzero(~np.isfinite(sample))
+    if bad:
+        raise ValueError(f"{what}: {bad} of {len(sample)} values are NaN, infinite or text; they can't be compared")
+    return sample
+
+
+def _draw(sample: Floats, statistic: str, resamples: int, block: int, generator: np.random.Generator) -> Floats:
+    """Return the statistic of each resample, made of blocks of neighbours; the last value's is the first."""
+    count = -(-len(sample) // block)
+    drawn = np.empty(resamples)
+    if statistic == "mean":
+        sums = np.convolve(np.append(sample, sample[: block - 1]), np.ones(block), "valid") / block
+        size = count
+    else:
+        size = count * block
+    rows = max(1, _CELLS_AT_ONCE // size)
+    for start in range(0, resamples, rows):
+        chunk = drawn[start : start + rows]
+        starts = generator.integers(0, len(sample), (len(chunk), count))
+        if statistic == "mean":
+            chunk[:] = sums[starts].mean(axis=1)
+        else:
+            places = (starts[:, :, None] + np.arange(block)) % len(sample)
+            chunk[:] = np.median(sample[places.reshape(len(chunk), -1)], axis=1)
+    return drawn
+
+
+def _relative(a: float, b: float, draws: list[Floats], tails: list[float]) -> tuple[float | None, ...]:
+    """Return the relative change and its interval; none if the first statistic may be 0."""
+    low, high = np.quantile(draws[0], tails)
+    if a == 0 or low <= 0 <= high or (draws[0] == 0).any():
+        return None, None, None
+    found = np.quantile((draws[1] - draws[0]) / np.abs(draws[0]), tails).tolist()
+    return (b - a) / abs(a), *found

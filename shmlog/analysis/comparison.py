@@ -1,0 +1,92 @@
+"""What two or more runs have in common, and where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shmlog.store.codec import plain
+from shmlog.store.records import RunRecord
+from shmlog.store.tables import flat_params
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes
+    ----------
+    runs : tuple of str
+        Their ids, or ``"experiment/id"`` where two have the same.
+    params : dict
+        Of each parameter in which they differ, by its dotted name, the value in each run that has it.
+    same_params : dict
+        The parameters that all have, with one value.
+    metrics : dict
+        Of each metric, ``last``, ``min``, ``max`` and ``count`` in each run that has it.
+    """
+
+    runs: tuple[str, ...]
+    params: dict[str, dict[str, Any]]
+    same_params: dict[str, Any]
+    metrics: dict[str, dict[str, Mapping[str, Any]]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON has it."""
+        found: dict[str, Any] = plain(
+            {"runs": self.runs, "params": self.params, "same_params": self.same_params, "metrics": self.metrics}
+        )
+        return found
+
+
+def compare(records: Sequence[RunRecord], summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> Comparison:
+    """Return runs side by side.
+
+    Parameters
+    ----------
+    records : sequence of RunRecord
+        At least two.
+    summaries : sequence of dict
+        The metrics of each, as ``Store.summary`` returns them.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer, or one is there twice.
+    """
+    names = names_of(records)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"two runs or more are compared, each once; not {', '.join(names) or 'none'}")
+    params = _by_name(names, [flat_params(record.params) for record in records])
+    same = {name: next(iter(has.values())) for name, has in params.items() if _is_same(has, len(names))}
+    differing = {name: has for name, has in params.items() if name not in same}
+    return Comparison(names, differing, same, _by_name(names, summaries))
+
+
+def names_of(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """Return what to call runs: their ids where these differ."""
+    ids = [record.run_id for record in records]
+    if len(set(ids)) == len(ids):
+        return tuple(ids)
+    return tuple(f"{record.experiment}/{record.run_id}" for record in records)
+
+
+def _by_name(names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    keys = sorted({key for has in found for key in has})
+    return {key: {run: has[key] for run, has in zip(names, found, strict=True) if key in has} for key in keys}
+
+
+def _is_same(has: Mapping[str, Any], runs: int) -> bool:
+    """Whether all runs have one value; true is not 1, but 1.0 is."""
+    values = list(has.values())
+    return len(values) == runs and all(_key(value) == _key(values[0]) for value in values)
+
+
+def _key(value: Any) -> Any:
+    """Return a value that equals those that mean the same, inside lists too."""
+    if isinstance(value, list):
+        return [_key(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _key(item) for name, item in value.items()}
+    return (isinstance(value, bool), value)

@@ -1,0 +1,210 @@
+"""What is worth a look in the metrics of a run: NaN, infinities, spikes, trends and stalls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from shmlog.analysis.statistics import number_rows, portions
+
+if TYPE_CHECKING:
+    from shmlog.reader.stored import StoredRun
+
+SPIKE_WINDOW = 31
+"""Values around each that tell what is usual there."""
+SPIKE_LIMIT = 8.0
+"""So many (robust) standard deviations off the median of the window is a spike."""
+TREND_TAU = 0.5
+"""Least absolute value of Kendall's tau of a trend."""
+TREND_P = 0.01
+"""Most probability of a trend to come about by chance, were values independent."""
+STALL_TAU = 0.2
+"""Below it, a metric goes nowhere."""
+BINS = 200
+"""Trends are looked for among the medians of so many stretches of equal length."""
+VALUES_MIN = 20
+"""With fewer values, no spike, trend or stall is told."""
+
+_CHUNK = 50_000
+
+Floats = NDArray[np.float64]
+Steps = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something about one metric.
+
+    Attributes
+    ----------
+    kind : str
+        ``nan``, ``inf``, ``spike``, ``trend`` or ``stall``.
+    count : int
+        Records it is about.
+    first_step, last_step : int
+        Where it begins and ends.
+    value : float
+        Of a spike, the value farthest off; of a trend or stall, the slope by 1,000 steps; else the first.
+    message : str
+        All that for people.
+    """
+
+    kind: str
+    name: str
+    count: int
+    first_step: int
+    last_step: int
+    value: float
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as a dict."""
+        return asdict(self)
+
+
+def findings(stored: StoredRun, names: str | Sequence[str] | None) -> list[Finding]:
+    """Return what is worth a look in a run, by name; see `StoredRun.findings`."""
+    found: list[Finding] = []
+    for table in portions(stored, names):
+        for key, values, steps in number_rows(table, ["name"]):
+            found += find(key["name"], steps, values)
+    return sorted(found, key=lambda finding: finding.name)
+
+
+def find(name: str, steps: Steps, values: Floats) -> list[Finding]:
+    """Return what is worth a look in one metric.
+
+    Parameters
+    ----------
+    name : str
+    steps : ndarray of int64, shape (n,)
+        Ascending.
+    values : ndarray of float64, shape (n,)
+    """
+    found = list(_not_finite(name, steps, values))
+    kept = np.isfinite(values)
+    steps, values = steps[kept], values[kept]
+    if len(values) >= VALUES_MIN:
+        found += [*_spikes(name, steps, values), *_trends(name, steps, values)]
+    return found
+
+
+def _not_finite(name: str, steps: Steps, values: Floats) -> Iterator[Finding]:
+    for kind, label, bad in (("nan", "NaN", np.isnan(values)), ("inf", "infinite", np.isinf(values))):
+        if bad.any():
+            count, at = int(np.count_nonzero(bad)), steps[bad]
+            message = f"{count} of {len(values)} values are {label}, the first at step {at[0]}"
+            yield _finding(kind, name, count, at, float(values[bad][0]), message)
+
+
+def _finding(kind: str, name: str, count: int, at: Steps, value: float, message: str) -> Finding:
+    first, last = int(at[0]), int(at[-1])
+    return Finding(kind=kind, name=name, count=count, first_step=first, last_step=last, value=value, message=message)
+
+
+# ---- spikes ----
+
+
+def _spikes(name: str, steps: Steps, values: Floats) -> Iterator[Finding]:
+    score = spike_scores(values)
+    bad = np.abs(score) > SPIKE_LIMIT
+    if bad.any():
+        count, worst = int(np.count_nonzero(bad)), int(np.argmax(np.abs(score)))
+        message = f"{count} spikes" if count > 1 else "a spike"
+        message += f", the largest {values[worst]:.6g} at step {steps[worst]}"
+        yield _finding("spike", name, count, steps[bad], float(values[worst]), message)
+
+
+def spike_scores(values: Floats) -> Floats:
+    """Return by how many robust standard deviations each value is off the median around it.
+
+    Notes
+    -----
+    *Source*: the Hampel identifier (Davies and Gather, JASA 88(423), 1993): off the median by so many
+    times 1.4826 * MAD, each over a window around the value. Where more than half of a window are one
+    value, the MAD is 0 and 1.2533 times the mean absolute deviation stands in for it (Iglewicz and
+    Hoaglin, How to Detect and Handle Outliers, 1993).
+    """
+    size = min(SPIKE_WINDOW, len(values))
+    windows = sliding_window_view(values, size)
+    scores = np.empty(len(values))
+    centre = np.clip(np.arange(len(values)) - size // 2, 0, len(windows) - 1)
+    for start in range(0, len(values), _CHUNK):
+        own = values[start : start + _CHUNK]
+        around = windows[centre[start : start + _CHUNK]]
+        median = np.median(around, axis=1)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            off = np.abs(around - median[:, None])
+            scale = 1.4826 * np.median(off, axis=1)
+            scale = np.where(scale > 0, scale, 1.2533 * off.mean(axis=1))
+            scores[start : start + _CHUNK] = np.where(scale > 0, (own - median) / scale, 0.0)
+    return np.nan_to_num(scores, nan=0.0)
+
+
+# ---- trends ----
+
+
+def _trends(name: str, steps: Steps, values: Floats) -> Iterator[Finding]:
+    tau, p, slope = trend_of(steps, values)
+    if is_trend(tau, p):
+        way = "rises" if tau > 0 else "falls"
+        message = f"{way} by {abs(slope):.4g} in 1,000 steps (tau {tau:.2f})"
+        yield _finding("trend", name, len(values), steps, slope, message)
+    half = len(values) // 2
+    if half < VALUES_MIN:
+        return
+    before, before_p, _ = trend_of(steps[:half], values[:half])
+    after, _, slope = trend_of(steps[half:], values[half:])
+    if is_trend(before, before_p) and abs(after) < STALL_TAU:
+        way = "rose" if before > 0 else "fell"
+        message = f"{way} before step {steps[half]}, and goes nowhere since (tau {after:.2f})"
+        yield _finding("stall", name, len(values) - half, steps[half:], slope, message)
+
+
+def is_trend(tau: float, p: float) -> bool:
+    """Whether that is a trend, by `TREND_TAU` and `TREND_P`."""
+    return abs(tau) >= TREND_TAU and p < TREND_P
+
+
+def trend_of(steps: Steps, values: Floats) -> tuple[float, float, float]:
+    """Return Kendall's tau-b, its probability by chance, and the slope by 1,000 steps.
+
+    Notes
+    -----
+    *Cost*: O(n) for the medians of `BINS` stretches, then O(`BINS`²).
+
+    *Source*: the test of Mann, Econometrica 13(3), 1945, and Kendall, Rank Correlation Methods, 1975,
+    with the correction for ties; the slope of Theil, 1950, and Sen, JASA 63(324), 1968. Values that
+    resemble their neighbours make the probability too small: hence the limit of tau.
+    """
+    # Parts of nearly equal length; np.median over them, not the mean, so that spikes are no trend.
+    edges = np.linspace(0, len(values), min(BINS, len(values)) + 1).astype(int)
+    pairs = list(pairwise(edges))
+    y = np.array([np.median(values[a:b]) for a, b in pairs])
+    x = np.array([np.median(steps[a:b]) for a, b in pairs])
+    first, second = np.triu_indices(len(y), 1)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        rise, run = y[second] - y[first], x[second] - x[first]
+        slopes = (rise / run)[run > 0]
+    if not len(slopes):
+        return 0.0, 1.0, 0.0
+    score = float((np.sign(rise) * np.sign(run)).sum())
+    scale = math.sqrt(np.count_nonzero(rise) * np.count_nonzero(run))
+    tau = score / scale if scale else 0.0
+    return tau, _probability(score, y), 1000 * float(np.median(slopes))
+
+
+def _probability(score: float, y: Floats) -> float:
+    n = len(y)
+    ties = np.unique(y, return_counts=True)[1]
+    variance = (n * (n - 1) * (2 * n + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())) / 18
+    if variance <= 0 or score == 0:
+        return 1.0
+    return math.erfc((abs(score) - 1) / math.sqrt(variance) / math.sqrt(2))

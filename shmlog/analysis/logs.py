@@ -1,0 +1,94 @@
+"""Structured events from an events.jsonl, also one that was cut or is being written to."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from shmlog.errors import RunNotFoundError
+from shmlog.reader.lines import read_lines
+from shmlog.reader.warn import warn_caller
+
+
+def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return the events of a run, or of a file of JSON lines.
+
+    Parameters
+    ----------
+    path : path
+        An events.jsonl, of shmlog or of another logger; its last line may be torn. Or a run folder,
+        of which events come that are in no such file yet, too, and metrics don't.
+
+    Returns
+    -------
+    list of dict
+        In the order of the file.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is neither.
+
+    Warns
+    -----
+    ShmlogWarning
+        If a line that is whole is no JSON object; it is left out.
+    """
+    place = Path(path)
+    if place.is_dir():
+        from shmlog.reader.stored import load
+
+        return load(place).events()
+    if not place.is_file():
+        raise RunNotFoundError(f"{place}: neither a file nor a run folder")
+    return list(_read(place))
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    bad = 0
+    for line in read_lines(path, None):
+        if line.event is not None:
+            yield line.event
+        elif line.is_whole:
+            bad += 1
+    if bad:
+        warn_caller(f"{path}: {bad} lines that are no JSON objects; left out")
+
+
+def analyze_logs(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Count the events of a run, or of a file of JSON lines.
+
+    Parameters
+    ----------
+    path : path
+        As for `load_structured_logs`, which tells what is raised.
+
+    Returns
+    -------
+    dict
+        ``total_events``; ``event_counts`` by type, the most frequent first; ``start_time`` and
+        ``end_time``, RFC 3339, of the first ``experiment_start`` and the last ``experiment_end`` or else of
+        the first and last event; ``final_status`` as the last ``experiment_end`` tells it, else None.
+    """
+    events = load_structured_logs(path)
+    starts = [event for event in events if event.get("event_type") == "experiment_start"]
+    ends = [event for event in events if event.get("event_type") == "experiment_end"]
+    data = ends[-1].get("data") if ends else None
+    return {
+        "total_events": len(events),
+        "event_counts": dict(Counter(str(event.get("event_type")) for event in events).most_common()),
+        "start_time": _time(starts[:1] or events[:1], "start_time"),
+        "end_time": _time(ends[-1:] or events[-1:], "end_time"),
+        "final_status": data.get("status") if isinstance(data, dict) else None,
+    }
+
+
+def _time(events: list[dict[str, Any]], field: str) -> Any:
+    """Return the time of an event: its own, or else the one in its data."""
+    if not events:
+        return None
+    data = events[0].get("data")
+    return events[0].get("timestamp") or (data.get(field) if isinstance(data, dict) else None)

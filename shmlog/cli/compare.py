@@ -1,0 +1,211 @@
+"""``shmlog compare``: runs side by side, and whether one is worse than another with confidence."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shmlog.cli.output import print_json, say, to_json
+from shmlog.cli.parser import UsageError, add_command, positive
+from shmlog.cli.stores import add_runs_argument, locate
+from shmlog.cli.text import shorten, table, value
+
+if TYPE_CHECKING:
+    from shmlog.analysis.bootstrap import Difference
+    from shmlog.analysis.comparison import Comparison
+    from shmlog.analysis.stored import StoredRun
+    from shmlog.cli.parser import Commands
+    from shmlog.store.records import RunRecord
+
+_EXAMPLE = """
+shmlog compare runs/digits/A runs/digits/B
+shmlog compare BASE NEW --metric step_time --last 200 --lower-is-better --fail-if "worse by 5%"
+"""
+
+_CONDITION = re.compile(r"(worse|better|higher|lower|different)(?:\s+by\s+([0-9]+(?:\.[0-9]+)?)\s*(%?))?")
+_WINDOW = re.compile(r"(-?[0-9]{1,18})?:(-?[0-9]{1,18})?")
+_TEXT_MAX = 28
+
+
+class Condition(NamedTuple):
+    """When the command fails: by how much, and which way, a metric is to have changed."""
+
+    way: str
+    amount: float
+    is_relative: bool
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``compare``."""
+    summary = "compare runs, and fail if one is worse with confidence"
+    parser = add_command(commands, "compare", run, summary, _EXAMPLE)
+    add_runs_argument(parser, several=True)
+    text = "compare this metric of the first run with that of each other; may be repeated"
+    parser.add_argument("--metric", metavar="NAME", action="append", default=[], help=text)
+    parser.add_argument("--last", metavar="N", type=positive, help="only the last N records of each run")
+    text = "only records of these steps, both ends included; either may be left out"
+    parser.add_argument("--window", metavar="FROM:TO", type=window, help=text)
+    text = "exit with 1 if that holds: worse, better, higher, lower or different, 'by 5%%' or 'by 0.1'"
+    parser.add_argument("--fail-if", metavar="CONDITION", type=condition, help=text)
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--lower-is-better", action="store_true", help="what worse means")
+    ways.add_argument("--higher-is-better", action="store_true", help="what worse means")
+    parser.add_argument("--statistic", choices=["mean", "median"], default="mean", help="(default: mean)")
+    parser.add_argument("--confidence", type=fraction, default=0.95, help="of the intervals (default: 0.95)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: 0)")
+
+
+def condition(text: str) -> Condition:
+    """Return what ``text`` says."""
+    match = _CONDITION.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"not a condition: {text!r}; write 'worse by 5%'")
+    amount = float(match[2] or 0)
+    return Condition(match[1], amount / 100 if match[3] else amount, match[3] == "%")
+
+
+def window(text: str) -> tuple[int | None, int | None]:
+    """Return the steps that ``text`` means."""
+    match = _WINDOW.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"not two steps: {text!r}; write 100:200")
+    return (int(match[1]) if match[1] else None, int(match[2]) if match[2] else None)
+
+
+def fraction(text: str) -> float:
+    """Return ``text`` as a number between 0 and 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text!r}")
+    return number
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare runs."""
+    from shmlog.analysis.comparison import compare
+
+    _check(args)
+    records, stored = _runs(args)
+    comparison = compare(records, [_summary(args, text) for text in args.run_names])
+    changes = {name: _changes(args, name, comparison.runs, stored) for name in args.metric}
+    failed = [
+        (name, other) for name, found in changes.items() for other, change in found.items()
+        if args.fail_if and holds(args.fail_if, change, lower_is_better=args.lower_is_better)
+    ]  # fmt: skip
+    if args.json:
+        told = {name: {other: change.to_dict() for other, change in found.items()} for name, found in changes.items()}
+        failing = [{"metric": name, "run": other} for name, other in failed]
+        print_json({**comparison.to_dict(), "changes": told, "failed": failing})
+    else:
+        for line in _lines(comparison, changes):
+            print(line)
+    for name, other in failed:
+        say(f"shmlog: {name} of {other}: {_told(args.fail_if)}, with {args.confidence:.0%} confidence")
+    return 1 if failed else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if len(args.run_names) < 2:
+        raise UsageError("two runs or more are compared")
+    if args.fail_if and not args.metric:
+        raise UsageError("--fail-if needs --metric")
+    if args.last is not None and args.window is not None:
+        raise UsageError("--last or --window, not both")
+    if args.fail_if and args.fail_if.way in ("worse", "better") and not (args.lower_is_better or args.higher_is_better):
+        raise UsageError(f"{args.fail_if.way}: say which with --lower-is-better or --higher-is-better")
+
+
+def _runs(args: argparse.Namespace) -> tuple[list[RunRecord], list[StoredRun]]:
+    import shmlog
+
+    records, stored = [], []
+    for text in args.run_names:
+        store, name = locate(text, args.root)
+        records.append(store.get(name))
+        stored.append(shmlog.load(records[-1].dir))
+    return records, stored
+
+
+def _summary(args: argparse.Namespace, text: str) -> Mapping[str, Mapping[str, Any]]:
+    store, name = locate(text, args.root)
+    return store.summary(name)
+
+
+def _changes(
+    args: argparse.Namespace, name: str, runs: Sequence[str], stored: Sequence[StoredRun]
+) -> dict[str, Difference]:
+    """Return how the metric of each run differs from that of the first."""
+    from shmlog.analysis.bootstrap import compare_metric
+
+    options = {"statistic": args.statistic, "confidence": args.confidence, "seed": args.seed}
+    return {
+        run: compare_metric(stored[0], other, name, last=args.last, window=args.window, **options)
+        for run, other in zip(runs[1:], stored[1:], strict=True)
+    }
+
+
+def holds(condition: Condition, change: Difference, *, lower_is_better: bool) -> bool:
+    """Whether the whole interval of a change is beyond what a condition allows.
+
+    Raises
+    ------
+    ValueError
+        If a relative change is meant, and the first value may be 0.
+    """
+    low, high = change.low, change.high
+    if condition.is_relative:
+        if change.relative_low is None or change.relative_high is None:
+            raise ValueError("the first run's value may be 0, of which there are no per cent; write an amount")
+        low, high = change.relative_low, change.relative_high
+    up = low > condition.amount
+    down = -high > condition.amount
+    worse, better = (up, down) if lower_is_better else (down, up)
+    return {"higher": up, "lower": down, "worse": worse, "better": better, "different": up or down}[condition.way]
+
+
+def _told(condition: Condition) -> str:
+    if not condition.amount:
+        return condition.way
+    amount = f"{condition.amount:.4g}" if not condition.is_relative else f"{100 * condition.amount:.4g} %"
+    return f"{condition.way} by more than {amount}"
+
+
+# ---- text ----
+
+
+def _lines(comparison: Comparison, changes: Mapping[str, Mapping[str, Difference]]) -> Iterator[str]:
+    head = ["", *comparison.runs]
+    if comparison.params:
+        rows = [[name, *(_param(has, run) for run in comparison.runs)] for name, has in comparison.params.items()]
+        yield from table(["parameter", *comparison.runs], rows, left=["parameter"])
+        yield ""
+    rows = [
+        [f"{name} {key}", *(value(has.get(run, {}).get(key)) for run in comparison.runs)]
+        for name, has in comparison.metrics.items()
+        for key in ("last", "min", "max")
+    ]
+    yield from table(["metric", *head[1:]], rows, left=["metric"])
+    cells = [_change(name, run, change) for name, found in changes.items() for run, change in found.items()]
+    if cells:
+        yield ""
+        titles = ["metric", "run", comparison.runs[0], "there", "change", "interval"]
+        yield from table(titles, cells, left=["metric", "run"])
+
+
+def _param(has: Mapping[str, Any], run: str) -> str | None:
+    if run not in has:
+        return None
+    return shorten(has[run] if isinstance(has[run], str) else to_json(has[run]), _TEXT_MAX)
+
+
+def _change(name: str, run: str, change: Difference) -> list[str]:
+    if change.relative is None or change.relative_low is None or change.relative_high is None:
+        told = [f"{change.difference:+.4g}", f"{change.low:+.4g} … {change.high:+.4g}"]
+    else:
+        told = [f"{change.relative:+.2%}", f"{change.relative_low:+.2%} … {change.relative_high:+.2%}"]
+    return [name, run, value(change.first), value(change.second), *told]

@@ -1,0 +1,144 @@
+"""``shmlog sql``: a query over the runs of a store, or over one run."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from shmlog.cli.find import ROOT, resolve_run
+from shmlog.cli.output import print_json, say
+from shmlog.cli.parser import UsageError, add_command, natural, path
+from shmlog.cli.text import plural, shorten, table, value, width, window_columns
+from shmlog.errors import QueryError, RunNotFoundError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from shmlog.cli.parser import Commands
+
+_EXAMPLE = """
+shmlog sql "select experiment, name, count(*), avg(value) from metrics group by all"
+shmlog sql "select step, value from metrics where name = 'loss' order by step" runs/digits --csv
+shmlog sql "describe metrics"    its columns; the other tables: events, runs, params, artifacts
+"""
+
+_LIMIT = 1000
+_COLUMNS_MAX = 200
+_NARROWEST = 10
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``sql``."""
+    parser = add_command(commands, "sql", run, "ask the runs of a store, or one run, by SQL", _EXAMPLE)
+    text = "one SELECT over the tables metrics, events, runs, params and artifacts"
+    parser.add_argument("query", metavar="QUERY", help=text)
+    text = "only this run: a run folder or id, or a folder whose newest run is meant (default: all runs of ROOT)"
+    parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
+    parser.add_argument("--root", type=path, help=f"folder of all experiments (default: {ROOT})")
+    parser.add_argument("--csv", action="store_true", help="comma-separated values, all rows")
+    text = f"show no more rows than this as a table; 0: all (default: {_LIMIT:,})"
+    parser.add_argument("--limit", metavar="N", type=natural, default=_LIMIT, help=text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer a query."""
+    if args.path is not None and args.root is not None:
+        raise UsageError("RUN or --root, not both")
+    if args.json and args.csv:
+        raise UsageError("--json or --csv, not both")
+    found = _ask(args)
+    if args.json:
+        print_json(rows_of(found))
+    elif args.csv:
+        _write_csv(found)
+    else:
+        for line in _lines(found, args.limit):
+            print(line)
+    return 0
+
+
+def _ask(args: argparse.Namespace) -> pa.Table:
+    try:
+        return _answer(args)
+    except QueryError as error:
+        # Without the picture of the line below it, which needs more than one.
+        raise QueryError(" ".join(str(error).partition("\nLINE ")[0].split())) from error
+
+
+def _answer(args: argparse.Namespace) -> pa.Table:
+    import shmlog
+
+    if args.path is not None:
+        return shmlog.load(resolve_run(args.path)).sql(args.query)
+    store = shmlog.Store(args.root or ROOT)
+    if not store.root.is_dir():
+        raise RunNotFoundError(f"{args.root or ROOT}: there is no such folder; pass another --root")
+    return store.sql(args.query)
+
+
+def rows_of(found: pa.Table) -> list[dict[str, Any]]:
+    """Return rows as dicts; of columns of one name, the second is ``name_1`` and so on."""
+    names: list[str] = []
+    for name in found.column_names:
+        names.append(next(new for i in range(len(names) + 1) if (new := f"{name}_{i}" if i else name) not in names))
+    return [dict(zip(names, row, strict=True)) for row in _rows(found)]
+
+
+def _rows(found: pa.Table) -> Iterator[tuple[Any, ...]]:
+    for batch in found.to_batches(max_chunksize=10_000):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _write_csv(found: pa.Table) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(found.column_names)
+    writer.writerows([_plain(item) for item in row] for row in _rows(found))
+
+
+def _plain(item: Any) -> Any:
+    return json.dumps(item, default=str) if isinstance(item, (list, dict, bool)) else item
+
+
+def _lines(found: pa.Table, limit: int) -> Iterator[str]:
+    from pyarrow import types
+
+    names = found.column_names
+    shown = found.slice(0, limit) if limit else found
+    # No thousands separators: a number may well be an id.
+    rows = [[_cell(item) for item in row] for row in _rows(shown)]
+    left = [field.name for field in found.schema if not types.is_primitive(field.type)]
+    head, rows = fit(names, rows)
+    yield from table(head, rows, left=[name for name, full in zip(head, names, strict=False) if full in left])
+    if len(shown) < len(found):
+        say(f"shmlog: {plural(len(found) - len(shown), 'more row')}; --limit 0 shows all")
+    if len(head) < len(names):
+        say(f"shmlog: {plural(len(names) - len(head), 'column')} left out: {', '.join(names[len(head) :])}")
+
+
+def _cell(item: Any) -> str | None:
+    return None if item is None else value(_plain(item), _COLUMNS_MAX)
+
+
+def fit(head: list[str], rows: list[list[str | None]]) -> tuple[list[str], list[list[str | None]]]:
+    """Return a table no wider than the window: the widest columns are cut, then the last ones left out."""
+    columns = window_columns()
+    if columns is None or not head:
+        return head, rows
+    widths = [max(width(cell or "") for cell in line) for line in zip(head, *rows, strict=True)]
+    most = max(widths)
+    while _total(widths) > columns and most > _NARROWEST:
+        most -= 1
+        widths = [min(wide, most) for wide in widths]
+    while _total(widths) > columns and len(widths) > 1:
+        widths.pop()
+    widths[0] = min(widths[0], columns)
+    cut = [[cell and shorten(cell, wide) for cell, wide in zip(line, widths, strict=False)] for line in rows]
+    return [shorten(title, wide) for title, wide in zip(head, widths, strict=False)], cut
+
+
+def _total(widths: list[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)

@@ -1,0 +1,171 @@
+"""The metrics of a run as other libraries have them: pandas, polars, numpy, and a lazy scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from shmlog.reader.extras import import_extra
+from shmlog.reader.sources import find_sources, is_damaged
+from shmlog.storage.schema import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow.dataset as ds
+
+    from shmlog.reader.snapshot import Snapshot
+    from shmlog.storage.layout import RunLayout
+
+pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+
+Names = str | Sequence[str] | None
+
+
+class Frames:
+    """What of a `StoredRun` gives its metrics to other libraries."""
+
+    _layout: RunLayout
+    _look: Callable[..., Any]
+    metrics: Callable[..., Any]
+
+    def to_pandas(self, names: Names = None) -> pd.DataFrame:
+        """Return metric records as a pandas DataFrame: the rows and columns of `metrics`.
+
+        Names and kinds are categories. Columns of integers that may be null are pandas' own nullable
+        ``Int64`` and ``Int32``, so that integers stay exact. The ``value`` of a text is NaN.
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed: ``pip install 'shmlog[pandas]'``.
+        """
+        pandas = import_extra("pandas", "to_pandas")
+        nullable = {pa.int64(): pandas.Int64Dtype(), pa.int32(): pandas.Int32Dtype()}
+        # Those that hold a value in every row stay numpy's: nothing is gained by a mask.
+        dtypes = {field.name: nullable.get(field.type) for field in METRICS if field.nullable}
+        table = self.metrics(names)
+        frame = table.drop_columns([name for name, dtype in dtypes.items() if dtype is not None]).to_pandas()
+        for name, dtype in dtypes.items():
+            if dtype is not None:
+                frame[name] = dtype.__from_arrow__(table[name])
+        return frame[table.column_names]
+
+    def to_polars(self, names: Names = None) -> pl.DataFrame:
+        """Return metric records as a polars DataFrame: the rows and columns of `metrics`.
+
+        Raises
+        ------
+        MissingExtraError
+            If polars is not installed: ``pip install 'shmlog[polars]'``.
+        """
+        frame: pl.DataFrame = import_extra("polars", "to_polars").from_arrow(self.metrics(names))
+        return frame
+
+    def to_numpy(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the steps and values of one metric, by step and time.
+
+        Parameters
+        ----------
+        name : str
+            The name, or a pattern as for `metrics`.
+
+        Returns
+        -------
+        steps : ndarray of int64, shape (n,)
+        values : ndarray of float64, shape (n,)
+            Ints beyond 2**53 are rounded, bools are 0 and 1, and text is NaN. Of a name that is not
+            there, n is 0.
+        """
+        table = self.metrics(name)
+        steps = np.ascontiguousarray(table["step"].to_numpy())
+        return steps, pc.fill_null(table["value"], float("nan")).to_numpy().astype(np.float64, copy=False)
+
+    def scan(self) -> ds.Dataset:
+        """Return the metrics as a dataset that is read when it is asked for something.
+
+        It stands for the run as it is now, also when that goes on: what is sealed is read lazily from
+        files that are held open, and what is not is in memory. Of a run whose metrics are lines of
+        events.jsonl alone, all is.
+
+        Returns
+        -------
+        pyarrow.dataset.Dataset
+            Schema `shmlog.storage.schema.METRICS`, in no order.
+            ``polars.scan_pyarrow_dataset(stored.scan())`` makes it a LazyFrame.
+
+        Warns
+        -----
+        ShmlogWarning
+            For a file whose damage is seen on opening. Damage inside a page raises OSError when the
+            page is read.
+        """
+        return self._look(self._dataset)
+
+    def _dataset(self, taken: Snapshot) -> tuple[ds.Dataset, list[str]]:
+        import pyarrow.dataset as ds
+
+        in_memory = any(is_damaged(part.path) for part in taken.parts)
+        sources, problems = find_sources(self._layout, taken, in_memory=in_memory)
+        options: Any = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        parquet: Any = ds.ParquetFileFormat(default_fragment_scan_options=options)
+        fragments = [parquet.make_fragment(pa.OSFile(str(path), "rb")) for path in sources.parts]
+        children: list[Any] = [ds.InMemoryDataset(sources.rows, schema=METRICS)]
+        if fragments:
+            children.insert(0, ds.FileSystemDataset(fragments, METRICS, parquet))
+        return ds.UnionDataset(METRICS, children), problems
+
+    def pivot(self, names: Names = None) -> pa.Table:
+        """Return one row for each step and one column for each metric.
+
+        Of values that a metric has at the same step, from one producer or several, the last by time
+        counts; `metrics` has them all.
+
+        Parameters
+        ----------
+        names : str or sequence of str, optional
+            As for `metrics`.
+
+        Returns
+        -------
+        pyarrow.Table
+            Column ``step`` (int64, ascending, each once), then the metrics by name: int64 where all
+            values are ints, bool where all are bools, string where all are texts, else float64; null
+            where a metric has no value, and for a text among numbers.
+
+        Raises
+        ------
+        ValueError
+            If a metric is called ``step``: leave it out by ``names``.
+        """
+        table = self.metrics(names).select(["step", "name", "value", "int_value", "text", "kind"])
+        wanted = sorted(table["name"].unique().to_pylist())
+        if "step" in wanted:
+            raise ValueError("a metric is called 'step', as the column of steps is; name the others")
+        steps = np.unique(table["step"].to_numpy())
+        columns = [pa.array(steps, pa.int64())]
+        columns += [_wide(table.filter(pc.equal(table["name"], name)), steps) for name in wanted]
+        return pa.Table.from_arrays(columns, names=["step", *wanted])
+
+
+_COLUMN_OF = {"int": "int_value", "bool": "int_value", "text": "text"}
+
+
+def _wide(rows: pa.Table, steps: NDArray[np.int64]) -> Any:
+    """Return the values of a metric at ``steps``, the last of each; ``rows`` are ordered by step and time."""
+    kinds = rows["kind"].unique().to_pylist()
+    kind = kinds[0] if len(kinds) == 1 else "float"
+    values = rows[_COLUMN_OF.get(kind, "value")]
+    own = rows["step"].to_numpy()
+    last = np.flatnonzero(np.append(own[1:] != own[:-1], True))
+    place = np.full(len(steps), -1, np.int64)
+    place[np.searchsorted(steps, own[last])] = last
+    indices = pa.array(place, mask=place < 0)
+    found = pc.take(values, indices)
+    found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    return found.cast(pa.bool_()) if kind == "bool" else found

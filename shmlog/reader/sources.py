@@ -1,0 +1,67 @@
+"""Where the metrics of a snapshot lie: in parts that a query engine scans itself, the rest as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from shmlog.errors import CorruptDataError
+from shmlog.reader import records
+from shmlog.reader.snapshot import Snapshot
+from shmlog.storage import parts
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.schema import METRICS
+
+NO_ROWS: pa.Table = METRICS.empty_table()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The metrics of a run, each once.
+
+    Attributes
+    ----------
+    parts : list of Path
+        Parquet files of which every row counts.
+    rows : pyarrow.Table
+        Schema `METRICS`; what is not in them, in no order.
+    """
+
+    parts: list[Path]
+    rows: pa.Table
+
+
+def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False) -> tuple[Sources, list[str]]:
+    """Return where the metrics of a run are, and what is damaged.
+
+    All of them are rows where parts alone don't tell: of a run whose sealed metrics are lines of
+    events.jsonl, of one whose books are damaged, and if ``in_memory`` is asked for.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a part has gone.
+    """
+    if in_memory or taken.overlaps or taken.metrics_are_lines:
+        table, problems = records.read_metrics(layout, taken, None)
+        return Sources([], table), problems
+    tables, problems = [], []
+    for batch, damage in taken.batches(layout):
+        tables.append(batch.metrics)
+        problems += records.texts_of(damage)
+    rows = pa.concat_tables(tables).unify_dictionaries() if tables else NO_ROWS
+    return Sources([part.path for part in taken.parts], rows), problems
+
+
+def is_damaged(path: Path, *, every_page: bool = False) -> bool:
+    """Whether a part can't be read: its footer, or with ``every_page`` all of it."""
+    try:
+        if every_page:
+            records.read_part(path, None)
+        else:
+            records.guarded(path, lambda: parts.open_file(path).close())
+    except CorruptDataError:
+        return True
+    return False

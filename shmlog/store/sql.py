@@ -1,0 +1,246 @@
+"""SQL over runs: DuckDB scans the sealed parts itself; what is not sealed yet is given to it as Arrow tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from shmlog.errors import CorruptDataError, QueryError
+from shmlog.reader import records, snapshot
+from shmlog.reader.extras import import_extra
+from shmlog.reader.snapshot import Snapshot
+from shmlog.reader.sources import NO_ROWS, Sources, find_sources, is_damaged
+from shmlog.reader.warn import warn_caller
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.schema import METRICS
+from shmlog.store import tables
+from shmlog.store.records import RunRecord
+
+Params = Sequence[Any] | Mapping[str, Any]
+
+_TRIES = 20
+
+TABLES = ("metrics", "events", "runs", "params", "artifacts")
+
+_CONFIG = {
+    "autoinstall_known_extensions": "false", "autoload_known_extensions": "false",
+    "allow_community_extensions": "false", "allow_persistent_secrets": "false",
+    "python_enable_replacements": "false",  # else a query could name our variables
+    "temp_directory": "",  # nothing is written, not even what does not fit in memory
+}  # fmt: skip
+
+_COLUMNS = ", ".join(f'"{field.name}"' for field in METRICS)
+
+# EXPERIMENT/ID/metrics/node=0/part-000000.parquet. DuckDB evaluates this once a file, and skips files by it.
+_FROM_PATH = ("split_part(filename, '/', -4)", "split_part(filename, '/', -5)")
+
+
+class View:
+    """One run as a query sees it, from files that belong together."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        self.layout = RunLayout(record.dir)
+        self.in_memory = False
+        self.problems: list[str] = []
+        self.taken: Snapshot | None = None
+        self.sources = Sources([], NO_ROWS)
+
+    def take(self, wanted: Iterable[str]) -> View:
+        """Look at the files anew; raises FileNotFoundError if there is no run.yaml, or a part has gone."""
+        if "metrics" not in wanted and "events" not in wanted:
+            return self
+        taken = self.taken = snapshot.take(self.layout)
+        self.problems = [text for _, text in taken.problems]
+        if "metrics" in wanted:
+            in_memory = self.in_memory or not _is_utf8(self.layout.dir)
+            self.sources, problems = find_sources(self.layout, taken, in_memory=in_memory)
+            self.problems += problems
+        return self
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events, from the same files."""
+        assert self.taken is not None
+        found, problems = records.read_events(self.layout, self.taken, None)
+        self.problems += [problem for problem in problems if problem not in self.problems]
+        return found
+
+    def is_still_there(self) -> bool:
+        """Whether no part has been merged into another meanwhile."""
+        return self.taken is None or self.taken.is_still_there(self.layout)
+
+    def find_damage(self, *, every_page: bool) -> bool:
+        """Whether a part is damaged that was not known to be: it is then read here, as far as it goes."""
+        if not any(is_damaged(path, every_page=every_page) for path in self.sources.parts):
+            return False
+        self.in_memory = True
+        return True
+
+
+def query_runs(runs: Sequence[RunRecord], query: str, params: Params | None = None) -> pa.Table:
+    """Return the result of a ``SELECT`` over some runs.
+
+    Parameters
+    ----------
+    runs : sequence of RunRecord
+    query : str
+        One statement over the tables `TABLES`.
+    params : sequence or mapping, optional
+        Values for ``?`` or ``$name`` in it.
+
+    Raises
+    ------
+    MissingExtraError
+        If DuckDB is not installed.
+    QueryError
+        If DuckDB can't answer it; its message says why.
+    """
+    duckdb = import_extra("duckdb", "SQL")
+    _check(duckdb, query)
+    wanted = [name for name in TABLES if name in query.lower()]
+    views = [View(record) for record in runs]
+    for _ in range(_TRIES):
+        problems: list[str] = []
+        try:
+            found = _answer(duckdb, _take_all(views, wanted, problems), wanted, query, params)
+        except FileNotFoundError:
+            continue  # a part was merged meanwhile
+        except duckdb.Error as error:
+            damaged = [view for view in views if view.is_still_there() and _may_be_damage(duckdb, error, view)]
+            if damaged or not all(view.is_still_there() for view in views):
+                continue
+            raise QueryError(str(error).strip()) from error
+        if all(view.is_still_there() for view in views):
+            for problem in chain(problems, *(view.problems for view in views)):
+                warn_caller(problem)
+            return found
+    raise CorruptDataError("the parts of these runs keep disappearing; copy them and ask the copy")
+
+
+def _may_be_damage(duckdb: Any, error: Exception, view: View) -> bool:
+    """Whether a part is to blame for an error of DuckDB.
+
+    Most are the query's fault, and cost no more than a look at the footers.
+    """
+    queries_fault = (
+        duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException, duckdb.ConversionException,
+        duckdb.PermissionException, duckdb.OutOfRangeException, duckdb.OutOfMemoryException,
+    )  # fmt: skip
+    try:
+        return view.find_damage(every_page=not isinstance(error, queries_fault))
+    except FileNotFoundError:
+        return True  # merged meanwhile
+
+
+def _take_all(views: Iterable[View], wanted: Sequence[str], problems: list[str]) -> list[View]:
+    found = []
+    for view in views:
+        try:
+            found.append(view.take(wanted))
+        except FileNotFoundError:
+            if view.layout.run_yaml.exists():
+                raise
+            problems.append(f"{view.layout.dir}: no run.yaml; its metrics and events are left out")
+    return found
+
+
+def _check(duckdb: Any, query: str) -> None:
+    """Raise QueryError unless the query is one statement that only reads."""
+    if not isinstance(query, str):
+        raise TypeError(f"query must be a str, not {type(query).__name__}")
+    if "\0" in query:
+        raise QueryError("a query can't hold NUL; pass values by params")
+    try:
+        statements = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise QueryError(str(error).strip()) from error
+    if len(statements) != 1:
+        raise QueryError(f"one statement is taken, not {len(statements)}")
+    if statements[0].type != duckdb.StatementType.SELECT:
+        kind = str(statements[0].type).rpartition(".")[2].strip("<>0123456789: ")
+        raise QueryError(f"only a query that reads is taken, such as SELECT, not {kind}")
+
+
+# ---- the database ----
+
+
+def _answer(duckdb: Any, views: list[View], wanted: Sequence[str], query: str, params: Params | None) -> pa.Table:
+    connection = duckdb.connect(":memory:", config=_CONFIG)
+    try:
+        paths = _define(connection, views, wanted)
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"SET allowed_paths = [{', '.join(map(_quote, paths))}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        result = connection.sql(query, params=params) if params else connection.sql(query)
+        return result.to_arrow_table()
+    finally:
+        connection.close()
+
+
+def _define(connection: Any, views: list[View], wanted: Sequence[str]) -> list[str]:
+    """Make the tables that are wanted; return the files that they are read from."""
+    make: dict[str, Callable[[], pa.Table]] = {
+        "runs": lambda: tables.make_table((tables.run_row(view.record) for view in views), tables.RUNS),
+        "params": lambda: _gather(views, tables.param_rows, tables.PARAMS),
+        "artifacts": lambda: _gather(views, tables.artifact_rows, tables.ARTIFACTS),
+        "events": lambda: tables.make_table(
+            chain.from_iterable(tables.event_rows(view.record, view.events()) for view in views), tables.EVENTS
+        ),
+    }
+    for name in wanted:
+        if name in make:
+            connection.register(name, make[name]())
+    return _define_metrics(connection, views) if "metrics" in wanted else []
+
+
+def _gather(views: Iterable[View], rows_of: Callable[[RunRecord], Iterable[Any]], schema: pa.Schema) -> pa.Table:
+    return tables.make_table(chain.from_iterable(rows_of(view.record) for view in views), schema)
+
+
+def _define_metrics(connection: Any, views: list[View]) -> list[str]:
+    paths = [str(path) for view in views for path in view.sources.parts]
+    unsealed = [_with_ids(view.sources.rows, *_ids_of(view)) for view in views if view.sources.rows.num_rows]
+    rows = pa.concat_tables([_with_ids(NO_ROWS, "", ""), *unsealed]).unify_dictionaries()
+    selects = []
+    if paths:
+        run_id, experiment = _FROM_PATH if len(views) > 1 else map(_quote, _ids_of(views[0]))
+        # The name of a file column must not meet that of a metric's column, of which none is "filename".
+        files = f"[{', '.join(map(_quote, paths))}], filename = {len(views) > 1}, hive_partitioning = false"
+        selects.append(f"SELECT {run_id} AS run_id, {experiment} AS experiment, {_COLUMNS} FROM read_parquet({files})")
+    if rows.num_rows or not paths:
+        connection.register("shmlog_unsealed", rows)
+        selects.append(f"SELECT run_id, experiment, {_COLUMNS} FROM shmlog_unsealed")
+    connection.execute(f"CREATE VIEW metrics AS {' UNION ALL '.join(selects)}")
+    return paths
+
+
+def _ids_of(view: View) -> tuple[str, str]:
+    return view.record.run_id, view.record.experiment
+
+
+def _with_ids(rows: pa.Table, run_id: str, experiment: str) -> pa.Table:
+    """Return rows with two columns that say whose they are."""
+    codes = pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows)
+    for name, text in (("run_id", run_id), ("experiment", experiment)):
+        column: Any = pa.DictionaryArray.from_arrays(codes, pa.array([text], pa.string()))
+        rows = rows.append_column(name, column)
+    return rows
+
+
+def _quote(text: str) -> str:
+    """Return a text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether DuckDB can be told the path."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

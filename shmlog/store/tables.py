@@ -1,0 +1,138 @@
+"""What SQL sees of a store besides metrics: runs, params, events and artifacts as Arrow tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from shmlog.storage.layout import RunLayout
+from shmlog.store.contents import artifacts_of
+from shmlog.store.records import RunRecord
+
+_TS = pa.timestamp("us", tz="UTC")
+_INT32 = range(-(2**31), 2**31)
+_INT64 = range(-(2**63), 2**63)
+
+_RUN = [("run_id", pa.string()), ("experiment", pa.string())]
+
+RUNS = pa.schema(
+    [
+        *_RUN, ("name", pa.string()), ("status", pa.string()), ("live", pa.bool_()), ("attempt", pa.int64()),
+        ("created_at", _TS), ("started_at", _TS), ("ended_at", _TS), ("duration_s", pa.float64()),
+        ("tags", pa.list_(pa.string())), ("description", pa.string()), ("notes", pa.string()),
+        ("group", pa.string()), ("parent", pa.string()), ("job_name", pa.string()), ("user", pa.string()),
+        ("host", pa.string()), ("commit_id", pa.string()), ("python", pa.string()), ("pinned", pa.bool_()),
+        ("complete", pa.bool_()), ("metrics", pa.int64()), ("events", pa.int64()), ("dropped", pa.int64()),
+        ("dir", pa.string()),
+    ]
+)  # fmt: skip
+"""One row for each run; ``metrics``, ``events`` and ``dropped`` are its counts, null until it is finished."""
+
+PARAMS = pa.schema([*_RUN, ("name", pa.string()), ("value", pa.string()), ("number", pa.float64())])
+"""One row for each parameter, nested ones by their dotted name; what is no text is JSON in ``value``."""
+
+EVENTS = pa.schema(
+    [
+        *_RUN, ("event_type", pa.string()), ("ts", _TS), ("data", pa.string()), ("rank", pa.int32()),
+        ("local_rank", pa.int32()), ("worker", pa.int32()), ("pid", pa.int32()), ("lane", pa.int32()),
+        ("seq", pa.int64()),
+    ]
+)  # fmt: skip
+"""One row for each structured event; ``data`` is JSON."""
+
+ARTIFACTS = pa.schema([*_RUN, ("path", pa.string()), ("size_bytes", pa.int64()), ("created_at", _TS)])
+"""One row for each file below artifacts/."""
+
+
+def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Return rows as a table; what has no field in the schema is left out."""
+    found = list(rows)
+    columns = [pa.array([row.get(field.name) for row in found], field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def run_row(record: RunRecord) -> dict[str, Any]:
+    """Return the row of a run."""
+    row = {field.name: getattr(record, field.name, None) for field in RUNS}
+    row |= {"status": str(record.status), "tags": list(record.tags), "dir": _text(str(record.dir))}
+    return row | {name: (record.counts or {}).get(name) for name in ("metrics", "events", "dropped")}
+
+
+def flat_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters by their dotted names; parts with dots, quotes or blanks in them are quoted."""
+    return dict(_flat(params, ""))
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and (value or not path):
+        for key, item in value.items():
+            part = str(key)
+            if not part or any(mark in part for mark in ".\"'") or part.split() != [part]:
+                part = json.dumps(part, ensure_ascii=False)
+            yield from _flat(item, f"{path}.{part}" if path else part)
+    else:
+        yield path, value
+
+
+def param_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run's parameters."""
+    for name, value in flat_params(record.params).items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        yield {
+            **_ids(record),
+            "name": _text(name),
+            "value": _text(text),
+            "number": _float(value) if is_number else None,
+        }
+
+
+def event_rows(record: RunRecord, events: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run's events; a field that is not what it should be is null."""
+    for event in events:
+        row = _ids(record)
+        row |= {name: _integer(event.get(name), _INT32) for name in ("rank", "local_rank", "worker", "pid", "lane")}
+        row["seq"] = _integer(event.get("seq"), _INT64)
+        row["ts"] = _time(event.get("timestamp"))
+        row["event_type"] = _text(event.get("event_type"))
+        row["data"] = _text(json.dumps(event.get("data"), ensure_ascii=False))
+        yield row
+
+
+def artifact_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run's artifacts."""
+    for found in artifacts_of(RunLayout(record.dir), digests=False):
+        row = {"path": _text(found.path), "size_bytes": found.size_bytes, "created_at": found.created_at}
+        yield _ids(record) | row
+
+
+def _ids(record: RunRecord) -> dict[str, Any]:
+    return {"run_id": record.run_id, "experiment": record.experiment}
+
+
+def _text(value: object) -> str | None:
+    """Return a text as UTF-8 can have it, or None if it is none."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else None
+
+
+def _integer(value: object, among: range) -> int | None:
+    return value if type(value) is int and value in among else None
+
+
+def _float(value: float) -> float | None:
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
