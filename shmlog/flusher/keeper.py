@@ -80,6 +80,7 @@ class Keeper:
         self._rotated_slots = 0
         self._taken_frames = 0
         self._taken_s = 0.0
+        self._is_nice = False
         self._probed_s = 0.0
         self._finish: _Finish | None = None
         self._stuck_at = -1  # next_log of the sealer at its last failure
@@ -98,7 +99,6 @@ class Keeper:
         thread.start()
         while not self._segment.flusher_state:
             time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
-        be_nice()
         while not self._is_over():
             self._guarded(self._tick)
             time.sleep(self._pause())
@@ -170,10 +170,17 @@ class Keeper:
         self._drain.limit(sealer.next_log + unsealed_logs_max(disk.f_bavail * disk.f_frsize))
 
     def _get_sealer(self) -> Sealer:
-        """Import pyarrow (a second on a busy machine) when draining is under way."""
+        """Import pyarrow when draining is under way.
+
+        That is not yet nice: on a machine whose cores are all busy it would take so long that
+        who finishes a short run gives up.
+        """
         if self._sealer is None:
             from shmlog.flusher.sealer import Sealer
 
+            if not self._is_nice:
+                be_nice()
+                self._is_nice = True
             described = final.describe(self._layout)
             os.chdir(self._layout.dir)  # keep no file system of the trainer's busy
             self._sealer = Sealer(self._layout, described["sinks"], self._add_progress, report)

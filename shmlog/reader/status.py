@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from shmlog.storage.liveness import finished_as
 from shmlog.storage.status import CRASHED, PENDING, RUNNING, map_status
 
 
@@ -12,11 +13,11 @@ def find_status(described: Mapping[str, Any], live: bool | None) -> str:
     """Return the status of the run that run.yaml describes.
 
     A run that says ``pending`` or ``running`` has crashed if it is complete, or if the kernel
-    knows that none of its processes lives.
+    knows that none of its processes lives, and it was not finished: the flusher may be late to write that.
     """
     status = map_status(described.get("status")) or RUNNING
     is_over = described.get("complete") is True or live is False
-    return CRASHED if status in (PENDING, RUNNING) and is_over else status
+    return finished_as(described) or CRASHED if status in (PENDING, RUNNING) and is_over else status
 
 
 def status_of_events(events: Iterable[Mapping[str, Any]]) -> str | None:

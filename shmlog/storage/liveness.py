@@ -1,6 +1,6 @@
 """Whether the processes of a run live, told by the kernel's locks; without the C core.
 
-The lock bytes are those of docs/format.md, section 1. Linux only: elsewhere
+The lock bytes and the header are those of docs/format.md, section 1. Linux only: elsewhere
 nothing can be told.
 """
 
@@ -14,10 +14,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from shmlog.storage.status import FINISH_STATUSES
+
 LOCK_FLUSHER = 0
 LOCK_MEMBER = 1
 
 _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, len, pid of struct flock on 64-bit Linux
+_FINISH = struct.Struct("<II")  # finish_request and finish_status of the segment's header
+_FINISH_OFFSET = 2176
 _IS_64_BIT = sys.maxsize > 1 << 32
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LOCK_TABLE = Path("/proc/locks")
@@ -42,6 +46,30 @@ def members_live(described: Mapping[str, Any]) -> bool | None:
 def flusher_lives(described: Mapping[str, Any]) -> bool | None:
     """Return whether a flusher keeps the run; None if it can't be told from here."""
     return _live(described, LOCK_FLUSHER)
+
+
+def finished_as(described: Mapping[str, Any]) -> str | None:
+    """Return the status that the run was finished with, though no flusher has written it yet.
+
+    None: nobody has finished it, or it can't be told from here.
+    """
+    segment = described.get("segment")
+    if not isinstance(segment, Mapping) or described.get("boot_id") != this_boot() or not _is_same_place(segment):
+        return None
+    try:
+        fd = os.open(segment["path"], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != (segment["device"], segment.get("inode")):
+            return None
+        request, code = _FINISH.unpack(os.pread(fd, _FINISH.size, _FINISH_OFFSET))
+    except (OSError, struct.error):
+        return None
+    finally:
+        os.close(fd)
+    return FINISH_STATUSES.get(code) if request else None
 
 
 def _live(described: Mapping[str, Any], byte: int) -> bool | None:

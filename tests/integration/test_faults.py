@@ -113,6 +113,23 @@ def test_a_stopped_flusher_stops_nobody(tmp_path: Path) -> None:
     assert len(stored.events("gap")) >= 1, "drops are marked at their place"
 
 
+def test_a_finished_run_never_reads_as_crashed(tmp_path: Path) -> None:
+    """P8: also while its flusher is stopped, or is dead, before it could write the status."""
+    run = shmlog.init("late", root=tmp_path)
+    log_some(run, 100)
+    assert run.flush()
+    pid = wait_for_flusher(run.dir)
+    stop(pid)
+    assert run.finish("failed") is False
+    assert shmlog.load(run.dir).status == "failed"
+    assert shmlog.Store(tmp_path).get(run.id).status == "failed"
+    os.kill(pid, signal.SIGKILL)
+    assert shmlog.load(run.dir).status == "failed"
+    recover(run.dir)
+    assert shmlog.load(run.dir).status == "failed"
+    assert_books_balance(run.dir, offered=100)
+
+
 def test_interpreter_exit_is_bounded_when_the_flusher_is_stopped(tmp_path: Path) -> None:
     script = """
 import os, signal, sys, time
