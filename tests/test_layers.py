@@ -19,7 +19,7 @@ LAYERS = [
     ["segment", "reader"],
     ["flusher"],
     ["run", "store"],
-    ["checkpoint"],
+    ["checkpoint", "transfer"],
     ["shmlog"],  # the façade, shmlog/__init__.py
     ["demo"],
     ["cli"],
@@ -32,6 +32,7 @@ ONLY = {
     "reader": {"errors", "storage"},
     "storage": {"errors", "_bulk"},
     "store": {"errors", "storage", "reader"},
+    "transfer": {"errors", "storage", "reader", "store"},
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

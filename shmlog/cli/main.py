@@ -9,7 +9,23 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from shmlog.cli import annotate, checkpoints, demo, gc, pin, prune, recover, rm, runs, show, tag, tail, verify
+from shmlog.cli import (
+    annotate,
+    checkpoints,
+    demo,
+    export,
+    gc,
+    import_,
+    pin,
+    prune,
+    recover,
+    rm,
+    runs,
+    show,
+    tag,
+    tail,
+    verify,
+)
 from shmlog.cli.output import one_line, say
 from shmlog.cli.parser import USAGE, Parser, UsageError
 
@@ -48,7 +64,9 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in (demo, runs, show, tail, tag, annotate, pin, rm, prune, recover, verify, checkpoints, gc):
+    for module in (
+        demo, runs, show, tail, export, import_, tag, annotate, pin, rm, prune, recover, verify, checkpoints, gc,
+    ):  # fmt: skip
         module.add_parser(commands)
     return parser
 
