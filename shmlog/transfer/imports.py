@@ -214,6 +214,8 @@ def _run_id(found: Found, digest: str) -> str:
 
 
 def _existing(place: Place, run_id: str) -> RunLayout | None:
+    if place.root.exists() and not place.root.is_dir():
+        raise StorageError(f"{place.root} is no folder")
     for name in place.experiments():
         layout = place.run(name, run_id)
         if layout.run_yaml.is_file():

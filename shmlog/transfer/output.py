@@ -44,7 +44,10 @@ def open_target(target: Target) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise StorageError(error.errno, f"cannot be written ({error.strerror or error})", str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            temporary.unlink()
+        except OSError:
+            pass  # it has become the file, or never came to be
 
 
 def slices(table: Any, progress: Progress) -> Iterator[Any]:

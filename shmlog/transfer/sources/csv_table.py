@@ -132,6 +132,7 @@ def _whole_step(step: Any, row: int) -> Any:
 
 def _time(where: str, value: Any, found: Found) -> int:
     """Return a time: RFC 3339, or seconds since 1970."""
+    value = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
     ts = round(value * 1e6) if is_number else parse_us(value)
     if ts is None or not time_in_range(ts):

@@ -43,7 +43,7 @@ def read(path: Path) -> Found:
         raise CorruptDataError(f"{path}: not a run of expman: it has neither run.yaml nor {_TABLES[0]}")
     found = Found(experiment=path.parent.name)
     found.params = _yaml(path, "config.yaml", found)
-    _describe(found, _yaml(path, "run.yaml", found))
+    _describe(path, found, _yaml(path, "run.yaml", found))
     _read_tables(found, [*tables, *journals])
     _read_log(found, path)
     if (path / "artifacts").is_dir():
@@ -73,7 +73,7 @@ def _yaml(path: Path, name: str, found: Found) -> dict[str, Any]:
     return {}
 
 
-def _describe(found: Found, told: dict[str, Any]) -> None:
+def _describe(path: Path, found: Found, told: dict[str, Any]) -> None:
     found.status = str(told["status"]) if told.get("status") else "crashed"
     found.experiment = str(told.get("experiment") or found.experiment)
     for ours, theirs in (("created_at", "started_at"), ("started_at", "started_at"), ("ended_at", "finished_at")):
@@ -82,7 +82,9 @@ def _describe(found: Found, told: dict[str, Any]) -> None:
             found.described[ours] = timestamp(ts)
         elif told.get(theirs) is not None:
             found.problems.add("times", f"run.yaml: {theirs} {told[theirs]!r} is no time")
-    for name in ("name", "description", "group"):
+    # A name made of a date is a number to a YAML reader: the folder's is taken then.
+    found.described["name"] = told["name"] if isinstance(told.get("name"), str) else path.name
+    for name in ("description", "group"):
         if told.get(name):
             found.described[name] = str(told[name])
     found.described["tags"] = told.get("tags") or []
