@@ -134,8 +134,15 @@ class Found:
     problems: Problems = field(default_factory=lambda: Problems())
 
     def table(self) -> pa.Table:
-        """Return the records as a table of schema `METRICS`."""
-        return self.metrics.table() if isinstance(self.metrics, Rows) else self.metrics
+        """Return the records as a table of schema `METRICS`; none can be added any more."""
+        if isinstance(self.metrics, Rows):
+            self.metrics = self.metrics.table()
+        return self.metrics
+
+    @property
+    def records(self) -> int:
+        """How many records there are."""
+        return len(self.metrics) if isinstance(self.metrics, Rows) else int(self.metrics.num_rows)
 
     def add(self, where: str, name: str, step: int, value: Any, ts_us: int, owner: dict[str, Any]) -> None:
         """Add a record, or tell why it can't be one."""

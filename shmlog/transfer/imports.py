@@ -137,7 +137,7 @@ def import_run(
             "imported_at": rfc3339(datetime.now(UTC)), "problems": list(problems),
         }  # fmt: skip
         write_run(place, layout, found, told)
-    counts = {"metrics": found.table().num_rows, "events": len(found.events), "artifacts": len(found.artifacts)}
+    counts = {"metrics": found.records, "events": len(found.events), "artifacts": len(found.artifacts)}
     return ImportReport(
         dir=layout.dir, run_id=layout.run_id, experiment=layout.experiment, source=path, format=wanted, status=status,
         is_new=is_new, counts=counts, problems=problems,

@@ -35,7 +35,7 @@ HOSTILE = [
     "NaN",
     "1",
     "ü",
-    "＝1",
+    "\uff1d1",
 ]
 TEXTS = st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 FLOATS = st.floats(width=64) | st.sampled_from([-0.0, 5e-324, 1.0, 1e22])

@@ -203,17 +203,22 @@ def test_the_journal_of_a_killed_expman_run_cut_at_every_length(tmp_path: Path) 
     folder = expman_folder(tmp_path / "digits" / "a")
     (folder / "vectors.parquet").unlink()
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, expman_table().schema) as writer:
-        for _ in range(2):
-            writer.write_table(expman_table())
+    table = expman_table()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+        later = pa.array([4, 5, 6], pa.timestamp("s", tz="UTC")).cast(table["timestamp"].type)
+        writer.write_table(table.set_column(1, table.schema.field(1), later))
     whole = sink.getvalue().to_pybytes()
     seen = set()
-    for size in range(0, len(whole) + 1, 7):
+    for size in range(0, len(whole) + 1, 29):
         (folder / "vectors-0000.arrow").write_bytes(whole[:size])
         report = shmlog.import_run(folder, tmp_path / "runs", "expman")
         seen.add(report.counts["metrics"])
         sound(report.dir)
     assert seen == {0, 4, 8}
+    pq.write_table(table, folder / "vectors.parquet")  # as a run that was killed while it closed leaves it
+    (folder / "vectors-0000.arrow").write_bytes(whole)
+    assert shmlog.import_run(folder, tmp_path / "runs").counts["metrics"] == 8
 
 
 def test_a_damaged_expman_run_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -230,14 +235,18 @@ def test_a_damaged_expman_run_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
 # ---- structured logs ----
 
 
+def line_of(second: str, event_type: str, data: Any) -> dict[str, Any]:
+    return {"timestamp": f"2026-01-01T00:00:{second}+00:00", "event_type": event_type, "data": data}
+
+
 def test_jsonl(tmp_path: Path) -> None:
     lines = [
-        {"timestamp": "2026-01-01T00:00:00+00:00", "event_type": "experiment_start", "data": {"experiment_name": "mnist"}},
-        {"timestamp": "2026-01-01T00:00:01+00:00", "event_type": "config", "data": {"lr": 0.1}},
-        {"timestamp": "2026-01-01T00:00:02.5+00:00", "event_type": "metrics", "data": {"step": 3, "metrics": {"loss": 1.0, "n": 2}}},
-        {"timestamp": "2026-01-01T00:00:03+00:00", "event_type": "metrics", "data": {"metrics": {"ok": True, "bad": [1]}}},
-        {"timestamp": "2026-01-01T00:00:04+00:00", "event_type": "experiment_end", "data": {"status": "interrupted"}},
-    ]  # fmt: skip
+        line_of("00", "experiment_start", {"experiment_name": "mnist"}),
+        line_of("01", "config", {"lr": 0.1}),
+        line_of("02.5", "metrics", {"step": 3, "metrics": {"loss": 1.0, "n": 2}}),
+        line_of("03", "metrics", {"metrics": {"ok": True, "bad": [1]}}),
+        line_of("04", "experiment_end", {"status": "interrupted"}),
+    ]
     path = tmp_path / "x_structured.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '[1]\n{"timestamp": "2026')
     report = shmlog.import_run(path, tmp_path / "runs")
@@ -256,7 +265,8 @@ def test_jsonl(tmp_path: Path) -> None:
 
 
 def test_numbers_that_only_python_writes_into_json(tmp_path: Path) -> None:
-    line = '{"timestamp": "2026-01-01T00:00:00", "event_type": "metrics", "data": {"step": 0, "metrics": {"a": NaN, "b": -Infinity}}}'
+    data = {"step": 0, "metrics": {"a": float("nan"), "b": float("-inf")}}
+    line = json.dumps({"timestamp": "2026-01-01T00:00:00", "event_type": "metrics", "data": data})
     (tmp_path / "a.jsonl").write_text(line)
     report = shmlog.import_run(tmp_path / "a.jsonl", tmp_path / "runs")
     assert [repr(row[2]) for row in rows_of(report)] == ["nan", "-inf"]
@@ -264,12 +274,18 @@ def test_numbers_that_only_python_writes_into_json(tmp_path: Path) -> None:
     sound(report.dir)
 
 
-@settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
-@given(data=st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["step", "metrics", "status", "a"]), inner, max_size=3),
+KEYS = st.sampled_from(["step", "metrics", "status", "a"])
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+DATA = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=8,
-), kind=st.sampled_from(["metrics", "config", "gap", "experiment_end", "experiment_start", "x"]))  # fmt: skip
+)
+TYPES = st.sampled_from(["metrics", "config", "gap", "experiment_end", "experiment_start", "x"])
+
+
+@settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
+@given(data=DATA, kind=TYPES)
 def test_any_event_is_taken_or_told(data: Any, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("events")
     (folder / "a.jsonl").write_text(json.dumps({"timestamp": "2026-01-01T00:00:00Z", "event_type": kind, "data": data}))
@@ -286,7 +302,8 @@ def test_csv(tmp_path: Path) -> None:
     report = shmlog.import_run(tmp_path / "log.csv", tmp_path / "runs")
     found = [(*row[:2], repr(row[2]), row[3]) for row in rows_of(report)]
     assert found == [
-        ("loss", 0, "0.5", 1.5), ("n", 0, "1", 1.5), ("ok", 0, "True", 1.5), ("note", 0, "'=1'", 1.5), ("=x", 0, "7", 1.5),
+        ("loss", 0, "0.5", 1.5), ("n", 0, "1", 1.5), ("ok", 0, "True", 1.5), ("note", 0, "'=1'", 1.5),
+        ("=x", 0, "7", 1.5),
         ("loss", 2, "nan", 2.5), ("ok", 2, "False", 2.5), ("note", 2, "'t'", 2.5), ("=x", 2, "8", 2.5),
         ("loss", 4, "1000.0", 0.0), ("n", 4, "-3", 0.0), ("ok", 4, "True", 0.0), ("=x", 4, "9", 0.0),
     ]  # fmt: skip

@@ -105,14 +105,17 @@ def _cut(when: object) -> object:
 
 def _read_tables(found: Found, paths: list[Path]) -> None:
     last = -1
+    known: set[tuple[Any, Any]] = set()  # a journal may hold again what another file does
     for path in paths:
+        rows: set[tuple[Any, Any]] = set()
         try:
             data = found.read(path.name, path)
             for batch in _batches(path, data, found):
-                last = _add_batch(found, path.name, batch, last)
+                last = _add_batch(found, path.name, batch, last, known, rows)
         except (OSError, CorruptDataError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
-            text = f"{path.name}: what is behind {found.table().num_rows} records can't be read ({error})"
+            text = f"{path.name}: what is behind {found.records} records can't be read ({error})"
             found.problems.add("tables", text)
+        known |= rows
 
 
 def _batches(path: Path, data: bytes, found: Found) -> Iterator[pa.RecordBatch]:
@@ -133,12 +136,15 @@ def _batches(path: Path, data: bytes, found: Found) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
-def _add_batch(found: Found, where: str, batch: pa.RecordBatch, last: int) -> int:
-    """Add the values of some rows; return the last step."""
+def _add_batch(found: Found, where: str, batch: pa.RecordBatch, last: int, known: set[Any], rows: set[Any]) -> int:
+    """Add the values of the rows whose step and time are not ``known``; return the last step."""
     columns = {name: column.to_pylist() for name, column in zip(batch.schema.names, _plain(batch), strict=True)}
     steps = columns.pop("step", [None] * batch.num_rows)
     times = columns.pop("timestamp", [None] * batch.num_rows)
     for i, (step, ts) in enumerate(zip(steps, times, strict=True)):
+        if (step, ts) in known:
+            continue
+        rows.add((step, ts))
         if step is None:
             found.problems.add("rows without a step", f"{where}: a row without a step; it is numbered {last + 1}")
             step = last + 1
