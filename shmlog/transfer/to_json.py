@@ -6,12 +6,14 @@ import json
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute
 
 from shmlog.reader.stored import StoredRun
-from shmlog.storage.jsonl import timestamp
 from shmlog.transfer.describe import describe
 from shmlog.transfer.output import Progress, slices
 from shmlog.transfer.values import word_of
+
+pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
 _OWNER = ("rank", "local_rank", "worker", "pid")
 
@@ -23,27 +25,29 @@ def write_json(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
     file.write(head[:-1].encode() + b', "metrics": [')
     separator = "\n"
     for portion in slices(table, progress):
-        file.write((separator + ",\n".join(map(_dumps, rows_of(portion)))).encode())
+        # All of a portion at once, which the encoder is ten times as fast at as at one by one.
+        file.write((separator + json.dumps(rows_of(portion), allow_nan=False, separators=(",", ":"))[1:-1]).encode())
         separator = ",\n"
     file.write(b"\n]}\n")
     return int(table.num_rows)
 
 
-_dumps = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-
-
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     """Return the records of a table of schema `METRICS`, without fields that are null."""
-    columns = {name: table[name].to_pylist() for name in ("step", "name", "kind", "lane", "seq", *_OWNER)}
-    times = table["ts"].cast(pa.int64()).to_pylist()
-    values = zip(columns["kind"], *(table[name].to_pylist() for name in ("value", "int_value", "text")), strict=True)
-    rows = []
-    for i, value in enumerate(values):
-        row = {"step": columns["step"][i], "name": columns["name"][i], "value": _value(*value), "kind": value[0]}
-        row["ts"] = timestamp(times[i])
-        row |= {name: found for name in _OWNER if (found := columns[name][i]) is not None}
-        rows.append({**row, "lane": columns["lane"][i], "seq": columns["seq"][i]})
-    return rows
+    for name in ("name", "kind"):  # strings become Python's much faster than codes do
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, table[name].cast(pa.string()))
+    values = map(_value, *(table[name].to_pylist() for name in ("kind", "value", "int_value", "text")))
+    columns = {name: table[name].to_pylist() for name in ("step", "name")}
+    columns |= {"value": list(values), "kind": table["kind"].to_pylist()}
+    columns["ts"] = pc.replace_substring(table["ts"].cast(pa.string()), " ", "T").to_pylist()
+    columns |= {name: table[name].to_pylist() for name in (*_OWNER, "lane", "seq")}
+    known = [name for name in columns if name not in _OWNER or table[name].null_count < table.num_rows]
+    is_full = all(table[name].null_count == 0 for name in known if name in _OWNER)
+    rows = zip(*(columns[name] for name in known), strict=True)
+    if is_full:
+        return [dict(zip(known, row, strict=True)) for row in rows]
+    return [{name: cell for name, cell in zip(known, row, strict=True) if cell is not None} for row in rows]
 
 
 def _value(kind: str, number: float, whole: int, text: str) -> Any:
