@@ -358,6 +358,21 @@ def test_a_hostile_export(tmp_path: Path) -> None:
     sound(report.dir)
 
 
+def test_a_small_parquet_file_that_would_fill_the_memory(tmp_path: Path) -> None:
+    folder = expman_folder(tmp_path / "digits" / "a")
+    count = 60_000_000
+    zeros = pa.repeat(pa.scalar(0.0), count)
+    pq.write_table(pa.table({"a": zeros, "b": zeros}), folder / "vectors.parquet")
+    report = shmlog.import_run(folder, tmp_path / "runs")
+    assert "120000000 cells in" in report.problems[-1]
+    assert report.counts["metrics"] == 0
+    codes = pa.repeat(pa.scalar(0, pa.int32()), 100_000)
+    texts = pa.DictionaryArray.from_arrays(codes, ["x" * 1_000_000])
+    pq.write_table(pa.table({"a": texts}), folder / "vectors.parquet")
+    report = shmlog.import_run(folder, tmp_path / "runs")
+    assert "its texts are more than" in report.problems[-1]
+
+
 # ---- TensorBoard ----
 
 

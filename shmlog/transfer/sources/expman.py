@@ -5,7 +5,6 @@ A run of 1.x that was killed has left its journal, vectors-*.arrow, instead of t
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +12,19 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc
-import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
 from shmlog.storage.jsonl import timestamp
 from shmlog.store.codec import plain
 from shmlog.transfer.found import Found, files_below, is_text, parse_us, time_in_range
+from shmlog.transfer.sources.untrusted_parquet import read_batches
 
 _YAML_BYTES_MAX = 1 << 20
 _TABLES = ("vectors.parquet", "metrics.parquet")
 _LINE = re.compile(r"\[([^\]]{1,40})\] \[([A-Z]{1,10})\] (.*)")
 _LEVELS = {"WARN": "warning"}
 _COPIED = ("console.log", "provenance.yaml")
-_ROWS_AT_ONCE = 1 << 14
 
 
 def read(path: Path) -> Found:
@@ -120,8 +118,7 @@ def _read_tables(found: Found, paths: list[Path]) -> None:
 
 def _batches(path: Path, data: bytes, found: Found) -> Iterator[pa.RecordBatch]:
     if path.suffix == ".parquet":
-        with pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True) as file:
-            yield from file.iter_batches(batch_size=_ROWS_AT_ONCE)
+        yield from read_batches(path, data)
         return
     with pa.ipc.open_stream(data) as stream:
         while True:

@@ -14,6 +14,7 @@ from shmlog.errors import CorruptDataError
 from shmlog.store.codec import plain
 from shmlog.transfer.found import Found
 from shmlog.transfer.sources.checked import checked_table
+from shmlog.transfer.sources.untrusted_parquet import read_batches
 from shmlog.transfer.to_arrow import KEY
 
 
@@ -26,9 +27,9 @@ def read(path: Path) -> Found:
         If it is no such file.
     """
     found = Found(experiment=path.stem)
-    data = pa.BufferReader(found.read("table", path))
+    data = found.read("table", path)
     try:
-        table = _table(data)
+        table = _table(path, data)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise CorruptDataError(f"{path}: neither Parquet nor Arrow, or damaged ({error})") from error
     told = (table.schema.metadata or {}).get(KEY)
@@ -43,11 +44,10 @@ def read(path: Path) -> Found:
     return found
 
 
-def _table(data: Any) -> pa.Table:
-    if data.read(4) == b"PAR1":
-        data.seek(0)
-        return pq.read_table(data, page_checksum_verification=True)
-    data.seek(0)
+def _table(path: Path, data: bytes) -> pa.Table:
+    if data.startswith(b"PAR1"):
+        batches = list(read_batches(path, data))
+        return pa.Table.from_batches(batches, pq.read_schema(pa.BufferReader(data)) if not batches else None)
     with pa.ipc.open_file(data) as file:
         table = file.read_all()
     table.validate(full=True)
