@@ -32,6 +32,19 @@ if TYPE_CHECKING:
     from shmlog.run.run import Run
     from shmlog.storage.status import RunStatus
     from shmlog.store.records import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
+    from shmlog.transfer.export import export_run
+    from shmlog.transfer.imports import ImportReport, import_run
+    from shmlog.transfer.results import (
+        create_results_dataframe,
+        export_all_formats,
+        export_results_csv,
+        export_results_json,
+        export_results_pickle,
+        export_summary_statistics,
+        load_results_csv,
+        load_results_json,
+        load_results_pickle,
+    )
 
 __all__ = [
     "ArtifactRecord",
@@ -42,6 +55,7 @@ __all__ = [
     "DroppedError",
     "ExperimentNotFoundError",
     "ExperimentRecord",
+    "ImportReport",
     "Metric",
     "MetricRecord",
     "MissingExtraError",
@@ -60,11 +74,22 @@ __all__ = [
     "UnsafeDataError",
     "analyze_logs",
     "attach",
+    "create_results_dataframe",
     "current",
     "event",
+    "export_all_formats",
+    "export_results_csv",
+    "export_results_json",
+    "export_results_pickle",
+    "export_run",
+    "export_summary_statistics",
     "finish",
+    "import_run",
     "init",
     "load",
+    "load_results_csv",
+    "load_results_json",
+    "load_results_pickle",
     "load_structured_logs",
     "log",
     "metric",
@@ -85,6 +110,19 @@ _MODULES = {
     "shmlog.run.run": ["Run"],
     "shmlog.storage.status": ["RunStatus"],
     "shmlog.store.records": ["ArtifactRecord", "ExperimentRecord", "MetricRecord", "RunRecord"],
+    "shmlog.transfer.export": ["export_run"],
+    "shmlog.transfer.imports": ["ImportReport", "import_run"],
+    "shmlog.transfer.results": [
+        "create_results_dataframe",
+        "export_all_formats",
+        "export_results_csv",
+        "export_results_json",
+        "export_results_pickle",
+        "export_summary_statistics",
+        "load_results_csv",
+        "load_results_json",
+        "load_results_pickle",
+    ],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

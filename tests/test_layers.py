@@ -19,7 +19,7 @@ LAYERS = [
     ["segment", "reader"],
     ["flusher"],
     ["run", "store"],
-    ["checkpoint", "analysis"],
+    ["checkpoint", "analysis", "transfer"],
     ["shmlog"],  # the façade, shmlog/__init__.py
     ["demo"],
     ["cli"],
@@ -33,6 +33,7 @@ ONLY = {
     "storage": {"errors", "_bulk"},
     "store": {"errors", "storage", "reader"},
     "analysis": {"errors", "storage", "reader", "store"},
+    "transfer": {"errors", "storage", "reader", "store"},
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -14,7 +14,9 @@ from shmlog.cli import (
     checkpoints,
     compare,
     demo,
+    export,
     gc,
+    import_,
     pin,
     prune,
     recover,
@@ -65,22 +67,9 @@ def build_parser() -> Parser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (
-        demo,
-        runs,
-        show,
-        tail,
-        sql,
-        compare,
-        tag,
-        annotate,
-        pin,
-        rm,
-        prune,
-        recover,
-        verify,
-        checkpoints,
-        gc,
-    ):
+        demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, recover, verify,
+        checkpoints, gc,
+    ):  # fmt: skip
         module.add_parser(commands)
     return parser
 

@@ -1,0 +1,73 @@
+"""``shmlog export``: a run as a file that other programs read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shmlog.cli.find import resolve_run
+from shmlog.cli.output import print_json, say
+from shmlog.cli.parser import UsageError, add_command, add_run_argument, path
+from shmlog.cli.progress import ProgressBar
+from shmlog.cli.text import relative, size
+
+if TYPE_CHECKING:
+    from shmlog.cli.parser import Commands
+
+_EXAMPLE = """
+shmlog export -f csv > loss.csv                    the newest run below ./runs
+shmlog export runs/digits -o digits.parquet        the newest run of one experiment
+shmlog export 20261121-031522-7f3a9c -f all -o out
+shmlog export -f tensorboard -o tb_logs            then: tensorboard --logdir tb_logs
+"""
+
+_FORMATS = ("json", "csv", "wide-csv", "parquet", "arrow", "summary", "tensorboard", "pickle", "all")
+_STREAMS = ("json", "csv", "wide-csv", "summary")
+_FOLDERS = ("tensorboard", "all")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``export``."""
+    parser = add_command(commands, "export", run, "write a run as CSV, JSON, Parquet, Arrow or event file", _EXAMPLE)
+    add_run_argument(parser)
+    text = "default: what the end of OUT says, else csv. wide-csv: a column for each metric. all: all but pickle"
+    parser.add_argument("-f", "--format", choices=_FORMATS, help=text)
+    out = "file, or folder of all and tensorboard (default: stdout)"
+    parser.add_argument("-o", "--output", metavar="OUT", type=path, help=out)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export one run."""
+    from shmlog.reader.stored import load
+    from shmlog.transfer.export import export_run, guess_format
+
+    to_stdout = args.output in (None, "-")
+    format = args.format or ("csv" if to_stdout else guess_format(args.output))
+    _check(format, to_stdout, args.json)
+    stored = load(resolve_run(args.path))
+    with ProgressBar(f"export {stored.id}") as bar:
+        target = sys.stdout.buffer if to_stdout else args.output
+        paths = export_run(stored, target, format, progress=bar.update)
+    if args.json:
+        print_json({"run": stored.id, "format": format, "files": [_file(one) for one in paths]})
+        return 0
+    for one in paths:
+        say(f"shmlog: wrote {relative(one)} ({size(one.stat().st_size)})")
+    return 0
+
+
+def _file(one: Path) -> dict[str, object]:
+    return {"path": str(one), "bytes": one.stat().st_size}
+
+
+def _check(format: str, to_stdout: bool, json: bool) -> None:
+    if not to_stdout:
+        return
+    if format in _FOLDERS:
+        raise UsageError(f"-f {format} makes a folder: name it with -o")
+    if format not in _STREAMS and sys.stdout.isatty():
+        raise UsageError(f"-f {format} is nothing for a terminal: name a file with -o")
+    if json:
+        raise UsageError("--json tells of the files written: name one with -o")

@@ -1,0 +1,65 @@
+"""``shmlog import``: runs of other systems, and exports, as runs of ours."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from shmlog.cli.output import one_line, print_json, say
+from shmlog.cli.parser import add_command, path
+from shmlog.cli.stores import add_root_option
+from shmlog.cli.text import plural, relative
+
+if TYPE_CHECKING:
+    from shmlog.cli.parser import Commands
+    from shmlog.transfer.imports import ImportReport
+
+_EXAMPLE = """
+shmlog import experiments/digits/20260308_120000     a run of expman
+shmlog import ml/*/ --experiment old                 all runs of fetch_ml
+shmlog import tb_logs/events.out.tfevents.*          TensorBoard
+shmlog import log.jsonl --json
+"""
+
+_FORMATS = ("fetch_ml", "expman", "jsonl", "csv", "json", "parquet", "arrow", "tensorboard")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``import``."""
+    summary = "read runs of other systems, or exports, into a store"
+    parser = add_command(commands, "import", run, summary, _EXAMPLE)
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", type=path, help="a folder or file; each is a run")
+    add_root_option(parser)
+    parser.add_argument("--experiment", metavar="NAME", help="default: what the source says, or its name")
+    parser.add_argument("-f", "--format", choices=_FORMATS, help="default: what the source looks like")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import each source; one that fails does not keep the others from it."""
+    from shmlog.transfer.imports import import_run
+
+    outcomes: list[dict[str, Any]] = []
+    for source in args.sources:
+        try:
+            report = import_run(source, args.root, args.format, experiment=args.experiment)
+        except Exception as error:  # told here, and by the exit code; the other sources are not its fault
+            if args.debug:
+                raise
+            outcomes.append({"source": source, "error": one_line(error)})
+            say(f"shmlog: error: {one_line(error)}")
+            continue
+        outcomes.append({**report.to_dict(), "error": None})
+        if not args.json:
+            _tell(report)
+    if args.json:
+        print_json(outcomes)
+    return 1 if any(outcome["error"] for outcome in outcomes) else 0
+
+
+def _tell(report: ImportReport) -> None:
+    counts = ", ".join(plural(count, name.removesuffix("s")) for name, count in report.counts.items())
+    state = "" if report.is_new else ", which was there"
+    print(relative(report.dir))
+    say(f"shmlog: {report.format} of {relative(report.source)}: {report.status}, {counts}{state}")
+    for problem in report.problems:
+        say(f"shmlog: warning: {problem}")

@@ -1,0 +1,21 @@
+"""What is said of a run beside its records, as one JSON object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shmlog.reader.stored import StoredRun
+from shmlog.store.codec import plain
+
+VERSION = 1
+
+
+def describe(run: StoredRun) -> dict[str, Any]:
+    """Return run.yaml, config.yaml and annotations.yaml, with the status as it is known now."""
+    described = {**run.metadata, "run_id": run.id, "experiment": run.experiment, "status": run.status}
+    return {
+        "shmlog": VERSION,
+        "run": plain(described),
+        "params": plain(run.config),
+        "annotations": plain(run.annotations),
+    }

@@ -1,0 +1,121 @@
+"""Export of runs: which format is meant, and where it goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from shmlog.errors import MissingExtraError
+from shmlog.reader.stored import StoredRun, load
+from shmlog.store.records import RunRecord
+from shmlog.transfer.output import Progress, Target, no_progress, open_target
+
+# By format: who writes it, imported when it is needed.
+_WRITERS = {
+    "json": ("to_json", "write_json"),
+    "csv": ("to_csv", "write_long"),
+    "wide-csv": ("to_csv", "write_wide"),
+    "parquet": ("to_arrow", "write_parquet"),
+    "arrow": ("to_arrow", "write_arrow"),
+    "summary": ("to_others", "write_summary"),
+    "pickle": ("to_others", "write_pickle"),
+    "tensorboard": ("to_tensorboard", "write_events"),
+}
+_SUFFIXES = {".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+_ALL = {
+    "json": ".json", "csv": ".csv", "parquet": ".parquet", "arrow": ".arrow", "summary": "_summary.json",
+}  # fmt: skip
+
+FORMATS = (*_WRITERS, "all")
+
+
+def export_run(
+    run: str | os.PathLike[str] | StoredRun | RunRecord, path: Target, format: str | None = None, *,
+    progress: Progress | None = None,
+) -> list[Path]:  # fmt: skip
+    """Write a run, live or not, in a format that other programs read.
+
+    Parameters
+    ----------
+    run : path, StoredRun or RunRecord
+        The run, or its folder.
+    path : path or binary stream
+        The file; for ``tensorboard`` and ``all`` a folder. Folders on the way are made. A file that
+        is there is replaced once the new one is whole.
+    format : str, optional
+        ``json``, ``csv``, ``wide-csv``, ``parquet``, ``arrow``, ``summary``, ``tensorboard``, ``all``, or
+        ``pickle``, which is never guessed and no part of ``all``. Default: what the end of the
+        file's name says.
+    progress : callable, optional
+        Told now and then how many records are written, and how many there are.
+
+    Returns
+    -------
+    list of Path
+        The files written; none for a stream.
+
+    Raises
+    ------
+    ValueError
+        If there is no such format, or the name tells none.
+    RunNotFoundError
+        If there is no such run.
+    MissingExtraError
+        If a package for the format is missing.
+    StorageError
+        If it can't be written.
+
+    Warns
+    -----
+    ShmlogWarning
+        For what is damaged in the run, and for what the format can't hold exactly.
+    """
+    stored = run if isinstance(run, StoredRun) else load(run.dir if isinstance(run, RunRecord) else run)
+    wanted = format or guess_format(path)
+    if wanted not in FORMATS:
+        raise ValueError(f"format {wanted!r} is none; use one of {', '.join(FORMATS)}")
+    tell = progress or no_progress
+    if wanted in ("tensorboard", "all"):
+        if not isinstance(path, (str, os.PathLike)):
+            raise ValueError(f"format {wanted!r} is written into a folder, not into a stream")
+        return _export_all(stored, Path(path), tell) if wanted == "all" else _export_events(stored, Path(path), tell)
+    with open_target(path) as file:
+        _writer(wanted)(stored, file, tell)
+    return [Path(path)] if isinstance(path, (str, os.PathLike)) else []
+
+
+def guess_format(path: Target) -> str:
+    """Return the format that the end of a file's name says; raises ValueError if it says none."""
+    suffix = Path(path).suffix.lower() if isinstance(path, (str, os.PathLike)) else ""
+    if suffix not in _SUFFIXES:
+        raise ValueError(f"{suffix or 'this'} does not say which format is wanted; pass one of {', '.join(FORMATS)}")
+    return _SUFFIXES[suffix]
+
+
+def _writer(format: str) -> Callable[..., Any]:
+    module, name = _WRITERS[format]
+    writer: Callable[..., Any] = getattr(import_module(f"shmlog.transfer.{module}"), name)
+    return writer
+
+
+def _export_all(run: StoredRun, folder: Path, progress: Progress) -> list[Path]:
+    """Write every format but the pickle; TensorBoard's only where its package is there."""
+    paths: list[Path] = []
+    for format, suffix in _ALL.items():
+        paths += export_run(run, folder / f"{run.id}{suffix}", format, progress=progress)
+    try:
+        paths += _export_events(run, folder / "tensorboard", progress)
+    except MissingExtraError:
+        pass  # the other formats are whole without it
+    return paths
+
+
+def _export_events(run: StoredRun, folder: Path, progress: Progress) -> list[Path]:
+    writer = _writer("tensorboard")
+    path = folder / import_module("shmlog.transfer.to_tensorboard").file_name(run)
+    with open_target(path) as file:
+        writer(run, file, progress)
+    return [path]

@@ -1,0 +1,193 @@
+"""What was found in a source, as the folder of a finished run: whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shmlog.errors import StorageError
+from shmlog.reader.lines import fault_of
+from shmlog.reader.numbers import Numbers
+from shmlog.reader.tally import Tally, gap_of, sum_dropped
+from shmlog.storage import parts, runfile
+from shmlog.storage.extent import of_file
+from shmlog.storage.jsonl import timestamp
+from shmlog.storage.layout import RunLayout, fsync_dir
+from shmlog.storage.schema import METRICS
+from shmlog.storage.status import CRASHED, SUCCESS, map_status
+from shmlog.store.annotations import ANNOTATED
+from shmlog.store.codec import plain
+from shmlog.store.place import Place
+from shmlog.transfer.found import Found, owner_of
+
+_FIELDS = (
+    "name", "description", "notes", "group", "parent", "job_name", "user", "host", "git", "argv", "python",
+    "environment", "trace_id", "span_id", "attempt", "created_at", "started_at", "ended_at",
+)  # fmt: skip
+_STALE_S = 86_400
+
+
+def write_run(place: Place, layout: RunLayout, found: Found, source: dict[str, Any]) -> dict[str, int]:
+    """Write the run; return its counts. If it is there meanwhile, it stays as it is."""
+    with _temporary(place, layout) as new:
+        counts = _fill(new, layout, found, source)
+        layout.dir.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(new.dir, layout.dir)
+        except OSError:
+            if not layout.run_yaml.is_file():
+                raise
+        fsync_dir(layout.dir.parent)
+    return counts
+
+
+@contextmanager
+def _temporary(place: Place, layout: RunLayout) -> Iterator[RunLayout]:
+    """Yield a folder beside all experiments that is gone afterwards, and remove old ones of killed imports."""
+    imports = place.make_own(place.own / "imports")
+    for old in imports.iterdir():
+        if time.time() - old.lstat().st_mtime > _STALE_S:
+            shutil.rmtree(old, ignore_errors=True)
+    folder = imports / secrets.token_hex(8)
+    try:
+        folder.mkdir()
+        yield RunLayout(folder / layout.run_id)
+    except OSError as error:
+        raise StorageError(f"cannot write the run {layout.dir}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any]) -> dict[str, int]:
+    new.metrics.mkdir(parents=True)
+    table, events = _numbered(found.table(), _lines(found))
+    tally = Tally()
+    if table.num_rows:
+        parts.write_part(new.part(0), table, run_id=layout.run_id, first=0, last=0, progress=lambda: None)
+        tally.add_metrics(table)
+    for event in events:
+        tally.add_event(event)
+    _write_lines(new.events, events)
+    _copy(found, new.artifacts)
+    runfile.write(new.config_yaml, plain(found.params))
+    told = {name: found.annotations[name] for name in ANNOTATED if name in found.annotations}
+    if told:
+        runfile.write(new.annotations_yaml, plain(told))
+    producers = tally.producers()
+    dropped = sum_dropped(producers)
+    counts = {
+        "metrics": table.num_rows, "events": sum(producer["events"] for producer in producers),
+        "dropped": sum(dropped.values()),
+    }  # fmt: skip
+    described = {
+        **_described(layout, found), "segment": None, "sinks": ["parquet"], "producers": producers, "counts": counts,
+        "dropped": dropped, "complete": True, "source": source,
+        "files": {path.name: of_file(path)._asdict() for path in (new.events, new.config_yaml)},
+    }  # fmt: skip
+    runfile.write_sealed(new.run_yaml, described)
+    return counts
+
+
+def _described(layout: RunLayout, found: Found) -> dict[str, Any]:
+    known = {name: plain(found.described[name]) for name in _FIELDS if found.described.get(name) is not None}
+    tags = found.described.get("tags")
+    tags = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    return {
+        "schema": 1, "run_id": layout.run_id, "experiment": layout.experiment, "name": layout.run_id, **known,
+        "tags": tags, "status": final_status(found),
+    }  # fmt: skip
+
+
+def final_status(found: Found) -> str:
+    """Return our word for the source's status; a run that says it runs is read as one that has crashed."""
+    if found.status is None:
+        return SUCCESS
+    status = map_status(found.status)
+    if status is None:
+        found.problems.add("status", f"status {found.status!r} is none that shmlog knows; taken as {CRASHED}")
+    elif status in ("pending", "running"):
+        found.problems.add("status", f"status {found.status!r} of a run that is read as it is; taken as {CRASHED}")
+        status = None
+    return status or CRASHED
+
+
+# ---- events ----
+
+
+def _lines(found: Found) -> list[dict[str, Any]]:
+    """Return the events as lines of events.jsonl, their numbers -1 where they have none."""
+    lines = []
+    for event in found.events:
+        owner = {name: event.get(name) for name in ("rank", "local_rank", "worker", "pid")} | owner_of(event)
+        lines.append(
+            {
+                "timestamp": timestamp(event["timestamp"]), "event_type": event["event_type"],
+                "data": plain(event["data"]), **owner, "lane": event.get("lane", 0), "seq": event.get("seq", -1),
+            }
+        )  # fmt: skip
+    return lines
+
+
+def _write_lines(path: Path, events: list[dict[str, Any]]) -> None:
+    with open(path, "x", encoding="utf-8") as file:
+        file.writelines(json.dumps(event, separators=(",", ":"), allow_nan=False) + "\n" for event in events)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _copy(found: Found, folder: Path) -> None:
+    for name, source in found.artifacts.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(fd, "rb") as original, open(target, "xb") as copy:
+            shutil.copyfileobj(original, copy)
+
+
+# ---- numbers ----
+
+
+def _numbered(table: pa.Table, events: list[dict[str, Any]]) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Return the records with numbers 0 … n in each lane: those they have, if these are it."""
+    if all(fault_of(event) is None for event in events) and _are_whole(table, events):
+        return table, events
+    return _renumber(table, events)
+
+
+def _are_whole(table: pa.Table, events: list[dict[str, Any]]) -> bool:
+    numbers = Numbers()
+    lanes, seqs = table["lane"].to_numpy(), table["seq"].to_numpy()
+    if len(seqs) and (seqs.min() < 0 or lanes.min() < 0 or seqs.max() >= 1 << 60):
+        return False
+    numbers.add(lanes, seqs)
+    spans = np.array([(event["lane"], event["seq"], _span(event)) for event in events], np.int64).reshape(-1, 3)
+    numbers.add(*spans.T)
+    return next(numbers.problems(), None) is None
+
+
+def _span(event: dict[str, Any]) -> int:
+    """Return how many numbers an event takes."""
+    gap = gap_of(event)
+    return 1 if gap is None else sum(gap.values())
+
+
+def _renumber(table: pa.Table, events: list[dict[str, Any]]) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Return all records in one lane, the metrics first, each in the order they have."""
+    count = table.num_rows
+    for name, values in (("lane", np.zeros(count, np.int32)), ("seq", np.arange(count, dtype=np.int64))):
+        at = METRICS.get_field_index(name)
+        table = table.set_column(at, METRICS.field(at), pa.array(values))
+    for event in events:
+        event |= {"lane": 0, "seq": count}
+        count += _span(event)
+    return table, events

@@ -1,0 +1,246 @@
+"""What an importer has found in a source, before it becomes a run folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from shmlog.errors import CorruptDataError
+from shmlog.storage.schema import KINDS, METRICS
+
+BYTES_MAX = 8 << 30
+"""Larger files are refused: they are read into memory."""
+
+_INT64 = range(-(2**63), 2**63)
+_INT32 = range(-(2**31), 2**31)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMES_US = range(-62_135_596_800_000_000, 253_402_300_800_000_000)  # the years 1 … 9999
+_PROBLEMS_TOLD = 5
+
+
+@dataclass
+class Rows:
+    """Metric records, column by column."""
+
+    columns: dict[str, list[Any]] = field(default_factory=lambda: {column.name: [] for column in METRICS})
+
+    def __len__(self) -> int:
+        return len(self.columns["step"])
+
+    def add(self, name: str, step: int, value: Any, ts_us: int, owner: dict[str, Any] | None = None) -> str | None:
+        """Add a record; return why it can't be one, or None."""
+        cells = _cells(value)
+        if cells is None:
+            return f"{name!r} is {_shown(value)}, which no metric can be"
+        if not is_text(name):
+            return f"name {name!r} is no text"
+        if type(step) is not int or step not in _INT64:
+            return f"{name!r} has step {_shown(step)}"
+        columns = self.columns
+        for column, cell in zip(("kind", "value", "int_value", "text"), cells, strict=True):
+            columns[column].append(cell)
+        columns["step"].append(step)
+        columns["name"].append(name)
+        columns["ts"].append(ts_us if ts_us in _TIMES_US else 0)
+        for column in ("rank", "local_rank", "worker", "pid"):
+            columns[column].append((owner or {}).get(column))
+        return None
+
+    def table(self) -> pa.Table:
+        """Return the records as a table of schema `METRICS`, all of one lane, in the order they were added."""
+        count = len(self)
+        self.columns["pid"] = [-1 if pid is None else pid for pid in self.columns["pid"]]
+        self.columns |= {"lane": [0] * count, "seq": list(range(count))}
+        arrays = [_array(self.columns[column.name], column.type) for column in METRICS]
+        return pa.Table.from_arrays(arrays, schema=METRICS)
+
+
+def _array(values: list[Any], kind: pa.DataType) -> Any:
+    if not pa.types.is_dictionary(kind):
+        return pa.array(values, kind)
+    return pa.array(values, kind.value_type).dictionary_encode().cast(kind)
+
+
+def _cells(value: Any) -> tuple[str, float | None, int | None, str | None] | None:
+    """Return kind, value, int_value and text; None if it is no value of a metric."""
+    if isinstance(value, bool):
+        return KINDS[2], float(value), int(value), None
+    if isinstance(value, int):
+        return (KINDS[1], float(value), value, None) if value in _INT64 else None
+    if isinstance(value, float):
+        return KINDS[0], value, None, None
+    return (KINDS[3], None, None, value) if is_text(value) else None
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is a string without lone surrogates, which no file of ours can hold."""
+    try:
+        return isinstance(value, str) and value.encode("utf-8") is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(value: object) -> str:
+    text = repr(value) if not isinstance(value, int) or value in _INT64 else f"an int of {value.bit_length()} bits"
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def owner_of(found: dict[str, Any]) -> dict[str, Any]:
+    """Return who logged, of what a source tells of it."""
+    owner = {name: found.get(name) for name in ("rank", "local_rank", "worker", "pid")}
+    return {name: number for name, number in owner.items() if type(number) is int and number in _INT32}
+
+
+@dataclass
+class Found:
+    """A run as a source tells it.
+
+    Attributes
+    ----------
+    experiment : str
+        What the source says, or a name made of its own; not yet fit for a folder.
+    metrics : Rows or Table
+        The records, in order.
+    described : dict
+        Fields of run.yaml.
+    events : list of dict
+        ``timestamp`` in µs, ``event_type``, ``data``, and who it was as far as that is known.
+    artifacts : dict of str to Path
+        Files to copy, by their path below artifacts/.
+    files : dict of str to Path
+        What was read, which together with ``artifacts`` makes the run's identity.
+    status : str or None
+        The source's own word.
+    """
+
+    experiment: str
+    metrics: Rows | pa.Table = field(default_factory=Rows)
+    described: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    annotations: dict[str, Any] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    status: str | None = None
+    problems: Problems = field(default_factory=lambda: Problems())
+
+    def table(self) -> pa.Table:
+        """Return the records as a table of schema `METRICS`; none can be added any more."""
+        if isinstance(self.metrics, Rows):
+            self.metrics = self.metrics.table()
+        return self.metrics
+
+    @property
+    def records(self) -> int:
+        """How many records there are."""
+        return len(self.metrics) if isinstance(self.metrics, Rows) else int(self.metrics.num_rows)
+
+    def add(self, where: str, name: str, step: int, value: Any, ts_us: int, owner: dict[str, Any]) -> None:
+        """Add a record, or tell why it can't be one."""
+        assert isinstance(self.metrics, Rows)
+        fault = self.metrics.add(name, step, value, ts_us, owner)
+        if fault:
+            self.problems.add("records left out", f"{where}: {fault}")
+
+    def read(self, name: str, path: Path, limit: int = BYTES_MAX) -> bytes:
+        """Return the bytes of a file that belongs to the source; see `read_file`."""
+        data = read_file(path, limit)
+        self.files[name] = path
+        return data
+
+
+class Problems:
+    """What could not be read: the first of each sort, and how many there are."""
+
+    def __init__(self) -> None:
+        self._count: Counter[str] = Counter()
+        self._texts: dict[str, list[str]] = {}
+
+    def add(self, sort: str, text: str, count: int = 1) -> None:
+        """Tell of one."""
+        self._count[sort] += count
+        texts = self._texts.setdefault(sort, [])
+        if len(texts) < _PROBLEMS_TOLD:
+            texts.append(text)
+
+    def __iter__(self) -> Iterator[str]:
+        for sort, texts in self._texts.items():
+            yield from texts
+            if self._count[sort] > len(texts):
+                yield f"{sort}: {self._count[sort]} in all"
+
+
+def read_file(path: Path, limit: int = BYTES_MAX) -> bytes:
+    """Return the bytes of a regular file; no link is followed.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is something else, or larger than ``limit``.
+    OSError
+        If it can't be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        told = os.fstat(fd)
+        if not stat.S_ISREG(told.st_mode):
+            raise CorruptDataError(f"{path}: not a regular file; refused")
+        if told.st_size > limit:
+            raise CorruptDataError(f"{path}: {told.st_size} bytes, more than the {limit} that are read")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise CorruptDataError(f"{path}: more than the {limit} bytes that are read")
+    return data
+
+
+def files_below(folder: Path, problems: Problems) -> dict[str, Path]:
+    """Return the regular files below a folder by their path in it; tell of others, and of links."""
+    found = {}
+    for place, folders, names in os.walk(folder):
+        for name in sorted([*names, *(one for one in folders if Path(place, one).is_symlink())]):
+            path = Path(place, name)
+            relative = path.relative_to(folder).as_posix()
+            if stat.S_ISREG(path.lstat().st_mode) and is_text(relative):
+                found[relative] = path
+            else:
+                problems.add("files left out", f"{path}: not a regular file; left out")
+    return found
+
+
+def fit_name(text: object, instead: str = "imported") -> str:
+    """Return a text as the name of a folder of ours."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", str(text or "")).strip("_")[:64] or instead
+
+
+# ---- times ----
+
+
+def to_us(when: datetime) -> int:
+    """Return a time as µs since 1970; one without a zone is in UTC."""
+    aware = when if when.tzinfo else when.replace(tzinfo=UTC)
+    spent = aware - _EPOCH
+    return (spent.days * 86_400 + spent.seconds) * 1_000_000 + spent.microseconds
+
+
+def parse_us(value: object) -> int | None:
+    """Return a time, as text or as datetime, as µs since 1970; None if it is none."""
+    try:
+        if isinstance(value, datetime):
+            return to_us(value)
+        return to_us(datetime.fromisoformat(value)) if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def time_in_range(ts_us: int) -> bool:
+    """Whether a time can be written as RFC 3339."""
+    return ts_us in _TIMES_US

@@ -1,0 +1,223 @@
+"""Import of runs that other systems, or exports of ours, have left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from shmlog.errors import CorruptDataError, RunNotFoundError, StorageError
+from shmlog.storage.layout import RunLayout, check_id
+from shmlog.store.codec import rfc3339
+from shmlog.store.place import Place
+from shmlog.transfer.folder import final_status, write_run
+from shmlog.transfer.found import Found, fit_name, parse_us
+
+# By format: the module below sources/ whose function `read` reads it.
+_READERS = {
+    "fetch_ml": "fetch_ml",
+    "expman": "expman",
+    "jsonl": "jsonl",
+    "csv": "csv_table",
+    "json": "exported_json",
+    "parquet": "exported_table",
+    "arrow": "exported_table",
+    "tensorboard": "event_files",
+}
+_SUFFIXES = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow",
+    ".feather": "arrow",
+}  # fmt: skip
+_WANDB = "wandb has no reader of its own files that a program may use; upload them with 'wandb sync' and export there"
+
+FORMATS = tuple(_READERS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportReport:
+    """What came of an import.
+
+    Attributes
+    ----------
+    dir : Path
+        Folder of the run.
+    is_new : bool
+        False if the same source had been imported before: nothing was changed then.
+    counts : dict
+        ``metrics``, ``events``, ``artifacts``.
+    problems : tuple of str
+        What could not be read, or not be read as it stood.
+    """
+
+    dir: Path
+    run_id: str
+    experiment: str
+    source: Path
+    format: str
+    status: str
+    is_new: bool
+    counts: Mapping[str, int]
+    problems: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as dicts, lists, str, int and bool."""
+        return {
+            "dir": str(self.dir), "run_id": self.run_id, "experiment": self.experiment, "source": str(self.source),
+            "format": self.format, "status": self.status, "is_new": self.is_new, "counts": dict(self.counts),
+            "problems": list(self.problems),
+        }  # fmt: skip
+
+
+def import_run(
+    source: str | os.PathLike[str], root: str | os.PathLike[str] = "runs", format: str | None = None, *,
+    experiment: str | None = None,
+) -> ImportReport:  # fmt: skip
+    """Read a run of another system, or an export, into a finished run of ours.
+
+    Parameters
+    ----------
+    source : path
+        A folder of fetch_ml or expman, a TensorBoard event file or a folder of them, or a file:
+        JSON Lines, CSV, or what `export_run` wrote as JSON, CSV, Parquet or Arrow. Nothing in it is changed.
+    root : path
+        Folder of all experiments, where the run goes.
+    format : str, optional
+        ``fetch_ml``, ``expman``, ``jsonl``, ``csv``, ``json``, ``parquet``, ``arrow`` or ``tensorboard``.
+        Default: what the source looks like.
+    experiment : str, optional
+        Default: what the source says, or its name.
+
+    Returns
+    -------
+    ImportReport
+        The run, and what of the source could not be read.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is no such source.
+    ValueError
+        If there is no such format, or the source looks like none.
+    CorruptDataError
+        If nothing of it can be read. Nothing was written.
+    MissingExtraError
+        If a package for the format is missing.
+    StorageError
+        If the run can't be written. Nothing was.
+
+    Notes
+    -----
+    The run's id is made of what the source holds, so that importing it again, from wherever, finds
+    the run that is there. A source that has grown is another run.
+    """
+    path = Path(os.path.abspath(source))
+    if not path.exists():
+        raise RunNotFoundError(f"nothing to import: {path} does not exist")
+    wanted = format or guess_format(path)
+    if wanted not in _READERS:
+        raise ValueError(f"format {wanted!r} is none; use one of {', '.join(FORMATS)}" + _about_wandb(wanted))
+    if experiment is not None:
+        check_id(experiment, "experiment")
+    found = _read(wanted, path)
+    digest = _digest(wanted, found)
+    place = Place(root)
+    layout = _existing(place, _run_id(found, digest))
+    is_new = layout is None
+    layout = layout or place.run(experiment or fit_name(found.experiment), _run_id(found, digest))
+    status = final_status(found)
+    problems = tuple(dict.fromkeys(found.problems))
+    if is_new:
+        told = {
+            "format": wanted, "path": str(path), "sha256": digest, "status": found.status,
+            "imported_at": rfc3339(datetime.now(UTC)), "problems": list(problems),
+        }  # fmt: skip
+        write_run(place, layout, found, told)
+    counts = {"metrics": found.records, "events": len(found.events), "artifacts": len(found.artifacts)}
+    return ImportReport(
+        dir=layout.dir, run_id=layout.run_id, experiment=layout.experiment, source=path, format=wanted, status=status,
+        is_new=is_new, counts=counts, problems=problems,
+    )  # fmt: skip
+
+
+def _read(format: str, path: Path) -> Found:
+    reader: Callable[[Path], Found] = import_module(f"shmlog.transfer.sources.{_READERS[format]}").read
+    try:
+        return reader(path)
+    except (CorruptDataError, StorageError):
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise CorruptDataError(f"{path}: damaged ({error})") from error
+        raise
+
+
+def _about_wandb(format: str) -> str:
+    return f"; {_WANDB}" if format == "wandb" else ""
+
+
+def guess_format(path: Path) -> str:
+    """Return what a source looks like; raises ValueError if that is nothing."""
+    found = _guess_of_folder(path) if path.is_dir() else _guess_of_file(path.name)
+    if found == "wandb":
+        raise ValueError(f"{path}: {_WANDB}")
+    if found is None:
+        raise ValueError(f"{path}: looks like nothing that can be imported; pass the format: {', '.join(FORMATS)}")
+    return found
+
+
+def _guess_of_file(name: str) -> str | None:
+    if "tfevents" in name:
+        return "tensorboard"
+    return "wandb" if name.endswith(".wandb") else _SUFFIXES.get(Path(name).suffix.lower())
+
+
+def _guess_of_folder(path: Path) -> str | None:
+    names = set(os.listdir(path))
+    if names & {"meta.bin", "metrics.bin"}:
+        return "fetch_ml"
+    if "run.yaml" in names:
+        if names & {"metrics", "wal", "events.jsonl"}:
+            raise ValueError(f"{path}: is a run of shmlog; copy the folder")
+        return "expman"
+    kinds = {_guess_of_file(name) for name in names}
+    if "tensorboard" in kinds:
+        return "tensorboard"
+    if any(name.startswith("vectors") and name.endswith((".parquet", ".arrow")) for name in names):
+        return "expman"
+    return "wandb" if "wandb" in kinds else None
+
+
+# ---- identity ----
+
+
+def _digest(format: str, found: Found) -> str:
+    total = hashlib.sha256(f"shmlog import 1 {format}\n".encode())
+    for name, path in sorted({**found.files, **{f"artifacts/{n}": p for n, p in found.artifacts.items()}}.items()):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{digest} {name}\n".encode())
+    return total.hexdigest()
+
+
+def _run_id(found: Found, digest: str) -> str:
+    """Return an id that begins with when the run began, as all ids do, if that is known."""
+    began = parse_us(found.described.get("started_at") or found.described.get("created_at"))
+    if began is None or began < 0:
+        return f"imported-{digest[:16]}"
+    return f"{datetime.fromtimestamp(began // 1_000_000, UTC):%Y%m%d-%H%M%S}-{digest[:16]}"
+
+
+def _existing(place: Place, run_id: str) -> RunLayout | None:
+    if place.root.exists() and not place.root.is_dir():
+        raise StorageError(f"{place.root} is no folder")
+    for name in place.experiments():
+        layout = place.run(name, run_id)
+        if layout.run_yaml.is_file():
+            return layout
+    return None

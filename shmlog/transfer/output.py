@@ -1,0 +1,57 @@
+"""Where an export goes: a file that appears whole or not at all, or a stream."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from shmlog.errors import StorageError
+from shmlog.storage.layout import TEMPORARY_SUFFIX
+
+Progress = Callable[[int, int], None]  # records done, records in all
+Target = str | os.PathLike[str] | IO[bytes]
+
+ROWS_AT_ONCE = 1 << 16
+
+
+def no_progress(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@contextmanager
+def open_target(target: Target) -> Iterator[IO[bytes]]:
+    """Write into a stream as it is, or into a file that is replaced when all of it is written.
+
+    Raises
+    ------
+    StorageError
+        If the file can't be written. What was there before stays.
+    """
+    if not isinstance(target, (str, os.PathLike)):
+        yield target
+        return
+    path = Path(target)
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(error.errno, f"cannot be written ({error.strerror or error})", str(path)) from error
+    finally:
+        try:
+            temporary.unlink()
+        except OSError:
+            pass  # it has become the file, or never came to be
+
+
+def slices(table: Any, progress: Progress) -> Iterator[Any]:
+    """Yield a table in portions, telling how far it is."""
+    for start in range(0, table.num_rows, ROWS_AT_ONCE):
+        yield table.slice(start, ROWS_AT_ONCE)
+        progress(min(start + ROWS_AT_ONCE, table.num_rows), table.num_rows)

@@ -1,0 +1,55 @@
+"""Tables of records that come from outside: they are ours only if every row is a record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from shmlog.errors import CorruptDataError
+from shmlog.storage.schema import KINDS, METRICS
+
+pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+
+
+def checked_table(path: Path, table: pa.Table) -> pa.Table:
+    """Return a table as one of schema `METRICS`.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is none, or has rows that no run of ours has.
+    """
+    if table.column_names != METRICS.names:
+        raise CorruptDataError(f"{path}: not a table of shmlog (columns {table.column_names})")
+    try:
+        arrays = [_cast(table[column.name], column.type) for column in METRICS]
+        checked = pa.Table.from_arrays(arrays, schema=METRICS)
+        checked.validate(full=True)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise CorruptDataError(f"{path}: a table of shmlog that is damaged ({error})") from error
+    if any(checked[column.name].null_count for column in METRICS if not column.nullable) or _misfits(checked):
+        raise CorruptDataError(f"{path}: a table of shmlog with rows whose kind and values don't fit")
+    return checked
+
+
+def _cast(column: Any, kind: pa.DataType) -> Any:
+    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
+        column = column.cast(kind.value_type).combine_chunks()
+        column = column.dictionary_encode()
+    return column.cast(kind)
+
+
+def _misfits(table: pa.Table) -> int:
+    """Return how many rows are of no kind, or have the values of another."""
+    kind = pc.index_in(table["kind"].cast(pa.string()), pa.array(KINDS)).fill_null(-1).to_numpy()
+    has = {name: np.asarray(table[name].is_valid()) for name in ("value", "int_value", "text")}
+    is_whole = (kind == 1) | (kind == 2)
+    wrong = (kind < 0) | (has["value"] != (kind != 3)) | (has["int_value"] != is_whole) | (has["text"] != (kind == 3))
+    whole = table["int_value"].fill_null(0).to_numpy()
+    value = table["value"].fill_null(0.0).to_numpy()
+    wrong |= is_whole & ((whole.astype(np.float64) != value) | ((kind == 2) & (whole != 0) & (whole != 1)))
+    return int(wrong.sum())

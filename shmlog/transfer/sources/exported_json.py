@@ -1,0 +1,85 @@
+"""A JSON file that `export_run` wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from shmlog.errors import CorruptDataError
+from shmlog.storage.schema import METRICS
+from shmlog.transfer.found import Found, Rows, is_text, owner_of, parse_us, time_in_range
+from shmlog.transfer.sources.exported_table import take_description
+
+_WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+_LANES = range(2**31)
+_SEQS = range(2**60)
+
+
+def read(path: Path) -> Found:
+    """Return what the file tells.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is no such file.
+    """
+    found = Found(experiment=path.stem)
+    try:
+        told = json.loads(found.read("export", path))
+        take_description(found, told)
+        rows, events = told["metrics"], told["events"]
+        if not isinstance(rows, list) or not isinstance(events, list):
+            raise ValueError("metrics and events are no lists")
+    except (ValueError, LookupError, RecursionError) as error:
+        raise CorruptDataError(f"{path}: not an export of a run as JSON, or damaged ({error})") from error
+    found.metrics = _metrics(found, rows)
+    for i, event in enumerate(events):
+        _add_event(found, f"event {i}", event)
+    return found
+
+
+def _metrics(found: Found, rows: list[Any]) -> pa.Table:
+    taken = Rows()
+    numbers: list[tuple[int, int]] = []
+    for i, row in enumerate(rows):
+        fault = "no record"
+        if isinstance(row, dict):
+            fault = _add(taken, row) or ""
+        if fault:
+            found.problems.add("records left out", f"record {i}: {fault}")
+        else:
+            numbers.append((_number(row.get("lane"), _LANES), _number(row.get("seq"), _SEQS)))
+    table = taken.table()
+    for at, name in enumerate(("lane", "seq")):
+        column = METRICS.get_field_index(name)
+        values = pa.array([pair[at] for pair in numbers], METRICS.field(column).type)
+        table = table.set_column(column, METRICS.field(column), values)
+    return table
+
+
+def _number(value: Any, allowed: range) -> int:
+    return value if type(value) is int and value in allowed else -1
+
+
+def _add(taken: Rows, row: dict[str, Any]) -> str | None:
+    value, ts = row.get("value"), parse_us(row.get("ts"))
+    if row.get("kind") == "float":
+        value = _WORDS.get(value, value) if isinstance(value, str) else value
+        value = float(value) if type(value) is int and abs(value) < 1 << 53 else value
+    if ts is None or not time_in_range(ts):
+        return f"{row.get('ts')!r} is no time"
+    return taken.add(row.get("name"), row.get("step"), value, ts, owner_of(row))  # type: ignore[arg-type]
+
+
+def _add_event(found: Found, where: str, event: Any) -> None:
+    ts = parse_us(event.get("timestamp")) if isinstance(event, dict) else None
+    is_sound = ts is not None and time_in_range(ts) and isinstance(event.get("data"), dict)
+    if not is_sound or not is_text(json.dumps(event, ensure_ascii=False)) or type(event.get("event_type")) is not str:
+        found.problems.add("events left out", f"{where} is none of ours")
+        return
+    numbers = {"lane": _number(event.get("lane"), _LANES), "seq": _number(event.get("seq"), _SEQS)}
+    told = {"timestamp": ts, "event_type": event["event_type"], "data": event["data"]}
+    found.events.append({**owner_of(event), **told, **numbers})

@@ -1,0 +1,68 @@
+"""A Parquet or Arrow file that `export_run` wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from shmlog.errors import CorruptDataError
+from shmlog.store.codec import plain
+from shmlog.transfer.found import Found
+from shmlog.transfer.sources.checked import checked_table
+from shmlog.transfer.sources.untrusted_parquet import read_batches
+from shmlog.transfer.to_arrow import KEY
+
+
+def read(path: Path) -> Found:
+    """Return what the file tells.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is no such file.
+    """
+    found = Found(experiment=path.stem)
+    data = found.read("table", path)
+    try:
+        table = _table(path, data)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise CorruptDataError(f"{path}: neither Parquet nor Arrow, or damaged ({error})") from error
+    told = (table.schema.metadata or {}).get(KEY)
+    found.metrics = checked_table(path, table.replace_schema_metadata(None))
+    if told is None:
+        found.problems.add("description", "the file does not say which run it is of")
+        return found
+    try:
+        take_description(found, json.loads(told))
+    except (ValueError, RecursionError) as error:
+        raise CorruptDataError(f"{path}: what it says of its run is damaged ({error})") from error
+    return found
+
+
+def _table(path: Path, data: bytes) -> pa.Table:
+    if data.startswith(b"PAR1"):
+        batches = list(read_batches(path, data))
+        return pa.Table.from_batches(batches, pq.read_schema(pa.BufferReader(data)) if not batches else None)
+    with pa.ipc.open_file(data) as file:
+        table = file.read_all()
+    table.validate(full=True)
+    return table
+
+
+def take_description(found: Found, told: Any) -> None:
+    """Take what an export says of its run; raises ValueError if it says nothing that makes sense."""
+    if not isinstance(told, dict) or told.get("shmlog") != 1 or not isinstance(told.get("run"), dict):
+        raise ValueError("not an export of a run")
+    told = plain(told)
+    run = told["run"]
+    found.described = run
+    found.experiment = str(run.get("experiment") or found.experiment)
+    found.status = str(run["status"]) if run.get("status") else None
+    for name in ("params", "annotations"):
+        if isinstance(told.get(name), dict):
+            setattr(found, name, told[name])

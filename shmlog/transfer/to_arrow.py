@@ -1,0 +1,42 @@
+"""A run's metrics as one Parquet or Arrow file that also holds what is said of the run."""
+
+from __future__ import annotations
+
+import json
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from shmlog.reader.stored import StoredRun
+from shmlog.storage.schema import ROW_GROUP_ROWS, write_options
+from shmlog.transfer.describe import describe
+from shmlog.transfer.output import Progress, slices
+
+KEY = b"shmlog.run"
+
+
+def described_metrics(run: StoredRun) -> pa.Table:
+    """Return all metrics; the schema's metadata hold what is said of the run."""
+    table = run.metrics().unify_dictionaries()
+    return table.replace_schema_metadata({KEY: json.dumps(describe(run), allow_nan=False)})
+
+
+def write_parquet(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+    """Write a Parquet file; return how many records it has."""
+    table = described_metrics(run)
+    with pq.ParquetWriter(file, table.schema, **write_options()) as writer:
+        for start in range(0, table.num_rows, ROW_GROUP_ROWS):
+            writer.write_table(table.slice(start, ROW_GROUP_ROWS))
+            progress(min(start + ROW_GROUP_ROWS, table.num_rows), table.num_rows)
+    return int(table.num_rows)
+
+
+def write_arrow(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+    """Write an Arrow file (IPC, random access); return how many records it has."""
+    table = described_metrics(run).combine_chunks()
+    with pa.ipc.new_file(file, table.schema) as writer:
+        for portion in slices(table, progress):
+            writer.write_table(portion)
+    return int(table.num_rows)

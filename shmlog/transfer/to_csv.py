@@ -1,0 +1,110 @@
+"""A run's metrics as CSV: a row for each record, or for each call."""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+from numpy.typing import NDArray
+
+from shmlog.reader.stored import StoredRun
+from shmlog.transfer.cells import guard, guard_column
+from shmlog.transfer.output import Progress, slices
+
+pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+
+_CALL = ["step", "ts", "rank", "local_rank", "worker"]
+
+
+def write_long(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+    """Write a row for each record, with all that is known of it; return how many."""
+    return _write(safe_table(run.metrics()), file, progress)
+
+
+def write_wide(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+    """Write a row for each call of ``log``, with a column for each metric, sorted; return how many."""
+    return _write(safe_table(widen(run.metrics())), file, progress)
+
+
+def safe_table(table: pa.Table) -> pa.Table:
+    """Return the table with no text that a spreadsheet would evaluate."""
+    columns = [guard_column(column.combine_chunks()) if _is_text(column.type) else column for column in table.columns]
+    return pa.Table.from_arrays(columns, names=[guard(name) for name in table.column_names])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_dictionary(kind))
+
+
+def _write(table: pa.Table, file: IO[bytes], progress: Progress) -> int:
+    with pa.csv.CSVWriter(file, table.schema) as writer:
+        for portion in slices(table, progress):
+            writer.write_table(portion)
+    return int(table.num_rows)
+
+
+def widen(table: pa.Table) -> pa.Table:
+    """Return a row for each call: what was logged at one step, at one time, by one producer.
+
+    A name that a call has twice makes a second row.
+    """
+    codes, names = _codes(table)
+    row = _rows(table, codes)
+    first = np.flatnonzero(np.diff(row, prepend=-1)) if len(row) else row
+    order = np.argsort(row, kind="stable")
+    sorted_rows = row[order]
+    first = order[np.flatnonzero(np.diff(sorted_rows, prepend=-1))] if len(row) else row
+    columns = {name: table[name].take(pa.array(first)) for name in _CALL}
+    for code in sorted(range(len(names)), key=names.__getitem__):
+        at = np.flatnonzero(codes == code)
+        label = names[code] if names[code] not in _CALL else f"metric {names[code]}"
+        columns[label] = _spread(_values(table.take(pa.array(at))), row[at], len(first))
+    return pa.table(columns)
+
+
+def _codes(table: pa.Table) -> tuple[NDArray[np.int64], list[str]]:
+    column: Any = table["name"].unify_dictionaries().combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        return np.empty(0, np.int64), []
+    used, codes = np.unique(column.indices.to_numpy(), return_inverse=True)
+    return codes.astype(np.int64), column.dictionary.take(pa.array(used)).to_pylist()
+
+
+def _rows(table: pa.Table, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the row of each record: its call, and how often the call had its name before."""
+    keys = [table[name].cast(pa.int64()).to_numpy() for name in ("step", "ts", "lane")]
+    count = len(codes)
+    call = np.cumsum(np.any([np.diff(key, prepend=key[:1]) != 0 for key in keys], axis=0)) if count else codes
+    order = np.lexsort((codes, call))
+    same = np.zeros(count, bool)
+    same[1:] = (np.diff(call[order]) == 0) & (np.diff(codes[order]) == 0)
+    starts = np.maximum.accumulate(np.where(same, 0, np.arange(count)))
+    again = np.empty(count, np.int64)
+    again[order] = np.arange(count) - starts
+    pairs = np.column_stack((call, again))
+    return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _values(table: pa.Table) -> Any:
+    """Return the values of one metric, as numbers if all of them are."""
+    kinds = set(table["kind"].unique().to_pylist())
+    if kinds <= {"float"}:
+        return table["value"].combine_chunks()
+    if kinds <= {"int"}:
+        return table["int_value"].combine_chunks()
+    if kinds <= {"bool"}:
+        return table["int_value"].cast(pa.bool_()).combine_chunks()
+    if kinds <= {"text"}:
+        return table["text"].combine_chunks()
+    columns = (table[name].cast(pa.string()) for name in ("text", "int_value", "value"))
+    return pc.coalesce(*columns).combine_chunks()
+
+
+def _spread(values: Any, rows: NDArray[np.int64], count: int) -> Any:
+    """Return a column of ``count`` rows with ``values`` in some of them."""
+    at = np.full(count, -1, np.int64)
+    at[rows] = np.arange(len(rows))
+    return values.take(pa.array(at, mask=at < 0))

@@ -1,0 +1,57 @@
+"""A run's summary, and a run as a pickle."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from shmlog.reader.stored import StoredRun
+from shmlog.transfer.describe import describe
+from shmlog.transfer.output import Progress
+from shmlog.transfer.values import plain
+
+
+def write_summary(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+    """Write the figures of each metric as JSON; return how many metrics there are."""
+    table = run.metrics()
+    names = sorted(table["name"].unique().to_pylist())
+    figures = {}
+    for i, name in enumerate(names, 1):
+        figures[name] = _figures(run.metrics([name]))
+        progress(i, len(names))
+    document = {
+        "run_id": run.id, "experiment": run.experiment, "status": run.status, "counts": run.counts,
+        "statistics": figures,
+    }  # fmt: skip
+    file.write(f"{json.dumps(plain(document, []), indent=2, allow_nan=False)}\n".encode())
+    return len(names)
+
+
+def _figures(table: pa.Table) -> dict[str, Any]:
+    """Return the figures of a metric; texts have none but their count and the last one."""
+    row = table.slice(table.num_rows - 1).to_pylist()[0]
+    last = row["text"] if row["kind"] == "text" else row["value" if row["kind"] == "float" else "int_value"]
+    found: dict[str, Any] = {"records": table.num_rows, "last": last}
+    numbers = table["value"].drop_null().to_numpy()
+    finite = numbers[np.isfinite(numbers)]
+    if not len(numbers):
+        return found
+    found |= {"count": len(finite), "non_finite": len(numbers) - len(finite)}
+    if not len(finite):
+        return found
+    with np.errstate(over="ignore", invalid="ignore"):
+        found |= {name: float(getattr(np, name)(finite)) for name in ("mean", "std", "min", "max", "median")}
+    return found
+
+
+def write_pickle(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+    """Write a dict of plain lists and dicts, with a list for each column of the metrics."""
+    table = run.metrics()
+    document = {**describe(run), "events": run.events(), "metrics": table.to_pydict()}
+    pickle.dump(document, file, protocol=pickle.HIGHEST_PROTOCOL)
+    progress(table.num_rows, table.num_rows)
+    return int(table.num_rows)

@@ -1,0 +1,113 @@
+"""A run as a TensorBoard event file, written with TensorBoard's own package.
+
+Numbers are scalars of 64 bits, as ``add_scalar(double_precision=True)`` writes them, so that floats
+are exact; texts are what ``add_text`` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from typing import IO, Any
+
+import pyarrow as pa
+
+from shmlog.errors import MissingExtraError, ShmlogWarning
+from shmlog.reader.stored import StoredRun
+from shmlog.store.codec import moment
+from shmlog.transfer.describe import describe
+from shmlog.transfer.output import Progress, slices
+
+PARAMS_TAG = "shmlog/run"
+
+_EXACT = 1 << 53
+
+
+def missing(error: ImportError) -> MissingExtraError:
+    """Return the error that says what to install."""
+    return MissingExtraError(f"event files need the package tensorboard: pip install 'shmlog[tensorboard]' ({error})")
+
+
+def file_name(run: StoredRun) -> str:
+    """Return a name that TensorBoard takes for an event file; the same run has the same."""
+    return f"events.out.tfevents.{int(_began(run))}.{run.id}"
+
+
+def _began(run: StoredRun) -> float:
+    began = run.metadata.get("started_at") or run.metadata.get("created_at")
+    try:
+        return moment(began).timestamp() if began else 0.0
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+
+
+def write_events(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+    """Write an event for each record; return how many.
+
+    Warns
+    -----
+    ShmlogWarning
+        If there are ints that no float of 64 bits holds: they are rounded.
+    """
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+    except ImportError as error:
+        raise missing(error) from error
+    writer = RecordWriter(file)
+    writer.write(Event(wall_time=_began(run), file_version="brain.Event:2").SerializeToString())
+    told = Event(wall_time=_began(run))
+    _set_text(told.summary.value.add(), PARAMS_TAG, json.dumps(describe(run)))
+    writer.write(told.SerializeToString())
+    table = run.metrics()
+    for portion in slices(table, progress):
+        for event in _events(portion, Event):
+            writer.write(event.SerializeToString())
+    _warn_of_rounded(table)
+    return int(table.num_rows)
+
+
+def _events(table: pa.Table, event_type: Any) -> Iterator[Any]:
+    columns = [table[name].to_pylist() for name in ("step", "name", "kind", "value", "text")]
+    times = table["ts"].cast(pa.int64()).to_pylist()
+    for step, name, kind, number, text, ts in zip(*columns, times, strict=True):
+        event = event_type(wall_time=ts / 1e6, step=step)
+        value = event.summary.value.add()
+        if kind == "text":
+            _set_text(value, name, text)
+        else:
+            _set_number(value, name, number)
+        yield event
+
+
+def _set_number(value: Any, tag: str, number: float) -> None:
+    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR
+    from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
+
+    value.tag = tag
+    value.metadata.plugin_data.plugin_name = "scalars"
+    value.metadata.data_class = DATA_CLASS_SCALAR
+    value.tensor.dtype = DT_DOUBLE
+    value.tensor.tensor_shape.SetInParent()
+    value.tensor.double_val.append(number)
+
+
+def _set_text(value: Any, tag: str, text: str) -> None:
+    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
+    from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+    value.tag = tag
+    value.metadata.plugin_data.plugin_name = "text"
+    value.metadata.data_class = DATA_CLASS_TENSOR
+    value.tensor.dtype = DT_STRING
+    value.tensor.tensor_shape.dim.add(size=1)
+    value.tensor.string_val.append(text.encode("utf-8"))
+
+
+def _warn_of_rounded(table: pa.Table) -> None:
+    whole = table["int_value"].drop_null().to_numpy()
+    rounded = int(((whole > _EXACT) | (whole < -_EXACT)).sum())
+    if rounded:
+        text = f"{rounded} ints of more than 53 bits may be rounded: an event file has no others than floats"
+        warnings.warn(text, ShmlogWarning, stacklevel=2)

@@ -1,0 +1,476 @@
+"""Imports: each source exactly, the same source once, and whatever is damaged is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import shmlog
+from shmlog.cli.main import main
+from tests.support.records import make_run, sound
+
+FUNCTION_FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+def rows_of(report: shmlog.ImportReport) -> list[tuple[Any, ...]]:
+    """Return name, step, value and seconds since 1970 of all metrics, in the order they were read."""
+    found = shmlog.Store(report.dir.parents[1]).metrics(report.run_id)
+    return [(r.name, r.step, r.value, r.timestamp.timestamp()) for r in sorted(found, key=lambda r: r.seq or 0)]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---- fetch_ml ----
+
+
+def meta_bin(
+    commit: bytes = b"c0ffee", job: bytes = b"train", user: bytes = b"ann", seconds: int = 1_700_000_000
+) -> bytes:
+    texts = b"".join(bytes([len(text)]) + text for text in (commit, job, user))
+    return struct.pack(">Bq", 1, seconds) + texts
+
+
+def metric_record(name: bytes, step: int, value: float, seconds: int) -> bytes:
+    return struct.pack(">qIdB", seconds, step, value, len(name)) + name
+
+
+METRICS = [
+    (b"loss", 0, 0.5, 1_700_000_001),
+    (b"loss", 2**32 - 1, -0.0, 1_700_000_002),
+    ("ü".encode(), 7, 1e300, 1_700_000_003),
+]
+
+
+@pytest.fixture
+def fetch_ml(tmp_path: Path) -> Path:
+    folder = tmp_path / "ml" / "c0ffee"
+    (folder / "files" / "src").mkdir(parents=True)
+    (folder / "files" / "src" / "train.py").write_text("print()")
+    (folder / "meta.bin").write_bytes(meta_bin())
+    (folder / "metrics.bin").write_bytes(b"".join(metric_record(*record) for record in METRICS))
+    return folder
+
+
+def test_fetch_ml(fetch_ml: Path, tmp_path: Path) -> None:
+    before = tree(fetch_ml)
+    report = shmlog.import_run(fetch_ml, tmp_path / "runs")
+    assert rows_of(report) == [(n.decode(), s, v, float(t)) for n, s, v, t in METRICS]
+    assert report.problems == ()
+    record = shmlog.Store(tmp_path / "runs").get(report.run_id)
+    assert (record.commit_id, record.name, record.user, record.experiment) == ("c0ffee", "train", "ann", "train")
+    assert record.began_at is not None
+    assert record.began_at.timestamp() == 1_700_000_000
+    assert record.problems == ()
+    assert sound(report.dir).artifacts == ["files/src/train.py"]
+    assert tree(fetch_ml) == before
+
+
+def test_the_same_source_twice_is_one_run(fetch_ml: Path, tmp_path: Path) -> None:
+    first = shmlog.import_run(fetch_ml, tmp_path / "runs")
+    files = tree(tmp_path / "runs")
+    moved = fetch_ml.rename(tmp_path / "elsewhere")
+    again = shmlog.import_run(moved, tmp_path / "runs", experiment="other")
+    assert (first.is_new, again.is_new) == (True, False)
+    assert again.dir == first.dir
+    assert tree(tmp_path / "runs") == files
+    with open(moved / "metrics.bin", "ab") as file:
+        file.write(metric_record(b"loss", 3, 0.25, 1_700_000_009))
+    assert shmlog.import_run(moved, tmp_path / "runs").run_id != first.run_id
+    assert list((tmp_path / "runs" / ".shmlog" / "imports").iterdir()) == []
+
+
+def test_metrics_bin_cut_at_every_length(fetch_ml: Path, tmp_path: Path) -> None:
+    whole = (fetch_ml / "metrics.bin").read_bytes()
+    ends = [0]
+    for record in METRICS:
+        ends.append(ends[-1] + 21 + len(record[0]))
+    for size in range(len(whole) + 1):
+        (fetch_ml / "metrics.bin").write_bytes(whole[:size])
+        report = shmlog.import_run(fetch_ml, tmp_path / "runs")
+        complete = sum(end <= size for end in ends[1:])
+        assert report.counts["metrics"] == complete
+        assert bool(report.problems) == (size not in ends), size
+        sound(report.dir)
+
+
+def test_meta_bin_cut_at_every_length(fetch_ml: Path, tmp_path: Path) -> None:
+    whole = meta_bin()
+    for size in range(len(whole) + 1):
+        (fetch_ml / "meta.bin").write_bytes(whole[:size])
+        report = shmlog.import_run(fetch_ml, tmp_path / "runs")
+        assert report.counts["metrics"] == len(METRICS)
+        assert bool(report.problems) == (size < len(whole)), size
+        sound(report.dir)
+
+
+@settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
+@given(meta=st.binary(max_size=60) | st.binary(max_size=40).map(lambda b: b"\x01" + b), metrics=st.binary(max_size=120))
+def test_hostile_bytes_are_told(meta: bytes, metrics: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "meta.bin").write_bytes(meta)
+    (folder / "metrics.bin").write_bytes(metrics)
+    report = shmlog.import_run(folder, folder / "runs")
+    sound(report.dir)
+    assert not shmlog.import_run(folder, folder / "runs").is_new
+
+
+def test_numbers_that_fetch_ml_cannot_mean(fetch_ml: Path, tmp_path: Path) -> None:
+    (fetch_ml / "meta.bin").write_bytes(meta_bin(job=b"../../etc", seconds=2**62))
+    (fetch_ml / "metrics.bin").write_bytes(metric_record(b"\xff", 1, float("nan"), -(2**63)))
+    report = shmlog.import_run(fetch_ml, tmp_path / "runs")
+    assert len(report.problems) == 3
+    assert report.experiment == "etc"
+    assert report.dir.parents[1] == tmp_path / "runs"
+    assert shmlog.load(report.dir).names() == ["\\xff"]
+
+
+def test_links_and_pipes_are_refused(fetch_ml: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    (fetch_ml / "files" / "link").symlink_to(secret)
+    (fetch_ml / "files" / "folder").symlink_to(tmp_path)
+    os.mkfifo(fetch_ml / "files" / "pipe")
+    (fetch_ml / "metrics.bin").unlink()
+    (fetch_ml / "metrics.bin").symlink_to(secret)
+    report = shmlog.import_run(fetch_ml, tmp_path / "runs")
+    assert sound(report.dir).artifacts == ["files/src/train.py"]
+    assert len(report.problems) == 4
+
+
+# ---- expman ----
+
+
+def expman_folder(path: Path, table: str = "vectors.parquet") -> Path:
+    (path / "artifacts").mkdir(parents=True)
+    (path / "artifacts" / "a.txt").write_text("x")
+    (path / "run.yaml").write_text(
+        "name: 20261121_122713\nexperiment: digits\nstatus: FINISHED\nstarted_at: 2026-11-21T12:27:13.758545422Z\n"
+        "finished_at: 2026-11-21T12:27:14.769514313Z\ndescription: d\ntags:\n- a\nscalars:\n  acc: 0.9\n"
+    )
+    (path / "config.yaml").write_text("lr: 0.1\n")
+    (path / "run.log").write_text(
+        "[2026-11-21T12:27:13.768Z] [INFO] hello\nmore\n[2026-11-21T12:27:13.769Z] [WARN] careful\n"
+    )
+    (path / "console.log").write_text("out\n")
+    pq.write_table(expman_table(), path / table)
+    return path
+
+
+def expman_table() -> pa.Table:
+    times = pa.array([1_000_000, 2_000_000, 3_000_000], pa.timestamp("us", tz="UTC"))
+    columns = {
+        "step": pa.array([0, 1, None], pa.int64()), "timestamp": times, "loss": [0.5, None, float("inf")],
+        "note": ["=a", None, "b"],
+    }  # fmt: skip
+    return pa.table(columns)
+
+
+@pytest.mark.parametrize("table", ["vectors.parquet", "metrics.parquet"])
+def test_expman(table: str, tmp_path: Path) -> None:
+    folder = expman_folder(tmp_path / "experiments" / "digits" / "20261121_122713", table)
+    report = shmlog.import_run(folder, tmp_path / "runs")
+    assert rows_of(report) == [
+        ("loss", 0, 0.5, 1.0), ("note", 0, "=a", 1.0), ("loss", 2, float("inf"), 3.0), ("note", 2, "b", 3.0),
+    ]  # fmt: skip
+    assert report.problems == (f"{table}: a row without a step; it is numbered 2",)
+    record = shmlog.Store(tmp_path / "runs").get(report.run_id)
+    assert (record.status, record.tags, record.params) == ("success", ("a",), {"lr": 0.1})
+    assert (record.name, record.description, record.experiment) == ("20261121_122713", "d", "digits")
+    assert record.started_at is not None
+    assert record.started_at.isoformat() == "2026-11-21T12:27:13.758545+00:00"
+    run = sound(report.dir)
+    assert run.artifacts == ["a.txt", "expman/console.log"]
+    assert [event["data"] for event in run.events()] == [
+        {"acc": 0.9}, {"level": "info", "message": "hello\nmore"}, {"level": "warning", "message": "careful"},
+    ]  # fmt: skip
+
+
+def test_the_journal_of_a_killed_expman_run_cut_at_every_length(tmp_path: Path) -> None:
+    folder = expman_folder(tmp_path / "digits" / "a")
+    (folder / "vectors.parquet").unlink()
+    sink = pa.BufferOutputStream()
+    table = expman_table()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+        later = pa.array([4, 5, 6], pa.timestamp("s", tz="UTC")).cast(table["timestamp"].type)
+        writer.write_table(table.set_column(1, table.schema.field(1), later))
+    whole = sink.getvalue().to_pybytes()
+    seen = set()
+    for size in range(0, len(whole) + 1, 29):
+        (folder / "vectors-0000.arrow").write_bytes(whole[:size])
+        report = shmlog.import_run(folder, tmp_path / "runs", "expman")
+        seen.add(report.counts["metrics"])
+        sound(report.dir)
+    assert seen == {0, 4, 8}
+    pq.write_table(table, folder / "vectors.parquet")  # as a run that was killed while it closed leaves it
+    (folder / "vectors-0000.arrow").write_bytes(whole)
+    assert shmlog.import_run(folder, tmp_path / "runs").counts["metrics"] == 8
+
+
+def test_a_damaged_expman_run_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    folder = expman_folder(tmp_path / "digits" / "a")
+    (folder / "run.yaml").write_text("a: &a [*a]\n")
+    (folder / "config.yaml").write_bytes(b"\xff\x00{{")
+    (folder / "vectors.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")
+    report = shmlog.import_run(folder, tmp_path / "runs")
+    assert report.status == "crashed"
+    assert [problem.split()[0] for problem in report.problems] == ["config.yaml", "run.yaml", "vectors.parquet:"]
+    assert sound(report.dir).artifacts == ["a.txt", "expman/console.log"]
+
+
+# ---- structured logs ----
+
+
+def line_of(second: str, event_type: str, data: Any) -> dict[str, Any]:
+    return {"timestamp": f"2026-01-01T00:00:{second}+00:00", "event_type": event_type, "data": data}
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    lines = [
+        line_of("00", "experiment_start", {"experiment_name": "mnist"}),
+        line_of("01", "config", {"lr": 0.1}),
+        line_of("02.5", "metrics", {"step": 3, "metrics": {"loss": 1.0, "n": 2}}),
+        line_of("03", "metrics", {"metrics": {"ok": True, "bad": [1]}}),
+        line_of("04", "experiment_end", {"status": "interrupted"}),
+    ]
+    path = tmp_path / "x_structured.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '[1]\n{"timestamp": "2026')
+    report = shmlog.import_run(path, tmp_path / "runs")
+    assert rows_of(report) == [
+        ("loss", 3, 1.0, 1767225602.5), ("n", 3, 2, 1767225602.5), ("ok", 4, True, 1767225603.0),
+    ]  # fmt: skip
+    assert [type(row[2]) for row in rows_of(report)] == [float, int, bool]
+    assert report.problems == (
+        "line 4: no step; it is numbered 4", "line 4: 'bad' is [1], which no metric can be",
+        "line 6: no event_type; left out", "line 7: a torn last line; left out",
+    )  # fmt: skip
+    record = shmlog.Store(tmp_path / "runs").get(report.run_id)
+    assert (record.experiment, record.status, record.params) == ("mnist", "cancelled", {"lr": 0.1})
+    types = [event["event_type"] for event in sound(report.dir).events()]
+    assert types == ["experiment_start", "config", "experiment_end"]
+
+
+def test_numbers_that_only_python_writes_into_json(tmp_path: Path) -> None:
+    data = {"step": 0, "metrics": {"a": float("nan"), "b": float("-inf")}}
+    line = json.dumps({"timestamp": "2026-01-01T00:00:00", "event_type": "metrics", "data": data})
+    (tmp_path / "a.jsonl").write_text(line)
+    report = shmlog.import_run(tmp_path / "a.jsonl", tmp_path / "runs")
+    assert [repr(row[2]) for row in rows_of(report)] == ["nan", "-inf"]
+    assert "no zone" in report.problems[0]
+    sound(report.dir)
+
+
+KEYS = st.sampled_from(["step", "metrics", "status", "a"])
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+DATA = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+TYPES = st.sampled_from(["metrics", "config", "gap", "experiment_end", "experiment_start", "x"])
+
+
+@settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
+@given(data=DATA, kind=TYPES)
+def test_any_event_is_taken_or_told(data: Any, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("events")
+    (folder / "a.jsonl").write_text(json.dumps({"timestamp": "2026-01-01T00:00:00Z", "event_type": kind, "data": data}))
+    sound(shmlog.import_run(folder / "a.jsonl", folder / "runs").dir)
+
+
+# ---- CSV ----
+
+
+def test_csv(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(
+        "Step,Wall time,loss,n,ok,note,'=x\n0,1.5,0.5,1,true,'=1,7\n2,2.5,nan,,false,t,8\n3,1\n4.0,bad,1e3,-3,TRUE,,9\n"
+    )
+    report = shmlog.import_run(tmp_path / "log.csv", tmp_path / "runs")
+    found = [(*row[:2], repr(row[2]), row[3]) for row in rows_of(report)]
+    assert found == [
+        ("loss", 0, "0.5", 1.5), ("n", 0, "1", 1.5), ("ok", 0, "True", 1.5), ("note", 0, "'=1'", 1.5),
+        ("=x", 0, "7", 1.5),
+        ("loss", 2, "nan", 2.5), ("ok", 2, "False", 2.5), ("note", 2, "'t'", 2.5), ("=x", 2, "8", 2.5),
+        ("loss", 4, "1000.0", 0.0), ("n", 4, "-3", 0.0), ("ok", 4, "True", 0.0), ("=x", 4, "9", 0.0),
+    ]  # fmt: skip
+    assert report.problems == ("line 4: 2 cells in 7 columns; left out", "line 5: 'bad' is no time; 1970 instead")
+    sound(report.dir)
+
+
+@settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
+@given(text=st.text(st.sampled_from("a1,\"\n\r='.-\x00e"), max_size=30), ours=st.booleans())
+def test_any_text_is_read_as_csv_or_refused(text: str, ours: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("csv")
+    if ours:
+        shmlog.export_run(make_run(folder / "r", [("a", 0, 1.5, 1, None)]), folder / "a.csv")
+        text = (folder / "a.csv").read_bytes().decode() + text
+    (folder / "a.csv").write_bytes(text.encode())
+    try:
+        report = shmlog.import_run(folder / "a.csv", folder / "runs")
+    except shmlog.CorruptDataError:
+        assert not (folder / "runs").exists()
+        return
+    sound(report.dir)
+
+
+# ---- our own exports, damaged ----
+
+
+@pytest.mark.parametrize("suffix", ["json", "parquet", "arrow", "csv"])
+def test_damaged_exports_are_refused_or_read(suffix: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", [("a", i, float(i), i + 1, None) for i in range(20)])
+    (path,) = shmlog.export_run(run, tmp_path / f"a.{suffix}")
+    whole = path.read_bytes()
+    for at in range(0, len(whole), max(1, len(whole) // 60)):
+        for data in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]):
+            path.write_bytes(data)
+            try:
+                report = shmlog.import_run(path, tmp_path / "runs")
+            except shmlog.CorruptDataError:
+                continue
+            sound(report.dir)
+
+
+def test_a_hostile_export(tmp_path: Path) -> None:
+    told = {
+        "shmlog": 1, "run": {"run_id": "../x", "experiment": "../../y", "status": "running", "tags": 3, "name": ["a"]},
+        "params": {}, "annotations": {"pinned": True}, "events": [{"timestamp": "x"}, 3],
+        "metrics": [3, {"name": "a", "step": 2**70, "value": 1, "ts": "2026-01-01T00:00:00Z"},
+                    {"name": "a", "step": 1, "value": 1, "ts": "2026-01-01T00:00:00Z", "lane": -5, "seq": 2**63}],
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(told))
+    report = shmlog.import_run(tmp_path / "a.json", tmp_path / "runs")
+    assert (report.counts["metrics"], report.status, report.experiment) == (1, "crashed", "y")
+    sound(report.dir)
+
+
+def test_a_small_parquet_file_that_would_fill_the_memory(tmp_path: Path) -> None:
+    folder = expman_folder(tmp_path / "digits" / "a")
+    count = 60_000_000
+    zeros = pa.repeat(pa.scalar(0.0), count)
+    pq.write_table(pa.table({"a": zeros, "b": zeros}), folder / "vectors.parquet")
+    report = shmlog.import_run(folder, tmp_path / "runs")
+    assert "120000000 cells in" in report.problems[-1]
+    assert report.counts["metrics"] == 0
+    codes = pa.repeat(pa.scalar(0, pa.int32()), 100_000)
+    texts = pa.DictionaryArray.from_arrays(codes, ["x" * 1_000_000])
+    pq.write_table(pa.table({"a": texts}), folder / "vectors.parquet")
+    report = shmlog.import_run(folder, tmp_path / "runs")
+    assert "its texts are more than" in report.problems[-1]
+
+
+# ---- TensorBoard ----
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    pytest.importorskip("tensorboard")
+    run = make_run(tmp_path / "r", [("loss", i, i / 3, (i + 1) * 1_000_000, None) for i in range(3)])
+    return shmlog.export_run(run, tmp_path / "tb", "tensorboard")[0]
+
+
+def test_scalars_as_others_write_them(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    with open(tmp_path / "events.out.tfevents.1.h", "wb") as file:
+        writer = RecordWriter(file)
+        event = Event(wall_time=1.5, step=3)
+        event.summary.value.add(tag="train/loss", simple_value=0.1)
+        event.summary.value.add(tag="picture").image.height = 3
+        writer.write(event.SerializeToString())
+    report = shmlog.import_run(tmp_path / "events.out.tfevents.1.h", tmp_path / "runs")
+    assert rows_of(report) == [("train/loss", 3, struct.unpack("f", struct.pack("f", 0.1))[0], 1.5)]
+    assert report.problems == ("events.out.tfevents.1.h: 'picture' is of images; left out",)
+    sound(report.dir)
+
+
+def test_an_event_file_cut_at_every_length(events: Path, tmp_path: Path) -> None:
+    whole = events.read_bytes()
+    seen = []
+    for size in range(0, len(whole) + 1, 5):
+        events.write_bytes(whole[:size])
+        report = shmlog.import_run(events.parent, tmp_path / "runs")
+        seen.append(report.counts["metrics"])
+        sound(report.dir)
+    assert seen == sorted(seen)
+    assert set(seen) >= {0, 1, 2}
+
+
+def test_an_event_file_with_a_flipped_bit_is_told(events: Path, tmp_path: Path) -> None:
+    data = bytearray(events.read_bytes())
+    data[-10] ^= 1
+    events.write_bytes(data)
+    report = shmlog.import_run(events, tmp_path / "runs")
+    assert report.counts["metrics"] == 2
+    assert "crc32" in report.problems[0]
+
+
+def test_without_tensorboard_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    (tmp_path / "a.tfevents.1").write_bytes(b"")
+    with pytest.raises(shmlog.MissingExtraError, match=r"shmlog\[tensorboard\]"):
+        shmlog.import_run(tmp_path / "a.tfevents.1")
+
+
+# ---- what is no source ----
+
+
+def test_what_cannot_be_imported(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", [])
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({}))
+    (tmp_path / "run-1.wandb").write_bytes(b"")
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    for source, error, words in (
+        ("nowhere", shmlog.RunNotFoundError, "does not exist"), ("a.pkl", ValueError, "looks like nothing"),
+        ("run-1.wandb", ValueError, "wandb sync"), (run.dir, ValueError, "copy the folder"),
+        ("empty.jsonl", shmlog.CorruptDataError, "no line"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            shmlog.import_run(tmp_path / source, tmp_path / "runs")
+    with pytest.raises(ValueError, match="experiment"):
+        shmlog.import_run(tmp_path / "a.pkl", tmp_path / "runs", "csv", experiment="../x")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_root_that_cannot_be_written(fetch_ml: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(shmlog.StorageError):
+        shmlog.import_run(fetch_ml, tmp_path / "runs")
+
+
+def test_large_files_are_refused(fetch_ml: Path, tmp_path: Path) -> None:
+    os.truncate(fetch_ml / "meta.bin", 1 << 17)
+    report = shmlog.import_run(fetch_ml, tmp_path / "runs")
+    assert "131072 bytes, more than" in report.problems[0]
+
+
+# ---- command line ----
+
+
+def test_import_tells_what_was_read_and_what_was_not(fetch_ml: Path, tmp_path: Path, capsys: Any) -> None:
+    with open(fetch_ml / "metrics.bin", "ab") as file:
+        file.write(b"torn")
+    assert main(["import", str(fetch_ml), "--experiment", "old"]) == 0
+    out, err = capsys.readouterr()
+    assert sound(Path(out.strip())).experiment == "old"
+    assert "fetch_ml of ml/c0ffee: success, 3 metrics, 0 events, 1 artifact\n" in err
+    assert "warning: metrics.bin: a torn record of 4 bytes" in err
+    assert main(["import", str(fetch_ml), "nowhere", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["error"] is None, one.get("is_new")) for one in found] == [(True, False), (False, None)]
