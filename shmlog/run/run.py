@@ -314,6 +314,7 @@ class Run(_core.Producer):
 
     def _spill(self, data: bytes) -> bytes:
         """Keep a text that is too large for the ring in a file of its own."""
+        self._layout.refuse_links()
         self._layout.large.mkdir(exist_ok=True)
         name = large_name(data)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

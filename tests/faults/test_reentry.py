@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import pytest
 
@@ -91,7 +91,7 @@ class Loggers:
             if self._stopped:
                 return
 
-    def __enter__(self) -> Loggers:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -119,7 +119,7 @@ def assert_children_logged(stored: shmlog.StoredRun, children: int, count: int) 
 
 
 def test_a_fork_of_a_library(tmp_path: Path) -> None:
-    """FAULTS 28: Python hears nothing of it. (With threads, its lock may hang in such a child: that is Python's own.)"""
+    """FAULTS 28: Python hears nothing of it. With threads, its own lock may hang in such a child."""
     with shmlog.init("library", root=tmp_path) as run:
         for i in range(25):
             run.log("main", float(i), step=i)
@@ -646,7 +646,7 @@ time.sleep(0.2)
 @pytest.mark.parametrize("when", SHUTDOWNS)
 def test_logging_while_the_interpreter_ends(tmp_path: Path, when: str) -> None:
     """FAULTS 34: it is logged, or dropped; the process ends as it would."""
-    begin = "import os, sys\nimport shmlog\ndef init(**o): return shmlog.init('late', root=sys.argv[1], sinks=['parquet'], **o)\n"
+    begin = "import os, sys\nimport shmlog\ndef init(**o): return shmlog.init('late', root=sys.argv[1], **o)\n"
     done = run_script(begin + SHUTDOWNS[when], tmp_path / "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
