@@ -374,7 +374,8 @@ bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now)
     }
     /* relaxed: only compared with the time now. */
     int64_t started = (int64_t)atomic_load_explicit(&header->started_ns, memory_order_relaxed);
-    return now - started < START_PATIENCE_NS;
+    /* In a time namespace the clock that it was started by may be far ahead of ours. */
+    return now >= started && now - started < START_PATIENCE_NS;
 }
 
 /* At most 5 % of wall time after the first ten seconds. */

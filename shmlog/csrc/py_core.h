@@ -172,8 +172,8 @@ shmlog_outcome shmlog_producer_dropped(ProducerObject *self, enum shmlog_reason 
 /* Have a text that is too large for a unit kept in a file; the item then names it. */
 shmlog_outcome shmlog_producer_spill(ProducerObject *self, shmlog_item *item);
 
-/* Ring the doorbell if the flusher sleeps. */
-void shmlog_producer_wake(ProducerObject *self);
+/* Ring the doorbell if the flusher sleeps. RAISED: an interrupt came meanwhile. */
+shmlog_outcome shmlog_producer_wake(ProducerObject *self);
 
 PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t id);
 

@@ -154,11 +154,12 @@ static bool write_column(ProducerObject *self, const extension *extension)
     shmlog_producer *producer = &self->producer;
     Py_ssize_t count = extension->values->count;
     Py_ssize_t done = 0;
+    bool wake = false; /* when all is written: an interrupt must not leave a part of it out */
 
     while (done < count) {
-        bool wake = false;
+        bool half_full = false;
         if (!shmlog_producer_has_room(producer, 1)) {
-            shmlog_outcome outcome = shmlog_producer_find_room(self, 1, (uint64_t)(count - done), &wake);
+            shmlog_outcome outcome = shmlog_producer_find_room(self, 1, (uint64_t)(count - done), &half_full);
             if (outcome != SHMLOG_WRITTEN) {
                 return outcome != SHMLOG_RAISED;
             }
@@ -167,11 +168,9 @@ static bool write_column(ProducerObject *self, const extension *extension)
         Py_ssize_t last = room < (uint64_t)(count - done) ? done + (Py_ssize_t)room : count;
         write_records(producer, extension, done, last);
         done = last;
-        if (wake) {
-            shmlog_producer_wake(self);
-        }
+        wake = wake || half_full;
     }
-    return true;
+    return !wake || shmlog_producer_wake(self) != SHMLOG_RAISED;
 }
 
 static bool write_or_drop(ProducerObject *self, const extension *extension)

@@ -45,6 +45,7 @@ static shmlog_outcome log_one(ProducerObject *self, PyObject *name, PyObject *va
 typedef struct {
     shmlog_value *values;
     PyObject **owners; /* of the texts */
+    Py_ssize_t room;   /* for so many */
     Py_ssize_t count;
     uint64_t nameless; /* dropped because the name table is full */
 } batch;
@@ -98,6 +99,10 @@ static int convert_exact(ProducerObject *self, PyObject *metrics, batch *batch)
 static bool convert_any(ProducerObject *self, PyObject *pairs, batch *batch)
 {
     shmlog_item item;
+    if (PyList_GET_SIZE(pairs) > batch->room) { /* a finalizer has run while the list was made */
+        PyErr_SetString(PyExc_RuntimeError, "the dict changed its size while it was logged");
+        return false;
+    }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(pairs); i++) {
         PyObject *pair = PyList_GET_ITEM(pairs, i);
         if (!shmlog_item_convert(PyTuple_GET_ITEM(pair, 1), &item)) {
@@ -169,10 +174,7 @@ static shmlog_outcome write_unit(ProducerObject *self, const shmlog_value *value
     shmlog_lane_write_row(&producer->lane, producer->lane.head, ts, step, values, count, slots);
     shmlog_lane_advance(&producer->lane, slots);
     producer->logged += count;
-    if (wake) {
-        shmlog_producer_wake(self);
-    }
-    return SHMLOG_WRITTEN;
+    return wake ? shmlog_producer_wake(self) : SHMLOG_WRITTEN;
 }
 
 /* One unit, or a sequence of them when the dict is larger than a unit can be. */
@@ -215,8 +217,8 @@ static shmlog_outcome log_many(ProducerObject *self, PyObject *metrics, int64_t 
 {
     shmlog_value values[ITEMS_ON_STACK];
     PyObject *owners[ITEMS_ON_STACK];
-    batch batch = {values, owners, 0, 0};
     Py_ssize_t size = PyDict_GET_SIZE(metrics);
+    batch batch = {values, owners, size, 0, 0};
     shmlog_outcome outcome = SHMLOG_RAISED;
 
     if (size == 0) {

@@ -25,17 +25,16 @@ static bool hook_failed_hard(void)
     return true;
 }
 
-void shmlog_producer_wake(ProducerObject *self)
+shmlog_outcome shmlog_producer_wake(ProducerObject *self)
 {
     /* relaxed: a hint; a wake-up that is missed costs one poll interval. */
     if (!atomic_load_explicit(&self->producer.segment->header->sleeping, memory_order_relaxed)) {
-        return;
+        return SHMLOG_WRITTEN;
     }
     PyObject *result = PyObject_CallMethod((PyObject *)self, "_ring", NULL);
-    if (!result) {
-        PyErr_Clear(); /* the flusher polls as well */
-    }
     Py_XDECREF(result);
+    /* An error matters to nobody, the flusher polls as well; a Ctrl-C is the user's. */
+    return !result && hook_failed_hard() ? SHMLOG_RAISED : SHMLOG_WRITTEN;
 }
 
 static bool tell_first_drop(ProducerObject *self, enum shmlog_reason reason)
@@ -148,7 +147,9 @@ static shmlog_outcome wait_for_room(ProducerObject *self, uint32_t slots)
     shmlog_outcome outcome = SHMLOG_WRITTEN;
     shmlog_wait wait;
 
-    shmlog_producer_wake(self);
+    if (shmlog_producer_wake(self) == SHMLOG_RAISED) {
+        return SHMLOG_RAISED;
+    }
     if (shmlog_producer_wait_begin(producer, &wait) != SHMLOG_WAIT_AGAIN) {
         return SHMLOG_DROPPED;
     }
@@ -205,10 +206,7 @@ shmlog_outcome shmlog_producer_record(ProducerObject *self, const shmlog_value *
     }
     shmlog_lane_put_value(&producer->lane, shmlog_ticks(producer->segment->tsc), step, value);
     producer->logged++;
-    if (wake) {
-        shmlog_producer_wake(self);
-    }
-    return SHMLOG_WRITTEN;
+    return wake ? shmlog_producer_wake(self) : SHMLOG_WRITTEN;
 }
 
 /* ---- names ---- */
@@ -247,6 +245,18 @@ static void remember(ProducerObject *self, shmlog_cached_name *place, PyObject *
     place->id = id;
 }
 
+/* As shmlog_producer_name_id(), for a name that has no methods of its own. */
+static bool plain_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
+{
+    PyObject *known = PyDict_GetItemWithError(self->name_ids, name);
+    if (known) {
+        *id = (uint32_t)PyLong_AsUnsignedLong(known);
+    } else if (PyErr_Occurred() || !intern_name(self, name, id)) {
+        return false;
+    }
+    return true;
+}
+
 bool shmlog_producer_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
 {
     shmlog_cached_name *place = shmlog_producer_cached(self, name);
@@ -258,16 +268,14 @@ bool shmlog_producer_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
         PyErr_Format(PyExc_TypeError, "a metric name must be a str, not %.200s", Py_TYPE(name)->tp_name);
         return false;
     }
-    PyObject *known = PyDict_GetItemWithError(self->name_ids, name);
-    if (known) {
-        *id = (uint32_t)PyLong_AsUnsignedLong(known);
-    } else if (PyErr_Occurred() || !intern_name(self, name, id)) {
-        return false;
-    }
-    if (*id != SHMLOG_NO_NAME && PyUnicode_CheckExact(name) && PyUnicode_CHECK_INTERNED(name)) {
+    /* The hash and comparison of a subclass may run Python code, which might change the dict that we are in. */
+    PyObject *plain = PyUnicode_FromObject(name);
+    bool ok = plain && plain_name_id(self, plain, id);
+    if (ok && *id != SHMLOG_NO_NAME && plain == name && PyUnicode_CHECK_INTERNED(name)) {
         remember(self, place, name, *id);
     }
-    return true;
+    Py_XDECREF(plain);
+    return ok;
 }
 
 /* ---- joining and leaving ---- */
@@ -366,10 +374,7 @@ static shmlog_outcome put_event(ProducerObject *self, uint32_t name_id, shmlog_i
     shmlog_lane_advance(&producer->lane, shmlog_lane_write_bytes(&producer->lane, producer->lane.head, &head,
                                                                  item->value.bytes, item->value.count));
     producer->logged++;
-    if (wake) {
-        shmlog_producer_wake(self);
-    }
-    return SHMLOG_WRITTEN;
+    return wake ? shmlog_producer_wake(self) : SHMLOG_WRITTEN;
 }
 
 static PyObject *producer_put_event(ProducerObject *self, PyObject *args)

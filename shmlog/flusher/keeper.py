@@ -85,6 +85,7 @@ class Keeper:
         self._finish: _Finish | None = None
         self._stuck_at = -1  # next_log of the sealer at its last failure
         self._told: tuple[str, float] = "", 0.0  # last failure, and when it was reported
+        layout.refuse_links()
         logs = layout.logs()
         folder = os.open(layout.wal, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._drain = _core.Drain(segment, folder, logs[-1] + 1 if logs else 0, ref.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from shmlog.errors import ShmlogError
 from shmlog.storage.layout import RunLayout
@@ -11,7 +12,8 @@ from shmlog.storage.layout import RunLayout
 _SHELL = "/bin/sh"
 # The shell starts it in the background and ends at once, so that the flusher is
 # no child that the trainer's wait() could reap.
-_COMMAND = 'log=$1; shift; "$@" </dev/null >/dev/null 2>>"$log" &'
+_COMMAND = '"$@" &'
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # What must not reach it: libraries meant for the trainer, start-up hooks, and
 # thread pools sized for the trainer's work.
@@ -50,11 +52,26 @@ def start_flusher(layout: RunLayout) -> None:
     if not sys.executable:
         raise ShmlogError("sys.executable is empty: the flusher can't be started; run 'shmlog recover' afterwards")
     arguments = [
-        _SHELL, "-c", _COMMAND, "shmlog", str(layout.flusher_log),
+        _SHELL, "-c", _COMMAND, "shmlog",
         sys.executable, "-P", "-m", "shmlog.flusher", str(layout.dir),
     ]  # fmt: skip
-    pid = os.posix_spawn(_SHELL, arguments, flusher_environment(), setsid=True, setsigmask=[])
+    layout.refuse_links()
+    pid = _spawn(arguments, layout.flusher_log)
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:
         pass  # SIGCHLD is ignored here: the kernel has reaped the shell
+
+
+def _spawn(arguments: list[str], log: Path) -> int:
+    """Start a process that says nothing but into ``log``, in a session of its own."""
+    fd = os.open(log, _APPEND, 0o666)
+    files = [
+        (os.POSIX_SPAWN_DUP2, fd, 2),  # first: where fds 0 to 2 were closed, it is one of them
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+    ]
+    try:
+        return os.posix_spawn(_SHELL, arguments, flusher_environment(), file_actions=files, setsid=True, setsigmask=[])
+    finally:
+        os.close(fd)

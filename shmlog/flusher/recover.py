@@ -70,11 +70,21 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
         if liveness.flusher_lives(described):
             return _result(layout, changed=False, message=_AT_WORK)
         _check_dead(layout, described, force)
-        return _recover_files(layout, None, "its shared memory is gone; recovered from the log alone")
+        mine = ref if _is_described(ref, described) else None  # damaged: nobody else would remove it
+        return _recover_files(layout, mine, "its shared memory is gone; recovered from the log alone")
     if segment.run_id != layout.run_id:
         _check_dead(layout, described, force)
         return _recover_files(layout, None, "shared memory belongs to another run; recovered from the log alone")
     return _recover_segment(layout, segment, ref)
+
+
+def _is_described(ref: SegmentRef, described: dict[str, Any]) -> bool:
+    """Whether what lies in the place of the segment is the file that run.yaml names."""
+    try:
+        status = os.lstat(ref.path)
+        return bool((status.st_dev, status.st_ino) == (described["segment"]["device"], described["segment"]["inode"]))
+    except (OSError, KeyError, TypeError):
+        return False
 
 
 def _check_dead(layout: RunLayout, described: dict[str, Any], force: bool) -> None:
@@ -111,6 +121,14 @@ def _recover_segment(layout: RunLayout, segment: _core.Segment, ref: SegmentRef)
         segment.mark_starting()
         start_flusher(layout)
         return _result(layout, changed=True, message="processes are attached; another flusher was started")
+    try:
+        return _recover_alone(layout, segment, ref)
+    finally:  # if it was in vain, another try must find them free, whenever this segment is collected
+        segment.unlock(_core.LOCK_MEMBER)
+        segment.unlock(_core.LOCK_FLUSHER)
+
+
+def _recover_alone(layout: RunLayout, segment: _core.Segment, ref: SegmentRef) -> RecoverResult:
     if not segment.lock(_core.LOCK_FLUSHER) or not segment.lock(_core.LOCK_MEMBER):
         raise RunStateError(f"{layout.dir}: somebody else is recovering it, or has just attached")
     if runfile.read(layout.run_yaml).get("complete"):

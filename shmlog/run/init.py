@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import stat
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -220,11 +221,14 @@ def _create(options: Options, meeting: Path | None) -> Run:
             run._intern(event_type)
         _take_first_lane(run)
         _write_files(layout, options, placed, meeting)
+        _start(run, options)
     except BaseException:
         shm.unlink(ref)
         _remove_folder(layout)
         raise
-    _begin(run, options)
+    publish(variable_for(run.dir, ref))
+    registry.remember(run)
+    exits.watch()
     return run
 
 
@@ -239,10 +243,27 @@ def _make_folder(options: Options) -> RunLayout:
             except FileExistsError:
                 continue
             layout.make_folders()
+            _warn_if_open(layout)
             return layout
     except OSError as error:
         raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
     raise StorageError(f"no free run id in {experiment} after {_TRIES} random ones")
+
+
+def _warn_if_open(layout: RunLayout) -> None:
+    """Tell of folders in which others may put a file in the place of ours; a sticky one, as /tmp, is none."""
+    for folder in (layout.dir, layout.dir.parent, layout.dir.parent.parent):
+        mode = folder.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            import logging
+
+            logging.getLogger("shmlog").warning(
+                "%s may be written to by everybody: the runs in it may be replaced by any user of this host "
+                "(mode %o); chmod o-w it",
+                folder,
+                stat.S_IMODE(mode),
+            )
+            return
 
 
 def _remove_folder(layout: RunLayout) -> None:
@@ -321,14 +342,16 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _begin(run: Run, options: Options) -> None:
-    """Log the start, publish the run to children, and start its flusher."""
+def _start(run: Run, options: Options) -> None:
+    """Log the start, and start the flusher."""
     run.event("experiment_start", {"experiment": options.experiment, "name": options.name, "tags": options.tags})
     if options.config:
         run.event("config", options.config)
-    assert run._ref is not None
-    publish(variable_for(run.dir, run._ref))
-    registry.remember(run)
-    exits.watch()
     run._segment.mark_starting()
-    start_flusher(run._layout)
+    try:
+        start_flusher(run._layout)
+    except OSError as error:
+        raise StorageError(
+            f"the flusher of {run.dir} can't be started ({error.strerror}): is there a limit of processes (ulimit -u) "
+            "or of memory, or no /bin/sh?"
+        ) from error

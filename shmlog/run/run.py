@@ -314,6 +314,7 @@ class Run(_core.Producer):
 
     def _spill(self, data: bytes) -> bytes:
         """Keep a text that is too large for the ring in a file of its own."""
+        self._layout.refuse_links()
         return f"large/{write_large(self._layout.dir, data)}".encode()
 
     def _first_drop(self, reason: str) -> None:

@@ -75,6 +75,9 @@ def _create_shared(run_id: str, run_dir: Path, size: place.Size, clock: int) -> 
         try:
             segment = _fill(shm.fd, path, run_id, run_dir, size, clock)
             Doorbell.create(name)
+        except posix_ipc.ExistentialError:
+            shm.unlink()
+            continue  # somebody has the doorbell of that name
         except BaseException:
             shm.unlink()
             raise
@@ -135,16 +138,29 @@ def open_segment(ref: SegmentRef) -> _core.Segment:
 
 
 def _open(ref: SegmentRef) -> int:
-    if ref.name is None:
-        return os.open(ref.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if ref.name is None:
+            return os.open(ref.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return _open_shared(ref)
+    except (FileNotFoundError, SegmentError):
+        raise
+    except PermissionError as error:
+        raise SegmentError(f"{ref.path}: belongs to another user") from error
+    except OSError as error:  # a symlink or a folder, or no descriptor is left
+        raise SegmentError(f"{ref.path}: can't be opened ({error.strerror})") from error
+
+
+def _open_shared(ref: SegmentRef) -> int:
     import posix_ipc
 
     try:
         return int(posix_ipc.SharedMemory(ref.name).fd)
     except posix_ipc.ExistentialError as error:
         raise FileNotFoundError(errno.ENOENT, "the segment is gone", str(ref.path)) from error
+    except ValueError as error:  # so it says that there is a folder
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(ref.path)) from error
     except posix_ipc.PermissionsError as error:
-        raise SegmentError(f"{ref.path}: belongs to another user") from error
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(ref.path)) from error
 
 
 def _check_owner(fd: int, path: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from shmlog.errors import StorageError
+
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOG = re.compile(r"(\d{6,})\.wal")
 _PART = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?\.parquet")
@@ -55,8 +57,15 @@ class RunLayout:
 
     def make_folders(self) -> None:
         """Make the folders that a run is written into; those that are there stay."""
+        self.refuse_links()
         self.wal.mkdir(exist_ok=True)
         self.metrics.mkdir(parents=True, exist_ok=True)
+
+    def refuse_links(self) -> None:
+        """Raise StorageError if one of our folders is a symlink: what is written there would land elsewhere."""
+        for folder in (self.wal, self.metrics.parent, self.metrics, self.large):
+            if folder.is_symlink():
+                raise StorageError(f"{folder} is a symlink: nothing is written through it; remove it")
 
     def log(self, number: int) -> Path:
         """Return the path of write-ahead log ``number``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +36,7 @@ def read_ref(layout: RunLayout) -> SegmentRef:
     Raises
     ------
     RunNotFoundError
-        If there is no run in that folder.
+        If there is no run in that folder, or it may not be read.
     """
     try:
         name = runfile.read(layout.run_yaml)["segment"]["name"]
@@ -44,6 +45,8 @@ def read_ref(layout: RunLayout) -> SegmentRef:
         return make_ref(layout, name)
     except FileNotFoundError as error:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
+    except PermissionError as error:
+        raise RunNotFoundError(f"{layout.run_yaml} may not be read by user {os.geteuid()}") from error
     except (KeyError, TypeError) as error:
         raise RunNotFoundError(f"{layout.run_yaml} does not say where the segment is") from error
 
