@@ -80,7 +80,6 @@ class Keeper:
         self._rotated_slots = 0
         self._taken_frames = 0
         self._taken_s = 0.0
-        self._is_nice = False
         self._probed_s = 0.0
         self._finish: _Finish | None = None
         self._stuck_at = -1  # next_log of the sealer at its last failure
@@ -100,6 +99,10 @@ class Keeper:
         thread.start()
         while not self._segment.flusher_state:
             time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
+        # Not before pyarrow is there: on a machine whose cores are all busy that would take so long
+        # that who finishes a short run gives up.
+        self._guarded(self._get_sealer)
+        be_nice()
         while not self._is_over():
             self._guarded(self._tick)
             time.sleep(self._pause())
@@ -171,17 +174,10 @@ class Keeper:
         self._drain.limit(sealer.next_log + unsealed_logs_max(disk.f_bavail * disk.f_frsize))
 
     def _get_sealer(self) -> Sealer:
-        """Import pyarrow when draining is under way.
-
-        That is not yet nice: on a machine whose cores are all busy it would take so long that
-        who finishes a short run gives up.
-        """
+        """Import pyarrow (a second on a busy machine) when draining is under way."""
         if self._sealer is None:
             from shmlog.flusher.sealer import Sealer
 
-            if not self._is_nice:
-                be_nice()
-                self._is_nice = True
             described = final.describe(self._layout)
             os.chdir(self._layout.dir)  # keep no file system of the trainer's busy
             self._sealer = Sealer(self._layout, described["sinks"], self._add_progress, report)

@@ -124,8 +124,10 @@ def test_a_finished_run_never_reads_as_crashed(tmp_path: Path) -> None:
     assert shmlog.load(run.dir).status == "failed"
     assert shmlog.Store(tmp_path).get(run.id).status == "failed"
     os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: flusher_pid(run.dir) is None, "the flusher to be gone")
     assert shmlog.load(run.dir).status == "failed"
     recover(run.dir)
+    assert shmlog.load(run.dir).metadata["complete"] is True
     assert shmlog.load(run.dir).status == "failed"
     assert_books_balance(run.dir, offered=100)
 
