@@ -20,7 +20,7 @@ from shmlog.run.run import Run
 from shmlog.segment import shm
 from shmlog.segment.boot import boot_id
 from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout, check_id, new_run_id
+from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, check_id, new_run_id
 from shmlog.storage.segmentref import SegmentRef
 
 SINKS = ("parquet", "jsonl")
@@ -284,12 +284,15 @@ def _warn_if_open(layout: RunLayout) -> None:
 
 
 def _remove_folder(layout: RunLayout) -> None:
-    """Remove what was made; without another module, which could not be imported where no descriptor is left."""
-    for folder, _, names in os.walk(layout.dir, topdown=False):
+    """Remove what was made, by its names: perhaps no descriptor is left to list a folder, or to import shutil."""
+    files = [layout.run_yaml, layout.config_yaml]
+    files += [path.with_name(path.name + TEMPORARY_SUFFIX) for path in files]
+    for path in (*files, layout.segment, layout.flusher_log):
         with suppress(OSError):
-            for name in names:
-                os.unlink(os.path.join(folder, name))
-            os.rmdir(folder)
+            path.unlink(missing_ok=True)
+    for folder in (layout.metrics, layout.metrics.parent, layout.wal, layout.dir):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _take_first_lane(run: Run) -> None:
