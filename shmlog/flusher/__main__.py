@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -25,6 +26,8 @@ def main(run_dir: Path) -> None:
     """Keep the run until its last process has gone; at once done if another flusher does, or did."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)  # of the trainer's group: it has to outlive it
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the trainer's may be too low for us
     os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), 4096))
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     layout = RunLayout(run_dir)

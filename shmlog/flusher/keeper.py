@@ -240,7 +240,8 @@ class Keeper:
 
     def _may_heal(self, error: Exception) -> bool:
         """Whether what has failed may work some day, in this process and in this folder."""
-        return isinstance(error, OSError) and error.errno != errno.EFBIG and self._layout.dir.exists()
+        is_ours = not isinstance(error, OSError) or error.errno in (errno.EFBIG, errno.EMFILE)  # a limit of ours stays
+        return not is_ours and self._layout.dir.exists()
 
     def _close_once(self) -> None:
         self._drain_rest()

@@ -6,11 +6,12 @@ import datetime
 import os
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shmlog.errors import RunStateError, SegmentError, StorageError
+from shmlog.errors import RunStateError, SegmentError, ShmlogError, StorageError
 from shmlog.flusher.process import start_flusher
 from shmlog.run import exits, registry, rendezvous
 from shmlog.run.attach import attach, join_member, parse_variable, publish, published, variable_for
@@ -19,7 +20,7 @@ from shmlog.run.run import Run
 from shmlog.segment import shm
 from shmlog.segment.boot import boot_id
 from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout, check_id, new_run_id
+from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, check_id, new_run_id
 from shmlog.storage.segmentref import SegmentRef
 
 SINKS = ("parquet", "jsonl")
@@ -206,17 +207,19 @@ def _parents_run() -> Run | None:
 def _create(options: Options, meeting: Path | None) -> Run:
     layout = _make_folder(options)
     try:
-        placed = shm.create(
-            layout.run_id, layout.dir, lanes=options.lanes, lane_records=options.lane_records,
-            clock=options.clock, private=layout.segment,
-        )  # fmt: skip
+        with _segment_errors(layout):
+            placed = shm.create(
+                layout.run_id, layout.dir, lanes=options.lanes, lane_records=options.lane_records,
+                clock=options.clock, private=layout.segment,
+            )  # fmt: skip
     except BaseException:
         _remove_folder(layout)
         raise
     ref = SegmentRef(placed.name, placed.path)
     try:
         run = Run(layout, ref, owner=True)
-        join_member(run, placed.segment, wait=options.wait, max_wait=options.max_wait, strict=options.strict)
+        with _segment_errors(layout):
+            join_member(run, placed.segment, wait=options.wait, max_wait=options.max_wait, strict=options.strict)
         for event_type in EVENT_TYPES:  # they must find room, however many names the user makes
             run._intern(event_type)
         _take_first_lane(run)
@@ -230,6 +233,20 @@ def _create(options: Options, meeting: Path | None) -> Run:
     registry.remember(run)
     exits.watch()
     return run
+
+
+@contextmanager
+def _segment_errors(layout: RunLayout) -> Iterator[None]:
+    """Name the limit that is in the way: of descriptors, of memory, of the size of files."""
+    try:
+        yield
+    except ShmlogError:
+        raise
+    except OSError as error:
+        raise SegmentError(
+            f"the shared memory of {layout.dir} can't be made: {error.strerror or error}; "
+            "see the limits of this process (ulimit -a)"
+        ) from error
 
 
 def _make_folder(options: Options) -> RunLayout:
@@ -267,9 +284,15 @@ def _warn_if_open(layout: RunLayout) -> None:
 
 
 def _remove_folder(layout: RunLayout) -> None:
-    import shutil
-
-    shutil.rmtree(layout.dir, ignore_errors=True)
+    """Remove what was made, by its names: perhaps no descriptor is left to list a folder, or to import shutil."""
+    files = [layout.run_yaml, layout.config_yaml]
+    files += [path.with_name(path.name + TEMPORARY_SUFFIX) for path in files]
+    for path in (*files, layout.segment, layout.flusher_log):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+    for folder in (layout.metrics, layout.metrics.parent, layout.wal, layout.dir):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _take_first_lane(run: Run) -> None:

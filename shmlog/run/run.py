@@ -294,7 +294,10 @@ class Run(_core.Producer):
         self._bell.ring()
 
     def _flusher_lives(self) -> bool:
-        return bool(self._segment.probe(_core.LOCK_FLUSHER)) or self._may_be_starting()
+        try:
+            return bool(self._segment.probe(_core.LOCK_FLUSHER)) or self._may_be_starting()
+        except OSError:
+            return True  # no descriptor is left to look: who waits for it gives up in time
 
     def _may_be_starting(self) -> bool:
         return self._segment.flusher_is_starting

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +27,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> sweep.Bench:
 def choice(seed: int) -> random.Random:
     """Return what picks the points."""
     return random.Random(seed)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Return a folder that everybody may look into, as /tmp and a home folder often are."""
+    folder = Path(tempfile.mkdtemp(prefix="shmlog-neighbours-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)

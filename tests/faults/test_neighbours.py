@@ -6,9 +6,7 @@ import contextlib
 import logging
 import os
 import pickle
-import shutil
 import signal
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,15 +59,6 @@ def _outcome(work: Callable[[], object]) -> object:
         return work()
     except BaseException as error:
         return type(error), str(error)
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Return a folder that everybody may look into, as /tmp and a home folder often are."""
-    folder = Path(tempfile.mkdtemp(prefix="shmlog-neighbours-", dir="/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 # ---- something lies at the name (1, 2, 7) ----
