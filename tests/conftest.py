@@ -36,6 +36,11 @@ _prefer_what_is_installed()
 
 import shmlog  # noqa: E402
 
+# A shell ignores these in what it runs in the background, and then so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
 settings.register_profile("shmlog", print_blob=True, deadline=None)
 settings.load_profile("shmlog")
 
