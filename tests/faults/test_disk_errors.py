@@ -50,3 +50,4 @@ def test_a_flusher_outlives_every_error_of_the_disk(bench: Bench, choice: random
     chosen = [fault for of_call in faults for fault in (of_call if full else choice.sample(of_call, len(of_call))[:1])]
     with sweep.pool() as executor:
         sweep.do_all(executor, partial(sweep.try_error, bench), [Trial(fault) for fault in chosen])
+    print(f"{len(chosen)} errors at {len(seen)} calls")

@@ -26,6 +26,7 @@ def kills_at(seen: list[Seen]) -> list[Fault]:
 def assert_struck(outcomes: list[sweep.Outcome]) -> None:
     """Assert that nearly all points were reached: some calls depend on who is faster."""
     missed = [str(outcome.trial) for outcome in outcomes if not outcome.struck]
+    print(f"{len(outcomes)} points, {len(missed)} of them not reached")
     assert len(missed) <= len(outcomes) // 10, f"{len(missed)} of {len(outcomes)} points not reached: {missed[:10]}"
 
 
