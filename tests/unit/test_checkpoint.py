@@ -117,7 +117,8 @@ AWKWARD: dict[str, Any] = {
     "structured": np.array([(1, 2.0)], np.dtype([("a", "<i2"), ("b", ">f8")], align=True)),
     "strings": np.array(["a", "üß"]),
     "dates": np.array(["2026-01-01", "NaT"], "M8[ns]"),
-    "scalars": [np.float32(0.1), np.bool_(True), np.str_(""), np.bytes_(b"a\0b"), np.datetime64("NaT", "s"), np.int8(-1)],
+    "scalars": [np.float32(0.1), np.bool_(True), np.str_(""), np.bytes_(b"a\0b"), np.int8(-1)],
+    "no date": np.datetime64("NaT", "s"),
 }
 
 
