@@ -43,7 +43,7 @@ def make_store(folder: Path, runs: int) -> Path:
 
 
 def list_in_new_process(root: Path, runs: int) -> float:
-    done = subprocess.run([sys.executable, "-c", LIST, str(root)], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", LIST, str(root)], check=True, capture_output=True, text=True)
     count, took = done.stdout.split()
     assert int(count) == runs
     return float(took)
