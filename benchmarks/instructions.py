@@ -33,7 +33,7 @@ import os, sys
 import shmlog
 run = shmlog.init("count", root=sys.argv[1], clock="tsc", sinks=["parquet"])
 loss = run.metric("loss")
-ten = {{f"metric{{i}}": 0.5 for i in range(10)}}
+ten = {{"a0": 0.5, "a1": 0.5, "a2": 0.5, "a3": 0.5, "a4": 0.5, "a5": 0.5, "a6": 0.5, "a7": 0.5, "a8": 0.5, "a9": 0.5}}
 def calls(first, count):
     for step in range(first, first + count):
         {call}

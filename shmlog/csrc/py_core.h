@@ -15,8 +15,11 @@
 
 #if defined(__GNUC__)
 #define SHMLOG_LIKELY(condition) __builtin_expect(!!(condition), 1)
+/* Slow halves: inlined, they would have the fast ones save and restore registers for them. */
+#define SHMLOG_NOINLINE __attribute__((noinline))
 #else
 #define SHMLOG_LIKELY(condition) (condition)
+#define SHMLOG_NOINLINE
 #endif
 
 #if PY_VERSION_HEX < 0x030D0000
@@ -155,8 +158,19 @@ static inline shmlog_cached_name *shmlog_producer_cached(ProducerObject *self, P
     return &self->cache[((uintptr_t)name >> 4) % SHMLOG_NAME_CACHE];
 }
 
+/* The same of a name that was not met, or not at that address. */
+bool shmlog_producer_find_name(ProducerObject *self, PyObject *name, uint32_t *id);
+
 /* The id of a name; SHMLOG_NO_NAME when the table is full. False: exception set. */
-bool shmlog_producer_name_id(ProducerObject *self, PyObject *name, uint32_t *id);
+static inline bool shmlog_producer_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
+{
+    const shmlog_cached_name *place = shmlog_producer_cached(self, name);
+    if (SHMLOG_LIKELY(place->name == name)) {
+        *id = place->id;
+        return true;
+    }
+    return shmlog_producer_find_name(self, name, id);
+}
 
 /* Append one record. `item` is as converted, its name set. */
 shmlog_outcome shmlog_producer_record(ProducerObject *self, const shmlog_value *value, int64_t step);

@@ -213,7 +213,7 @@ static shmlog_outcome write_batch(ProducerObject *self, batch *batch, int64_t st
     return write_units(self, batch, step);
 }
 
-static shmlog_outcome log_many(ProducerObject *self, PyObject *metrics, int64_t step)
+static shmlog_outcome log_batch(ProducerObject *self, PyObject *metrics, int64_t step)
 {
     shmlog_value values[ITEMS_ON_STACK];
     PyObject *owners[ITEMS_ON_STACK];
@@ -241,6 +241,69 @@ static shmlog_outcome log_many(ProducerObject *self, PyObject *metrics, int64_t 
         PyMem_Free(batch.owners);
     }
     return outcome;
+}
+
+/* A float or a small int, as the fast path takes them. */
+static bool number_bits(PyObject *value, uint64_t *bits, unsigned *kind)
+{
+    int64_t number;
+    if (PyFloat_CheckExact(value)) {
+        *bits = shmlog_float_bits(PyFloat_AS_DOUBLE(value));
+        *kind = SHMLOG_FLOAT;
+        return true;
+    }
+    if (!shmlog_small_int(value, &number)) {
+        return false;
+    }
+    *bits = (uint64_t)number;
+    *kind = SHMLOG_INT;
+    return true;
+}
+
+/* The fast path of a dict: numbers under exact strs, put into their slots as they
+ * are met, with room in the lane. No Python code runs in here, so that neither the
+ * dict nor head can change meanwhile. 1: written; 0: not, and slots that were filled
+ * don't exist, since no header was committed for them; -1: exception. */
+static SHMLOG_NOINLINE int put_numbers(ProducerObject *self, PyObject *metrics, int64_t step)
+{
+    shmlog_producer *producer = &self->producer;
+    Py_ssize_t size = PyDict_GET_SIZE(metrics);
+    PyObject *name, *value;
+    Py_ssize_t next = 0;
+    uint64_t bits;
+    uint32_t id;
+    unsigned kind;
+
+    if (size < 2 || size >= SHMLOG_NAMES_MAX || !shmlog_producer_has_room(producer, (uint32_t)size + 1) ||
+        (uint32_t)size >= shmlog_producer_unit_max(producer->segment)) {
+        return 0;
+    }
+    uint32_t slots = (uint32_t)size + 1;
+    uint64_t ts = shmlog_ticks(producer->segment->tsc);
+    uint64_t position = producer->lane.head;
+    while (PyDict_Next(metrics, &next, &name, &value)) {
+        if (!number_bits(value, &bits, &kind) || !PyUnicode_CheckExact(name)) {
+            return 0;
+        }
+        if (!shmlog_producer_name_id(self, name, &id)) {
+            return -1;
+        }
+        if (id == SHMLOG_NO_NAME) {
+            return 0;
+        }
+        shmlog_lane_commit(&producer->lane, ++position, ts, bits, step, id, kind, SHMLOG_MEMBER);
+    }
+    shmlog_lane_commit(&producer->lane, producer->lane.head, ts, shmlog_extent(slots, (uint32_t)size), step, 0,
+                       SHMLOG_ROW, 0);
+    shmlog_lane_advance(&producer->lane, slots);
+    producer->logged += (uint64_t)size;
+    return 1;
+}
+
+static shmlog_outcome log_many(ProducerObject *self, PyObject *metrics, int64_t step)
+{
+    int done = put_numbers(self, metrics, step);
+    return done == 0 ? log_batch(self, metrics, step) : done > 0 ? SHMLOG_WRITTEN : SHMLOG_RAISED;
 }
 
 /* ---- arguments ---- */
@@ -307,12 +370,13 @@ static inline bool log_fast(ProducerObject *self, PyObject *const *args, Py_ssiz
     return place->name == args[0] && shmlog_producer_put_float(&self->producer, place->id, args[1], args[2]);
 }
 
-PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+static SHMLOG_NOINLINE PyObject *log_slow(ProducerObject *self, PyObject *const *args, Py_ssize_t count,
+                                          PyObject *keywords)
 {
     arguments arguments;
     int64_t step;
 
-    if (SHMLOG_LIKELY(log_fast(self, args, count, keywords)) || self->disabled) {
+    if (self->disabled) {
         Py_RETURN_NONE;
     }
     if (!take_arguments(self, args, count, keywords, &arguments)) {
@@ -329,4 +393,12 @@ PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t cou
         return NULL;
     }
     Py_RETURN_NONE;
+}
+
+PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    if (SHMLOG_LIKELY(log_fast(self, args, count, keywords))) {
+        Py_RETURN_NONE;
+    }
+    return log_slow(self, args, count, keywords);
 }

@@ -75,7 +75,8 @@ static PyObject *named_step(MetricObject *self, PyObject *const *args, Py_ssize_
     return args[1];
 }
 
-static PyObject *record(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+static SHMLOG_NOINLINE PyObject *record_slow(MetricObject *self, PyObject *const *args, Py_ssize_t count,
+                                             PyObject *keywords)
 {
     PyObject *step = count == 2 ? args[1] : NULL;
     if (self->producer->disabled) {
@@ -89,11 +90,16 @@ static PyObject *record(MetricObject *self, PyObject *const *args, Py_ssize_t co
     } else if (count < 1 || count > 2) {
         return PyErr_Format(PyExc_TypeError, "a metric takes (value, step=None), %zd arguments were given", count);
     }
-    if (SHMLOG_LIKELY(step != NULL) &&
-        SHMLOG_LIKELY(shmlog_producer_put_float(&self->producer->producer, self->id, args[0], step))) {
+    return record_any(self, args[0], step);
+}
+
+static inline PyObject *record(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    if (SHMLOG_LIKELY(count == 2 && !keywords) &&
+        SHMLOG_LIKELY(shmlog_producer_put_float(&self->producer->producer, self->id, args[0], args[1]))) {
         Py_RETURN_NONE;
     }
-    return record_any(self, args[0], step);
+    return record_slow(self, args, count, keywords);
 }
 
 static PyObject *metric_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *keywords)

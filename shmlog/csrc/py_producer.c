@@ -238,14 +238,14 @@ static bool intern_name(ProducerObject *self, PyObject *name, uint32_t *id)
     return error == 0;
 }
 
-static void remember(ProducerObject *self, shmlog_cached_name *place, PyObject *name, uint32_t id)
+static void remember(ProducerObject *self, PyObject *name, uint32_t id)
 {
-    (void)self;
+    shmlog_cached_name *place = shmlog_producer_cached(self, name);
     Py_XSETREF(place->name, Py_NewRef(name));
     place->id = id;
 }
 
-/* As shmlog_producer_name_id(), for a name that has no methods of its own. */
+/* As shmlog_producer_find_name(), for a name that has no methods of its own. */
 static bool plain_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
 {
     PyObject *known = PyDict_GetItemWithError(self->name_ids, name);
@@ -257,13 +257,8 @@ static bool plain_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
     return true;
 }
 
-bool shmlog_producer_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
+bool shmlog_producer_find_name(ProducerObject *self, PyObject *name, uint32_t *id)
 {
-    shmlog_cached_name *place = shmlog_producer_cached(self, name);
-    if (SHMLOG_LIKELY(place->name == name)) {
-        *id = place->id;
-        return true;
-    }
     if (!PyUnicode_Check(name)) {
         PyErr_Format(PyExc_TypeError, "a metric name must be a str, not %.200s", Py_TYPE(name)->tp_name);
         return false;
@@ -272,7 +267,7 @@ bool shmlog_producer_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
     PyObject *plain = PyUnicode_FromObject(name);
     bool ok = plain && plain_name_id(self, plain, id);
     if (ok && *id != SHMLOG_NO_NAME && plain == name && PyUnicode_CHECK_INTERNED(name)) {
-        remember(self, place, name, *id);
+        remember(self, name, *id);
     }
     Py_XDECREF(plain);
     return ok;
