@@ -8,19 +8,24 @@ import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 from harness import Bench, alternate, main, seconds
 
 import shmlog
 
-LANE = 65_536
+LANE = 1 << 16  # as by default
+BURST = 20_000  # calls
 DICT = 10  # metrics in a dict
+VALUES = 100_000  # of extend()
+RECORD_BYTES = 32
 UNROLLED = 10
 
 
-def compile_noop(folder: Path) -> Callable[..., None]:
-    """Return the empty C function of noop.c, compiled as Python's own extensions are."""
+def compile_noop(folder: Path) -> ModuleType:
+    """Return the empty C functions of noop.c, compiled as Python's own extensions are."""
     source = Path(__file__).with_name("noop.c")
     target = folder / f"noop{sysconfig.get_config_var('EXT_SUFFIX')}"
     flags = ["-O3", "-shared", "-fPIC", "-I", sysconfig.get_path("include")]
@@ -30,8 +35,7 @@ def compile_noop(folder: Path) -> Callable[..., None]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    function: Callable[..., None] = module.noop
-    return function
+    return module
 
 
 Loop = Callable[[Any, range], None]
@@ -39,10 +43,11 @@ Loop = Callable[[Any, range], None]
 
 def make_loop(call: str) -> Loop:
     """Return a function that makes a call ten times a turn, so that the loop hardly counts."""
+    ten = ", ".join(f"'metric{i}': {0.5 + i}" for i in range(DICT))
     lines = [
         "def loop(target, steps):",
         "    value = 0.5",
-        f"    values = {{f'metric{{i}}': 0.5 + i for i in range({DICT})}}",
+        f"    values = {{{ten}}}",
         "    for step in steps:",
         *[f"        {call}"] * UNROLLED,
     ]
@@ -52,56 +57,100 @@ def make_loop(call: str) -> Loop:
     return loop
 
 
-def burst(run: shmlog.Run, loop: Loop, target: Any, calls: int) -> float:
-    """Return the seconds that one call takes, on a drained lane."""
+EMPTY = make_loop("target('loss', value, step)")
+
+
+def drain(run: shmlog.Run) -> None:
     if not run.flush():
         raise SystemExit("the flusher does not drain the lane")
+
+
+def burst(run: shmlog.Run, loop: Loop, target: Any, calls: int) -> float:
+    """Return the seconds that one call takes, on a drained lane."""
+    drain(run)
     steps = range(calls // UNROLLED)
     return seconds(lambda: loop(target, steps)) / (len(steps) * UNROLLED)
 
 
-def measure(bench: Bench, run: shmlog.Run, noop: Callable[..., None]) -> None:
-    """Measure each way to call beside the empty call, with the lane drained between the bursts."""
+def measure_scalars(bench: Bench, run: shmlog.Run, noop: ModuleType, clock: str) -> None:
+    """Measure each way to log one value beside the empty call, with the lane drained between the bursts."""
     loss = run.metric("loss")
-    ways: list[tuple[str, str, Any, int, str | None]] = [
-        ("metric(value, step)", "target(value, step)", loss, 1, "<= 3"),
-        ("metric.log(value, step)", "target.log(value, step)", loss, 1, None),
-        ("run.log(name, value, step)", "target.log('loss', value, step)", run, 1, None),
-        ("run.log(name, value, step=step)", "target.log('loss', value, step=step)", run, 1, None),
-        (
-            f"run.log(dict of {DICT}, step=step), each metric",
-            "target.log(values, step=step)",
-            run,
-            DICT,
-            None,
-        ),
+    ways: list[tuple[str, str, Any, str | None]] = [
+        ("metric.log(value, step)", "target.log(value, step)", loss, "<= 2.1" if clock == "auto" else "<= 3.1"),
+        ("metric(value, step)", "target(value, step)", loss, "<= 2.5"),
+        ("run.log(name, value, step)", "target.log('loss', value, step)", run, None),
+        ("run.log(name, value, step=step)", "target.log('loss', value, step=step)", run, None),
     ]
-    empties: list[float] = []
-    empty = make_loop("target('loss', value, step)")
-    for name, call, target, metrics, wanted in ways:
-        calls = 20_000 if metrics == 1 else LANE // 2 // (metrics + 1)
+    for name, call, target, wanted in ways[: None if clock == "auto" else 1]:
         loop = make_loop(call)
         pairs = alternate(
             bench.size(300, 30),
-            lambda loop=loop, target=target, calls=calls: burst(run, loop, target, calls),  # type: ignore[misc]
-            lambda calls=calls: burst(run, empty, noop, calls),  # type: ignore[misc]
+            lambda loop=loop, target=target: burst(run, loop, target, BURST),  # type: ignore[misc]
+            lambda: burst(run, EMPTY, noop.noop, BURST),
         )
-        bench.record(f"{name} / empty C call", "x", [mine / metrics / base for mine, base in pairs], wanted)
-        bench.record(name, "ns", [mine / metrics * 1e9 for mine, _ in pairs])
-        empties += [base * 1e9 for _, base in pairs]
-    bench.record("empty C call", "ns", empties)
+        label = name if clock == "auto" else f"{name}, clock='{clock}'"
+        bench.record(f"{label} / empty C call", "x", [mine / base for mine, base in pairs], wanted)
+        bench.record(label, "ns", [mine * 1e9 for mine, _ in pairs])
+    bench.record("empty C call", "ns", [base * 1e9 for _, base in pairs])
 
 
-def benchmark(bench: Bench) -> None:
-    """Measure the log calls, and fail if any record was dropped."""
-    noop = compile_noop(bench.folder)
-    with shmlog.init("call", root=bench.folder, lane_records=LANE) as run:
+def measure_dict(bench: Bench, run: shmlog.Run, noop: ModuleType) -> None:
+    """Measure a dict beside the walk over it, the handle and the empty call."""
+    loss, calls = run.metric("loss"), LANE // 8 // (DICT + 1)
+    log, walk = make_loop("target.log(values, step=step)"), make_loop("target(values, step)")
+    handle = make_loop("target.log(value, step)")
+    taken = [
+        (
+            burst(run, log, run, calls), burst(run, walk, noop.walk, calls),
+            burst(run, handle, loss, BURST), burst(run, EMPTY, noop.noop, BURST),
+        )
+        for _ in range(bench.size(300, 30))
+    ]  # fmt: skip
+    name = f"run.log(dict of {DICT}, step=step)"
+    over = [(mine - walked) / one for mine, walked, one, _ in taken]
+    bench.record(f"{name}, over walking it / metric.log", "x", over, "<= 4")
+    bench.record(f"{name}, each metric / empty C call", "x", [mine / DICT / empty for mine, _, _, empty in taken])
+    bench.record(f"{name}, each metric", "ns", [mine / DICT * 1e9 for mine, *_ in taken])
+
+
+def measure_extend(bench: Bench, run: shmlog.Run) -> None:
+    """Measure extend() beside a numpy copy of as many bytes as it writes."""
+    loss, values, steps = run.metric("loss"), np.random.default_rng(0).normal(size=VALUES), np.arange(VALUES)
+    source = np.ones(VALUES * RECORD_BYTES // 8)
+    target = np.ones_like(source)
+
+    def extend() -> float:
+        drain(run)
+        return seconds(lambda: loss.extend(values, steps))
+
+    pairs = alternate(bench.size(300, 30), extend, lambda: seconds(lambda: np.copyto(target, source)))
+    name = f"metric.extend({VALUES:,} values, steps)"
+    bench.record(f"{name} / numpy copy of its records' bytes", "x", [mine / copy for mine, copy in pairs], "<= 3")
+    bench.record(f"{name}, each", "ns", [mine / VALUES * 1e9 for mine, _ in pairs])
+
+
+def in_run(bench: Bench, lane: int, clock: str, measure: Callable[[shmlog.Run], None]) -> None:
+    """Measure in a run of its own; fail if any record was dropped."""
+    with shmlog.init("call", root=bench.folder, lane_records=lane, clock=clock) as run:
         run.log("started", True)
         time.sleep(2.0)  # the flusher is there, and its imports are over
-        measure(bench, run, noop)
+        measure(run)
         dropped = run.stats["dropped"]
     if any(dropped.values()):
         raise SystemExit(f"records were dropped: {dropped}")
+
+
+def benchmark(bench: Bench) -> None:
+    """Measure the log calls."""
+    noop = compile_noop(bench.folder)
+
+    def measure_calls(run: shmlog.Run) -> None:
+        measure_scalars(bench, run, noop, "auto")
+        measure_dict(bench, run, noop)
+
+    in_run(bench, LANE, "auto", measure_calls)
+    in_run(bench, LANE, "monotonic", lambda run: measure_scalars(bench, run, noop, "monotonic"))
+    in_run(bench, 4 * LANE, "auto", lambda run: measure_extend(bench, run))
 
 
 if __name__ == "__main__":

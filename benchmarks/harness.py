@@ -9,6 +9,7 @@ import platform
 import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -168,20 +169,27 @@ def _commit() -> str | None:
 
 
 def main(benchmarks: Sequence[Callable[[Bench], None]], results: Path | None = None) -> None:
-    """Run benchmarks as the command line says; write the figures to ``--json``, else to ``results``."""
+    """Run benchmarks as the command line says; write the figures to ``--json``, or all of them to ``results``."""
+    names = [sys.modules[benchmark.__module__].__name__.removeprefix("bench_") for benchmark in benchmarks]
     parser = argparse.ArgumentParser(description="Prints median [quartiles] of each figure.")
+    if len(names) > 1:
+        text = f"only these, of {', '.join(names)} (default: all, whose figures go to {results})"
+        parser.add_argument("only", nargs="*", choices=names, metavar="NAME", help=text)
     parser.add_argument("--quick", action="store_true", help="smaller, for CI: shows that it works")
-    parser.add_argument("--json", type=Path, default=results, help="file for the figures (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--dir", type=Path, help="folder on the disk to measure (default: the temporary one)")
     args = parser.parse_args()
+    only = getattr(args, "only", []) or names
     described = machine()
     print(f"{described['cpu']}, {described['cores']} cores, Linux {described['kernel']}, {described['python']}")
     with tempfile.TemporaryDirectory(prefix="shmlog-benchmark-", dir=args.dir, ignore_cleanup_errors=True) as folder:
         bench = Bench(Path(folder), args.quick)
-        for benchmark in benchmarks:
-            benchmark(bench)
-    if args.json:
-        write(args.json, described, bench)
+        for name, benchmark in zip(names, benchmarks, strict=True):
+            if name in only:
+                benchmark(bench)
+    path = args.json or (results if only == names else None)
+    if path:
+        write(path, described, bench)
 
 
 def write(path: Path, described: dict[str, Any], bench: Bench) -> None:

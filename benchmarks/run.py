@@ -1,11 +1,14 @@
-"""Run all benchmarks: `python benchmarks/run.py`, or with `--quick`."""
+"""Run all benchmarks: `python benchmarks/run.py`; some: `python benchmarks/run.py call start`; or with `--quick`."""
 
 from __future__ import annotations
 
 import bench_call
+import bench_demo
 import bench_idle
 import bench_import
 import bench_jsonl
+import bench_many
+import bench_memory
 import bench_read
 import bench_sql
 import bench_start
@@ -17,9 +20,12 @@ ALL = (
     bench_import,
     bench_start,
     bench_call,
+    bench_many,
     bench_idle,
     bench_throughput,
     bench_jsonl,
+    bench_memory,
+    bench_demo,
     bench_read,
     bench_store,
     bench_sql,

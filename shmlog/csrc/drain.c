@@ -17,7 +17,7 @@ enum {
     HEADER_BYTES = 64,
     FIXED_BYTES = HEADER_BYTES + 2 * (int)sizeof(shmlog_anchor) + SHMLOG_REASONS * 8,
     ENTRY_BYTES = 80,
-    FRAME_SLOTS = 1 << 15, /* small enough that tails move every few milliseconds */
+    FRAME_SLOTS = 1 << 14, /* small enough that tails move every few milliseconds */
     NAMES_BYTES = SHMLOG_NAMES_MAX * 16 + SHMLOG_NAME_TEXT_BYTES,
     NAME_BITMAP = SHMLOG_NAMES_MAX / 8,
     BUSY = 256 / 16

@@ -25,7 +25,7 @@
  *   --------------------  -----------  ----------  ---------------  -------
  *   slot.commit           producer     flusher     release/acquire  COMMIT
  *   lane.tail             flusher      producer    release/acquire  RECLAIM
- *   lane.allotted         producer     flusher     release/acquire  ALLOT
+ *   lane.allotted         who locks it both        release/acquire  ALLOT
  *   name index            producer     everybody   release/acquire  NAME
  *   header.magic          creator      everybody   release/acquire  CREATE
  *   lane.head             producer     monitors    relaxed          (hint)
@@ -41,7 +41,7 @@
  *          proof that a record exists.
  * RECLAIM  everything the flusher loaded from a slot happened before the
  *          producer may store into that slot again.
- * ALLOT    the lane's memory is allocated before the flusher looks at it.
+ * ALLOT    the lane's memory is allocated before anybody looks at it.
  * NAME     the entry and its text are complete before the index points there.
  * CREATE   the whole header is complete before the magic.
  * CONTROL  what a request or an answer announces is done before it is seen.

@@ -385,6 +385,12 @@ static bool may_spend_time(const shmlog_producer *producer, int64_t now)
     return late <= 0 || producer->late_waited_ns * 20 <= late;
 }
 
+static uint64_t progress_of(const shmlog_producer *producer)
+{
+    /* relaxed: only compared. */
+    return atomic_load_explicit(&producer->segment->header->progress, memory_order_relaxed);
+}
+
 shmlog_wait_state shmlog_producer_wait_begin(shmlog_producer *producer, shmlog_wait *wait)
 {
     int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
@@ -394,6 +400,7 @@ shmlog_wait_state shmlog_producer_wait_begin(shmlog_producer *producer, shmlog_w
         return SHMLOG_WAIT_OVER;
     }
     *wait = (shmlog_wait){.since_ns = now, .tail = tail, .nap_ns = 50000, .begun_ns = now, .probed_ns = 0};
+    wait->progress = progress_of(producer);
     return SHMLOG_WAIT_AGAIN;
 }
 
@@ -415,9 +422,14 @@ shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shml
     int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
     /* relaxed: only compared; make_room() does the acquire. */
     uint64_t tail = atomic_load_explicit(&producer->lane.shared->tail, memory_order_relaxed);
-    if (tail != wait->tail || shmlog_flusher_is_starting(producer->segment->header, now)) {
+    uint64_t progress = progress_of(producer);
+    /* A flusher that starts, for ten seconds at most, is progress. So is one that seals: a slow
+     * disk, and not a dead one, holds its drain. */
+    if (tail != wait->tail || progress != wait->progress ||
+        shmlog_flusher_is_starting(producer->segment->header, now)) {
         wait->tail = tail;
-        wait->since_ns = now; /* a flusher that starts, for ten seconds at most, is progress */
+        wait->progress = progress;
+        wait->since_ns = now;
     } else if (flusher_is_dead(producer, wait, now)) {
         return SHMLOG_WAIT_DEAD;
     }

@@ -93,8 +93,9 @@ typedef enum {
 } shmlog_wait_state;
 
 typedef struct {
-    int64_t since_ns; /* when the tail was last seen to move */
+    int64_t since_ns; /* when the flusher was last seen to get anything done */
     uint64_t tail;
+    uint64_t progress;
     int64_t nap_ns;
     int64_t begun_ns;
     int64_t probed_ns;

@@ -215,6 +215,19 @@ static PyObject *segment_add_progress(SegmentObject *self, PyObject *Py_UNUSED(n
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(keep_spares_doc, "keep_spares(count)\n--\n\n"
+                              "Have memory for so many lanes that nobody used yet.");
+
+static PyObject *segment_keep_spares(SegmentObject *self, PyObject *arg)
+{
+    unsigned long count = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred() || !open_locks(self)) {
+        return NULL;
+    }
+    int error = shmlog_segment_keep_spares(&self->segment, self->lock_fd, (uint32_t)count);
+    return error ? raise_for(Py_TYPE(self), error, self->path) : Py_NewRef(Py_None);
+}
+
 /* ---- what can be read ---- */
 
 enum word { FINISH_REQUEST, FINISH_STATUS, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS };
@@ -346,6 +359,7 @@ static PyMethodDef methods[] = {
     {"mark_starting", (PyCFunction)segment_mark_starting, METH_NOARGS, mark_starting_doc},
     {"mark_closed", (PyCFunction)segment_mark_closed, METH_NOARGS, mark_closed_doc},
     {"add_progress", (PyCFunction)segment_add_progress, METH_NOARGS, add_progress_doc},
+    {"keep_spares", (PyCFunction)segment_keep_spares, METH_O, keep_spares_doc},
     {"lane", (PyCFunction)segment_lane, METH_O, lane_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -1,6 +1,7 @@
 #include "segment.h"
 
 #include "clock.h"
+#include "lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -189,4 +190,43 @@ int shmlog_segment_allocate_lane(shmlog_segment *segment, uint32_t lane)
     }
 #endif
     return error;
+}
+
+/* Allocate the lane, unless somebody has it or has had it. */
+static int make_spare(shmlog_segment *segment, int lock_fd, uint32_t number)
+{
+    int error = shmlog_lock_take(lock_fd, SHMLOG_LOCK_LANE + (int)number, true);
+    if (error) {
+        return error;
+    }
+    _Atomic uint32_t *allotted = &segment->lanes[number].allotted;
+    /* relaxed: the lane's lock orders us after who allotted it meanwhile. */
+    if (!atomic_load_explicit(allotted, memory_order_relaxed)) {
+        error = shmlog_segment_allocate_lane(segment, number);
+        if (error == 0) {
+            /* ALLOT, release side. */
+            atomic_store_explicit(allotted, 1, memory_order_release);
+        }
+    }
+    shmlog_lock_drop(lock_fd, SHMLOG_LOCK_LANE + (int)number);
+    return error;
+}
+
+int shmlog_segment_keep_spares(shmlog_segment *segment, int lock_fd, uint32_t spares)
+{
+    uint32_t found = 0;
+    for (uint32_t number = 0; number < segment->lane_count && found < spares; number++) {
+        const shmlog_lane_header *shared = &segment->lanes[number];
+        /* relaxed: guesses; who takes a lane looks again, and one is missing or too many for a tick at most. */
+        bool is_allotted = atomic_load_explicit(&shared->allotted, memory_order_relaxed) != 0;
+        if (is_allotted && atomic_load_explicit(&shared->head, memory_order_relaxed) != 0) { /* relaxed: as above */
+            continue;
+        }
+        int error = is_allotted ? 0 : make_spare(segment, lock_fd, number);
+        if (error && error != EAGAIN) {
+            return error;
+        }
+        found += error == 0;
+    }
+    return 0;
 }

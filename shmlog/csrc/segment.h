@@ -53,6 +53,11 @@ void shmlog_segment_close(shmlog_segment *segment);
 /* Allocate the memory of a lane. Returns 0 or errno. */
 int shmlog_segment_allocate_lane(shmlog_segment *segment, uint32_t lane);
 
+/* Allocate lanes in advance until `spares` that nobody ever used are there: zeroing
+ * their memory takes most of a process's first log call. `lock_fd` takes each lane's
+ * lock meanwhile. Returns 0 or errno; a lane that somebody else holds is let alone. */
+int shmlog_segment_keep_spares(shmlog_segment *segment, int lock_fd, uint32_t spares);
+
 static inline shmlog_slot *shmlog_segment_slots(const shmlog_segment *segment, uint32_t lane)
 {
     return (shmlog_slot *)(void *)(segment->base + segment->header->slots_offset) +

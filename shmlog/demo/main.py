@@ -81,11 +81,11 @@ def run_demo(options: Options, say: Callable[[str], None]) -> Result:
     vocabulary = Vocabulary.of(path.read_bytes() for path in files[:SAMPLE_FILES])
     with shmlog.init("demo", root=options.root, tags=["demo"]) as run:
         say(f"run {run.dir}")
-        claims, failures = _train(run, options, files, vocabulary, say)
+        claims, failures = train_with_workers(run, options, files, vocabulary, say)
     return _result(Path(run.dir), claims, failures, time.perf_counter() - start)
 
 
-def _train(
+def train_with_workers(
     run: Run, options: Options, files: Sequence[Path], vocabulary: Vocabulary, say: Callable[[str], None]
 ) -> tuple[list[books.Claim], list[str]]:
     """Start the workers, train, end the workers; return who logged how much, and what failed."""

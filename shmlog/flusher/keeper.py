@@ -34,6 +34,7 @@ IDLE_TICK_S = 0.1
 IDLE_AFTER_S = 5.0  # without a record
 MEMBERS_EVERY_S = 0.2
 NICE = 10
+SPARE_LANES = min(4, os.cpu_count() or 1)  # for processes that start to log together
 FAILURES_MAX = 5  # one after the other, when the run is over
 TELL_AGAIN_S = 60.0
 
@@ -84,6 +85,7 @@ class Keeper:
         self._finish: _Finish | None = None
         self._stuck_at = -1  # next_log of the sealer at its last failure
         self._told: tuple[str, float] = "", 0.0  # last failure, and when it was reported
+        self._spare_lanes = SPARE_LANES
         layout.refuse_links()
         logs = layout.logs()
         folder = os.open(layout.wal, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -99,6 +101,7 @@ class Keeper:
         thread.start()
         while not self._segment.flusher_state:
             time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
+        self._keep_spares()
         # Not before pyarrow is there: on a machine whose cores are all busy that would take so long
         # that who finishes a short run gives up.
         self._guarded(self._get_sealer)
@@ -164,9 +167,18 @@ class Keeper:
             self._taken_frames, self._taken_s = frames, now
         else:
             sealer.commit_done()
+        self._keep_spares()
         self._limit_logs(sealer)
         self._carry_out_finish(sealer)
         self._rotate_old_log()
+
+    def _keep_spares(self) -> None:
+        """Have memory ready for processes that have not logged yet."""
+        if self._spare_lanes:
+            try:
+                self._segment.keep_spares(self._spare_lanes)
+            except OSError:
+                self._spare_lanes = 0  # no room in shared memory: who needs a lane tries for itself, and tells it
 
     def _limit_logs(self, sealer: Sealer) -> None:
         """Hold the drain, and so its producers, when it is far ahead of the sealing."""

@@ -99,7 +99,7 @@ def init(
     on_full : str
         When a process's lane is full: ``"wait"`` or ``"drop"`` the new record.
     max_wait : float
-        Seconds to wait without the flusher making room, then drop and count.
+        Seconds to wait for room while the flusher gets nothing done, then drop and count.
     clock : str
         ``"auto"``, ``"monotonic"`` or ``"tsc"``.
     strict : bool

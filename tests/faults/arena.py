@@ -183,6 +183,9 @@ def call_units(case: str, step: int) -> Units:
     if case == "row":
         values = [(FLOAT, bits(step / 2 + 0.25)), (INT, step), (LONGTEXT, TEXT), (BOOL, 1)]
         return [tuple((f"v.{i}", kind, value, step) for i, (kind, value) in enumerate(values))]
+    if case == "numbers":
+        values = [(FLOAT, bits(step / 2 + 0.25)), (INT, step), (FLOAT, bits(-0.0))]
+        return [tuple((f"v.{i}", kind, value, step) for i, (kind, value) in enumerate(values))]
     if case == "event":
         return [(("v.x", EVENT, event_payload(step), 0),)]
     if case == "extend":

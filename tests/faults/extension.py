@@ -106,6 +106,13 @@ class Logger:
             self.producer.metric(name)
         return lambda: log(values, step)
 
+    def numbers(self) -> Call:
+        log, step = self.producer.log, self.step
+        values = {"v.0": value_of(step), "v.1": step, "v.2": -0.0}
+        for name in values:
+            self.producer.metric(name)
+        return lambda: log(values, step)
+
     def event(self) -> Call:
         put, payload = self.producer._put_event, event_payload(self.step)
         return lambda: put("v.x", payload)

@@ -32,6 +32,32 @@ LANE = (
         f"{EVERY_STATE}[row]",
     ),
     Mutation(
+        "sealing-is-no-progress",
+        "csrc/producer.c",
+        "if (tail != wait->tail || progress != wait->progress ||",
+        "if (tail != wait->tail ||",
+        "I4: records are dropped though the flusher works",
+        f"{CORE}::test_who_waits_for_room_waits_as_long_as_the_flusher_seals",
+    ),
+    Mutation(
+        "numbers-header-first",
+        "csrc/py_log.c",
+        "    while (PyDict_Next(metrics, &next, &name, &value)) {\n        if (!number_bits",
+        "    shmlog_lane_commit(&producer->lane, position, ts, shmlog_extent(slots, (uint32_t)size), step, 0,\n"
+        "                       SHMLOG_ROW, 0);\n"
+        "    while (PyDict_Next(metrics, &next, &name, &value)) {\n        if (!number_bits",
+        "I3: a dict is seen of which only a part is written",
+        f"{CORE}::test_a_dict_with_one_value_that_is_no_number_is_whole_or_absent",
+    ),
+    Mutation(
+        "numbers-without-room",
+        "csrc/py_log.c",
+        "size >= SHMLOG_NAMES_MAX || !shmlog_producer_has_room(producer, (uint32_t)size + 1) ||",
+        "size >= SHMLOG_NAMES_MAX || !shmlog_producer_has_room(producer, (uint32_t)size) ||",
+        "I2: a dict's last slot overwrites what is not drained",
+        f"{CORE}::test_drained_and_dropped_add_up_in_every_lap",
+    ),
+    Mutation(
         "event-header-first",
         "csrc/lane.c",
         "    const unsigned char *next = bytes;\n",

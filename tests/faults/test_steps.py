@@ -74,7 +74,7 @@ def test_a_segment_is_whole_or_refused_whose_creator_was_killed_at_any_instructi
 
 
 @pytest.mark.parametrize("fate", [killed, frozen])
-@pytest.mark.parametrize("case", [*CASES, "log_name", "flush"])
+@pytest.mark.parametrize("case", [*CASES, "log_name", "numbers", "flush"])
 def test_the_extension_is_killed_or_frozen_at_any_instruction(
     stage: Stage, case: str, fate: Fate, full: bool, seed: int, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,31 @@ def test_a_full_lane_drops_and_a_gap_tells_it_when_there_is_room(ring: Ring) -> 
     assert batch.metrics["seq"].to_pylist() == [kept + 12]
 
 
+def test_who_waits_for_room_waits_as_long_as_the_flusher_seals(ring: Ring) -> None:
+    """A slow disk holds the drain; that is no reason to drop while parts get written."""
+    ring.begin()
+    producer = Producer()
+    producer._join(ring.segment, str(ring.path), True, 1.0, False)
+    ring.segment.lock(_core.LOCK_FLUSHER)
+    _, running = ring.drain.drain_pass(), threading.Thread(target=_seal_then_drain, args=(ring,))
+    for i in range(SLOTS - OWNER_SLOTS):
+        producer.log("x", float(i), i)
+    running.start()
+    producer.log("x", -1.0, 0)
+    running.join()
+    counts = producer._counts()
+    assert (sum(counts["dropped"].values()), counts["waits"]) == (0, 1)
+    assert counts["waited_s"] > 1.0
+
+
+def _seal_then_drain(ring: Ring) -> None:
+    end = time.monotonic() + 1.3
+    while time.monotonic() < end:
+        ring.segment.add_progress()
+        time.sleep(0.01)
+    ring.drain.drain_pass()
+
+
 @given(bursts=st.lists(st.integers(0, 150), max_size=12), row=st.integers(1, 8))
 def test_drained_and_dropped_add_up_in_every_lap(
     tmp_path_factory: pytest.TempPathFactory, bursts: list[int], row: int
@@ -217,6 +243,82 @@ def test_a_row_whose_header_is_missing_is_never_seen_and_its_place_is_used_again
     assert batch.metrics["seq"].to_pylist() == [1]
     heir.log("y", 10.0, 10)
     assert values(ring.drained()) == [10.0], "I2: the drain has not gone past the heir"
+
+
+NUMBERS = st.floats() | st.integers(-(2**63), 2**63 - 1)
+
+
+@given(
+    rows=st.lists(st.dictionaries(st.sampled_from("abcdefgh"), NUMBERS | st.booleans() | st.just("text"), min_size=1))
+)
+def test_a_dict_is_the_same_whichever_way_it_takes(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    """Numbers alone take a fast path, other values a slow one."""
+    ring = Ring(tmp_path_factory.mktemp("ring"))
+    ring.begin()
+    producer, expected, found = ring.producer(), [], []
+    for step, row in enumerate(rows):
+        producer.log(row, step)
+        expected += [(step, name, type(value), repr(value)) for name, value in row.items()]
+        table = ring.drained().metrics
+        found += [(r["step"], r["name"], type(v := _value(r)), repr(v)) for r in table.to_pylist()]
+    assert found == expected, "I3"
+    assert producer._counts()["logged"] == len(expected), "I4"
+
+
+def _value(record: dict[str, Any]) -> Any:
+    kind = record["kind"]
+    whole = record["int_value"]
+    return {"float": record["value"], "int": whole, "bool": bool(whole), "text": record["text"]}[kind]
+
+
+def test_a_dict_with_one_value_that_is_no_number_is_whole_or_absent(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    producer.log("x", 0.0, 0)
+    with pytest.raises(TypeError, match="must be a float"):
+        producer.log({"a": 1.0, "b": 2.0, "c": object()}, 1)
+    with pytest.raises(OverflowError):
+        producer.log({"a": 1.0, "b": 2.0, "c": 2**63}, 1)
+    with pytest.raises(UnicodeEncodeError):
+        producer.log({"a": 1.0, "\ud800": 2.0}, 1)
+    assert values(ring.drained()) == [0.0], "I3: slots without their header don't exist"
+    producer.log("y", 9.0, 9)
+    assert values(ring.drained()) == [9.0]
+
+
+def test_a_dict_of_numbers_counts_what_finds_no_name(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    for i in range(20_000):
+        producer._intern(f"name{i}")
+    producer.log({"name0": 1.0, "too late": 2.0, "name1": 3}, 0)
+    assert producer._counts()["dropped"]["names"] == 1, "I4"
+    assert values(ring.drained()) == [1.0, 3.0]
+
+
+def test_lanes_are_made_before_they_are_needed(ring: Ring) -> None:
+    ring.segment.keep_spares(1)
+    ring.segment.keep_spares(1)
+    assert [ring.segment.lane(i)["allotted"] for i in range(3)] == [True, False, False]
+    producers = [ring.producer() for _ in range(3)]
+    ring.begin()
+    for number, producer in enumerate(producers):
+        producer.log("x", float(number), 0)
+        ring.segment.keep_spares(2)
+    assert values(ring.drained()) == [0.0, 1.0, 2.0]
+    assert [producer._counts()["lane"] for producer in producers] == [0, 1, 2], "I7"
+    ring.segment.keep_spares(2)  # there is none left to make
+
+
+def test_a_lane_that_somebody_just_takes_is_no_spare(ring: Ring) -> None:
+    producer = ring.producer()
+    assert producer._allot() == 0
+    other = _core.Segment.open(os.open(ring.path, os.O_RDWR), str(ring.path))
+    assert other.lock(_core.LOCK_LANE + 1)
+    ring.segment.keep_spares(3)
+    assert [ring.segment.lane(i)["allotted"] for i in range(3)] == [True, False, True], "I7: its lock is respected"
 
 
 def test_the_next_owner_continues_at_the_first_uncommitted_slot(ring: Ring) -> None:

@@ -1,0 +1,144 @@
+"""Several producers at once, single calls while the flusher works, and a producer that never pauses."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench_call import BURST, LANE, burst, make_loop
+from harness import Bench, flusher_of, main, wait_for_quiet
+
+import shmlog
+
+CALL = "target.log(value, step)"
+SPIN_S = 0.002  # a process that wakes late is waited for
+BUSY_S = 10.0
+
+
+def together(bench: Bench, producers: int) -> Iterator[float]:
+    """Yield by how much a call costs more when so many processes log at once than when one does."""
+    context: Any = multiprocessing.get_context("fork")
+    barrier, solo, shared = context.Barrier(producers), context.Queue(), context.Queue()
+    rounds = bench.size(300, 30)
+    with shmlog.init("many", root=bench.folder, lane_records=LANE) as run:
+        children = [
+            context.Process(target=take_part, args=(run, rounds, number, barrier, solo, shared))
+            for number in range(producers)
+        ]
+        run.log("started", True)
+        time.sleep(2.0)
+        for child in children:
+            child.start()
+        pairs = [(solo.get(), statistics.median(shared.get() for _ in children)) for _ in range(rounds)]
+        for child in children:
+            child.join()
+    yield from (many / alone for alone, many in pairs)
+
+
+def take_part(run: shmlog.Run, rounds: int, number: int, barrier: Any, solo: Any, shared: Any) -> None:
+    """Log a burst alone (the first process does) and one with all others, in turn."""
+    loop, metric = make_loop(CALL), run.metric("loss")
+    for _ in range(rounds):
+        if number == 0:
+            solo.put(burst(run, loop, metric, BURST))
+        run.flush()
+        barrier.wait()
+        meet_s = time.perf_counter() + SPIN_S
+        while time.perf_counter() < meet_s:
+            pass
+        shared.put(burst(run, loop, metric, BURST))
+        barrier.wait()
+
+
+def single_calls(bench: Bench) -> None:
+    """Time each call by itself, on a core of its own, with the flusher on another."""
+    cores = sorted(os.sched_getaffinity(0))
+    clock = time.perf_counter_ns
+    with shmlog.init("single", root=bench.folder) as run:
+        log, values = run.metric("loss").log, [0.5] * bench.size(1_000_000, 100_000)
+        run.flush()
+        time.sleep(2.0)
+        flusher = flusher_of(Path(run.dir))
+        if flusher is None or len(cores) < 2:
+            print("single calls: not measured, they need a second core")
+            return
+        for thread in (flusher / "task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores[1:])
+        os.sched_setaffinity(0, cores[:1])
+        try:
+            empty, taken = [], []
+            for step, value in enumerate(values):
+                first = clock()
+                second = clock()
+                log(value, step)
+                third = clock()
+                empty.append(second - first)
+                taken.append(third - second)
+        finally:
+            os.sched_setaffinity(0, cores)
+    for percent in (50, 99, 99.9):
+        over = percentile(taken, percent) - statistics.median(empty)
+        bench.record(f"single metric.log, percentile {percent:g}, over the timer", "ns", [over], None)
+    own = percentile(empty, 99.9) - statistics.median(empty)
+    bench.record("  the timer's own percentile 99.9, over its median", "ns", [own])
+
+
+def percentile(values: list[int], percent: float) -> float:
+    return float(sorted(values)[min(len(values) - 1, int(len(values) * percent / 100))])
+
+
+@contextmanager
+def all_cores_busy() -> Iterator[None]:
+    """Have a process on each core that does nothing else."""
+    context = multiprocessing.get_context("fork")
+    hogs = [context.Process(target=spin, daemon=True) for _ in os.sched_getaffinity(0)]
+    for hog in hogs:
+        hog.start()
+    try:
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def without_pause(bench: Bench) -> None:
+    """Log for ten seconds without a pause, with every core busy, and count what is dropped."""
+    seconds = bench.size(int(BUSY_S), 2)
+    with all_cores_busy(), shmlog.init("busy", root=bench.folder) as run:
+        log, count = run.metric("loss").log, 0
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            for step in range(count, count + 1000):
+                log(0.5, step)
+            count += 1000
+        elapsed, stats = time.perf_counter() - start, run.stats
+    wait_for_quiet(Path(run.dir))
+    name = f"{seconds} s without pause, all cores busy"
+    bench.record(f"{name}: dropped", "records", [sum(stats["dropped"].values())], "<= 0")
+    bench.record(f"{name}: waited", "% of time", [stats["waited_s"] / elapsed * 100])
+    bench.record(name, "records/s", [count / elapsed])
+
+
+def benchmark(bench: Bench) -> None:
+    """Measure 2 producers at once, and 4 … 16 where there are as many cores."""
+    for producers in (2, 4, 8, 16):
+        if producers <= len(os.sched_getaffinity(0)):
+            name = f"metric.log in {producers} processes at once / in one"
+            bench.record(name, "x", together(bench, producers), "<= 1.15")
+    single_calls(bench)
+    without_pause(bench)
+
+
+if __name__ == "__main__":
+    main([benchmark])
