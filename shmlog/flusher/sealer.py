@@ -19,8 +19,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
@@ -84,6 +85,7 @@ class Sealer:
         # One for all logs: it knows what a first frame that is damaged does not tell again.
         self._decoder = Decoder(layout.dir)
         self._open = _OpenLog(self.ledger.next_log)
+        self._buffer = bytearray(CHUNK_BYTES)  # used again and again: nothing decoded refers to it
 
     @property
     def next_log(self) -> int:
@@ -139,11 +141,14 @@ class Sealer:
             while size:
                 size = self._read_chunk(file, size, is_closed)
 
-    def _read_chunk(self, file: BinaryIO, size: int, is_closed: bool) -> int:
+    def _read_chunk(self, file: BufferedReader, size: int, is_closed: bool) -> int:
         """Take the whole frames of the next ``size`` bytes. Returns how much to look at next."""
         log = self._open
         start = file.seek(log.offset)
-        data = file.read(size)
+        if size > len(self._buffer):
+            self._buffer = bytearray(size)
+        data = memoryview(self._buffer)[:size]
+        data = data[: file.readinto(data)]
         is_end = len(data) < size
         frames: list[wal.Frame] = []
         goes_on = not (is_end and is_closed)
