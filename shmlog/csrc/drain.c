@@ -320,6 +320,7 @@ static uint64_t stage_lane(shmlog_drain *drain, uint32_t number)
     if (!atomic_load_explicit(&lane.shared->allotted, memory_order_acquire)) {
         return 0;
     }
+    drain->known_lanes = number < drain->known_lanes ? drain->known_lanes : number + 1;
     *cursor = *before;
     cursor->used = true;
     /* relaxed: our own flag. A damaged lane gives nothing any more. */
@@ -572,7 +573,7 @@ bool shmlog_drain_settle(shmlog_drain *drain)
 
 static bool sync_is_wanted(const shmlog_drain *drain)
 {
-    for (uint32_t number = 0; number < drain->segment->lane_count; number++) {
+    for (uint32_t number = 0; number < drain->known_lanes; number++) {
         const shmlog_lane_header *shared = &drain->segment->lanes[number];
         /* SYNC, acquire side: what was committed before the request is drained
          * before the answer. */
@@ -750,7 +751,8 @@ static int drain_idly(shmlog_drain *drain)
      * is missed rare; it costs one nap, during which half a lane is free. */
     atomic_store_explicit(sleeping, 1, memory_order_relaxed);
     int error = drain_once(drain, &drained);
-    if (error == 0 && drained.slots == 0) {
+    drain->is_idle = error == 0 && drained.slots == 0;
+    if (drain->is_idle) {
         wait_for_bell(drain);
     }
     atomic_store_explicit(sleeping, 0, memory_order_relaxed); /* relaxed: as above */
@@ -761,6 +763,9 @@ static int drain_idly(shmlog_drain *drain)
 static int drain_busily(shmlog_drain *drain)
 {
     shmlog_drained drained;
+    if (drain->is_idle) {
+        return drain_idly(drain); /* one look a nap is enough */
+    }
     int error = drain_once(drain, &drained);
     if (error) {
         return error;

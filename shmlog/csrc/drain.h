@@ -43,6 +43,8 @@ typedef struct {
     shmlog_frame frame;
     uint32_t frame_slots; /* most that a frame takes: any unit fits */
     uint32_t next_lane;   /* where the next pass begins, so that all get their turn */
+    uint32_t known_lanes; /* no lane from this one on was ever allotted */
+    bool is_idle;         /* the last pass found nothing */
 
     int folder; /* of the logs */
     int fd;     /* of the open log; -1: none */

@@ -121,7 +121,10 @@ class Keeper:
         """Return the seconds to the next tick: who waits for a finish is in a hurry, an idle run is not."""
         if self._finish is not None or (self._sealer is not None and self._sealer.is_busy):
             return BUSY_TICK_S
-        return IDLE_TICK_S if time.monotonic() - self._taken_s > IDLE_AFTER_S else TICK_S
+        since_s = time.monotonic() - self._taken_s
+        if self._drain.frames != self._taken_frames:
+            return max(BUSY_TICK_S, TICK_S - since_s)  # more has come while the last was taken
+        return IDLE_TICK_S if since_s > IDLE_AFTER_S else TICK_S
 
     def _is_over(self) -> bool:
         """Whether nobody is attached any more; from then on nobody can be."""
@@ -168,7 +171,8 @@ class Keeper:
         else:
             sealer.commit_done()
         self._keep_spares()
-        self._limit_logs(sealer)
+        if now - self._taken_s < IDLE_AFTER_S or sealer.next_log < closed_below:
+            self._limit_logs(sealer)
         self._carry_out_finish(sealer)
         self._rotate_old_log()
 
