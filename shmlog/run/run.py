@@ -42,6 +42,7 @@ class Run(_core.Producer):
         self._started_s = time.monotonic()
         self._status = "running"
         self._names_are_synced = False
+        self._replaced_in_vain = False
 
     # ---- what it is ----
 
@@ -306,8 +307,10 @@ class Run(_core.Producer):
         """Start another flusher; called by whoever notices that there is none."""
         from shmlog.flusher.process import start_flusher
 
-        if self._segment.closed:
-            return False
+        never_came_up = not self._segment.flusher_state
+        if self._segment.closed or (never_came_up and self._replaced_in_vain):
+            return False  # nor would a third; each is waited for, and the end of a process must not take that long
+        self._replaced_in_vain = never_came_up
         self._segment.mark_starting()
         try:
             start_flusher(self._layout)
