@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bench_call
 import bench_demo
+import bench_drain
 import bench_idle
 import bench_import
 import bench_jsonl
@@ -22,6 +23,7 @@ ALL = (
     bench_call,
     bench_many,
     bench_idle,
+    bench_drain,
     bench_throughput,
     bench_jsonl,
     bench_memory,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shmlog.storage.layout import TEMPORARY_SUFFIX, Part, RunLayout, fsync_dir
 from shmlog.storage.order import ROW_KEYS, row_order
-from shmlog.storage.parts import open_file, open_part, open_writer, raise_for, write_group
+from shmlog.storage.parts import open_file, open_part, open_writer, raise_for, row_groups, write_group
 from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS
 
 # Memory holds so many rows of so many files at a time. More files are merged in rounds.
@@ -171,20 +171,15 @@ def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable
         streams = [_Stream(path, file, dictionary, code_of) for path, file in pairs]
         for table in _merged(streams):
             waiting.append(table)
-            if sum(table.num_rows for table in waiting) >= ROW_GROUP_ROWS:
-                waiting = _write_groups(writer, waiting)
+            if sum(table.num_rows for table in waiting) > ROW_GROUP_ROWS:
+                *whole, last = row_groups(pa.concat_tables(waiting).combine_chunks())
+                for group in whole:
+                    write_group(writer, group)
+                waiting = [last]  # what follows may belong to it
             progress()
     if waiting:
-        write_group(writer, pa.concat_tables(waiting).combine_chunks())
-
-
-def _write_groups(writer: pq.ParquetWriter, tables: list[pa.Table]) -> list[pa.Table]:
-    """Write whole row groups; return what is left."""
-    table = pa.concat_tables(tables).combine_chunks()
-    while table.num_rows >= ROW_GROUP_ROWS:
-        write_group(writer, table.slice(0, ROW_GROUP_ROWS))
-        table = table.slice(ROW_GROUP_ROWS)
-    return [table] if table.num_rows else []
+        for group in row_groups(pa.concat_tables(waiting).combine_chunks()):
+            write_group(writer, group)
 
 
 def _merged(streams: list[_Stream]) -> Iterator[pa.Table]:

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 from shmlog.errors import CorruptDataError
 from shmlog.storage.layout import TEMPORARY_SUFFIX, fsync_dir
 from shmlog.storage.order import sort_by_name, with_names
-from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS, VERSION, write_options
+from shmlog.storage.schema import METRICS, NAME_GROUP_ROWS, ROW_GROUP_ROWS, VERSION, write_options
+
+NAME_GROUPS = 16  # more would slow the writing down
 
 
 @contextmanager
@@ -63,9 +65,27 @@ def write_part(
     """
     table = sort_by_name(table)
     with open_part(path, run_id=run_id, first=first, last=last) as writer:
-        for start in range(0, table.num_rows, ROW_GROUP_ROWS):
-            write_group(writer, table.slice(start, ROW_GROUP_ROWS))
+        for group in row_groups(table):
+            write_group(writer, group)
             progress()
+
+
+def row_groups(table: pa.Table) -> Iterator[pa.Table]:
+    """Yield the row groups of a table that is sorted by name: some sixteen, if there are as many names."""
+    column: Any = table["name"].combine_chunks()
+    codes = column.indices.to_numpy()
+    name_ends = [*(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
+    least = max(NAME_GROUP_ROWS, len(codes) // NAME_GROUPS)
+    start = 0
+    for end in name_ends:
+        while end - start > ROW_GROUP_ROWS:
+            yield table.slice(start, ROW_GROUP_ROWS)
+            start += ROW_GROUP_ROWS
+        if end - start >= least:
+            yield table.slice(start, end - start)
+            start = end
+    if start < len(codes):
+        yield table.slice(start)
 
 
 def write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:

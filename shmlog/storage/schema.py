@@ -12,6 +12,10 @@ VERSION = 1
 KINDS = ("float", "int", "bool", "text")
 
 ROW_GROUP_ROWS = 1 << 18
+"""Most rows of a row group."""
+
+NAME_GROUP_ROWS = 1 << 12
+"""A row group of so many rows may end where a name does, so that who reads one name skips most of the others."""
 
 METRICS: pa.Schema = pa.schema(
     [

@@ -117,6 +117,19 @@ def test_row_groups_without_a_name_are_left_alone(path: Path, monkeypatch: pytes
         parts.read_part(path, ["a"])
 
 
+def test_a_row_group_ends_where_a_name_does_if_it_has_rows_enough(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "ROW_GROUP_ROWS", 50)
+    monkeypatch.setattr(parts, "NAME_GROUP_ROWS", 10)
+    monkeypatch.setattr(parts, "NAME_GROUPS", 100)
+    rows = {"a": 9, "b": 9, "c": 12, "d": 120, "e": 15, "f": 3}
+    names = [name for name, count in rows.items() for _ in range(count)]
+    table = parts.sort_by_name(mixed(len(names)).drop(["name"]).append_column(
+        METRICS.field("name"), pa.array(names).dictionary_encode()).select(METRICS.names))  # fmt: skip
+    sizes = [group.num_rows for group in parts.row_groups(table)]
+    assert sizes == [18, 12, 50, 50, 20, 15, 3]
+    assert list(parts.row_groups(table.slice(0, 0))) == []
+
+
 def test_progress_is_told_with_each_row_group(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "ROW_GROUP_ROWS", 50)
     calls: list[None] = []
