@@ -23,6 +23,7 @@ from shmlog.storage import parts, runfile
 from shmlog.storage.extent import of_file
 from shmlog.storage.jsonl import timestamp
 from shmlog.storage.layout import RunLayout, fsync_dir
+from shmlog.storage.manifest import write_manifest
 from shmlog.storage.schema import METRICS
 from shmlog.storage.status import CRASHED, SUCCESS, map_status
 from shmlog.store.annotations import ANNOTATED
@@ -95,6 +96,7 @@ def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any
         "files": {path.name: of_file(path)._asdict() for path in (new.events, new.config_yaml)},
     }  # fmt: skip
     runfile.write_sealed(new.run_yaml, described)
+    write_manifest(new)
     return counts
 
 
