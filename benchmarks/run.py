@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bench_artifacts
 import bench_call
 import bench_idle
 import bench_import
@@ -23,6 +24,7 @@ ALL = (
     bench_read,
     bench_store,
     bench_sql,
+    bench_artifacts,
 )
 
 if __name__ == "__main__":
