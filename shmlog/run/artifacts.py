@@ -19,7 +19,6 @@ from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
-_READ_ONLY = 0o444  # less the umask: who writes to it through the run's folder changes it for every run
 
 
 class _Source(NamedTuple):
@@ -98,7 +97,7 @@ def _files(folder: Path) -> Iterator[Path]:
             if not Path(os.path.realpath(file)).is_relative_to(folder):
                 raise ValueError(f"{file} is a link out of {folder}: log what it leads to under a name of its own")
             if not stat.S_ISREG(_mode(str(file))):
-                raise ValueError(f"{file} is neither a file nor a folder: it can't be an artifact")
+                raise ValueError(f"{file} is neither a file nor a folder, or a link to a folder: it can't be logged")
             yield file
 
 
@@ -114,7 +113,7 @@ def _stage(layout: RunLayout, source: _Source, algorithm: str) -> _Staged:
     copy = layout.dir / f".artifact-{os.getpid()}-{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     original = os.open(source.path, _FILE_FLAGS)
     try:
-        target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _READ_ONLY)
+        target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, objects.READ_ONLY)
         try:
             content = _copy(original, target, source.path, algorithm)
             if not objects.adopt(layout.root, copy, content):

@@ -19,6 +19,7 @@ from shmlog.storage.content import Content
 from shmlog.storage.layout import TEMPORARY_SUFFIX
 
 FOLDER = ".artifacts"
+READ_ONLY = 0o444  # less the umask: who wrote to a file of one run would change it for all
 _OBJECT = re.compile(rf"[0-9a-f]{{64,128}}(?:\.[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)})?")
 _TRIES = 3
 

@@ -1,16 +1,15 @@
-"""Artifacts: what is logged comes back, is stored once, and cannot be changed or led astray unseen."""
+"""Artifacts: what is logged comes back, is stored once, leads nowhere, and goes with the last run that holds it."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shmlog
-from shmlog.cli.main import main
-from shmlog.errors import ArtifactNotFoundError, CorruptDataError, RunStateError, StorageError
-from shmlog.reader.artifacts import find_artifacts
+from shmlog.errors import ArtifactNotFoundError, RunStateError, StorageError
 from shmlog.reader.verify import verify
 from shmlog.run import artifacts as logging_side
 from shmlog.run.artifacts import keep
@@ -29,7 +26,7 @@ from shmlog.storage import content, objects
 from shmlog.storage.artifacts import NAME_BYTES_MAX, check_name, media_type_of
 from shmlog.storage.content import content_of
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.manifest import write_manifest
+from tests.support.artifacts import digits, finished_run, left_over, put, stored
 from tests.support.processes import run_script, start_script, wait_for_end
 from tests.support.stores import add_run
 
@@ -43,57 +40,9 @@ def layout(tmp_path: Path) -> RunLayout:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunLayout]:
-    """A run with artifacts, of which each test changes a copy."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "plots").mkdir()
-    (folder / "plots" / "a.png").write_bytes(b"png")
-    (folder / "plots" / "b.csv").write_bytes(b"1,2\n")
-    (folder / "model.bin").write_bytes(b"model")
-    with shmlog.init("digits", root=folder / "runs", sinks=("parquet", "jsonl")) as run:
-        for step in range(10):
-            run.log("loss", 1 / (1 + step), step)
-        run.event("large", {"text": "x" * 2_000_000})
-        run.log_artifact(folder / "model.bin")
-        run.log_artifact(folder / "plots", "eval/plots")
-    wait_for_end(run.dir)
-    yield RunLayout(run.dir)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def run_copy(finished: RunLayout, tmp_path: Path) -> RunLayout:
-    """Return a copy, as on another disk: without the objects."""
-    target = tmp_path / "copied" / "digits" / finished.run_id
-    shutil.copytree(finished.dir, target)
-    return RunLayout(target)
-
-
-def put(layout: RunLayout, data: bytes, name: str = "model.bin") -> Path:
-    """Log some bytes, without an event; return the artifact's file."""
-    source = layout.root.parent / "source"
-    source.write_bytes(data)
-    keep(layout, source, name, "sha256")
-    return layout.artifacts / name
-
-
-def left_over(layout: RunLayout) -> list[str]:
-    return [path.name for path in layout.dir.iterdir() if path.name.endswith(".tmp")]
-
-
-def stored(root: Path) -> dict[str, int]:
-    """Return the links of each object, by digits."""
-    return {one.path.name: one.links for one in objects.objects(root)}
-
-
-def digits(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def errors_of(layout: RunLayout) -> dict[str, str]:
-    """Return what is wrong, by the file's path in the run."""
-    findings = verify(layout.dir).findings
-    return {f.file.relative_to(layout.dir).as_posix(): f.message for f in findings if f.severity == "error"}
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
+    """Return a run with artifacts, of which each test changes a copy."""
+    return finished_run(tmp_path_factory.mktemp("finished"))
 
 
 # ---- logged and read ----
@@ -282,8 +231,6 @@ def test_writers_of_the_same_content_at_the_same_time_store_it_once(tmp_path: Pa
     for number in range(20):
         (sources / str(number)).write_bytes(bytes([number]) * (1 + 50_000 * number))
     runs = [add_run(tmp_path / "runs", name) for name in ("one", "two")]
-    import subprocess
-
     writers = [
         start_script(WRITER, layout.dir, sources, cwd=tmp_path, stdin=subprocess.PIPE) for layout in [*runs, *runs]
     ]
@@ -350,6 +297,17 @@ def test_another_content_under_the_same_name_is_refused(layout: RunLayout) -> No
     assert path.read_bytes() == b"first"
     assert left_over(layout) == []
     assert set(stored(layout.root)) == {digits(b"first"), digits(b"y")}
+
+
+def test_a_folder_of_which_one_name_is_taken_is_not_logged_at_all(layout: RunLayout, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "folder" / name).write_text(name)
+    put(layout, b"other", "f/b")
+    with pytest.raises(RunStateError, match="'f/b' of other content"):
+        keep(layout, tmp_path / "folder", "f", "sha256")
+    assert [path.name for path in (layout.artifacts / "f").iterdir()] == ["b"]
+    assert left_over(layout) == []
 
 
 def test_nothing_is_written_through_links_in_the_run(layout: RunLayout, tmp_path: Path) -> None:
@@ -477,143 +435,6 @@ def test_media_types() -> None:
     ]  # fmt: skip
 
 
-# ---- verify ----
-
-
-def test_an_untouched_run_verifies(finished: RunLayout, run_copy: RunLayout) -> None:
-    for layout in (finished, run_copy):
-        report = verify(layout.dir)
-        assert report.findings == []
-        assert report.counts["artifacts"] == 3
-
-
-def test_the_manifest_lists_every_file(finished: RunLayout) -> None:
-    told = json.loads(finished.manifest.read_text())
-    listed = {name: (one["size_bytes"], one["digest"]) for name, one in told["files"].items()}
-    files = [path for path in finished.dir.rglob("*") if path.is_file()]
-    expected = {path.relative_to(finished.dir).as_posix(): tuple(content_of(path)) for path in files}
-    del expected["run.yaml"], expected["manifest.json"]
-    assert listed == expected
-    assert {"events.jsonl", "run.log", "config.yaml", "artifacts/model.bin"} < set(listed)
-    assert any(name.startswith("large/") for name in listed)
-    assert any(name.endswith(".parquet") for name in listed)
-
-
-def test_every_file_that_differs_or_is_missing_is_named(finished: RunLayout, tmp_path: Path) -> None:
-    names = json.loads(finished.manifest.read_text())["files"]
-    for number, name in enumerate(names):
-        for harm in ("flip", "cut", "remove"):
-            copy = RunLayout(tmp_path / f"{number}{harm}" / "digits" / finished.run_id)
-            shutil.copytree(finished.dir, copy.dir)
-            path = copy.dir / name
-            data = bytearray(path.read_bytes())
-            path.unlink()
-            if harm != "remove":
-                data[len(data) // 2] ^= 1
-                path.write_bytes(data if harm == "flip" else data[:-1])
-            assert name in errors_of(copy), (name, harm)
-            shutil.rmtree(copy.dir)
-
-
-def test_what_is_said_of_a_run_later_is_no_damage(run_copy: RunLayout) -> None:
-    store = shmlog.Store(run_copy.root)
-    store.annotate(run_copy.run_id, notes="later", tags=["t"])
-    run_copy.checkpoints.mkdir()
-    (run_copy.checkpoints / "checkpoint-00000001.safetensors").write_bytes(b"x")
-    (run_copy.dir / "notes.txt").write_text("mine")
-    assert verify(run_copy.dir).findings == []
-
-
-def test_a_file_that_was_put_there_is_told_and_no_damage(run_copy: RunLayout) -> None:
-    (run_copy.artifacts / "later.txt").write_text("x")
-    (run_copy.large / "extra").write_text("x")
-    report = verify(run_copy.dir)
-    assert report.ok
-    assert {f.file.name for f in report.findings} == {"later.txt", "extra"}
-    assert all("after the run" in f.message for f in report.findings)
-
-
-def test_artifacts_are_held_against_what_was_logged_without_a_manifest_too(run_copy: RunLayout) -> None:
-    run_copy.manifest.unlink()
-    (run_copy.artifacts / "unknown").write_text("x")
-    shutil.rmtree(run_copy.artifacts / "eval")
-    model = run_copy.artifacts / "model.bin"
-    model.unlink()
-    model.write_bytes(b"MODEL")
-    report = verify(run_copy.dir)
-    told = {f.file.relative_to(run_copy.artifacts).as_posix(): f.message for f in report.findings}
-    assert set(told) == {"unknown", "eval/plots/a.png", "eval/plots/b.csv", "model.bin"}
-    assert "was not logged" in told["unknown"]
-    assert "is missing" in told["eval/plots/a.png"]
-    assert "has changed" in told["model.bin"]
-    run = shmlog.load(run_copy.dir)
-    for name in ("model.bin", "eval"):
-        with pytest.raises(CorruptDataError, match="artifacts"):
-            run.artifact(name).verify()
-    with pytest.raises(CorruptDataError, match="is missing"):
-        run.artifact("eval/plots/a.png").open()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        b"", b"{", b"[]", b"{}", b"\0" * 100, b'{"schema": 1, "files": {"a": 3}}', b'{"schema": 9, "files": {}}',
-        b'{"schema": 1, "files": {"../../x": {"size_bytes": -1, "digest": "sha256:00"}}}',
-    ],
-)  # fmt: skip
-def test_a_damaged_manifest_is_named_and_hides_nothing(run_copy: RunLayout, damage: bytes) -> None:
-    run_copy.manifest.write_bytes(damage)
-    (run_copy.artifacts / "model.bin").chmod(0o600)
-    (run_copy.artifacts / "model.bin").write_bytes(b"MODEL")
-    assert set(errors_of(run_copy)) == {"manifest.json", "artifacts/model.bin"}
-
-
-def test_a_manifest_that_names_files_elsewhere_reads_none_of_them(run_copy: RunLayout, tmp_path: Path) -> None:
-    from shmlog.storage import runfile
-
-    (tmp_path / "secret").write_text("x")
-    told = runfile.read(run_copy.manifest)
-    listed = {**told["files"], "../../../secret": content_of(tmp_path / "secret")._asdict()}
-    runfile.write_sealed(run_copy.manifest, {**told, "files": listed})
-    (error,) = [f for f in verify(run_copy.dir).findings if f.severity == "error"]
-    assert "is missing" in error.message
-
-
-def test_a_link_in_the_place_of_an_artifact_is_not_followed(run_copy: RunLayout, tmp_path: Path) -> None:
-    (tmp_path / "model").write_bytes(b"model")
-    model = run_copy.artifacts / "model.bin"
-    model.unlink()
-    model.symlink_to(tmp_path / "model")
-    assert set(errors_of(run_copy)) == {"artifacts/model.bin"}
-    with pytest.raises(CorruptDataError, match="link"):
-        shmlog.load(run_copy.dir).artifact("model.bin").open()
-    model.unlink()
-    os.mkfifo(model)
-    with pytest.raises(CorruptDataError, match="not a regular file"):
-        shmlog.load(run_copy.dir).artifact("model.bin").verify()
-
-
-EVENT = {
-    "event_type": "artifact", "timestamp": "2026-11-21T00:00:00Z",
-    "data": {"name": "x", "size_bytes": 1, "digest": f"sha256:{digits(b'x')}"},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {"name": "../x"}, {"name": 3}, {"name": None}, {"size_bytes": "1"}, {"size_bytes": -1}, {"size_bytes": True},
-        {"digest": "md5:00"}, {"digest": "sha256:"}, {"digest": "sha256:" + "g" * 64}, {"digest": None},
-        {"digest": ["x"]},
-    ],
-)  # fmt: skip
-def test_an_event_that_is_none_of_ours_is_passed_over(layout: RunLayout, data: dict[str, Any]) -> None:
-    assert len(find_artifacts(layout, [EVENT])) == 1
-    assert find_artifacts(layout, [{**EVENT, "data": {**EVENT["data"], **data}}, {**EVENT, "data": []}]) == []  # type: ignore[dict-item]
-    (odd,) = find_artifacts(layout, [{**EVENT, "timestamp": 3}])
-    assert odd.created_at.tzinfo is not None
-
-
 # ---- deleted ----
 
 
@@ -685,70 +506,3 @@ def test_an_object_that_is_logged_while_it_is_collected_stays_one(layout: RunLay
     objects.collect(layout.root)
     assert stored(layout.root) == {digits(b"x"): 2}
     assert found.path.samefile(layout.artifacts / "model.bin")
-
-
-# ---- the commands ----
-
-
-def test_the_command_lists_checks_and_copies(
-    run_copy: RunLayout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = str(run_copy.dir)
-    assert main(["artifacts", run]) == 0
-    out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()] == [
-        "name", "eval/plots/a.png", "eval/plots/b.csv", "model.bin",
-    ]  # fmt: skip
-    assert main(["artifacts", "verify", run, "--json"]) == 0
-    assert [one["damage"] for one in json.loads(capsys.readouterr().out)] == [None] * 3
-    assert main(["artifacts", run, "--get", "eval", "-o", str(tmp_path / "out")]) == 0
-    assert (tmp_path / "out" / "plots" / "b.csv").read_text() == "1,2\n"
-    assert main(["artifacts", run, "--get", "eval", "-o", str(tmp_path / "out")]) == 1
-    assert "is there already" in capsys.readouterr().err
-    (run_copy.artifacts / "model.bin").chmod(0o600)
-    (run_copy.artifacts / "model.bin").write_bytes(b"MODEL")
-    assert main(["artifacts", "verify", run]) == 1
-    assert "2 sound, 1 damaged" in capsys.readouterr().err
-    assert main(["artifacts", run, "--get", "model.bin", "-o", str(tmp_path / "model")]) == 1
-    assert not (tmp_path / "model").exists()
-    assert main(["artifacts", run, "--get", "nope"]) == 1
-    assert "no artifact 'nope'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("words", [["a", "b"], ["-o", "x"], ["verify", "--get", "x"]])
-def test_options_that_do_not_fit_together(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["artifacts", *words]) == 2
-    assert "error" in capsys.readouterr().err
-
-
-def test_a_manifest_is_written_anew_of_a_run_that_is_as_it_should_be(
-    run_copy: RunLayout, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = run_copy.manifest.read_bytes()
-    run_copy.manifest.unlink()
-    assert main(["verify", str(run_copy.dir), "--write-manifest"]) == 0
-    assert run_copy.manifest.read_bytes() == before
-    (run_copy.dir / "run.log").write_bytes(b"")
-    assert main(["verify", str(run_copy.dir), "--write-manifest"]) == 1
-    assert run_copy.manifest.read_bytes() == before
-    capsys.readouterr()
-
-
-def test_a_run_that_is_not_over_gets_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with shmlog.init("digits", root=tmp_path / "runs") as run:
-        assert run.flush()
-        assert main(["verify", str(run.dir), "--write-manifest"]) == 1
-        assert "is not over" in capsys.readouterr().err
-        assert not (run.dir / "manifest.json").exists()
-
-
-def test_a_manifest_that_fails_keeps_the_one_before(run_copy: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = run_copy.manifest.read_bytes()
-
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="No space"):
-        write_manifest(run_copy)
-    assert run_copy.manifest.read_bytes() == before
