@@ -22,7 +22,7 @@ from shmlog.storage.content import content_of
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.manifest import write_manifest
 from tests.support.artifacts import digits, finished_run
-from tests.support.folders import Folder, simple_log
+from tests.support.folders import Folder, fill, simple_log
 from tests.support.stores import add_run
 
 
@@ -72,8 +72,11 @@ def test_the_manifest_lists_every_file(finished: RunLayout) -> None:
 
 def test_the_manifest_is_about_the_merged_parts(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "runs" / "one")
-    for number in range(3):
-        folder.add(simple_log(number))
+    log = simple_log()
+    for _ in range(3):
+        folder.add(log)
+        log = log.next()
+        fill(log)
     folder.complete()
     assert len(folder.layout.parts()) == 3
     final.clean_up(folder.layout, None, lambda message: pytest.fail(message))
