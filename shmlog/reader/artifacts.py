@@ -114,7 +114,7 @@ class Artifact:
             raise CorruptDataError(f"{self.path}: is a link, or below one: refused, since it can lead anywhere")
         try:
             fd = os.open(self.path, _FLAGS)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise CorruptDataError(f"{self.path}: is missing") from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
