@@ -14,7 +14,7 @@ from shmlog.errors import RunStateError, StorageError
 from shmlog.storage import objects
 from shmlog.storage.artifacts import check_name, data_of
 from shmlog.storage.content import Content, check_algorithm, content_at, copy_content
-from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
+from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, fsync_dir
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -52,6 +52,8 @@ def keep(layout: RunLayout, path: str | os.PathLike[str], name: str | None, algo
             objects.offer(layout.root, one.path, one.content)
         for one in staged:
             _place(layout, one, only_look=False)
+        for folder in {(layout.artifacts / one.name).parent for one in staged}:
+            fsync_dir(folder)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
@@ -159,7 +161,6 @@ def _place(layout: RunLayout, one: _Staged, *, only_look: bool) -> None:
         if _is_there(layout, one, folder, last) or only_look:
             return
         _link(one.path, folder, last)
-        os.fsync(folder)
     except FileExistsError:
         _is_there(layout, one, folder, last)  # somebody has logged it at the same time
     finally:
