@@ -42,7 +42,7 @@ def keep(layout: RunLayout, path: str | os.PathLike[str], name: str | None, algo
     Raises as `Run.log_artifact` does.
     """
     check_algorithm(algorithm)
-    sources = list(_sources(os.fspath(path), name))
+    sources = list(_sources(os.fsdecode(path), name))
     staged: list[_Staged] = []
     try:
         staged.extend(_stage(layout, source, algorithm) for source in sources)  # of a failure, those before it
