@@ -314,6 +314,14 @@ STORAGE = (
         f"{ARTIFACTS}::test_a_file_that_changes_while_it_is_read_is_refused",
     ),
     Mutation(
+        "artifact-not-synced",
+        "run/artifacts.py",
+        "            if not objects.adopt(layout.root, copy, content):\n                os.fsync(target)\n",
+        "            objects.adopt(layout.root, copy, content)\n",
+        "P5: an artifact that was logged is empty after a loss of power",
+        f"{POWER}[parquet]",
+    ),
+    Mutation(
         "first-of-a-folder-before-the-last",
         "run/artifacts.py",
         "            _place(layout, one, only_look=True)\n",
