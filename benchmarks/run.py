@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bench_artifacts
 import bench_call
 import bench_demo
 import bench_idle
@@ -29,6 +30,7 @@ ALL = (
     bench_read,
     bench_store,
     bench_sql,
+    bench_artifacts,
 )
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         StorageError,
         UnsafeDataError,
     )
+    from shmlog.reader.artifacts import Artifact
     from shmlog.run.attach import attach
     from shmlog.run.current import current, event, finish, log, metric
     from shmlog.run.init import init
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Artifact",
+    "ArtifactNotFoundError",
     "ArtifactRecord",
     "AutoCheckpoint",
     "CheckpointManager",
@@ -104,6 +107,7 @@ _MODULES = {
     "shmlog.checkpoint.auto": ["AutoCheckpoint"],
     "shmlog.checkpoint.manager": ["CheckpointManager"],
     "shmlog.errors": [name for name in __all__ if name.endswith(("Error", "Warning"))],
+    "shmlog.reader.artifacts": ["Artifact"],
     "shmlog.run.attach": ["attach"],
     "shmlog.run.current": ["current", "event", "finish", "log", "metric"],
     "shmlog.run.init": ["init"],

@@ -15,6 +15,7 @@ from shmlog.storage import runfile
 from shmlog.storage.extent import of_file
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.ledger import Ledger
+from shmlog.storage.manifest import write_manifest
 from shmlog.storage.segmentref import SegmentRef, read_meeting
 from shmlog.storage.status import CRASHED, FINISH_STATUSES
 
@@ -90,7 +91,7 @@ def write_complete(layout: RunLayout, segment: _core.Segment | None, ledger: Led
 
 
 def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], None]) -> None:
-    """Merge the parts of a run whose run.yaml says that it is complete, and remove all that it needs no more.
+    """Merge the parts of a run whose run.yaml says that it is complete, list its files, remove what it needs no more.
 
     The folder of the logs goes last: as long as it is there, a recovery does all of this again.
     """
@@ -102,6 +103,7 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
     if meeting is not None:
         meeting.unlink(missing_ok=True)
     _merge_parts(layout, report)
+    _write_manifest(layout, report)
     for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill
         for temporary in folder.glob(f"*{TEMPORARY_SUFFIX}"):
             temporary.unlink(missing_ok=True)
@@ -126,3 +128,11 @@ def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
             return
         else:
             return
+
+
+def _write_manifest(layout: RunLayout, report: Callable[[str], None]) -> None:
+    """List the files with their digests; nobody waits for it, and the run is whole without it."""
+    try:
+        write_manifest(layout)
+    except OSError as error:
+        report(f"manifest: {error}")

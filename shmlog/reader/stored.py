@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogWarning
 from shmlog.reader import records, snapshot, status
+from shmlog.reader.artifacts import Artifact, choose, find_artifacts
 from shmlog.reader.description import read_description, read_mapping
 from shmlog.reader.frames import Frames
 from shmlog.reader.lines import fault_of
@@ -274,11 +275,22 @@ class StoredRun(Frames):
         producers = tally.producers()
         return (producers, sum_dropped(producers)), problems + problems_of_events
 
+    # ---- artifacts ----
+
     @property
-    def artifacts(self) -> list[str]:
-        """Paths of the run's artifacts, relative to its artifacts folder."""
-        folder = self._layout.artifacts
-        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    def artifacts(self) -> list[Artifact]:
+        """The files that were logged, and all others below artifacts/, by name."""
+        return find_artifacts(self._layout, self.events("artifact"))
+
+    def artifact(self, name: str) -> Artifact:
+        """Return the file, or the folder, that was logged under a name.
+
+        Raises
+        ------
+        ArtifactNotFoundError
+            If there is none.
+        """
+        return choose(self._layout, self.artifacts, name)
 
 
 def _written_at(path: Path) -> float:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shmlog import _core
-from shmlog.errors import DroppedError, ShmlogError
+from shmlog.errors import DroppedError, RunStateError, ShmlogError
 from shmlog.run import registry
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
@@ -147,6 +147,40 @@ class Run(_core.Producer):
         if context:
             data["context"] = to_plain(context)
         self.event("error", data)
+
+    def log_artifact(self, path: str | os.PathLike[str], name: str | None = None, *, algorithm: str = "sha256") -> None:
+        """Keep a copy of a file, or of each file in a folder, as an artifact: an ``artifact`` event for each.
+
+        Contents are stored once for all runs of a root. Logging the same again changes nothing.
+
+        Parameters
+        ----------
+        path : path
+            A file or a folder. It is read at once and may be changed afterwards. In a folder, links to files
+            within it are logged as files, and empty folders are not logged.
+        name : str, optional
+            What it is called in the run: a path with ``/``. Default: the last part of ``path``.
+        algorithm : str
+            Of the digest: ``sha256``, ``sha512`` or ``blake2b``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the name is not usable, or ``path`` is a device, a pipe, an empty folder or one with a link out
+            of it. Nothing was logged.
+        RunStateError
+            If the run has an artifact of that name and other content, or has ended. Nothing was logged.
+        StorageError
+            If it can't be read or stored, or has changed meanwhile. Nothing was logged, and the run goes on.
+        """
+        if self._disabled:
+            return
+        if self._status != "running":
+            raise RunStateError(f"run {self.id} has ended in this process ({self._status}): it takes no artifacts")
+        from shmlog.run.artifacts import keep  # rarely needed, and slow to import
+
+        for data in keep(self._layout, path, name, algorithm):
+            self.event("artifact", data)
 
     # ---- flush, statistics ----
 

@@ -34,6 +34,7 @@ class RunLayout:
         self.run_yaml = self.dir / "run.yaml"
         self.config_yaml = self.dir / "config.yaml"
         self.annotations_yaml = self.dir / "annotations.yaml"
+        self.manifest = self.dir / "manifest.json"
         self.wal = self.dir / "wal"
         self.sealed_json = self.wal / "sealed.json"
         self.flusher_log = self.wal / "flusher.log"
@@ -54,6 +55,11 @@ class RunLayout:
     def experiment(self) -> str:
         """The experiment's name, which is the name of the folder above."""
         return self.dir.parent.name
+
+    @property
+    def root(self) -> Path:
+        """The folder of all experiments."""
+        return self.dir.parent.parent
 
     def make_folders(self) -> None:
         """Make the folders that a run is written into; those that are there stay."""

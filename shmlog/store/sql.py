@@ -52,7 +52,7 @@ class View:
 
     def take(self, wanted: Iterable[str]) -> View:
         """Look at the files anew; raises FileNotFoundError if there is no run.yaml, or a part has gone."""
-        if "metrics" not in wanted and "events" not in wanted:
+        if not {"metrics", "events", "artifacts"} & set(wanted):
             return self
         taken = self.taken = snapshot.take(self.layout)
         self.problems = [text for _, text in taken.problems]
@@ -62,10 +62,10 @@ class View:
             self.problems += problems
         return self
 
-    def events(self) -> list[dict[str, Any]]:
-        """Return the events, from the same files."""
+    def events(self, event_type: str | None = None) -> list[dict[str, Any]]:
+        """Return the events, or those of a type, from the same files."""
         assert self.taken is not None
-        found, problems = records.read_events(self.layout, self.taken, None)
+        found, problems = records.read_events(self.layout, self.taken, event_type)
         self.problems += [problem for problem in problems if problem not in self.problems]
         return found
 
@@ -187,7 +187,10 @@ def _define(connection: Any, views: list[View], wanted: Sequence[str]) -> list[s
     make: dict[str, Callable[[], pa.Table]] = {
         "runs": lambda: tables.make_table((tables.run_row(view.record) for view in views), tables.RUNS),
         "params": lambda: _gather(views, tables.param_rows, tables.PARAMS),
-        "artifacts": lambda: _gather(views, tables.artifact_rows, tables.ARTIFACTS),
+        "artifacts": lambda: tables.make_table(
+            chain.from_iterable(tables.artifact_rows(view.record, view.events("artifact")) for view in views),
+            tables.ARTIFACTS,
+        ),
         "events": lambda: tables.make_table(
             chain.from_iterable(tables.event_rows(view.record, view.events()) for view in views), tables.EVENTS
         ),

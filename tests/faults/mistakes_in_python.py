@@ -9,6 +9,8 @@ FAULTS = "integration/test_faults.py"
 WAL = "unit/test_wal.py"
 READER = "unit/test_reader.py"
 MERGE = "unit/test_merge.py"
+ARTIFACTS = "unit/test_artifacts.py"
+MANIFEST = "unit/test_manifest.py"
 KILLED = f"{READER}::test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same"
 POWER = "faults/test_power_loss.py::test_what_was_flushed_durably_survives_a_loss_of_power"
 
@@ -301,6 +303,63 @@ STORAGE = (
         "if False:",
         "I11: a damaged text is believed",
         "faults/test_hostile_bytes.py::test_no_damage_is_read_in_silence",
+    ),
+    # ---- artifacts ----
+    Mutation(
+        "change-while-read-unseen",
+        "run/artifacts.py",
+        "if content.size_bytes != after.st_size or _version(before) != _version(after):",
+        "if False:",
+        "a file that is half old and half new is logged",
+        f"{ARTIFACTS}::test_a_file_that_changes_while_it_is_read_is_refused",
+    ),
+    Mutation(
+        "artifact-not-synced",
+        "run/artifacts.py",
+        "            if not objects.adopt(layout.root, copy, content):\n                os.fsync(target)\n",
+        "            objects.adopt(layout.root, copy, content)\n",
+        "P5: an artifact that was logged is empty after a loss of power",
+        f"{POWER}[parquet]",
+    ),
+    Mutation(
+        "first-of-a-folder-before-the-last",
+        "run/artifacts.py",
+        "            _place(layout, one, only_look=True)\n",
+        "            _place(layout, one, only_look=False)\n",
+        "another content under the name of one file leaves the others in their places",
+        f"{ARTIFACTS}::test_a_folder_of_which_one_name_is_taken_is_not_logged_at_all",
+    ),
+    Mutation(
+        "object-removed-unasked",
+        "storage/objects.py",
+        "        if os.lstat(aside).st_nlink > 1:\n",
+        "        if False:\n",
+        "content that a run has just been given is stored a second time",
+        f"{ARTIFACTS}::test_an_object_that_is_logged_while_it_is_collected_stays_one",
+    ),
+    Mutation(
+        "object-of-any-size",
+        "storage/objects.py",
+        "if not stat.S_ISREG(found.st_mode) or found.st_size != content.size_bytes:",
+        "if False:",
+        "what is damaged in one run is damaged in all that follow",
+        f"{ARTIFACTS}::test_an_object_of_the_wrong_size_is_replaced",
+    ),
+    Mutation(
+        "manifest-before-merge",
+        "flusher/final.py",
+        "    _merge_parts(layout, report)\n    _write_manifest(layout, report)\n",
+        "    _write_manifest(layout, report)\n    _merge_parts(layout, report)\n",
+        "the manifest of an untouched run lists parts that are gone",
+        f"{MANIFEST}::test_the_manifest_is_about_the_merged_parts",
+    ),
+    Mutation(
+        "artifact-through-a-link",
+        "reader/artifacts.py",
+        "if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder), self.name):",
+        "if False:",
+        "I11: a file of another folder is read as an artifact",
+        f"{MANIFEST}::test_a_link_in_the_place_of_an_artifact_is_not_followed",
     ),
     # ---- readers ----
     Mutation(

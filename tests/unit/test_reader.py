@@ -426,7 +426,7 @@ def test_reading_changes_nothing(folder: Folder) -> None:
 def test_artifacts_are_paths_below_their_folder(folder: Folder) -> None:
     (folder.layout.artifacts / "deep").mkdir(parents=True)
     (folder.layout.artifacts / "deep" / "model.bin").write_bytes(b"")
-    assert shmlog.load(folder.dir).artifacts == ["deep/model.bin"]
+    assert [artifact.name for artifact in shmlog.load(folder.dir).artifacts] == ["deep/model.bin"]
 
 
 # ---- damage ----
