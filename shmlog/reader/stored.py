@@ -161,7 +161,7 @@ class StoredRun(Frames):
     def age(self) -> float:
         """Seconds since something was last written into the run folder."""
         layout = self._layout
-        paths = [layout.run_yaml, layout.sealed_json, layout.events, layout.run_log]
+        paths = [layout.run_yaml, layout.sealed_json, *layout.event_files().values(), layout.run_log]
         paths += [layout.log(number) for number in layout.logs()]
         return max(0.0, time.time() - max(map(_written_at, paths)))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
 from shmlog.storage.extent import Extent, extents_of
-from shmlog.storage.layout import RunLayout, atomic_write
+from shmlog.storage.layout import RunLayout, atomic_write, event_file_name
 
 if TYPE_CHECKING:
     from shmlog.storage.decode import Batch
@@ -23,7 +23,7 @@ class Ledger:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.next_log = 0
-        self.events = Extent()
+        self.events: tuple[Extent, ...] = (Extent(),)  # of events.jsonl and the files that it goes on in
         self.run_log = Extent()
         self._unlaned: dict[str, int] = {}
         self._producers: dict[tuple[int, int], dict[str, Any]] = {}
@@ -49,7 +49,7 @@ class Ledger:
         try:
             files = extents_of(told["files"])
             ledger.next_log = told["next_log"]
-            ledger.events, ledger.run_log = files[layout.events.name], files[layout.run_log.name]
+            ledger.events, ledger.run_log = event_extents(files), files[layout.run_log.name]
             ledger._unlaned = told["dropped"]
             ledger._producers = {(p["lane"], p["tenancy"]): p for p in told["producers"]}
         except (KeyError, TypeError) as error:
@@ -125,20 +125,29 @@ class Ledger:
 
     def files(self) -> dict[str, dict[str, int]]:
         """Return what is known of the text files, as it is written into files of ours."""
-        return {"events.jsonl": self.events._asdict(), "run.log": self.run_log._asdict()}
+        events = {event_file_name(number): extent._asdict() for number, extent in enumerate(self.events)}
+        return {**events, "run.log": self.run_log._asdict()}
 
-    def commit(self, next_log: int, events: Extent, run_log: Extent) -> None:
+    def commit(self, next_log: int, events: tuple[Extent, ...], run_log: Extent) -> None:
         """Make the books the truth: everything of the logs below ``next_log`` is sealed."""
         self.next_log, self.events, self.run_log = next_log, events, run_log
         told = {
             "next_log": next_log,
-            "events_bytes": events.bytes,
+            "events_bytes": events[0].bytes,
             "files": self.files(),
             "dropped": self._unlaned,
             "producers": self.producers(),
         }
         assert self._path is not None
         atomic_write(self._path, runfile.sealed(json.dumps(told)))
+
+
+def event_extents(files: Mapping[str, Extent]) -> tuple[Extent, ...]:
+    """Return the extents of events.jsonl and of the files that it goes on in; raises KeyError if there is none."""
+    found = [files[event_file_name(0)]]
+    while (name := event_file_name(len(found))) in files:
+        found.append(files[name])
+    return tuple(found)
 
 
 def _rfc3339(ns: int) -> str:

@@ -6,13 +6,14 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
 from shmlog.reader import records, snapshot
-from shmlog.reader.lines import METRICS_TYPE, read_lines
+from shmlog.reader.lines import METRICS_TYPE, Line, read_lines
 from shmlog.reader.status import status_of_events
 from shmlog.reader.stored import StoredRun
 from shmlog.storage import runfile
@@ -85,10 +86,14 @@ def _events(layout: RunLayout) -> list[dict[str, Any]]:
             return records.read_events(layout, snapshot.take(layout), None)[0]
     except (CorruptDataError, OSError):
         pass  # its logs can't be told from what is sealed: events.jsonl then has to do
-    if not _is_file(layout.events):
-        return []
-    lines = read_lines(layout.events, None, skip_calls=True)
-    return [line.event for line in lines if line.event is not None]
+    return [line.event for line in _lines(layout, skip_calls=True) if line.event is not None]
+
+
+def _lines(layout: RunLayout, *, skip_calls: bool = False) -> Iterator[Line]:
+    """Yield all lines of events.jsonl and of the files that it goes on in."""
+    for path in layout.event_files().values():
+        if _is_file(path):
+            yield from read_lines(path, None, skip_calls=skip_calls)
 
 
 def _is_file(path: Path) -> bool:
@@ -134,8 +139,7 @@ def _salvage(path: Path) -> dict[str, Any]:
 def _sinks(layout: RunLayout) -> list[str]:
     """Return where the metrics of the run are, judged by where some are."""
     has_parts = bool(layout.parts())
-    lines = read_lines(layout.events, None) if _is_file(layout.events) else iter(())
-    has_lines = any(line.event is not None and line.event.get("event_type") == METRICS_TYPE for line in lines)
+    has_lines = any(line.event and line.event.get("event_type") == METRICS_TYPE for line in _lines(layout))
     if not has_parts and not has_lines:
         return ["parquet", "jsonl"]
     return ["parquet"] * has_parts + ["jsonl"] * has_lines

@@ -51,7 +51,7 @@ FLUSHER = (
         "later-events-booked",
         "flusher/sealer.py",
         "self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)",
-        "self.ledger.commit(logs[-1].number + 1, self._events.extent, self._run_log.extent)",
+        "self.ledger.commit(logs[-1].number + 1, self._events.extents, self._run_log.extent)",
         "I6: events of a log that is not sealed are written twice",
         f"{READER}::test_events_of_the_next_log_are_not_sealed_with_this_one",
     ),
