@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from shmlog.run.attach import attach
     from shmlog.run.current import current, event, finish, log, metric
+    from shmlog.run.handler import LoggingHandler
     from shmlog.run.init import init
     from shmlog.run.run import Run
     from shmlog.storage.status import RunStatus
@@ -56,6 +57,7 @@ __all__ = [
     "ExperimentNotFoundError",
     "ExperimentRecord",
     "ImportReport",
+    "LoggingHandler",
     "Metric",
     "MetricRecord",
     "MissingExtraError",
@@ -106,6 +108,7 @@ _MODULES = {
     "shmlog.errors": [name for name in __all__ if name.endswith(("Error", "Warning"))],
     "shmlog.run.attach": ["attach"],
     "shmlog.run.current": ["current", "event", "finish", "log", "metric"],
+    "shmlog.run.handler": ["LoggingHandler"],
     "shmlog.run.init": ["init"],
     "shmlog.run.run": ["Run"],
     "shmlog.storage.status": ["RunStatus"],

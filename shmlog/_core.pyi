@@ -25,8 +25,17 @@ class Segment:  # py_segment.c
     path: Final[str]
     @classmethod
     def create(
-        cls, fd: int, path: str, run_id: str, run_dir: str, lanes: int, lane_slots: int, clock: int,
-        first_lane: int = 0, unlaned: tuple[int, ...] = ..., /
+        cls,
+        fd: int,
+        path: str,
+        run_id: str,
+        run_dir: str,
+        lanes: int,
+        lane_slots: int,
+        clock: int,
+        first_lane: int = 0,
+        unlaned: tuple[int, ...] = ...,
+        /,
     ) -> Segment: ...
     @classmethod
     def open(cls, fd: int, path: str, /) -> Segment: ...

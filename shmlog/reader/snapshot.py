@@ -22,7 +22,8 @@ from shmlog.reader.tally import read_producers
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.extent import Extent, extents_of
 from shmlog.storage.layout import Part, RunLayout, event_file_name
-from shmlog.storage.wal import FIRST, REASONS, TORN_TAIL, Damage, Frame, scan
+from shmlog.storage.reasons import REASONS
+from shmlog.storage.wal import FIRST, TORN_TAIL, Damage, Frame, scan
 
 _TRIES = 50
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
-from shmlog.storage.extent import Extent, extents_of
+from shmlog.storage.extent import Extent, extents_of, of_file
 from shmlog.storage.layout import RunLayout, atomic_write, event_file_name
 
 if TYPE_CHECKING:
@@ -63,6 +63,39 @@ class Ledger:
         ledger._unlaned = dict(unlaned)
         ledger._producers = {(p["lane"], p["tenancy"]): {**p, "dropped": dict(p["dropped"])} for p in producers}
         return ledger
+
+    @classmethod
+    def reopened(cls, layout: RunLayout, described: Mapping[str, Any]) -> Ledger:
+        """Return the books of a complete run, to be committed by whoever goes on with it.
+
+        Raises
+        ------
+        CorruptDataError
+            If run.yaml does not tell them.
+        """
+        try:
+            ledger = cls.of(described["producers"], {})
+            ledger._unlaned = {
+                reason: count - ledger.dropped().get(reason, 0) for reason, count in described["dropped"].items()
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorruptDataError(f"{layout.run_yaml}: does not say what the run holds") from error
+        files = extents_of(described.get("files")) or _measured(layout)
+        ledger._path = layout.sealed_json
+        ledger.next_log = max((part.last for part in layout.parts()), default=-1) + 1
+        ledger.events = event_extents(files)
+        ledger.run_log = files.get(layout.run_log.name, Extent())
+        return ledger
+
+    @property
+    def unlaned(self) -> dict[str, int]:
+        """Drops of processes that had no lane, by reason."""
+        return dict(self._unlaned)
+
+    @property
+    def lanes(self) -> int:
+        """One more than the highest lane."""
+        return max((lane for lane, _ in self._producers), default=-1) + 1
 
     def add_batch(self, batch: Batch) -> None:
         """Book the records of some frames."""
@@ -140,6 +173,12 @@ class Ledger:
         }
         assert self._path is not None
         atomic_write(self._path, runfile.sealed(json.dumps(told)))
+
+
+def _measured(layout: RunLayout) -> dict[str, Extent]:
+    """Return the extents of the text files as they lie there, for a run whose books don't tell them."""
+    paths = [path for path in (*layout.event_files().values(), layout.run_log) if path.exists()]
+    return {layout.events.name: Extent(), **{path.name: of_file(path) for path in paths}}
 
 
 def event_extents(files: Mapping[str, Extent]) -> tuple[Extent, ...]:
