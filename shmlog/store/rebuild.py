@@ -17,6 +17,7 @@ from shmlog.reader.lines import METRICS_TYPE, Line, read_lines
 from shmlog.reader.status import status_of_events
 from shmlog.reader.stored import StoredRun
 from shmlog.storage import runfile
+from shmlog.storage.attempts import fault_of_attempts
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.status import CRASHED, RUNNING
 from shmlog.store import codec
@@ -110,12 +111,24 @@ def _of_events(events: list[dict[str, Any]]) -> dict[str, Any]:
         data = event.get("data")
         if not isinstance(data, dict):
             continue
-        if event.get("event_type") == "experiment_start" and "started_at" not in found:
-            found["started_at"] = event.get("timestamp")
+        if event.get("event_type") == "experiment_start":
+            found["ended_at"] = None
+            found.setdefault("started_at", event.get("timestamp"))
             found |= {name: data[name] for name in ("name", "tags") if data.get(name) is not None}
+            found.setdefault("attempts", []).append(_attempt(event, data))
         elif event.get("event_type") == "experiment_end":
             found["ended_at"] = event.get("timestamp")
-    return found
+    if fault_of_attempts(found):
+        del found["attempts"]
+    return found | {"attempt": len(found.get("attempts", [1]))}
+
+
+def _attempt(event: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """Return the attempt that an event began: whoever begins one has its first lane."""
+    return {
+        "attempt": data.get("attempt", 1), "first_lane": event.get("lane"), "status": None,
+        "started_at": event.get("timestamp"), "ended_at": None, "pid": event.get("pid"), "config": {},
+    }  # fmt: skip
 
 
 def _salvage(path: Path) -> dict[str, Any]:
