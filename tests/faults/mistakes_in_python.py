@@ -29,7 +29,7 @@ FLUSHER = (
         "        for log in logs:\n            self.layout.log(log.number).unlink(missing_ok=True)\n"
         "        self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)\n",
         "I6: a kill between the two loses the log",
-        f"{KILLED}[parquet]",
+        f"{KILLED}[parquet-one file]",
     ),
     Mutation(
         "events-not-synced",
@@ -61,7 +61,7 @@ FLUSHER = (
         "            os.ftruncate(self._fd, known.bytes)\n",
         "            pass\n",
         "I6: an event is written twice",
-        f"{KILLED}[jsonl]",
+        f"{KILLED}[jsonl-one file]",
     ),
     Mutation(
         "short-write-forgotten",
