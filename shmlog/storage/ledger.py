@@ -75,9 +75,10 @@ class Ledger:
         """
         try:
             ledger = cls.of(described["producers"], {})
-            ledger._unlaned = {
-                reason: count - ledger.dropped().get(reason, 0) for reason, count in described["dropped"].items()
-            }
+            if any(type(part) is not int or part < 0 for producer in ledger._producers for part in producer):
+                raise KeyError("lane")
+            of_lanes = ledger.dropped()
+            ledger._unlaned = {r: max(0, count - of_lanes.get(r, 0)) for r, count in described["dropped"].items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptDataError(f"{layout.run_yaml}: does not say what the run holds") from error
         files = extents_of(described.get("files")) or _measured(layout)
