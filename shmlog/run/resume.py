@@ -50,11 +50,10 @@ def find(resume: Resumable, options: Options) -> RunLayout:
     RunNotFoundError
         If there is no such run.
     """
-    if not isinstance(resume, (str, os.PathLike)):
-        resume = getattr(resume, "dir", None)  # type: ignore[assignment]
-    if not isinstance(resume, (str, os.PathLike)):
+    name = resume if isinstance(resume, (str, os.PathLike)) else getattr(resume, "dir", None)
+    if not isinstance(name, (str, os.PathLike)):
         raise TypeError("resume must be the id of a run, its folder, or an object with its 'dir'")
-    layout = _look_up(os.fspath(resume), options)
+    layout = _look_up(os.fspath(name), options)
     if options.experiment not in ("default", layout.experiment):
         raise ValueError(f"run {layout.dir} belongs to experiment {layout.experiment!r}, not {options.experiment!r}")
     return layout
@@ -168,7 +167,7 @@ def reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
     except OSError as error:
         raise StorageError(
             f"run {layout.dir} can't be resumed: {error.filename or layout.dir}: {error.strerror}; "
-            f"user {os.geteuid()} has to be able to write there"
+            f"its folder needs room, and user {os.geteuid()} to be allowed to write there"
         ) from error
 
 
@@ -193,11 +192,14 @@ def _reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
     except BaseException:
         _give_up(layout)
         raise
-    # From here on it is the next attempt, whatever happens.
-    if changed:
-        runfile.write(layout.config_yaml, {**known, **changed})
-    told = {name: told[name] for name in ("experiment", "name", "tags", "attempt")}
-    start(run, told, options.config)
+    # From here on it is the next attempt; if it does not get to work, it reads crashed.
+    try:
+        if changed:
+            runfile.write(layout.config_yaml, {**known, **changed})
+        start(run, {name: told[name] for name in ("experiment", "name", "tags", "attempt")}, options.config)
+    except BaseException:
+        run._leave()
+        raise
     return make_current(run, placed)
 
 
