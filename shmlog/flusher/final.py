@@ -40,8 +40,15 @@ def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayou
         drain.restore(own, position, cursor.seq, cursor.tenancy, tuple(cursor.gapped), cursor.owner_json)
 
 
-def first_log(layout: RunLayout) -> int:
-    """Return the number of the log that a run without any begins with: not 0 if it was resumed."""
+def first_log(layout: RunLayout, segment: _core.Segment) -> int:
+    """Return the number of the log to begin with where there is none.
+
+    As long as nothing was drained that is the first which is not sealed, not 0 if the run was resumed.
+    Else all that the segment has held is sealed, and who drains it once more shall do so into a log that
+    does not count.
+    """
+    if any(segment.lane(number)["tail"] for number in range(segment.lanes)):
+        return 0
     return Ledger.load(layout).next_log
 
 

@@ -88,7 +88,8 @@ class Keeper:
         layout.refuse_links()
         logs = layout.logs()
         folder = os.open(layout.wal, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._drain = _core.Drain(segment, folder, logs[-1] + 1 if logs else final.first_log(layout), ref.name)
+        number = logs[-1] + 1 if logs else final.first_log(layout, segment)
+        self._drain = _core.Drain(segment, folder, number, ref.name)
         if logs:
             final.restore_cursors(self._drain, segment, layout)
 

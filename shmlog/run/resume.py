@@ -241,6 +241,7 @@ def _next_attempt(
         **described,
         **process,
         **{name: value for name, value in said.items() if value},
+        "sinks": described.get("sinks") or list(options.sinks),  # none: somebody else ran it so far
         "status": RUNNING,
         "ended_at": None,
         "git": None,

@@ -77,14 +77,14 @@ class Ledger:
             ledger = cls.of(described["producers"], {})
             if any(type(part) is not int or part < 0 for producer in ledger._producers for part in producer):
                 raise KeyError("lane")
-            of_lanes = ledger.dropped()
-            ledger._unlaned = {r: max(0, count - of_lanes.get(r, 0)) for r, count in described["dropped"].items()}
+            of_lanes, dropped = ledger.dropped(), described["dropped"] or {}
+            ledger._unlaned = {r: max(0, count - of_lanes.get(r, 0)) for r, count in dropped.items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptDataError(f"{layout.run_yaml}: does not say what the run holds") from error
         files = extents_of(described.get("files")) or _measured(layout)
         ledger._path = layout.sealed_json
         ledger.next_log = max((part.last for part in layout.parts()), default=-1) + 1
-        ledger.events = event_extents(files)
+        ledger.events = event_extents({layout.events.name: Extent(), **files})
         ledger.run_log = files.get(layout.run_log.name, Extent())
         return ledger
 
@@ -179,7 +179,7 @@ class Ledger:
 def _measured(layout: RunLayout) -> dict[str, Extent]:
     """Return the extents of the text files as they lie there, for a run whose books don't tell them."""
     paths = [path for path in (*layout.event_files().values(), layout.run_log) if path.exists()]
-    return {layout.events.name: Extent(), **{path.name: of_file(path) for path in paths}}
+    return {path.name: of_file(path) for path in paths}
 
 
 def event_extents(files: Mapping[str, Extent]) -> tuple[Extent, ...]:
