@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from shmlog.reader.artifacts import Artifact
     from shmlog.run.attach import attach
     from shmlog.run.current import current, event, finish, log, metric
+    from shmlog.run.handler import LoggingHandler
     from shmlog.run.init import init
     from shmlog.run.run import Run
     from shmlog.storage.status import RunStatus
@@ -59,6 +60,7 @@ __all__ = [
     "ExperimentNotFoundError",
     "ExperimentRecord",
     "ImportReport",
+    "LoggingHandler",
     "Metric",
     "MetricRecord",
     "MissingExtraError",
@@ -110,6 +112,7 @@ _MODULES = {
     "shmlog.reader.artifacts": ["Artifact"],
     "shmlog.run.attach": ["attach"],
     "shmlog.run.current": ["current", "event", "finish", "log", "metric"],
+    "shmlog.run.handler": ["LoggingHandler"],
     "shmlog.run.init": ["init"],
     "shmlog.run.run": ["Run"],
     "shmlog.storage.status": ["RunStatus"],

@@ -13,6 +13,7 @@ from shmlog.errors import StorageError
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOG = re.compile(r"(\d{6,})\.wal")
+_EVENTS = re.compile(r"events(?:\.([1-9]\d{0,5}))?\.jsonl")
 _PART = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?\.parquet")
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -39,7 +40,7 @@ class RunLayout:
         self.sealed_json = self.wal / "sealed.json"
         self.flusher_log = self.wal / "flusher.log"
         self.metrics = self.dir / "metrics" / f"node={node}"
-        self.events = self.dir / "events.jsonl"
+        self.events = self.event_file(0)
         self.run_log = self.dir / "run.log"
         self.large = self.dir / "large"
         self.artifacts = self.dir / "artifacts"
@@ -77,6 +78,15 @@ class RunLayout:
         """Return the path of write-ahead log ``number``."""
         return self.wal / f"{number:06d}.wal"
 
+    def event_file(self, number: int) -> Path:
+        """Return the path of events.jsonl, or of file ``number`` that it goes on in."""
+        return self.dir / event_file_name(number)
+
+    def event_files(self) -> dict[int, Path]:
+        """Return events.jsonl and the files that it goes on in, as far as they are there, in order."""
+        found = {int(m[1] or 0): self.dir / m[0] for m in _matches(self.dir, _EVENTS)}
+        return dict(sorted(found.items()))
+
     def part(self, first: int, last: int | None = None) -> Path:
         """Return the path of the part of log ``first``, or of logs ``first`` … ``last``."""
         name = f"part-{first:06d}" if last is None else f"part-{first:06d}-{last:06d}"
@@ -103,6 +113,11 @@ class RunLayout:
             is_covered = bool(kept) and part.last <= kept[-1].last
             (covered if is_covered else kept).append(part)
         return kept, covered
+
+
+def event_file_name(number: int) -> str:
+    """Return the name of events.jsonl (0), or of a file that it goes on in."""
+    return f"events.{number}.jsonl" if number else "events.jsonl"
 
 
 def _matches(folder: Path, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:

@@ -15,9 +15,11 @@ from shmlog.reader.extras import import_extra
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.sources import NO_ROWS, Sources, find_sources, is_damaged
 from shmlog.reader.warn import warn_caller
+from shmlog.storage.attempts import first_lanes
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.schema import METRICS
 from shmlog.store import tables
+from shmlog.store.attempts_sql import attempts_sql
 from shmlog.store.records import RunRecord
 
 Params = Sequence[Any] | Mapping[str, Any]
@@ -68,6 +70,10 @@ class View:
         found, problems = records.read_events(self.layout, self.taken, event_type)
         self.problems += [problem for problem in problems if problem not in self.problems]
         return found
+
+    def first_lanes(self) -> list[int]:
+        """Return the first lane of each attempt."""
+        return first_lanes(self.taken.described if self.taken else {})
 
     def is_still_there(self) -> bool:
         """Whether no part has been merged into another meanwhile."""
@@ -206,20 +212,37 @@ def _gather(views: Iterable[View], rows_of: Callable[[RunRecord], Iterable[Any]]
 
 
 def _define_metrics(connection: Any, views: list[View]) -> list[str]:
+    """Make the view of all records, and mark those of runs that were resumed."""
+    plain = [view for view in views if len(view.first_lanes()) == 1]
+    resumed = [view for view in views if len(view.first_lanes()) > 1]
+    is_one = len(views) == 1
+    selects = []
+    if plain or not resumed:
+        of_plain = _select_records(connection, plain, "shmlog_unsealed", is_one)
+        selects.append(f"SELECT *, 1::INTEGER AS attempt, false AS superseded FROM ({of_plain})")
+    if resumed:
+        of_resumed = _select_records(connection, resumed, "shmlog_unsealed_of_resumed", is_one)
+        connection.register("shmlog_attempts", tables.attempt_table((v.record, v.first_lanes()) for v in resumed))
+        selects.append(attempts_sql(of_resumed, _COLUMNS))
+    connection.execute(f"CREATE VIEW metrics AS {' UNION ALL '.join(selects)}")
+    return [str(path) for view in views for path in view.sources.parts]
+
+
+def _select_records(connection: Any, views: list[View], unsealed_name: str, is_one: bool) -> str:
+    """Return the SELECT of the records of some runs; what is not in parts is registered as a table."""
     paths = [str(path) for view in views for path in view.sources.parts]
     unsealed = [_with_ids(view.sources.rows, *_ids_of(view)) for view in views if view.sources.rows.num_rows]
     rows = pa.concat_tables([_with_ids(NO_ROWS, "", ""), *unsealed]).unify_dictionaries()
     selects = []
     if paths:
-        run_id, experiment = _FROM_PATH if len(views) > 1 else map(_quote, _ids_of(views[0]))
+        run_id, experiment = map(_quote, _ids_of(views[0])) if is_one else _FROM_PATH
         # The name of a file column must not meet that of a metric's column, of which none is "filename".
-        files = f"[{', '.join(map(_quote, paths))}], filename = {len(views) > 1}, hive_partitioning = false"
+        files = f"[{', '.join(map(_quote, paths))}], filename = {not is_one}, hive_partitioning = false"
         selects.append(f"SELECT {run_id} AS run_id, {experiment} AS experiment, {_COLUMNS} FROM read_parquet({files})")
     if rows.num_rows or not paths:
-        connection.register("shmlog_unsealed", rows)
-        selects.append(f"SELECT run_id, experiment, {_COLUMNS} FROM shmlog_unsealed")
-    connection.execute(f"CREATE VIEW metrics AS {' UNION ALL '.join(selects)}")
-    return paths
+        connection.register(unsealed_name, rows)
+        selects.append(f"SELECT run_id, experiment, {_COLUMNS} FROM {unsealed_name}")
+    return " UNION ALL ".join(selects)
 
 
 def _ids_of(view: View) -> tuple[str, str]:

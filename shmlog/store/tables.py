@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -51,6 +52,20 @@ ARTIFACTS = pa.schema(
     ]
 )  # fmt: skip
 """One row for each artifact."""
+
+
+ATTEMPTS = pa.schema([*_RUN, ("attempt", pa.int32()), ("first_lane", pa.int64()), ("end_lane", pa.int64())])
+"""One row for each attempt of a run that was resumed, with its lanes."""
+
+
+def attempt_table(runs: Iterable[tuple[RunRecord, list[int]]]) -> pa.Table:
+    """Return the attempts of some runs, each given with the first lane of its attempts."""
+    rows = [
+        {**_ids(record), "attempt": attempt, "first_lane": first, "end_lane": end}
+        for record, lanes in runs
+        for attempt, (first, end) in enumerate(pairwise([*lanes, 1 << 31]), start=1)
+    ]
+    return make_table(rows, ATTEMPTS)
 
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -68,10 +68,10 @@ def _work(run: Any, who: str, phase: int, marks: int, sources: Path) -> None:
 def main(root: Path, marks_path: Path, sinks: list[str]) -> None:
     """Log in two processes, lose a flusher, finish."""
     import shmlog.flusher.process
-    import shmlog.run.init
+    import shmlog.run.start
 
     shmlog.flusher.process.start_flusher = _start_flusher
-    shmlog.run.init.start_flusher = _start_flusher
+    shmlog.run.start.start_flusher = _start_flusher
     marks = os.open(marks_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     run = shmlog.init("power", root=root, config={"lr": 0.5}, lane_records=2048, sinks=sinks)
     for phase in range(PHASES):
