@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bench_artifacts
 import bench_call
 import bench_demo
 import bench_drain
@@ -31,6 +32,7 @@ ALL = (
     bench_read,
     bench_store,
     bench_sql,
+    bench_artifacts,
 )
 
 if __name__ == "__main__":

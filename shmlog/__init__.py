@@ -26,8 +26,10 @@ if TYPE_CHECKING:
         StorageError,
         UnsafeDataError,
     )
+    from shmlog.reader.artifacts import Artifact
     from shmlog.run.attach import attach
     from shmlog.run.current import current, event, finish, log, metric
+    from shmlog.run.handler import LoggingHandler
     from shmlog.run.init import init
     from shmlog.run.run import Run
     from shmlog.storage.status import RunStatus
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Artifact",
+    "ArtifactNotFoundError",
     "ArtifactRecord",
     "AutoCheckpoint",
     "CheckpointManager",
@@ -56,6 +60,7 @@ __all__ = [
     "ExperimentNotFoundError",
     "ExperimentRecord",
     "ImportReport",
+    "LoggingHandler",
     "Metric",
     "MetricRecord",
     "MissingExtraError",
@@ -104,8 +109,10 @@ _MODULES = {
     "shmlog.checkpoint.auto": ["AutoCheckpoint"],
     "shmlog.checkpoint.manager": ["CheckpointManager"],
     "shmlog.errors": [name for name in __all__ if name.endswith(("Error", "Warning"))],
+    "shmlog.reader.artifacts": ["Artifact"],
     "shmlog.run.attach": ["attach"],
     "shmlog.run.current": ["current", "event", "finish", "log", "metric"],
+    "shmlog.run.handler": ["LoggingHandler"],
     "shmlog.run.init": ["init"],
     "shmlog.run.run": ["Run"],
     "shmlog.storage.status": ["RunStatus"],

@@ -25,7 +25,17 @@ class Segment:  # py_segment.c
     path: Final[str]
     @classmethod
     def create(
-        cls, fd: int, path: str, run_id: str, run_dir: str, lanes: int, lane_slots: int, clock: int, /
+        cls,
+        fd: int,
+        path: str,
+        run_id: str,
+        run_dir: str,
+        lanes: int,
+        lane_slots: int,
+        clock: int,
+        first_lane: int = 0,
+        unlaned: tuple[int, ...] = ...,
+        /,
     ) -> Segment: ...
     @classmethod
     def open(cls, fd: int, path: str, /) -> Segment: ...
@@ -37,6 +47,8 @@ class Segment:  # py_segment.c
     def lanes(self) -> int: ...
     @property
     def lane_slots(self) -> int: ...
+    @property
+    def first_lane(self) -> int: ...
     @property
     def clock(self) -> int: ...
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "ArtifactNotFoundError",
     "CheckpointNotFoundError",
     "CorruptDataError",
     "DroppedError",
@@ -45,6 +46,10 @@ class QueryError(ShmlogError, ValueError):
 
 class CheckpointNotFoundError(ShmlogError, LookupError):
     """There is no such checkpoint. Nothing was changed."""
+
+
+class ArtifactNotFoundError(ShmlogError, LookupError):
+    """The run has no such artifact. Nothing was changed."""
 
 
 class RunStateError(ShmlogError, RuntimeError):

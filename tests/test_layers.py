@@ -98,7 +98,7 @@ def loaded_by(code: str, folder: Path) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=60, check=True
     )
-    return set(done.stdout.split())
+    return set(done.stdout.splitlines()[-1].split())
 
 
 LOG = """
@@ -123,7 +123,17 @@ assert shmlog.load(path).metrics("loss").num_rows == 2
     subprocess.run([sys.executable, "-c", read], cwd=tmp_path, timeout=60, check=True)
 
 
-@pytest.mark.parametrize("code", ["import shmlog", LOG], ids=["import", "log"])
+RESUME = """
+run.finish()
+import logging
+logging.getLogger().addHandler(shmlog.LoggingHandler())
+run = shmlog.init(root=".", resume=run, config={"lr": 0.5}, console=True)
+logging.warning("again")
+run.finish()
+"""
+
+
+@pytest.mark.parametrize("code", ["import shmlog", LOG, LOG + RESUME], ids=["import", "log", "resume"])
 def test_logging_needs_no_numpy_no_pyarrow_no_yaml(code: str, tmp_path: Path) -> None:
     loaded = loaded_by(code, tmp_path) - loaded_by("", tmp_path)
     assert "shmlog" in loaded

@@ -11,6 +11,7 @@ from typing import Any
 from shmlog.errors import RunNotFoundError
 from shmlog.reader.lines import read_lines
 from shmlog.reader.warn import warn_caller
+from shmlog.storage.layout import RunLayout, event_file_name
 
 
 def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -19,8 +20,9 @@ def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Parameters
     ----------
     path : path
-        An events.jsonl, of shmlog or of another logger; its last line may be torn. Or a run folder,
-        of which events come that are in no such file yet, too, and metrics don't.
+        An events.jsonl, of shmlog or of another logger; its last line may be torn. Files beside it that
+        a run goes on in (events.1.jsonl …) are read, too. Or a run folder, of which events come that are
+        in no such file yet, too, and metrics don't.
 
     Returns
     -------
@@ -44,6 +46,8 @@ def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         return load(place).events()
     if not place.is_file():
         raise RunNotFoundError(f"{place}: neither a file nor a run folder")
+    if place.name == event_file_name(0):
+        return [event for path in RunLayout(place.parent).event_files().values() for event in _read(path)]
     return list(_read(place))
 
 

@@ -78,7 +78,7 @@ class Follower:
     def _everything(self, last: int | None = None) -> list[Line]:
         """Read the whole run, and return the lines that were not shown, or the last of them."""
         self._log = self._next_log()  # first, so that no log is missed between this and the rest
-        table = self.stored.metrics()
+        table = self.stored.metrics(superseded=True)
         events = [event for event in self.stored.events() if _is_numbered(event)]
         fresh = self._unshown(table)
         lines = metric_lines(fresh, last) + [event for event in events if self._is_new(event)]

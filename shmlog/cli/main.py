@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from shmlog.cli import (
     annotate,
+    artifacts,
     checkpoints,
     compare,
     demo,
@@ -68,7 +69,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (
         demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, recover, verify,
-        checkpoints, gc,
+        artifacts, checkpoints, gc,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser

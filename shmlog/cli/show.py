@@ -74,6 +74,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         **{key: metadata.get(key) for key in times},
         "host": metadata.get("host"),
         **{key: metadata.get(key) for key in _SAID},
+        "attempts": stored.attempts,
         "config": stored.config,
         "counts": stored.counts,
         "dropped": stored.dropped,
@@ -104,6 +105,7 @@ def _head(found: dict[str, Any]) -> Iterator[str]:
         "folder": relative(Path(found["run_dir"])),
         "status": _status(found),
         "time": _times(found),
+        "attempts": _attempts(found["attempts"]),
         "host": found["host"],
         "tags": ", ".join(map(str, found["tags"] or [])),
         "group": found["group"],
@@ -125,6 +127,13 @@ def _status(found: dict[str, Any]) -> str:
     if found["status"] == "running" and found["live"] is None:
         return "running, as far as can be seen from this machine"
     return str(found["status"])
+
+
+def _attempts(attempts: list[dict[str, Any]]) -> str:
+    """Return how each attempt has ended, of a run that was resumed."""
+    if len(attempts) == 1:
+        return ""
+    return ", ".join(f"{attempt['attempt']} {attempt.get('status') or 'unknown'}" for attempt in attempts)
 
 
 def _times(found: dict[str, Any]) -> str:

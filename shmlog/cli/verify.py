@@ -9,6 +9,9 @@ from shmlog.cli.find import resolve_run
 from shmlog.cli.output import print_json
 from shmlog.cli.parser import add_command, add_run_argument
 from shmlog.cli.text import clean, plural, relative
+from shmlog.errors import RunStateError
+from shmlog.reader.description import read_description
+from shmlog.storage.layout import RunLayout
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -17,13 +20,17 @@ if TYPE_CHECKING:
 _EXAMPLE = """
 shmlog verify                    check the newest run below ./runs
 shmlog verify runs/digits        check the newest run of one experiment
+shmlog verify --write-manifest   if it is as it should be, list its files in manifest.json
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add the command ``verify``."""
     summary = "check a run's checksums, counts, gaps and duplicates"
-    add_run_argument(add_command(commands, "verify", run, summary, _EXAMPLE))
+    parser = add_command(commands, "verify", run, summary, _EXAMPLE)
+    add_run_argument(parser)
+    text = "if nothing is wrong, write manifest.json anew, as the end of a run does"
+    parser.add_argument("--write-manifest", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,11 +39,21 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = resolve_run(args.path)
     report = verify(run_dir)
+    if args.write_manifest and report.ok:
+        _write_manifest(RunLayout(run_dir))
     if args.json:
         print_json(_as_dict(report))
     else:
         _print(report)
     return 0 if report.ok else 1
+
+
+def _write_manifest(layout: RunLayout) -> None:
+    from shmlog.storage.manifest import write_manifest
+
+    if read_description(layout)[0].get("complete") is not True:
+        raise RunStateError(f"run {layout.run_id} is not over: its manifest is written when it is")
+    write_manifest(layout)
 
 
 def _as_dict(report: Report) -> dict[str, object]:

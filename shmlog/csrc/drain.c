@@ -328,13 +328,14 @@ static uint64_t stage_lane(shmlog_drain *drain, uint32_t number)
         walk_lane(drain, &lane, cursor, drain->frame_slots - frame->slots_bytes / sizeof(shmlog_slot));
     }
     uint64_t slots = cursor->position - before->position;
+    uint32_t number_in_run = drain->segment->header->first_lane + number;
     if (slots || (drain->first && cursor->used)) {
-        add_entry(frame, number, before, slots);
+        add_entry(frame, number_in_run, before, slots);
         copy_slots(&lane, before->position, slots, frame->slots + frame->slots_bytes);
         frame->slots_bytes += slots * sizeof(shmlog_slot);
     }
     if (drain->first) {
-        add_owner(frame, number, before);
+        add_owner(frame, number_in_run, before);
     }
     return slots;
 }

@@ -66,6 +66,7 @@
 #define SHMLOG_PAGE 4096u
 
 #define SHMLOG_LANES_MAX 4096u
+#define SHMLOG_FIRST_LANE_MAX (1u << 30) /* lanes are signed 32-bit numbers in Parquet */
 #define SHMLOG_LANE_SLOTS_MIN 64u
 #define SHMLOG_LANE_SLOTS_MAX (1u << 26)
 
@@ -140,7 +141,7 @@ typedef struct {
     uint64_t lanes_offset;
     uint64_t slots_offset;
     uint32_t clock;
-    uint32_t reserved;
+    uint32_t first_lane; /* number of lane 0 in the files: those of earlier attempts come before it */
     shmlog_anchor anchor;
     char run_id[72];
     char run_dir[SHMLOG_RUN_DIR_BYTES]; /* empty if longer; for people and clean-up */
@@ -148,7 +149,7 @@ typedef struct {
     /* CONTROL, written by producers: a number that grows with each request. */
     _Alignas(SHMLOG_LINE) _Atomic uint32_t finish_request;
     _Atomic uint32_t finish_status; /* meaning is the caller's */
-    /* Drops of processes that own no lane: the only shared read-modify-write. */
+    /* Drops of processes that own no lane, in all attempts: the only shared read-modify-write. */
     _Atomic uint64_t unlaned[SHMLOG_REASONS];
 
     /* CONTROL, written by the flusher. */

@@ -474,7 +474,9 @@ static PyObject *producer_counts(ProducerObject *self, PyObject *Py_UNUSED(none)
 {
     const shmlog_producer *producer = &self->producer;
     PyObject *dropped = shmlog_counts_dict(producer->dropped);
-    PyObject *lane = producer->lane.slots ? PyLong_FromUnsignedLong(producer->lane_number) : Py_NewRef(Py_None);
+    PyObject *lane = producer->lane.slots
+                         ? PyLong_FromUnsignedLong(producer->segment->header->first_lane + producer->lane_number)
+                         : Py_NewRef(Py_None);
     if (!dropped || !lane) {
         Py_XDECREF(dropped);
         Py_XDECREF(lane);

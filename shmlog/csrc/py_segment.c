@@ -23,7 +23,7 @@ static PyObject *raise_for(PyTypeObject *type, int error, PyObject *path)
         text = "damaged header, or made on another kind of machine";
         break;
     case SHMLOG_BAD_GEOMETRY:
-        text = "lanes must be 1 to 4096, slots of a lane a power of two from 64 to 2**26";
+        text = "lanes must be 1 to 4096, slots of a lane a power of two from 64 to 2**26, the first lane at most 2**30";
         break;
     default:
         errno = error;
@@ -43,17 +43,22 @@ static SegmentObject *allocate(PyTypeObject *type, PyObject *path)
     return self;
 }
 
-PyDoc_STRVAR(create_doc, "create(fd, path, run_id, run_dir, lanes, lane_slots, clock)\n--\n\n"
-                         "Make a segment in the empty file fd, and take fd over.");
+PyDoc_STRVAR(create_doc, "create(fd, path, run_id, run_dir, lanes, lane_slots, clock, first_lane=0, unlaned=(0, ...))\n"
+                         "--\n\nMake a segment in the empty file fd, and take fd over.");
 
 static PyObject *segment_create(PyTypeObject *type, PyObject *args)
 {
     int fd;
     PyObject *path;
-    shmlog_geometry geometry;
-    if (!PyArg_ParseTuple(args, "iUssIII", &fd, &path, &geometry.run_id, &geometry.run_dir, &geometry.lanes,
-                          &geometry.lane_slots, &geometry.clock)) {
+    shmlog_geometry geometry = {0};
+    unsigned long long unlaned[SHMLOG_REASONS] = {0};
+    if (!PyArg_ParseTuple(args, "iUssIII|I(KKKKKK)", &fd, &path, &geometry.run_id, &geometry.run_dir,
+                          &geometry.lanes, &geometry.lane_slots, &geometry.clock, &geometry.first_lane,
+                          &unlaned[0], &unlaned[1], &unlaned[2], &unlaned[3], &unlaned[4], &unlaned[5])) {
         return NULL;
+    }
+    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
+        geometry.unlaned[reason] = unlaned[reason];
     }
     SegmentObject *self = allocate(type, path);
     if (!self) {
@@ -289,6 +294,11 @@ static PyObject *segment_lane_slots(SegmentObject *self, void *Py_UNUSED(closure
     return PyLong_FromUnsignedLong(self->segment.lane_slots);
 }
 
+static PyObject *segment_first_lane(SegmentObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(self->segment.header->first_lane);
+}
+
 static PyObject *segment_clock(SegmentObject *self, void *Py_UNUSED(closure))
 {
     return PyLong_FromUnsignedLong(self->segment.header->clock);
@@ -374,6 +384,7 @@ static PyGetSetDef getters[] = {
     {"run_dir", (getter)segment_run_dir, NULL, "Folder of the run, or an empty str.", NULL},
     {"lanes", (getter)segment_lanes, NULL, "Most lanes.", NULL},
     {"lane_slots", (getter)segment_lane_slots, NULL, "Slots of a lane.", NULL},
+    {"first_lane", (getter)segment_first_lane, NULL, "Number of lane 0 in the files of the run.", NULL},
     {"clock", (getter)segment_clock, NULL, "0 CLOCK_MONOTONIC, 1 time-stamp counter.", NULL},
     {"unlaned", (getter)segment_unlaned, NULL, "Drops of processes without a lane, by reason.", NULL},
     {"finish_request", (getter)segment_word, NULL, "Number of the latest request to finish.",

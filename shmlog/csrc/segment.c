@@ -92,6 +92,11 @@ static void write_header(shmlog_segment *segment, const shmlog_geometry *geometr
     header->lanes_offset = lanes_offset();
     header->slots_offset = shmlog_segment_head_bytes(geometry->lanes);
     header->clock = geometry->clock;
+    header->first_lane = geometry->first_lane;
+    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
+        /* relaxed: published by the magic. */
+        atomic_store_explicit(&header->unlaned[reason], geometry->unlaned[reason], memory_order_relaxed);
+    }
     strncpy(header->run_id, geometry->run_id, sizeof header->run_id - 1);
     if (strlen(geometry->run_dir) < sizeof header->run_dir) {
         strcpy(header->run_dir, geometry->run_dir);
@@ -104,7 +109,8 @@ static void write_header(shmlog_segment *segment, const shmlog_geometry *geometr
 
 int shmlog_segment_create(shmlog_segment *segment, int fd, const shmlog_geometry *geometry)
 {
-    if (!geometry_is_sane(geometry->lanes, geometry->lane_slots) || geometry->clock > SHMLOG_CLOCK_TSC) {
+    if (!geometry_is_sane(geometry->lanes, geometry->lane_slots) || geometry->clock > SHMLOG_CLOCK_TSC ||
+        geometry->first_lane > SHMLOG_FIRST_LANE_MAX) {
         return SHMLOG_BAD_GEOMETRY;
     }
     uint64_t bytes = total_bytes(geometry->lanes, geometry->lane_slots);
@@ -132,7 +138,7 @@ static int check_header(const shmlog_header *header, uint64_t file_bytes)
     }
     if (header->page != SHMLOG_PAGE || header->clock > SHMLOG_CLOCK_TSC ||
         (header->clock == SHMLOG_CLOCK_TSC && !SHMLOG_HAS_TSC) ||
-        !geometry_is_sane(header->lanes, header->lane_slots)) {
+        !geometry_is_sane(header->lanes, header->lane_slots) || header->first_lane > SHMLOG_FIRST_LANE_MAX) {
         return SHMLOG_BAD_LAYOUT;
     }
     uint64_t bytes = total_bytes(header->lanes, header->lane_slots);

@@ -26,6 +26,8 @@ typedef struct {
     uint32_t clock;
     const char *run_id;
     const char *run_dir;
+    uint32_t first_lane;              /* number of lane 0 in the files of the run */
+    uint64_t unlaned[SHMLOG_REASONS]; /* drops without a lane that earlier attempts have counted */
 } shmlog_geometry;
 
 /* Errors are errno values, or one of these. */

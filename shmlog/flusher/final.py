@@ -12,9 +12,11 @@ from shmlog import _core
 from shmlog.flusher.provenance import git_state
 from shmlog.segment import shm
 from shmlog.storage import runfile
+from shmlog.storage.attempts import close_attempt
 from shmlog.storage.extent import of_file
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.ledger import Ledger
+from shmlog.storage.manifest import write_manifest
 from shmlog.storage.segmentref import SegmentRef, read_meeting
 from shmlog.storage.status import CRASHED, FINISH_STATUSES
 
@@ -34,8 +36,21 @@ def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayou
         decoder.decode(frames)
     for lane, cursor in decoder.cursors.items():
         # Tail is ahead only if a frame was lost that had been written: what it held is gone.
-        position = max(cursor.position, segment.lane(lane)["tail"])
-        drain.restore(lane, position, cursor.seq, cursor.tenancy, tuple(cursor.gapped), cursor.owner_json)
+        own = lane - segment.first_lane
+        position = max(cursor.position, segment.lane(own)["tail"])
+        drain.restore(own, position, cursor.seq, cursor.tenancy, tuple(cursor.gapped), cursor.owner_json)
+
+
+def first_log(layout: RunLayout, segment: _core.Segment) -> int:
+    """Return the number of the log to begin with where there is none.
+
+    As long as nothing was drained that is the first which is not sealed, not 0 if the run was resumed.
+    Else all that the segment has held is sealed, and who drains it once more shall do so into a log that
+    does not count.
+    """
+    if any(segment.lane(number)["tail"] for number in range(segment.lanes)):
+        return 0
+    return Ledger.load(layout).next_log
 
 
 def _now() -> str:
@@ -48,6 +63,7 @@ def describe(layout: RunLayout) -> dict[str, Any]:
     described = runfile.read(layout.run_yaml)
     if described.get("git") is None:
         described["git"] = git_state()
+        close_attempt(described)
         runfile.write_sealed(layout.run_yaml, described)
     return described
 
@@ -61,14 +77,22 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
     described["ended_at"] = described.get("ended_at") or _now()
     if segment is not None:
         ledger.set_unlaned(segment.unlaned)
-        described["damaged_lanes"] = [n for n in range(segment.lanes) if segment.lane(n)["damaged"]]
+        described["damaged_lanes"] = _damaged_lanes(segment, described.get("damaged_lanes"))
     described["producers"] = ledger.producers()
     described["counts"] = ledger.counts()
     described["dropped"] = ledger.dropped()
     described["complete"] = complete
+    close_attempt(described)
     if complete:
         described["files"] = written_files(layout, ledger)
     runfile.write_sealed(layout.run_yaml, described)
+
+
+def _damaged_lanes(segment: _core.Segment, told: object) -> list[int]:
+    """Return the lanes that were found damaged, in earlier attempts too."""
+    first = segment.first_lane
+    earlier = [lane for lane in told if type(lane) is int and lane < first] if isinstance(told, list) else []
+    return earlier + [first + n for n in range(segment.lanes) if segment.lane(n)["damaged"]]
 
 
 def written_files(layout: RunLayout, ledger: Ledger) -> dict[str, dict[str, int]]:
@@ -90,7 +114,7 @@ def write_complete(layout: RunLayout, segment: _core.Segment | None, ledger: Led
 
 
 def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], None]) -> None:
-    """Merge the parts of a run whose run.yaml says that it is complete, and remove all that it needs no more.
+    """Merge the parts of a run whose run.yaml says that it is complete, list its files, remove what it needs no more.
 
     The folder of the logs goes last: as long as it is there, a recovery does all of this again.
     """
@@ -102,6 +126,7 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
     if meeting is not None:
         meeting.unlink(missing_ok=True)
     _merge_parts(layout, report)
+    _write_manifest(layout, report)
     for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill
         for temporary in folder.glob(f"*{TEMPORARY_SUFFIX}"):
             temporary.unlink(missing_ok=True)
@@ -126,3 +151,11 @@ def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
             return
         else:
             return
+
+
+def _write_manifest(layout: RunLayout, report: Callable[[str], None]) -> None:
+    """List the files with their digests; nobody waits for it, and the run is whole without it."""
+    try:
+        write_manifest(layout)
+    except OSError as error:
+        report(f"manifest: {error}")

@@ -19,6 +19,7 @@ from shmlog.flusher import final
 from shmlog.flusher.appendfile import SyncError
 from shmlog.segment.doorbell import Doorbell
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.logsettings import settings_of
 from shmlog.storage.segmentref import SegmentRef
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class Keeper:
         layout.refuse_links()
         logs = layout.logs()
         folder = os.open(layout.wal, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._drain = _core.Drain(segment, folder, logs[-1] + 1 if logs else 0, ref.name)
+        number = logs[-1] + 1 if logs else final.first_log(layout, segment)
+        self._drain = _core.Drain(segment, folder, number, ref.name)
         if logs:
             final.restore_cursors(self._drain, segment, layout)
 
@@ -196,7 +198,8 @@ class Keeper:
 
             described = final.describe(self._layout)
             os.chdir(self._layout.dir)  # keep no file system of the trainer's busy
-            self._sealer = Sealer(self._layout, described["sinks"], self._add_progress, report)
+            rotate_bytes = settings_of(described).rotate_bytes
+            self._sealer = Sealer(self._layout, described["sinks"], self._add_progress, report, rotate_bytes)
             self._taken_frames = -1
         return self._sealer
 

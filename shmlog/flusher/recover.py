@@ -17,9 +17,11 @@ from shmlog.flusher.process import start_flusher
 from shmlog.segment import shm
 from shmlog.storage import liveness, runfile
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.logsettings import settings_of
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
 
 _AT_WORK = "its flusher is at work"
+_RESUMED = "somebody has just resumed it"
 
 
 class RecoverResult(NamedTuple):
@@ -61,7 +63,9 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
     except FileNotFoundError as error:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
     if described.get("complete") and not layout.wal.is_dir():
-        _lock_path(layout).unlink(missing_ok=True)  # of a recovery that was killed
+        if _lock_path(layout).exists():  # of a recovery that was killed
+            with locked(layout):
+                pass
         return _result(layout, changed=False, message="nothing to recover")
     ref = read_ref(layout)
     try:
@@ -71,11 +75,12 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
             return _result(layout, changed=False, message=_AT_WORK)
         _check_dead(layout, described, force)
         mine = ref if _is_described(ref, described) else None  # damaged: nobody else would remove it
-        return _recover_files(layout, mine, "its shared memory is gone; recovered from the log alone")
+        return _recover_files(layout, described, mine, "its shared memory is gone; recovered from the log alone")
     if segment.run_id != layout.run_id:
         _check_dead(layout, described, force)
-        return _recover_files(layout, None, "shared memory belongs to another run; recovered from the log alone")
-    return _recover_segment(layout, segment, ref)
+        message = "shared memory belongs to another run; recovered from the log alone"
+        return _recover_files(layout, described, None, message)
+    return _recover_segment(layout, described, segment, ref)
 
 
 def _is_described(ref: SegmentRef, described: dict[str, Any]) -> bool:
@@ -114,7 +119,9 @@ def recover_neighbours(root: Path, own: Path) -> None:
             report(str(error))
 
 
-def _recover_segment(layout: RunLayout, segment: _core.Segment, ref: SegmentRef) -> RecoverResult:
+def _recover_segment(
+    layout: RunLayout, described: dict[str, Any], segment: _core.Segment, ref: SegmentRef
+) -> RecoverResult:
     if segment.probe(_core.LOCK_FLUSHER):
         return _result(layout, changed=False, message=_AT_WORK)
     if segment.probe(_core.LOCK_MEMBER):
@@ -122,31 +129,43 @@ def _recover_segment(layout: RunLayout, segment: _core.Segment, ref: SegmentRef)
         start_flusher(layout)
         return _result(layout, changed=True, message="processes are attached; another flusher was started")
     try:
-        return _recover_alone(layout, segment, ref)
+        return _recover_alone(layout, described, segment, ref)
     finally:  # if it was in vain, another try must find them free, whenever this segment is collected
         segment.unlock(_core.LOCK_MEMBER)
         segment.unlock(_core.LOCK_FLUSHER)
 
 
-def _recover_alone(layout: RunLayout, segment: _core.Segment, ref: SegmentRef) -> RecoverResult:
+def _recover_alone(
+    layout: RunLayout, described: dict[str, Any], segment: _core.Segment, ref: SegmentRef
+) -> RecoverResult:
     if not segment.lock(_core.LOCK_FLUSHER) or not segment.lock(_core.LOCK_MEMBER):
         raise RunStateError(f"{layout.dir}: somebody else is recovering it, or has just attached")
-    if runfile.read(layout.run_yaml).get("complete"):
-        return _recover_files(layout, ref, "all was sealed; removed what was left over")
+    now = runfile.read(layout.run_yaml)
+    if _was_resumed(described, now):
+        return _result(layout, changed=False, message=_RESUMED)
+    if now.get("complete"):
+        return _recover_files(layout, described, ref, "all was sealed; removed what was left over")
     layout.make_folders()
     Keeper(layout, segment, ref).close(patient=False)
     return _result(layout, changed=True, message="recovered")
 
 
-def _recover_files(layout: RunLayout, ref: SegmentRef | None, message: str) -> RecoverResult:
+def _was_resumed(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether the run has got another segment since run.yaml was read: somebody has resumed it."""
+    return bool(before.get("segment") != now.get("segment"))
+
+
+def _recover_files(layout: RunLayout, described: dict[str, Any], ref: SegmentRef | None, message: str) -> RecoverResult:
     """Recover from the run folder alone, as after a reboot; one process at a time."""
     from shmlog.flusher.sealer import Sealer
 
-    with _locked(_lock_path(layout)):
-        described = runfile.read(layout.run_yaml)
-        if not described.get("complete"):
+    with locked(layout):
+        now = runfile.read(layout.run_yaml)
+        if _was_resumed(described, now):
+            return _result(layout, changed=False, message=_RESUMED)
+        if not now.get("complete"):
             layout.make_folders()
-            sealer = Sealer(layout, described["sinks"], lambda: None, report)
+            sealer = Sealer(layout, now["sinks"], lambda: None, report, settings_of(now).rotate_bytes)
             sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
             sealer.close()
             final.write_complete(layout, None, sealer.ledger)
@@ -162,8 +181,9 @@ def _lock_path(layout: RunLayout) -> Path:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file that is there only meanwhile."""
+def locked(layout: RunLayout) -> Iterator[None]:
+    """Hold the lock under which a run without processes is changed, in a file that is there only meanwhile."""
+    path = _lock_path(layout)
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

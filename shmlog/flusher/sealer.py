@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
 from shmlog.flusher.appendfile import AppendFile
+from shmlog.flusher.eventfiles import EventFiles
 from shmlog.storage import jsonl, parts, runfile, wal
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.extent import Extent
@@ -55,7 +56,7 @@ class _ClosedLog:
 
     number: int
     batches: list[Batch]
-    events: Extent
+    events: tuple[Extent, ...]
     run_log: Extent
     part: Future[None] | None
 
@@ -69,14 +70,15 @@ class Sealer:
     """
 
     def __init__(
-        self, layout: RunLayout, sinks: Iterable[str], progress: Callable[[], None], report: Callable[[str], None]
-    ) -> None:
+        self, layout: RunLayout, sinks: Iterable[str], progress: Callable[[], None], report: Callable[[str], None],
+        events_bytes_max: int | None = None,
+    ) -> None:  # fmt: skip
         self.layout = layout
         self.ledger = Ledger.load(layout)
         self._sinks = frozenset(sinks)
         self._progress = progress
         self._report = report
-        self._events = AppendFile(layout.events, self.ledger.events)
+        self._events = EventFiles(layout, self.ledger.events, events_bytes_max)
         self._run_log = AppendFile(layout.run_log, self.ledger.run_log)
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="part")
         self._closed: deque[_ClosedLog] = deque()
@@ -168,17 +170,17 @@ class Sealer:
         self._open.batches.append(batch)
         for damage in batch.damage:
             self._report(f"{damage.path}: {damage.reason}")
-        self._append(self._run_log, [jsonl.human_lines(batch)])
-        self._append(self._events, jsonl.event_lines(batch, metrics="jsonl" in self._sinks))
+        self._append(self._run_log, self.layout.run_log, [jsonl.human_lines(batch)])
+        self._append(self._events, self.layout.events, jsonl.event_lines(batch, metrics="jsonl" in self._sinks))
         self._gather_config(batch)
 
-    def _append(self, file: AppendFile, chunks: Iterable[bytes]) -> None:
+    def _append(self, file: AppendFile | EventFiles, path: Path, chunks: Iterable[bytes]) -> None:
         """Append all chunks, or have them wait in the file's object for its next sync()."""
         for chunk in chunks:
             try:
                 file.append(chunk)
             except OSError as error:
-                self._report(f"{file.path}: {error.strerror}; tried again later")
+                self._report(f"{path}: {error.strerror}; tried again later")
             self._progress()
 
     def _gather_config(self, batch: Batch) -> None:
@@ -225,7 +227,7 @@ class Sealer:
         self._events.retry()
         self._run_log.retry()
         self._closed.append(
-            _ClosedLog(log.number, log.batches, self._events.extent, self._run_log.extent, self._start_part(log))
+            _ClosedLog(log.number, log.batches, self._events.extents, self._run_log.extent, self._start_part(log))
         )
         self._open = _OpenLog(log.number + 1)
 

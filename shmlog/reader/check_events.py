@@ -1,9 +1,10 @@
-"""Checks of events.jsonl."""
+"""Checks of events.jsonl and of the files that it goes on in."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,21 +26,33 @@ def check(
 ) -> None:
     """Check the lines; add the numbers of events and gaps, and apart from them those of metrics."""
     _check_size(layout, taken, report)
-    faults = _Faults(layout, taken, report)
     has_calls = taken.has_sink("jsonl")
-    try:
-        lines = faults.sound(read_lines(layout.events, taken.events_bytes))
-        while portion := list(itertools.islice(lines, _LINES_AT_ONCE)):
+    for path, most in taken.event_files(layout):
+        check_extent(path, taken, report)
+        for portion in _portions(path, most, report):
             calls = [event for event in portion if has_calls and is_call(event)]
             _check_calls(calls, of_calls, tally if taken.metrics_are_lines else None, report)
             _check_others([e for e in portion if not (has_calls and is_call(e))], layout, numbers, tally, report)
+
+
+def _portions(path: Path, most: int | None, report: Report) -> Iterator[list[dict[str, Any]]]:
+    """Yield the events of a file, many at once; tell of the lines that are none."""
+    faults = _Faults(path, report)
+    try:
+        lines = faults.sound(read_lines(path, most))
+        while portion := list(itertools.islice(lines, _LINES_AT_ONCE)):
+            yield portion
     except OSError as error:
-        report.error(layout.events, f"can't be read ({error.strerror})")
+        report.error(path, f"can't be read ({error.strerror})")
     faults.tell_rest()
 
 
 def _check_size(layout: RunLayout, taken: Snapshot, report: Report) -> None:
-    check_extent(layout.events, taken, report)
+    if taken.complete and taken.files:
+        counted = {path for path, _ in taken.event_files(layout)}
+        for path in layout.event_files().values():
+            if path not in counted:
+                report.error(path, "the run has not written it; move it away if it is yours")
     size = layout.events.stat().st_size if layout.events.is_file() else 0
     if not taken.files and size < (taken.events_bytes or 0):
         report.error(layout.events, f"has {size} bytes; {taken.events_bytes} were written")
@@ -48,8 +61,8 @@ def _check_size(layout: RunLayout, taken: Snapshot, report: Report) -> None:
 class _Faults:
     """Tells of the first lines that are none of ours, and counts the rest."""
 
-    def __init__(self, layout: RunLayout, taken: Snapshot, report: Report) -> None:
-        self._layout = layout
+    def __init__(self, path: Path, report: Report) -> None:
+        self._path = path
         self._report = report
         self._count = 0
 
@@ -62,11 +75,11 @@ class _Faults:
                 continue
             self._count += 1
             if self._count <= _FAULTS_TOLD:
-                self._report.error(self._layout.events, f"{fault}, {line.size} bytes at byte {line.offset}")
+                self._report.error(self._path, f"{fault}, {line.size} bytes at byte {line.offset}")
 
     def tell_rest(self) -> None:
         if self._count > _FAULTS_TOLD:
-            self._report.error(self._layout.events, f"{self._count - _FAULTS_TOLD} more lines like that")
+            self._report.error(self._path, f"{self._count - _FAULTS_TOLD} more lines like that")
 
 
 def _fault(line: Line) -> str | None:

@@ -11,6 +11,7 @@ from shmlog.reader.description import read_mapping
 from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot
 from shmlog.storage import liveness
+from shmlog.storage.attempts import fault_of_attempts
 from shmlog.storage.large import read_large
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.status import PENDING, RUNNING, map_status
@@ -76,6 +77,9 @@ def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
         report.error(path, f"status {described.get('status')!r} is none")
     elif taken.complete and status in (PENDING, RUNNING):
         report.error(path, f"status {status} of a run that is complete")
+    fault = fault_of_attempts(described)
+    if fault:
+        report.error(path, fault)
     lanes = described.get("damaged_lanes")
     for lane in lanes if isinstance(lanes, list) else []:
         report.error(path, f"lane {lane} was damaged in shared memory: what it held is lost")

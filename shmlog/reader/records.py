@@ -141,14 +141,15 @@ def _first_line(error: BaseException) -> str:
 
 def faults_of_lines(layout: RunLayout, taken: Snapshot) -> list[str]:
     """Return what is wrong with events.jsonl as a whole."""
-    extent = taken.files.get(layout.events.name)
-    fault = extent.fault(layout.events) if extent else None
-    return [f"{layout.events}: {fault}"] if fault else []
+    known = {path: taken.files[path.name] for path, _ in taken.event_files(layout) if path.name in taken.files}
+    faults = {path: extent.fault(path) for path, extent in known.items()}
+    return [f"{path}: {fault}" for path, fault in faults.items() if fault]
 
 
 def read_calls(layout: RunLayout, taken: Snapshot) -> pa.Table:
     """Return the metrics of the lines of events.jsonl that count."""
-    events = (line.event for line in read_lines(layout.events, taken.events_bytes))
+    files = taken.event_files(layout)
+    events = (line.event for path, most in files for line in read_lines(path, most))
     calls = (event for event in events if event and is_call(event) and fault_of(event) is None)
     tables = [METRICS.empty_table()]
     while portion := list(itertools.islice(calls, _LINES_AT_ONCE)):
@@ -180,8 +181,12 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
         return not (has_calls and is_call(event))
 
     skip_calls = has_calls and event_type != METRICS_TYPE
-    lines = read_lines(layout.events, taken.events_bytes, skip_calls=skip_calls)
-    found, problems = _sort_out(layout.events, lines, is_wanted)
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for path, most in taken.event_files(layout):
+        of_file, problems_of_file = _sort_out(path, read_lines(path, most, skip_calls=skip_calls), is_wanted)
+        found += of_file
+        problems += problems_of_file
     problems += faults_of_lines(layout, taken)
     unsealed = []
     for batch, damage in taken.batches(layout):

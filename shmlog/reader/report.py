@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 ERROR, WARNING = "error", "warning"
 
-COUNTED = ("logs", "frames", "parts", "rows", "events")
+COUNTED = ("logs", "frames", "parts", "rows", "events", "artifacts")
 
 
 class Finding(NamedTuple):
@@ -30,7 +30,7 @@ class Report:
     findings : list of Finding
         In the order in which the files were looked at.
     counts : dict of str to int
-        What was looked at: logs and the frames in them, parts, rows of metrics, events.
+        What was looked at: logs and the frames in them, parts, rows of metrics, events, artifacts.
     """
 
     run_dir: Path

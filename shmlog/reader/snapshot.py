@@ -10,6 +10,7 @@ told apart by lane and number.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,9 @@ from shmlog.reader.description import read_description, read_sealed_mapping
 from shmlog.reader.tally import read_producers
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.extent import Extent, extents_of
-from shmlog.storage.layout import Part, RunLayout
-from shmlog.storage.wal import FIRST, REASONS, TORN_TAIL, Damage, Frame, scan
+from shmlog.storage.layout import Part, RunLayout, event_file_name
+from shmlog.storage.reasons import REASONS
+from shmlog.storage.wal import FIRST, TORN_TAIL, Damage, Frame, scan
 
 _TRIES = 50
 
@@ -37,7 +39,7 @@ class Snapshot:
     next_log : int or None
         Logs from here on are not sealed. None: all is, or it is not known.
     events_bytes : int or None
-        How much of events.jsonl counts. None: all.
+        How much of events.jsonl itself counts. None: all.
     parts : list of Part
         Those that count.
     logs : dict of int to bytes
@@ -74,6 +76,14 @@ class Snapshot:
         """Whether the run writes that kind of file."""
         sinks = self.described.get("sinks")
         return sink in sinks if isinstance(sinks, list) else True
+
+    def event_files(self, layout: RunLayout) -> list[tuple[Path, int | None]]:
+        """Return the files of structured events that count, in order, and how much of each; None: all of it."""
+        names = itertools.takewhile(self.files.__contains__, map(event_file_name, itertools.count()))
+        known = [layout.dir / name for name in names]
+        if self.events_bytes is not None:
+            return [(layout.events, self.events_bytes), *((path, self.files[path.name].bytes) for path in known[1:])]
+        return [(path, None) for path in known or layout.event_files().values()]
 
     @property
     def metrics_are_lines(self) -> bool:

@@ -21,10 +21,12 @@ def find_status(described: Mapping[str, Any], live: bool | None) -> str:
 
 
 def status_of_events(events: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return the status that the run told when it ended, if it did."""
+    """Return the status that the run told when it ended, if its latest attempt did."""
     status = None
     for event in events:
         data = event.get("data")
-        if event.get("event_type") == "experiment_end" and isinstance(data, dict):
+        if event.get("event_type") == "experiment_start":
+            status = None  # the run was resumed
+        elif event.get("event_type") == "experiment_end" and isinstance(data, dict):
             status = map_status(data.get("status")) or status
     return status

@@ -14,12 +14,15 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogWarning
 from shmlog.reader import records, snapshot, status
+from shmlog.reader.artifacts import Artifact, choose, find_artifacts
+from shmlog.reader.attempts import mark_attempts
 from shmlog.reader.description import read_description, read_mapping
 from shmlog.reader.frames import Frames
 from shmlog.reader.lines import fault_of
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
 from shmlog.storage import liveness
+from shmlog.storage.attempts import attempts_of
 from shmlog.storage.extent import extents_of
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.ledger import Ledger
@@ -131,6 +134,16 @@ class StoredRun(Frames):
             return {}
 
     @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """The attempts of the run, the latest last, as run.yaml lists them.
+
+        Each has ``attempt`` (1, 2 and so on), ``first_lane``, ``status``, ``started_at``, ``ended_at``, ``host``,
+        ``pid``, ``argv``, ``python``, ``git``, and in ``config`` the parameters that differed from those before.
+        """
+        *earlier, latest = attempts_of(self.metadata)
+        return [*earlier, {**latest, "status": self.status}]
+
+    @property
     def live(self) -> bool | None:
         """Whether processes are attached; None if that can't be told from here."""
         metadata = self.metadata
@@ -145,7 +158,7 @@ class StoredRun(Frames):
         """
         metadata, problem = self._describe()
         if problem:
-            told = status.status_of_events(self.events("experiment_end"))
+            told = status.status_of_events(self.events())
             metadata = {**metadata, "status": told}
         return status.find_status(metadata, liveness.members_live(metadata))
 
@@ -161,7 +174,7 @@ class StoredRun(Frames):
     def age(self) -> float:
         """Seconds since something was last written into the run folder."""
         layout = self._layout
-        paths = [layout.run_yaml, layout.sealed_json, layout.events, layout.run_log]
+        paths = [layout.run_yaml, layout.sealed_json, *layout.event_files().values(), layout.run_log]
         paths += [layout.log(number) for number in layout.logs()]
         return max(0.0, time.time() - max(map(_written_at, paths)))
 
@@ -176,23 +189,31 @@ class StoredRun(Frames):
 
     # ---- records ----
 
-    def metrics(self, names: str | Sequence[str] | None = None) -> pa.Table:
-        """Return metric records.
+    def metrics(self, names: str | Sequence[str] | None = None, *, superseded: bool = False) -> pa.Table:
+        """Return metric records: of a run that was resumed, the curve that its attempts make together.
 
         Parameters
         ----------
         names : str or sequence of str, optional
             A name, several, or a pattern with ``*``, ``?`` or ``[ ]`` that no
             name equals. Default: all.
+        superseded : bool
+            Also what a later attempt has superseded: of each metric, what earlier
+            attempts have from the smallest step on that a later one has logged.
 
         Returns
         -------
         pyarrow.Table
-            Schema `shmlog.storage.schema.METRICS`, ordered by step and time. One
+            Schema `shmlog.storage.schema.RECORDS`, ordered by step and time. One
             row per record. Of a live run, all that ``flush()`` has returned for.
         """
         wanted = names if names is None or isinstance(names, str) else list(names)
-        return self._look(lambda taken: records.read_metrics(self._layout, taken, wanted))
+
+        def read(taken: Snapshot) -> tuple[pa.Table, list[str]]:
+            table, problems = records.read_metrics(self._layout, taken, wanted)
+            return mark_attempts(table, taken.described, superseded=superseded), problems
+
+        return self._look(read)
 
     def names(self) -> list[str]:
         """Return the names of all metrics, sorted."""
@@ -274,11 +295,22 @@ class StoredRun(Frames):
         producers = tally.producers()
         return (producers, sum_dropped(producers)), problems + problems_of_events
 
+    # ---- artifacts ----
+
     @property
-    def artifacts(self) -> list[str]:
-        """Paths of the run's artifacts, relative to its artifacts folder."""
-        folder = self._layout.artifacts
-        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    def artifacts(self) -> list[Artifact]:
+        """The files that were logged, and all others below artifacts/, by name."""
+        return find_artifacts(self._layout, self.events("artifact"))
+
+    def artifact(self, name: str) -> Artifact:
+        """Return the file, or the folder, that was logged under a name.
+
+        Raises
+        ------
+        ArtifactNotFoundError
+            If there is none.
+        """
+        return choose(self._layout, self.artifacts, name)
 
 
 def _written_at(path: Path) -> float:

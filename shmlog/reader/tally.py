@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from shmlog.storage.jsonl import GAP_TYPE
-from shmlog.storage.wal import REASONS
+from shmlog.storage.reasons import REASONS
 
 Producer = tuple[int, int]  # lane, pid (-1: unknown)
 

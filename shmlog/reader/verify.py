@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError, RunNotFoundError
-from shmlog.reader import check_events, check_files, check_logs, check_parts, snapshot
+from shmlog.reader import check_events, check_files, check_logs, check_manifest, check_parts, snapshot
 from shmlog.reader.numbers import Numbers, Problem
 from shmlog.reader.report import Report
 from shmlog.reader.tally import Tally, sum_dropped
@@ -26,7 +26,8 @@ def verify(run_dir: str | os.PathLike[str]) -> Report:
 
     Each lane's metrics, events and gaps must number 0 … n without a hole or a duplicate,
     and the books (in run.yaml, or in wal/sealed.json of a run that is not complete) must
-    say of each producer what the files hold.
+    say of each producer what the files hold. Artifacts must be what was logged, and the files of a run
+    that is over what manifest.json lists.
 
     Parameters
     ----------
@@ -84,6 +85,7 @@ class _Check:
         for problem in self._numbers.problems():
             self._tell(problem, damaged)
         self._check_books(damaged)
+        check_manifest.check(self._layout, self._taken, self._report)
         check_files.check_leftovers(self._layout, self._taken, self._report)
 
     def _compare_sinks(self, of_parts: Numbers, of_lines: Numbers, damaged: bool) -> None:

@@ -10,21 +10,22 @@ from types import TracebackType
 from typing import Any, Self
 
 from shmlog import _core
-from shmlog.errors import DroppedError, ShmlogError
+from shmlog.errors import DroppedError, RunStateError, ShmlogError
 from shmlog.run import registry
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
+from shmlog.run.structured import StructuredLog
 from shmlog.segment.doorbell import Doorbell
 from shmlog.storage.large import write_large
 from shmlog.storage.layout import RunLayout, fsync_run
+from shmlog.storage.logsettings import LEVELS, LogSettings
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import FINISH_CODES, FINISHED
 
 PATIENCE_S = 2.0  # without any progress of the flusher
-_LEVELS = ("debug", "info", "warning", "error")
 
 
-class Run(_core.Producer):
+class Run(StructuredLog):
     """A run that this process logs to; made by `shmlog.init` or `shmlog.attach`.
 
     Works as it is in a forked child, and pickles by reference to a spawned one.
@@ -32,8 +33,10 @@ class Run(_core.Producer):
     the run was made with ``strict=True``.
     """
 
-    def __init__(self, layout: RunLayout, ref: SegmentRef | None, *, owner: bool) -> None:
-        self._layout = layout
+    def __init__(
+        self, layout: RunLayout, ref: SegmentRef | None, *, owner: bool, log_settings: LogSettings | None = None
+    ) -> None:
+        super().__init__(layout, log_settings)
         self._ref = ref
         self._owner_pid = os.getpid() if owner else None
         self._identity_known = Identity()
@@ -99,6 +102,7 @@ class Run(_core.Producer):
             raise TypeError(f"an event type must be a str, not {type(event_type).__name__}")
         if not self._disabled:
             self._put_event(event_type, dumps(data or {}))
+            self._tell(event_type, data or {})
 
     def debug(self, message: str) -> None:
         """Log a line of text for people at level debug."""
@@ -117,7 +121,8 @@ class Run(_core.Producer):
         self._message("error", message)
 
     def _message(self, level: str, message: str) -> None:
-        self.event("log", {"level": level, "message": str(message)})
+        if self._keeps(LEVELS[level]):
+            self.event("log", {"level": level, "message": str(message)})
 
     def log_config(self, config: Mapping[str, Any]) -> None:
         """Log parameters: a ``config`` event, merged into config.yaml."""
@@ -125,7 +130,8 @@ class Run(_core.Producer):
 
     def log_progress(self, current: int, total: int, metrics: Mapping[str, Any] | None = None) -> None:
         """Log how far the work is: ``current`` of ``total``, with some metrics."""
-        data: dict[str, Any] = {"current": current, "total": total}
+        share = 100 * current / total if total else 0.0
+        data: dict[str, Any] = {"current": current, "total": total, "progress_pct": share}
         if metrics:
             data["metrics"] = metrics
         self.event("progress", data)
@@ -147,6 +153,40 @@ class Run(_core.Producer):
         if context:
             data["context"] = to_plain(context)
         self.event("error", data)
+
+    def log_artifact(self, path: str | os.PathLike[str], name: str | None = None, *, algorithm: str = "sha256") -> None:
+        """Keep a copy of a file, or of each file in a folder, as an artifact: an ``artifact`` event for each.
+
+        Contents are stored once for all runs of a root. Logging the same again changes nothing.
+
+        Parameters
+        ----------
+        path : path
+            A file or a folder. It is read at once and may be changed afterwards. In a folder, links to files
+            within it are logged as files, and empty folders are not logged.
+        name : str, optional
+            What it is called in the run: a path with ``/``. Default: the last part of ``path``.
+        algorithm : str
+            Of the digest: ``sha256``, ``sha512`` or ``blake2b``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the name is not usable, or ``path`` is a device, a pipe, an empty folder or one with a link out
+            of it. Nothing was logged.
+        RunStateError
+            If the run has an artifact of that name and other content, or has ended. Nothing was logged.
+        StorageError
+            If it can't be read or stored, or has changed meanwhile. Nothing was logged, and the run goes on.
+        """
+        if self._disabled:
+            return
+        if self._status != "running":
+            raise RunStateError(f"run {self.id} has ended in this process ({self._status}): it takes no artifacts")
+        from shmlog.run.artifacts import keep  # rarely needed, and slow to import
+
+        for data in keep(self._layout, path, name, algorithm):
+            self.event("artifact", data)
 
     # ---- flush, statistics ----
 

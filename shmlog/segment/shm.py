@@ -13,10 +13,22 @@ from shmlog.errors import SegmentError
 from shmlog.segment import place
 from shmlog.segment.clock import clock_number
 from shmlog.segment.doorbell import Doorbell
+from shmlog.storage.reasons import REASONS
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 
 PREFIX = "/shmlog-"
 _TRIES = 16
+_NONE = (0,) * len(REASONS)
+
+
+class _New(NamedTuple):
+    """What is written into the header of a new segment."""
+
+    run_id: str
+    run_dir: Path
+    clock: int
+    first_lane: int
+    unlaned: tuple[int, ...]
 
 
 class Placed(NamedTuple):
@@ -28,8 +40,9 @@ class Placed(NamedTuple):
 
 
 def create(
-    run_id: str, run_dir: Path, *, lanes: int | None, lane_records: int | None, clock: str, private: Path
-) -> Placed:
+    run_id: str, run_dir: Path, *, lanes: int | None, lane_records: int | None, clock: str, private: Path,
+    first_lane: int = 0, unlaned: tuple[int, ...] = _NONE,
+) -> Placed:  # fmt: skip
     """Create a segment, in shared memory if there is room, else in the run folder.
 
     Parameters
@@ -42,6 +55,10 @@ def create(
         ``"auto"``, ``"monotonic"`` or ``"tsc"``.
     private : Path
         Path of the file to create when shared memory has no room.
+    first_lane : int
+        What the lanes are numbered from in the files of the run: not 0 if it was resumed.
+    unlaned : tuple of int
+        Drops of processes that had no lane, by reason, which are counted on from.
 
     Raises
     ------
@@ -49,18 +66,19 @@ def create(
         If there is no room for it anywhere. The message has the sizes and the remedy.
     """
     number = clock_number(clock)
+    new = _New(run_id, run_dir, number, first_lane, unlaned)
     free = place.shared_memory_free()
     size = place.choose_size(free, lanes, lane_records)
     if size.least_bytes <= free:
         try:
-            return _create_shared(run_id, run_dir, size, number)
+            return _create_shared(new, size)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EACCES, errno.EROFS, errno.ENOSYS):
                 raise
-    return _create_file(run_id, run_dir, private, lanes, lane_records, number)
+    return _create_file(new, private, lanes, lane_records)
 
 
-def _create_shared(run_id: str, run_dir: Path, size: place.Size, clock: int) -> Placed:
+def _create_shared(new: _New, size: place.Size) -> Placed:
     import posix_ipc
 
     for _ in range(_TRIES):
@@ -73,7 +91,7 @@ def _create_shared(run_id: str, run_dir: Path, size: place.Size, clock: int) -> 
             raise OSError(errno.EACCES, "no shared memory may be created here", name) from error
         path = SHARED_MEMORY / name[1:]
         try:
-            segment = _fill(shm.fd, path, run_id, run_dir, size, clock)
+            segment = _fill(shm.fd, path, new, size)
             Doorbell.create(name)
         except posix_ipc.ExistentialError:
             shm.unlink()
@@ -85,15 +103,13 @@ def _create_shared(run_id: str, run_dir: Path, size: place.Size, clock: int) -> 
     raise SegmentError(f"no free name for a segment after {_TRIES} random ones; is /dev/shm being squatted?")
 
 
-def _create_file(
-    run_id: str, run_dir: Path, path: Path, lanes: int | None, lane_records: int | None, clock: int
-) -> Placed:
+def _create_file(new: _New, path: Path, lanes: int | None, lane_records: int | None) -> Placed:
     place.check_local(path.parent)
     size = place.choose_size(place.free_bytes(path.parent), lanes, lane_records)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, 0o600)
     try:
-        segment = _fill(fd, path, run_id, run_dir, size, clock)
+        segment = _fill(fd, path, new, size)
     except OSError as error:
         path.unlink()
         if error.errno != errno.ENOSPC:
@@ -106,12 +122,15 @@ def _create_file(
     return Placed(segment, None, path)
 
 
-def _fill(fd: int, path: Path, run_id: str, run_dir: Path, size: place.Size, clock: int) -> _core.Segment:
+def _fill(fd: int, path: Path, new: _New, size: place.Size) -> _core.Segment:
     """Make the segment in the new file ``fd``, which is closed if that fails."""
     try:
         os.set_inheritable(fd, False)
         os.fchmod(fd, 0o600)  # whatever the umask
-        return _core.Segment.create(fd, str(path), run_id, str(run_dir), size.lanes, size.lane_records, clock)
+        return _core.Segment.create(
+            fd, str(path), new.run_id, str(new.run_dir), size.lanes, size.lane_records, new.clock, new.first_lane,
+            new.unlaned,
+        )  # fmt: skip
     except BaseException:
         os.close(fd)
         raise

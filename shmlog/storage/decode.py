@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from shmlog.storage.columns import BOOL, EVENT, FLOAT, GAP, INT, LONGTEXT, OWNER, TEXT, Columns, decode_slots
 from shmlog.storage.large import large_size, read_large
+from shmlog.storage.reasons import REASONS
 from shmlog.storage.schema import KINDS, METRICS
-from shmlog.storage.wal import REASONS, Damage, Frame
+from shmlog.storage.wal import Damage, Frame
 
 # What a call of decode() may read from files of large texts, in bytes.
 _LARGE_BYTES_MAX = 1 << 30

@@ -13,6 +13,7 @@ from shmlog.errors import StorageError
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOG = re.compile(r"(\d{6,})\.wal")
+_EVENTS = re.compile(r"events(?:\.([1-9]\d{0,5}))?\.jsonl")
 _PART = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?\.parquet")
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -34,11 +35,12 @@ class RunLayout:
         self.run_yaml = self.dir / "run.yaml"
         self.config_yaml = self.dir / "config.yaml"
         self.annotations_yaml = self.dir / "annotations.yaml"
+        self.manifest = self.dir / "manifest.json"
         self.wal = self.dir / "wal"
         self.sealed_json = self.wal / "sealed.json"
         self.flusher_log = self.wal / "flusher.log"
         self.metrics = self.dir / "metrics" / f"node={node}"
-        self.events = self.dir / "events.jsonl"
+        self.events = self.event_file(0)
         self.run_log = self.dir / "run.log"
         self.large = self.dir / "large"
         self.artifacts = self.dir / "artifacts"
@@ -55,6 +57,11 @@ class RunLayout:
         """The experiment's name, which is the name of the folder above."""
         return self.dir.parent.name
 
+    @property
+    def root(self) -> Path:
+        """The folder of all experiments."""
+        return self.dir.parent.parent
+
     def make_folders(self) -> None:
         """Make the folders that a run is written into; those that are there stay."""
         self.refuse_links()
@@ -70,6 +77,15 @@ class RunLayout:
     def log(self, number: int) -> Path:
         """Return the path of write-ahead log ``number``."""
         return self.wal / f"{number:06d}.wal"
+
+    def event_file(self, number: int) -> Path:
+        """Return the path of events.jsonl, or of file ``number`` that it goes on in."""
+        return self.dir / event_file_name(number)
+
+    def event_files(self) -> dict[int, Path]:
+        """Return events.jsonl and the files that it goes on in, as far as they are there, in order."""
+        found = {int(m[1] or 0): self.dir / m[0] for m in _matches(self.dir, _EVENTS)}
+        return dict(sorted(found.items()))
 
     def part(self, first: int, last: int | None = None) -> Path:
         """Return the path of the part of log ``first``, or of logs ``first`` … ``last``."""
@@ -97,6 +113,11 @@ class RunLayout:
             is_covered = bool(kept) and part.last <= kept[-1].last
             (covered if is_covered else kept).append(part)
         return kept, covered
+
+
+def event_file_name(number: int) -> str:
+    """Return the name of events.jsonl (0), or of a file that it goes on in."""
+    return f"events.{number}.jsonl" if number else "events.jsonl"
 
 
 def _matches(folder: Path, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:

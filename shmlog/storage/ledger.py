@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
-from shmlog.storage.extent import Extent, extents_of
-from shmlog.storage.layout import RunLayout, atomic_write
+from shmlog.storage.extent import Extent, extents_of, of_file
+from shmlog.storage.layout import RunLayout, atomic_write, event_file_name
 
 if TYPE_CHECKING:
     from shmlog.storage.decode import Batch
@@ -23,7 +23,7 @@ class Ledger:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.next_log = 0
-        self.events = Extent()
+        self.events: tuple[Extent, ...] = (Extent(),)  # of events.jsonl and the files that it goes on in
         self.run_log = Extent()
         self._unlaned: dict[str, int] = {}
         self._producers: dict[tuple[int, int], dict[str, Any]] = {}
@@ -49,7 +49,7 @@ class Ledger:
         try:
             files = extents_of(told["files"])
             ledger.next_log = told["next_log"]
-            ledger.events, ledger.run_log = files[layout.events.name], files[layout.run_log.name]
+            ledger.events, ledger.run_log = event_extents(files), files[layout.run_log.name]
             ledger._unlaned = told["dropped"]
             ledger._producers = {(p["lane"], p["tenancy"]): p for p in told["producers"]}
         except (KeyError, TypeError) as error:
@@ -63,6 +63,40 @@ class Ledger:
         ledger._unlaned = dict(unlaned)
         ledger._producers = {(p["lane"], p["tenancy"]): {**p, "dropped": dict(p["dropped"])} for p in producers}
         return ledger
+
+    @classmethod
+    def reopened(cls, layout: RunLayout, described: Mapping[str, Any]) -> Ledger:
+        """Return the books of a complete run, to be committed by whoever goes on with it.
+
+        Raises
+        ------
+        CorruptDataError
+            If run.yaml does not tell them.
+        """
+        try:
+            ledger = cls.of(described["producers"], {})
+            if any(type(part) is not int or part < 0 for producer in ledger._producers for part in producer):
+                raise KeyError("lane")
+            of_lanes, dropped = ledger.dropped(), described["dropped"] or {}
+            ledger._unlaned = {r: max(0, count - of_lanes.get(r, 0)) for r, count in dropped.items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorruptDataError(f"{layout.run_yaml}: does not say what the run holds") from error
+        files = extents_of(described.get("files")) or _measured(layout)
+        ledger._path = layout.sealed_json
+        ledger.next_log = max((part.last for part in layout.parts()), default=-1) + 1
+        ledger.events = event_extents({layout.events.name: Extent(), **files})
+        ledger.run_log = files.get(layout.run_log.name, Extent())
+        return ledger
+
+    @property
+    def unlaned(self) -> dict[str, int]:
+        """Drops of processes that had no lane, by reason."""
+        return dict(self._unlaned)
+
+    @property
+    def lanes(self) -> int:
+        """One more than the highest lane."""
+        return max((lane for lane, _ in self._producers), default=-1) + 1
 
     def add_batch(self, batch: Batch) -> None:
         """Book the records of some frames."""
@@ -125,20 +159,35 @@ class Ledger:
 
     def files(self) -> dict[str, dict[str, int]]:
         """Return what is known of the text files, as it is written into files of ours."""
-        return {"events.jsonl": self.events._asdict(), "run.log": self.run_log._asdict()}
+        events = {event_file_name(number): extent._asdict() for number, extent in enumerate(self.events)}
+        return {**events, "run.log": self.run_log._asdict()}
 
-    def commit(self, next_log: int, events: Extent, run_log: Extent) -> None:
+    def commit(self, next_log: int, events: tuple[Extent, ...], run_log: Extent) -> None:
         """Make the books the truth: everything of the logs below ``next_log`` is sealed."""
         self.next_log, self.events, self.run_log = next_log, events, run_log
         told = {
             "next_log": next_log,
-            "events_bytes": events.bytes,
+            "events_bytes": events[0].bytes,
             "files": self.files(),
             "dropped": self._unlaned,
             "producers": self.producers(),
         }
         assert self._path is not None
         atomic_write(self._path, runfile.sealed(json.dumps(told)))
+
+
+def _measured(layout: RunLayout) -> dict[str, Extent]:
+    """Return the extents of the text files as they lie there, for a run whose books don't tell them."""
+    paths = [path for path in (*layout.event_files().values(), layout.run_log) if path.exists()]
+    return {path.name: of_file(path) for path in paths}
+
+
+def event_extents(files: Mapping[str, Extent]) -> tuple[Extent, ...]:
+    """Return the extents of events.jsonl and of the files that it goes on in; raises KeyError if there is none."""
+    found = [files[event_file_name(0)]]
+    while (name := event_file_name(len(found))) in files:
+        found.append(files[name])
+    return tuple(found)
 
 
 def _rfc3339(ns: int) -> str:

@@ -48,6 +48,11 @@ def flusher_lives(described: Mapping[str, Any]) -> bool | None:
     return _live(described, LOCK_FLUSHER)
 
 
+def is_closing(described: Mapping[str, Any]) -> bool:
+    """Return whether the flusher holds the member lock alone: nobody is attached any more, it closes the run."""
+    return _live(described, LOCK_MEMBER, exclusively=True) is True
+
+
 def finished_as(described: Mapping[str, Any]) -> str | None:
     """Return the status that the run was finished with, though no flusher has written it yet.
 
@@ -72,7 +77,7 @@ def finished_as(described: Mapping[str, Any]) -> str | None:
     return FINISH_STATUSES.get(code) if request else None
 
 
-def _live(described: Mapping[str, Any], byte: int) -> bool | None:
+def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False) -> bool | None:
     segment, boot = described.get("segment"), described.get("boot_id")
     here = this_boot()
     if not isinstance(segment, Mapping) or boot is None or here is None:
@@ -80,7 +85,7 @@ def _live(described: Mapping[str, Any], byte: int) -> bool | None:
     if boot != here:
         # Another kernel: that of this host before it restarted, or that of another host.
         return False if described.get("host") == platform.node() else None
-    return _probe(segment, byte) if _is_same_place(segment) else None
+    return _probe(segment, byte, exclusively) if _is_same_place(segment) else None
 
 
 def _is_same_place(segment: Mapping[str, Any]) -> bool:
@@ -91,50 +96,52 @@ def _is_same_place(segment: Mapping[str, Any]) -> bool:
         return False
 
 
-def _probe(segment: Mapping[str, Any], byte: int) -> bool | None:
+def _probe(segment: Mapping[str, Any], byte: int, exclusively: bool) -> bool | None:
     """Return whether anybody holds a lock on a byte of the segment; None if it can't be told."""
     try:
         fd = os.open(segment["path"], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return _is_in_lock_table(segment, byte)
+        return _is_in_lock_table(segment, byte, exclusively)
     except OSError:
         return None
     try:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != (segment["device"], segment.get("inode")):
-            return _is_in_lock_table(segment, byte)
-        return _is_held(fd, byte)
+            return _is_in_lock_table(segment, byte, exclusively)
+        return _is_held(fd, byte, exclusively)
     except OSError:
         return None
     finally:
         os.close(fd)
 
 
-def _is_held(fd: int, byte: int) -> bool | None:
+def _is_held(fd: int, byte: int, exclusively: bool) -> bool | None:
     if sys.platform != "linux" or not _IS_64_BIT:
         return None
     import fcntl
 
-    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    # Only an exclusive lock keeps others from a shared one.
+    kind = fcntl.F_RDLCK if exclusively else fcntl.F_WRLCK
+    question = _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
     answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, question)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
-def _is_in_lock_table(segment: Mapping[str, Any], byte: int) -> bool | None:
+def _is_in_lock_table(segment: Mapping[str, Any], byte: int, exclusively: bool) -> bool | None:
     """Look up a segment whose name is gone: processes that have it open go on logging."""
     device, inode = segment["device"], segment.get("inode")
     if type(device) is not int or type(inode) is not int:
         return None
     wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
     try:
-        return any(name == wanted and first <= byte <= last for name, first, last in _locks())
+        return any(name == wanted and first <= byte <= last for name, first, last in _locks(exclusively))
     except (OSError, ValueError, IndexError):
         return None
 
 
-def _locks() -> Iterator[tuple[str, int, float]]:
-    """Yield file, first and last byte of the open-file-description locks of this kernel."""
+def _locks(exclusively: bool) -> Iterator[tuple[str, int, float]]:
+    """Yield file, first and last byte of the open-file-description locks of this kernel, or of the exclusive ones."""
     for line in _LOCK_TABLE.read_text().splitlines():
         fields = line.split()
-        if fields[1] == "OFDLCK":
+        if fields[1] == "OFDLCK" and (fields[3] == "WRITE" or not exclusively):
             yield fields[-3], int(fields[-2]), float("inf") if fields[-1] == "EOF" else int(fields[-1])

@@ -40,6 +40,11 @@ METRICS: pa.Schema = pa.schema(
 ``int_value`` holds ints and bools exactly; ``text`` holds texts alone.
 """
 
+RECORDS: pa.Schema = pa.schema(
+    [*METRICS, pa.field("attempt", pa.int32(), nullable=False), pa.field("superseded", pa.bool_(), nullable=False)]
+)
+"""Columns of metrics as readers return them: no file has the last two, run.yaml and the lane tell them."""
+
 _FEW_VALUES = ["name", "kind", "rank", "local_rank", "worker", "pid", "lane"]
 
 

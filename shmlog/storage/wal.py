@@ -16,9 +16,6 @@ MAGIC = b"SLF1"
 FIRST = 1
 """Flag of a frame that repeats the full state."""
 
-REASONS = ("full", "names", "large", "lane", "closed", "disk")
-"""Why records are dropped, in the order of the format."""
-
 TORN_TAIL = "torn tail"
 
 SLOT = np.dtype([("ts", "<u8"), ("value", "<u8"), ("step", "<i8"), ("commit", "<u8")])

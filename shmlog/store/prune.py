@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from shmlog.errors import RunStateError, ShmlogError
+from shmlog.errors import RunStateError, ShmlogError, StorageError
+from shmlog.storage import objects
 from shmlog.storage.status import RunStatus
 from shmlog.store import removal
 from shmlog.store.codec import Record
@@ -77,7 +78,7 @@ class PruneResult(Record):
     leftovers : int
         Earlier deletions that were, or would be, brought to their end.
     freed_bytes : int
-        Less what archives take.
+        Less what archives take. Artifacts that a run shares with one that is kept free nothing.
     """
 
     dry_run: bool
@@ -93,14 +94,19 @@ def prune(place: Place, runs: Iterable[RunRecord], rules: Rules, *, archive: boo
     """Delete those of ``runs``, newest first, that no rule keeps, and what earlier deletions have left."""
     kept: Counter[str] = Counter()
     unreadable: list[str] = []
-    pruned = [_describe(record) for record in _choose(_deletable(runs, kept, unreadable), rules, kept)]
+    chosen = list(_choose(_deletable(runs, kept, unreadable), rules, kept))
     left = removal.leftovers(place)
-    freed = sum(map(removal.size_of, left))
+    stored = list(objects.objects(place.root))
+    usages = {(record.experiment, record.run_id): removal.Usage(record.dir) for record in chosen}
+    of_left = list(map(removal.Usage, left))
+    pruned = [_describe(record, usages[record.experiment, record.run_id]) for record in chosen]
     failed: list[str] = []
     if not dry_run:
         failed = _empty(left)
         pruned = list(_delete_all(place, pruned, archive, failed))
-    freed += sum(run.size_bytes - (run.archive.stat().st_size if run.archive else 0) for run in pruned)
+        failed += _collect(place)
+    freed = removal.freed_bytes([*of_left, *(usages[run.experiment, run.run_id] for run in pruned)], stored)
+    freed -= sum(run.archive.stat().st_size for run in pruned if run.archive)
     return PruneResult(
         dry_run=dry_run, runs=tuple(pruned), kept=dict(kept), unreadable=tuple(unreadable), failed=tuple(failed),
         leftovers=len(left), freed_bytes=freed,
@@ -143,10 +149,10 @@ def _choose(runs: Iterable[RunRecord], rules: Rules, kept: Counter[str]) -> Iter
             yield record
 
 
-def _describe(record: RunRecord) -> PrunedRun:
+def _describe(record: RunRecord, usage: removal.Usage) -> PrunedRun:
     return PrunedRun(
         run_id=record.run_id, experiment=record.experiment, status=record.status,
-        began_at=record.began_at or datetime.now(UTC), size_bytes=removal.size_of(record.dir),
+        began_at=record.began_at or datetime.now(UTC), size_bytes=usage.size_bytes,
     )  # fmt: skip
 
 
@@ -159,6 +165,15 @@ def _empty(left: Iterable[Path]) -> list[str]:
         except ShmlogError as error:
             failed.append(str(error))
     return failed
+
+
+def _collect(place: Place) -> list[str]:
+    """Remove what no run holds any more; return what could not be removed."""
+    try:
+        removal.collect_objects(place)
+    except StorageError as error:
+        return [str(error)]
+    return []
 
 
 def _delete_all(place: Place, runs: Iterable[PrunedRun], archive: bool, failed: list[str]) -> Iterator[PrunedRun]:

@@ -11,7 +11,7 @@ from shmlog.errors import RunNotFoundError
 from shmlog.storage.layout import RunLayout
 from shmlog.store import experiments
 from shmlog.store.catalog import Catalog, Summaries
-from shmlog.store.contents import artifacts_of, metric_record
+from shmlog.store.contents import artifact_record, metric_record
 from shmlog.store.facts import read_record
 from shmlog.store.place import Place
 from shmlog.store.records import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
@@ -204,12 +204,7 @@ class StoreReader:
 
         return query_runs(self.runs(), query, params)
 
-    def artifacts(self, run: RunName, *, digests: bool = False) -> list[ArtifactRecord]:
-        """Return the artifacts of a run, by path.
-
-        Parameters
-        ----------
-        digests : bool
-            Read the files, to tell their SHA-256.
-        """
-        return artifacts_of(self._layout(run), digests)
+    def artifacts(self, run: RunName) -> list[ArtifactRecord]:
+        """Return what is known of a run's artifacts, by path; ``load(run).artifact(path)`` opens one."""
+        stored = self.load(run)
+        return [artifact_record(stored.id, artifact) for artifact in stored.artifacts]

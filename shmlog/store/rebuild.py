@@ -6,16 +6,18 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
 from shmlog.reader import records, snapshot
-from shmlog.reader.lines import METRICS_TYPE, read_lines
+from shmlog.reader.lines import METRICS_TYPE, Line, read_lines
 from shmlog.reader.status import status_of_events
 from shmlog.reader.stored import StoredRun
 from shmlog.storage import runfile
+from shmlog.storage.attempts import fault_of_attempts
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.status import CRASHED, RUNNING
 from shmlog.store import codec
@@ -85,10 +87,14 @@ def _events(layout: RunLayout) -> list[dict[str, Any]]:
             return records.read_events(layout, snapshot.take(layout), None)[0]
     except (CorruptDataError, OSError):
         pass  # its logs can't be told from what is sealed: events.jsonl then has to do
-    if not _is_file(layout.events):
-        return []
-    lines = read_lines(layout.events, None, skip_calls=True)
-    return [line.event for line in lines if line.event is not None]
+    return [line.event for line in _lines(layout, skip_calls=True) if line.event is not None]
+
+
+def _lines(layout: RunLayout, *, skip_calls: bool = False) -> Iterator[Line]:
+    """Yield all lines of events.jsonl and of the files that it goes on in."""
+    for path in layout.event_files().values():
+        if _is_file(path):
+            yield from read_lines(path, None, skip_calls=skip_calls)
 
 
 def _is_file(path: Path) -> bool:
@@ -105,12 +111,24 @@ def _of_events(events: list[dict[str, Any]]) -> dict[str, Any]:
         data = event.get("data")
         if not isinstance(data, dict):
             continue
-        if event.get("event_type") == "experiment_start" and "started_at" not in found:
-            found["started_at"] = event.get("timestamp")
+        if event.get("event_type") == "experiment_start":
+            found["ended_at"] = None
+            found.setdefault("started_at", event.get("timestamp"))
             found |= {name: data[name] for name in ("name", "tags") if data.get(name) is not None}
+            found.setdefault("attempts", []).append(_attempt(event, data))
         elif event.get("event_type") == "experiment_end":
             found["ended_at"] = event.get("timestamp")
-    return found
+    if fault_of_attempts(found):
+        del found["attempts"]
+    return found | {"attempt": len(found.get("attempts", [1]))}
+
+
+def _attempt(event: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """Return the attempt that an event began: whoever begins one has its first lane."""
+    return {
+        "attempt": data.get("attempt", 1), "first_lane": event.get("lane"), "status": None,
+        "started_at": event.get("timestamp"), "ended_at": None, "pid": event.get("pid"), "config": {},
+    }  # fmt: skip
 
 
 def _salvage(path: Path) -> dict[str, Any]:
@@ -134,8 +152,7 @@ def _salvage(path: Path) -> dict[str, Any]:
 def _sinks(layout: RunLayout) -> list[str]:
     """Return where the metrics of the run are, judged by where some are."""
     has_parts = bool(layout.parts())
-    lines = read_lines(layout.events, None) if _is_file(layout.events) else iter(())
-    has_lines = any(line.event is not None and line.event.get("event_type") == METRICS_TYPE for line in lines)
+    has_lines = any(line.event and line.event.get("event_type") == METRICS_TYPE for line in _lines(layout))
     if not has_parts and not has_lines:
         return ["parquet", "jsonl"]
     return ["parquet"] * has_parts + ["jsonl"] * has_lines

@@ -225,9 +225,11 @@ class ArtifactRecord(Record):
     path : str
         Relative to the run's folder artifacts/, with ``/``.
     created_at : datetime
-        When it was last written, in UTC.
+        When it was logged, or else last written, in UTC.
     digest : str or None
-        ``"sha256:"`` and 64 hexadecimal digits; None if it was not asked for.
+        ``"sha256:"`` and hexadecimal digits, as logged; None of a file that was put there otherwise.
+    media_type : str or None
+        As the end of its name tells.
     """
 
     run_id: str
@@ -235,6 +237,7 @@ class ArtifactRecord(Record):
     size_bytes: int
     created_at: datetime
     digest: str | None = None
+    media_type: str | None = None
 
 
 def _now() -> datetime:

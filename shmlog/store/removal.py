@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shmlog.errors import RunNotFoundError, StorageError
-from shmlog.storage import liveness
+from shmlog.storage import liveness, objects
 from shmlog.storage.layout import RunLayout, fsync_dir
 from shmlog.store.facts import Facts, make_record
 from shmlog.store.place import Place
@@ -76,10 +77,54 @@ def delete(folder: Path) -> None:
             return
 
 
-def size_of(folder: Path) -> int:
-    """Return the bytes in all files of a folder, each counted once whatever it is called."""
-    sizes = {(found.st_dev, found.st_ino): found.st_size for found in _files(folder)}
-    return sum(sizes.values())
+def collect_objects(place: Place) -> None:
+    """Remove the contents of artifacts that no run holds any more.
+
+    Raises
+    ------
+    StorageError
+        If one can't be removed. The next deletion tries again.
+    """
+    try:
+        objects.collect(place.root)
+    except OSError as error:
+        raise StorageError(f"cannot delete {error.filename}: {error.strerror}") from error
+
+
+class Usage:
+    """The files of a folder, each of which may be a link to content that something else holds too."""
+
+    def __init__(self, folder: Path) -> None:
+        found = list(_files(folder))
+        self.files = {_inode(one): one for one in found}
+        self.names = Counter(map(_inode, found))
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes in all files, each counted once whatever it is called."""
+        return sum(found.st_size for found in self.files.values())
+
+
+def freed_bytes(usages: Iterable[Usage], stored: Iterable[objects.Object]) -> int:
+    """Return what is freed when these folders are deleted, and then the contents that no run holds.
+
+    ``stored`` is what there was before the first of them was deleted.
+    """
+    names: Counter[tuple[int, int]] = Counter()
+    sizes: dict[tuple[int, int], int] = {}
+    links: dict[tuple[int, int], int] = {}
+    for usage in usages:
+        names += usage.names
+        sizes |= {inode: found.st_size for inode, found in usage.files.items()}
+        links |= {inode: found.st_nlink for inode, found in usage.files.items()}
+    for one in stored:
+        names[one.inode] += 1
+        sizes[one.inode], links[one.inode] = one.size_bytes, one.links
+    return sum(size for inode, size in sizes.items() if names[inode] >= links[inode])
+
+
+def _inode(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:

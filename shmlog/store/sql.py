@@ -15,9 +15,11 @@ from shmlog.reader.extras import import_extra
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.sources import NO_ROWS, Sources, find_sources, is_damaged
 from shmlog.reader.warn import warn_caller
+from shmlog.storage.attempts import first_lanes
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.schema import METRICS
 from shmlog.store import tables
+from shmlog.store.attempts_sql import attempts_sql
 from shmlog.store.records import RunRecord
 
 Params = Sequence[Any] | Mapping[str, Any]
@@ -52,7 +54,7 @@ class View:
 
     def take(self, wanted: Iterable[str]) -> View:
         """Look at the files anew; raises FileNotFoundError if there is no run.yaml, or a part has gone."""
-        if "metrics" not in wanted and "events" not in wanted:
+        if not {"metrics", "events", "artifacts"} & set(wanted):
             return self
         taken = self.taken = snapshot.take(self.layout)
         self.problems = [text for _, text in taken.problems]
@@ -62,12 +64,16 @@ class View:
             self.problems += problems
         return self
 
-    def events(self) -> list[dict[str, Any]]:
-        """Return the events, from the same files."""
+    def events(self, event_type: str | None = None) -> list[dict[str, Any]]:
+        """Return the events, or those of a type, from the same files."""
         assert self.taken is not None
-        found, problems = records.read_events(self.layout, self.taken, None)
+        found, problems = records.read_events(self.layout, self.taken, event_type)
         self.problems += [problem for problem in problems if problem not in self.problems]
         return found
+
+    def first_lanes(self) -> list[int]:
+        """Return the first lane of each attempt."""
+        return first_lanes(self.taken.described if self.taken else {})
 
     def is_still_there(self) -> bool:
         """Whether no part has been merged into another meanwhile."""
@@ -187,7 +193,10 @@ def _define(connection: Any, views: list[View], wanted: Sequence[str]) -> list[s
     make: dict[str, Callable[[], pa.Table]] = {
         "runs": lambda: tables.make_table((tables.run_row(view.record) for view in views), tables.RUNS),
         "params": lambda: _gather(views, tables.param_rows, tables.PARAMS),
-        "artifacts": lambda: _gather(views, tables.artifact_rows, tables.ARTIFACTS),
+        "artifacts": lambda: tables.make_table(
+            chain.from_iterable(tables.artifact_rows(view.record, view.events("artifact")) for view in views),
+            tables.ARTIFACTS,
+        ),
         "events": lambda: tables.make_table(
             chain.from_iterable(tables.event_rows(view.record, view.events()) for view in views), tables.EVENTS
         ),
@@ -203,20 +212,37 @@ def _gather(views: Iterable[View], rows_of: Callable[[RunRecord], Iterable[Any]]
 
 
 def _define_metrics(connection: Any, views: list[View]) -> list[str]:
+    """Make the view of all records, and mark those of runs that were resumed."""
+    plain = [view for view in views if len(view.first_lanes()) == 1]
+    resumed = [view for view in views if len(view.first_lanes()) > 1]
+    is_one = len(views) == 1
+    selects = []
+    if plain or not resumed:
+        of_plain = _select_records(connection, plain, "shmlog_unsealed", is_one)
+        selects.append(f"SELECT *, 1::INTEGER AS attempt, false AS superseded FROM ({of_plain})")
+    if resumed:
+        of_resumed = _select_records(connection, resumed, "shmlog_unsealed_of_resumed", is_one)
+        connection.register("shmlog_attempts", tables.attempt_table((v.record, v.first_lanes()) for v in resumed))
+        selects.append(attempts_sql(of_resumed, _COLUMNS))
+    connection.execute(f"CREATE VIEW metrics AS {' UNION ALL '.join(selects)}")
+    return [str(path) for view in views for path in view.sources.parts]
+
+
+def _select_records(connection: Any, views: list[View], unsealed_name: str, is_one: bool) -> str:
+    """Return the SELECT of the records of some runs; what is not in parts is registered as a table."""
     paths = [str(path) for view in views for path in view.sources.parts]
     unsealed = [_with_ids(view.sources.rows, *_ids_of(view)) for view in views if view.sources.rows.num_rows]
     rows = pa.concat_tables([_with_ids(NO_ROWS, "", ""), *unsealed]).unify_dictionaries()
     selects = []
     if paths:
-        run_id, experiment = _FROM_PATH if len(views) > 1 else map(_quote, _ids_of(views[0]))
+        run_id, experiment = map(_quote, _ids_of(views[0])) if is_one else _FROM_PATH
         # The name of a file column must not meet that of a metric's column, of which none is "filename".
-        files = f"[{', '.join(map(_quote, paths))}], filename = {len(views) > 1}, hive_partitioning = false"
+        files = f"[{', '.join(map(_quote, paths))}], filename = {not is_one}, hive_partitioning = false"
         selects.append(f"SELECT {run_id} AS run_id, {experiment} AS experiment, {_COLUMNS} FROM read_parquet({files})")
     if rows.num_rows or not paths:
-        connection.register("shmlog_unsealed", rows)
-        selects.append(f"SELECT run_id, experiment, {_COLUMNS} FROM shmlog_unsealed")
-    connection.execute(f"CREATE VIEW metrics AS {' UNION ALL '.join(selects)}")
-    return paths
+        connection.register(unsealed_name, rows)
+        selects.append(f"SELECT run_id, experiment, {_COLUMNS} FROM {unsealed_name}")
+    return " UNION ALL ".join(selects)
 
 
 def _ids_of(view: View) -> tuple[str, str]:

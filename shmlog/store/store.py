@@ -196,7 +196,7 @@ class Store(StoreReader):
     # ---- delete ----
 
     def delete(self, run: RunName, *, force: bool = False) -> None:
-        """Delete a run and all its files.
+        """Delete a run and all its files, and the contents of artifacts that no other run holds.
 
         Parameters
         ----------
@@ -221,6 +221,7 @@ class Store(StoreReader):
                 raise RunStateError(f"run {layout.run_id} is pinned; unpin it first")
             trashed = removal.take_away(self._place, layout)
         removal.delete(trashed)
+        removal.collect_objects(self._place)
 
     def delete_experiment(self, name: str) -> None:
         """Delete an experiment that has no runs.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
+from shmlog.reader.artifacts import find_artifacts
 from shmlog.storage.layout import RunLayout
-from shmlog.store.contents import artifacts_of
 from shmlog.store.records import RunRecord
 
 _TS = pa.timestamp("us", tz="UTC")
@@ -44,8 +45,27 @@ EVENTS = pa.schema(
 )  # fmt: skip
 """One row for each structured event; ``data`` is JSON."""
 
-ARTIFACTS = pa.schema([*_RUN, ("path", pa.string()), ("size_bytes", pa.int64()), ("created_at", _TS)])
-"""One row for each file below artifacts/."""
+ARTIFACTS = pa.schema(
+    [
+        *_RUN, ("path", pa.string()), ("size_bytes", pa.int64()), ("created_at", _TS), ("digest", pa.string()),
+        ("media_type", pa.string()),
+    ]
+)  # fmt: skip
+"""One row for each artifact."""
+
+
+ATTEMPTS = pa.schema([*_RUN, ("attempt", pa.int32()), ("first_lane", pa.int64()), ("end_lane", pa.int64())])
+"""One row for each attempt of a run that was resumed, with its lanes."""
+
+
+def attempt_table(runs: Iterable[tuple[RunRecord, list[int]]]) -> pa.Table:
+    """Return the attempts of some runs, each given with the first lane of its attempts."""
+    rows = [
+        {**_ids(record), "attempt": attempt, "first_lane": first, "end_lane": end}
+        for record, lanes in runs
+        for attempt, (first, end) in enumerate(pairwise([*lanes, 1 << 31]), start=1)
+    ]
+    return make_table(rows, ATTEMPTS)
 
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -103,11 +123,11 @@ def event_rows(record: RunRecord, events: Iterable[Mapping[str, Any]]) -> Iterat
         yield row
 
 
-def artifact_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a run's artifacts."""
-    for found in artifacts_of(RunLayout(record.dir), digests=False):
-        row = {"path": _text(found.path), "size_bytes": found.size_bytes, "created_at": found.created_at}
-        yield _ids(record) | row
+def artifact_rows(record: RunRecord, events: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run's artifacts, of which ``events`` tell."""
+    for found in find_artifacts(RunLayout(record.dir), events):
+        row = {name: getattr(found, name) for name in ("size_bytes", "created_at", "digest", "media_type")}
+        yield _ids(record) | row | {"path": _text(found.name)}
 
 
 def _ids(record: RunRecord) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from shmlog.errors import StorageError
 from shmlog.reader.lines import fault_of
 from shmlog.reader.numbers import Numbers
 from shmlog.reader.tally import Tally, gap_of, sum_dropped
-from shmlog.storage import parts, runfile
+from shmlog.storage import objects, parts, runfile
+from shmlog.storage.content import ALGORITHM, copy_content
 from shmlog.storage.extent import of_file
 from shmlog.storage.jsonl import timestamp
 from shmlog.storage.layout import RunLayout, fsync_dir
+from shmlog.storage.manifest import write_manifest
 from shmlog.storage.schema import METRICS
 from shmlog.storage.status import CRASHED, SUCCESS, map_status
 from shmlog.store.annotations import ANNOTATED
@@ -78,7 +80,7 @@ def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any
     for event in events:
         tally.add_event(event)
     _write_lines(new.events, events)
-    _copy(found, new.artifacts)
+    _copy(found, new.artifacts, layout.root)
     runfile.write(new.config_yaml, plain(found.params))
     told = {name: found.annotations[name] for name in ANNOTATED if name in found.annotations}
     if told:
@@ -95,6 +97,7 @@ def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any
         "files": {path.name: of_file(path)._asdict() for path in (new.events, new.config_yaml)},
     }  # fmt: skip
     runfile.write_sealed(new.run_yaml, described)
+    write_manifest(new)
     return counts
 
 
@@ -145,13 +148,17 @@ def _write_lines(path: Path, events: list[dict[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def _copy(found: Found, folder: Path) -> None:
+def _copy(found: Found, folder: Path, root: Path) -> None:
+    """Copy the artifacts; what another run of the root holds is stored once."""
     for name, source in found.artifacts.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(fd, "rb") as original, open(target, "xb") as copy:
-            shutil.copyfileobj(original, copy)
+        original = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        copy = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, objects.READ_ONLY)
+        with open(original, "rb"), open(copy, "r+b"):
+            content = copy_content(original, copy, ALGORITHM)
+            os.fsync(copy)
+        objects.offer(root, target, content)
 
 
 # ---- numbers ----

@@ -10,7 +10,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from shmlog.reader.stored import StoredRun
-from shmlog.storage.schema import ROW_GROUP_ROWS, write_options
+from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS, write_options
 from shmlog.transfer.describe import describe
 from shmlog.transfer.output import Progress, slices
 
@@ -19,7 +19,7 @@ KEY = b"shmlog.run"
 
 def described_metrics(run: StoredRun) -> pa.Table:
     """Return all metrics; the schema's metadata hold what is said of the run."""
-    table = run.metrics().unify_dictionaries()
+    table = run.metrics().select(METRICS.names).unify_dictionaries()
     return table.replace_schema_metadata({KEY: json.dumps(describe(run), allow_nan=False)})
 
 

@@ -11,6 +11,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from shmlog.reader.stored import StoredRun
+from shmlog.storage.schema import METRICS
 from shmlog.transfer.cells import guard, guard_column
 from shmlog.transfer.output import Progress, slices
 
@@ -21,7 +22,7 @@ _CALL = ["step", "ts", "rank", "local_rank", "worker"]
 
 def write_long(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
     """Write a row for each record, with all that is known of it; return how many."""
-    return _write(safe_table(run.metrics()), file, progress)
+    return _write(safe_table(run.metrics().select(METRICS.names)), file, progress)
 
 
 def write_wide(run: StoredRun, file: IO[bytes], progress: Progress) -> int:

@@ -16,8 +16,17 @@ from tests.faults import prepared, sweep, syscalls
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> sweep.Bench:
     """Return what trials with a prepared run need."""
-    folder = tmp_path_factory.mktemp("bench")
-    run = prepared.prepare(folder)
+    return _make_bench(tmp_path_factory.mktemp("bench"), resumed=False)
+
+
+@pytest.fixture(scope="session")
+def resumed_bench(tmp_path_factory: pytest.TempPathFactory) -> sweep.Bench:
+    """Return the same with the second attempt of a run, whose events are in several files."""
+    return _make_bench(tmp_path_factory.mktemp("resumed"), resumed=True)
+
+
+def _make_bench(folder: Path, *, resumed: bool) -> sweep.Bench:
+    run = prepared.prepare(folder, resumed=resumed)
     scratch = folder / "scratch"
     scratch.mkdir()
     return sweep.Bench(syscalls.build(folder), run, sweep.expected_content(run, folder), scratch)

@@ -107,6 +107,8 @@ class Disk:
         if op.kind == "rename":
             assert os.path.dirname(op.path) == os.path.dirname(op.target), "moved to another folder"
             self._rename(number, op.path, {name: None, os.path.basename(op.target): folder.now[name]})
+        elif op.kind == "link":
+            self._rename(number, op.target, {os.path.basename(op.target): folder.now[name]})
         elif op.kind in ("create", "mkdir"):
             self._rename(number, op.path, {name: _File() if op.kind == "create" else _Folder()})
         else:

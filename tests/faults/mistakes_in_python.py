@@ -9,6 +9,9 @@ FAULTS = "integration/test_faults.py"
 WAL = "unit/test_wal.py"
 READER = "unit/test_reader.py"
 MERGE = "unit/test_merge.py"
+ARTIFACTS = "unit/test_artifacts.py"
+MANIFEST = "unit/test_manifest.py"
+RESUME = "integration/test_resume.py"
 KILLED = f"{READER}::test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same"
 POWER = "faults/test_power_loss.py::test_what_was_flushed_durably_survives_a_loss_of_power"
 
@@ -29,7 +32,7 @@ FLUSHER = (
         "        for log in logs:\n            self.layout.log(log.number).unlink(missing_ok=True)\n"
         "        self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)\n",
         "I6: a kill between the two loses the log",
-        f"{KILLED}[parquet]",
+        f"{KILLED}[parquet-one file]",
     ),
     Mutation(
         "events-not-synced",
@@ -51,7 +54,7 @@ FLUSHER = (
         "later-events-booked",
         "flusher/sealer.py",
         "self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)",
-        "self.ledger.commit(logs[-1].number + 1, self._events.extent, self._run_log.extent)",
+        "self.ledger.commit(logs[-1].number + 1, self._events.extents, self._run_log.extent)",
         "I6: events of a log that is not sealed are written twice",
         f"{READER}::test_events_of_the_next_log_are_not_sealed_with_this_one",
     ),
@@ -61,7 +64,7 @@ FLUSHER = (
         "            os.ftruncate(self._fd, known.bytes)\n",
         "            pass\n",
         "I6: an event is written twice",
-        f"{KILLED}[jsonl]",
+        f"{KILLED}[jsonl-one file]",
     ),
     Mutation(
         "short-write-forgotten",
@@ -124,7 +127,7 @@ FLUSHER = (
     Mutation(
         "restart-trusts-the-log",
         "flusher/final.py",
-        'position = max(cursor.position, segment.lane(lane)["tail"])',
+        'position = max(cursor.position, segment.lane(own)["tail"])',
         "position = cursor.position",
         "I2: tail goes back when the end of a log is lost",
         "unit/test_core.py::test_a_log_that_has_lost_its_end_does_not_move_tail_back",
@@ -132,8 +135,8 @@ FLUSHER = (
     Mutation(
         "restart-trusts-tail",
         "flusher/final.py",
-        'position = max(cursor.position, segment.lane(lane)["tail"])',
-        'position = segment.lane(lane)["tail"]',
+        'position = max(cursor.position, segment.lane(own)["tail"])',
+        'position = segment.lane(own)["tail"]',
         "I6: what was written and not yet given back is written twice",
         "unit/test_core.py::test_what_is_in_the_log_is_not_drained_again_though_tail_is_behind",
     ),
@@ -302,6 +305,63 @@ STORAGE = (
         "I11: a damaged text is believed",
         "faults/test_hostile_bytes.py::test_no_damage_is_read_in_silence",
     ),
+    # ---- artifacts ----
+    Mutation(
+        "change-while-read-unseen",
+        "run/artifacts.py",
+        "if content.size_bytes != after.st_size or _version(before) != _version(after):",
+        "if False:",
+        "a file that is half old and half new is logged",
+        f"{ARTIFACTS}::test_a_file_that_changes_while_it_is_read_is_refused",
+    ),
+    Mutation(
+        "artifact-not-synced",
+        "run/artifacts.py",
+        "            if not objects.adopt(layout.root, copy, content):\n                os.fsync(target)\n",
+        "            objects.adopt(layout.root, copy, content)\n",
+        "P5: an artifact that was logged is empty after a loss of power",
+        f"{POWER}[parquet]",
+    ),
+    Mutation(
+        "first-of-a-folder-before-the-last",
+        "run/artifacts.py",
+        "            _place(layout, one, only_look=True)\n",
+        "            _place(layout, one, only_look=False)\n",
+        "another content under the name of one file leaves the others in their places",
+        f"{ARTIFACTS}::test_a_folder_of_which_one_name_is_taken_is_not_logged_at_all",
+    ),
+    Mutation(
+        "object-removed-unasked",
+        "storage/objects.py",
+        "        if os.lstat(aside).st_nlink > 1:\n",
+        "        if False:\n",
+        "content that a run has just been given is stored a second time",
+        f"{ARTIFACTS}::test_an_object_that_is_logged_while_it_is_collected_stays_one",
+    ),
+    Mutation(
+        "object-of-any-size",
+        "storage/objects.py",
+        "if not stat.S_ISREG(found.st_mode) or found.st_size != content.size_bytes:",
+        "if False:",
+        "what is damaged in one run is damaged in all that follow",
+        f"{ARTIFACTS}::test_an_object_of_the_wrong_size_is_replaced",
+    ),
+    Mutation(
+        "manifest-before-merge",
+        "flusher/final.py",
+        "    _merge_parts(layout, report)\n    _write_manifest(layout, report)\n",
+        "    _write_manifest(layout, report)\n    _merge_parts(layout, report)\n",
+        "the manifest of an untouched run lists parts that are gone",
+        f"{MANIFEST}::test_the_manifest_is_about_the_merged_parts",
+    ),
+    Mutation(
+        "artifact-through-a-link",
+        "reader/artifacts.py",
+        "if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder), self.name):",
+        "if False:",
+        "I11: a file of another folder is read as an artifact",
+        f"{MANIFEST}::test_a_link_in_the_place_of_an_artifact_is_not_followed",
+    ),
     # ---- readers ----
     Mutation(
         "part-read-before-it-counts",
@@ -321,4 +381,60 @@ STORAGE = (
     ),
 )
 
-MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE)
+RESUMING = (
+    # ---- resume.py, eventfiles.py, attempts.py ----
+    Mutation(
+        "resumed-without-books",
+        "run/resume.py",
+        "        ledger.commit(ledger.next_log, ledger.events, ledger.run_log)\n",
+        "",
+        "I6: the next attempt writes over the events of those before, and counts without them",
+        f"{RESUME}::test_each_attempt_is_counted_apart[sinks1]",
+    ),
+    Mutation(
+        "resumed-by-everybody",
+        "run/resume.py",
+        """    if described.get("complete") is not True:
+        raise RunStateError(f"run {layout.dir} is running: another process has just resumed it")
+    RunStatus(map_status(described.get("status")) or RUNNING).advance(RUNNING)
+    _claim(layout)
+""",
+        "    layout.make_folders()\n",
+        "two attempts are under way at once",
+        f"{RESUME}::test_of_several_at_once_one_resumes[strangers]",
+    ),
+    Mutation(
+        "lanes-used-again",
+        "run/resume.py",
+        "first_lane=ledger.lanes, unlaned=ledger.unlaned",
+        "unlaned=ledger.unlaned",
+        "I4: two attempts have a lane of the same number",
+        f"{RESUME}::test_each_attempt_is_counted_apart[sinks0]",
+    ),
+    Mutation(
+        "drops-counted-from-nothing",
+        "run/resume.py",
+        "first_lane=ledger.lanes, unlaned=ledger.unlaned",
+        "first_lane=ledger.lanes",
+        "I4: drops of earlier attempts are forgotten",
+        f"{RESUME}::test_drops_of_processes_without_a_lane_add_up",
+    ),
+    Mutation(
+        "next-file-stays",
+        "flusher/eventfiles.py",
+        "                path.unlink()  # begun by a sealer that did not come to book it\n",
+        "                pass\n",
+        "I6: events of a log that is not sealed stand in a file that nothing names",
+        f"{KILLED}[jsonl-rotated]",
+    ),
+    Mutation(
+        "curve-of-the-first",
+        "reader/attempts.py",
+        "    marks: NDArray[np.bool_] = (step >= begin) & (begin != _NEVER)\n",
+        "    marks: NDArray[np.bool_] = (step > begin) & (begin != _NEVER)\n",
+        "a step reads as two attempts have it",
+        "unit/test_attempts.py::test_the_curve_is_of_the_latest_attempt_that_came_so_far",
+    ),
+)
+
+MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE, *RESUMING)

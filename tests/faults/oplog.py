@@ -29,8 +29,8 @@ class Op:
     Attributes
     ----------
     kind : str
-        ``create``, ``truncate``, ``append``, ``sync``, ``rename``, ``unlink``, ``mkdir``, ``rmdir``, or
-        ``mark``: the program told where it is.
+        ``create``, ``truncate``, ``append``, ``sync``, ``rename``, ``link``, ``unlink``, ``mkdir``, ``rmdir``,
+        or ``mark``: the program told where it is.
     path : str
         What it was done to.
     data : bytes
@@ -38,7 +38,7 @@ class Op:
     size : int
         Of a truncation.
     target : str
-        Of a rename.
+        Of a rename or a link.
     begun : int
         How many operations had ended when this one began: a sync covers no others.
     """
@@ -125,6 +125,9 @@ def _ops(text: str, begun: int, base: str, marks: str, known: set[str]) -> Itera
         known.discard(paths[0])
         known.add(paths[1])
         yield Op("rename", paths[0], target=paths[1], begun=begun)
+    elif name.startswith("link"):
+        known.add(paths[1])
+        yield Op("link", paths[0], target=paths[1], begun=begun)
     elif name.startswith("mkdir"):
         known.add(paths[0])
         yield Op("mkdir", paths[0], begun=begun)

@@ -35,6 +35,11 @@ def value(who: str, step: int) -> float | int | bool | str:
     return (step / 8, step * 3, step % 2 == 0, f"{who}{step % 97}", f"a text of {who} at step {step}")[step % 5]
 
 
+def artifact(phase: int) -> bytes:
+    """Return what every process logs as an artifact at the end of a phase."""
+    return f"what phase {phase} has come to\n".encode() * 200
+
+
 def _start_flusher(layout: Any) -> None:
     with open(layout.flusher_log, "ab") as log:
         subprocess.Popen(
@@ -43,12 +48,16 @@ def _start_flusher(layout: Any) -> None:
         )  # fmt: skip
 
 
-def _work(run: Any, who: str, phase: int, marks: int) -> None:
+def _work(run: Any, who: str, phase: int, marks: int, sources: Path) -> None:
     for step in range(phase * STEPS, (phase + 1) * STEPS):
         run.log(f"x-{who}", value(who, step), step=step)
         if step % EVENT_EVERY == 0:
             run.event("at", {"who": who, "step": step})
     is_durable = phase % 2 == 0
+    if is_durable:
+        source = sources / f"{who}-{phase}"
+        source.write_bytes(artifact(phase))
+        run.log_artifact(source, f"{who}/{phase}")
     # Under strace on a busy machine a flusher takes its time to start.
     assert any(run.flush(durable=is_durable, timeout=60) for _ in range(TRIES))
     if is_durable:
@@ -59,18 +68,18 @@ def _work(run: Any, who: str, phase: int, marks: int) -> None:
 def main(root: Path, marks_path: Path, sinks: list[str]) -> None:
     """Log in two processes, lose a flusher, finish."""
     import shmlog.flusher.process
-    import shmlog.run.init
+    import shmlog.run.start
 
     shmlog.flusher.process.start_flusher = _start_flusher
-    shmlog.run.init.start_flusher = _start_flusher
+    shmlog.run.start.start_flusher = _start_flusher
     marks = os.open(marks_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     run = shmlog.init("power", root=root, config={"lr": 0.5}, lane_records=2048, sinks=sinks)
     for phase in range(PHASES):
-        _work(run, "a", phase, marks)
+        _work(run, "a", phase, marks, marks_path.parent)
         pid = os.fork()
         if pid == 0:
             # The child continues as another producer with a lane of its own.
-            _work(run, f"b{phase}", 0, marks)
+            _work(run, f"b{phase}", 0, marks, marks_path.parent)
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
         if phase == 1:

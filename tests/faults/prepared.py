@@ -89,13 +89,14 @@ class Membership:
         os.close(self._fd)
 
 
-def prepare(folder: Path) -> Prepared:
-    """Make the run."""
-    run = shmlog.init(
-        "prepared", root=folder / "runs", lanes=2, lane_records=256, on_full="drop", sinks=("parquet", "jsonl"),
-        config={"lr": 0.1},
-    )  # fmt: skip
+def prepare(folder: Path, *, resumed: bool = False) -> Prepared:
+    """Make the run; ``resumed``: it is its second attempt, and its events are in several files."""
+    run = _begin(folder, rotate_events="2 KiB" if resumed else None)
     offered = _log(run, 60)
+    if resumed:
+        run.finish()
+        run = _begin(folder, resume=run.id, rotate_events="2 KiB")
+        offered += _log(run, 60)
     request = run._segment.request_finish(1)
     run._bell.ring()
     wait_until(lambda: run._segment.finish_done == request, "the first log to be sealed")
@@ -115,6 +116,13 @@ def prepare(folder: Path) -> Prepared:
     run.finish()
     wait_until(lambda: flusher_pid(run.dir) is None and not RunLayout(run.dir).wal.exists(), "the flusher's end")
     return Prepared(copy, segment, offered)
+
+
+def _begin(folder: Path, **options: Any) -> shmlog.Run:
+    return shmlog.init(
+        "prepared", root=folder / "runs", lanes=2, lane_records=256, on_full="drop", sinks=("parquet", "jsonl"),
+        config={"lr": 0.1}, **options,
+    )  # fmt: skip
 
 
 def _log(run: shmlog.Run, count: int) -> int:
@@ -141,7 +149,7 @@ def _log_in_child(run: shmlog.Run, count: int = 10) -> int:
 def content(run_dir: Path) -> str:
     """Return all that a finished run holds, but for its times, which depend on when they were converted."""
     stored = shmlog.load(run_dir)
-    table = stored.metrics()
+    table = stored.metrics(superseded=True)
     rows = table.drop_columns(["ts"]).to_pylist()
     events = [{k: v for k, v in event.items() if k != "timestamp"} for event in stored.events()]
     told: dict[str, Any] = {

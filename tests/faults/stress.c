@@ -572,7 +572,8 @@ int main(int argc, char **argv)
 
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int folder = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    shmlog_geometry geometry = {LANES, SLOTS, SHMLOG_CLOCK_MONOTONIC, "stress", argv[1]};
+    shmlog_geometry geometry = {
+        .lanes = LANES, .lane_slots = SLOTS, .clock = SHMLOG_CLOCK_MONOTONIC, .run_id = "stress", .run_dir = argv[1]};
     CHECK(fd >= 0 && folder >= 0, "%s: %s", path, strerror(errno));
     CHECK(shmlog_segment_create(&segment, fd, &geometry) == 0, "no segment");
     CHECK(shmlog_producer_watch_forks() == 0, "pthread_atfork");

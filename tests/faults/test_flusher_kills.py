@@ -40,6 +40,19 @@ def test_a_flusher_killed_at_any_call_loses_and_repeats_nothing(bench: Bench) ->
     assert_struck(outcomes)
 
 
+def test_a_flusher_of_a_resumed_run_killed_at_any_call_loses_and_repeats_nothing(
+    resumed_bench: Bench, choice: random.Random, full: bool
+) -> None:
+    bench = resumed_bench
+    copy = bench.prepared.copy(bench.scratch / "reference")
+    points = kills_at(sweep.calls_of(bench.library, sweep.follow_flusher, copy, bench.scratch / "calls"))
+    assert sweep.in_child(lambda: prepared.recover_and_check(bench.prepared, copy, bench.expected)) == ""
+    trials = [Trial(fault) for fault in (points if full else choice.sample(points, PAIRS))]
+    with sweep.pool() as executor:
+        outcomes = sweep.do_all(executor, partial(sweep.try_kill, bench), trials)
+    assert_struck(outcomes)
+
+
 def test_a_recovery_killed_too_is_done_by_the_next(bench: Bench, choice: random.Random, full: bool) -> None:
     """FAULTS P3, the compound: at each point of the flusher, points of the recovery after it."""
     copy = bench.prepared.copy(bench.scratch / "pairs")

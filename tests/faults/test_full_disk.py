@@ -210,7 +210,7 @@ class Failing:
             self._thread = Background(lambda: self._follow(layout, fault))
             os.write(telling, os.fsencode(layout.dir))
 
-        monkeypatch.setattr(importlib.import_module("shmlog.run.init"), "start_flusher", start)
+        monkeypatch.setattr(importlib.import_module("shmlog.run.start"), "start_flusher", start)
         self.run = shmlog.init("failing", root=folder / "runs", **options)  # type: ignore[arg-type]
 
     def _follow(self, layout: RunLayout, fault: Fault) -> None:

@@ -28,7 +28,7 @@ from shmlog.reader.verify import verify
 from shmlog.storage import liveness
 from tests.faults.crash_states import MODES, Tree, digest, replay, write_tree
 from tests.faults.oplog import Op, record
-from tests.faults.power_workload import EVENT_EVERY, PHASES, STEPS, value
+from tests.faults.power_workload import EVENT_EVERY, PHASES, STEPS, artifact, value
 from tests.support.tools import need
 
 WORKLOAD = Path(__file__).with_name("power_workload.py")
@@ -140,6 +140,11 @@ def _check(base: Path, promise: Promise) -> None:
     run_dir = runs[0]
     found, told = _read(run_dir)
     _check_steps(found, promise)
+    for path in [path for path in run_dir.glob("artifacts/*/*") if path.is_file()]:
+        _check_artifact(path)
+    for who, count in promise.steps.items():
+        for phase in range(0, count // STEPS, 2):
+            _check_artifact(run_dir / "artifacts" / who / str(phase))
     has_holes = any(steps != list(range(len(steps))) for steps in found.values())
     if has_holes:
         assert not verify(run_dir).ok, "I10: records between others are lost, and verify does not say so"
@@ -152,7 +157,7 @@ def _read(run_dir: Path) -> tuple[dict[str, list[int]], list[str]]:
         warnings.simplefilter("always")
         stored = shmlog.load(run_dir)
         rows = stored.metrics().to_pylist()
-        events = stored.events("at")
+        events = stored.events()
         assert isinstance(stored.status, str)
         assert isinstance(stored.config, dict)
         counts = stored.counts
@@ -162,11 +167,19 @@ def _read(run_dir: Path) -> tuple[dict[str, list[int]], list[str]]:
         who = row["name"].removeprefix("x-")
         steps.setdefault(who, []).append(row["step"])
         assert _value(row) == value(who, row["step"]), f"I11: a wrong value: {row}"
-    places = [(event["data"]["who"], event["data"]["step"]) for event in events]
+    places = [(e["data"]["who"], e["data"]["step"]) for e in events if e["event_type"] == "at"]
     assert len(set(places)) == len(places), "I6: an event stands twice"
     for who, step in places:
         steps.setdefault(f"events of {who}", []).append(step // EVENT_EVERY)
+    for event in events:
+        if event["event_type"] == "artifact":
+            _check_artifact(run_dir / "artifacts" / event["data"]["name"])
     return steps, [str(warning.message) for warning in warned]
+
+
+def _check_artifact(path: Path) -> None:
+    assert path.is_file(), f"P5: {path} was logged, and is gone"
+    assert path.read_bytes() == artifact(int(path.name)), f"I11: {path} is not what was logged"
 
 
 def _value(row: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from shmlog.reader.verify import verify
 def lane_numbers(stored: shmlog.StoredRun) -> dict[int, list[tuple[int, int]]]:
     """Return for each lane the (seq, count) of its metrics, events and gaps, sorted."""
     lanes: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    table = stored.metrics()
+    table = stored.metrics(superseded=True)
     for lane, seq in zip(table["lane"].to_pylist(), table["seq"].to_pylist(), strict=True):
         lanes[lane].append((seq, 1))
     for event in stored.events():
@@ -38,7 +38,7 @@ def assert_books_balance(run_dir: Path, *, offered: int | None = None, killed: i
         for seq, count in numbers:
             assert seq == expected, f"I4: lane {lane} has seq {seq} where {expected} is due"
             expected += count
-    rows = stored.metrics().num_rows
+    rows = stored.metrics(superseded=True).num_rows
     assert stored.counts["metrics"] == rows, "I4: run.yaml and the parts differ"
     if offered is not None:
         missing = offered - rows - sum(stored.dropped.values())

@@ -14,6 +14,7 @@ from shmlog.flusher import final
 from shmlog.flusher.sealer import Sealer, remove_wal
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.logsettings import settings_of
 from shmlog.storage.merge import merge
 from tests.support.frames import Happening, Log, Record
 
@@ -57,7 +58,8 @@ class Folder:
         sealer.close()
 
     def open_sealer(self) -> Sealer:
-        return Sealer(self.layout, self.described["sinks"], lambda: None, lambda message: None)
+        rotate_bytes = settings_of(self.described).rotate_bytes
+        return Sealer(self.layout, self.described["sinks"], lambda: None, lambda message: None, rotate_bytes)
 
     def complete(self) -> None:
         """Seal all and close the run, as the flusher does."""

@@ -364,6 +364,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "unrecovered": False,
         "annotations": {},
         "config": {"lr": 0.1},
+        "attempts": [{"attempt": 1, "status": "success"}],
         "counts": {"metrics": table.num_rows, "events": 1},
         "dropped": {"full": 0},
         "producers": [],

@@ -24,6 +24,7 @@ import shmlog
 from shmlog.cli.main import main
 from shmlog.cli.sql import fit, rows_of
 from shmlog.errors import MissingExtraError, QueryError, ShmlogWarning
+from shmlog.storage import schema
 from shmlog.storage.schema import METRICS
 from shmlog.store.tables import flat_params
 from tests.support.folders import Folder, fill, simple_log
@@ -38,7 +39,7 @@ IN_ORDER = f"select {COLUMNS} from metrics order by step, ts, lane, seq"
 
 def comparable(table: pa.Table) -> list[tuple[str, ...]]:
     """Return rows as texts, for NaN equals nothing; sorted."""
-    return sorted(tuple(map(repr, row.values())) for row in table.cast(METRICS).to_pylist())
+    return sorted(tuple(map(repr, row.values())) for row in table.select(METRICS.names).cast(METRICS).to_pylist())
 
 
 @pytest.fixture
@@ -427,12 +428,12 @@ def test_frames_hold_what_metrics_holds(tmp_path: Path, recorded: list[tuple[str
     stored = make_run(tmp_path, recorded)
     table = stored.metrics()
     frame = stored.to_pandas()
-    assert list(frame.columns) == METRICS.names
-    for column in METRICS.names:  # pandas has one word for NaN and for nothing
+    assert list(frame.columns) == schema.RECORDS.names
+    for column in schema.RECORDS.names:  # pandas has one word for NaN and for nothing
         expected = [None if value != value else value for value in table[column].to_pylist()]
         assert [None if pd.isna(value) else value for value in frame[column]] == expected
     plain = stored.to_polars().to_arrow()
-    assert plain.column_names == METRICS.names
+    assert plain.column_names == schema.RECORDS.names
     assert [repr(x) for x in plain["value"].to_pylist()] == [repr(x) for x in table["value"].to_pylist()]
     assert plain["int_value"].to_pylist() == table["int_value"].to_pylist()
     for name in ("a", "b", "c", "absent"):

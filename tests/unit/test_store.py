@@ -134,9 +134,8 @@ def test_artifacts_are_listed_and_links_are_not_followed(root: Path) -> None:
     (layout.artifacts / "deep").mkdir(parents=True)
     (layout.artifacts / "deep" / "model.bin").write_bytes(b"abc")
     (layout.artifacts / "link").symlink_to("/etc/passwd")
-    (found,) = shmlog.Store(root).artifacts("one", digests=True)
-    digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert (found.path, found.size_bytes, found.digest) == ("deep/model.bin", 3, digest)
+    (found,) = shmlog.Store(root).artifacts("one")
+    assert (found.path, found.size_bytes, found.digest) == ("deep/model.bin", 3, None)
 
 
 # ---- the index ----

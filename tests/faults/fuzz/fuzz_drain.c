@@ -102,7 +102,8 @@ ssize_t fuzz_writev(int fd, const struct iovec *pieces, int count)
 
 static void make_segment(void)
 {
-    shmlog_geometry geometry = {LANES, SLOTS, SHMLOG_CLOCK_MONOTONIC, "fuzz", "/nowhere"};
+    shmlog_geometry geometry = {
+        .lanes = LANES, .lane_slots = SLOTS, .clock = SHMLOG_CLOCK_MONOTONIC, .run_id = "fuzz", .run_dir = "/nowhere"};
     segment.bytes = total_bytes(LANES, SLOTS);
     segment.base = aligned_alloc(SHMLOG_PAGE, segment.bytes); /* so that ASan guards its end */
     REQUIRE(segment.base);

@@ -1,0 +1,168 @@
+"""The artifacts of a run: what was logged of them, and what is there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from shmlog.errors import ArtifactNotFoundError, CorruptDataError
+from shmlog.storage.artifacts import Logged, files_below, media_type_of
+from shmlog.storage.content import Content, content_at
+from shmlog.storage.layout import RunLayout
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER_TYPE = "inode/directory"  # as file managers call it
+_NAMES_TOLD = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A file that belongs to a run, or a folder of such files.
+
+    Attributes
+    ----------
+    name : str
+        As it was logged: its path below the run's folder artifacts/, with ``/``.
+    path : Path
+        Where it is; any program can open it. It can't be written to: runs share what is the same.
+    size_bytes : int
+        As it was logged; of a folder, of all its files.
+    digest : str or None
+        ``"sha256:"`` and hexadecimal digits. None of a folder, and of a file that was put there otherwise.
+    media_type : str
+        As the end of its name tells, such as ``"image/png"``.
+    created_at : datetime
+        When it was logged, or else last written, in UTC.
+    files : tuple of Artifact
+        Of a folder, its files; of a file, none.
+    """
+
+    name: str
+    path: Path
+    size_bytes: int
+    digest: str | None
+    media_type: str
+    created_at: datetime
+    files: tuple[Artifact, ...] = ()
+
+    def open(self, mode: str = "rb") -> IO[Any]:
+        """Open the file for reading.
+
+        Parameters
+        ----------
+        mode : str
+            ``"rb"``, or ``"r"`` for text in UTF-8.
+
+        Raises
+        ------
+        ValueError
+            If it is a folder, or to be opened otherwise than for reading.
+        CorruptDataError
+            If it is missing, or no regular file.
+        """
+        if mode not in ("rb", "r"):
+            raise ValueError(f"an artifact can be read (mode 'rb' or 'r') and not changed, so that {mode!r} is refused")
+        if self.files:
+            raise ValueError(f"artifact {self.name!r} is a folder: open one of its files")
+        return open(self._open(), mode, encoding="utf-8" if mode == "r" else None)
+
+    def verify(self) -> None:
+        """Read the file, or all files of the folder, and hold them against what was logged.
+
+        Raises
+        ------
+        CorruptDataError
+            If one is missing or has changed; the message names it.
+        """
+        for file in self.files or (self,):
+            fault = file.fault()
+            if fault:
+                raise CorruptDataError(f"{file.path}: {fault}")
+
+    def fault(self, found: Content | None = None) -> str | None:
+        """Return what is wrong with the file, or None; ``found`` is what is in it, if that is known."""
+        algorithm = self.digest.partition(":")[0] if self.digest else None
+        try:
+            if found is None or found.algorithm != algorithm:
+                found = self._content(algorithm or "sha256")
+        except CorruptDataError as error:
+            return str(error).removeprefix(f"{self.path}: ")
+        except OSError as error:
+            return f"can't be read ({error.strerror})"
+        if self.digest is not None and found.size_bytes != self.size_bytes:
+            return f"has {found.size_bytes:,} bytes; {self.size_bytes:,} were logged"
+        if self.digest is not None and found.digest != self.digest:
+            return f"has changed: its content is {found.digest}; {self.digest} was logged"
+        return None
+
+    def _content(self, algorithm: str) -> Content:
+        fd = self._open()
+        try:
+            return content_at(fd, algorithm)
+        finally:
+            os.close(fd)
+
+    def _open(self) -> int:
+        """Open the file, unless a link leads to it, or it is none."""
+        folder = self.path.parents[self.name.count("/")]
+        if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder), self.name):
+            raise CorruptDataError(f"{self.path}: is a link, or below one: refused, since it can lead anywhere")
+        try:
+            fd = os.open(self.path, _FLAGS)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CorruptDataError(f"{self.path}: is missing") from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise CorruptDataError(f"{self.path}: is not a regular file")
+        return fd
+
+
+def find_artifacts(layout: RunLayout, events: Iterable[Mapping[str, Any]]) -> list[Artifact]:
+    """Return what events tell of, there or not, and what is there besides, by name."""
+    logged = {found.name: found for found in map(Logged.of_event, events) if found is not None}
+    found = [_of_event(layout, one) for one in logged.values()]
+    for path in files_below(layout.artifacts):
+        name = path.relative_to(layout.artifacts).as_posix()
+        if name not in logged:
+            found.append(_of_file(name, path))
+    return sorted(found, key=lambda artifact: artifact.name)
+
+
+def _of_event(layout: RunLayout, logged: Logged) -> Artifact:
+    try:
+        created_at = datetime.fromisoformat(logged.timestamp)
+    except ValueError:
+        created_at = datetime.fromtimestamp(0, UTC)  # of an event that is none of ours
+    return Artifact(
+        name=logged.name, path=layout.artifacts / logged.name, size_bytes=logged.content.size_bytes,
+        digest=logged.content.digest, media_type=logged.media_type, created_at=created_at.astimezone(UTC),
+    )  # fmt: skip
+
+
+def _of_file(name: str, path: Path) -> Artifact:
+    found = path.lstat()
+    return Artifact(
+        name=name, path=path, size_bytes=found.st_size, digest=None, media_type=media_type_of(name),
+        created_at=datetime.fromtimestamp(found.st_mtime, UTC),
+    )  # fmt: skip
+
+
+def choose(layout: RunLayout, artifacts: list[Artifact], name: str) -> Artifact:
+    """Return the file, or else the folder, of a name; raises ArtifactNotFoundError if there is neither."""
+    for artifact in artifacts:
+        if artifact.name == name:
+            return artifact
+    files = tuple(artifact for artifact in artifacts if artifact.name.startswith(f"{name}/"))
+    if not files:
+        names = ", ".join(artifact.name for artifact in artifacts[:_NAMES_TOLD]) or "none"
+        more = f" and {len(artifacts) - _NAMES_TOLD} more" if len(artifacts) > _NAMES_TOLD else ""
+        raise ArtifactNotFoundError(f"run {layout.run_id} has no artifact {name!r}; it has {names}{more}")
+    return Artifact(
+        name=name, path=layout.artifacts / name, size_bytes=sum(file.size_bytes for file in files), digest=None,
+        media_type=_FOLDER_TYPE, created_at=max(file.created_at for file in files), files=files,
+    )  # fmt: skip

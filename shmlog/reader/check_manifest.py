@@ -1,0 +1,93 @@
+"""Checks of what is in the files of a run, against manifest.json, and of artifacts, against what was logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shmlog.errors import CorruptDataError
+from shmlog.reader.artifacts import find_artifacts
+from shmlog.reader.description import read_sealed_mapping
+from shmlog.reader.records import read_events
+from shmlog.reader.report import ERROR, Report
+from shmlog.reader.snapshot import Snapshot
+from shmlog.storage.artifacts import EVENT_TYPE
+from shmlog.storage.content import Content, content_of, is_digest
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.manifest import SCHEMA, listed_files
+
+
+def check(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+    """Check the files of a run that is complete, if it has a manifest, and its artifacts."""
+    told = _read(layout, report) if taken.complete else None
+    known = {} if told is None else _check_files(layout, told, report)
+    _check_artifacts(layout, taken, known, report)
+
+
+def _read(layout: RunLayout, report: Report) -> dict[str, Content] | None:
+    """Return what the manifest says of each file; None if there is no manifest, or it is damaged."""
+    try:
+        told, fault = read_sealed_mapping(layout.manifest)
+    except FileNotFoundError:
+        return None  # of a run of an earlier version, or in which it could not be written
+    except (CorruptDataError, OSError) as error:
+        report.error(layout.manifest, str(error).removeprefix(f"{layout.manifest}: "))
+        return None
+    files = told.get("files")
+    found = {name: _content(one) for name, one in files.items()} if isinstance(files, dict) else {"": None}
+    if fault or told.get("schema") != SCHEMA or None in found.values():
+        report.error(layout.manifest, "is damaged, or of another version")
+        return None
+    return {name: content for name, content in found.items() if content is not None}
+
+
+def _content(told: object) -> Content | None:
+    if not isinstance(told, dict) or set(told) != set(Content._fields):
+        return None
+    size, digest = told["size_bytes"], told["digest"]
+    return Content(size, digest) if type(size) is int and size >= 0 and is_digest(digest) else None
+
+
+def _check_files(layout: RunLayout, told: dict[str, Content], report: Report) -> dict[Path, Content]:
+    """Check each file once, and tell of it unless that was done; return what is in those that are as they were."""
+    there = {path.relative_to(layout.dir).as_posix(): path for path in sorted(listed_files(layout))}
+    damaged = {finding.file for finding in report.findings if finding.severity == ERROR}
+    known = {}
+    for name, due in told.items():
+        path = there.pop(name, None)
+        if path is None:
+            report.error(layout.dir / name, "is missing; manifest.json lists it")
+        elif path not in damaged and (fault := _fault(path, due)):
+            report.error(path, fault)
+        else:
+            known[path] = due
+    for path in there.values():
+        report.warning(path, "was put there after the run: manifest.json does not list it")
+    return known
+
+
+def _fault(path: Path, due: Content) -> str | None:
+    try:
+        found = content_of(path, due.algorithm)
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    if found == due:
+        return None
+    sizes = f"{found.size_bytes:,} bytes, {due.size_bytes:,} in the run" if found.size_bytes != due.size_bytes else ""
+    return f"is not what manifest.json lists ({sizes or 'its digest differs'})"
+
+
+def _check_artifacts(layout: RunLayout, taken: Snapshot, known: dict[Path, Content], report: Report) -> None:
+    told = {finding.file for finding in report.findings}
+    try:
+        events, _ = read_events(layout, taken, EVENT_TYPE)
+    except OSError:
+        events = []  # told by who checks events.jsonl
+    for artifact in find_artifacts(layout, events):
+        report.counts["artifacts"] += 1
+        if artifact.path in told:
+            continue
+        fault = artifact.fault(known.get(artifact.path))
+        if fault:
+            report.error(artifact.path, fault)
+        elif taken.complete and artifact.digest is None and artifact.path not in known:
+            report.warning(artifact.path, "was not logged: nothing tells what should be in it")

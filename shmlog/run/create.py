@@ -1,0 +1,114 @@
+"""Make a new run: its folder, its segment, its flusher."""
+
+from __future__ import annotations
+
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from shmlog.errors import StorageError
+from shmlog.run.options import Options
+from shmlog.run.run import Run
+from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start, utc_now
+from shmlog.segment import shm
+from shmlog.storage import runfile
+from shmlog.storage.attempts import first_attempt
+from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, new_run_id
+
+_TRIES = 16
+
+
+def create(options: Options, meeting: Path | None) -> Run:
+    """Make a run as `init` says; if that fails, nothing of it is left."""
+    layout = _make_folder(options)
+    try:
+        run, placed = open_segment(layout, options)
+        try:
+            _write_files(layout, options, placed, meeting)
+            told = {"experiment": options.experiment, "name": options.name, "tags": options.tags}
+            start(run, told, options.config)
+        except BaseException:
+            close_segment(placed)
+            raise
+    except BaseException:
+        _remove_folder(layout)
+        raise
+    return make_current(run, placed)
+
+
+def _make_folder(options: Options) -> RunLayout:
+    experiment = options.root / options.experiment
+    try:
+        experiment.mkdir(parents=True, exist_ok=True)
+        for _ in range(_TRIES):
+            layout = RunLayout(experiment / new_run_id())
+            try:
+                layout.dir.mkdir()
+            except FileExistsError:
+                continue
+            layout.make_folders()
+            _warn_if_open(layout)
+            return layout
+    except OSError as error:
+        raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
+    raise StorageError(f"no free run id in {experiment} after {_TRIES} random ones")
+
+
+def _warn_if_open(layout: RunLayout) -> None:
+    """Tell of folders in which others may put a file in the place of ours; a sticky one, as /tmp, is none."""
+    for folder in (layout.dir, layout.dir.parent, layout.dir.parent.parent):
+        mode = folder.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            import logging
+
+            logging.getLogger("shmlog").warning(
+                "%s may be written to by everybody: the runs in it may be replaced by any user of this host "
+                "(mode %o); chmod o-w it",
+                folder,
+                stat.S_IMODE(mode),
+            )
+            return
+
+
+def _remove_folder(layout: RunLayout) -> None:
+    """Remove what was made, by its names: perhaps no descriptor is left to list a folder, or to import shutil."""
+    files = [layout.run_yaml, layout.config_yaml]
+    files += [path.with_name(path.name + TEMPORARY_SUFFIX) for path in files]
+    for path in (*files, layout.segment, layout.flusher_log):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+    for folder in (layout.metrics, layout.metrics.parent, layout.wal, layout.dir):
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _write_files(layout: RunLayout, options: Options, placed: shm.Placed, meeting: Path | None) -> None:
+    now = utc_now()
+    described = {
+        "schema": 1,
+        "run_id": layout.run_id,
+        "experiment": options.experiment,
+        "name": options.name or layout.run_id,
+        "status": "running",
+        "created_at": now,
+        "started_at": now,
+        "ended_at": None,
+        **describe_process(options, placed, meeting),
+        "sinks": list(options.sinks),
+        "tags": options.tags,
+        "group": options.group,
+        "notes": options.notes,
+        "parent": options.parent,
+        "git": None,
+        "producers": [],
+        "counts": None,
+        "dropped": None,
+        "complete": False,
+        "attempt": 1,
+    }
+    described["attempts"] = [first_attempt(described)]
+    try:
+        runfile.write(layout.config_yaml, options.config, durable=False)
+        runfile.write_sealed(layout.run_yaml, described, durable=False)
+    except OSError as error:
+        raise StorageError(f"cannot write into {layout.dir}: {error.strerror}") from error

@@ -1,0 +1,74 @@
+"""The arguments of `init`, checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shmlog.run.plain import to_plain
+from shmlog.storage.layout import check_id
+from shmlog.storage.logsettings import LogSettings, check_settings
+
+SINKS = ("parquet", "jsonl")
+
+
+class Options(NamedTuple):
+    """The checked arguments of `init`."""
+
+    experiment: str
+    root: Path
+    name: str | None
+    config: dict[str, Any]
+    tags: list[str]
+    group: str | None
+    notes: str | None
+    parent: str | None
+    sinks: tuple[str, ...]
+    lane_records: int | None
+    lanes: int | None
+    wait: bool
+    max_wait: float
+    clock: str
+    strict: bool
+    log_settings: LogSettings
+
+
+def check(
+    experiment: str, root: str | os.PathLike[str], name: str | None, config: Mapping[str, Any] | None,
+    tags: Iterable[str] | None, group: str | None, notes: str | None, parent: str | None, sinks: Iterable[str],
+    lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
+    level: str, console: bool, rotate_events: int | str | None,
+) -> Options:  # fmt: skip
+    """Return the arguments as they are used; raises TypeError or ValueError."""
+    if on_full not in ("wait", "drop"):
+        raise ValueError(f"on_full must be 'wait' or 'drop', not {on_full!r}")
+    if not 0 <= max_wait <= 3600:
+        raise ValueError(f"max_wait must be 0 to 3600 seconds, not {max_wait!r}")
+    if config is not None and not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping, not {type(config).__name__}")
+    for what, text in (("name", name), ("group", group), ("notes", notes), ("parent", parent)):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+    return Options(
+        check_id(experiment, "experiment"), Path(os.path.abspath(root)), name, to_plain(config or {}),
+        _names("tags", tags or ()), group, notes, parent, _sinks(sinks), lane_records, lanes, on_full == "wait",
+        float(max_wait), clock, bool(strict), check_settings(level, console, rotate_events),
+    )  # fmt: skip
+
+
+def _names(what: str, values: Iterable[str]) -> list[str]:
+    if isinstance(values, str):
+        raise TypeError(f"{what} must be a list of str, not one str; write [{values!r}]")
+    names = list(values)
+    if not all(isinstance(value, str) for value in names):
+        raise TypeError(f"{what} must be a list of str, not {names!r}")
+    return names
+
+
+def _sinks(values: Iterable[str]) -> tuple[str, ...]:
+    sinks = tuple(dict.fromkeys(_names("sinks", values)))
+    if not sinks or not set(sinks) <= set(SINKS):
+        raise ValueError(f"sinks must be one or both of {SINKS}, not {sinks!r}")
+    return sinks

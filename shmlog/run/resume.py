@@ -1,0 +1,260 @@
+"""Take a run that is over up again: same folder and id, another segment, the next attempt."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
+from shmlog.flusher.process import flusher_environment
+from shmlog.flusher.recover import locked
+from shmlog.reader.description import read_sealed_mapping
+from shmlog.run.options import Options
+from shmlog.run.run import Run
+from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start, utc_now
+from shmlog.storage import liveness, runfile
+from shmlog.storage.attempts import attempts_of, fault_of_attempts
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.ledger import Ledger
+from shmlog.storage.status import RUNNING, RunStatus, map_status
+
+_CLOSING_S = 60.0  # how long a flusher may take to close the run: it merges the parts
+_NAP_S = 0.02
+_MISSING = object()
+
+
+class _HasDir(Protocol):
+    @property
+    def dir(self) -> Path: ...
+
+
+Resumable = str | os.PathLike[str] | _HasDir
+
+
+# ---- which run ----
+
+
+def find(resume: Resumable, options: Options) -> RunLayout:
+    """Return the run that is to be resumed: its id, ``experiment/id``, its folder, or what has its ``dir``.
+
+    Raises
+    ------
+    TypeError
+        If it is nothing of that.
+    ValueError
+        If it belongs to another experiment than the one that was asked for, or its id is in several.
+    RunNotFoundError
+        If there is no such run.
+    """
+    name = resume if isinstance(resume, (str, os.PathLike)) else getattr(resume, "dir", None)
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError("resume must be the id of a run, its folder, or an object with its 'dir'")
+    layout = _look_up(os.fspath(name), options)
+    if options.experiment not in ("default", layout.experiment):
+        raise ValueError(f"run {layout.dir} belongs to experiment {layout.experiment!r}, not {options.experiment!r}")
+    return layout
+
+
+def _look_up(name: str, options: Options) -> RunLayout:
+    if RunLayout(name).run_yaml.is_file():
+        return RunLayout(name)
+    found = []
+    if name == os.path.basename(name):
+        found = [folder / name for folder in sorted(options.root.glob("*")) if (folder / name / "run.yaml").is_file()]
+        wanted = [folder for folder in found if folder.parent.name == options.experiment]
+        found = wanted or found
+    elif (options.root / name / "run.yaml").is_file():
+        found = [options.root / name]
+    if not found:
+        raise RunNotFoundError(
+            f"no run {name!r} to resume: neither a run folder, nor the id of a run in {options.root}"
+        )
+    if len(found) > 1:
+        raise ValueError(f"run {name!r} is in {len(found)} experiments; name one, such as {found[0]}")
+    return RunLayout(found[0])
+
+
+# ---- is it over ----
+
+
+def _wait_until_over(layout: RunLayout) -> None:
+    """Return when nothing of the run is left to drain; recover it if it has crashed.
+
+    Raises
+    ------
+    RunStateError
+        If it is running, or may be, or its flusher does not come to an end.
+    """
+    deadline = time.monotonic() + _CLOSING_S
+    tried = False
+    while not _is_over(layout):
+        described = _read(layout)
+        is_complete = described.get("complete") is True
+        live = False if is_complete else liveness.members_live(described)
+        if liveness.is_closing(described) or (live is False and liveness.flusher_lives(described)):
+            if time.monotonic() > deadline:
+                raise RunStateError(f"run {layout.dir}: its flusher is still closing it; try again later")
+            time.sleep(_NAP_S)
+        elif live is False and not tried:
+            tried = True
+            _recover(layout)
+        else:
+            raise RunStateError(_refusal(layout, described, live))
+
+
+def _is_over(layout: RunLayout) -> bool:
+    return _read(layout).get("complete") is True and not layout.wal.is_dir()
+
+
+def _refusal(layout: RunLayout, described: dict[str, Any], live: bool | None) -> str:
+    if live:
+        return (
+            f"run {layout.dir} is running: processes are attached to it; join them with shmlog.attach(run_dir), "
+            "or wait for their end and resume it then"
+        )
+    if live is None:
+        return (
+            f"run {layout.dir} was made on host {described.get('host')!r}, and whether its processes live can't be "
+            "told from here: resume it there, or run 'shmlog recover --force' if you know that they are dead"
+        )
+    return f"run {layout.dir} can't be recovered, so that it can't be resumed: 'shmlog recover' says why"
+
+
+def _recover(layout: RunLayout) -> None:
+    """Recover the run in a process of its own: it takes numpy and pyarrow, which this one has no need of."""
+    import subprocess
+
+    command = [sys.executable, "-P", "-m", "shmlog", "recover", str(layout.dir)]
+    done = subprocess.run(command, env=flusher_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunStateError(f"run {layout.dir} can't be resumed: {done.stderr.strip().removeprefix('shmlog: error: ')}")
+
+
+def _read(layout: RunLayout) -> dict[str, Any]:
+    """Return run.yaml; raises CorruptDataError if it is not whole: what goes on from it has to be right."""
+    described, fault = read_sealed_mapping(layout.run_yaml)
+    fault = fault or fault_of_attempts(described)
+    if fault:
+        raise CorruptDataError(f"{fault}; shmlog.Store(root).rebuild(run) writes {layout.run_yaml} anew")
+    return described
+
+
+# ---- taking it up ----
+
+
+def reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
+    """Make the next attempt of a run, when it is over.
+
+    Raises
+    ------
+    RunStateError
+        If it is running, or may be.
+    CorruptDataError
+        If its run.yaml is damaged.
+    StorageError
+        If its folder can't be written to.
+    """
+    try:
+        _wait_until_over(layout)
+        with locked(layout):
+            return _reopen(options, layout, meeting)
+    except ShmlogError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"run {layout.dir} can't be resumed: {error.filename or layout.dir}: {error.strerror}; "
+            f"its folder needs room, and user {os.geteuid()} to be allowed to write there"
+        ) from error
+
+
+def _reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
+    described = _read(layout)
+    if described.get("complete") is not True:
+        raise RunStateError(f"run {layout.dir} is running: another process has just resumed it")
+    RunStatus(map_status(described.get("status")) or RUNNING).advance(RUNNING)
+    _claim(layout)
+    try:
+        ledger = Ledger.reopened(layout, described)
+        ledger.commit(ledger.next_log, ledger.events, ledger.run_log)
+        run, placed = open_segment(layout, options, first_lane=ledger.lanes, unlaned=ledger.unlaned)
+        try:
+            known = _read_config(layout)
+            changed = {name: value for name, value in options.config.items() if known.get(name, _MISSING) != value}
+            told = _next_attempt(described, options, ledger.lanes, describe_process(options, placed, meeting), changed)
+            runfile.write_sealed(layout.run_yaml, told)
+        except BaseException:
+            close_segment(placed)
+            raise
+    except BaseException:
+        _give_up(layout)
+        raise
+    # From here on it is the next attempt; if it does not get to work, it reads crashed.
+    try:
+        if changed:
+            runfile.write(layout.config_yaml, {**known, **changed})
+        start(run, {name: told[name] for name in ("experiment", "name", "tags", "attempt")}, options.config)
+    except BaseException:
+        run._leave()
+        raise
+    return make_current(run, placed)
+
+
+def _claim(layout: RunLayout) -> None:
+    """Make the folder of the logs, which a run that is over has not: only one process can, on whatever host."""
+    layout.refuse_links()
+    try:
+        layout.wal.mkdir()
+    except FileExistsError as error:
+        raise RunStateError(f"run {layout.dir} is being resumed or recovered by another process") from error
+    layout.make_folders()
+
+
+def _give_up(layout: RunLayout) -> None:
+    with suppress(OSError):
+        for path in (layout.sealed_json, layout.flusher_log):
+            path.unlink(missing_ok=True)
+        layout.wal.rmdir()
+
+
+def _read_config(layout: RunLayout) -> dict[str, Any]:
+    """Return the parameters of the run so far."""
+    try:
+        return runfile.read(layout.config_yaml)
+    except FileNotFoundError:
+        return {}
+
+
+def _next_attempt(
+    described: dict[str, Any], options: Options, first_lane: int, process: dict[str, Any], config: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what run.yaml says from now on."""
+    attempts = attempts_of(described)
+    said = {
+        "name": options.name, "tags": options.tags, "group": options.group, "notes": options.notes,
+        "parent": options.parent,
+    }  # fmt: skip
+    told = {
+        **described,
+        **process,
+        **{name: value for name, value in said.items() if value},
+        "sinks": described.get("sinks") or list(options.sinks),  # none: somebody else ran it so far
+        "status": RUNNING,
+        "ended_at": None,
+        "git": None,
+        "producers": [],
+        "counts": None,
+        "dropped": None,
+        "complete": False,
+        "attempt": len(attempts) + 1,
+    }
+    told.pop("files", None)  # they change again
+    latest = {
+        "attempt": told["attempt"], "first_lane": first_lane, "status": RUNNING, "started_at": utc_now(),
+        "ended_at": None, **{name: told[name] for name in ("host", "pid", "argv", "python")}, "git": None,
+        "config": config,
+    }  # fmt: skip
+    return {**told, "attempts": [*attempts, latest]}

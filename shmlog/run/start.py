@@ -1,0 +1,160 @@
+"""What a new run and a resumed one have in common: segment, first lane, flusher, and what run.yaml says of them."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from shmlog.errors import SegmentError, ShmlogError, StorageError
+from shmlog.flusher.process import start_flusher
+from shmlog.run import exits, registry
+from shmlog.run.attach import join_member, publish, variable_for
+from shmlog.run.options import Options
+from shmlog.run.run import Run
+from shmlog.segment import shm
+from shmlog.segment.boot import boot_id
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.reasons import REASONS
+from shmlog.storage.segmentref import SegmentRef
+
+_EVENT_TYPES = (
+    "experiment_start", "config", "progress", "result", "error", "log", "checkpoint", "experiment_end",
+)  # fmt: skip
+
+
+def open_segment(
+    layout: RunLayout, options: Options, *, first_lane: int = 0, unlaned: dict[str, int] | None = None
+) -> tuple[Run, shm.Placed]:
+    """Make a segment and join it; if that fails, none is left.
+
+    Parameters
+    ----------
+    first_lane : int
+        Lanes of the run's earlier attempts.
+    unlaned : dict, optional
+        Drops of processes that had no lane in those, by reason.
+
+    Raises
+    ------
+    SegmentError
+        If there is no room for it, or a limit of this process is in the way.
+    """
+    with _segment_errors(layout):
+        placed = shm.create(
+            layout.run_id, layout.dir, lanes=options.lanes, lane_records=options.lane_records, clock=options.clock,
+            private=layout.segment, first_lane=first_lane,
+            unlaned=tuple((unlaned or {}).get(reason, 0) for reason in REASONS),
+        )  # fmt: skip
+    try:
+        run = Run(layout, SegmentRef(placed.name, placed.path), owner=True, log_settings=options.log_settings)
+        with _segment_errors(layout):
+            join_member(run, placed.segment, wait=options.wait, max_wait=options.max_wait, strict=options.strict)
+        for event_type in _EVENT_TYPES:  # they must find room, however many names the user makes
+            run._intern(event_type)
+        _take_first_lane(run)
+    except BaseException:
+        close_segment(placed)
+        raise
+    return run, placed
+
+
+def close_segment(placed: shm.Placed) -> None:
+    """Remove a segment that no run.yaml names yet."""
+    shm.unlink(SegmentRef(placed.name, placed.path))
+
+
+@contextmanager
+def _segment_errors(layout: RunLayout) -> Iterator[None]:
+    """Name the limit that is in the way: of descriptors, of memory, of the size of files."""
+    try:
+        yield
+    except ShmlogError:
+        raise
+    except OSError as error:
+        raise SegmentError(
+            f"the shared memory of {layout.dir} can't be made: {error.strerror or error}; "
+            "see the limits of this process (ulimit -a)"
+        ) from error
+
+
+def _take_first_lane(run: Run) -> None:
+    """Take a lane now, so that a lack of memory is told here and not by drops."""
+    try:
+        run._allot()
+    except OSError as error:
+        raise SegmentError(
+            f"no room for the first lane in {run._segment.path} ({error.strerror}); enlarge /dev/shm "
+            "(docker run --shm-size=256m) or pass a smaller lane_records"
+        ) from error
+
+
+def describe_process(options: Options, placed: shm.Placed, meeting: Path | None) -> dict[str, Any]:
+    """Return what run.yaml says of this process and of the segment that it has made."""
+    status = os.stat(placed.path)
+    return {
+        "host": os.uname().nodename,
+        "boot_id": boot_id(),
+        "node": 0,
+        "pid": os.getpid(),
+        "argv": [os.fsencode(a).decode("utf-8", "replace") for a in getattr(sys, "argv", [])],
+        "user": _user(),
+        "python": ".".join(str(part) for part in sys.version_info[:3]),
+        "clock": ("monotonic", "tsc")[placed.segment.clock],
+        "segment": {
+            "name": placed.name,
+            "path": str(placed.path),
+            "device": status.st_dev,
+            "inode": status.st_ino,
+        },
+        "meeting": None if meeting is None else str(meeting),
+        **options.log_settings.described(),
+    }
+
+
+def utc_now() -> str:
+    """Return the time as RFC 3339 in UTC with microseconds."""
+    now = datetime.datetime.now(datetime.UTC)
+    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no entry for this uid, as in containers
+        return str(os.getuid())
+
+
+def start(run: Run, data: dict[str, Any], config: dict[str, Any]) -> None:
+    """Log the start and the parameters, and start the flusher.
+
+    Raises
+    ------
+    StorageError
+        If no process can be started.
+    """
+    run.event("experiment_start", data)
+    if config:
+        run.event("config", config)
+    run._segment.mark_starting()
+    try:
+        start_flusher(run._layout)
+    except OSError as error:
+        raise StorageError(
+            f"the flusher of {run.dir} can't be started ({error.strerror}): is there a limit of processes (ulimit -u) "
+            "or of memory, or no /bin/sh?"
+        ) from error
+
+
+def make_current(run: Run, placed: shm.Placed) -> Run:
+    """Make the run that of this process and of its children, and have it finished at exit."""
+    publish(variable_for(run.dir, SegmentRef(placed.name, placed.path)))
+    registry.remember(run)
+    exits.watch()
+    return run

@@ -1,0 +1,53 @@
+"""The attempts of a run, as run.yaml lists them.
+
+Each attempt has lanes of its own: those of a later one have the higher numbers. So the
+lane of a record tells its attempt, and no record has to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Attempt = dict[str, Any]
+
+_SHARED = ("status", "started_at", "ended_at", "host", "pid", "argv", "python", "git")
+
+
+def first_attempt(described: Mapping[str, Any]) -> Attempt:
+    """Return the only attempt of a run that was never resumed."""
+    return {"attempt": 1, "first_lane": 0, **{name: described.get(name) for name in _SHARED}, "config": {}}
+
+
+def attempts_of(described: Mapping[str, Any]) -> list[Attempt]:
+    """Return all attempts, the latest last; of a run.yaml whose list makes no sense, one."""
+    told = described.get("attempts")
+    if told is None or fault_of_attempts(described):
+        return [first_attempt(described)]
+    return [*told[:-1], {**told[-1], **{name: described.get(name) for name in _SHARED if name != "started_at"}}]
+
+
+def fault_of_attempts(described: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the list of attempts, or None."""
+    told = described.get("attempts")
+    if told is None:
+        return None
+    if not isinstance(told, list) or not told or not all(isinstance(one, dict) for one in told):
+        return "its list of attempts is damaged"
+    lanes = [one.get("first_lane") for one in told]
+    if not all(type(lane) is int for lane in lanes) or lanes[0] != 0 or lanes != sorted(lanes):
+        return "the first lanes of its attempts don't ascend from 0"
+    if [one.get("attempt") for one in told] != list(range(1, len(told) + 1)):
+        return "its attempts are not numbered from 1 on"
+    return None
+
+
+def first_lanes(described: Mapping[str, Any]) -> list[int]:
+    """Return the first lane of each attempt."""
+    return [int(attempt["first_lane"]) for attempt in attempts_of(described)]
+
+
+def close_attempt(described: dict[str, Any]) -> None:
+    """Have the list say of the latest attempt what run.yaml says of the run."""
+    if described.get("attempts") is not None:
+        described["attempts"] = attempts_of(described)

@@ -1,0 +1,82 @@
+"""How the structured log of a run is kept, as run.yaml tells every process of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from shmlog.errors import CorruptDataError
+from shmlog.storage import runfile
+from shmlog.storage.layout import RunLayout
+
+#: Levels of messages, with the numbers that `logging` has for them.
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+ROTATE_BYTES_MIN = 1024
+
+_KEY = "structured_log"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKMGT])(i?)B|B)?")
+_POWERS = {"k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+class LogSettings(NamedTuple):
+    """The level of messages, whether they go to the console, and the size of a file of events."""
+
+    level: str = "debug"
+    console: bool = False
+    rotate_bytes: int | None = None
+
+    def keeps(self, level: int) -> bool:
+        """Whether messages of that level are kept."""
+        return level >= LEVELS[self.level]
+
+    def described(self) -> dict[str, Any]:
+        """Return what run.yaml says of them."""
+        return {_KEY: self._asdict()}
+
+
+def check_settings(level: str, console: bool, rotate_events: int | str | None) -> LogSettings:
+    """Return the settings that a user has asked for; raises TypeError or ValueError."""
+    if not isinstance(level, str):
+        raise TypeError(f"level must be a str, not {type(level).__name__}")
+    if level.lower() not in LEVELS:
+        raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
+    size = None if rotate_events is None else parse_size(rotate_events)
+    if size is not None and size < ROTATE_BYTES_MIN:
+        raise ValueError(f"rotate_events must be at least {ROTATE_BYTES_MIN} bytes, not {size}")
+    return LogSettings(level.lower(), bool(console), size)
+
+
+def parse_size(size: int | str) -> int:
+    """Return a number of bytes, given as such or as ``"64 MB"`` (10**6) or ``"64 MiB"`` (2**20)."""
+    if isinstance(size, int) and not isinstance(size, bool):
+        return size
+    if not isinstance(size, str):
+        raise TypeError(f"a size must be an int or a str, not {type(size).__name__}")
+    found = _SIZE.fullmatch(size.strip())
+    if not found:
+        raise ValueError(f"size {size!r}: write a number of bytes, or such as '64 MB' or '64 MiB'")
+    number, prefix, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** _POWERS.get(prefix, 0))
+
+
+def settings_of(described: Mapping[str, Any]) -> LogSettings:
+    """Return what run.yaml says; the default for what is not as it should be."""
+    told = described.get(_KEY)
+    told = told if isinstance(told, Mapping) else {}
+    level, rotate_bytes = told.get("level"), told.get("rotate_bytes")
+    is_size = type(rotate_bytes) is int and rotate_bytes >= ROTATE_BYTES_MIN
+    return LogSettings(
+        level if isinstance(level, str) and level in LEVELS else LogSettings().level,
+        told.get("console") is True,
+        rotate_bytes if is_size else None,
+    )
+
+
+def read_settings(layout: RunLayout) -> LogSettings:
+    """Return what run.yaml says; the default if it can't be read."""
+    try:
+        return settings_of(runfile.read(layout.run_yaml))
+    except (OSError, CorruptDataError):
+        return LogSettings()

@@ -1,0 +1,44 @@
+"""manifest.json: size and digest of each file of a run that is over and that nobody has a reason to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from shmlog.storage import runfile
+from shmlog.storage.artifacts import files_below
+from shmlog.storage.content import content_of
+from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
+
+SCHEMA = 1
+
+
+def listed_files(layout: RunLayout) -> Iterator[Path]:
+    """Yield the files that a manifest is about.
+
+    Left out are run.yaml, which has a checksum of its own, what is said of the run afterwards, checkpoints,
+    of which old ones go, and whatever else has been put into the folder.
+    """
+    for file in (layout.config_yaml, layout.events, layout.run_log):
+        if file.is_file():
+            yield file
+    for folder in (layout.metrics.parent, layout.large, layout.artifacts):
+        for file in files_below(folder):
+            if folder == layout.artifacts or not file.name.endswith(TEMPORARY_SUFFIX):
+                yield file
+
+
+def write_manifest(layout: RunLayout) -> None:
+    """Write the manifest of a run that is complete, instead of the one that is there; reads every byte of the run.
+
+    Raises
+    ------
+    OSError
+        If a file can't be read, or the manifest not be written. One that was there is still there.
+    """
+    files = {}
+    for path in sorted(listed_files(layout)):
+        content = content_of(path)
+        name = path.relative_to(layout.dir).as_posix()
+        files[name] = content._asdict()
+    runfile.write_sealed(layout.manifest, {"schema": SCHEMA, "run_id": layout.run_id, "files": files})
