@@ -111,17 +111,22 @@ def _refuse(error: OSError) -> None:
 
 
 def _stage(layout: RunLayout, source: _Source, algorithm: str) -> _Staged:
-    """Copy a file into the run's folder, where what a kill leaves is removed when the run is over."""
+    """Link to content that the root has, which takes no room, or copy the file, into the run's folder.
+
+    What a kill leaves there is removed when the run is over.
+    """
     copy = layout.dir / f".artifact-{os.getpid()}-{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     original = os.open(source.path, _FILE_FLAGS)
     try:
-        target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, objects.READ_ONLY)
-        try:
-            content = _copy(original, target, source.path, algorithm)
-            if not objects.adopt(layout.root, copy, content):
-                os.fsync(target)
-        finally:
-            os.close(target)
+        before = os.fstat(original)
+        if not stat.S_ISREG(before.st_mode):
+            raise ValueError(f"{source.path} is neither a file nor a folder: it can't be an artifact")
+        content = content_at(original, algorithm)
+        # What is copied is hashed once more: a file that changes meanwhile must not get under the wrong digest.
+        is_same = objects.adopt(layout.root, copy, content) or _copy(original, copy, algorithm) == content
+        after = os.fstat(original)
+        if not is_same or content.size_bytes != after.st_size or _version(before) != _version(after):
+            raise StorageError(f"{source.path} has changed while it was read; log it when it is written")
     except BaseException:
         copy.unlink(missing_ok=True)
         raise
@@ -130,14 +135,13 @@ def _stage(layout: RunLayout, source: _Source, algorithm: str) -> _Staged:
     return _Staged(source.name, copy, content)
 
 
-def _copy(original: int, target: int, path: Path, algorithm: str) -> Content:
-    before = os.fstat(original)
-    if not stat.S_ISREG(before.st_mode):
-        raise ValueError(f"{path} is neither a file nor a folder: it can't be an artifact")
-    content = copy_content(original, target, algorithm)
-    after = os.fstat(original)
-    if content.size_bytes != after.st_size or _version(before) != _version(after):
-        raise StorageError(f"{path} has changed while it was read; nothing was logged: log it when it is written")
+def _copy(original: int, copy: Path, algorithm: str) -> Content:
+    target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, objects.READ_ONLY)
+    try:
+        content = copy_content(original, target, algorithm)
+        os.fsync(target)
+    finally:
+        os.close(target)
     return content
 
 

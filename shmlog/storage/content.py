@@ -62,12 +62,13 @@ def content_at(fd: int, algorithm: str) -> Content:
 
 
 def copy_content(source: int, target: int, algorithm: str) -> Content:
-    """Copy what is in an open file, from where it stands, into an empty one; return what was copied.
+    """Copy what is in an open file into an empty one; return what was copied.
 
     Where the file system can, both share their blocks on disk until one of them is written to.
     """
     if _clone(source, target):
         return content_at(target, algorithm)
+    os.lseek(source, 0, os.SEEK_SET)
     hashed, size = hashlib.new(algorithm), 0
     block = memoryview(bytearray(_BLOCK_BYTES))
     count = os.readv(source, [block])

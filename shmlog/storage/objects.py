@@ -40,7 +40,7 @@ def object_path(root: Path, content: Content) -> Path:
 
 
 def adopt(root: Path, file: Path, content: Content) -> bool:
-    """Replace a file by a link to the object of its content; False if there is none that can be linked to."""
+    """Make a file, there or not, a link to the object of its content; False if there is none that can be linked to."""
     path = object_path(root, content)
     spare = file.with_name(f"{file.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
