@@ -18,6 +18,7 @@ import shmlog
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, StorageError
 from shmlog.flusher.recover import recover
 from shmlog.reader.verify import verify
+from shmlog.run import resume
 from shmlog.run.options import Options, check
 from shmlog.run.resume import find
 from shmlog.segment import gc, shm
@@ -350,8 +351,6 @@ def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path, monkeypatch
 def test_what_fails_on_the_way_leaves_the_run_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    from shmlog.run import resume
-
     run_dir = make(tmp_path, range(2))
 
     def fail(*arguments: Any, **options: Any) -> None:
@@ -374,6 +373,19 @@ def test_what_fails_on_the_way_leaves_the_run_as_it_was(
 
 
 # ---- several at once ----
+
+
+def test_who_comes_a_moment_later_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = make(tmp_path, range(2))
+    monkeypatch.setattr(resume, "_wait_until_over", lambda layout: None)  # both have seen that it is over
+    (run_dir / "wal").mkdir()
+    assert_refused(RunStateError, "being resumed or recovered by another process", run_dir)
+    (run_dir / "wal").rmdir()
+    with shmlog.init(resume=run_dir):
+        assert_refused(RunStateError, "another process has just resumed it", run_dir)
+    wait_for_end(run_dir)
+    assert_books_balance(run_dir, offered=2)
+
 
 AT_ONCE = """
 import sys, time
