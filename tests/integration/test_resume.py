@@ -348,23 +348,18 @@ def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path, monkeypatch
     assert shmlog.load(run_dir).status == "success"
 
 
-@pytest.mark.parametrize("failing", ["write_sealed", "open_segment"])
-def test_what_fails_on_the_way_leaves_the_run_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
+def test_what_fails_on_the_way_leaves_the_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = make(tmp_path, range(2))
 
     def fail(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        if failing == "write_sealed":
-            patch.setattr(runfile, failing, fail)
-        else:
-            patch.setattr(resume, failing, fail)
-        assert_refused(StorageError, "can't be resumed.*No space", run_dir)
-    assert not (run_dir / "wal").exists()
-    assert verify(run_dir).ok
+    for owner, name in ((runfile, "write_sealed"), (resume, "open_segment")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            assert_refused(StorageError, "can't be resumed.*No space", run_dir)
+        assert not (run_dir / "wal").exists()
+        assert verify(run_dir).ok
     with shmlog.init(resume=run_dir) as run:
         run.log("loss", 2.0, step=2)
     wait_for_end(run_dir)
