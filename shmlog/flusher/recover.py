@@ -196,8 +196,8 @@ def locked(layout: RunLayout) -> Iterator[None]:
         os.close(fd)  # its holder has removed it: the next one has another
     try:
         yield
-        path.unlink(missing_ok=True)
     finally:
+        path.unlink(missing_ok=True)
         os.close(fd)
 
 

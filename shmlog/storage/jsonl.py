@@ -250,7 +250,9 @@ def _human(batch: Batch, found: Event | Gap) -> str:
 def _message(event: Event) -> tuple[str, str]:
     data = event_data(event)
     if event.event_type == "log":
-        return str(data.get("level", "info")).upper(), str(data.get("message", ""))
+        told = [str(data.get("message", ""))]
+        told += str(data.get("exception", "")).splitlines()[-1:]  # what it was; events.jsonl has where
+        return str(data.get("level", "info")).upper(), ": ".join(told)
     if event.event_type == "error":
         return "ERROR", f"{data.get('type')}: {data.get('message')}"
     return "INFO", f"{event.event_type} {json.dumps(data, ensure_ascii=False)}"

@@ -401,7 +401,7 @@ RESUMING = (
 """,
         "    layout.make_folders()\n",
         "two attempts are under way at once",
-        f"{RESUME}::test_of_several_at_once_one_resumes[strangers]",
+        f"{RESUME}::test_who_comes_a_moment_later_is_refused",
     ),
     Mutation(
         "lanes-used-again",
@@ -425,7 +425,7 @@ RESUMING = (
         "                path.unlink()  # begun by a sealer that did not come to book it\n",
         "                pass\n",
         "I6: events of a log that is not sealed stand in a file that nothing names",
-        f"{KILLED}[jsonl-rotated]",
+        "unit/test_eventfiles.py::test_what_is_booked_is_there_once_and_in_order",
     ),
     Mutation(
         "curve-of-the-first",

@@ -18,6 +18,7 @@ import shmlog
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, StorageError
 from shmlog.flusher.recover import recover
 from shmlog.reader.verify import verify
+from shmlog.run import resume
 from shmlog.run.options import Options, check
 from shmlog.run.resume import find
 from shmlog.segment import gc, shm
@@ -251,15 +252,16 @@ def resume_and_die(root: Path, run_id: str, steps: int) -> int:
 
 
 def test_who_is_killed_while_resuming_leaves_a_run_that_can_be_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, full: bool
 ) -> None:
     run_dir = make(tmp_path, range(10), config={"lr": 0.1})
+    first, stride = (0, 1) if full else (seed % 3, 3)
     codes: list[int] = []
     while 0 not in codes:
-        codes.append(resume_and_die(tmp_path, run_dir.name, len(codes)))
+        codes.append(resume_and_die(tmp_path, run_dir.name, first + stride * len(codes)))
         assert codes[-1] in (0, 9)
         assert curve(run_dir) == [(step, 1.0, 1) for step in range(10)]
-    assert len(codes) > 8
+    assert len(codes) > 8 // stride
     wait_for_end(run_dir)
     assert_books_balance(run_dir, offered=10)
     assert shmlog.load(run_dir).status == "success"
@@ -346,25 +348,18 @@ def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path, monkeypatch
     assert shmlog.load(run_dir).status == "success"
 
 
-@pytest.mark.parametrize("failing", ["write_sealed", "open_segment"])
-def test_what_fails_on_the_way_leaves_the_run_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    from shmlog.run import resume
-
+def test_what_fails_on_the_way_leaves_the_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = make(tmp_path, range(2))
 
     def fail(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        if failing == "write_sealed":
-            patch.setattr(runfile, failing, fail)
-        else:
-            patch.setattr(resume, failing, fail)
-        assert_refused(StorageError, "can't be resumed.*No space", run_dir)
-    assert not (run_dir / "wal").exists()
-    assert verify(run_dir).ok
+    for owner, name in ((runfile, "write_sealed"), (resume, "open_segment")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            assert_refused(StorageError, "can't be resumed.*No space", run_dir)
+        assert not (run_dir / "wal").exists()
+        assert verify(run_dir).ok
     with shmlog.init(resume=run_dir) as run:
         run.log("loss", 2.0, step=2)
     wait_for_end(run_dir)
@@ -374,6 +369,19 @@ def test_what_fails_on_the_way_leaves_the_run_as_it_was(
 
 
 # ---- several at once ----
+
+
+def test_who_comes_a_moment_later_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = make(tmp_path, range(2))
+    monkeypatch.setattr(resume, "_wait_until_over", lambda layout: None)  # both have seen that it is over
+    (run_dir / "wal").mkdir()
+    assert_refused(RunStateError, "being resumed or recovered by another process", run_dir)
+    (run_dir / "wal").rmdir()
+    with shmlog.init(resume=run_dir):
+        assert_refused(RunStateError, "another process has just resumed it", run_dir)
+    wait_for_end(run_dir)
+    assert_books_balance(run_dir, offered=2)
+
 
 AT_ONCE = """
 import sys, time

@@ -64,7 +64,7 @@ def marked(rows: list[dict[str, Any]]) -> list[tuple[int, int, bool]]:
     return sorted((int(row["value"]), row["attempt"], row["superseded"]) for row in rows)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(points=st.lists(POINTS, max_size=30), seal=st.booleans())
 def test_the_curve_is_of_the_latest_attempt_that_came_so_far(
     tmp_path_factory: pytest.TempPathFactory, points: list[Point], seal: bool
@@ -80,7 +80,7 @@ def test_the_curve_is_of_the_latest_attempt_that_came_so_far(
     assert verify(made.dir).ok
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(points=st.lists(POINTS, max_size=30), seal=st.booleans())
 def test_sql_marks_the_same(tmp_path_factory: pytest.TempPathFactory, points: list[Point], seal: bool) -> None:
     pytest.importorskip("duckdb")
