@@ -24,7 +24,7 @@ from shmlog.storage.layout import RunLayout
 from shmlog.storage.liveness import LOCK_MEMBER
 from shmlog.storage.segmentref import SHARED_MEMORY, read_ref
 from tests.support.books import assert_books_balance
-from tests.support.processes import flusher_pid, wait_for_flusher, wait_until
+from tests.support.processes import is_flusher_gone, wait_for_flusher, wait_until
 
 _FLOCK = struct.Struct("hhqqi4x")
 SHM_NAME = "/shmlog-"
@@ -101,7 +101,7 @@ def prepare(folder: Path, *, resumed: bool = False) -> Prepared:
     run._bell.ring()
     wait_until(lambda: run._segment.finish_done == request, "the first log to be sealed")
     os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
-    wait_until(lambda: flusher_pid(run.dir) is None, "the flusher's death")
+    wait_until(lambda: is_flusher_gone(run.dir), "the flusher's death")
     offered += _log(run, 30)
     offered += _log_in_child(run)
     run.log_config({"depth": 3})
@@ -114,7 +114,7 @@ def prepare(folder: Path, *, resumed: bool = False) -> Prepared:
     shutil.copytree(run.dir, copy)
     shutil.copyfile(run.stats["segment"], segment)
     run.finish()
-    wait_until(lambda: flusher_pid(run.dir) is None and not RunLayout(run.dir).wal.exists(), "the flusher's end")
+    wait_until(lambda: is_flusher_gone(run.dir) and not RunLayout(run.dir).wal.exists(), "the flusher's end")
     return Prepared(copy, segment, offered)
 
 

@@ -27,7 +27,7 @@ from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SegmentRef
 from tests.faults.syscalls import FAIL, Background, Fault, Point, build, fork_traced, read_log
 from tests.support.books import assert_books_balance, assert_in_order
-from tests.support.processes import flusher_pid, wait_for_end, wait_for_flusher, wait_until
+from tests.support.processes import flusher_pid, is_flusher_gone, wait_for_end, wait_for_flusher, wait_until
 from tests.support.tools import need
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +146,7 @@ def test_a_limit_on_the_size_of_files_makes_more_logs(tmp_path: Path) -> None:
 def test_a_limit_that_events_exceed_leaves_the_rest_to_recover(tmp_path: Path) -> None:
     """FAULTS 44: it can't heal in that flusher, which gives up when the run is over."""
     run = log_beyond_limit(tmp_path, 25_000, "jsonl")
-    wait_until(lambda: flusher_pid(run.dir) is None, "the flusher to give up")
+    wait_until(lambda: is_flusher_gone(run.dir), "the flusher to give up")
     assert recover(run.dir).changed
     stored = assert_books_balance(run.dir, offered=25_000)
     assert stored.status == "success"

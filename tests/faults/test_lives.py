@@ -18,7 +18,7 @@ from shmlog.flusher.recover import recover
 from tests.support.books import assert_books_balance, assert_in_order, assert_units_on_disk
 from tests.support.cells import Cell
 from tests.support.csource import WARNINGS, run_tool
-from tests.support.processes import flusher_pid, start_script, stop, wait_for_end, wait_for_flusher, wait_until
+from tests.support.processes import is_flusher_gone, start_script, stop, wait_for_end, wait_for_flusher, wait_until
 from tests.support.tools import need
 
 
@@ -220,7 +220,7 @@ def test_the_monotonic_clock_of_a_container_is_ahead(cell: Cell) -> None:
             assert process.stdout is not None
             assert float(process.stdout.readline()) > 1_000_000
             os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
-            wait_until(lambda: flusher_pid(run.dir) is None, "the flusher's death")
+            wait_until(lambda: is_flusher_gone(run.dir), "the flusher's death")
         assert not run._segment.flusher_is_starting
         begun = time.monotonic()
         for i in range(1000):

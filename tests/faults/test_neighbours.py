@@ -22,7 +22,14 @@ from shmlog.segment import shm
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 from tests.support.books import assert_books_balance
-from tests.support.processes import flusher_pid, run_script, start_script, wait_for_end, wait_for_flusher, wait_until
+from tests.support.processes import (
+    is_flusher_gone,
+    run_script,
+    start_script,
+    wait_for_end,
+    wait_for_flusher,
+    wait_until,
+)
 
 NOBODY = 65534
 SQUATTED = bytes(range(8))
@@ -355,7 +362,7 @@ def test_a_segment_that_is_cut_under_its_processes(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGBUS, done.stderr
     run_dir = Path(done.stdout.strip())
     wait_until(lambda: shmlog.load(run_dir).status == "crashed", "P8: the status crashed", timeout=5.0)
-    wait_until(lambda: flusher_pid(run_dir) is None, "the flusher's end")
+    wait_until(lambda: is_flusher_gone(run_dir), "the flusher's end")
     with pytest.raises((shmlog.SegmentError, shmlog.RunStateError)):
         shmlog.attach(run_dir)
     print(recover(run_dir).message)

@@ -24,6 +24,7 @@ from shmlog.storage.segmentref import SegmentRef
 from tests.support.books import assert_books_balance
 from tests.support.processes import (
     flusher_pid,
+    is_flusher_gone,
     only_run,
     run_script,
     start_script,
@@ -66,7 +67,7 @@ def test_producers_that_fill_their_lane_start_another_flusher(tmp_path: Path) ->
         log_some(run, 100)
         assert run.flush()
         os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
-        wait_until(lambda: flusher_pid(run.dir) is None, "the flusher's death")
+        wait_until(lambda: is_flusher_gone(run.dir), "the flusher's death")
         log_some(run, 50_000)
         assert run.stats["flusher"] == "running"
     wait_for_end(run.dir)
@@ -80,7 +81,7 @@ def test_a_flusher_that_never_comes_up_is_replaced_once(tmp_path: Path, monkeypa
     log_some(run, 10)
     assert run.flush()
     os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
-    wait_until(lambda: flusher_pid(run.dir) is None, "the flusher's death")
+    wait_until(lambda: is_flusher_gone(run.dir), "the flusher's death")
     started: list[RunLayout] = []
     with monkeypatch.context() as patch:
         patch.setattr("shmlog.flusher.process.start_flusher", started.append)
@@ -144,7 +145,7 @@ def test_a_finished_run_never_reads_as_crashed(tmp_path: Path) -> None:
     assert shmlog.load(run.dir).status == "failed"
     assert shmlog.Store(tmp_path).get(run.id).status == "failed"
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: flusher_pid(run.dir) is None, "the flusher to be gone")
+    wait_until(lambda: is_flusher_gone(run.dir), "the flusher to be gone")
     assert shmlog.load(run.dir).status == "failed"
     recover(run.dir)
     assert shmlog.load(run.dir).metadata["complete"] is True
@@ -281,7 +282,7 @@ def test_recover_starts_a_flusher_for_a_run_that_lives(tmp_path: Path) -> None:
     with shmlog.init("lives", root=tmp_path) as run:
         log_some(run, 100)
         os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
-        wait_until(lambda: flusher_pid(run.dir) is None, "the flusher's death")
+        wait_until(lambda: is_flusher_gone(run.dir), "the flusher's death")
         assert recover(run.dir).changed
         wait_for_flusher(run.dir)
     wait_for_end(run.dir)

@@ -25,7 +25,15 @@ from shmlog.segment import gc, shm
 from shmlog.segment.doorbell import Doorbell
 from shmlog.storage import runfile
 from tests.support.books import assert_books_balance
-from tests.support.processes import flusher_pid, only_run, run_script, start_script, wait_for_end, wait_until
+from tests.support.processes import (
+    flusher_pid,
+    is_flusher_gone,
+    only_run,
+    run_script,
+    start_script,
+    wait_for_end,
+    wait_until,
+)
 
 RESUME = """
 import os, signal, sys
@@ -188,7 +196,7 @@ def kill(process: subprocess.Popen[str], run_dir: Path, *, flusher: bool) -> Non
     process.kill()
     process.communicate()
     if flusher:
-        wait_until(lambda: flusher_pid(run_dir) is None, "the flusher to be gone")
+        wait_until(lambda: is_flusher_gone(run_dir), "the flusher to be gone")
 
 
 def begin(root: Path, folder: Path, steps: range, value: float, *resume: str) -> subprocess.Popen[str]:

@@ -13,7 +13,7 @@ from shmlog.errors import RunStateError
 from shmlog.flusher.recover import recover
 from shmlog.storage import runfile
 from tests.support.books import assert_books_balance
-from tests.support.processes import flusher_pid, only_run, start_script, wait_for_end, wait_for_flusher, wait_until
+from tests.support.processes import is_flusher_gone, only_run, start_script, wait_for_end, wait_for_flusher, wait_until
 
 LOG_ON = """
 import sys, time
@@ -64,7 +64,7 @@ def test_that_a_run_has_crashed_is_found_and_not_written(tmp_path: Path) -> None
     os.kill(wait_for_flusher(run_dir), signal.SIGKILL)
     process.kill()
     process.communicate()
-    wait_until(lambda: flusher_pid(run_dir) is None, "the flusher to be gone")
+    wait_until(lambda: is_flusher_gone(run_dir), "the flusher to be gone")
     before = (run_dir / "run.yaml").read_bytes()
     (record,) = store.runs(status="crashed")
     assert (record.live, record.complete) == (False, False)

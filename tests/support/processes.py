@@ -13,6 +13,7 @@ from pathlib import Path
 import shmlog
 
 TIMEOUT_S = 60.0
+_PF_EXITING = 0x4  # of the flags in /proc/PID/stat: proc(5)
 
 
 def run_script(
@@ -63,6 +64,20 @@ def flusher_pid(run_dir: Path) -> int | None:
     return None
 
 
+def is_flusher_gone(run_dir: Path) -> bool:
+    """Whether no flusher keeps the run, and none that has just died holds its locks still."""
+    return flusher_pid(run_dir) is None and not any(_is_dying(entry) for entry in Path("/proc").iterdir())
+
+
+def _is_dying(entry: Path) -> bool:
+    """Whether a process has begun to exit: its command line is gone before its locks are."""
+    try:
+        state, *fields = (entry / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return state != "Z" and bool(int(fields[5]) & _PF_EXITING)
+
+
 def wait_until(is_true: Callable[[], object], what: str, timeout: float = TIMEOUT_S) -> None:
     """Wait for a state of another process; fail the test if it does not come."""
     deadline = time.monotonic() + timeout
@@ -92,7 +107,7 @@ def stop(pid: int) -> None:
 def wait_for_end(run_dir: Path) -> None:
     """Wait until the flusher has closed the run and ended."""
     wait_until(lambda: shmlog.load(run_dir).metadata.get("complete"), f"{run_dir} to be complete")
-    wait_until(lambda: flusher_pid(run_dir) is None, f"the flusher of {run_dir} to end")
+    wait_until(lambda: is_flusher_gone(run_dir), f"the flusher of {run_dir} to end")
 
 
 def only_run(root: Path) -> Path:
