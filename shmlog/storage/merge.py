@@ -88,7 +88,7 @@ def _names_in(paths: list[Path]) -> list[str]:
         with open_file(path) as file:
             for group in range(file.num_row_groups):
                 try:
-                    column: Any = file.read_row_group(group, columns=["name"])["name"]
+                    column: Any = file.read_row_group(group, columns=["name"], use_threads=False)["name"]
                 except (OSError, pa.ArrowException) as error:
                     raise_for(path, error)
                 for chunk in column.chunks:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from shmlog.storage.order import sort_by_name, with_names
 from shmlog.storage.schema import METRICS, NAME_GROUP_ROWS, ROW_GROUP_ROWS, VERSION, write_options
 
 NAME_GROUPS = 16  # more would slow the writing down
+_BUFFER_BYTES = 1 << 20
 
 
 @contextmanager
@@ -46,11 +48,24 @@ def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.
 def open_writer(path: Path) -> Iterator[pq.ParquetWriter]:
     """Write a file of metrics; it is durable when this ends."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    with open(fd, "wb") as file:
-        with pq.ParquetWriter(file, METRICS, **write_options()) as writer:
+    with open(fd, "wb", buffering=0) as file, _buffered(file) as sink:
+        with pq.ParquetWriter(sink, METRICS, **write_options()) as writer:
             yield writer
-        file.flush()
+        sink.flush()
         os.fsync(fd)
+
+
+@contextmanager
+def _buffered(file: FileIO) -> Iterator[pa.NativeFile]:
+    """Gather what pyarrow writes page by page: each write of a Python file waits for the GIL."""
+    sink = pa.BufferedOutputStream(pa.PythonFile(file, mode="w"), _BUFFER_BYTES)
+    try:
+        yield sink
+    except BaseException:
+        with suppress(OSError):
+            sink.close()  # it would try to write what is left when it is collected
+        raise
+    sink.close()
 
 
 def write_part(
