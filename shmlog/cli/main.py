@@ -21,6 +21,7 @@ from shmlog.cli import (
     pin,
     prune,
     recover,
+    restore,
     rm,
     runs,
     show,
@@ -68,7 +69,7 @@ def build_parser() -> Parser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (
-        demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, recover, verify,
+        demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, restore, recover, verify,
         artifacts, checkpoints, gc,
     ):  # fmt: skip
         module.add_parser(commands)

@@ -24,8 +24,8 @@ from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.reader import summary
 
 COMMANDS = (
-    "demo", "runs", "show", "tail", "tag", "annotate", "pin", "unpin", "rm", "prune", "recover", "verify",
-    "checkpoints", "gc",
+    "demo", "runs", "show", "tail", "tag", "annotate", "pin", "unpin", "rm", "prune", "recover", "restore",
+    "verify", "checkpoints", "gc",
 )  # fmt: skip
 HOSTILE = "a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
 
