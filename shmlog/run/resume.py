@@ -194,6 +194,7 @@ def _reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
         raise
     # From here on it is the next attempt; if it does not get to work, it reads crashed.
     try:
+        layout.manifest.unlink(missing_ok=True)  # it was about the attempts before
         if changed:
             runfile.write(layout.config_yaml, {**known, **changed})
         start(run, {name: told[name] for name in ("experiment", "name", "tags", "attempt")}, options.config)
