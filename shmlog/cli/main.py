@@ -14,6 +14,7 @@ from shmlog.cli import (
     artifacts,
     checkpoints,
     compare,
+    completion,
     demo,
     export,
     gc,
@@ -70,7 +71,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (
         demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, restore, recover, verify,
-        artifacts, checkpoints, gc,
+        artifacts, checkpoints, gc, completion,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser
