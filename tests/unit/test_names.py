@@ -7,14 +7,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import shmlog
+from shmlog import _core
 from shmlog.cli.main import main
 from shmlog.reader.artifacts import find_artifacts
+from shmlog.run.start import _span
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from tests.support.folders import Folder
@@ -293,3 +296,43 @@ def test_no_run_elsewhere_is_resumed_by_an_id(victim: RunLayout, tmp_path: Path,
     with pytest.raises(shmlog.RunNotFoundError):
         shmlog.init(resume=name, root=tmp_path / "runs")
     assert everything(tmp_path / "outside") == before
+
+
+# ---- hashes and the environment ----
+
+PLACES = 32_768  # of the table of names
+
+
+def place_of(seed: int, name: str) -> int:
+    value = 0xCBF29CE484222325 ^ seed
+    for byte in name.encode():
+        value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1
+    return (value ^ value >> 32) % PLACES
+
+
+def test_names_of_one_hash_are_told_apart(tmp_path: Path) -> None:
+    """FAULTS 66: the text is compared, not the hash; the seed is another in each run."""
+    with shmlog.init(root=tmp_path) as run:
+        seed = int.from_bytes(Path(run.stats["segment"]).read_bytes()[80:88], "little")
+        names = (f"n{number}" for number in range(1_000_000))
+        colliding = list(islice((name for name in names if place_of(seed, name) == place_of(seed, "n0")), 12))
+        for number, name in enumerate(colliding):
+            run.log(name, number, step=0)
+    stored = shmlog.load(run.dir)
+    assert len(colliding) == 12
+    assert [stored.metrics([name])["int_value"].to_pylist() for name in colliding] == [[n] for n in range(12)]
+
+
+NONSENSE = ["", "-1", "9" * 5000, "\udcff", "1.5", "0x1", " 1", "NaN", "1\n", "../..", "00-" + "g" * 32 + "-1-1"]
+
+
+@pytest.mark.parametrize("value", [*NONSENSE, f"00-{'0' * 32}-{'1' * 16}-01", f"00-{'1' * 32}-{'0' * 16}-01"])
+def test_nonsense_in_the_environment_is_as_if_there_were_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 76: of ranks and of the span."""
+    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("SHMLOG_RANK", "LOCAL_RANK", "TRACEPARENT"):
+        monkeypatch.setenv(name, value)
+    owner = json.loads(_core.owner_record(None, None, None, "x"))
+    assert (owner["rank"], owner["local_rank"]) == (None, None)
+    assert _span() == {"trace_id": None, "span_id": None}
