@@ -109,6 +109,6 @@ def test_what_the_page_names_is_there() -> None:
         owner, _, attribute = name.rpartition(".")
         assert hasattr(OWNERS[owner], attribute), code
         for parameter in re.findall(r"(\w+)=", arguments):
-            assert is_there(f"{owner}.{attribute}({parameter})") or owner == "store", code
+            assert is_there(f"{owner}.{attribute}({parameter})") or name == "store.create_run", code
     assert is_there("shmlog.init(resume)"), "so a missing one would be noticed"
     assert not is_there("shmlog.init(nothing)")
