@@ -19,7 +19,7 @@ from shmlog.run import resume
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from tests.support.artifacts import digits, stored
-from tests.support.processes import start_script, wait_for_end, wait_for_flusher
+from tests.support.processes import start_script, wait_for_end, wait_for_flusher, wait_until
 
 ROTATE = 4096
 GO_ON = """
@@ -125,7 +125,7 @@ def test_a_manifest_that_is_of_an_earlier_attempt_is_never_believed(
     process.communicate()
     layout.manifest.write_bytes(old)
     monkeypatch.setattr("shmlog.flusher.final.write_manifest", _no_space)
-    recover(layout.dir)
+    wait_until(lambda: recover(layout.dir).changed, "the killed flusher to let go of its lock, and the recovery")
     wait_for_end(layout.dir)
     assert shmlog.load(layout.dir).status == "crashed"
     assert problems(layout) == []
