@@ -50,9 +50,14 @@ def is_run(path: Path) -> bool:
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """Return the run folders in a root or an experiment folder, oldest first."""
+    """Return the run folders in a root or an experiment folder, oldest first; none that a link leads to."""
     found = [file.parent for pattern in ("*/run.yaml", "*/*/run.yaml") for file in folder.glob(pattern)]
-    return sorted(found, key=_created)
+    return sorted((run for run in found if not _is_linked(run, folder)), key=_created)
+
+
+def _is_linked(run: Path, folder: Path) -> bool:
+    """Whether a run lies elsewhere than below ``folder``, which may be a link itself."""
+    return run.is_symlink() or (run.parent != folder and run.parent.is_symlink())
 
 
 def _created(run: Path) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from shmlog.cli import (
     artifacts,
     checkpoints,
     compare,
+    completion,
     demo,
     export,
     gc,
@@ -21,6 +22,7 @@ from shmlog.cli import (
     pin,
     prune,
     recover,
+    restore,
     rm,
     runs,
     show,
@@ -68,8 +70,8 @@ def build_parser() -> Parser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (
-        demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, recover, verify,
-        artifacts, checkpoints, gc,
+        demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, restore, recover, verify,
+        artifacts, checkpoints, gc, completion,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser

@@ -84,6 +84,7 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
     described["complete"] = complete
     close_attempt(described)
     if complete:
+        layout.manifest.unlink(missing_ok=True)  # of an earlier attempt, and kept by a kill
         described["files"] = written_files(layout, ledger)
     runfile.write_sealed(layout.run_yaml, described)
 

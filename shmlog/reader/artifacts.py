@@ -110,7 +110,7 @@ class Artifact:
     def _open(self) -> int:
         """Open the file, unless a link leads to it, or it is none."""
         folder = self.path.parents[self.name.count("/")]
-        if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder), self.name):
+        if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder.parent), folder.name, self.name):
             raise CorruptDataError(f"{self.path}: is a link, or below one: refused, since it can lead anywhere")
         try:
             fd = os.open(self.path, _FLAGS)

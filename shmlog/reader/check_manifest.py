@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from shmlog.errors import CorruptDataError
@@ -78,6 +79,7 @@ def _fault(path: Path, due: Content) -> str | None:
 
 def _check_artifacts(layout: RunLayout, taken: Snapshot, known: dict[Path, Content], report: Report) -> None:
     told = {finding.file for finding in report.findings}
+    is_imported = isinstance(taken.described.get("source"), dict)
     try:
         events, _ = read_events(layout, taken, EVENT_TYPE)
     except OSError:
@@ -85,6 +87,9 @@ def _check_artifacts(layout: RunLayout, taken: Snapshot, known: dict[Path, Conte
     for artifact in find_artifacts(layout, events):
         report.counts["artifacts"] += 1
         if artifact.path in told:
+            continue
+        if is_imported and not os.path.lexists(artifact.path):
+            report.warning(artifact.path, "is not here: what the run was imported from did not hold it")
             continue
         fault = artifact.fault(known.get(artifact.path))
         if fault:

@@ -18,7 +18,7 @@ from shmlog.run.run import Run
 from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start, utc_now
 from shmlog.storage import liveness, runfile
 from shmlog.storage.attempts import attempts_of, fault_of_attempts
-from shmlog.storage.layout import RunLayout
+from shmlog.storage.layout import ID_PATTERN, RunLayout
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.status import RUNNING, RunStatus, map_status
 
@@ -62,13 +62,12 @@ def find(resume: Resumable, options: Options) -> RunLayout:
 def _look_up(name: str, options: Options) -> RunLayout:
     if RunLayout(name).run_yaml.is_file():
         return RunLayout(name)
-    found = []
-    if name == os.path.basename(name):
-        found = [folder / name for folder in sorted(options.root.glob("*")) if (folder / name / "run.yaml").is_file()]
+    experiment, slash, run_id = name.rpartition("/")
+    names = [experiment] if slash else sorted(folder.name for folder in options.root.glob("*"))
+    found = [options.root / name / run_id for name in names if _is_run(options.root, name, run_id)]
+    if not slash:
         wanted = [folder for folder in found if folder.parent.name == options.experiment]
         found = wanted or found
-    elif (options.root / name / "run.yaml").is_file():
-        found = [options.root / name]
     if not found:
         raise RunNotFoundError(
             f"no run {name!r} to resume: neither a run folder, nor the id of a run in {options.root}"
@@ -76,6 +75,14 @@ def _look_up(name: str, options: Options) -> RunLayout:
     if len(found) > 1:
         raise ValueError(f"run {name!r} is in {len(found)} experiments; name one, such as {found[0]}")
     return RunLayout(found[0])
+
+
+def _is_run(root: Path, experiment: str, run_id: str) -> bool:
+    """Whether there is such a run. What dots or a link lead to lies elsewhere, and is named by its folder."""
+    if not (ID_PATTERN.fullmatch(experiment) and ID_PATTERN.fullmatch(run_id)):
+        return False
+    folder = root / experiment / run_id
+    return not folder.parent.is_symlink() and not folder.is_symlink() and (folder / "run.yaml").is_file()
 
 
 # ---- is it over ----
@@ -194,6 +201,7 @@ def _reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
         raise
     # From here on it is the next attempt; if it does not get to work, it reads crashed.
     try:
+        layout.manifest.unlink(missing_ok=True)  # it was about the attempts before
         if changed:
             runfile.write(layout.config_yaml, {**known, **changed})
         start(run, {name: told[name] for name in ("experiment", "name", "tags", "attempt")}, options.config)

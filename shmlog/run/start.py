@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from shmlog.storage.segmentref import SegmentRef
 _EVENT_TYPES = (
     "experiment_start", "config", "progress", "result", "error", "log", "checkpoint", "experiment_end",
 )  # fmt: skip
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace_id>[0-9a-f]{32})-(?P<span_id>[0-9a-f]{16})-[0-9a-f]{2}.*")
 
 
 def open_segment(
@@ -103,6 +106,7 @@ def describe_process(options: Options, placed: shm.Placed, meeting: Path | None)
         "pid": os.getpid(),
         "argv": [os.fsencode(a).decode("utf-8", "replace") for a in getattr(sys, "argv", [])],
         "user": _user(),
+        **_span(),
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "clock": ("monotonic", "tsc")[placed.segment.clock],
         "segment": {
@@ -129,6 +133,14 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # no entry for this uid, as in containers
         return str(os.getuid())
+
+
+def _span() -> dict[str, str | None]:
+    """Return the span that this process was started in, as W3C trace context has it: version-trace-span-flags."""
+    match = _TRACEPARENT.fullmatch(os.environ.get("TRACEPARENT", ""))
+    if match is None or not int(match["trace_id"], 16) or not int(match["span_id"], 16):
+        return {"trace_id": None, "span_id": None}
+    return match.groupdict()
 
 
 def start(run: Run, data: dict[str, Any], config: dict[str, Any]) -> None:

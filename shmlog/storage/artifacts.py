@@ -104,6 +104,8 @@ def media_type_of(name: str) -> str:
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Yield the regular files in a folder and the folders in it; links are passed over: they can lead anywhere."""
+    if folder.is_symlink():
+        return
     for path, _, names in os.walk(folder):
         for name in names:
             file = Path(path, name)

@@ -21,6 +21,9 @@ from shmlog.storage.schema import METRICS, NAME_GROUP_ROWS, ROW_GROUP_ROWS, VERS
 NAME_GROUPS = 16  # more would slow the writing down
 _BUFFER_BYTES = 1 << 20
 
+_CELLS = 100_000_000
+_CELLS_PER_BYTE = 200  # ours have some 30 where all is alike
+
 
 @contextmanager
 def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.ParquetWriter]:
@@ -131,7 +134,15 @@ def open_file(path: Path) -> pq.ParquetFile:
     columns = [(field.name, field.type) for field in file.schema_arrow]
     if columns != [(field.name, field.type) for field in METRICS]:
         raise CorruptDataError(f"{path}: not a part of shmlog, or its schema is damaged (columns {columns})")
+    check_cells(path, file.metadata, path.stat().st_size)
     return file
+
+
+def check_cells(path: Path, metadata: pq.FileMetaData, size: int) -> None:
+    """Raise CorruptDataError if a file would take much more memory than its size lets expect."""
+    cells = metadata.num_rows * metadata.num_columns
+    if cells > max(_CELLS, _CELLS_PER_BYTE * size):
+        raise CorruptDataError(f"{path}: {cells} cells in {size} bytes: refused, since it may fill the memory")
 
 
 def raise_for(path: Path, error: Exception) -> NoReturn:

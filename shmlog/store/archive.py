@@ -12,6 +12,7 @@ import pyarrow as pa
 from shmlog.errors import StorageError
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, fsync_dir
 from shmlog.store.place import Place
+from shmlog.store.restore import SUFFIX
 
 
 def write_archive(place: Place, layout: RunLayout) -> Path:
@@ -22,7 +23,7 @@ def write_archive(place: Place, layout: RunLayout) -> Path:
     StorageError
         If it can't be written, or does not hold what the folder does.
     """
-    path = place.make_own(place.archive / layout.experiment) / f"{layout.run_id}.tar.zst"
+    path = place.make_own(place.archive / layout.experiment) / f"{layout.run_id}{SUFFIX}"
     unfinished = path.with_name(path.name + TEMPORARY_SUFFIX)
     unfinished.unlink(missing_ok=True)
     try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 from shmlog.errors import ExperimentNotFoundError, RunNotFoundError, StorageError
 from shmlog.storage.layout import ID_PATTERN, RunLayout, check_id
 
+_STALE_S = 86_400
 _RUN_FILES = ("run.yaml", "events.jsonl")
 
 
@@ -38,7 +42,11 @@ class Place:
         StorageError
             If it is a symbolic link or anything else than a folder.
         """
-        return self._inside(self.root / check_id(name, "experiment"))
+        return self.inside(self.root / check_id(name, "experiment"))
+
+    def archived_experiments(self) -> list[str]:
+        """Return the names of the experiments that have archives, sorted."""
+        return sorted(_folders(self.archive))
 
     def existing_experiment(self, name: str) -> Path:
         """Return the folder of an experiment that is there, else raise ExperimentNotFoundError."""
@@ -54,7 +62,7 @@ class Place:
     def run(self, experiment: str, run_id: str) -> RunLayout:
         """Return the paths of a run, which need not exist; raises ValueError, StorageError."""
         folder = self.experiment(experiment) / check_id(run_id, "run id")
-        return RunLayout(self._inside(folder))
+        return RunLayout(self.inside(folder))
 
     def find(self, text: str) -> RunLayout:
         """Return the paths of the run that is called ``id`` or ``experiment/id``.
@@ -77,7 +85,8 @@ class Place:
             raise RunNotFoundError(f"no run {text!r} in {self.root}; 'shmlog runs' lists them")
         return found[0]
 
-    def _inside(self, path: Path) -> Path:
+    def inside(self, path: Path) -> Path:
+        """Return a path below the root; raises StorageError if a symbolic link is on the way to it."""
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link: refused, since it can lead out of {self.root}")
         if os.path.realpath(path) != str(path):
@@ -88,12 +97,26 @@ class Place:
 
     def make_own(self, folder: Path) -> Path:
         """Make a folder of the store's own, which pyarrow and shells pass over; return it."""
-        self._inside(folder)
+        self.inside(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot make {folder}: {error.strerror}") from error
         return folder
+
+    @contextmanager
+    def temporary(self, purpose: str) -> Iterator[Path]:
+        """Yield a new folder that is gone afterwards, and remove what killed ones have left for a day."""
+        parent = self.make_own(self.own / purpose)
+        for old in parent.iterdir():
+            if time.time() - old.lstat().st_mtime > _STALE_S:
+                shutil.rmtree(old, ignore_errors=True)
+        folder = parent / secrets.token_hex(8)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -223,6 +223,34 @@ class Store(StoreReader):
         removal.delete(trashed)
         removal.collect_objects(self._place)
 
+    def restore(self, run: str) -> RunRecord:
+        """Bring back a run that `prune` has archived; the archive stays.
+
+        Artifacts that it shared with other runs are files of its own from then on.
+
+        Parameters
+        ----------
+        run : str
+            Its id, or ``"experiment/id"``.
+
+        Raises
+        ------
+        ValueError
+            If that can be the name of no run, or is the id of several.
+        RunNotFoundError
+            If there is no archive of it.
+        RunStateError
+            If the run is there.
+        CorruptDataError
+            If the archive is damaged, or holds what no archive of that run does, such as links or
+            names that lead elsewhere. Nothing was restored.
+        StorageError
+            If it can't be written, or there is no room for it. Nothing was restored.
+        """
+        from shmlog.store.restore import restore
+
+        return read_record(restore(self._place, run))
+
     def delete_experiment(self, name: str) -> None:
         """Delete an experiment that has no runs.
 

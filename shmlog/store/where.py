@@ -12,7 +12,7 @@ from typing import Any
 from shmlog.errors import QueryError
 from shmlog.storage.status import RunStatus
 from shmlog.store import codec
-from shmlog.store.boolean import COMPARISONS, Parser, Predicate, is_quoted, unquote
+from shmlog.store.boolean import COMPARISONS, LENGTH_MAX, Parser, Predicate, is_quoted, unquote
 from shmlog.store.records import RunRecord
 
 MISSING = object()
@@ -79,6 +79,8 @@ def parse_field(text: str) -> Field:
     QueryError
         If there is no such field.
     """
+    if len(text) > LENGTH_MAX:
+        raise QueryError(f"{text!r:.60}…: {len(text)} characters, the most is {LENGTH_MAX}")
     parts = [unquote(part) for part in _SEGMENT.findall(text)]
     if not parts or text.startswith(".") or text.endswith(".") or ".." in text:
         raise QueryError(f"{text!r:.60} is no name; write name or part.part")

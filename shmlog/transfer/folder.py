@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +33,6 @@ _FIELDS = (
     "name", "description", "notes", "group", "parent", "job_name", "user", "host", "git", "argv", "python",
     "environment", "trace_id", "span_id", "attempt", "created_at", "started_at", "ended_at",
 )  # fmt: skip
-_STALE_S = 86_400
 
 
 def write_run(place: Place, layout: RunLayout, found: Found, source: dict[str, Any]) -> dict[str, int]:
@@ -55,19 +51,14 @@ def write_run(place: Place, layout: RunLayout, found: Found, source: dict[str, A
 
 @contextmanager
 def _temporary(place: Place, layout: RunLayout) -> Iterator[RunLayout]:
-    """Yield a folder beside all experiments that is gone afterwards, and remove old ones of killed imports."""
-    imports = place.make_own(place.own / "imports")
-    for old in imports.iterdir():
-        if time.time() - old.lstat().st_mtime > _STALE_S:
-            shutil.rmtree(old, ignore_errors=True)
-    folder = imports / secrets.token_hex(8)
+    """Yield a folder beside all experiments that is gone afterwards."""
     try:
-        folder.mkdir()
-        yield RunLayout(folder / layout.run_id)
+        with place.temporary("imports") as folder:
+            yield RunLayout(folder / layout.run_id)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"cannot write the run {layout.dir}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, StorageError
+from shmlog.storage.artifacts import Logged
 from shmlog.storage.layout import RunLayout, check_id
 from shmlog.store.codec import rfc3339
 from shmlog.store.place import Place
@@ -124,6 +125,7 @@ def import_run(
     if experiment is not None:
         check_id(experiment, "experiment")
     found = _read(wanted, path)
+    _tell_of_missing_artifacts(found)
     digest = _digest(wanted, found)
     place = Place(root)
     layout = _existing(place, _run_id(found, digest))
@@ -154,6 +156,12 @@ def _read(format: str, path: Path) -> Found:
         if error.errno is None:
             raise CorruptDataError(f"{path}: damaged ({error})") from error
         raise
+
+
+def _tell_of_missing_artifacts(found: Found) -> None:
+    for logged in filter(None, map(Logged.of_event, found.events)):
+        if logged.name not in found.artifacts:
+            found.problems.add("artifacts", f"artifact {logged.name!r} was logged, and is not in the source")
 
 
 def _about_wandb(format: str) -> str:

@@ -25,6 +25,7 @@ from shmlog.storage.ledger import Ledger
 from shmlog.storage.segmentref import read_ref
 from shmlog.storage.wal import Damage, Frame, scan
 from tests.faults.hostile_folders import ask, make_folder, read_all
+from tests.support.bombs import BOMBS
 from tests.support.folders import simple_log
 from tests.support.frames import reseal
 
@@ -69,28 +70,6 @@ def _refusal(read: Callable[[], object]) -> str | None:
     except shmlog.ShmlogError as error:
         return str(error)
     return None
-
-
-BOMBS = {
-    "nested lists": b"[" * 200_000,
-    "nested objects": b'{"a":' * 100_000,
-    "nested flow of YAML": b"a: " + b"{a: " * 100_000,
-    "nested blocks of YAML": b"".join(b" " * i + b"a:\n" for i in range(100)),
-    "many nested blocks of YAML": b"".join(b" " * i + b"a:\n" for i in range(1500)),
-    "a number of many digits": b'{"a": ' + b"9" * 100_000 + b"}",
-    "laughs": b"a: &a [x]\n"
-    + b"".join(b"%c: &%c [%b]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(9)),
-    "an object of Python": b"a: !!python/object/apply:os.system ['touch pwned']\n",
-    "a tag": b"a: !!python/name:os.system\n",
-    "another encoding": '{"a": 1}'.encode("utf-16"),
-    "a list in itself": b"a: &a [*a]\n",
-    "merge keys": b"a: &a {x: 1}\nb: {<<: *a}\n",
-    "keys twice": b'{"complete": false, "complete": true}',
-    "keys that are lists": b"? [1, 2]\n: 3\n",
-    "NUL": bytes(100_000),
-    "a date that is none": b"a: 2026-99-99\n",
-    "sexagesimal": b"a: 190:20:30\n",
-}
 
 
 @pytest.mark.parametrize("file", ["run.yaml", "config.yaml", "wal/sealed.json"])

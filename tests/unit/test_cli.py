@@ -24,8 +24,8 @@ from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.reader import summary
 
 COMMANDS = (
-    "demo", "runs", "show", "tail", "tag", "annotate", "pin", "unpin", "rm", "prune", "recover", "verify",
-    "checkpoints", "gc",
+    "demo", "runs", "show", "tail", "tag", "annotate", "pin", "unpin", "rm", "prune", "recover", "restore",
+    "verify", "checkpoints", "gc", "completion",
 )  # fmt: skip
 HOSTILE = "a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
 
@@ -102,8 +102,9 @@ def test_debug_is_taken_before_and_behind_the_command(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_machine_output(command: str) -> None:
-    run = ["RUN"] if command in ("tag", "annotate", "pin", "unpin", "rm") else []
-    assert build_parser().parse_args([command, *run, "--json"]).json is True
+    wanted = {"completion": "bash"} | dict.fromkeys(("tag", "annotate", "pin", "unpin", "rm", "restore"), "RUN")
+    words = [wanted[command]] if command in wanted else []
+    assert build_parser().parse_args([command, *words, "--json"]).json is True
 
 
 def test_help_starts_fast_and_imports_nothing_heavy() -> None:

@@ -113,6 +113,7 @@ def test_without_tensorboard_the_error_says_what_to_install(
 
 
 def test_csv_keeps_numbers_and_disarms_texts(run: shmlog.StoredRun, tmp_path: Path) -> None:
+    """FAULTS 68: -1.5 stays a number."""
     shmlog.export_run(run, tmp_path / "a.csv")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text())))
     assert {row["name"]: row["value"] for row in rows}["loss"] == "-0"
@@ -203,6 +204,7 @@ def test_a_live_run_is_exported(tmp_path: Path) -> None:
     "text", ["=1", "+1", "-1", "@A1", "\tx", "\rx", "\nx", "\x00x", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201"]
 )
 def test_formulas_become_texts(text: str) -> None:
+    """FAULTS 68: no text of ours begins as a formula does."""
     assert guard(text) == f"'{text}"
 
 

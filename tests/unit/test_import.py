@@ -363,6 +363,7 @@ def test_a_hostile_export(tmp_path: Path) -> None:
 
 
 def test_a_small_parquet_file_that_would_fill_the_memory(tmp_path: Path) -> None:
+    """FAULTS 74: refused by its counts, before it is read."""
     folder = expman_folder(tmp_path / "digits" / "a")
     count = 60_000_000
     zeros = pa.repeat(pa.scalar(0.0), count)

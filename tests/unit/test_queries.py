@@ -103,6 +103,7 @@ def test_names_reach_no_attribute(name: str) -> None:
 
 @pytest.mark.parametrize("parse", [parse_where, parse_tags])
 def test_sizes_are_limited(parse: Any) -> None:
+    """FAULTS 70: in length and in depth."""
     for text in ("a" * (LENGTH_MAX + 1), "a=1 or " * 200_000, '"' + "\\" * 1_000_000, "(" * 1_000_000):
         with pytest.raises(QueryError, match="the most is"):
             parse(text)

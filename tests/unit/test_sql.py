@@ -355,6 +355,7 @@ def attacks(root: Path) -> Iterator[str]:
 
 
 def test_no_query_does_harm(harmless: Path) -> None:
+    """FAULTS 70: DuckDB reads these runs and nothing else."""
     secret = table_of_mine = pa.table({"x": [1]})  # noqa: F841 - a query must not find our variables
     before = tree(harmless)
     for stored in (shmlog.Store(harmless), shmlog.load(harmless / "digits" / "one")):

@@ -245,6 +245,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_name_leads_out_of_the_root(root: Path, name: str) -> None:
+    """FAULTS 64: as in tests/unit/test_names.py."""
     add_run(root, "one")
     (root.parent / "outside").mkdir()
     before = tree(root.parent)
@@ -260,6 +261,7 @@ def test_no_name_leads_out_of_the_root(root: Path, name: str) -> None:
 
 
 def test_links_are_refused(root: Path, tmp_path: Path) -> None:
+    """FAULTS 64: whatever they lead to."""
     elsewhere = add_run(tmp_path / "elsewhere", "secret")
     add_run(root, "one")
     (root / "linked").symlink_to(elsewhere.dir.parent)

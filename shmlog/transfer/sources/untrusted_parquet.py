@@ -12,12 +12,11 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
+from shmlog.storage.parts import check_cells
 from shmlog.transfer.found import BYTES_MAX
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
-_CELLS = 100_000_000
-_CELLS_PER_BYTE = 200  # ours have some 30 where all is alike
 _ROWS_AT_ONCE = 1 << 14
 
 
@@ -32,7 +31,7 @@ def read_batches(path: Path, data: bytes) -> Iterator[pa.RecordBatch]:
         If it is damaged.
     """
     with pq.ParquetFile(io.BytesIO(data)) as file:
-        _check(path, file.metadata, len(data))
+        check_cells(path, file.metadata, len(data))
         texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
     with pq.ParquetFile(io.BytesIO(data), read_dictionary=texts, page_checksum_verification=True) as file:
         expanded = 0
@@ -42,12 +41,6 @@ def read_batches(path: Path, data: bytes) -> Iterator[pa.RecordBatch]:
             if expanded > BYTES_MAX:
                 raise CorruptDataError(f"{path}: its texts are more than the {BYTES_MAX} bytes that are read")
             yield batch
-
-
-def _check(path: Path, metadata: pq.FileMetaData, size: int) -> None:
-    cells = metadata.num_rows * metadata.num_columns
-    if cells > max(_CELLS, _CELLS_PER_BYTE * size):
-        raise CorruptDataError(f"{path}: {cells} cells in {size} bytes: refused, since it may fill the memory")
 
 
 def _is_text(kind: pa.DataType) -> bool:

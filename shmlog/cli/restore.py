@@ -1,0 +1,28 @@
+"""``shmlog restore``: bring archived runs back."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from shmlog.cli.parser import add_command
+from shmlog.cli.stores import add_root_option, for_each
+
+if TYPE_CHECKING:
+    from shmlog.cli.parser import Commands
+
+_EXAMPLE = """
+shmlog restore 20261121-031522-7f3a9c   out of runs/.archive, where prune --archive has put it
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``restore``."""
+    parser = add_command(commands, "restore", run, "bring back runs that prune has archived", _EXAMPLE)
+    parser.add_argument("run_names", nargs="+", metavar="RUN", help="an id, or EXPERIMENT/ID")
+    add_root_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Restore runs."""
+    return for_each(args, lambda store, name: store.restore(name), "restored")

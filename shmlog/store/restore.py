@@ -1,0 +1,117 @@
+"""A run back out of its archive, which may come from anywhere: nothing is written but plain files of that run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+
+from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, StorageError
+from shmlog.storage.layout import RunLayout, check_id, fsync_dir
+from shmlog.store.place import Place, is_run
+
+SUFFIX = ".tar.zst"
+FILES_MAX = 200_000
+"""Most files and folders of an archive: each costs an inode, and memory while it is unpacked."""
+_HEADER_BYTES_MAX = 1 << 20
+_HEADERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+_ADVICE = "unpack it with tar if you trust it"
+
+
+class _Member(tarfile.TarInfo):
+    """A member of an archive; tarfile reads what is longer in its name and the like into memory at once."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _HEADERS and member.size > _HEADER_BYTES_MAX:
+            raise CorruptDataError(f"a header of {member.size:,} bytes, the most is {_HEADER_BYTES_MAX:,}")
+        return member
+
+
+def restore(place: Place, text: str) -> RunLayout:
+    """Unpack the archive of the run that is called ``id`` or ``experiment/id``; see `Store.restore`.
+
+    The archive stays, so that nothing needs to be fsynced but the name.
+    """
+    archive = find_archive(place, text)
+    layout = place.run(archive.parent.name, archive.name.removesuffix(SUFFIX))
+    if os.path.lexists(layout.dir):
+        raise RunStateError(f"there is a run in {layout.dir} already; delete it first")
+    try:
+        with place.temporary("restore") as folder:
+            _unpack(archive, folder, layout.run_id)
+            unpacked = RunLayout(folder / layout.run_id)
+            if not is_run(unpacked):
+                raise CorruptDataError("there is no run in it")
+            layout.dir.parent.mkdir(exist_ok=True)
+            os.rename(unpacked.dir, layout.dir)
+        fsync_dir(layout.dir.parent)
+    except (CorruptDataError, tarfile.TarError, pa.ArrowInvalid, EOFError) as error:
+        raise CorruptDataError(f"{archive}: {error}; nothing was restored") from error
+    except StorageError:
+        raise
+    except OSError as error:  # Arrow's too, of a stream that is damaged
+        raise StorageError(f"cannot restore {archive}: {error.strerror or error}; nothing was restored") from error
+    return layout
+
+
+def find_archive(place: Place, text: str) -> Path:
+    """Return the archive of a run.
+
+    Raises
+    ------
+    ValueError
+        If that can be the name of no run, or is the id of more than one.
+    RunNotFoundError
+        If there is none.
+    StorageError
+        If it is a symbolic link.
+    """
+    experiment, slash, run_id = text.rpartition("/")
+    check_id(run_id, "run id")
+    names = [check_id(experiment, "experiment")] if slash else place.archived_experiments()
+    found = [path for name in names if (path := place.archive / name / f"{run_id}{SUFFIX}").exists()]
+    if len(found) > 1:
+        raise ValueError(f"archives of {len(found)} runs are called {run_id!r}; write EXPERIMENT/{run_id}")
+    if not found:
+        raise RunNotFoundError(f"no archive of a run {text!r} in {place.archive}")
+    return place.inside(found[0])
+
+
+def _unpack(path: Path, folder: Path, run_id: str) -> None:
+    """Unpack an archive, member by member, each of which must be one that an archive of this run can have."""
+    seen: set[str] = set()
+    with (
+        open(path, "rb") as file,
+        pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as stream,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive,
+    ):
+        for member in archive:
+            _check(member, run_id, seen)
+            free = shutil.disk_usage(folder).free
+            if member.size > free:
+                raise StorageError(f"{path}: {member.name!r} takes {member.size:,} bytes, {free:,} are free")
+            archive.extract(member, folder, filter="data")
+            seen.add(member.name)
+
+
+def _check(member: tarfile.TarInfo, run_id: str, seen: set[str]) -> None:
+    """Raise CorruptDataError for what could be written elsewhere, or through, or without end."""
+    parts = member.name.split("/")
+    if parts[0] != run_id or not {"", ".", ".."}.isdisjoint(parts):
+        raise CorruptDataError(f"{member.name!r} does not belong to run {run_id}")
+    if member.name in seen:
+        raise CorruptDataError(f"{member.name!r} is there twice")
+    if len(seen) >= FILES_MAX:
+        raise CorruptDataError(f"it holds more than {FILES_MAX:,} files; {_ADVICE}")
+    if member.islnk() and member.linkname in seen:
+        return  # the same artifact by another name
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+        raise CorruptDataError(f"{member.name!r} is neither a file nor a folder of the run; {_ADVICE}")
