@@ -757,6 +757,9 @@ static int drain_idly(shmlog_drain *drain)
         wait_for_bell(drain);
     }
     atomic_store_explicit(sleeping, 0, memory_order_relaxed); /* relaxed: as above */
+    if (error == 0 && drained.slots && !drained.more) {
+        nap(BUSY_NAP_NS); /* else a frame for a few records follows the other while somebody logs without a pause */
+    }
     return error;
 }
 

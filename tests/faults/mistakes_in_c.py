@@ -32,6 +32,14 @@ LANE = (
         f"{EVERY_STATE}[row]",
     ),
     Mutation(
+        "drain-never-naps",
+        "csrc/drain.c",
+        "if (error == 0 && drained.slots && !drained.more) {",
+        "if (false) {",
+        "I9: a frame for a few records follows the other, and the sealing can't keep up",
+        f"{CORE}::test_a_producer_that_never_pauses_is_drained_in_few_frames",
+    ),
+    Mutation(
         "sealing-is-no-progress",
         "csrc/producer.c",
         "if (tail != wait->tail || progress != wait->progress ||",

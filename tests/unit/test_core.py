@@ -56,13 +56,13 @@ class Producer(_core.Producer):
 class Ring:
     """A segment in a file, with producers, a drain and a decoder."""
 
-    def __init__(self, folder: Path, lanes: int = 3) -> None:
+    def __init__(self, folder: Path, lanes: int = 3, slots: int = SLOTS) -> None:
         self.folder = folder
         self.path = folder / "segment"
         self.logs = folder / "wal"
         self.logs.mkdir()
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self.segment = _core.Segment.create(fd, str(self.path), "run", str(folder), lanes, SLOTS, 0)
+        self.segment = _core.Segment.create(fd, str(self.path), "run", str(folder), lanes, slots, 0)
         self.drain = self.new_drain(0)
         self.decoder = Decoder(folder)
         self.seen = 0
@@ -527,6 +527,23 @@ def test_a_drain_that_may_open_no_further_log_lets_the_lanes_fill_and_answers_fl
         thread.join()
     frames = [frame for number in range(len(list(ring.logs.iterdir()))) for frame in ring.frames(number)]
     assert values(ring.decoder.decode(frames)) == [float(i) for i in range(3 * SLOTS - dropped)], "I3"
+
+
+def test_a_producer_that_never_pauses_is_drained_in_few_frames(tmp_path: Path) -> None:
+    """A frame takes what came in a millisecond at least, but for those between two naps."""
+    ring = Ring(tmp_path, lanes=1, slots=1 << 16)
+    producer = ring.producer()
+    thread = threading.Thread(target=ring.drain.run, args=(1 << 40,))
+    thread.start()
+    log, begun = producer.metric("x").log, time.monotonic()
+    for step in range(300_000):
+        log(float(sum(range(10))), step)  # not so fast that the lane is never nearly empty
+    elapsed_ms = (time.monotonic() - begun) * 1e3
+    frames = ring.drain.frames
+    ring.drain.stop()
+    thread.join()
+    whole = 300_000 // (1 << 14) + 1
+    assert frames <= 2 * (elapsed_ms + 1) + whole
 
 
 def test_the_logs_that_may_wait_are_a_share_of_the_free_disk() -> None:
