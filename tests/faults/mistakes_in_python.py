@@ -357,7 +357,7 @@ STORAGE = (
     Mutation(
         "artifact-through-a-link",
         "reader/artifacts.py",
-        "if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder), self.name):",
+        "if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder.parent), folder.name, self.name):",
         "if False:",
         "I11: a file of another folder is read as an artifact",
         f"{MANIFEST}::test_a_link_in_the_place_of_an_artifact_is_not_followed",

@@ -41,7 +41,8 @@ class Target:
 
 TARGETS = {
     "drain": Target(
-        ("clock.c", "crc32.c", "lane.c", "names.c", "bulk/decode.c"), ("-Dwritev=fuzz_writev", "-Dfsync=fuzz_fsync")
+        ("clock.c", "crc32.c", "lane.c", "lock.c", "names.c", "bulk/decode.c"),
+        ("-Dwritev=fuzz_writev", "-Dfsync=fuzz_fsync"),
     ),
     "names": Target(()),
     "decode": Target(("bulk/decode.c",)),
