@@ -19,7 +19,7 @@ from shmlog.storage import liveness
 from shmlog.storage.segmentref import SegmentRef
 from tests.faults.hostile_folders import CALLS, Answer, ask, make_folder, read_all
 
-DAMAGES = 600
+DAMAGES = 450
 DAMAGES_FULL = 25_000
 CALLS_AT_ONCE = 3
 SEGMENTS = 3_000

@@ -32,7 +32,7 @@ from tests.faults.power_workload import EVENT_EVERY, PHASES, STEPS, artifact, va
 from tests.support.tools import need
 
 WORKLOAD = Path(__file__).with_name("power_workload.py")
-STATES = 1500
+STATES = 1000
 STATES_FULL = 100_000
 
 
