@@ -191,5 +191,9 @@ def _relative(a: float, b: float, draws: list[Floats], tails: list[float]) -> tu
     low, high = np.quantile(draws[0], tails)
     if a == 0 or low <= 0 <= high or (draws[0] == 0).any():
         return None, None, None
-    found = np.quantile((draws[1] - draws[0]) / np.abs(draws[0]), tails).tolist()
+    with np.errstate(over="ignore"):
+        changes = (draws[1] - draws[0]) / np.abs(draws[0])
+    if not np.isfinite(changes).all():
+        return None, None, None  # it is as good as 0
+    found = np.quantile(changes, tails).tolist()
     return (b - a) / abs(a), *found

@@ -127,6 +127,7 @@ def test_the_bootstrap_finds_what_was_put_in(statistic: str) -> None:
 
 
 @settings(max_examples=50)
+@example(a=[5e-324, 5e-324, 1.0, 0.0, 1.0], b=[0.0, 0.0, 0.0, 0.0, 1.0])
 @given(
     a=st.lists(st.floats(-1e6, 1e6), min_size=5, max_size=30), b=st.lists(st.floats(-1e6, 1e6), min_size=5, max_size=30)
 )
