@@ -9,7 +9,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,17 @@ settings.load_profile("shmlog")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("shmlog")
     group.addoption("--faults", choices=["ci", "full"], default="ci", help="size of the fault tests (default: ci)")
+    group.addoption("--no-skips", action="store_true", help="a test that skips itself fails")
     group.addoption("--seed", type=int, default=None, help="seed of the fault tests: repeats a failure (default: new)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Have what was skipped fail where everything is there that a test may want."""
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+    return report
 
 
 def pytest_report_header() -> str:

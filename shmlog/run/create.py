@@ -13,9 +13,7 @@ from shmlog.run.start import close_segment, describe_process, make_current, open
 from shmlog.segment import shm
 from shmlog.storage import runfile
 from shmlog.storage.attempts import first_attempt
-from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, new_run_id
-
-_TRIES = 16
+from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, new_run_folder
 
 
 def create(options: Options, meeting: Path | None) -> Run:
@@ -37,21 +35,13 @@ def create(options: Options, meeting: Path | None) -> Run:
 
 
 def _make_folder(options: Options) -> RunLayout:
-    experiment = options.root / options.experiment
+    layout = new_run_folder(options.root / options.experiment)
     try:
-        experiment.mkdir(parents=True, exist_ok=True)
-        for _ in range(_TRIES):
-            layout = RunLayout(experiment / new_run_id())
-            try:
-                layout.dir.mkdir()
-            except FileExistsError:
-                continue
-            layout.make_folders()
-            _warn_if_open(layout)
-            return layout
+        layout.make_folders()
+        _warn_if_open(layout)
     except OSError as error:
-        raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
-    raise StorageError(f"no free run id in {experiment} after {_TRIES} random ones")
+        raise StorageError(f"cannot make folders in {layout.dir}: {error.strerror}; pass another root") from error
+    return layout
 
 
 def _warn_if_open(layout: RunLayout) -> None:

@@ -17,6 +17,7 @@ _EVENTS = re.compile(r"events(?:\.([1-9]\d{0,5}))?\.jsonl")
 _PART = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?\.parquet")
 
 TEMPORARY_SUFFIX = ".tmp"
+_TRIES = 16  # of a free run id
 
 
 class Part(NamedTuple):
@@ -134,6 +135,28 @@ def _matches(folder: Path, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
 def new_run_id() -> str:
     """Return a run id: UTC time and 24 random bits, such as ``20261121-031522-7f3a9c``."""
     return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
+
+
+def new_run_folder(experiment: Path) -> RunLayout:
+    """Make the folder of a new run, and that of its experiment if need be.
+
+    Raises
+    ------
+    StorageError
+        If it can't be made.
+    """
+    try:
+        experiment.mkdir(parents=True, exist_ok=True)
+        for _ in range(_TRIES):
+            layout = RunLayout(experiment / new_run_id())
+            try:
+                layout.dir.mkdir()
+            except FileExistsError:
+                continue
+            return layout
+    except OSError as error:
+        raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
+    raise StorageError(f"no free run id in {experiment} after {_TRIES} random ones")
 
 
 def check_id(value: str, what: str) -> str:

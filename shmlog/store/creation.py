@@ -9,14 +9,13 @@ from typing import Any
 from shmlog.errors import RunStateError, StorageError
 from shmlog.reader.description import read_mapping
 from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout, check_id, new_run_id
+from shmlog.storage.layout import RunLayout, check_id, new_run_folder
 from shmlog.storage.status import RunStatus
 from shmlog.store import codec
 from shmlog.store.annotations import check_tags, check_text
 from shmlog.store.place import Place
 
 _TEXTS = ("name", "description", "notes", "group", "parent", "job_name")
-_TRIES = 16
 
 
 def create_run(place: Place, experiment: str, params: Mapping[str, Any], told: Mapping[str, Any]) -> str:
@@ -29,7 +28,7 @@ def create_run(place: Place, experiment: str, params: Mapping[str, Any], told: M
         check_text(field, told.get(field))
     tags = check_tags(told.get("tags") or ())
     config = codec.plain(dict(params))
-    layout = _make_folder(place, experiment)
+    layout = new_run_folder(place.experiment(experiment))
     described = {
         "schema": 1, "run_id": layout.run_id, "experiment": experiment, **dict.fromkeys(_TEXTS), **told, "tags": tags,
         "name": told.get("name") or layout.run_id, "status": "pending", "created_at": codec.rfc3339(_now()),
@@ -42,22 +41,6 @@ def create_run(place: Place, experiment: str, params: Mapping[str, Any], told: M
     except OSError as error:
         raise StorageError(f"cannot write into {layout.dir}: {error.strerror}") from error
     return f"{experiment}/{layout.run_id}"
-
-
-def _make_folder(place: Place, experiment: str) -> RunLayout:
-    folder = place.experiment(experiment)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for _ in range(_TRIES):
-            layout = RunLayout(folder / new_run_id())
-            try:
-                layout.dir.mkdir()
-            except FileExistsError:
-                continue
-            return layout
-    except OSError as error:
-        raise StorageError(f"cannot make a run folder in {folder}: {error.strerror}") from error
-    raise StorageError(f"no free run id in {folder} after {_TRIES} random ones")
 
 
 def set_status(layout: RunLayout, status: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pickle
+import shutil
 import signal
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from shmlog.flusher.recover import recover
 from shmlog.segment import shm
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
+from shmlog.store import index
 from tests.support.books import assert_books_balance
 from tests.support.processes import (
     is_flusher_gone,
@@ -30,6 +32,7 @@ from tests.support.processes import (
     wait_for_flusher,
     wait_until,
 )
+from tests.support.stores import add_run
 
 NOBODY = 65534
 SQUATTED = bytes(range(8))
@@ -225,6 +228,17 @@ def test_a_run_folder_that_may_not_be_read_is_a_clear_error(open_folder: Path) -
     outcome = as_nobody(lambda: shmlog.attach(open_folder / "private" / "mine" / "run"))
     assert isinstance(outcome, tuple)
     assert issubclass(outcome[0], shmlog.ShmlogError), outcome
+
+
+def test_a_store_where_one_may_not_write_is_listed(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 5: without the index, which can't be kept there."""
+    monkeypatch.setattr(index, "_TICK_NS", -(10**12))  # it takes files that have just been written
+    root = open_folder / "runs"
+    add_run(root, "a")
+    expected = shmlog.Store(root).runs()
+    shutil.rmtree(root / ".shmlog")
+    assert as_nobody(lambda: shmlog.Store(root).runs()) == expected
+    assert not (root / ".shmlog").exists()
 
 
 def test_init_where_one_may_not_write_is_a_clear_error(open_folder: Path) -> None:

@@ -218,14 +218,6 @@ def test_an_index_of_another_version_is_written_anew(root: Path) -> None:
     assert index.load(path) != entries
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_store_that_cannot_be_written_is_listed(root: Path) -> None:
-    add_run(root, "a")
-    root.chmod(0o555)
-    assert ids(shmlog.Store(root).runs()) == ["a"]
-    root.chmod(0o755)
-
-
 def test_a_store_whose_own_folder_cannot_be_made_is_listed(root: Path) -> None:
     add_run(root, "a")
     (root / ".shmlog").write_text("in the way")
