@@ -109,6 +109,9 @@ typedef struct {
  * was taken from any lane, and the next log is needed. */
 int shmlog_drain_pass(shmlog_drain *drain, shmlog_drained *drained);
 
+/* Whether a producer waits until what it has logged is on the disk. */
+bool shmlog_drain_sync_is_wanted(const shmlog_drain *drain);
+
 /* fsync all logs, and tell every lane. Returns 0, EAGAIN when sealing has to make a
  * log durable first, or errno.
  *

@@ -158,15 +158,6 @@ void shmlog_producer_leave(shmlog_producer *producer)
 
 /* ---- lanes ---- */
 
-static void view_lane(const shmlog_segment *segment, uint32_t number, shmlog_lane *lane)
-{
-    memset(lane, 0, sizeof *lane);
-    lane->shared = &segment->lanes[number];
-    lane->slots = shmlog_segment_slots(segment, number);
-    lane->mask = segment->lane_slots - 1;
-    lane->shift = segment->shift;
-}
-
 static bool is_allotted(const shmlog_lane_header *shared)
 {
     /* ALLOT, acquire side: the lane's memory is there. */
@@ -199,7 +190,7 @@ static uint64_t lane_drops(const shmlog_lane_header *shared)
 static void adopt(shmlog_producer *producer, uint32_t number)
 {
     shmlog_lane *lane = &producer->lane;
-    view_lane(producer->segment, number, lane);
+    shmlog_segment_view_lane(producer->segment, number, lane);
     /* RECLAIM, acquire side. */
     lane->tail_seen = atomic_load_explicit(&lane->shared->tail, memory_order_acquire);
     lane->head = shmlog_lane_first_uncommitted(lane, lane->tail_seen);

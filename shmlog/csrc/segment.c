@@ -184,6 +184,15 @@ void shmlog_segment_close(shmlog_segment *segment)
     }
 }
 
+void shmlog_segment_view_lane(const shmlog_segment *segment, uint32_t number, shmlog_lane *lane)
+{
+    memset(lane, 0, sizeof *lane);
+    lane->shared = &segment->lanes[number];
+    lane->slots = shmlog_segment_slots(segment, number);
+    lane->mask = segment->lane_slots - 1;
+    lane->shift = segment->shift;
+}
+
 int shmlog_segment_allocate_lane(shmlog_segment *segment, uint32_t lane)
 {
     uint64_t bytes = (uint64_t)segment->lane_slots * sizeof(shmlog_slot);

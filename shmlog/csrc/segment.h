@@ -2,7 +2,7 @@
 #ifndef SHMLOG_SEGMENT_H
 #define SHMLOG_SEGMENT_H
 
-#include "format.h"
+#include "lane.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -65,5 +65,8 @@ static inline shmlog_slot *shmlog_segment_slots(const shmlog_segment *segment, u
     return (shmlog_slot *)(void *)(segment->base + segment->header->slots_offset) +
            (size_t)lane * segment->lane_slots;
 }
+
+/* The lane as producers and the drain use it. */
+void shmlog_segment_view_lane(const shmlog_segment *segment, uint32_t number, shmlog_lane *lane);
 
 #endif

@@ -33,7 +33,7 @@ LANE = (
     ),
     Mutation(
         "drain-never-naps",
-        "csrc/drain.c",
+        "csrc/drain_run.c",
         "if (error == 0 && drained.slots && !drained.more) {",
         "if (false) {",
         "I9: a frame for a few records follows the other, and the sealing can't keep up",
@@ -203,20 +203,20 @@ PRODUCER = (
 )
 
 DRAIN = (
-    # ---- drain.c ----
+    # ---- drain.c, frame.c, drain_run.c ----
     Mutation(
         "tail-before-durable",
         "csrc/drain.c",
-        "    int error = write_frame(drain, &length);\n    if (error) {\n        abandon_log(drain);\n"
+        "    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n        abandon_log(drain);\n"
         "    } else {\n        accept_frame(drain, length);\n    }\n    return error;\n",
-        "    accept_frame(drain, 0);\n    int error = write_frame(drain, &length);\n    if (error) {\n"
+        "    accept_frame(drain, 0);\n    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n"
         "        abandon_log(drain);\n    }\n    return error;\n",
         "I2: slots are given back before they are in the log",
         f"{DISK}::test_producers_go_on_while_every_call_on_the_disk_fails[5]",
     ),
     Mutation(
         "drain-trusts-head",
-        "csrc/drain.c",
+        "csrc/frame.c",
         "    uint64_t stop = begin + slots_max;\n",
         "    uint64_t hint = atomic_load_explicit(&lane->shared->head, memory_order_relaxed);\n"
         "    uint64_t stop = hint < begin + slots_max ? hint : begin + slots_max;\n",
@@ -225,7 +225,7 @@ DRAIN = (
     ),
     Mutation(
         "gap-counts-its-total",
-        "csrc/drain.c",
+        "csrc/frame.c",
         "cursor->seq += counts[reason] - cursor->gapped[reason];",
         "cursor->seq += counts[reason];",
         "I4: drops are told twice",
@@ -241,7 +241,7 @@ DRAIN = (
     ),
     Mutation(
         "names-defined-once",
-        "csrc/drain.c",
+        "csrc/frame.c",
         "        repeat_names(drain);\n",
         "",
         "I5: a log uses names that only a deleted one has defined",
@@ -249,7 +249,7 @@ DRAIN = (
     ),
     Mutation(
         "name-unchecked",
-        "csrc/drain.c",
+        "csrc/frame.c",
         "        if (!define_name(drain, unit->name_id)) {\n            return false;\n        }\n",
         "        (void)define_name(drain, unit->name_id);\n",
         "I5: a record without a name gets into the log",

@@ -149,7 +149,7 @@ MISTAKES = {
     ),
     "a gap that is added, not taken as a total": (
         "drain",
-        "drain.c",
+        "frame.c",
         "cursor->seq += counts[reason] - cursor->gapped[reason];",
         "cursor->seq += counts[reason];",
     ),

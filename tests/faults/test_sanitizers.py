@@ -105,7 +105,7 @@ OVERRUNS = {
         "malloc((size_t)lanes * 8)",
     ),
     "a lane is copied as if it did not wrap": (
-        "drain.c",
+        "frame.c",
         "uint64_t head = slots < until_wrap ? slots : until_wrap;",
         "uint64_t head = slots + 0 * until_wrap;",
     ),

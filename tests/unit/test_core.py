@@ -529,21 +529,26 @@ def test_a_drain_that_may_open_no_further_log_lets_the_lanes_fill_and_answers_fl
     assert values(ring.decoder.decode(frames)) == [float(i) for i in range(3 * SLOTS - dropped)], "I3"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs sched_setaffinity")
 def test_a_producer_that_never_pauses_is_drained_in_few_frames(tmp_path: Path) -> None:
-    """A frame takes what came in a millisecond at least, but for those between two naps."""
-    ring = Ring(tmp_path, lanes=1, slots=1 << 16)
+    """There are two frames between two naps of a millisecond, and the first of the log."""
+    ring = Ring(tmp_path, lanes=1, slots=1 << 18)  # no look finds so much that it is busy
     producer = ring.producer()
     thread = threading.Thread(target=ring.drain.run, args=(1 << 40,))
     thread.start()
-    log, begun = producer.metric("x").log, time.monotonic()
-    for step in range(300_000):
-        log(float(sum(range(10))), step)  # not so fast that the lane is never nearly empty
-    elapsed_ms = (time.monotonic() - begun) * 1e3
-    frames = ring.drain.frames
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # else one core may be given to both, and then no two looks find anything
+    os.sched_setaffinity(thread.native_id, {max(cores)})
+    log, most = producer.metric("x").log, 0.0
+    for _ in range(1_000):
+        begun, frames = time.monotonic(), ring.drain.frames
+        for step in range(1_000):
+            log(float(sum(range(10))), step)
+        most = max(most, ring.drain.frames - frames - 2 * (time.monotonic() - begun) * 1e3)
+    os.sched_setaffinity(0, cores)
     ring.drain.stop()
     thread.join()
-    whole = 300_000 // (1 << 14) + 1
-    assert frames <= 2 * (elapsed_ms + 1) + whole
+    assert most <= 3, "frames beyond two a millisecond"
 
 
 def test_the_logs_that_may_wait_are_a_share_of_the_free_disk() -> None:

@@ -5,6 +5,7 @@
  */
 #include "bulk/decode.h"
 #include "drain.c"
+#include "frame.c"
 #include "segment.c"
 
 #include <stdio.h>
@@ -88,10 +89,10 @@ ssize_t fuzz_writev(int fd, const struct iovec *pieces, int count)
         length += pieces[i].iov_len;
     }
     REQUIRE(read_u32(header + 4) == crc && read_u32(header + 8) == length);
-    REQUIRE(pieces[1].iov_len == (size_t)ENTRY_BYTES * read_u32(header + 24));
+    REQUIRE(pieces[1].iov_len == (size_t)SHMLOG_FRAME_ENTRY_BYTES * read_u32(header + 24));
     for (uint32_t i = 0; i < read_u32(header + 24); i++) {
-        decode(entries + (size_t)ENTRY_BYTES * i, slots);
-        slots += sizeof(shmlog_slot) * read_u32(entries + (size_t)ENTRY_BYTES * i + 4);
+        decode(entries + (size_t)SHMLOG_FRAME_ENTRY_BYTES * i, slots);
+        slots += sizeof(shmlog_slot) * read_u32(entries + (size_t)SHMLOG_FRAME_ENTRY_BYTES * i + 4);
     }
     REQUIRE(slots == (const unsigned char *)pieces[4].iov_base + pieces[4].iov_len);
     frames++;
@@ -136,7 +137,7 @@ static void reset(void)
     memset(shmlog_segment_slots(&segment, 0), 0, LANES * SLOTS * sizeof(shmlog_slot));
     memset(drain.cursors, 0, LANES * sizeof *drain.cursors);
     memset(drain.staged, 0, LANES * sizeof *drain.staged);
-    memset(drain.names_seen, 0, NAME_BITMAP);
+    memset(drain.names_seen, 0, SHMLOG_FRAME_NAME_BITMAP);
     drain.next_lane = 0;
     drain.first = false;
 }
@@ -156,7 +157,7 @@ static void fill(const uint8_t *data, size_t size, unsigned flags)
     use(&data, &size, shmlog_segment_slots(&segment, 0), LANES * SLOTS * sizeof(shmlog_slot));
     for (uint32_t number = 0; number < LANES && flags & FLAG_LAPS; number++) {
         shmlog_lane lane;
-        view_lane(&segment, number, &lane);
+        shmlog_segment_view_lane(&segment, number, &lane);
         for (uint64_t i = 0; i < SLOTS; i++) { /* as if committed, each in its lap */
             uint64_t position = drain.cursors[number].position + i;
             shmlog_slot *slot = shmlog_slot_at(&lane, position);
@@ -186,7 +187,7 @@ static void look_at(void)
     uint32_t bytes;
     for (uint32_t number = 0; number < LANES; number++) {
         shmlog_lane lane;
-        view_lane(&segment, number, &lane);
+        shmlog_segment_view_lane(&segment, number, &lane);
         uint64_t from = segment.lanes[number].tail;
         REQUIRE(shmlog_lane_first_uncommitted(&lane, from) - from <= SLOTS);
     }
