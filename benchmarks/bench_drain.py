@@ -32,11 +32,13 @@ class Lane:
         folder.mkdir()
         path = folder / "segment"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        segment = _core.Segment.create(fd, str(path), "run", str(folder), 1, SLOTS, _core.CLOCK_MONOTONIC)
+        segment = _core.Segment.create(
+            fd, str(path), "run", str(folder), 1, SLOTS, _core.CLOCK_MONOTONIC, 0, (0,) * 6, (False, 0.0, True)
+        )
         self._drain = _core.Drain(segment, os.open(folder, os.O_RDONLY | os.O_DIRECTORY), 0, None)
         self._drain.next_log()
         producer = Producer()
-        producer._join(segment, str(path), False, 0.0, True)
+        producer._join(segment, str(path))
         self._metric = producer.metric("loss")
         self._values = np.random.default_rng(0).normal(size=RECORDS)
         self._steps = np.arange(RECORDS)

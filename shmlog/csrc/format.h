@@ -61,12 +61,13 @@
 #include <stdint.h>
 
 #define SHMLOG_MAGIC UINT64_C(0x31474f4c4d485331) /* "1SHMLOG1" */
-#define SHMLOG_VERSION 1u
+#define SHMLOG_VERSION 2u
 #define SHMLOG_LINE 128u
 #define SHMLOG_PAGE 4096u
 
 #define SHMLOG_LANES_MAX 4096u
 #define SHMLOG_FIRST_LANE_MAX (1u << 30) /* lanes are signed 32-bit numbers in Parquet */
+#define SHMLOG_MAX_WAIT_NS (3600 * INT64_C(1000000000))
 #define SHMLOG_LANE_SLOTS_MIN 64u
 #define SHMLOG_LANE_SLOTS_MAX (1u << 26)
 
@@ -75,7 +76,7 @@
 #define SHMLOG_NAME_BYTES_MAX 1024u
 #define SHMLOG_NAME_TEXT_BYTES (1u << 20)
 
-#define SHMLOG_RUN_DIR_BYTES 2016u
+#define SHMLOG_RUN_DIR_BYTES 2000u
 #define SHMLOG_OWNER_BYTES_MAX 504u
 #define SHMLOG_DATA_BYTES 24u
 #define SHMLOG_GAP_SLOTS 3u
@@ -129,6 +130,13 @@ typedef struct {
     int64_t utc_ns;
 } shmlog_anchor;
 
+/* What the run's processes do when there is no room. */
+typedef struct {
+    int64_t max_wait_ns; /* patience while nothing gets done */
+    uint32_t wait;       /* 0: drop at once */
+    uint32_t strict;     /* 1: a drop raises */
+} shmlog_drop_policy;
+
 typedef struct {
     /* What the creator wrote once. */
     _Atomic uint64_t magic;
@@ -145,6 +153,7 @@ typedef struct {
     shmlog_anchor anchor;
     char run_id[72];
     char run_dir[SHMLOG_RUN_DIR_BYTES]; /* empty if longer; for people and clean-up */
+    shmlog_drop_policy drop_policy;
 
     /* CONTROL, written by producers: a number that grows with each request. */
     _Alignas(SHMLOG_LINE) _Atomic uint32_t finish_request;
@@ -201,6 +210,7 @@ _Static_assert(sizeof(shmlog_anchor) == 24, "anchor");
 _Static_assert(offsetof(shmlog_header, segment_bytes) == 16, "header.segment_bytes");
 _Static_assert(offsetof(shmlog_header, anchor) == 64, "header.anchor");
 _Static_assert(offsetof(shmlog_header, run_id) == 88, "header.run_id");
+_Static_assert(offsetof(shmlog_header, drop_policy) == 2160, "header.drop_policy");
 _Static_assert(offsetof(shmlog_header, finish_request) == 2176, "header: producers' line");
 _Static_assert(offsetof(shmlog_header, flusher_state) == 2304, "header: flusher's line");
 _Static_assert(sizeof(shmlog_header) <= SHMLOG_PAGE, "the header is one page");

@@ -137,6 +137,7 @@ int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, con
     strcpy(producer->path, path);
     producer->segment = segment;
     producer->lock_fd = fd;
+    producer->drop_policy = segment->header->drop_policy;
     clear_counts(producer);
     enlist(producer);
     return 0;
@@ -387,7 +388,7 @@ shmlog_wait_state shmlog_producer_wait_begin(shmlog_producer *producer, shmlog_w
     int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
     uint64_t tail = producer->lane.tail_seen;
 
-    if (!producer->patience.wait || producer->gave_up_tail == tail + 1 || !may_spend_time(producer, now)) {
+    if (!producer->drop_policy.wait || producer->gave_up_tail == tail + 1 || !may_spend_time(producer, now)) {
         return SHMLOG_WAIT_OVER;
     }
     *wait = (shmlog_wait){.since_ns = now, .tail = tail, .nap_ns = 50000, .begun_ns = now, .probed_ns = 0};
@@ -424,7 +425,7 @@ shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shml
     } else if (flusher_is_dead(producer, wait, now)) {
         return SHMLOG_WAIT_DEAD;
     }
-    return now - wait->since_ns < producer->patience.max_wait_ns ? SHMLOG_WAIT_AGAIN : SHMLOG_WAIT_OVER;
+    return now - wait->since_ns < producer->drop_policy.max_wait_ns ? SHMLOG_WAIT_AGAIN : SHMLOG_WAIT_OVER;
 }
 
 void shmlog_producer_wait_end(shmlog_producer *producer, const shmlog_wait *wait, bool room)

@@ -11,11 +11,6 @@
 
 #define SHMLOG_PATH_MAX 4096
 
-typedef struct {
-    bool wait;           /* on_full="wait" */
-    int64_t max_wait_ns; /* patience while the tail does not move */
-} shmlog_patience;
-
 typedef struct shmlog_producer {
     shmlog_lane lane;
     shmlog_segment *segment; /* NULL: never joined */
@@ -33,7 +28,7 @@ typedef struct shmlog_producer {
     uint64_t waits;
     uint64_t waited_ns;
 
-    shmlog_patience patience;
+    shmlog_drop_policy drop_policy; /* the segment's, as it was when we joined */
     int64_t joined_ns;
     int64_t late_waited_ns; /* waited after the first ten seconds */
     uint64_t gave_up_tail;  /* tail when the last wait ran out, plus one; 0: none did */

@@ -127,7 +127,6 @@ typedef struct {
     int64_t next_step;      /* of log() without a step */
     uint32_t step_generation;
     bool disabled;
-    bool strict;
     bool told_drop;
     int64_t lane_retry_ns;
     shmlog_cached_name cache[SHMLOG_NAME_CACHE];

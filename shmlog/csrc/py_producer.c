@@ -51,7 +51,7 @@ static bool tell_first_drop(ProducerObject *self, enum shmlog_reason reason)
 shmlog_outcome shmlog_producer_dropped(ProducerObject *self, enum shmlog_reason reason, uint64_t records)
 {
     shmlog_producer_drop(&self->producer, reason, records);
-    if (self->strict) {
+    if (self->producer.drop_policy.strict) {
         PyErr_Format(shmlog_state_of(Py_TYPE(self))->dropped_error,
                      "%llu record(s) dropped, reason: %s (strict=True)", (unsigned long long)records,
                      shmlog_reason_names[reason]);
@@ -275,7 +275,7 @@ bool shmlog_producer_find_name(ProducerObject *self, PyObject *name, uint32_t *i
 
 /* ---- joining and leaving ---- */
 
-PyDoc_STRVAR(join_doc, "_join(segment, path, wait, max_wait, strict)\n--\n\n"
+PyDoc_STRVAR(join_doc, "_join(segment, path)\n--\n\n"
                        "Become a member of the run in `segment`, whose file lies at `path`.");
 
 static PyObject *producer_join(ProducerObject *self, PyObject *args)
@@ -283,9 +283,7 @@ static PyObject *producer_join(ProducerObject *self, PyObject *args)
     shmlog_state *state = shmlog_state_of(Py_TYPE(self));
     PyObject *segment;
     const char *path;
-    int wait, strict;
-    double max_wait;
-    if (!PyArg_ParseTuple(args, "O!spdp", state->segment_type, &segment, &path, &wait, &max_wait, &strict)) {
+    if (!PyArg_ParseTuple(args, "O!s", state->segment_type, &segment, &path)) {
         return NULL;
     }
     if (self->producer.segment) {
@@ -301,9 +299,6 @@ static PyObject *producer_join(ProducerObject *self, PyObject *args)
         return PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
     }
     Py_XSETREF(self->segment, (SegmentObject *)Py_NewRef(segment));
-    self->producer.patience.wait = wait;
-    self->producer.patience.max_wait_ns = (int64_t)(max_wait * 1e9);
-    self->strict = strict;
     Py_RETURN_NONE;
 }
 

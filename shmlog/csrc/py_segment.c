@@ -43,7 +43,8 @@ static SegmentObject *allocate(PyTypeObject *type, PyObject *path)
     return self;
 }
 
-PyDoc_STRVAR(create_doc, "create(fd, path, run_id, run_dir, lanes, lane_slots, clock, first_lane=0, unlaned=(0, ...))\n"
+PyDoc_STRVAR(create_doc, "create(fd, path, run_id, run_dir, lanes, lane_slots, clock, first_lane=0, unlaned=(0, ...),\n"
+                         "       drop_policy=(False, 0.0, False))\n"
                          "--\n\nMake a segment in the empty file fd, and take fd over.");
 
 static PyObject *segment_create(PyTypeObject *type, PyObject *args)
@@ -52,11 +53,15 @@ static PyObject *segment_create(PyTypeObject *type, PyObject *args)
     PyObject *path;
     shmlog_geometry geometry = {0};
     unsigned long long unlaned[SHMLOG_REASONS] = {0};
-    if (!PyArg_ParseTuple(args, "iUssIII|I(KKKKKK)", &fd, &path, &geometry.run_id, &geometry.run_dir,
+    int wait = false, strict = false;
+    double max_wait = 0.0;
+    if (!PyArg_ParseTuple(args, "iUssIII|I(KKKKKK)(pdp)", &fd, &path, &geometry.run_id, &geometry.run_dir,
                           &geometry.lanes, &geometry.lane_slots, &geometry.clock, &geometry.first_lane,
-                          &unlaned[0], &unlaned[1], &unlaned[2], &unlaned[3], &unlaned[4], &unlaned[5])) {
+                          &unlaned[0], &unlaned[1], &unlaned[2], &unlaned[3], &unlaned[4], &unlaned[5],
+                          &wait, &max_wait, &strict)) {
         return NULL;
     }
+    geometry.drop_policy = (shmlog_drop_policy){(int64_t)(max_wait * 1e9), (uint32_t)wait, (uint32_t)strict};
     for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
         geometry.unlaned[reason] = unlaned[reason];
     }

@@ -69,6 +69,12 @@ static bool geometry_is_sane(uint32_t lanes, uint32_t lane_slots)
            lane_slots >= SHMLOG_LANE_SLOTS_MIN && lane_slots <= SHMLOG_LANE_SLOTS_MAX;
 }
 
+static bool policy_is_sane(const shmlog_drop_policy *policy)
+{
+    return policy->wait <= 1 && policy->strict <= 1 && policy->max_wait_ns >= 0 &&
+           policy->max_wait_ns <= SHMLOG_MAX_WAIT_NS;
+}
+
 static void find_parts(shmlog_segment *segment, uint32_t lanes, uint32_t lane_slots)
 {
     segment->names = (shmlog_name_table *)(void *)(segment->base + SHMLOG_PAGE);
@@ -93,6 +99,7 @@ static void write_header(shmlog_segment *segment, const shmlog_geometry *geometr
     header->slots_offset = shmlog_segment_head_bytes(geometry->lanes);
     header->clock = geometry->clock;
     header->first_lane = geometry->first_lane;
+    header->drop_policy = geometry->drop_policy;
     for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
         /* relaxed: published by the magic. */
         atomic_store_explicit(&header->unlaned[reason], geometry->unlaned[reason], memory_order_relaxed);
@@ -110,7 +117,7 @@ static void write_header(shmlog_segment *segment, const shmlog_geometry *geometr
 int shmlog_segment_create(shmlog_segment *segment, int fd, const shmlog_geometry *geometry)
 {
     if (!geometry_is_sane(geometry->lanes, geometry->lane_slots) || geometry->clock > SHMLOG_CLOCK_TSC ||
-        geometry->first_lane > SHMLOG_FIRST_LANE_MAX) {
+        geometry->first_lane > SHMLOG_FIRST_LANE_MAX || !policy_is_sane(&geometry->drop_policy)) {
         return SHMLOG_BAD_GEOMETRY;
     }
     uint64_t bytes = total_bytes(geometry->lanes, geometry->lane_slots);
@@ -138,7 +145,8 @@ static int check_header(const shmlog_header *header, uint64_t file_bytes)
     }
     if (header->page != SHMLOG_PAGE || header->clock > SHMLOG_CLOCK_TSC ||
         (header->clock == SHMLOG_CLOCK_TSC && !SHMLOG_HAS_TSC) ||
-        !geometry_is_sane(header->lanes, header->lane_slots) || header->first_lane > SHMLOG_FIRST_LANE_MAX) {
+        !geometry_is_sane(header->lanes, header->lane_slots) || header->first_lane > SHMLOG_FIRST_LANE_MAX ||
+        !policy_is_sane(&header->drop_policy)) {
         return SHMLOG_BAD_LAYOUT;
     }
     uint64_t bytes = total_bytes(header->lanes, header->lane_slots);

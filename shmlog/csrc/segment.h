@@ -28,6 +28,7 @@ typedef struct {
     const char *run_dir;
     uint32_t first_lane;              /* number of lane 0 in the files of the run */
     uint64_t unlaned[SHMLOG_REASONS]; /* drops without a lane that earlier attempts have counted */
+    shmlog_drop_policy drop_policy;
 } shmlog_geometry;
 
 /* Errors are errno values, or one of these. */

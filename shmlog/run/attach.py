@@ -132,11 +132,11 @@ def _join(layout: RunLayout, ref: SegmentRef) -> Run:
     if segment.run_id != layout.run_id:
         raise SegmentError(f"{ref.path} belongs to run {segment.run_id!r}, not to {layout.run_id!r}")
     run = Run(layout, ref, owner=False)
-    join_member(run, segment, wait=True, max_wait=0.1, strict=False)
+    join_member(run, segment)
     return run
 
 
-def join_member(run: Run, segment: _core.Segment, *, wait: bool, max_wait: float, strict: bool) -> None:
+def join_member(run: Run, segment: _core.Segment) -> None:
     """Make ``run`` a member of its segment.
 
     Raises
@@ -147,7 +147,7 @@ def join_member(run: Run, segment: _core.Segment, *, wait: bool, max_wait: float
     deadline = time.monotonic() + _CLOSING_S
     while True:
         try:
-            run._join(segment, str(segment.path), wait, max_wait, strict)
+            run._join(segment, str(segment.path))
             return
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ENOENT, errno.ESTALE):

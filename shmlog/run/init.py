@@ -35,7 +35,7 @@ def init(
     lane_records: int | None = None,
     lanes: int | None = None,
     on_full: str = "wait",
-    max_wait: float = 0.1,
+    max_wait: float = 1.0,
     clock: str = "auto",
     strict: bool = False,
     level: str = "debug",
@@ -73,13 +73,14 @@ def init(
         Most processes that log at the same time. Default: 256. Costs nothing
         until used.
     on_full : str
-        When a process's lane is full: ``"wait"`` or ``"drop"`` the new record.
+        When a process's lane is full: ``"wait"`` or ``"drop"`` the new record. This and the next
+        two hold for every process of the run.
     max_wait : float
         Seconds to wait for room while the flusher gets nothing done, then drop and count.
-    clock : str
-        ``"auto"``, ``"monotonic"`` or ``"tsc"``.
     strict : bool
         Raise `DroppedError` when a record is dropped.
+    clock : str
+        ``"auto"``, ``"monotonic"`` or ``"tsc"``.
     level : str
         ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``: messages below it are left out, those of
         `LoggingHandler` too, in every process.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog.run.plain import to_plain
+from shmlog.segment.shm import DropPolicy
 from shmlog.storage.layout import check_id
 from shmlog.storage.logsettings import LogSettings, check_settings
 
@@ -28,10 +29,8 @@ class Options(NamedTuple):
     sinks: tuple[str, ...]
     lane_records: int | None
     lanes: int | None
-    wait: bool
-    max_wait: float
+    drop_policy: DropPolicy
     clock: str
-    strict: bool
     log_settings: LogSettings
 
 
@@ -53,8 +52,9 @@ def check(
             raise TypeError(f"{what} must be a str, not {type(text).__name__}")
     return Options(
         check_id(experiment, "experiment"), Path(os.path.abspath(root)), name, to_plain(config or {}),
-        _names("tags", tags or ()), group, notes, parent, _sinks(sinks), lane_records, lanes, on_full == "wait",
-        float(max_wait), clock, bool(strict), check_settings(level, console, rotate_events),
+        _names("tags", tags or ()), group, notes, parent, _sinks(sinks), lane_records, lanes,
+        DropPolicy(on_full == "wait", float(max_wait), bool(strict)), clock,
+        check_settings(level, console, rotate_events),
     )  # fmt: skip
 
 

@@ -51,12 +51,12 @@ def open_segment(
         placed = shm.create(
             layout.run_id, layout.dir, lanes=options.lanes, lane_records=options.lane_records, clock=options.clock,
             private=layout.segment, first_lane=first_lane,
-            unlaned=tuple((unlaned or {}).get(reason, 0) for reason in REASONS),
+            unlaned=tuple((unlaned or {}).get(reason, 0) for reason in REASONS), drop_policy=options.drop_policy,
         )  # fmt: skip
     try:
         run = Run(layout, SegmentRef(placed.name, placed.path), owner=True, log_settings=options.log_settings)
         with _segment_errors(layout):
-            join_member(run, placed.segment, wait=options.wait, max_wait=options.max_wait, strict=options.strict)
+            join_member(run, placed.segment)
         for event_type in _EVENT_TYPES:  # they must find room, however many names the user makes
             run._intern(event_type)
         _take_first_lane(run)

@@ -21,6 +21,17 @@ _TRIES = 16
 _NONE = (0,) * len(REASONS)
 
 
+class DropPolicy(NamedTuple):
+    """What every process of a run does when there is no room for a record."""
+
+    wait: bool
+    max_wait_s: float
+    strict: bool
+
+
+NEVER_WAIT = DropPolicy(wait=False, max_wait_s=0.0, strict=False)
+
+
 class _New(NamedTuple):
     """What is written into the header of a new segment."""
 
@@ -29,6 +40,7 @@ class _New(NamedTuple):
     clock: int
     first_lane: int
     unlaned: tuple[int, ...]
+    drop_policy: DropPolicy
 
 
 class Placed(NamedTuple):
@@ -41,7 +53,7 @@ class Placed(NamedTuple):
 
 def create(
     run_id: str, run_dir: Path, *, lanes: int | None, lane_records: int | None, clock: str, private: Path,
-    first_lane: int = 0, unlaned: tuple[int, ...] = _NONE,
+    first_lane: int = 0, unlaned: tuple[int, ...] = _NONE, drop_policy: DropPolicy = NEVER_WAIT,
 ) -> Placed:  # fmt: skip
     """Create a segment, in shared memory if there is room, else in the run folder.
 
@@ -59,6 +71,8 @@ def create(
         What the lanes are numbered from in the files of the run: not 0 if it was resumed.
     unlaned : tuple of int
         Drops of processes that had no lane, by reason, which are counted on from.
+    drop_policy : DropPolicy
+        For all processes that will attach.
 
     Raises
     ------
@@ -66,7 +80,7 @@ def create(
         If there is no room for it anywhere. The message has the sizes and the remedy.
     """
     number = clock_number(clock)
-    new = _New(run_id, run_dir, number, first_lane, unlaned)
+    new = _New(run_id, run_dir, number, first_lane, unlaned, drop_policy)
     free = place.shared_memory_free()
     size = place.choose_size(free, lanes, lane_records)
     if size.least_bytes <= free:
@@ -129,7 +143,7 @@ def _fill(fd: int, path: Path, new: _New, size: place.Size) -> _core.Segment:
         os.fchmod(fd, 0o600)  # whatever the umask
         return _core.Segment.create(
             fd, str(path), new.run_id, str(new.run_dir), size.lanes, size.lane_records, new.clock, new.first_lane,
-            new.unlaned,
+            new.unlaned, new.drop_policy,
         )  # fmt: skip
     except BaseException:
         os.close(fd)

@@ -106,7 +106,7 @@ class Arena:
     def attach(self, who: str, records: int = 1) -> Peer:
         """Have another producer log."""
         peer = Peer(who, self.first_name)
-        peer._join(self.segment, str(self.path), False, 0.0, False)
+        peer._join(self.segment, str(self.path))
         peer.log_some(records)
         assert peer._counts()["lane"] is not None, f"{who} found no lane"
         self.peers.append(peer)

@@ -117,7 +117,7 @@ def _open(path: str) -> _core.Segment:
 def _join(run: shmlog.Run) -> None:
     """Attach as another process does."""
     producer = _core.Producer()
-    producer._join(_open(run._segment.path), run._segment.path, False, 0.0, False)
+    producer._join(_open(run._segment.path), run._segment.path)
     producer._leave()
 
 

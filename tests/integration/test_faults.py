@@ -204,6 +204,33 @@ def test_strict_raises_when_a_record_is_dropped(tmp_path: Path) -> None:
     assert_books_balance(run.dir)
 
 
+ATTACHED = """
+import sys
+import shmlog
+run = shmlog.attach()
+try:
+    for step in range(10_000):
+        run.log("loss", 0.5, step)
+except shmlog.DroppedError as error:
+    print(error, run.stats["waits"])
+"""
+
+
+def test_what_was_said_of_full_lanes_holds_for_each_process(tmp_path: Path) -> None:
+    run = shmlog.init("strict", root=tmp_path, lane_records=4096, on_full="drop", strict=True)
+    run.flush()
+    pid = wait_for_flusher(run.dir)
+    stop(pid)
+    try:
+        done = subprocess.run([sys.executable, "-c", ATTACHED], capture_output=True, text=True, check=True)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert done.stdout == "1 record(s) dropped, reason: full (strict=True) 0\n", done.stderr
+    run.finish()
+    wait_for_end(run.dir)
+    assert_books_balance(run.dir)
+
+
 def test_drops_of_a_killed_process_are_told(tmp_path: Path) -> None:
     with shmlog.init("killed", root=tmp_path, lane_records=4096, on_full="drop") as run:
         assert run.flush()
@@ -312,7 +339,7 @@ def test_nobody_joins_a_run_that_was_recovered(tmp_path: Path) -> None:
     try:
         run_script(RECOVER, only_run(root), cwd=tmp_path)  # its locks go with it
         with pytest.raises(OSError, match="unavailable"):
-            _core.Producer()._join(segment, str(late), False, 0.0, False)
+            _core.Producer()._join(segment, str(late))
     finally:
         late.unlink()
 

@@ -56,13 +56,17 @@ class Producer(_core.Producer):
 class Ring:
     """A segment in a file, with producers, a drain and a decoder."""
 
-    def __init__(self, folder: Path, lanes: int = 3, slots: int = SLOTS) -> None:
+    def __init__(
+        self, folder: Path, lanes: int = 3, slots: int = SLOTS, policy: shm.DropPolicy = shm.NEVER_WAIT
+    ) -> None:
         self.folder = folder
         self.path = folder / "segment"
         self.logs = folder / "wal"
         self.logs.mkdir()
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self.segment = _core.Segment.create(fd, str(self.path), "run", str(folder), lanes, slots, 0)
+        self.segment = _core.Segment.create(
+            fd, str(self.path), "run", str(folder), lanes, slots, 0, 0, (0,) * 6, policy
+        )
         self.drain = self.new_drain(0)
         self.decoder = Decoder(folder)
         self.seen = 0
@@ -72,7 +76,7 @@ class Ring:
 
     def producer(self) -> Producer:
         producer = Producer()
-        producer._join(self.segment, str(self.path), False, 0.0, False)
+        producer._join(self.segment, str(self.path))
         return producer
 
     def begin(self) -> None:
@@ -168,11 +172,11 @@ def test_a_full_lane_drops_and_a_gap_tells_it_when_there_is_room(ring: Ring) -> 
     assert batch.metrics["seq"].to_pylist() == [kept + 12]
 
 
-def test_who_waits_for_room_waits_as_long_as_the_flusher_seals(ring: Ring) -> None:
+def test_who_waits_for_room_waits_as_long_as_the_flusher_seals(tmp_path: Path) -> None:
     """A slow disk holds the drain; that is no reason to drop while parts get written."""
+    ring = Ring(tmp_path, policy=shm.DropPolicy(wait=True, max_wait_s=1.0, strict=False))
     ring.begin()
-    producer = Producer()
-    producer._join(ring.segment, str(ring.path), True, 1.0, False)
+    producer = ring.producer()
     ring.segment.lock(_core.LOCK_FLUSHER)
     _, running = ring.drain.drain_pass(), threading.Thread(target=_seal_then_drain, args=(ring,))
     for i in range(SLOTS - OWNER_SLOTS):
@@ -647,7 +651,7 @@ def test_an_owner_record_takes_its_ranks_from_the_environment(monkeypatch: pytes
 def test_a_producer_joins_once(ring: Ring) -> None:
     producer = ring.producer()
     with pytest.raises(RuntimeError, match="joined before"):
-        producer._join(ring.segment, str(ring.path), False, 0.0, False)
+        producer._join(ring.segment, str(ring.path))
 
 
 def test_a_producer_that_has_left_drops_and_counts(ring: Ring) -> None:
