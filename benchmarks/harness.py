@@ -9,7 +9,6 @@ import platform
 import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -170,7 +169,7 @@ def _commit() -> str | None:
 
 def main(benchmarks: Sequence[Callable[[Bench], None]], results: Path | None = None) -> None:
     """Run benchmarks as the command line says; write the figures to ``--json``, or all of them to ``results``."""
-    names = [sys.modules[benchmark.__module__].__name__.removeprefix("bench_") for benchmark in benchmarks]
+    names = [benchmark.__module__.removeprefix("bench_") for benchmark in benchmarks]
     parser = argparse.ArgumentParser(description="Prints median [quartiles] of each figure.")
     if len(names) > 1:
         text = f"only these, of {', '.join(names)} (default: all, whose figures go to {results})"
