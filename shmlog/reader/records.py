@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,34 @@ def _sealed_tables(
     tables: list[pa.Table] = []
     problems: list[str] = []
     from_lines = taken.metrics_are_lines
-    for part in taken.parts:
-        try:
-            tables.append(read_part(part.path, wanted))
-        except CorruptDataError as error:
-            from_lines = from_lines or taken.has_sink("jsonl")
-            rest = "what events.jsonl has of it is used" if from_lines else "its records are left out"
-            problems.append(f"{error}; {rest}")
+    for found in _read_parts([part.path for part in taken.parts], wanted):
+        if isinstance(found, pa.Table):
+            tables.append(found)
+            continue
+        from_lines = from_lines or taken.has_sink("jsonl")
+        rest = "what events.jsonl has of it is used" if from_lines else "its records are left out"
+        problems.append(f"{found}; {rest}")
     if from_lines:
         calls = read_calls(layout, taken)
         problems += faults_of_lines(layout, taken)
         tables.append(calls if wanted is None else parts.only_names(calls, wanted))
     return tables, taken.overlaps or (from_lines and bool(taken.parts)), problems
+
+
+def _read_parts(paths: list[Path], wanted: list[str] | None) -> list[pa.Table | CorruptDataError]:
+    """Return for each part its rows, or what is wrong with it. Several are read at the same time."""
+    alone = len(paths) < 2
+
+    def read(path: Path) -> pa.Table | CorruptDataError:
+        try:
+            return read_part(path, wanted, threads=alone)
+        except CorruptDataError as error:
+            return error
+
+    if alone:
+        return [read(path) for path in paths]
+    with ThreadPoolExecutor(min(len(paths), pa.cpu_count())) as pool:
+        return list(pool.map(read, paths))
 
 
 def _unsealed_tables(layout: RunLayout, taken: Snapshot) -> tuple[list[pa.Table], list[str]]:
@@ -110,11 +127,13 @@ def texts_of(damage: list[Damage]) -> list[str]:
     return [f"{piece.path}: {piece.reason} at byte {piece.offset}; left out" for piece in damage]
 
 
-def read_part(path: Path, names: list[str] | None) -> pa.Table:
+def read_part(path: Path, names: list[str] | None, *, threads: bool = True) -> pa.Table:
     """Return the rows of a part; raises CorruptDataError whatever is wrong inside, FileNotFoundError."""
 
     def read() -> pa.Table:
-        table = parts.read_part(path, names).cast(METRICS)
+        table = parts.read_part(path, names, threads=threads)
+        if not table.schema.equals(METRICS):
+            table = table.cast(METRICS)
         table.validate(full=True)
         return table
 

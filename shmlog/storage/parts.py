@@ -131,9 +131,9 @@ def open_file(path: Path) -> pq.ParquetFile:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise_for(path, error)
-    columns = [(field.name, field.type) for field in file.schema_arrow]
-    if columns != [(field.name, field.type) for field in METRICS]:
-        raise CorruptDataError(f"{path}: not a part of shmlog, or its schema is damaged (columns {columns})")
+    schema = file.schema_arrow
+    if (schema.names, schema.types) != (METRICS.names, METRICS.types):
+        raise CorruptDataError(f"{path}: not a part of shmlog, or its schema is damaged ({schema.names})")
     check_cells(path, file.metadata, path.stat().st_size)
     return file
 
@@ -152,7 +152,9 @@ def raise_for(path: Path, error: Exception) -> NoReturn:
     raise CorruptDataError(f"{path}: damaged ({error})") from error
 
 
-def read_part(path: Path, names: list[str] | None = None, columns: list[str] | None = None) -> pa.Table:
+def read_part(
+    path: Path, names: list[str] | None = None, columns: list[str] | None = None, *, threads: bool = True
+) -> pa.Table:
     """Return the rows of a part, or those of some names.
 
     Parameters
@@ -161,6 +163,8 @@ def read_part(path: Path, names: list[str] | None = None, columns: list[str] | N
         Names wanted. Row groups without any of them are not read.
     columns : list of str, optional
         Columns wanted; ``name`` is always among them.
+    threads : bool
+        Whether to read several columns at the same time.
 
     Raises
     ------
@@ -171,7 +175,7 @@ def read_part(path: Path, names: list[str] | None = None, columns: list[str] | N
         groups = _groups_with(file, names)
         wanted = None if columns is None else list(dict.fromkeys([*columns, "name"]))
         try:
-            table = file.read_row_groups(groups, columns=wanted)
+            table = file.read_row_groups(groups, columns=wanted, use_threads=threads)
         except (OSError, pa.ArrowException) as error:
             raise_for(path, error)
     return table if names is None else only_names(table, names)
@@ -193,6 +197,9 @@ def _groups_with(file: pq.ParquetFile, names: list[str] | None) -> list[int]:
 
 def only_names(table: pa.Table, names: list[str]) -> pa.Table:
     """Return the rows of some names, by their codes."""
+    column: Any = table["name"]
+    if all(set(chunk.dictionary.to_pylist()) <= set(names) for chunk in column.chunks):
+        return table  # as row groups end with a name, most need no look at their rows
     table = table.unify_dictionaries().combine_chunks()
     if table.num_rows == 0:
         return table
