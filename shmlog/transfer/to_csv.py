@@ -12,23 +12,22 @@ from numpy.typing import NDArray
 
 from shmlog.reader.stored import StoredRun
 from shmlog.storage.order import row_order
-from shmlog.storage.schema import METRICS
 from shmlog.transfer.cells import guard, guard_column
 from shmlog.transfer.output import Progress, slices
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
-_CALL = ["step", "ts", "rank", "local_rank", "worker"]
+_CALL = ["step", "ts", "rank", "local_rank", "worker", "attempt"]
 
 
-def write_long(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+def write_long(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write a row for each record, with all that is known of it; return how many."""
-    return _write(safe_table(run.metrics().select(METRICS.names)), file, progress)
+    return _write(safe_table(table), file, progress)
 
 
-def write_wide(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+def write_wide(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write a row for each call of ``log``, with a column for each metric, sorted; return how many."""
-    return _write(safe_table(widen(run.metrics())), file, progress)
+    return _write(safe_table(widen(table)), file, progress)
 
 
 def safe_table(table: pa.Table) -> pa.Table:
@@ -55,14 +54,15 @@ def widen(table: pa.Table) -> pa.Table:
     """
     codes, names = _codes(table)
     row, first = _rows(table, codes)
-    columns = {name: table[name].take(pa.array(first)) for name in _CALL}
+    columns = {name: table[name].take(pa.array(first)) for name in _CALL if name in table.column_names}
+    calls = list(columns)
     by_name = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(names)))
     values = table.select(["kind", "value", "int_value", "text"])
     for code in sorted(range(len(names)), key=names.__getitem__):
         at = by_name[ends[code - 1] if code else 0 : ends[code]]
         if len(at):
-            label = names[code] if names[code] not in _CALL else f"metric {names[code]}"
+            label = names[code] if names[code] not in calls else f"metric {names[code]}"
             columns[label] = _spread(_values(values.take(pa.array(at))), row[at], len(first))
     return pa.table(columns)
 

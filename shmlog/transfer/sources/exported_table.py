@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from shmlog.errors import CorruptDataError
 from shmlog.store.codec import plain
 from shmlog.transfer.found import Found
-from shmlog.transfer.sources.checked import checked_table
+from shmlog.transfer.sources.checked import checked_table, curve_of
 from shmlog.transfer.sources.untrusted_parquet import read_batches
 from shmlog.transfer.to_arrow import KEY
 
@@ -33,7 +33,7 @@ def read(path: Path) -> Found:
     except (OSError, pa.ArrowException, ValueError) as error:
         raise CorruptDataError(f"{path}: neither Parquet nor Arrow, or damaged ({error})") from error
     told = (table.schema.metadata or {}).get(KEY)
-    found.metrics = checked_table(path, table.replace_schema_metadata(None))
+    found.metrics = checked_table(path, curve_of(path, table.replace_schema_metadata(None), found.problems))
     if told is None:
         found.problems.add("description", "the file does not say which run it is of")
         return found
