@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import METRICS
-from shmlog.transfer.found import Found, Rows, is_text, owner_of, parse_us, time_in_range
+from shmlog.transfer.found import Budget, Found, Rows, is_text, owner_of, parse_us, time_in_range
 from shmlog.transfer.sources.checked import tell_of_superseded
 from shmlog.transfer.sources.exported_table import take_description
 
@@ -19,7 +19,7 @@ _LANES = range(2**31)
 _SEQS = range(2**60)
 
 
-def read(path: Path) -> Found:
+def read(path: Path, budget: Budget) -> Found:
     """Return what the file tells.
 
     Raises
@@ -27,7 +27,7 @@ def read(path: Path) -> Found:
     CorruptDataError
         If it is no such file.
     """
-    found = Found(experiment=path.stem)
+    found = Found(budget, experiment=path.stem)
     try:
         told = json.loads(found.read("export", path))
         take_description(found, told)
