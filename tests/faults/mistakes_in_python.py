@@ -398,9 +398,9 @@ STORAGE = (
     ),
     Mutation(
         "footer-believed",
-        "transfer/sources/untrusted.py",
-        "max(unpacked_bytes(path, data, chunk), ",
-        "max(chunk.total_uncompressed_size, ",
+        "transfer/sources/parquet_pages.py",
+        "max(_bytes_in_pages(path, data, one), ",
+        "max(one[6], ",
         "a Parquet file whose footer lies is unpacked to any size",
         "unit/test_untrusted.py::test_a_footer_that_lies_about_the_pages_is_not_believed",
     ),

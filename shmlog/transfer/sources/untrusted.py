@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
 from shmlog.transfer.found import Budget
-from shmlog.transfer.sources.parquet_pages import unpacked_bytes
+from shmlog.transfer.sources.parquet_pages import bytes_told
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
@@ -46,17 +46,11 @@ def read_batches(path: Path, data: bytes, budget: Budget) -> Iterator[pa.RecordB
     """
     with pq.ParquetFile(io.BytesIO(data)) as file:
         _check_types(path, file.schema_arrow)
-        budget.foresee(_bytes_told(path, data, file.metadata))
+        budget.foresee(bytes_told(path, data, _CELL_BYTES))
         texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
     with pq.ParquetFile(io.BytesIO(data), read_dictionary=texts, page_checksum_verification=True) as file:
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, use_threads=False):
             yield _checked(batch, budget)
-
-
-def _bytes_told(path: Path, data: bytes, metadata: pq.FileMetaData) -> int:
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    chunks = [group.column(i) for group in groups for i in range(metadata.num_columns)]
-    return sum(max(unpacked_bytes(path, data, chunk), chunk.num_values * _CELL_BYTES) for chunk in chunks)
 
 
 def read_arrow(path: Path, data: bytes, budget: Budget) -> Iterator[pa.RecordBatch]:
