@@ -6,6 +6,7 @@ import bench_artifacts
 import bench_call
 import bench_demo
 import bench_drain
+import bench_export
 import bench_idle
 import bench_import
 import bench_jsonl
@@ -32,6 +33,7 @@ ALL = (
     bench_read,
     bench_store,
     bench_sql,
+    bench_export,
     bench_artifacts,
 )
 

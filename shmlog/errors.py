@@ -57,7 +57,7 @@ class RunStateError(ShmlogError, RuntimeError):
 
 
 class CorruptDataError(ShmlogError, ValueError):
-    """A file is damaged. The message names it; everything else stays readable."""
+    """A file is damaged, or refused since it may be a trap. The message names it; everything else stays readable."""
 
 
 class UnsafeDataError(ShmlogError, ValueError):

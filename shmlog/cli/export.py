@@ -34,6 +34,8 @@ def add_parser(commands: Commands) -> None:
     add_run_argument(parser)
     text = "default: what the end of OUT says, else csv. wide-csv: a column for each metric. all: all but pickle"
     parser.add_argument("-f", "--format", choices=_FORMATS, help=text)
+    text = "also what a later attempt has superseded, with the columns attempt and superseded"
+    parser.add_argument("--superseded", action="store_true", help=text)
     out = "file, or folder of all and tensorboard (default: stdout)"
     parser.add_argument("-o", "--output", metavar="OUT", type=path, help=out)
 
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     stored = load(resolve_run(args.path))
     with ProgressBar(f"export {stored.id}") as bar:
         target = sys.stdout.buffer if to_stdout else args.output
-        paths = export_run(stored, target, format, progress=bar.update)
+        paths = export_run(stored, target, format, superseded=args.superseded, progress=bar.update)
     if args.json:
         print_json({"run": stored.id, "format": format, "files": [_file(one) for one in paths]})
         return 0

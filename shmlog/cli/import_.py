@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import add_command, path
+from shmlog.cli.parser import add_command, path, positive
 from shmlog.cli.stores import add_root_option
 from shmlog.cli.text import plural, relative
 
@@ -32,6 +32,8 @@ def add_parser(commands: Commands) -> None:
     add_root_option(parser)
     parser.add_argument("--experiment", metavar="NAME", help="default: what the source says, or its name")
     parser.add_argument("-f", "--format", choices=_FORMATS, help="default: what the source looks like")
+    text = "of what a source holds, unpacked, which is taken into memory (default: 2)"
+    parser.add_argument("--max-gib", metavar="N", type=positive, default=2, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     outcomes: list[dict[str, Any]] = []
     for source in args.sources:
         try:
-            report = import_run(source, args.root, args.format, experiment=args.experiment)
+            report = import_run(
+                source, args.root, args.format, experiment=args.experiment, max_bytes=args.max_gib << 30
+            )
         except Exception as error:  # told here, and by the exit code; the other sources are not its fault
             if args.debug:
                 raise

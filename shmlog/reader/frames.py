@@ -96,7 +96,8 @@ class Frames:
         Returns
         -------
         pyarrow.dataset.Dataset
-            Schema `shmlog.storage.schema.METRICS`, in no order.
+            Schema `shmlog.storage.schema.METRICS`, in no order. Of a run that was resumed, all records: those
+            of an attempt are those whose ``lane`` is at least its ``first_lane``, and below that of the next.
             ``polars.scan_pyarrow_dataset(stored.scan())`` makes it a LazyFrame.
 
         Warns

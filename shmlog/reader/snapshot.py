@@ -142,8 +142,9 @@ def take(layout: RunLayout) -> Snapshot:
     FileNotFoundError
         If there is no run.yaml.
     CorruptDataError
-        If they do not come to rest.
+        If they do not come to rest, or a folder in the run is a link.
     """
+    refuse_links(layout)
     for _ in range(_TRIES):
         described, problem = read_description(layout)
         complete = described.get("complete") is True
@@ -153,6 +154,13 @@ def take(layout: RunLayout) -> Snapshot:
                 snapshot.problems.append((layout.run_yaml, problem))
             return snapshot
     raise CorruptDataError(f"{layout.dir}: its logs and {layout.sealed_json.name} don't fit together")
+
+
+def refuse_links(layout: RunLayout) -> None:
+    """Raise CorruptDataError if a folder in a run is a link: it may lead to files of others, to be passed on."""
+    for folder in layout.linked_folders():
+        text = "is a link: refused, since it can lead anywhere; put the folder itself there if it is yours"
+        raise CorruptDataError(f"{folder}: {text}")
 
 
 def _take_complete(layout: RunLayout, described: dict[str, Any]) -> Snapshot:

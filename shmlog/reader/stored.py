@@ -50,6 +50,8 @@ def load(run_dir: str | os.PathLike[str]) -> StoredRun:
     ------
     RunNotFoundError
         If there is no run.yaml in it.
+    CorruptDataError
+        If a folder in it is a link. ``run_dir`` itself may be one.
 
     Warns
     -----
@@ -61,10 +63,11 @@ def load(run_dir: str | os.PathLike[str]) -> StoredRun:
 
 
 def find(run_dir: str | os.PathLike[str]) -> RunLayout:
-    """Return the paths of a run; raises RunNotFoundError if there is none."""
+    """Return the paths of a run; raises RunNotFoundError if there is none, CorruptDataError for a link in it."""
     layout = RunLayout(run_dir)
     if not layout.run_yaml.is_file():
         raise RunNotFoundError(_not_found(layout))
+    snapshot.refuse_links(layout)
     return layout
 
 

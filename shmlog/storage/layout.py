@@ -71,9 +71,14 @@ class RunLayout:
 
     def refuse_links(self) -> None:
         """Raise StorageError if one of our folders is a symlink: what is written there would land elsewhere."""
-        for folder in (self.wal, self.metrics.parent, self.metrics, self.large):
-            if folder.is_symlink():
+        for folder in self.linked_folders():
+            if folder != self.artifacts:  # who logs an artifact looks at each part of its path
                 raise StorageError(f"{folder} is a symlink: nothing is written through it; remove it")
+
+    def linked_folders(self) -> list[Path]:
+        """Return those of our folders that are symlinks: what they lead to is not of the run."""
+        folders = (self.wal, self.metrics.parent, self.metrics, self.large, self.artifacts)
+        return [folder for folder in folders if folder.is_symlink()]
 
     def log(self, number: int) -> Path:
         """Return the path of write-ahead log ``number``."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
+from shmlog.reader.warn import warn_caller
 from shmlog.storage.layout import RunLayout
 from shmlog.store import index
 from shmlog.store.facts import Facts, make_record, read_facts, sign
@@ -76,7 +77,11 @@ class Summaries:
         if entry is not None and record.complete and entry.signature == signature:
             found: dict[str, dict[str, Any]] = entry.found
             return found
-        found = _summarise(record.dir)
+        try:
+            found = _summarise(record.dir)
+        except CorruptDataError as error:
+            warn_caller(f"{error}; run {record.run_id} counts as one without metrics")
+            return {}
         if record.complete and index.is_settled(signature):
             known[record.run_id] = Entry(signature, found)
             self._changed.add(record.experiment)

@@ -60,6 +60,7 @@ def rebuild(layout: RunLayout) -> dict[str, Any]:
     dict
         What it says now.
     """
+    snapshot.refuse_links(layout)
     told = rebuild_description(layout)
     if os.path.lexists(layout.run_yaml):
         os.replace(layout.run_yaml, layout.run_yaml.with_name("run.yaml.damaged"))

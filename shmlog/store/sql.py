@@ -142,7 +142,7 @@ def _may_be_damage(duckdb: Any, error: Exception, view: View) -> bool:
         return True  # merged meanwhile
 
 
-def _take_all(views: Iterable[View], wanted: Sequence[str], problems: list[str]) -> list[View]:
+def _take_all(views: Sequence[View], wanted: Sequence[str], problems: list[str]) -> list[View]:
     found = []
     for view in views:
         try:
@@ -151,6 +151,10 @@ def _take_all(views: Iterable[View], wanted: Sequence[str], problems: list[str])
             if view.layout.run_yaml.exists():
                 raise
             problems.append(f"{view.layout.dir}: no run.yaml; its metrics and events are left out")
+        except CorruptDataError as error:
+            if len(views) == 1:
+                raise  # nothing else is asked
+            problems.append(f"{error}; the metrics and events of run {view.layout.run_id} are left out")
     return found
 
 

@@ -8,8 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from shmlog.errors import MissingExtraError
 from shmlog.reader.stored import StoredRun, load
+from shmlog.storage.schema import METRICS
 from shmlog.store.records import RunRecord
 from shmlog.transfer.output import Progress, Target, no_progress, open_target
 
@@ -31,10 +34,13 @@ _ALL = {
 
 FORMATS = (*_WRITERS, "all")
 
+# They have no place for the number of an attempt, without which superseded values spoil the curve.
+_OF_THE_CURVE = ("summary", "tensorboard")
+
 
 def export_run(
     run: str | os.PathLike[str] | StoredRun | RunRecord, path: Target, format: str | None = None, *,
-    progress: Progress | None = None,
+    superseded: bool = False, progress: Progress | None = None,
 ) -> list[Path]:  # fmt: skip
     """Write a run, live or not, in a format that other programs read.
 
@@ -49,6 +55,9 @@ def export_run(
         ``json``, ``csv``, ``wide-csv``, ``parquet``, ``arrow``, ``summary``, ``tensorboard``, ``all``, or
         ``pickle``, which is never guessed and no part of ``all``. Default: what the end of the
         file's name says.
+    superseded : bool
+        Of a run that was resumed, also what a later attempt has superseded, with the columns ``attempt`` and
+        ``superseded`` (``wide-csv``: ``attempt``). Of ``all``, the summary and the event file are of the curve.
     progress : callable, optional
         Told now and then how many records are written, and how many there are.
 
@@ -60,7 +69,7 @@ def export_run(
     Raises
     ------
     ValueError
-        If there is no such format, or the name tells none.
+        If there is no such format, the name tells none, or it can't tell what is superseded.
     RunNotFoundError
         If there is no such run.
     MissingExtraError
@@ -77,14 +86,24 @@ def export_run(
     wanted = format or guess_format(path)
     if wanted not in FORMATS:
         raise ValueError(f"format {wanted!r} is none; use one of {', '.join(FORMATS)}")
+    if superseded and wanted in _OF_THE_CURVE:
+        raise ValueError(f"format {wanted!r} can't tell what is superseded; leave superseded out, or use csv or json")
     tell = progress or no_progress
     if wanted in ("tensorboard", "all"):
         if not isinstance(path, (str, os.PathLike)):
             raise ValueError(f"format {wanted!r} is written into a folder, not into a stream")
-        return _export_all(stored, Path(path), tell) if wanted == "all" else _export_events(stored, Path(path), tell)
+        if wanted == "all":
+            return _export_all(stored, Path(path), superseded, tell)
+        return _export_events(stored, Path(path), tell)
     with open_target(path) as file:
-        _writer(wanted)(stored, file, tell)
+        _writer(wanted)(stored, _records(stored, superseded), file, tell)
     return [Path(path)] if isinstance(path, (str, os.PathLike)) else []
+
+
+def _records(run: StoredRun, superseded: bool) -> pa.Table:
+    """Return the curve, or all records and what marks them."""
+    table = run.metrics(superseded=superseded)
+    return table if superseded else table.select(METRICS.names)
 
 
 def guess_format(path: Target) -> str:
@@ -101,11 +120,12 @@ def _writer(format: str) -> Callable[..., Any]:
     return writer
 
 
-def _export_all(run: StoredRun, folder: Path, progress: Progress) -> list[Path]:
+def _export_all(run: StoredRun, folder: Path, superseded: bool, progress: Progress) -> list[Path]:
     """Write every format but the pickle; TensorBoard's only where its package is there."""
     paths: list[Path] = []
     for format, suffix in _ALL.items():
-        paths += export_run(run, folder / f"{run.id}{suffix}", format, progress=progress)
+        marked = superseded and format not in _OF_THE_CURVE
+        paths += export_run(run, folder / f"{run.id}{suffix}", format, superseded=marked, progress=progress)
     try:
         paths += _export_events(run, folder / "tensorboard", progress)
     except MissingExtraError:
@@ -117,5 +137,5 @@ def _export_events(run: StoredRun, folder: Path, progress: Progress) -> list[Pat
     writer = _writer("tensorboard")
     path = folder / import_module("shmlog.transfer.to_tensorboard").file_name(run)
     with open_target(path) as file:
-        writer(run, file, progress)
+        writer(run, _records(run, superseded=False), file, progress)
     return [path]

@@ -17,7 +17,7 @@ from shmlog.storage.layout import RunLayout, check_id
 from shmlog.store.codec import rfc3339
 from shmlog.store.place import Place
 from shmlog.transfer.folder import final_status, write_run
-from shmlog.transfer.found import Found, fit_name, parse_us
+from shmlog.transfer.found import BYTES_MAX, Budget, Found, fit_name, parse_us
 
 # By format: the module below sources/ whose function `read` reads it.
 _READERS = {
@@ -34,7 +34,7 @@ _SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow",
     ".feather": "arrow",
 }  # fmt: skip
-_WANDB = "wandb has no reader of its own files that a program may use; upload them with 'wandb sync' and export there"
+_WANDB = "wandb offers no reader of its own files; upload them by 'wandb sync', and import what its API gives as CSV"
 
 FORMATS = tuple(_READERS)
 
@@ -76,7 +76,7 @@ class ImportReport:
 
 def import_run(
     source: str | os.PathLike[str], root: str | os.PathLike[str] = "runs", format: str | None = None, *,
-    experiment: str | None = None,
+    experiment: str | None = None, max_bytes: int = BYTES_MAX,
 ) -> ImportReport:  # fmt: skip
     """Read a run of another system, or an export, into a finished run of ours.
 
@@ -92,6 +92,9 @@ def import_run(
         Default: what the source looks like.
     experiment : str, optional
         Default: what the source says, or its name.
+    max_bytes : int
+        Of what the source holds, unpacked. All of it is taken into memory, which may then hold some three times as
+        much; a small file can hold any number of them.
 
     Returns
     -------
@@ -105,7 +108,7 @@ def import_run(
     ValueError
         If there is no such format, or the source looks like none.
     CorruptDataError
-        If nothing of it can be read. Nothing was written.
+        If nothing of it can be read, or it holds more than ``max_bytes``. Nothing was written.
     MissingExtraError
         If a package for the format is missing.
     StorageError
@@ -124,7 +127,7 @@ def import_run(
         raise ValueError(f"format {wanted!r} is none; use one of {', '.join(FORMATS)}" + _about_wandb(wanted))
     if experiment is not None:
         check_id(experiment, "experiment")
-    found = _read(wanted, path)
+    found = _read(wanted, path, Budget(path, max_bytes))
     _tell_of_missing_artifacts(found)
     digest = _digest(wanted, found)
     place = Place(root)
@@ -146,16 +149,18 @@ def import_run(
     )  # fmt: skip
 
 
-def _read(format: str, path: Path) -> Found:
-    reader: Callable[[Path], Found] = import_module(f"shmlog.transfer.sources.{_READERS[format]}").read
+def _read(format: str, path: Path, budget: Budget) -> Found:
+    reader: Callable[[Path, Budget], Found] = import_module(f"shmlog.transfer.sources.{_READERS[format]}").read
     try:
-        return reader(path)
+        found = reader(path, budget)
+        budget.foresee(0)  # a reader may have gone on without the file that was too large
     except (CorruptDataError, StorageError):
         raise
     except OSError as error:
         if error.errno is None:
             raise CorruptDataError(f"{path}: damaged ({error})") from error
         raise
+    return found
 
 
 def _tell_of_missing_artifacts(found: Found) -> None:

@@ -10,22 +10,21 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from shmlog.reader.stored import StoredRun
-from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS, write_options
+from shmlog.storage.schema import ROW_GROUP_ROWS, write_options
 from shmlog.transfer.describe import describe
 from shmlog.transfer.output import Progress, slices
 
 KEY = b"shmlog.run"
 
 
-def described_metrics(run: StoredRun) -> pa.Table:
-    """Return all metrics; the schema's metadata hold what is said of the run."""
-    table = run.metrics().select(METRICS.names).unify_dictionaries()
-    return table.replace_schema_metadata({KEY: json.dumps(describe(run), allow_nan=False)})
+def _described(run: StoredRun, table: pa.Table) -> pa.Table:
+    """Return the metrics with what is said of the run in the schema's metadata."""
+    return table.unify_dictionaries().replace_schema_metadata({KEY: json.dumps(describe(run), allow_nan=False)})
 
 
-def write_parquet(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+def write_parquet(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write a Parquet file; return how many records it has."""
-    table = described_metrics(run)
+    table = _described(run, table)
     with pq.ParquetWriter(file, table.schema, **write_options()) as writer:
         for start in range(0, table.num_rows, ROW_GROUP_ROWS):
             writer.write_table(table.slice(start, ROW_GROUP_ROWS))
@@ -33,9 +32,9 @@ def write_parquet(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
     return int(table.num_rows)
 
 
-def write_arrow(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+def write_arrow(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write an Arrow file (IPC, random access); return how many records it has."""
-    table = described_metrics(run).combine_chunks()
+    table = _described(run, table).combine_chunks()
     with pa.ipc.new_file(file, table.schema) as writer:
         for portion in slices(table, progress):
             writer.write_table(portion)

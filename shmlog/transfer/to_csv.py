@@ -11,23 +11,23 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from shmlog.reader.stored import StoredRun
-from shmlog.storage.schema import METRICS
+from shmlog.storage.order import row_order
 from shmlog.transfer.cells import guard, guard_column
 from shmlog.transfer.output import Progress, slices
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
-_CALL = ["step", "ts", "rank", "local_rank", "worker"]
+_CALL = ["step", "ts", "rank", "local_rank", "worker", "attempt"]
 
 
-def write_long(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+def write_long(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write a row for each record, with all that is known of it; return how many."""
-    return _write(safe_table(run.metrics().select(METRICS.names)), file, progress)
+    return _write(safe_table(table), file, progress)
 
 
-def write_wide(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+def write_wide(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write a row for each call of ``log``, with a column for each metric, sorted; return how many."""
-    return _write(safe_table(widen(run.metrics())), file, progress)
+    return _write(safe_table(widen(table)), file, progress)
 
 
 def safe_table(table: pa.Table) -> pa.Table:
@@ -53,40 +53,46 @@ def widen(table: pa.Table) -> pa.Table:
     A name that a call has twice makes a second row.
     """
     codes, names = _codes(table)
-    row = _rows(table, codes)
-    first = np.flatnonzero(np.diff(row, prepend=-1)) if len(row) else row
-    order = np.argsort(row, kind="stable")
-    sorted_rows = row[order]
-    first = order[np.flatnonzero(np.diff(sorted_rows, prepend=-1))] if len(row) else row
-    columns = {name: table[name].take(pa.array(first)) for name in _CALL}
+    row, first = _rows(table, codes)
+    columns = {name: table[name].take(pa.array(first)) for name in _CALL if name in table.column_names}
+    calls = list(columns)
+    by_name = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+    values = table.select(["kind", "value", "int_value", "text"])
     for code in sorted(range(len(names)), key=names.__getitem__):
-        at = np.flatnonzero(codes == code)
-        label = names[code] if names[code] not in _CALL else f"metric {names[code]}"
-        columns[label] = _spread(_values(table.take(pa.array(at))), row[at], len(first))
+        at = by_name[ends[code - 1] if code else 0 : ends[code]]
+        if len(at):
+            label = names[code] if names[code] not in calls else f"metric {names[code]}"
+            columns[label] = _spread(_values(values.take(pa.array(at))), row[at], len(first))
     return pa.table(columns)
 
 
-def _codes(table: pa.Table) -> tuple[NDArray[np.int64], list[str]]:
+def _codes(table: pa.Table) -> tuple[NDArray[np.int32], list[str]]:
     column: Any = table["name"].unify_dictionaries().combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        return np.empty(0, np.int64), []
-    used, codes = np.unique(column.indices.to_numpy(), return_inverse=True)
-    return codes.astype(np.int64), column.dictionary.take(pa.array(used)).to_pylist()
+    return column.indices.to_numpy(), column.dictionary.to_pylist()
 
 
-def _rows(table: pa.Table, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row of each record: its call, and how often the call had its name before."""
-    keys = [table[name].cast(pa.int64()).to_numpy() for name in ("step", "ts", "lane")]
+def _rows(table: pa.Table, codes: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the row of each record, which its call and how often that had its name before make, and each row's first.
+
+    The records of a call follow each other, since the table is ordered by step, time and lane.
+    """
     count = len(codes)
-    call = np.cumsum(np.any([np.diff(key, prepend=key[:1]) != 0 for key in keys], axis=0)) if count else codes
-    order = np.lexsort((codes, call))
-    same = np.zeros(count, bool)
-    same[1:] = (np.diff(call[order]) == 0) & (np.diff(codes[order]) == 0)
-    starts = np.maximum.accumulate(np.where(same, 0, np.arange(count)))
+    keys = [table[name].cast(pa.int64()).to_numpy() for name in ("step", "ts", "lane")]
+    begins = np.any([np.diff(key, prepend=key[:1]) != 0 for key in keys], axis=0)
+    call = np.cumsum(begins)
+    order = row_order([codes.astype(np.int64)], call.astype(np.int32), int(call[-1]) + 1 if count else 0)
+    is_again = np.zeros(count, bool)
+    is_again[1:] = (np.diff(call[order]) == 0) & (np.diff(codes[order]) == 0)
+    position = np.arange(count)
     again = np.empty(count, np.int64)
-    again[order] = np.arange(count) - starts
-    pairs = np.column_stack((call, again))
-    return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    again[order] = position - np.maximum.accumulate(np.where(is_again, 0, position))
+    heights = np.zeros(int(call[-1]) + 1 if count else 0, np.int64)
+    np.maximum.at(heights, call, again + 1)
+    row = (np.cumsum(heights) - heights)[call] + again
+    first = np.empty(int(heights.sum()), np.int64)
+    first[row[::-1]] = position[::-1]  # of those of a row, the last that is written stays
+    return row, first
 
 
 def _values(table: pa.Table) -> Any:

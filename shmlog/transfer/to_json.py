@@ -16,11 +16,11 @@ from shmlog.transfer.values import word_of
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
 _OWNER = ("rank", "local_rank", "worker", "pid")
+_MARKS = ("attempt", "superseded")
 
 
-def write_json(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+def write_json(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write the run; return how many metrics it has."""
-    table = run.metrics()
     head = json.dumps({**describe(run), "events": run.events()}, allow_nan=False)
     file.write(head[:-1].encode() + b', "metrics": [')
     separator = "\n"
@@ -33,7 +33,7 @@ def write_json(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
 
 
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the records of a table of schema `METRICS`, without fields that are null."""
+    """Return the records of a table of schema `METRICS` or `RECORDS`, without fields that are null."""
     for name in ("name", "kind"):  # strings become Python's much faster than codes do
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, table[name].cast(pa.string()))
@@ -41,7 +41,9 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     columns = {name: table[name].to_pylist() for name in ("step", "name")}
     columns |= {"value": list(values), "kind": table["kind"].to_pylist()}
     columns["ts"] = pc.replace_substring(table["ts"].cast(pa.string()), " ", "T").to_pylist()
-    columns |= {name: table[name].to_pylist() for name in (*_OWNER, "lane", "seq")}
+    columns |= {
+        name: table[name].to_pylist() for name in (*_OWNER, "lane", "seq", *_MARKS) if name in table.column_names
+    }
     known = [name for name in columns if name not in _OWNER or table[name].null_count < table.num_rows]
     is_full = all(table[name].null_count == 0 for name in known if name in _OWNER)
     rows = zip(*(columns[name] for name in known), strict=True)

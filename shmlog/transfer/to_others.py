@@ -15,9 +15,8 @@ from shmlog.transfer.output import Progress
 from shmlog.transfer.values import plain
 
 
-def write_summary(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+def write_summary(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write the figures of each metric as JSON; return how many metrics there are."""
-    table = run.metrics()
     names = sorted(table["name"].unique().to_pylist())
     figures = {}
     for i, name in enumerate(names, 1):
@@ -48,9 +47,8 @@ def _figures(table: pa.Table) -> dict[str, Any]:
     return found
 
 
-def write_pickle(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+def write_pickle(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write a dict of plain lists and dicts, with a list for each column of the metrics."""
-    table = run.metrics()
     document = {**describe(run), "events": run.events(), "metrics": table.to_pydict()}
     pickle.dump(document, file, protocol=pickle.HIGHEST_PROTOCOL)
     progress(table.num_rows, table.num_rows)

@@ -42,7 +42,7 @@ def _began(run: StoredRun) -> float:
         return 0.0
 
 
-def write_events(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
+def write_events(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write an event for each record; return how many.
 
     Warns
@@ -60,7 +60,6 @@ def write_events(run: StoredRun, file: IO[bytes], progress: Progress) -> int:
     told = Event(wall_time=_began(run))
     _set_text(told.summary.value.add(), PARAMS_TAG, json.dumps(describe(run)))
     writer.write(told.SerializeToString())
-    table = run.metrics()
     for portion in slices(table, progress):
         for event in _events(portion, Event):
             writer.write(event.SerializeToString())

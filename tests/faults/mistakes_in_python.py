@@ -379,6 +379,31 @@ STORAGE = (
         "I6: what is sealed during a look is read twice, or not at all",
         f"{READER}::test_what_is_sealed_during_a_look_is_read_once",
     ),
+    Mutation(
+        "links-followed",
+        "reader/snapshot.py",
+        "    for folder in layout.linked_folders():\n",
+        "    for folder in ():\n",
+        "a folder of another is read as one of the run",
+        "unit/test_names.py::test_a_folder_in_a_run_that_is_a_link_is_refused",
+    ),
+    # ---- imports ----
+    Mutation(
+        "packed-buffers-not-counted",
+        "transfer/sources/untrusted.py",
+        "    _check_messages(path, data, budget)\n",
+        "",
+        "a small file of Arrow is unpacked to any size",
+        "unit/test_untrusted.py::test_an_import_takes_no_more_than_it_may[a packed buffer]",
+    ),
+    Mutation(
+        "footer-believed",
+        "transfer/sources/parquet_pages.py",
+        "max(_bytes_in_pages(path, data, one), ",
+        "max(one[6], ",
+        "a Parquet file whose footer lies is unpacked to any size",
+        "unit/test_untrusted.py::test_a_footer_that_lies_about_the_pages_is_not_believed",
+    ),
 )
 
 RESUMING = (

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
@@ -22,8 +24,14 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.cli.main import main
 from shmlog.cli.progress import ProgressBar
+from shmlog.storage import parts, runfile
+from shmlog.storage.attempts import first_attempt
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.schema import METRICS
 from shmlog.transfer.cells import guard, guard_column, unguard, unguard_column
 from tests.support.records import HOSTILE, INT64, RECORDS, TEXTS, bits, make_run, records_of, sound
+
+pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
 MANY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
@@ -359,3 +367,70 @@ def test_hostile_names_are_names(tmp_path: Path) -> None:
     run = make_run(tmp_path, [(name, 0, 1.5, 1, None) for name in HOSTILE])
     (path,) = shmlog.export_run(run, tmp_path / "a.csv")
     assert shmlog.load(shmlog.import_run(path, tmp_path / "back").dir).names() == sorted(HOSTILE)
+
+
+# ---- attempts ----
+
+
+@pytest.fixture
+def resumed(tmp_path: Path) -> shmlog.StoredRun:
+    """Return a run whose second attempt has gone back from step 3 to step 1, and has logged nothing else again."""
+    run = make_run(tmp_path / "runs", [("loss", step, float(step), step + 1, 0) for step in range(4)])
+    table = run.metrics().select(METRICS.names)
+    layout = RunLayout(run.dir)
+    again = pa.table(
+        {
+            **{name: table[name] for name in METRICS.names},
+            "value": pc.add(table["value"], 10.0),
+            "ts": pc.add(table["ts"], pa.scalar(60_000_000, pa.duration("us"))),
+            "lane": pa.array([1] * 4, pa.int32()),
+        },
+        METRICS,
+    ).slice(1)
+    both = pa.concat_tables([table, again])
+    parts.write_part(layout.part(0), both, run_id=run.id, first=0, last=0, progress=lambda: None)
+    described = run.metadata
+    first, second = first_attempt(described), {"attempt": 2, "first_lane": 1}
+    runfile.write_sealed(layout.run_yaml, {**described, "attempt": 2, "attempts": [first, {**first, **second}]})
+    return shmlog.load(run.dir)
+
+
+CURVE = [(0, 0.0), (1, 11.0), (2, 12.0), (3, 13.0)]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "parquet", "arrow"])
+def test_an_export_holds_the_curve_or_all_attempts(resumed: shmlog.StoredRun, suffix: str, tmp_path: Path) -> None:
+    """With the option that `metrics` has, of the same name; an import of either is the curve."""
+    (plain,) = shmlog.export_run(resumed, tmp_path / f"curve.{suffix}")
+    (marked,) = shmlog.export_run(resumed, tmp_path / f"all.{suffix}", superseded=True)
+    for path, problems in ((plain, ()), (marked, ("3 records that a later attempt has superseded; left out",))):
+        report = shmlog.import_run(path, tmp_path / "back")
+        assert report.problems == problems
+        table = shmlog.load(report.dir).metrics()
+        assert list(zip(table["step"].to_pylist(), table["value"].to_pylist(), strict=True)) == CURVE
+
+
+def test_each_format_tells_the_attempts_apart(resumed: shmlog.StoredRun, tmp_path: Path) -> None:
+    due = [(0, 0.0, 1, False)]
+    due += [row for step in (1, 2, 3) for row in ((step, float(step), 1, True), (step, 10.0 + step, 2, False))]
+    names = ["step", "value", "attempt", "superseded"]
+    for format, read in (("parquet", pq.read_table), ("arrow", pyarrow.feather.read_table)):
+        (path,) = shmlog.export_run(resumed, tmp_path / f"a.{format}", superseded=True)
+        assert [tuple(row.values()) for row in read(path).select(names).to_pylist()] == due
+    (path,) = shmlog.export_run(resumed, tmp_path / "a.json", superseded=True)
+    assert [tuple(row[name] for name in names) for row in json.loads(path.read_text())["metrics"]] == due
+    assert main(["export", str(resumed.dir), "--superseded", "-o", "a.csv"]) == 0
+    assert list(pd.read_csv("a.csv")[names].itertuples(index=False, name=None)) == due
+    (path,) = shmlog.export_run(resumed, tmp_path / "w.csv", "wide-csv", superseded=True)
+    wide = pd.read_csv(path)[["step", "loss", "attempt"]]
+    assert list(wide.itertuples(index=False, name=None)) == [row[:3] for row in due]
+
+
+def test_formats_without_attempts_are_of_the_curve(resumed: shmlog.StoredRun, tmp_path: Path) -> None:
+    for format in ("summary", "tensorboard"):
+        with pytest.raises(ValueError, match="can't tell what is superseded"):
+            shmlog.export_run(resumed, tmp_path / "out", format, superseded=True)
+    shmlog.export_run(resumed, tmp_path / "all", "all", superseded=True)
+    found = json.loads((tmp_path / "all" / "a_summary.json").read_text())["statistics"]["loss"]
+    assert (found["count"], found["last"]) == (4, 13.0)
+    assert pq.read_table(tmp_path / "all" / "a.parquet").num_rows == 7

@@ -368,14 +368,34 @@ def test_a_small_parquet_file_that_would_fill_the_memory(tmp_path: Path) -> None
     count = 60_000_000
     zeros = pa.repeat(pa.scalar(0.0), count)
     pq.write_table(pa.table({"a": zeros, "b": zeros}), folder / "vectors.parquet")
-    report = shmlog.import_run(folder, tmp_path / "runs")
-    assert "120000000 cells in" in report.problems[-1]
-    assert report.counts["metrics"] == 0
+    with pytest.raises(shmlog.CorruptDataError, match="holds more than the 100,000,000 bytes"):
+        shmlog.import_run(folder, tmp_path / "runs", max_bytes=100_000_000)
     codes = pa.repeat(pa.scalar(0, pa.int32()), 100_000)
     texts = pa.DictionaryArray.from_arrays(codes, ["x" * 1_000_000])
     pq.write_table(pa.table({"a": texts}), folder / "vectors.parquet")
-    report = shmlog.import_run(folder, tmp_path / "runs")
-    assert "its texts are more than" in report.problems[-1]
+    with pytest.raises(shmlog.CorruptDataError, match="holds more than the 100,000,000 bytes"):
+        shmlog.import_run(folder, tmp_path / "runs", max_bytes=100_000_000)
+    assert not list((tmp_path / "runs").glob("*/*"))
+
+
+def test_the_limit_is_of_all_that_is_read(tmp_path: Path) -> None:
+    """Text files, and records one by one, count as well; the option raises it."""
+    path = tmp_path / "a.csv"
+    path.write_text("step,loss\n" + "".join(f"{step},0.5\n" for step in range(1000)))
+    for size in (1000, path.stat().st_size + 1000):
+        with pytest.raises(shmlog.CorruptDataError, match=r"raise the limit: import_run\(…, max_bytes=…\)"):
+            shmlog.import_run(path, tmp_path / "runs", max_bytes=size)
+    assert shmlog.import_run(path, tmp_path / "runs", max_bytes=1 << 20).counts["metrics"] == 1000
+    assert main(["import", str(path), "--max-gib", "1", "--experiment", "cli"]) == 0
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.binary(), pa.struct([("a", pa.int64())])])
+def test_columns_that_no_metric_can_be_are_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    """What they would take is not bounded by what is told of them."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"step": pa.nulls(1, kind)}), path)
+    with pytest.raises(shmlog.CorruptDataError, match="which no metric can be"):
+        shmlog.import_run(path, tmp_path / "runs")
 
 
 # ---- TensorBoard ----

@@ -17,12 +17,13 @@ import shmlog
 from shmlog import _core
 from shmlog.cli.main import main
 from shmlog.reader.artifacts import find_artifacts
+from shmlog.reader.verify import verify
 from shmlog.run.start import _span
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from tests.support.folders import Folder
 from tests.support.frames import Log
-from tests.support.stores import add_run
+from tests.support.stores import add_metrics, add_run
 
 CONTROLS = "a\x1b[31mb\nc\r\td\x9be\u2028f\u202eg\u2066h\ufeffi\x07"
 NAMES = [
@@ -250,13 +251,10 @@ def test_what_a_run_calls_itself_is_no_path(tmp_path: Path) -> None:
 
 
 def test_artifact_of_a_linked_folder_is_not_read(tmp_path: Path) -> None:
-    """FAULTS 64: artifacts/ that leads elsewhere holds no artifacts."""
+    """FAULTS 64: whatever else of the run can be read."""
     layout = add_run(tmp_path / "runs", "one")
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "key").write_text("precious")
-    os.symlink(tmp_path / "secret", layout.artifacts)
-    assert shmlog.load(layout.dir).artifacts == []
-    layout.artifacts.unlink()
     layout.artifacts.mkdir()
     os.symlink(tmp_path / "secret" / "key", layout.artifacts / "key")
     event = {"name": "key", "size_bytes": 8, "digest": f"sha256:{hashlib.sha256(b'precious').hexdigest()}"}
@@ -267,6 +265,74 @@ def test_artifact_of_a_linked_folder_is_not_read(tmp_path: Path) -> None:
         if linked != layout.artifacts:
             shutil.rmtree(layout.artifacts)
             os.symlink(tmp_path / "secret", layout.artifacts)
+
+
+FOLDERS = ["wal", "metrics", "metrics/node=0", "large", "artifacts"]
+
+
+def _link(run_dir: Path, folder: str) -> None:
+    """Have a folder of a run lead to that of another, where it was moved."""
+    place, elsewhere = run_dir / folder, run_dir.parents[2] / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.rename(elsewhere / "folder") if place.is_dir() else (elsewhere / "folder").mkdir()
+    place.symlink_to(elsewhere / "folder")
+
+
+@pytest.mark.parametrize("complete", [True, False], ids=["complete", "live"])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_in_a_run_that_is_a_link_is_refused(tmp_path: Path, folder: str, complete: bool) -> None:
+    """FAULTS 64: who made it may want another's files read, exported and passed on."""
+    layout = add_metrics(tmp_path / "runs", "one")
+    if not complete:
+        runfile.write_sealed(layout.run_yaml, {**runfile.read(layout.run_yaml), "complete": False})
+    stored = shmlog.load(layout.dir)
+    _link(layout.dir, folder)
+    readers: list[Callable[[], Any]] = [
+        lambda: shmlog.load(layout.dir), stored.metrics, stored.events, stored.scan, lambda: stored.artifacts,
+        lambda: stored.counts, lambda: stored.sql("select * from metrics"),
+        lambda: shmlog.export_run(layout.dir, tmp_path / "a.csv"),
+        lambda: shmlog.export_run(stored, tmp_path / "a.csv"),
+        lambda: shmlog.Store(tmp_path / "runs").load("one"),
+    ]  # fmt: skip
+    for read in readers:
+        with pytest.raises(shmlog.CorruptDataError, match=f"{folder}: is a link: refused"):
+            read()
+    assert not (tmp_path / "a.csv").exists()
+    report = verify(layout.dir)
+    assert [(finding.severity, f"{folder}: is a link" in finding.message) for finding in report.findings] == [
+        ("error", True)
+    ]
+    for words in (["show"], ["tail", "--no-follow"], ["export"], ["verify"], ["artifacts"], ["sql", "select 1"]):
+        command, *rest = words
+        where = [*rest, str(layout.dir)] if command == "sql" else [str(layout.dir), *rest]
+        assert main([command, *where]) == 1, words
+
+
+def test_a_run_that_is_reached_by_a_link_is_read(tmp_path: Path) -> None:
+    """So the test above refuses no more than it says: a folder that the user names is theirs to choose."""
+    layout = add_metrics(tmp_path / "runs", "one")
+    (tmp_path / "link").symlink_to(layout.dir)
+    (tmp_path / "root").symlink_to(tmp_path / "runs")
+    rows = shmlog.load(layout.dir).metrics().num_rows
+    assert rows
+    assert shmlog.load(tmp_path / "link").metrics().num_rows == rows
+    assert shmlog.Store(tmp_path / "root").load("one").metrics().num_rows == rows
+    assert verify(tmp_path / "link").ok
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_link_in_one_run_does_not_hide_the_others(tmp_path: Path, folder: str) -> None:
+    """FAULTS 64: a store warns of it, and answers for all other runs."""
+    for run_id in ("one", "two"):
+        add_metrics(tmp_path / "runs", run_id)
+    _link(tmp_path / "runs" / "digits" / "one", folder)
+    store = shmlog.Store(tmp_path / "runs")
+    assert {run.run_id for run in store.runs()} == {"one", "two"}
+    with pytest.warns(shmlog.ShmlogWarning, match="is a link: refused"):
+        assert [run.run_id for run in store.runs(where="metrics.loss.count > 0")] == ["two"]
+    with pytest.warns(shmlog.ShmlogWarning, match="is a link: refused"):
+        assert store.sql("select distinct run_id from metrics")["run_id"].to_pylist() == ["two"]
 
 
 def test_commands_that_look_for_runs_follow_no_link(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
+import struct
+import subprocess
 import sys
 import time
 import tracemalloc
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
@@ -233,6 +237,165 @@ def test_a_part_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
         assert shmlog.load(folder.dir).metrics().num_rows == 0
     assert any("may fill the memory" in finding.message for finding in verify(folder.dir).findings)
     assert pa.total_allocated_bytes() <= before + MEMORY_BYTES
+
+
+BOUNDED = """
+import re, sys
+import shmlog, shmlog.transfer.sources.exported_table, shmlog.transfer.sources.expman, shmlog.transfer.imports
+peak = lambda: int(re.search("VmHWM:\\s*([0-9]+) kB", open("/proc/self/status").read())[1]) << 10
+before = peak()
+try:
+    shmlog.import_run(sys.argv[1], "runs", max_bytes=32 << 20)
+except shmlog.CorruptDataError as error:
+    print(error)
+print(peak() - before)
+"""
+ZEROS = 64 << 20  # numbers, of 8 bytes each
+
+
+def _records(text: Any) -> pa.Table:
+    """Return rows of our columns with these texts."""
+    columns = {field.name: pa.nulls(len(text), field.type) for field in METRICS}
+    for field in METRICS:
+        if not field.nullable:
+            columns[field.name] = pa.repeat(_one(field), len(text))
+    kind = pa.repeat(pa.scalar("text"), len(text)).dictionary_encode()
+    return pa.table({**columns, "kind": kind, "text": text})
+
+
+def _repeated(mib: int) -> pa.Array:
+    """Return one long text so often that all together take so many MiB."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * mib, pa.int32()), pa.array(["x" * (1 << 20)]))
+
+
+def _write_arrow(path: Path, table: pa.Table) -> None:
+    new: Any = pa.ipc.new_stream if path.name.startswith("vectors-") else pa.ipc.new_file
+    with new(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table, 1 << 30)
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, path, compression="zstd", row_group_size=1 << 30, write_statistics=False)
+
+
+IMPORTED: dict[str, tuple[str, Callable[[Path, pa.Table], None], Callable[[], pa.Table]]] = {
+    "a packed buffer": ("a.arrow", _write_arrow, lambda: pa.table({"step": pa.repeat(0, ZEROS)})),
+    "a text by codes": ("a.arrow", _write_arrow, lambda: _records(_repeated(512))),
+    "a text by codes in Parquet": ("a.parquet", _write_parquet, lambda: _records(_repeated(512))),
+    "a number so often": ("a.parquet", _write_parquet, lambda: pa.table({"step": pa.repeat(0, ZEROS)})),
+    "a long text": ("a.parquet", _write_parquet, lambda: _records(pa.array(["x" * (256 << 20)]))),
+    "a journal": ("e/vectors-0000.arrow", _write_arrow, lambda: pa.table({"step": pa.repeat(0, ZEROS)})),
+    "nulls in a journal": ("e/vectors-0000.arrow", _write_arrow, lambda: pa.table({"a": pa.nulls(1 << 30)})),
+    "a table of expman": ("e/vectors.parquet", _write_parquet, lambda: pa.table({"loss": pa.repeat(0.0, ZEROS)})),
+}
+
+
+@pytest.mark.parametrize("bomb", IMPORTED)
+def test_an_import_takes_no_more_than_it_may(tmp_path: Path, bomb: str) -> None:
+    """FAULTS 74: a small file that unpacks to hundreds of megabytes, where 32 are allowed, is refused before that."""
+    name, write, make = IMPORTED[bomb]
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write(path, make())
+    assert path.stat().st_size < 4 << 20
+    _assert_refused(tmp_path, path.parent if name.startswith("e/") else path)
+
+
+def _assert_refused(folder: Path, source: Path) -> None:
+    """Import it in a process of its own, whose memory is its own."""
+    command = [sys.executable, "-c", BOUNDED, str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    message, grown = done.stdout.splitlines()
+    assert "holds more than the 33,554,432 bytes, unpacked, that an import takes" in message
+    assert "import_run(…, max_bytes=…), shmlog import --max-gib …" in message
+    assert int(grown) <= MEMORY_BYTES * 2
+    assert not list((folder / "runs").glob("*/*"))
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+def test_a_packed_table_within_the_limit_is_imported(tmp_path: Path, compression: str | None) -> None:
+    """So what is refused above is refused for its size."""
+    table = _records(pa.array(["a", "b", "a"]).dictionary_encode())
+    with pa.ipc.new_file(
+        tmp_path / "a.arrow", table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)
+    ) as writer:
+        writer.write_table(table)
+    report = shmlog.import_run(tmp_path / "a.arrow", max_bytes=100_000)
+    assert shmlog.load(report.dir).metrics()["text"].to_pylist() == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("size", [1 << 40, (1 << 63) - 1, 100, -2])
+def test_a_buffer_that_lies_about_its_size_is_refused(tmp_path: Path, size: int) -> None:
+    """FAULTS 74: by the limit, or by Arrow; memory is asked for neither."""
+    path = tmp_path / "a.arrow"
+    _write_arrow(path, _records(pa.array(["text"] * 1001)))
+    data = path.read_bytes()
+    honest = struct.pack("<q", 8 * 1001)
+    assert honest in data
+    path.write_bytes(data.replace(honest, struct.pack("<q", size)))
+    with pytest.raises(shmlog.CorruptDataError, match=r"holds more than|damaged"):
+        shmlog.import_run(path)
+
+
+def test_a_footer_that_lies_about_the_pages_is_not_believed(tmp_path: Path) -> None:
+    """FAULTS 74: the pages themselves say what they hold."""
+    path = tmp_path / "a.parquet"
+    _write_parquet(path, _records(pa.array(["x" * (256 << 20)])))
+    data = path.read_bytes()
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    (text,) = (i for i in range(group.num_columns) if group.column(i).path_in_schema == "text")
+    begin = data.rindex(_varint(2 * group.column(text).total_uncompressed_size, 5))
+    path.write_bytes(data[:begin] + _varint(2 * 1000, 5) + data[begin + 5 :])
+    assert pq.ParquetFile(path).metadata.row_group(0).column(text).total_uncompressed_size == 1000
+    _assert_refused(tmp_path, path)
+
+
+def _varint(number: int, size: int) -> bytes:
+    """Return a number as Thrift writes it, in so many bytes."""
+    return bytes([number >> 7 * i & 127 | 128 for i in range(size - 1)] + [number >> 7 * (size - 1)])
+
+
+def test_texts_written_as_differences_are_refused(tmp_path: Path) -> None:
+    """FAULTS 74: a byte each, and a megabyte each in memory."""
+    table = _records(pa.array(["x" * 10_000 + str(number) for number in range(1000)]))
+    for version in ("1.0", "2.0"):
+        pq.write_table(
+            table, tmp_path / "a.parquet", use_dictionary=["name", "kind"], data_page_version=version,
+            column_encoding={"text": "DELTA_BYTE_ARRAY"},
+        )  # fmt: skip
+        with pytest.raises(shmlog.CorruptDataError, match="written as DELTA_BYTE_ARRAY"):
+            shmlog.import_run(tmp_path / "a.parquet")
+
+
+def test_a_damaged_page_header_is_refused(tmp_path: Path) -> None:
+    """Whatever byte of it that is."""
+    path = tmp_path / "a.parquet"
+    _write_parquet(path, _records(pa.array(["text"] * 5)))
+    data = path.read_bytes()
+    begin = pq.ParquetFile(path).metadata.row_group(0).column(0).dictionary_page_offset
+    for place in range(begin, begin + 16):
+        for byte in (0, 1, 0x15, 0x7F, 0x80, 0xFF):
+            path.write_bytes(data[:place] + bytes([byte]) + data[place + 1 :])
+            try:
+                shmlog.import_run(path)
+            except shmlog.CorruptDataError:
+                pass
+
+
+def test_a_damaged_message_is_refused(tmp_path: Path) -> None:
+    """Whatever byte it is that has changed."""
+    path = tmp_path / "a.arrow"
+    _write_arrow(path, _records(pa.array(["text"] * 5)))
+    data = path.read_bytes()
+    chance = random.Random(0)
+    for _ in range(100):
+        changed = bytearray(data)
+        changed[chance.randrange(8, len(data))] = chance.randrange(256)
+        path.write_bytes(changed)
+        try:
+            shmlog.import_run(path)
+        except shmlog.CorruptDataError:
+            pass
 
 
 def _one(field: pa.Field) -> pa.Scalar:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage.schema import KINDS, METRICS
+from shmlog.storage.schema import KINDS, METRICS, RECORDS
+from shmlog.transfer.found import Problems
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
@@ -34,6 +35,29 @@ def checked_table(path: Path, table: pa.Table) -> pa.Table:
     if any(checked[column.name].null_count for column in METRICS if not column.nullable) or _misfits(checked):
         raise CorruptDataError(f"{path}: a table of shmlog with rows whose kind and values don't fit")
     return checked
+
+
+def curve_of(path: Path, table: pa.Table, problems: Problems) -> pa.Table:
+    """Return the table without what a later attempt has superseded, if it tells that: an imported run has one attempt.
+
+    Raises
+    ------
+    CorruptDataError
+        If what should tell it does not.
+    """
+    if table.column_names != RECORDS.names:
+        return table
+    marks: Any = table["superseded"]
+    if not pa.types.is_boolean(marks.type) or marks.null_count:
+        raise CorruptDataError(f"{path}: a table of shmlog that does not say of each row whether it is superseded")
+    tell_of_superseded(problems, pc.sum(marks).as_py() or 0)
+    return table.filter(pc.invert(marks)).select(METRICS.names)
+
+
+def tell_of_superseded(problems: Problems, count: int) -> None:
+    """Tell how many superseded records are left out, if there are any."""
+    if count:
+        problems.add("superseded records", f"{count} records that a later attempt has superseded; left out")
 
 
 def _cast(column: Any, kind: pa.DataType) -> Any:

@@ -12,22 +12,23 @@ import pyarrow.csv
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage.jsonl import timestamp
-from shmlog.storage.schema import METRICS
+from shmlog.storage.schema import METRICS, RECORDS
 from shmlog.transfer.cells import unguard, unguard_column
-from shmlog.transfer.found import Found, owner_of, parse_us, time_in_range
+from shmlog.transfer.found import Budget, Found, owner_of, parse_us, time_in_range
 from shmlog.transfer.results_csv import Cell, split
-from shmlog.transfer.sources.checked import checked_table
+from shmlog.transfer.sources.checked import checked_table, curve_of
 
 _STEPS = ("step", "global_step", "_step", "iteration", "iter", "epoch")
 _TIMES = ("ts", "timestamp", "time", "wall_time", "wall time", "_timestamp", "datetime")
 _OWNER = ("rank", "local_rank", "worker", "pid")
+_CELL_BYTES = 128  # of a `Cell`
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}|-?[0-9]{19}", re.ASCII)
 _NUMBER = re.compile(
     r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf(?:inity)?|nan)", re.ASCII | re.IGNORECASE
 )
 
 
-def read(path: Path) -> Found:
+def read(path: Path, budget: Budget) -> Found:
     """Return what the table tells.
 
     Raises
@@ -35,18 +36,22 @@ def read(path: Path) -> Found:
     CorruptDataError
         If it is no CSV, or has no rows.
     """
-    found = Found(experiment=path.stem)
+    found = Found(budget, experiment=path.stem)
     data = found.read("table", path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CorruptDataError(f"{path}: not UTF-8 ({error})") from error
-    if text.startswith(",".join(f'"{name}"' for name in METRICS.names) + "\n"):
+    if text.startswith((_head(METRICS), _head(RECORDS))):
         found.metrics = _exported(path, data, found)
     else:
         _read_wide(path, text, found)
     found.described |= _span(found.table())
     return found
+
+
+def _head(schema: pa.Schema) -> str:
+    return ",".join(f'"{name}"' for name in schema.names) + "\n"
 
 
 def _span(table: pa.Table) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def _span(table: pa.Table) -> dict[str, Any]:
 def _exported(path: Path, data: bytes, found: Found) -> pa.Table:
     types = {
         column.name: column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        for column in METRICS
+        for column in RECORDS
     }  # fmt: skip
 
     def skip(row: Any) -> str:
@@ -87,7 +92,7 @@ def _exported(path: Path, data: bytes, found: Found) -> pa.Table:
     for name in ("name", "text"):
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, unguard_column(table[name]))
-    return checked_table(path, table)
+    return checked_table(path, curve_of(path, table, found.problems))
 
 
 # ---- a column for each metric ----
@@ -118,6 +123,7 @@ def _read_wide(path: Path, text: str, found: Found) -> None:
 def _whole(lines: Iterator[tuple[int, list[Cell]]], width: int, found: Found) -> Iterator[tuple[int, list[Cell]]]:
     for number, cells in lines:
         if len(cells) == width:
+            found.budget.spend(_CELL_BYTES * width)
             yield number, cells
         elif cells != [Cell("", False)]:
             found.problems.add("rows", f"line {number}: {len(cells)} cells in {width} columns; left out")

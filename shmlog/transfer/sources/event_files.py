@@ -11,14 +11,14 @@ from typing import Any
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage.jsonl import timestamp
-from shmlog.transfer.found import Found, time_in_range
+from shmlog.transfer.found import Budget, Found, time_in_range
 from shmlog.transfer.sources.exported_table import take_description
 from shmlog.transfer.to_tensorboard import PARAMS_TAG, missing
 
 _PLUGIN_OF = {"image": "images", "histo": "histograms", "audio": "audio", "obsolete_old_style_histogram": "histograms"}
 
 
-def read(path: Path) -> Found:
+def read(path: Path, budget: Budget) -> Found:
     """Return what an event file, or all of those in a folder, tell.
 
     Raises
@@ -32,7 +32,7 @@ def read(path: Path) -> Found:
         import tensorboard.compat.proto.event_pb2  # noqa: F401
     except ImportError as error:
         raise missing(error) from error
-    found = Found(experiment=(path if path.is_dir() else path.parent).name)
+    found = Found(budget, experiment=(path if path.is_dir() else path.parent).name)
     paths = sorted(p for p in path.iterdir() if "tfevents" in p.name) if path.is_dir() else [path]
     if not paths:
         raise CorruptDataError(f"{path}: there is no event file in it")
@@ -43,6 +43,7 @@ def read(path: Path) -> Found:
             found.problems.add("files left out", f"{one.name}: not a regular file; left out")
             continue
         found.files[one.name if path.is_dir() else "events"] = one
+        budget.spend(one.stat().st_size)
         for event in _events(one, found):
             reading.take(one.name, event)
     reading.close()

@@ -17,8 +17,8 @@ from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
 from shmlog.storage.jsonl import timestamp
 from shmlog.store.codec import plain
-from shmlog.transfer.found import Found, files_below, is_text, parse_us, time_in_range
-from shmlog.transfer.sources.untrusted_parquet import read_batches
+from shmlog.transfer.found import Budget, Found, files_below, is_text, parse_us, time_in_range
+from shmlog.transfer.sources.untrusted import read_arrow, read_batches
 
 _YAML_BYTES_MAX = 1 << 20
 _TABLES = ("vectors.parquet", "metrics.parquet")
@@ -27,7 +27,7 @@ _LEVELS = {"WARN": "warning"}
 _COPIED = ("console.log", "provenance.yaml")
 
 
-def read(path: Path) -> Found:
+def read(path: Path, budget: Budget) -> Found:
     """Return what the folder tells.
 
     Raises
@@ -39,7 +39,7 @@ def read(path: Path) -> Found:
     tables = [path / name for name in _TABLES if (path / name).is_file()]
     if not (path / "run.yaml").is_file() and not tables and not journals:
         raise CorruptDataError(f"{path}: not a run of expman: it has neither run.yaml nor {_TABLES[0]}")
-    found = Found(experiment=path.parent.name)
+    found = Found(budget, experiment=path.parent.name)
     found.params = _yaml(path, "config.yaml", found)
     _describe(path, found, _yaml(path, "run.yaml", found))
     _read_tables(found, [*tables, *journals])
@@ -118,19 +118,12 @@ def _read_tables(found: Found, paths: list[Path]) -> None:
 
 def _batches(path: Path, data: bytes, found: Found) -> Iterator[pa.RecordBatch]:
     if path.suffix == ".parquet":
-        yield from read_batches(path, data)
+        yield from read_batches(path, data, found.budget)
         return
-    with pa.ipc.open_stream(data) as stream:
-        while True:
-            try:
-                batch = stream.read_next_batch()
-            except StopIteration:
-                return
-            except (OSError, pa.ArrowException) as error:
-                found.problems.add("tables", f"{path.name}: its end is torn; left out ({error})")
-                return
-            batch.validate(full=True)
-            yield batch
+    try:
+        yield from read_arrow(path, data, found.budget)
+    except (OSError, pa.ArrowException) as error:
+        found.problems.add("tables", f"{path.name}: its end is torn; left out ({error})")
 
 
 def _add_batch(found: Found, where: str, batch: pa.RecordBatch, last: int, known: set[Any], rows: set[Any]) -> int:

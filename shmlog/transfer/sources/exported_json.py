@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import METRICS
-from shmlog.transfer.found import Found, Rows, is_text, owner_of, parse_us, time_in_range
+from shmlog.transfer.found import Budget, Found, Rows, is_text, owner_of, parse_us, time_in_range
+from shmlog.transfer.sources.checked import tell_of_superseded
 from shmlog.transfer.sources.exported_table import take_description
 
 _WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -18,7 +19,7 @@ _LANES = range(2**31)
 _SEQS = range(2**60)
 
 
-def read(path: Path) -> Found:
+def read(path: Path, budget: Budget) -> Found:
     """Return what the file tells.
 
     Raises
@@ -26,7 +27,7 @@ def read(path: Path) -> Found:
     CorruptDataError
         If it is no such file.
     """
-    found = Found(experiment=path.stem)
+    found = Found(budget, experiment=path.stem)
     try:
         told = json.loads(found.read("export", path))
         take_description(found, told)
@@ -43,8 +44,10 @@ def read(path: Path) -> Found:
 
 def _metrics(found: Found, rows: list[Any]) -> pa.Table:
     taken = Rows()
+    curve = [row for row in rows if not (isinstance(row, dict) and row.get("superseded") is True)]
+    tell_of_superseded(found.problems, len(rows) - len(curve))
     numbers: list[tuple[int, int]] = []
-    for i, row in enumerate(rows):
+    for i, row in enumerate(curve):
         fault = "no record"
         if isinstance(row, dict):
             fault = _add(taken, row) or ""
