@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
+from shmlog.storage import footer
 from shmlog.storage.layout import TEMPORARY_SUFFIX, fsync_dir
 from shmlog.storage.order import sort_by_name, with_names
 from shmlog.storage.schema import METRICS, NAME_GROUP_ROWS, ROW_GROUP_ROWS, VERSION, write_options
@@ -50,11 +51,13 @@ def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.
 @contextmanager
 def open_writer(path: Path) -> Iterator[pq.ParquetWriter]:
     """Write a file of metrics; it is durable when this ends."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     with open(fd, "wb", buffering=0) as file, _buffered(file) as sink:
         with pq.ParquetWriter(sink, METRICS, **write_options()) as writer:
             yield writer
+            writer.add_key_value_metadata({footer.KEY: footer.UNSEALED})
         sink.flush()
+        footer.seal(fd)
         os.fsync(fd)
 
 
@@ -118,7 +121,7 @@ def write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
 
 
 def open_file(path: Path) -> pq.ParquetFile:
-    """Open a part for reading, its pages checked against their checksums.
+    """Open a part for reading, its footer and pages checked against their checksums.
 
     Raises
     ------
@@ -127,6 +130,7 @@ def open_file(path: Path) -> pq.ParquetFile:
     CorruptDataError
         If it is no Parquet file, or not one of ours.
     """
+    footer.check(path)
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:

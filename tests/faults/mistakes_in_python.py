@@ -250,6 +250,14 @@ STORAGE = (
         "unit/test_parts.py::test_a_part_appears_when_it_is_whole",
     ),
     Mutation(
+        "footer-unchecked",
+        "storage/parts.py",
+        "    footer.check(path)\n",
+        "",
+        "I11: a damaged footer is read as it stands, or ends the process",
+        "unit/test_parts.py::test_a_flip_anywhere_in_the_footer_is_found",
+    ),
+    Mutation(
         "part-not-synced",
         "storage/parts.py",
         "        os.fsync(fd)\n",

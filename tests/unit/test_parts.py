@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def table_of(log: Log) -> pa.Table:
     return Decoder(Path()).decode(found).metrics
 
 
-def mixed(rows: int, seed: int = 0) -> pa.Table:
+def mixed(rows: int, seed: int = 0, names: Sequence[str] = "cabé") -> pa.Table:
     """Return records of all kinds from two lanes, in the order of a log."""
     rng = random.Random(seed)
     log = Log()
@@ -34,7 +35,7 @@ def mixed(rows: int, seed: int = 0) -> pa.Table:
     for i in range(rows):
         numbers = [rng.random(), float("nan"), -0.0, 2**63 - 1, True]
         value = rng.choice([*numbers, "short", "a text that is long", ""])
-        log.lane(rng.randrange(2)).metric(rng.choice("cabé"), value, rng.randrange(-3, 9), i * 1000)
+        log.lane(rng.randrange(2)).metric(rng.choice(names), value, rng.randrange(-3, 9), i * 1000)
         if rng.random() < 0.01:
             log.frame()
     log.frame()
@@ -229,3 +230,31 @@ def test_a_flipped_bit_in_a_page_is_found(path: Path) -> None:
         damaged[at] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         assert read_or_name(path) in (expected, path.name)  # a few bits mean nothing
+
+
+def test_a_flip_anywhere_in_the_footer_is_found(path: Path) -> None:
+    """Some of them pyarrow would take as they stand, at others it would end the process."""
+    write(path, mixed(200))
+    data = path.read_bytes()
+    begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    rng = random.Random(1)
+    for at in range(begin, len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptDataError, match=path.name):
+            parts.open_file(path)
+
+
+def test_metrics_may_be_named_as_the_checksum_is(path: Path) -> None:
+    names = ["shmlog.footer", "shmlog.footer crc32:00000000", "crc32:12345678"]
+    write(path, mixed(30, names=names))
+    assert set(parts.read_part(path)["name"].to_pylist()) == set(names)
+
+
+def test_a_part_that_other_tools_have_written_anew_is_told(path: Path) -> None:
+    write(path, mixed(10))
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata(None), path)
+    with pytest.raises(CorruptDataError, match="the footer has no checksum"):
+        parts.read_part(path)

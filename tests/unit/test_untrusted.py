@@ -24,6 +24,7 @@ import shmlog
 from shmlog import CheckpointManager
 from shmlog.cli.main import main
 from shmlog.reader.verify import verify
+from shmlog.storage.parts import open_writer
 from shmlog.storage.schema import METRICS
 from tests.support.bombs import BOMBS
 from tests.support.folders import Folder
@@ -229,7 +230,8 @@ def test_a_part_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
         field.name: pa.nulls(rows, field.type) if field.nullable else pa.repeat(_one(field), rows) for field in METRICS
     }
     path = folder.layout.part(0)
-    pq.write_table(pa.table(alike, METRICS), path, compression="zstd", row_group_size=rows)
+    with open_writer(path) as writer:
+        writer.write_table(pa.table(alike, METRICS), row_group_size=rows)
     assert path.stat().st_size < 1 << 20
     before = pa.total_allocated_bytes()
     del alike

@@ -1,0 +1,68 @@
+"""The checksum of a part's footer: its pages have their own, but Parquet gives what says where they are none.
+
+Damage in it would not only be read as it stands: names that statistics leave out are passed over in
+silence, and pyarrow ends the process when it is asked of a column whose description makes no sense.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+from shmlog.errors import CorruptDataError
+
+KEY = "shmlog.footer"
+UNSEALED = "crc32:00000000"  # the footer's checksum is taken with this in its place
+
+_MARK = UNSEALED[:-8].encode()
+_TAIL = struct.Struct("<I4s")
+_MAGIC = b"PAR1"
+
+
+def seal(fd: int) -> None:
+    """Put the checksum into the footer of a whole file, which has `UNSEALED` as the value of `KEY`."""
+    begin, footer = _read(fd, "the file just written")
+    at = _place(footer)
+    os.pwrite(fd, b"%08x" % zlib.crc32(footer), begin + at)
+
+
+def check(path: Path) -> None:
+    """Check the footer of a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CorruptDataError
+        If it is no Parquet file, has no checksum, or another one.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _, footer = _read(fd, path)
+    finally:
+        os.close(fd)
+    at = _place(footer)
+    if at < 0:
+        raise CorruptDataError(f"{path}: damaged, or not a part of shmlog (the footer has no checksum)")
+    told = footer[at : at + 8]
+    if told != b"%08x" % zlib.crc32(footer[:at] + b"00000000" + footer[at + 8 :]):
+        raise CorruptDataError(f"{path}: damaged (the checksum of the footer is not {told.decode('ascii', 'replace')})")
+
+
+def _read(fd: int, what: object) -> tuple[int, bytes]:
+    """Return where the footer begins, and the footer."""
+    size = os.fstat(fd).st_size
+    tail = os.pread(fd, _TAIL.size, max(size - _TAIL.size, 0))
+    length, magic = _TAIL.unpack(tail) if len(tail) == _TAIL.size else (0, b"")
+    begin = size - _TAIL.size - length
+    if magic != _MAGIC or begin < 0:
+        raise CorruptDataError(f"{what}: damaged (no Parquet file, or cut off)")
+    return begin, os.pread(fd, length, begin)
+
+
+def _place(footer: bytes) -> int:
+    """Return where the digits are, or -1: behind the last key of that name, for a metric's may be the same."""
+    at = footer.rfind(_MARK, footer.rfind(KEY.encode()) + 1)
+    return at + len(_MARK) if at >= 0 and at + len(UNSEALED) <= len(footer) else -1
