@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 import traceback
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from shmlog.storage.ledger import Ledger
 from shmlog.storage.manifest import write_manifest
 from shmlog.storage.segmentref import SegmentRef, read_meeting
 from shmlog.storage.status import CRASHED, FINISH_STATUSES
+from shmlog.storage.times import utc_now
 
 RETRY_S = 1.0
 MERGE_TRIES = 5
@@ -53,11 +53,6 @@ def first_log(layout: RunLayout, segment: _core.Segment) -> int:
     return Ledger.load(layout).next_log
 
 
-def _now() -> str:
-    now = datetime.datetime.now(datetime.UTC)
-    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def describe(layout: RunLayout) -> dict[str, Any]:
     """Add to run.yaml what takes longer than init may; return it."""
     described = runfile.read(layout.run_yaml)
@@ -74,7 +69,7 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
         described["status"] = FINISH_STATUSES.get(segment.finish_status, CRASHED)
     elif described.get("status") in (None, "pending", "running"):
         described["status"] = CRASHED
-    described["ended_at"] = described.get("ended_at") or _now()
+    described["ended_at"] = described.get("ended_at") or utc_now()
     if segment is not None:
         ledger.set_unlaned(segment.unlaned)
         described["damaged_lanes"] = _damaged_lanes(segment, described.get("damaged_lanes"))

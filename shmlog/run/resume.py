@@ -15,12 +15,13 @@ from shmlog.flusher.recover import locked
 from shmlog.reader.description import read_sealed_mapping
 from shmlog.run.options import Options
 from shmlog.run.run import Run
-from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start, utc_now
+from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start
 from shmlog.storage import liveness, runfile
 from shmlog.storage.attempts import attempts_of, fault_of_attempts
 from shmlog.storage.layout import ID_PATTERN, RunLayout
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.status import RUNNING, RunStatus, map_status
+from shmlog.storage.times import utc_now
 
 _CLOSING_S = 60.0  # how long a flusher may take to close the run: it merges the parts
 _NAP_S = 0.02

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import re
 import sys
@@ -118,12 +117,6 @@ def describe_process(options: Options, placed: shm.Placed, meeting: Path | None)
         "meeting": None if meeting is None else str(meeting),
         **options.log_settings.described(),
     }
-
-
-def utc_now() -> str:
-    """Return the time as RFC 3339 in UTC with microseconds."""
-    now = datetime.datetime.now(datetime.UTC)
-    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _user() -> str:

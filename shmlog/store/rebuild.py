@@ -20,7 +20,7 @@ from shmlog.storage import runfile
 from shmlog.storage.attempts import fault_of_attempts
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.status import CRASHED, RUNNING
-from shmlog.store import codec
+from shmlog.storage.times import rfc3339
 
 _SALVAGED_MAX = 16 << 20
 _STAMP = re.compile(r"(\d{8}-\d{6})-")
@@ -79,7 +79,7 @@ def _of_folder(layout: RunLayout) -> dict[str, Any]:
         when = datetime.strptime(stamp[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if stamp else None
     except ValueError:
         when = None
-    return {"created_at": codec.rfc3339(when or datetime.fromtimestamp(layout.dir.stat().st_mtime, UTC))}
+    return {"created_at": rfc3339(when or datetime.fromtimestamp(layout.dir.stat().st_mtime, UTC))}
 
 
 def _events(layout: RunLayout) -> list[dict[str, Any]]:

@@ -19,11 +19,11 @@ from shmlog.reader.tally import Tally, gap_of, sum_dropped
 from shmlog.storage import objects, parts, runfile
 from shmlog.storage.content import ALGORITHM, copy_content
 from shmlog.storage.extent import of_file
-from shmlog.storage.jsonl import timestamp
 from shmlog.storage.layout import RunLayout, fsync_dir
 from shmlog.storage.manifest import write_manifest
 from shmlog.storage.schema import METRICS
 from shmlog.storage.status import CRASHED, SUCCESS, map_status
+from shmlog.storage.times import timestamp
 from shmlog.store.annotations import ANNOTATED
 from shmlog.store.codec import plain
 from shmlog.store.place import Place
