@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from shmlog import _core
-from shmlog.flusher.provenance import git_state
 from shmlog.segment import shm
 from shmlog.storage import runfile
 from shmlog.storage.attempts import close_attempt
@@ -51,16 +49,6 @@ def first_log(layout: RunLayout, segment: _core.Segment) -> int:
     if any(segment.lane(number)["tail"] for number in range(segment.lanes)):
         return 0
     return Ledger.load(layout).next_log
-
-
-def describe(layout: RunLayout) -> dict[str, Any]:
-    """Add to run.yaml what takes longer than init may; return it."""
-    described = runfile.read(layout.run_yaml)
-    if described.get("git") is None:
-        described["git"] = git_state()
-        close_attempt(described)
-        runfile.write_sealed(layout.run_yaml, described)
-    return described
 
 
 def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, complete: bool) -> None:

@@ -14,6 +14,7 @@ from shmlog.errors import SegmentError, ShmlogError, StorageError
 from shmlog.flusher.process import start_flusher
 from shmlog.run import exits, registry
 from shmlog.run.attach import join_member, publish, variable_for
+from shmlog.run.environment import environment_of_process
 from shmlog.run.options import Options
 from shmlog.run.run import Run
 from shmlog.segment import shm
@@ -116,6 +117,8 @@ def describe_process(options: Options, placed: shm.Placed, meeting: Path | None)
         },
         "meeting": None if meeting is None else str(meeting),
         **options.log_settings.described(),
+        "git_diff": bool(options.git_diff),
+        "environment": environment_of_process(),
     }
 
 

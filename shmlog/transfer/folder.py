@@ -94,6 +94,8 @@ def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any
 
 def _described(layout: RunLayout, found: Found) -> dict[str, Any]:
     known = {name: plain(found.described[name]) for name in _FIELDS if found.described.get(name) is not None}
+    if isinstance(known.get("git"), dict):
+        known["git"].pop("diff", None)  # no export holds it
     tags = found.described.get("tags")
     tags = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
     return {
