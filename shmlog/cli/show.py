@@ -73,6 +73,8 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "unrecovered": stored.unrecovered,
         **{key: metadata.get(key) for key in times},
         "host": metadata.get("host"),
+        "git": metadata.get("git"),
+        "environment": metadata.get("environment"),
         **{key: metadata.get(key) for key in _SAID},
         "attempts": stored.attempts,
         "config": stored.config,
@@ -107,6 +109,7 @@ def _head(found: dict[str, Any]) -> Iterator[str]:
         "time": _times(found),
         "attempts": _attempts(found["attempts"]),
         "host": found["host"],
+        "git": _git(found["git"]),
         "tags": ", ".join(map(str, found["tags"] or [])),
         "group": found["group"],
         "about": found["description"],
@@ -127,6 +130,17 @@ def _status(found: dict[str, Any]) -> str:
     if found["status"] == "running" and found["live"] is None:
         return "running, as far as can be seen from this machine"
     return str(found["status"])
+
+
+def _git(state: object) -> str:
+    """Return the commit, and what is known of changes since."""
+    if not isinstance(state, dict) or not state.get("commit"):
+        return ""
+    branch = f" on {state['branch']}" if state.get("branch") else ""
+    changed = ", changed since" if state.get("dirty") else ""
+    diff = f": {state['diff']}" if state.get("diff") else ""
+    problem = f"; no diff: {state['diff_problem']}" if state.get("diff_problem") else ""
+    return f"{str(state['commit'])[:12]}{branch}{changed}{diff}{problem}"
 
 
 def _attempts(attempts: list[dict[str, Any]]) -> str:

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from shmlog import _core
-from shmlog.flusher.keeper import be_nice, keep
+from shmlog.flusher.keeper import keep
+from shmlog.flusher.nice import be_nice
 from shmlog.segment import shm
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout

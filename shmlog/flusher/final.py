@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from shmlog import _core
-from shmlog.flusher.provenance import git_state
 from shmlog.segment import shm
 from shmlog.storage import runfile
 from shmlog.storage.attempts import close_attempt
@@ -19,6 +16,7 @@ from shmlog.storage.ledger import Ledger
 from shmlog.storage.manifest import write_manifest
 from shmlog.storage.segmentref import SegmentRef, read_meeting
 from shmlog.storage.status import CRASHED, FINISH_STATUSES
+from shmlog.storage.times import utc_now
 
 RETRY_S = 1.0
 MERGE_TRIES = 5
@@ -53,28 +51,13 @@ def first_log(layout: RunLayout, segment: _core.Segment) -> int:
     return Ledger.load(layout).next_log
 
 
-def _now() -> str:
-    now = datetime.datetime.now(datetime.UTC)
-    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def describe(layout: RunLayout) -> dict[str, Any]:
-    """Add to run.yaml what takes longer than init may; return it."""
-    described = runfile.read(layout.run_yaml)
-    if described.get("git") is None:
-        described["git"] = git_state()
-        close_attempt(described)
-        runfile.write_sealed(layout.run_yaml, described)
-    return described
-
-
 def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, complete: bool) -> None:
     described = runfile.read(layout.run_yaml)
     if segment is not None and segment.finish_request:
         described["status"] = FINISH_STATUSES.get(segment.finish_status, CRASHED)
     elif described.get("status") in (None, "pending", "running"):
         described["status"] = CRASHED
-    described["ended_at"] = described.get("ended_at") or _now()
+    described["ended_at"] = described.get("ended_at") or utc_now()
     if segment is not None:
         ledger.set_unlaned(segment.unlaned)
         described["damaged_lanes"] = _damaged_lanes(segment, described.get("damaged_lanes"))

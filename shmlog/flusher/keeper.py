@@ -17,7 +17,10 @@ from shmlog import _core
 from shmlog.errors import StorageError
 from shmlog.flusher import final
 from shmlog.flusher.appendfile import SyncError
+from shmlog.flusher.nice import be_nice
+from shmlog.flusher.provenance import Provenance
 from shmlog.segment.doorbell import Doorbell
+from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.logsettings import settings_of
 from shmlog.storage.segmentref import SegmentRef
@@ -34,8 +37,8 @@ BUSY_TICK_S = 0.002
 IDLE_TICK_S = 0.1
 IDLE_AFTER_S = 5.0  # without a record
 MEMBERS_EVERY_S = 0.2
-NICE = 10
 SPARE_LANES = min(4, os.cpu_count() or 1)  # for processes that start to log together
+PROVENANCE_S = 5.0  # how long a finish waits for git
 FAILURES_MAX = 5  # one after the other, when the run is over
 TELL_AGAIN_S = 60.0
 
@@ -46,12 +49,6 @@ def report(message: str) -> None:
         print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), message, file=sys.stderr, flush=True)
     except OSError:
         pass
-
-
-def be_nice() -> None:
-    """Let the draining thread, and the trainer, go before all other threads of this process."""
-    if sys.platform.startswith("linux"):  # elsewhere it would be the whole process
-        os.nice(NICE)
 
 
 def unsealed_logs_max(free_bytes: int) -> int:
@@ -65,6 +62,7 @@ class _Finish:
 
     request: int
     rotation: int  # of the drain: closes the last log that holds what was there before the request
+    asked_s: float
     below: int | None = None  # the logs to be sealed, when it is known
 
 
@@ -77,6 +75,7 @@ class Keeper:
         self._ref = ref
         self._bell = Doorbell.open(ref.name)
         self._sealer: Sealer | None = None
+        self._provenance = Provenance(layout, report)
         self._finished = segment.finish_done
         self._rotated_s = time.monotonic()
         self._rotated_slots = 0
@@ -104,6 +103,7 @@ class Keeper:
         while not self._segment.flusher_state:
             time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
         self._keep_spares()
+        self._provenance.start()
         # Not before pyarrow is there: on a machine whose cores are all busy that would take so long
         # that who finishes a short run gives up.
         self._guarded(self._get_sealer)
@@ -175,7 +175,8 @@ class Keeper:
         self._keep_spares()
         if now - self._taken_s < IDLE_AFTER_S or sealer.next_log < closed_below:
             self._limit_logs(sealer)
-        self._carry_out_finish(sealer)
+        is_looking = self._provenance.keep()
+        self._carry_out_finish(sealer, is_looking)
         self._rotate_old_log()
 
     def _keep_spares(self) -> None:
@@ -196,7 +197,7 @@ class Keeper:
         if self._sealer is None:
             from shmlog.flusher.sealer import Sealer
 
-            described = final.describe(self._layout)
+            described = runfile.read(self._layout.run_yaml)
             os.chdir(self._layout.dir)  # keep no file system of the trainer's busy
             rotate_bytes = settings_of(described).rotate_bytes
             self._sealer = Sealer(self._layout, described["sinks"], self._add_progress, report, rotate_bytes)
@@ -209,17 +210,19 @@ class Keeper:
             self._sealer.close()
             self._sealer = None
 
-    def _carry_out_finish(self, sealer: Sealer) -> None:
+    def _carry_out_finish(self, sealer: Sealer, is_looking: bool) -> None:
         """Have all be sealed that was logged before a request to finish, then answer it."""
         request = self._segment.finish_request
         if self._finish is None and request != self._finished:
-            self._finish = _Finish(request, self._rotate())
+            self._finish = _Finish(request, self._rotate(), time.monotonic())
         finish = self._finish
         if finish is None:
             return
         if finish.below is None and self._drain.rotated >= finish.rotation:
             finish.below = self._drain.closed_below
-        if finish.below is not None and sealer.next_log >= finish.below:
+        if is_looking and time.monotonic() - finish.asked_s < PROVENANCE_S:
+            self._segment.add_progress()
+        elif finish.below is not None and sealer.next_log >= finish.below:
             final.write_finished(self._layout, self._segment, sealer.ledger)
             self._segment.mark_finished(finish.request)
             self._finished, self._finish = finish.request, None
@@ -268,6 +271,7 @@ class Keeper:
             self._drain_rest()
         sealer = self._get_sealer()
         sealer.catch_up(max(self._layout.logs(), default=-1) + 1, wait=True)
+        self._provenance.finish()
         final.write_complete(self._layout, self._segment, sealer.ledger)
         final.clean_up(self._layout, self._ref, report)
 

@@ -1,31 +1,134 @@
-"""What a run was made from, as far as it takes longer than init may: git."""
+"""What an attempt was made from, as far as finding it takes longer than init may, and the files that tell it."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-from typing import Any
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-_TIMEOUT_S = 5.0
+from shmlog.errors import CorruptDataError, ShmlogError
+from shmlog.flusher import final, git, machine
+from shmlog.flusher.nice import be_nice
+from shmlog.reader.provenance import read_provenance
+from shmlog.storage import runfile
+from shmlog.storage.attempts import close_attempt, latest_attempt
+from shmlog.storage.layout import RunLayout, atomic_write
+
+SCHEMA = 1
+FINDING_S = git.TIMEOUT_S + 10.0
+TRIES = 5  # when the run is over
 
 
-def _git(*arguments: str) -> str | None:
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+class Found(NamedTuple):
+    """What provenance.yaml says, and the text of git.diff."""
+
+    told: dict[str, Any]
+    diff: bytes = b""
+    is_kept: bool = False
+
+
+class Provenance:
+    """Finds in a thread what the latest attempt of a run was made from, and writes it when asked to.
+
+    The run is whole without it: what fails is reported, and nothing waits for a disk that refuses it.
+    """
+
+    def __init__(self, layout: RunLayout, report: Callable[[str], None]) -> None:
+        self._layout = layout
+        self._report = report
+        self._found: Found | None = None
+        self._finder: threading.Thread | None = None
+        self._started_s = 0.0
+        self._try_at_s = 0.0
+        self._told = ""
+
+    def start(self) -> None:
+        """Begin to look, if no flusher before this one has done it."""
+        self._started_s = time.monotonic()
+        finder = threading.Thread(target=self._guarded, args=(self._find,), name="provenance", daemon=True)
+        if self._guarded(finder.start):  # there may be a limit of threads
+            self._finder = finder
+
+    def _find(self) -> None:
+        self._found = _load(self._layout) or _find(self._layout)
+
+    def keep(self) -> bool:
+        """Write what has been found, unless that has just failed; return whether it is still being looked for."""
+        is_looking = self._finder is not None and self._finder.is_alive()
+        if self._found is not None and time.monotonic() >= self._try_at_s:
+            self._guarded(self._write)
+        return is_looking
+
+    def finish(self) -> None:
+        """Wait for what is being found, and write it; without a start, have run.yaml say what was written before."""
+        if self._finder is None:
+            self._guarded(self._load)
+        else:
+            self._finder.join(max(0.0, self._started_s + FINDING_S - time.monotonic()))
+        for _ in range(TRIES):
+            if self._found is None or self._guarded(self._write):
+                return
+            time.sleep(final.RETRY_S)
+
+    def _load(self) -> None:
+        self._found = _load(self._layout)
+
+    def _write(self) -> None:
+        assert self._found is not None
+        _write(self._layout, self._found)
+        self._found = None
+
+    def _guarded(self, work: Callable[[], None]) -> bool:
+        """Do something that is no reason for a flusher to end; return whether it was done."""
+        try:
+            work()
+        except Exception as error:
+            is_known = isinstance(error, (OSError, ShmlogError))
+            self._tell(f"provenance: {error}" if is_known else traceback.format_exc())
+            self._try_at_s = time.monotonic() + final.RETRY_S
+            return False
+        return True
+
+    def _tell(self, failure: str) -> None:
+        if failure != self._told:  # else it was tried again
+            self._report(failure)
+            self._told = failure
+
+
+def _load(layout: RunLayout) -> Found | None:
+    """Return what a flusher of this attempt has written; None if there is none, or it is damaged."""
+    attempt = latest_attempt(runfile.read(layout.run_yaml))
     try:
-        done = subprocess.run(
-            ("git", *arguments), capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment,
-            stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        told = read_provenance(layout, attempt)
+    except CorruptDataError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return Found(told, is_kept=True) if told.get("schema") == SCHEMA else None
 
 
-def git_state() -> dict[str, Any] | None:
-    """Return commit, branch and whether the work tree differs; None outside of git."""
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return None
-    branch = _git("rev-parse", "--abbrev-ref", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "branch": branch, "dirty": bool(changes) if changes is not None else None}
+def _find(layout: RunLayout) -> Found:
+    described = runfile.read(layout.run_yaml)
+    environment: dict[str, Any] = described.get("environment") or {}
+    folder = environment.get("cwd")
+    state, diff = git.git_state(folder, with_diff=described.get("git_diff") is True) if folder else (None, b"")
+    be_nice()  # not before: until a git that is being started has begun, it holds this process's locks
+    packages = machine.packages()
+    environment = {**environment, **machine.machine(), "shmlog": packages.get("shmlog")}
+    if state and diff:
+        state["diff"] = layout.git_diff(latest_attempt(described)).name
+    return Found({"schema": SCHEMA, "git": state, "environment": environment, "packages": packages}, diff)
+
+
+def _write(layout: RunLayout, found: Found) -> None:
+    """Write the diff, then the file that tells of it, then run.yaml, which tells of both."""
+    described = runfile.read(layout.run_yaml)
+    attempt = latest_attempt(described)
+    if found.diff:
+        atomic_write(layout.git_diff(attempt), found.diff)
+    if not found.is_kept:
+        runfile.write_sealed(layout.provenance(attempt), found.told)
+    told = {**described, **{name: found.told.get(name) for name in ("git", "environment")}}
+    close_attempt(told)
+    if told != described:
+        runfile.write_sealed(layout.run_yaml, told)

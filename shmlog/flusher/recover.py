@@ -14,6 +14,7 @@ from shmlog.errors import RunNotFoundError, RunStateError, SegmentError, ShmlogE
 from shmlog.flusher import final
 from shmlog.flusher.keeper import Keeper, report
 from shmlog.flusher.process import start_flusher
+from shmlog.flusher.provenance import Provenance
 from shmlog.segment import shm
 from shmlog.storage import liveness, runfile
 from shmlog.storage.layout import RunLayout
@@ -168,6 +169,7 @@ def _recover_files(layout: RunLayout, described: dict[str, Any], ref: SegmentRef
             sealer = Sealer(layout, now["sinks"], lambda: None, report, settings_of(now).rotate_bytes)
             sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
             sealer.close()
+            Provenance(layout, report).finish()
             final.write_complete(layout, None, sealer.ledger)
         final.clean_up(layout, ref, report)
     return _result(layout, changed=True, message=message)

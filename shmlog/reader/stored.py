@@ -19,6 +19,7 @@ from shmlog.reader.attempts import mark_attempts
 from shmlog.reader.description import read_description, read_mapping
 from shmlog.reader.frames import Frames
 from shmlog.reader.lines import fault_of
+from shmlog.reader.provenance import number_of, read_diff, read_provenance
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
 from shmlog.storage import liveness
@@ -141,10 +142,43 @@ class StoredRun(Frames):
         """The attempts of the run, the latest last, as run.yaml lists them.
 
         Each has ``attempt`` (1, 2 and so on), ``first_lane``, ``status``, ``started_at``, ``ended_at``, ``host``,
-        ``pid``, ``argv``, ``python``, ``git``, and in ``config`` the parameters that differed from those before.
+        ``pid``, ``argv``, ``python``, ``git``, ``environment``, and in ``config`` the parameters that differed from
+        those before.
         """
         *earlier, latest = attempts_of(self.metadata)
         return [*earlier, {**latest, "status": self.status}]
+
+    def packages(self, attempt: int | None = None) -> dict[str, str]:
+        """Return name and version of the packages that were installed; empty if that is not known.
+
+        Parameters
+        ----------
+        attempt : int, optional
+            Default: the latest.
+        """
+        number = number_of(attempt, self.metadata)
+        try:
+            found = read_provenance(self._layout, number).get("packages")
+        except CorruptDataError as error:
+            _warn(str(error))
+            found = None
+        return found if isinstance(found, dict) else {}
+
+    def git_diff(self, attempt: int | None = None) -> bytes | None:
+        """Return what the code had changed since its commit, as ``git apply`` takes it.
+
+        Parameters
+        ----------
+        attempt : int, optional
+            Default: the latest.
+
+        Returns
+        -------
+        bytes or None
+            None if it was not kept: the code was that of the commit, or ``git_diff=True`` not given, or
+            ``metadata["git"]["diff_problem"]`` says why.
+        """
+        return read_diff(self._layout, number_of(attempt, self.metadata))
 
     @property
     def live(self) -> bool | None:

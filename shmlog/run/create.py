@@ -9,11 +9,12 @@ from pathlib import Path
 from shmlog.errors import StorageError
 from shmlog.run.options import Options
 from shmlog.run.run import Run
-from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start, utc_now
+from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start
 from shmlog.segment import shm
 from shmlog.storage import runfile
 from shmlog.storage.attempts import first_attempt
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, new_run_folder
+from shmlog.storage.times import utc_now
 
 
 def create(options: Options, meeting: Path | None) -> Run:

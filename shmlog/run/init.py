@@ -38,9 +38,10 @@ def init(
     max_wait: float = 1.0,
     clock: str = "auto",
     strict: bool = False,
-    level: str = "debug",
-    console: bool = False,
+    level: str | None = None,
+    console: bool | None = None,
     rotate_events: int | str | None = None,
+    git_diff: bool | None = None,
     resume: Resumable | None = None,
 ) -> Run:
     """Start a run and make it the current one.
@@ -82,18 +83,22 @@ def init(
     clock : str
         ``"auto"``, ``"monotonic"`` or ``"tsc"``.
     level : str
-        ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``: messages below it are left out, those of
-        `LoggingHandler` too, in every process.
+        ``"debug"``, the default, ``"info"``, ``"warning"`` or ``"error"``: messages below it are left out, those
+        of `LoggingHandler` too, in every process.
     console : bool
         Print messages, and what the ``log_…`` methods log, on standard output as ``LEVEL: text``.
     rotate_events : int or str, optional
         Most bytes of a file of structured events, such as ``"64 MB"``: events.jsonl then goes on in
-        events.1.jsonl and so on. Default: all are in one.
+        events.1.jsonl and so on. Default, and 0: all are in one.
+    git_diff : bool
+        Keep what the code has changed since its commit as git.diff: changes of files that git knows, up to 10 MB,
+        of the repository that the working directory is in. Default: False.
     resume : str, path, StoredRun or the like, optional
         Take a run that is over up again as its next attempt: its id, its folder, or an object that has its
         ``dir``. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
-        ``parent`` that are given replace those it had, and ``config`` is merged into its parameters. A run
-        that has crashed is recovered first.
+        ``parent`` that are given replace those it had, and ``config`` is merged into its parameters. What is
+        not given of ``level``, ``console``, ``rotate_events`` and ``git_diff`` is as in the attempt before. A
+        run that has crashed is recovered first.
 
     Returns
     -------
@@ -119,7 +124,7 @@ def init(
         return _disabled_run(experiment)
     options = check(
         experiment, root, name, config, tags, group, notes, parent, sinks, lane_records, lanes, on_full,
-        max_wait, clock, strict, level, console, rotate_events,
+        max_wait, clock, strict, level, console, rotate_events, git_diff,
     )  # fmt: skip
     shared = _parents_run()
     if shared is not None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from shmlog.run.plain import to_plain
 from shmlog.segment.shm import DropPolicy
 from shmlog.storage.layout import check_id
-from shmlog.storage.logsettings import LogSettings, check_settings
+from shmlog.storage.logsettings import LogSettings, check_settings, settings_of
 
 SINKS = ("parquet", "jsonl")
 
@@ -32,13 +32,15 @@ class Options(NamedTuple):
     drop_policy: DropPolicy
     clock: str
     log_settings: LogSettings
+    log_asked: dict[str, Any]  # those of them that were given
+    git_diff: bool | None
 
 
 def check(
     experiment: str, root: str | os.PathLike[str], name: str | None, config: Mapping[str, Any] | None,
     tags: Iterable[str] | None, group: str | None, notes: str | None, parent: str | None, sinks: Iterable[str],
     lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
-    level: str, console: bool, rotate_events: int | str | None,
+    level: str | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None,
 ) -> Options:  # fmt: skip
     """Return the arguments as they are used; raises TypeError or ValueError."""
     if on_full not in ("wait", "drop"):
@@ -50,12 +52,19 @@ def check(
     for what, text in (("name", name), ("group", group), ("notes", notes), ("parent", parent)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+    asked = check_settings(level, console, rotate_events)
     return Options(
         check_id(experiment, "experiment"), Path(os.path.abspath(root)), name, to_plain(config or {}),
         _names("tags", tags or ()), group, notes, parent, _sinks(sinks), lane_records, lanes,
-        DropPolicy(on_full == "wait", float(max_wait), bool(strict)), clock,
-        check_settings(level, console, rotate_events),
+        DropPolicy(on_full == "wait", float(max_wait), bool(strict)), clock, LogSettings(**asked), asked, git_diff,
     )  # fmt: skip
+
+
+def as_before(options: Options, described: Mapping[str, Any]) -> Options:
+    """Return the options of a run's next attempt: what was not given is as run.yaml says of the last one."""
+    log_settings = settings_of(described)._replace(**options.log_asked)
+    git_diff = described.get("git_diff") is True if options.git_diff is None else options.git_diff
+    return options._replace(log_settings=log_settings, git_diff=git_diff)
 
 
 def _names(what: str, values: Iterable[str]) -> list[str]:

@@ -13,14 +13,15 @@ from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, Shm
 from shmlog.flusher.process import flusher_environment
 from shmlog.flusher.recover import locked
 from shmlog.reader.description import read_sealed_mapping
-from shmlog.run.options import Options
+from shmlog.run.options import Options, as_before
 from shmlog.run.run import Run
-from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start, utc_now
+from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start
 from shmlog.storage import liveness, runfile
 from shmlog.storage.attempts import attempts_of, fault_of_attempts
 from shmlog.storage.layout import ID_PATTERN, RunLayout
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.status import RUNNING, RunStatus, map_status
+from shmlog.storage.times import utc_now
 
 _CLOSING_S = 60.0  # how long a flusher may take to close the run: it merges the parts
 _NAP_S = 0.02
@@ -180,6 +181,7 @@ def reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
 
 def _reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
     described = _read(layout)
+    options = as_before(options, described)
     if described.get("complete") is not True:
         raise RunStateError(f"run {layout.dir} is running: another process has just resumed it")
     RunStatus(map_status(described.get("status")) or RUNNING).advance(RUNNING)
@@ -262,7 +264,7 @@ def _next_attempt(
     told.pop("files", None)  # they change again
     latest = {
         "attempt": told["attempt"], "first_lane": first_lane, "status": RUNNING, "started_at": utc_now(),
-        "ended_at": None, **{name: told[name] for name in ("host", "pid", "argv", "python")}, "git": None,
-        "config": config,
+        "ended_at": None, **{name: told[name] for name in ("host", "pid", "argv", "python", "environment")},
+        "git": None, "config": config,
     }  # fmt: skip
     return {**told, "attempts": [*attempts, latest]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from shmlog.errors import SegmentError, ShmlogError, StorageError
 from shmlog.flusher.process import start_flusher
 from shmlog.run import exits, registry
 from shmlog.run.attach import join_member, publish, variable_for
+from shmlog.run.environment import environment_of_process
 from shmlog.run.options import Options
 from shmlog.run.run import Run
 from shmlog.segment import shm
@@ -117,13 +117,9 @@ def describe_process(options: Options, placed: shm.Placed, meeting: Path | None)
         },
         "meeting": None if meeting is None else str(meeting),
         **options.log_settings.described(),
+        "git_diff": bool(options.git_diff),
+        "environment": environment_of_process(),
     }
-
-
-def utc_now() -> str:
-    """Return the time as RFC 3339 in UTC with microseconds."""
-    now = datetime.datetime.now(datetime.UTC)
-    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _user() -> str:

@@ -11,12 +11,18 @@ from typing import Any
 
 Attempt = dict[str, Any]
 
-_SHARED = ("status", "started_at", "ended_at", "host", "pid", "argv", "python", "git")
+_SHARED = ("status", "started_at", "ended_at", "host", "pid", "argv", "python", "git", "environment")
 
 
 def first_attempt(described: Mapping[str, Any]) -> Attempt:
     """Return the only attempt of a run that was never resumed."""
     return {"attempt": 1, "first_lane": 0, **{name: described.get(name) for name in _SHARED}, "config": {}}
+
+
+def latest_attempt(described: Mapping[str, Any]) -> int:
+    """Return the number of the latest attempt."""
+    told = described.get("attempt")
+    return told if type(told) is int and told > 0 else 1
 
 
 def attempts_of(described: Mapping[str, Any]) -> list[Attempt]:

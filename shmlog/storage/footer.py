@@ -6,6 +6,7 @@ silence, and pyarrow ends the process when it is asked of a column whose descrip
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -25,7 +26,8 @@ def seal(fd: int) -> None:
     """Put the checksum into the footer of a whole file, which has `UNSEALED` as the value of `KEY`."""
     begin, footer = _read(fd, "the file just written")
     at = _place(footer)
-    os.pwrite(fd, b"%08x" % zlib.crc32(footer), begin + at)
+    if os.pwrite(fd, b"%08x" % zlib.crc32(footer), begin + at) != 8:
+        raise OSError(errno.EIO, "only a part of the footer's checksum was written")
 
 
 def check(path: Path) -> None:

@@ -5,7 +5,6 @@ Metrics are formatted in bulk by Arrow, without a Python object per record.
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import json
 import re
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from shmlog import _bulk
 from shmlog.storage.decode import Batch, Event, Gap, Producer
 from shmlog.storage.order import row_order
+from shmlog.storage.times import timestamp
 from shmlog.storage.wal import TORN_TAIL, Damage
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
@@ -29,20 +29,6 @@ GAP_TYPE = "gap"
 _CHUNK_UNITS = 16_384  # some megabytes of lines: memory that is used again and again
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _PRODUCER_FIELDS = ("rank", "local_rank", "worker", "pid")
-
-
-def timestamp(ts_us: int) -> str:
-    """Return microseconds since 1970 as RFC 3339 in UTC."""
-    seconds, rest = divmod(ts_us, 1_000_000)
-    return f"{_second(seconds)}{rest:06d}Z"
-
-
-def _second(seconds: int) -> str:
-    try:
-        moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    except (OverflowError, ValueError, OSError):
-        return "1970-01-01T00:00:00."  # a clock that was nowhere near
-    return f"{moment:%Y-%m-%dT%H:%M:%S}."
 
 
 # ---- events, one by one ----

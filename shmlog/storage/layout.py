@@ -14,6 +14,7 @@ from shmlog.errors import StorageError
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOG = re.compile(r"(\d{6,})\.wal")
 _EVENTS = re.compile(r"events(?:\.([1-9]\d{0,5}))?\.jsonl")
+_PROVENANCE = re.compile(r"(?:provenance(?:\.[1-9]\d*)?\.yaml|git(?:\.[1-9]\d*)?\.diff)")
 _PART = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?\.parquet")
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -93,6 +94,18 @@ class RunLayout:
         found = {int(m[1] or 0): self.dir / m[0] for m in _matches(self.dir, _EVENTS)}
         return dict(sorted(found.items()))
 
+    def provenance(self, attempt: int) -> Path:
+        """Return the path of what is told of an attempt's code and machine."""
+        return self.dir / _of_attempt("provenance", attempt, "yaml")
+
+    def git_diff(self, attempt: int) -> Path:
+        """Return the path of what an attempt's code had changed since its commit."""
+        return self.dir / _of_attempt("git", attempt, "diff")
+
+    def provenance_files(self) -> list[Path]:
+        """Return those of both kinds that are there, of all attempts."""
+        return sorted(self.dir / m[0] for m in _matches(self.dir, _PROVENANCE))
+
     def part(self, first: int, last: int | None = None) -> Path:
         """Return the path of the part of log ``first``, or of logs ``first`` … ``last``."""
         name = f"part-{first:06d}" if last is None else f"part-{first:06d}-{last:06d}"
@@ -124,6 +137,10 @@ class RunLayout:
 def event_file_name(number: int) -> str:
     """Return the name of events.jsonl (0), or of a file that it goes on in."""
     return f"events.{number}.jsonl" if number else "events.jsonl"
+
+
+def _of_attempt(name: str, attempt: int, end: str) -> str:
+    return f"{name}.{end}" if attempt == 1 else f"{name}.{attempt}.{end}"
 
 
 def _matches(folder: Path, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:

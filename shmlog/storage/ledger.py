@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
 from shmlog.storage.extent import Extent, extents_of, of_file
 from shmlog.storage.layout import RunLayout, atomic_write, event_file_name
+from shmlog.storage.times import timestamp
 
 if TYPE_CHECKING:
     from shmlog.storage.decode import Batch
@@ -112,7 +112,7 @@ class Ledger:
         started_ns = owner.get("started_ns")
         for name in ("pid", "rank", "local_rank", "worker", "host", "process"):
             entry[name] = owner.get(name)
-        entry["started_at"] = _rfc3339(started_ns) if isinstance(started_ns, int) else None
+        entry["started_at"] = timestamp(started_ns // 1000) if isinstance(started_ns, int) else None
 
     def add_counts(self, lane: int, tenancy: int, metrics: int, events: int, dropped: dict[str, int]) -> None:
         """Book records of that tenancy."""
@@ -188,9 +188,3 @@ def event_extents(files: Mapping[str, Extent]) -> tuple[Extent, ...]:
     while (name := event_file_name(len(found))) in files:
         found.append(files[name])
     return tuple(found)
-
-
-def _rfc3339(ns: int) -> str:
-    seconds, rest = divmod(ns // 1000, 1_000_000)
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:06d}Z"

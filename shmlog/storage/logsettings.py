@@ -36,16 +36,23 @@ class LogSettings(NamedTuple):
         return {_KEY: self._asdict()}
 
 
-def check_settings(level: str, console: bool, rotate_events: int | str | None) -> LogSettings:
-    """Return the settings that a user has asked for; raises TypeError or ValueError."""
-    if not isinstance(level, str):
-        raise TypeError(f"level must be a str, not {type(level).__name__}")
-    if level.lower() not in LEVELS:
-        raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
-    size = None if rotate_events is None else parse_size(rotate_events)
-    if size is not None and size < ROTATE_BYTES_MIN:
-        raise ValueError(f"rotate_events must be at least {ROTATE_BYTES_MIN} bytes, not {size}")
-    return LogSettings(level.lower(), bool(console), size)
+def check_settings(level: str | None, console: bool | None, rotate_events: int | str | None) -> dict[str, Any]:
+    """Return those of the settings that a user has asked for; raises TypeError or ValueError."""
+    asked: dict[str, Any] = {}
+    if level is not None:
+        if not isinstance(level, str):
+            raise TypeError(f"level must be a str, not {type(level).__name__}")
+        if level.lower() not in LEVELS:
+            raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
+        asked["level"] = level.lower()
+    if console is not None:
+        asked["console"] = bool(console)
+    if rotate_events is not None:
+        size = parse_size(rotate_events)
+        if 0 != size < ROTATE_BYTES_MIN:
+            raise ValueError(f"rotate_events must be 0, or at least {ROTATE_BYTES_MIN} bytes, not {size}")
+        asked["rotate_bytes"] = size or None
+    return asked
 
 
 def parse_size(size: int | str) -> int:

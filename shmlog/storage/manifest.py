@@ -19,7 +19,7 @@ def listed_files(layout: RunLayout) -> Iterator[Path]:
     Left out are run.yaml, which has a checksum of its own, what is said of the run afterwards, checkpoints,
     of which old ones go, and whatever else has been put into the folder.
     """
-    for file in (layout.config_yaml, *layout.event_files().values(), layout.run_log):
+    for file in (layout.config_yaml, *layout.event_files().values(), layout.run_log, *layout.provenance_files()):
         if file.is_file():
             yield file
     for folder in (layout.metrics.parent, layout.large, layout.artifacts):

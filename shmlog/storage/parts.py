@@ -26,6 +26,17 @@ _CELLS = 100_000_000
 _CELLS_PER_BYTE = 200  # ours have some 30 where all is alike
 
 
+class _WholeWrites(FileIO):
+    """A file that takes all it is given: pyarrow does not look at how much of it was written."""
+
+    def write(self, data: Any, /) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest:
+            rest = rest[super().write(rest) :]
+        return size
+
+
 @contextmanager
 def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.ParquetWriter]:
     """Write a part under a temporary name; it appears whole and durable, or not at all."""
@@ -52,7 +63,7 @@ def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.
 def open_writer(path: Path) -> Iterator[pq.ParquetWriter]:
     """Write a file of metrics; it is durable when this ends."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    with open(fd, "wb", buffering=0) as file, _buffered(file) as sink:
+    with _WholeWrites(fd, "wb") as file, _buffered(file) as sink:
         with pq.ParquetWriter(sink, METRICS, **write_options()) as writer:
             yield writer
             writer.add_key_value_metadata({footer.KEY: footer.UNSEALED})

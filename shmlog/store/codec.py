@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage.status import RunStatus
+from shmlog.storage.times import rfc3339
 
 DEPTH_MAX = 100
 
@@ -159,11 +160,6 @@ def word_of(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-
-
-def rfc3339(when: datetime) -> str:
-    """Return a time as RFC 3339 in UTC with microseconds."""
-    return when.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 _READERS: dict[Any, Reader] = {

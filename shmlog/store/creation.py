@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from shmlog.errors import RunStateError, StorageError
@@ -11,6 +10,7 @@ from shmlog.reader.description import read_mapping
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout, check_id, new_run_folder
 from shmlog.storage.status import RunStatus
+from shmlog.storage.times import utc_now
 from shmlog.store import codec
 from shmlog.store.annotations import check_tags, check_text
 from shmlog.store.place import Place
@@ -31,7 +31,7 @@ def create_run(place: Place, experiment: str, params: Mapping[str, Any], told: M
     layout = new_run_folder(place.experiment(experiment))
     described = {
         "schema": 1, "run_id": layout.run_id, "experiment": experiment, **dict.fromkeys(_TEXTS), **told, "tags": tags,
-        "name": told.get("name") or layout.run_id, "status": "pending", "created_at": codec.rfc3339(_now()),
+        "name": told.get("name") or layout.run_id, "status": "pending", "created_at": utc_now(),
         "started_at": None, "ended_at": None, "segment": None, "sinks": [], "producers": [], "counts": None,
         "dropped": None, "complete": False,
     }  # fmt: skip
@@ -48,7 +48,7 @@ def set_status(layout: RunLayout, status: str) -> None:
     described = read_mapping(layout.run_yaml)
     if described.get("segment") is not None:
         raise RunStateError(f"run {layout.run_id} has processes of its own, which write its status")
-    now = codec.rfc3339(_now())
+    now = utc_now()
     before = RunStatus.parse(str(described.get("status")))
     after = before.advance(status)
     if after is RunStatus.RUNNING and before.is_terminal:
@@ -62,7 +62,3 @@ def set_status(layout: RunLayout, status: str) -> None:
         runfile.write_sealed(layout.run_yaml, {**described, "status": str(after), "complete": after.is_terminal})
     except OSError as error:
         raise StorageError(f"cannot write {layout.run_yaml}: {error.strerror}") from error
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

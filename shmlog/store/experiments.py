@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError, StorageError
 from shmlog.reader.description import read_mapping
 from shmlog.storage import runfile
+from shmlog.storage.times import utc_now
 from shmlog.store import codec
 from shmlog.store.place import Place
 from shmlog.store.records import ExperimentRecord
@@ -70,7 +70,7 @@ def write(place: Place, name: str, changes: Mapping[str, Any]) -> None:
         try:
             described = read_mapping(path)
         except FileNotFoundError:
-            described = {"schema": _SCHEMA, "created_at": codec.rfc3339(datetime.now(UTC))}
+            described = {"schema": _SCHEMA, "created_at": utc_now()}
         runfile.write(path, {**described, **changes})
     except OSError as error:
         if isinstance(error, StorageError):

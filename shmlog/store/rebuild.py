@@ -14,13 +14,14 @@ from typing import Any
 from shmlog.errors import CorruptDataError
 from shmlog.reader import records, snapshot
 from shmlog.reader.lines import METRICS_TYPE, Line, read_lines
+from shmlog.reader.provenance import read_provenance
 from shmlog.reader.status import status_of_events
 from shmlog.reader.stored import StoredRun
 from shmlog.storage import runfile
-from shmlog.storage.attempts import fault_of_attempts
+from shmlog.storage.attempts import fault_of_attempts, latest_attempt
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.status import CRASHED, RUNNING
-from shmlog.store import codec
+from shmlog.storage.times import rfc3339
 
 _SALVAGED_MAX = 16 << 20
 _STAMP = re.compile(r"(\d{8}-\d{6})-")
@@ -31,6 +32,7 @@ _EMPTY: dict[str, Any] = {
     "schema": 1, "name": None, "status": None, "created_at": None, "started_at": None, "ended_at": None,
     "host": None, "boot_id": None, "node": 0, "pid": None, "argv": [], "user": None, "python": None, "clock": None,
     "segment": None, "meeting": None, "tags": [], "group": None, "notes": None, "parent": None, "git": None,
+    "environment": {},
     "producers": None, "counts": None, "dropped": None,
 }  # fmt: skip
 
@@ -45,6 +47,9 @@ def rebuild_description(layout: RunLayout) -> dict[str, Any]:
     told |= {"run_id": layout.run_id, "experiment": layout.experiment}
     told.setdefault("sinks", _sinks(layout))
     told.setdefault("complete", not layout.sealed_json.exists() and not layout.logs())
+    told |= _of_provenance(layout, latest_attempt(told))
+    for attempt in told.get("attempts", []) if fault_of_attempts(told) is None else []:
+        attempt |= _of_provenance(layout, attempt["attempt"])
     told["name"] = told["name"] or layout.run_id
     # Where it was is not known: recover then asks to be told that its processes are dead.
     told["segment"] = told["segment"] or {"name": None, "path": str(layout.segment), "device": None, "inode": None}
@@ -79,7 +84,7 @@ def _of_folder(layout: RunLayout) -> dict[str, Any]:
         when = datetime.strptime(stamp[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if stamp else None
     except ValueError:
         when = None
-    return {"created_at": codec.rfc3339(when or datetime.fromtimestamp(layout.dir.stat().st_mtime, UTC))}
+    return {"created_at": rfc3339(when or datetime.fromtimestamp(layout.dir.stat().st_mtime, UTC))}
 
 
 def _events(layout: RunLayout) -> list[dict[str, Any]]:
@@ -130,6 +135,14 @@ def _attempt(event: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         "attempt": data.get("attempt", 1), "first_lane": event.get("lane"), "status": None,
         "started_at": event.get("timestamp"), "ended_at": None, "pid": event.get("pid"), "config": {},
     }  # fmt: skip
+
+
+def _of_provenance(layout: RunLayout, attempt: int) -> dict[str, Any]:
+    try:
+        found = read_provenance(layout, attempt)
+    except (CorruptDataError, OSError):
+        return {}
+    return {name: found[name] for name in ("git", "environment") if isinstance(found.get(name), dict)}
 
 
 def _salvage(path: Path) -> dict[str, Any]:

@@ -46,11 +46,23 @@ class ExperimentRecord(Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GitState(Record):
-    """The commit that the code of a run stood on."""
+    """The commit that the code of a run stood on.
+
+    Attributes
+    ----------
+    dirty : bool or None
+        Whether files that git knows had been changed since; None if that took too long.
+    diff : str or None
+        Name of the file in the run folder that has these changes, if ``git_diff=True`` was given.
+    diff_problem : str or None
+        Why there is none all the same.
+    """
 
     commit: str
     branch: str | None = None
     dirty: bool | None = None
+    diff: str | None = None
+    diff_problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +86,10 @@ class RunRecord(Record):
         ``"Infinity"`` and ``"-Infinity"``, as in config.yaml.
     name, tags, description, notes, group, pinned
         As annotated last, else as given to ``init``.
+    environment : dict
+        What it worked with: ``platform``, ``implementation``, ``executable``, ``cwd``, ``cpus``, ``memory_bytes``,
+        ``gpus``, ``gpu_driver``, ``shmlog``, and ``variables``, those that say where in a job it stood.
+        `StoredRun.packages` has the packages.
     trace_id, span_id : str or None
         Of the span that it was started in (W3C trace context).
     complete : bool

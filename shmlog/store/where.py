@@ -72,7 +72,8 @@ def parse_field(text: str) -> Field:
     text : str
         ``lr`` or ``params.lr``: a parameter, nested ones with dots between. ``metrics.loss``,
         ``metrics.loss.min``: the last or least value of a metric. ``run.user``: a field of the
-        `RunRecord`. Parts with dots or blanks in them stand in quotes.
+        `RunRecord`; ``run.environment.cpus``: one of its environment. Parts with dots or blanks in
+        them stand in quotes.
 
     Raises
     ------
@@ -94,8 +95,10 @@ def parse_field(text: str) -> Field:
 
 def _field_of_run(parts: list[str]) -> Field:
     name = ".".join(parts)
+    if parts[0] == "environment" and len(parts) > 1:
+        return lambda subject: _look_up(subject.record.environment, parts[1:])
     if name not in _FIELDS:
-        raise QueryError(f"run.{name:.40}: a run has no such field; it has {', '.join(_FIELDS)}")
+        raise QueryError(f"run.{name:.40}: a run has no such field; it has {', '.join(_FIELDS)}, environment.NAME")
     return lambda subject: getattr(subject.record, name)
 
 

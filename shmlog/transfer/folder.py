@@ -19,11 +19,11 @@ from shmlog.reader.tally import Tally, gap_of, sum_dropped
 from shmlog.storage import objects, parts, runfile
 from shmlog.storage.content import ALGORITHM, copy_content
 from shmlog.storage.extent import of_file
-from shmlog.storage.jsonl import timestamp
 from shmlog.storage.layout import RunLayout, fsync_dir
 from shmlog.storage.manifest import write_manifest
 from shmlog.storage.schema import METRICS
 from shmlog.storage.status import CRASHED, SUCCESS, map_status
+from shmlog.storage.times import timestamp
 from shmlog.store.annotations import ANNOTATED
 from shmlog.store.codec import plain
 from shmlog.store.place import Place
@@ -94,6 +94,8 @@ def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any
 
 def _described(layout: RunLayout, found: Found) -> dict[str, Any]:
     known = {name: plain(found.described[name]) for name in _FIELDS if found.described.get(name) is not None}
+    if isinstance(known.get("git"), dict):
+        known["git"].pop("diff", None)  # no export holds it
     tags = found.described.get("tags")
     tags = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
     return {

@@ -14,7 +14,7 @@ from typing import Any
 from shmlog.errors import CorruptDataError, RunNotFoundError, StorageError
 from shmlog.storage.artifacts import Logged
 from shmlog.storage.layout import RunLayout, check_id
-from shmlog.store.codec import rfc3339
+from shmlog.storage.times import utc_now
 from shmlog.store.place import Place
 from shmlog.transfer.folder import final_status, write_run
 from shmlog.transfer.found import BYTES_MAX, Budget, Found, fit_name, parse_us
@@ -139,7 +139,7 @@ def import_run(
     if is_new:
         told = {
             "format": wanted, "path": str(path), "sha256": digest, "status": found.status,
-            "imported_at": rfc3339(datetime.now(UTC)), "problems": list(problems),
+            "imported_at": utc_now(), "problems": list(problems),
         }  # fmt: skip
         write_run(place, layout, found, told)
     counts = {"metrics": found.records, "events": len(found.events), "artifacts": len(found.artifacts)}

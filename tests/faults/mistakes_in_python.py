@@ -414,6 +414,49 @@ STORAGE = (
     ),
 )
 
+PROVENANCE = (
+    Mutation(
+        "short-writes-taken-for-whole",
+        "storage/parts.py",
+        "        while rest:\n",
+        "        if rest:\n",
+        "a disk that takes a part of a write leaves a damaged part",
+        "unit/test_parts.py::test_a_system_that_takes_a_part_of_each_write_loses_nothing",
+    ),
+    Mutation(
+        "diff-cut",
+        "flusher/git.py",
+        "most=DIFF_BYTES_MAX + 1)",
+        "most=DIFF_BYTES_MAX)",
+        "a diff that is too large is kept as far as it goes, and nothing tells it",
+        "unit/test_provenance.py::test_a_diff_that_is_too_large_is_told_not_cut[1-False]",
+    ),
+    Mutation(
+        "provenance-of-another-time",
+        "flusher/provenance.py",
+        "            self._guarded(self._load)\n",
+        "            self._guarded(self._find)\n",
+        "a recovery takes the work tree of its own time for that of the run",
+        "unit/test_provenance.py::test_a_recovery_does_not_take_what_it_finds_for_what_was",
+    ),
+    Mutation(
+        "diff-of-another-attempt",
+        "flusher/provenance.py",
+        "layout.git_diff(latest_attempt(described)).name",
+        "layout.git_diff(1).name",
+        "a later attempt names the diff of the first",
+        "integration/test_provenance.py::test_each_attempt_has_its_own_and_is_made_as_the_one_before",
+    ),
+    Mutation(
+        "settings-forgotten",
+        "run/resume.py",
+        "    options = as_before(options, described)\n",
+        "",
+        "a resumed run logs with the defaults",
+        f"{RESUME}::test_an_attempt_logs_as_the_one_before_unless_told_otherwise",
+    ),
+)
+
 RESUMING = (
     # ---- resume.py, eventfiles.py, attempts.py ----
     Mutation(
@@ -470,4 +513,4 @@ RESUMING = (
     ),
 )
 
-MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE, *RESUMING)
+MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE, *PROVENANCE, *RESUMING)

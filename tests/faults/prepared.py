@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -25,6 +26,7 @@ from shmlog.storage.liveness import LOCK_MEMBER
 from shmlog.storage.segmentref import SHARED_MEMORY, read_ref
 from tests.support.books import assert_books_balance
 from tests.support.processes import is_flusher_gone, wait_for_flusher, wait_until
+from tests.support.repository import Repository
 
 _FLOCK = struct.Struct("hhqqi4x")
 SHM_NAME = "/shmlog-"
@@ -37,6 +39,7 @@ class Prepared:
     folder: Path  # the run folder's copy
     segment: Path  # the segment's bytes
     offered: int  # metrics
+    diff: bytes  # what its code had changed
 
     def copy(self, root: Path) -> Copy:
         """Make a copy below ``root``, which is its own."""
@@ -91,11 +94,13 @@ class Membership:
 
 def prepare(folder: Path, *, resumed: bool = False) -> Prepared:
     """Make the run; ``resumed``: it is its second attempt, and its events are in several files."""
-    run = _begin(folder, rotate_events="2 KiB" if resumed else None)
+    code = Repository(folder / "code")
+    code.change()
+    run = _begin(code.folder, folder, rotate_events="2 KiB" if resumed else None)
     offered = _log(run, 60)
     if resumed:
         run.finish()
-        run = _begin(folder, resume=run.id, rotate_events="2 KiB")
+        run = _begin(code.folder, folder, resume=run.id)
         offered += _log(run, 60)
     request = run._segment.request_finish(1)
     run._bell.ring()
@@ -112,17 +117,31 @@ def prepare(folder: Path, *, resumed: bool = False) -> Prepared:
     run._segment.request_finish(1)
     copy, segment = folder / "copy" / run.id, folder / "segment"
     shutil.copytree(run.dir, copy)
+    diff = _forget_provenance(RunLayout(copy))
     shutil.copyfile(run.stats["segment"], segment)
     run.finish()
     wait_until(lambda: is_flusher_gone(run.dir) and not RunLayout(run.dir).wal.exists(), "the flusher's end")
-    return Prepared(copy, segment, offered)
+    return Prepared(copy, segment, offered, diff)
 
 
-def _begin(folder: Path, **options: Any) -> shmlog.Run:
-    return shmlog.init(
-        "prepared", root=folder / "runs", lanes=2, lane_records=256, on_full="drop", sinks=("parquet", "jsonl"),
-        config={"lr": 0.1}, **options,
-    )  # fmt: skip
+def _begin(code: Path, folder: Path, **options: Any) -> shmlog.Run:
+    with contextlib.chdir(code):
+        return shmlog.init(
+            "prepared", root=folder / "runs", lanes=2, lane_records=256, on_full="drop", sinks=("parquet", "jsonl"),
+            config={"lr": 0.1}, git_diff=True, **options,
+        )  # fmt: skip
+
+
+def _forget_provenance(layout: RunLayout) -> bytes:
+    """Have the next flusher find again what the latest attempt was made from; return the diff that was found."""
+    described = runfile.read(layout.run_yaml)
+    diff = layout.git_diff(described["attempt"])
+    text = diff.read_bytes()
+    diff.unlink()
+    layout.provenance(described["attempt"]).unlink()
+    environment = {name: described["environment"][name] for name in ("cwd", "variables")}
+    runfile.write_sealed(layout.run_yaml, {**described, "git": None, "environment": environment})
+    return text
 
 
 def _log(run: shmlog.Run, count: int) -> int:
@@ -183,7 +202,18 @@ def check_recovered(prepared: Prepared, copy: Copy, expected: str) -> None:
     """Check that a run is complete and holds what was expected, once."""
     assert_books_balance(copy.dir, offered=prepared.offered)
     found = content(copy.dir)
+    _check_provenance(prepared, copy.dir)
     assert found == expected, f"I6: another content\n{_first_difference(expected, found)}"
+
+
+def _check_provenance(prepared: Prepared, run_dir: Path) -> None:
+    """Check that what the run tells of its code is there, and whole: not that it is told, for it may be lost."""
+    stored = shmlog.load(run_dir)
+    state = stored.metadata["git"]
+    if state is not None:
+        assert state["diff"], "a diff was asked for"
+        assert stored.packages()
+        assert stored.git_diff() == prepared.diff
 
 
 def _first_difference(expected: str, found: str) -> str:

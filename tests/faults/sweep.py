@@ -17,13 +17,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from shmlog.errors import SegmentError
 from shmlog.flusher import __main__ as flusher_main
 from shmlog.flusher import final, sealer  # noqa: F401  what a flusher imports late is imported here once
 from shmlog.flusher.recover import recover
+from shmlog.segment import shm
 from shmlog.storage import merge  # noqa: F401
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.liveness import LOCK_FLUSHER
+from shmlog.storage.segmentref import read_ref
 from tests.faults.prepared import Copy, Membership, Prepared, content, recover_and_check, wait_for_finish
 from tests.faults.syscalls import Background, Fault, Point, Seen, Traced, fork, fork_traced, read_log, wait_for
+from tests.support.processes import wait_until
 
 pa.array(np.zeros(1), mask=np.zeros(1, bool))  # has pyarrow import pandas where there is one
 
@@ -92,7 +97,17 @@ def follow_flusher(library: Path, copy: Copy, fault: Fault, log: Path | None = N
         is_over.set()
         for thread in background:
             thread.join()
+    _wait_for_locks(copy)
     return code, child.hits > 0
+
+
+def _wait_for_locks(copy: Copy) -> None:
+    """Wait until a git that a killed flusher was starting has begun: till then it holds the flusher's locks."""
+    try:
+        segment = shm.open_segment(read_ref(RunLayout(copy.dir)))
+    except (FileNotFoundError, SegmentError):
+        return  # the flusher has come to its end
+    wait_until(lambda: not segment.probe(LOCK_FLUSHER), "the end of the flusher's locks")
 
 
 def _end_in_time(child: Traced, is_over: threading.Event) -> None:

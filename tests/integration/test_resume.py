@@ -110,6 +110,34 @@ def test_a_run_that_is_over_goes_on_in_its_folder(tmp_path: Path, status: str) -
     assert record.counts["metrics"] == 20
 
 
+def test_an_attempt_logs_as_the_one_before_unless_told_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[dict[str, Any]] = [
+        {"level": "warning", "console": True, "rotate_events": 1024}, {}, {"level": "info", "rotate_events": 0}, {},
+    ]  # fmt: skip
+    run_dir, printed, kept = None, [], []
+    for number, options in enumerate(given):
+        with shmlog.init("digits", root=tmp_path, resume=run_dir, **options) as run:
+            run.info(f"info {number}")
+            run.warning(f"warning {number}")
+            run.event("long", {"text": "x" * 2000})
+        run_dir = run.dir
+        wait_for_end(run_dir)
+        printed.append([line for line in capsys.readouterr().out.splitlines() if str(number) in line])
+        kept.append(shmlog.load(run_dir).metadata["structured_log"])
+    first = {"level": "warning", "console": True, "rotate_bytes": 1024}
+    later = {"level": "info", "console": True, "rotate_bytes": None}
+    assert kept == [first, first, later, later]
+    assert printed == [
+        ["WARNING: warning 0"], ["WARNING: warning 1"],
+        *([f"INFO: info {number}", f"WARNING: warning {number}"] for number in (2, 3)),
+    ]  # fmt: skip
+    messages = [event["data"]["message"] for event in shmlog.load(run_dir).events("log")]
+    assert messages == ["warning 0", "warning 1", "info 2", "warning 2", "info 3", "warning 3"]
+    assert verify(run_dir).findings == []
+
+
 NAMINGS: dict[str, Callable[[Path], Any]] = {
     "id": lambda run_dir: run_dir.name,
     "experiment and id": lambda run_dir: f"digits/{run_dir.name}",

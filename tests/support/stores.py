@@ -8,7 +8,7 @@ from typing import Any
 
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
-from shmlog.store.codec import rfc3339
+from shmlog.storage.times import rfc3339
 from tests.support.folders import Folder, simple_log
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ from shmlog.storage.wal import Frame, scan
 from tests.support.frames import Log
 
 OWNER = {"pid": 41, "rank": 3, "local_rank": None, "worker": 7, "host": "h", "started_ns": 1, "process": "p"}
+
+
+class ShortWrites(FileIO):
+    """A file of which the system takes 100 bytes at a time."""
+
+    def write(self, data: Any, /) -> int:
+        return super().write(memoryview(data).cast("B")[:100])
+
+
+class WholeWrites(parts._WholeWrites, ShortWrites):
+    """What a part is written into, on such a system."""
 
 
 def table_of(log: Log) -> pa.Table:
@@ -258,3 +270,13 @@ def test_a_part_that_other_tools_have_written_anew_is_told(path: Path) -> None:
     pq.write_table(table.replace_schema_metadata(None), path)
     with pytest.raises(CorruptDataError, match="the footer has no checksum"):
         parts.read_part(path)
+
+
+def test_a_system_that_takes_a_part_of_each_write_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, paths = mixed(500), [tmp_path / f"{number}.parquet" for number in range(2)]
+    parts.write_part(paths[0], table, run_id="r", first=0, last=0, progress=lambda: None)
+    monkeypatch.setattr(parts, "_WholeWrites", WholeWrites)
+    parts.write_part(paths[1], table, run_id="r", first=0, last=0, progress=lambda: None)
+    assert paths[1].read_bytes() == paths[0].read_bytes()

@@ -97,9 +97,9 @@ def test_wrong_questions_are_refused(root: Path) -> None:
 def test_a_record_has_what_the_files_say(root: Path) -> None:
     add_run(
         root, "one", name="nice", group="g", notes="n", parent="p", user="ada", host="h", argv=["a", "b"],
-        git={"commit": "abc", "branch": "main", "dirty": True}, environment={"cpus": 2}, job_name="j",
-        description="d", trace_id="t", span_id="s", attempt=2, python="3.11.7", params={"a": {"b": [1, 2.5, None]}},
-        counts={"metrics": 5, "events": 2, "dropped": 0},
+        git={"commit": "abc", "branch": "main", "dirty": True, "diff": "git.diff"}, environment={"cpus": 2},
+        job_name="j", description="d", trace_id="t", span_id="s", attempt=2, python="3.11.7",
+        params={"a": {"b": [1, 2.5, None]}}, counts={"metrics": 5, "events": 2, "dropped": 0},
     )  # fmt: skip
     record = shmlog.Store(root).get("one")
     assert record.to_dict() == {
@@ -107,7 +107,8 @@ def test_a_record_has_what_the_files_say(root: Path) -> None:
         "live": False, "name": "nice", "attempt": 2, "created_at": ago(days=1), "started_at": ago(days=1),
         "ended_at": ago(hours=23), "params": {"a": {"b": [1, 2.5, None]}}, "tags": [], "description": "d",
         "notes": "n", "group": "g", "parent": "p", "job_name": "j", "user": "ada", "host": "h",
-        "git": {"commit": "abc", "branch": "main", "dirty": True}, "argv": ["a", "b"], "python": "3.11.7",
+        "git": {"commit": "abc", "branch": "main", "dirty": True, "diff": "git.diff", "diff_problem": None},
+        "argv": ["a", "b"], "python": "3.11.7",
         "environment": {"cpus": 2}, "trace_id": "t", "span_id": "s", "pinned": False, "complete": True,
         "counts": {"metrics": 5, "events": 2, "dropped": 0}, "problems": [],
     }  # fmt: skip

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage.jsonl import timestamp
 from shmlog.storage.schema import METRICS, RECORDS
+from shmlog.storage.times import timestamp
 from shmlog.transfer.cells import unguard, unguard_column
 from shmlog.transfer.found import Budget, Found, owner_of, parse_us, time_in_range
 from shmlog.transfer.results_csv import Cell, split

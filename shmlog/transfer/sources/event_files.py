@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage.jsonl import timestamp
+from shmlog.storage.times import timestamp
 from shmlog.transfer.found import Budget, Found, time_in_range
 from shmlog.transfer.sources.exported_table import take_description
 from shmlog.transfer.to_tensorboard import PARAMS_TAG, missing

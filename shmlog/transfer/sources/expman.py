@@ -15,7 +15,7 @@ import pyarrow.ipc
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
-from shmlog.storage.jsonl import timestamp
+from shmlog.storage.times import timestamp
 from shmlog.store.codec import plain
 from shmlog.transfer.found import Budget, Found, files_below, is_text, parse_us, time_in_range
 from shmlog.transfer.sources.untrusted import read_arrow, read_batches

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage.jsonl import timestamp
+from shmlog.storage.times import timestamp
 from shmlog.transfer.found import Budget, Found, files_below, time_in_range
 
 _RECORD = struct.Struct(">qIdB")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage.jsonl import timestamp
+from shmlog.storage.times import timestamp
 from shmlog.store.codec import plain
 from shmlog.transfer.found import Budget, Found, fit_name, is_text, owner_of, parse_us, time_in_range
 

@@ -11,6 +11,7 @@ import pytest
 import shmlog
 from tests.support.coming_from import Kept
 from tests.support.processes import wait_for_end
+from tests.support.repository import Repository
 
 SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -20,13 +21,18 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     """Return two finished runs, with everything that can be logged; nothing in them is changed."""
     folder = tmp_path_factory.mktemp("coming_from")
     (folder / "plot.png").write_bytes(b"png")
+    changed = Repository(folder / "repository")
+    changed.change()
     runs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRACEPARENT", SPAN)
+        patch.setenv("SLURM_JOB_ID", "12")
+        patch.chdir(changed.folder)
         for number, lr in enumerate((0.1, 0.01)):
             run = shmlog.init(
                 "digits", root=folder / "runs", name=f"try {number}", config={"lr": lr, "model": {"depth": 18}},
                 tags=["arm:tiered", f"study:{number}"], group="sweep", parent="base",
+                git_diff=True,
             )  # fmt: skip
             for step in range(50):
                 run.log({"loss": (1 + number) / (1 + step), "good": step > 9}, step)

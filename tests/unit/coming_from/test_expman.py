@@ -216,6 +216,12 @@ def test_where_a_run_comes_from_is_known(logged: Kept) -> None:
     assert record.user
     assert record.argv
     assert record.python == ".".join(map(str, __import__("sys").version_info[:3]))
+    assert record.environment["variables"]["SLURM_JOB_ID"] == "12"
+
+
+@row("capture_diff")
+def test_what_the_code_had_changed_is_kept(logged: Kept) -> None:
+    assert b"+lr = 0.2" in (logged.stored.git_diff() or b"")
 
 
 @row("log_image, log_figure")

@@ -116,7 +116,8 @@ def test_artifacts_and_environment(logged: Kept) -> None:
     (artifact,) = logged.stored.artifacts
     record = logged.store.get(logged.first.name)
     assert (artifact.name, artifact.size_bytes) == ("plots/loss.png", 3)
-    assert all((record.host, record.python, record.argv))
+    assert all((record.host, record.python, record.argv, record.git))
+    assert logged.stored.packages()["numpy"]
 
 
 @row("narrative, outcome")

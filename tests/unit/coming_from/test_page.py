@@ -16,7 +16,6 @@ from tests.support.coming_from import NOT_HERE, codes, row, rows
 
 # By row: what would be there if shmlog had it.
 ABSENT: dict[str, list[str]] = {
-    "capture_diff": ["GitState.diff", "init(capture_diff)"],
     "redirect_console": ["init(redirect_console)"],
     "system_metrics_interval_secs": ["init(system_metrics_interval_secs)", "stored.system_metrics", "shmlog probes"],
     "project, set_project": ["init(project)", "RunRecord.project", "store.projects", "shmlog project"],
@@ -66,8 +65,6 @@ def is_there(name: str) -> bool:
         from inspect import signature
 
         return parameter in signature(getattr(OWNERS[owner or "shmlog"], attribute)).parameters
-    if owner == "GitState":
-        return attribute in shmlog.store.records.GitState.__slots__
     return hasattr(OWNERS[owner], attribute)
 
 

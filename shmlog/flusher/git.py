@@ -1,0 +1,112 @@
+"""What git says of the folder that a run was started in."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from typing import Any
+
+TIMEOUT_S = 30.0  # for all questions together
+DIFF_BYTES_MAX = 10_000_000
+_TEXT_BYTES_MAX = 1 << 20
+_COMMIT = re.compile(r"[0-9a-f]{40,64}")
+
+# It must ask nobody for a password, fetch nothing, and leave the index and the machine as they are.
+_ALONE = {
+    "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "SSH_ASKPASS": "true",
+    "GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1",
+}  # fmt: skip
+_PLAIN = ("-c", "core.fsmonitor=false", "-c", "diff.relative=false")
+# Whatever the user's settings are: what `git apply` takes.
+_DIFF = (
+    "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short",
+    "--src-prefix=a/", "--dst-prefix=b/",
+)  # fmt: skip
+
+
+class Git:
+    """Asks git about a folder.
+
+    Parameters
+    ----------
+    folder : str
+    timeout : float
+        Seconds for all questions together.
+    """
+
+    def __init__(self, folder: str, timeout: float = TIMEOUT_S) -> None:
+        self._folder = folder
+        self._timeout = timeout
+        self._deadline_s = time.monotonic() + timeout
+
+    def output(self, *arguments: str, most: int = _TEXT_BYTES_MAX) -> bytes:
+        """Return what a git command prints, or the first ``most`` bytes of it.
+
+        Raises
+        ------
+        OSError
+            If there is no git, it fails, or it takes too long.
+        """
+        process = subprocess.Popen(
+            ("git", "-C", self._folder, *_PLAIN, *arguments), env={**os.environ, **_ALONE}, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.stdout is not None
+        timer = threading.Timer(max(0.0, self._deadline_s - time.monotonic()), _kill, (process,))
+        timer.daemon = True
+        with process:
+            try:
+                timer.start()
+                printed = process.stdout.read(most)
+                code = process.wait() if len(printed) < most else 0
+            finally:
+                timer.cancel()
+                _kill(process)
+        if code == 0:
+            return printed
+        if time.monotonic() >= self._deadline_s:
+            raise TimeoutError(f"git took more than {self._timeout:g} s")
+        raise OSError(f"git {arguments[0]} ended with {code}")
+
+    def text(self, *arguments: str) -> str | None:
+        """Return what a git command prints as text; None if it fails."""
+        try:
+            return self.output(*arguments).decode("utf-8", "replace").strip()
+        except OSError:
+            return None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill git and what it has started: one of those could hold the pipe open for ever."""
+    try:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has just ended
+
+
+def git_state(folder: str, *, with_diff: bool) -> tuple[dict[str, Any] | None, bytes]:
+    """Return commit, branch and whether the work tree differs, and if wanted how; None where there is no commit.
+
+    ``diff`` is left for who keeps the text; ``diff_problem`` says why there is none, if there should be one.
+    """
+    git = Git(folder)
+    commit = git.text("rev-parse", "HEAD")
+    if commit is None or not _COMMIT.fullmatch(commit):
+        return None, b""
+    branch = git.text("rev-parse", "--abbrev-ref", "HEAD")
+    changes = git.text("status", "--porcelain", "--untracked-files=no")
+    state = {"commit": commit, "branch": branch, "dirty": bool(changes) if changes is not None else None, "diff": None}
+    if not with_diff or changes == "":
+        return state, b""
+    try:
+        diff = git.output(*_DIFF, most=DIFF_BYTES_MAX + 1)
+    except OSError as error:
+        return {**state, "diff_problem": str(error)}, b""
+    if len(diff) > DIFF_BYTES_MAX:
+        return {**state, "diff_problem": f"larger than {DIFF_BYTES_MAX:,} bytes"}, b""
+    return state, diff

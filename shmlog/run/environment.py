@@ -1,0 +1,42 @@
+"""What a process works with, as far as other processes of the machine may work with something else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+# Those that say where in a job a process stands and what it may use. No others: they may be secrets.
+VARIABLES = (
+    "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_STEP_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_NNODES",
+    "SLURM_NODEID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_CPUS_PER_TASK", "PBS_JOBID", "LSB_JOBID",
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
+    "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_RANK", "PMI_RANK", "PMI_SIZE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+    "PYTHONHASHSEED", "CONDA_DEFAULT_ENV",
+)  # fmt: skip
+_VALUE_MAX = 1_000  # characters
+
+
+def environment_of_process() -> dict[str, Any]:
+    """Return what run.yaml says of the process that makes a run; the flusher adds what holds of the machine."""
+    found = {name: os.environ.get(name) for name in VARIABLES}
+    return {
+        "executable": _text(sys.executable),
+        "cwd": _cwd(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "variables": {name: _text(value) for name, value in found.items() if value and len(value) <= _VALUE_MAX},
+    }
+
+
+def _cwd() -> str | None:
+    try:
+        return _text(os.getcwd())
+    except OSError:
+        return None  # it was removed
+
+
+def _text(value: str) -> str:
+    """Return a text as UTF-8 can have it."""
+    return os.fsencode(value).decode("utf-8", "replace")
