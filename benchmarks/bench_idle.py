@@ -31,7 +31,7 @@ def benchmark(bench: Bench) -> None:
             before, start = cpu_seconds(flusher), time.perf_counter()
             time.sleep(3.0)
             shares.append((cpu_seconds(flusher) - before) / (time.perf_counter() - start) * 100)
-    bench.record("idle flusher", "% of core", shares, "<= 0.5")
+    bench.record("idle flusher", "% of core", shares, "<= 0.2")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ bool shmlog_drain_sync_is_wanted(const shmlog_drain *drain);
 int shmlog_drain_sync(shmlog_drain *drain);
 
 /* Drain until asked to stop: pass after pass at about 1 ms while lanes fill, else
- * asleep on the doorbell for at most 50 ms. A log that has reached `log_bytes_max`,
+ * asleep on the doorbell for at most 100 ms. A log that has reached `log_bytes_max`,
  * or that can't be written, is followed by the next one; while no log can be
  * written, that is tried once a second. */
 void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max);

@@ -6,7 +6,7 @@
 
 #define BUSY (256 / 16) /* a lane fills that much of itself between two looks, in 1/256 */
 #define BUSY_NAP_NS 1000000L
-#define IDLE_NAP_NS 50000000L
+#define IDLE_NAP_NS 100000000L
 #define RETRY_NAP_NS 1000000000L
 
 static bool is_stopped(const shmlog_drain *drain)
