@@ -10,6 +10,7 @@
 typedef struct {
     Py_buffer view;
     char format; /* of struct, without byte order */
+    bool is_signed;
     Py_ssize_t count;
     Py_ssize_t stride;
 } column;
@@ -34,16 +35,18 @@ static double load_float(const column *column, Py_ssize_t i)
 static uint64_t load_bytes(const column *column, Py_ssize_t i)
 {
     uint64_t value = 0;
-    memcpy(&value, element(column, i), (size_t)column->view.itemsize); /* little-endian */
+    if (column->view.itemsize == sizeof value) {
+        memcpy(&value, element(column, i), sizeof value); /* one load, where the other is a call */
+    } else {
+        memcpy(&value, element(column, i), (size_t)column->view.itemsize); /* little-endian */
+    }
     return value;
 }
-
-static bool is_signed(const column *column) { return strchr("bhilqn", column->format) != NULL; }
 
 static int64_t load_int(const column *column, Py_ssize_t i)
 {
     uint64_t value = load_bytes(column, i);
-    if (is_signed(column)) {
+    if (column->is_signed) {
         unsigned unused = 64 - 8 * (unsigned)column->view.itemsize;
         return (int64_t)(value << unused) >> unused;
     }
@@ -68,7 +71,7 @@ static unsigned column_kind(const column *column)
 /* Only unsigned 64-bit elements can fall out of the range. */
 static bool check_range(const column *column, const char *what)
 {
-    if (!is_int(column->format) || is_signed(column) || column->view.itemsize < 8) {
+    if (!is_int(column->format) || column->is_signed || column->view.itemsize < 8) {
         return true;
     }
     for (Py_ssize_t i = 0; i < column->count; i++) {
@@ -87,6 +90,7 @@ static bool describe(column *column, const char *what)
         format++;
     }
     column->format = *format;
+    column->is_signed = *format && strchr("bhilqn", *format) != NULL;
     if (column->view.ndim != 1) {
         PyErr_Format(PyExc_ValueError, "%s must have one dimension, not %d", what, column->view.ndim);
         return false;
