@@ -157,10 +157,10 @@ def test_a_part_says_what_it_is_and_is_checked(path: Path) -> None:
     assert told[b"shmlog.run_id"] == b"run"
     assert (told[b"shmlog.first_log"], told[b"shmlog.last_log"]) == (b"3", b"3")
     assert told[b"shmlog.schema"] == b"1"
-    column = pq.read_metadata(path).row_group(0).column(1)
-    assert column.compression == "ZSTD"
-    assert column.is_stats_set
-    assert column.has_column_index
+    group = pq.read_metadata(path).row_group(0)
+    columns = {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
+    assert (columns["value"].compression, columns["lane"].compression) == ("ZSTD", "LZ4")
+    assert all(column.is_stats_set and column.has_column_index for column in columns.values())
 
 
 def test_other_readers_need_nothing_of_ours(path: Path) -> None:
