@@ -20,6 +20,14 @@ static void nap(long ns)
     nanosleep(&time, NULL);
 }
 
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 30)
+#define BELL_CLOCK CLOCK_MONOTONIC
+static int wait_until(sem_t *bell, const struct timespec *until) { return sem_clockwait(bell, BELL_CLOCK, until); }
+#elif !defined(__APPLE__)
+#define BELL_CLOCK CLOCK_REALTIME /* set back, it makes the sleep longer */
+static int wait_until(sem_t *bell, const struct timespec *until) { return sem_timedwait(bell, until); }
+#endif
+
 /* Sleep until the doorbell rings, then forget all rings. */
 static void wait_for_bell(const shmlog_drain *drain)
 {
@@ -31,11 +39,11 @@ static void wait_for_bell(const shmlog_drain *drain)
         nap(BUSY_NAP_NS);
         return;
     }
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(BELL_CLOCK, &until);
     until.tv_nsec += IDLE_NAP_NS;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
-    if (sem_timedwait(drain->bell, &until) == 0) {
+    if (wait_until(drain->bell, &until) == 0) {
         while (sem_trywait(drain->bell) == 0) {
         }
     }

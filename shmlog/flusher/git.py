@@ -23,7 +23,7 @@ _ALONE = {
 _PLAIN = ("-c", "core.fsmonitor=false", "-c", "diff.relative=false")
 # Whatever the user's settings are: what `git apply` takes.
 _DIFF = (
-    "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short",
+    "diff", "HEAD", "--binary", "-U3", "--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short",
     "--src-prefix=a/", "--dst-prefix=b/",
 )  # fmt: skip
 
@@ -53,9 +53,10 @@ class Git:
         """
         process = subprocess.Popen(
             ("git", "-C", self._folder, *_PLAIN, *arguments), env={**os.environ, **_ALONE}, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
+        assert process.stderr is not None
         timer = threading.Timer(max(0.0, self._deadline_s - time.monotonic()), _kill, (process,))
         timer.daemon = True
         with process:
@@ -66,11 +67,12 @@ class Git:
             finally:
                 timer.cancel()
                 _kill(process)
+            said = process.stderr.read(_TEXT_BYTES_MAX).decode("utf-8", "replace").partition("\n")[0]
         if code == 0:
             return printed
         if time.monotonic() >= self._deadline_s:
             raise TimeoutError(f"git took more than {self._timeout:g} s")
-        raise OSError(f"git {arguments[0]} ended with {code}")
+        raise OSError(f"git {arguments[0]} ended with {code}: {said}")
 
     def text(self, *arguments: str) -> str | None:
         """Return what a git command prints as text; None if it fails."""

@@ -21,7 +21,7 @@ FINDING_S = git.TIMEOUT_S + 10.0
 TRIES = 5  # when the run is over
 
 
-class Found(NamedTuple):
+class Gathered(NamedTuple):
     """What provenance.yaml says, and the text of git.diff."""
 
     told: dict[str, Any]
@@ -38,7 +38,7 @@ class Provenance:
     def __init__(self, layout: RunLayout, report: Callable[[str], None]) -> None:
         self._layout = layout
         self._report = report
-        self._found: Found | None = None
+        self._found: Gathered | None = None
         self._finder: threading.Thread | None = None
         self._started_s = 0.0
         self._try_at_s = 0.0
@@ -97,17 +97,17 @@ class Provenance:
             self._told = failure
 
 
-def _load(layout: RunLayout) -> Found | None:
+def _load(layout: RunLayout) -> Gathered | None:
     """Return what a flusher of this attempt has written; None if there is none, or it is damaged."""
     attempt = latest_attempt(runfile.read(layout.run_yaml))
     try:
         told = read_provenance(layout, attempt)
     except CorruptDataError:
         return None
-    return Found(told, is_kept=True) if told.get("schema") == SCHEMA else None
+    return Gathered(told, is_kept=True) if told.get("schema") == SCHEMA else None
 
 
-def _find(layout: RunLayout) -> Found:
+def _find(layout: RunLayout) -> Gathered:
     described = runfile.read(layout.run_yaml)
     environment: dict[str, Any] = described.get("environment") or {}
     folder = environment.get("cwd")
@@ -117,10 +117,10 @@ def _find(layout: RunLayout) -> Found:
     environment = {**environment, **machine.machine(), "shmlog": packages.get("shmlog")}
     if state and diff:
         state["diff"] = layout.git_diff(latest_attempt(described)).name
-    return Found({"schema": SCHEMA, "git": state, "environment": environment, "packages": packages}, diff)
+    return Gathered({"schema": SCHEMA, "git": state, "environment": environment, "packages": packages}, diff)
 
 
-def _write(layout: RunLayout, found: Found) -> None:
+def _write(layout: RunLayout, found: Gathered) -> None:
     """Write the diff, then the file that tells of it, then run.yaml, which tells of both."""
     described = runfile.read(layout.run_yaml)
     attempt = latest_attempt(described)

@@ -27,6 +27,7 @@ from shmlog.storage.schema import METRICS
 from shmlog.storage.wal import Damage
 
 _LINES_AT_ONCE = 50_000
+_PARTS_PER_CORE = 4  # of fewer, one large one would be read by one core while the others have nothing to do
 
 
 def is_pattern(names: str) -> bool:
@@ -98,19 +99,21 @@ def _sealed_tables(
 
 
 def _read_parts(paths: list[Path], wanted: list[str] | None) -> list[pa.Table | CorruptDataError]:
-    """Return for each part its rows, or what is wrong with it. Several are read at the same time."""
-    alone = len(paths) < 2
+    """Return for each part its rows, or what is wrong with it. Of many, some are read at the same time."""
 
-    def read(path: Path) -> pa.Table | CorruptDataError:
+    def read(path: Path, threads: bool = False) -> pa.Table | CorruptDataError:
         try:
-            return read_part(path, wanted, threads=alone)
+            return read_part(path, wanted, threads=threads)
         except CorruptDataError as error:
             return error
 
-    if alone:
-        return [read(path) for path in paths]
-    with ThreadPoolExecutor(min(len(paths), pa.cpu_count())) as pool:
-        return list(pool.map(read, paths))
+    if len(paths) >= _PARTS_PER_CORE * pa.cpu_count():
+        try:
+            with ThreadPoolExecutor(pa.cpu_count()) as pool:
+                return list(pool.map(read, paths))
+        except RuntimeError:
+            pass  # no thread can be started: there are too many, or the interpreter is about to end
+    return [read(path, threads=True) for path in paths]
 
 
 def _unsealed_tables(layout: RunLayout, taken: Snapshot) -> tuple[list[pa.Table], list[str]]:

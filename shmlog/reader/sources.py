@@ -10,7 +10,7 @@ import pyarrow as pa
 from shmlog.errors import CorruptDataError
 from shmlog.reader import records
 from shmlog.reader.snapshot import Snapshot
-from shmlog.storage import parts
+from shmlog.storage import footer, parts
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.schema import METRICS
 
@@ -37,14 +37,19 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
     """Return where the metrics of a run are, and what is damaged.
 
     All of them are rows where parts alone don't tell: of a run whose sealed metrics are lines of
-    events.jsonl, of one whose books are damaged, and if ``in_memory`` is asked for.
+    events.jsonl, of one whose books or a part's footer are damaged, and if ``in_memory`` is asked for.
 
     Raises
     ------
     FileNotFoundError
         If a part has gone.
     """
-    if in_memory or taken.overlaps or taken.metrics_are_lines:
+    if (
+        in_memory
+        or taken.overlaps
+        or taken.metrics_are_lines
+        or not all(_has_footer(part.path) for part in taken.parts)
+    ):
         table, problems = records.read_metrics(layout, taken, None)
         return Sources([], table), problems
     tables, problems = [], []
@@ -53,6 +58,15 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
         problems += records.texts_of(damage)
     rows = pa.concat_tables(tables).unify_dictionaries() if tables else NO_ROWS
     return Sources([part.path for part in taken.parts], rows), problems
+
+
+def _has_footer(path: Path) -> bool:
+    """Whether the footer of a part is in order: a query engine would pass over what a damaged one leaves out."""
+    try:
+        footer.check(path)
+    except CorruptDataError:
+        return False
+    return True
 
 
 def is_damaged(path: Path, *, every_page: bool = False) -> bool:

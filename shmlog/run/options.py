@@ -45,13 +45,15 @@ def check(
     """Return the arguments as they are used; raises TypeError or ValueError."""
     if on_full not in ("wait", "drop"):
         raise ValueError(f"on_full must be 'wait' or 'drop', not {on_full!r}")
-    if not 0 <= max_wait <= 3600:
+    if not isinstance(max_wait, int | float) or not 0 <= max_wait <= 3600:
         raise ValueError(f"max_wait must be 0 to 3600 seconds, not {max_wait!r}")
     if config is not None and not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping, not {type(config).__name__}")
     for what, text in (("name", name), ("group", group), ("notes", notes), ("parent", parent)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+    if git_diff is not None and not isinstance(git_diff, bool):
+        raise TypeError(f"git_diff must be True or False, not {git_diff!r}")
     asked = check_settings(level, console, rotate_events)
     return Options(
         check_id(experiment, "experiment"), Path(os.path.abspath(root)), name, to_plain(config or {}),

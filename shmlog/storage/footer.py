@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -26,6 +27,8 @@ def seal(fd: int) -> None:
     """Put the checksum into the footer of a whole file, which has `UNSEALED` as the value of `KEY`."""
     begin, footer = _read(fd, "the file just written")
     at = _place(footer)
+    if at < 0:
+        raise OSError(errno.EIO, "the footer just written has no place for its checksum")
     if os.pwrite(fd, b"%08x" % zlib.crc32(footer), begin + at) != 8:
         raise OSError(errno.EIO, "only a part of the footer's checksum was written")
 
@@ -40,8 +43,10 @@ def check(path: Path) -> None:
     CorruptDataError
         If it is no Parquet file, has no checksum, or another one.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe may lie there, and nobody write to it
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise CorruptDataError(f"{path}: no regular file")
         _, footer = _read(fd, path)
     finally:
         os.close(fd)

@@ -213,13 +213,14 @@ def _groups_with(file: pq.ParquetFile, names: list[str] | None) -> list[int]:
 def only_names(table: pa.Table, names: list[str]) -> pa.Table:
     """Return the rows of some names, by their codes."""
     column: Any = table["name"]
-    if all(set(chunk.dictionary.to_pylist()) <= set(names) for chunk in column.chunks):
+    asked = set(names)
+    if all(asked.issuperset(chunk.dictionary.to_pylist()) for chunk in column.chunks):
         return table  # as row groups end with a name, most need no look at their rows
     table = table.unify_dictionaries().combine_chunks()
     if table.num_rows == 0:
         return table
     chunk: Any = table["name"].chunk(0)
-    wanted = {i for i, name in enumerate(chunk.dictionary.to_pylist()) if name in set(names)}
+    wanted = {i for i, name in enumerate(chunk.dictionary.to_pylist()) if name in asked}
     codes = chunk.indices.to_numpy()
     rows = np.flatnonzero(np.isin(codes, list(wanted)))
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):

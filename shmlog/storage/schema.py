@@ -52,7 +52,7 @@ def write_options() -> dict[str, Any]:
     """Return the keyword arguments with which ``pyarrow.parquet.ParquetWriter`` writes metrics."""
     return {
         # A page of few values is a few bytes, for which zstd sets up more than it saves.
-        "compression": {name: "lz4" if name in _FEW_VALUES else "zstd" for name in METRICS.names},
+        "compression": {name: "snappy" if name in _FEW_VALUES else "zstd" for name in METRICS.names},
         "compression_level": {name: 1 for name in METRICS.names if name not in _FEW_VALUES},
         "use_dictionary": _FEW_VALUES,
         "column_encoding": {

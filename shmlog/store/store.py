@@ -187,7 +187,10 @@ class Store(StoreReader):
         layout = self._layout(run)
         with self._place.locked():
             if not read_facts(layout).rebuilt:
-                raise RunStateError(f"{layout.run_yaml} is not damaged")
+                raise RunStateError(
+                    f"{layout.run_yaml} is not damaged so that it can't be read; if its checksum is wrong, look it "
+                    "through, mend it, and delete the line crc32_above"
+                )
             from shmlog.store.rebuild import rebuild
 
             rebuild(layout)

@@ -127,6 +127,8 @@ def import_run(
         raise ValueError(f"format {wanted!r} is none; use one of {', '.join(FORMATS)}" + _about_wandb(wanted))
     if experiment is not None:
         check_id(experiment, "experiment")
+    if not isinstance(max_bytes, int) or max_bytes < 1:
+        raise ValueError(f"max_bytes must be a number of bytes, not {max_bytes!r}")
     found = _read(wanted, path, Budget(path, max_bytes))
     _tell_of_missing_artifacts(found)
     digest = _digest(wanted, found)

@@ -159,7 +159,7 @@ def test_a_part_says_what_it_is_and_is_checked(path: Path) -> None:
     assert told[b"shmlog.schema"] == b"1"
     group = pq.read_metadata(path).row_group(0)
     columns = {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
-    assert (columns["value"].compression, columns["lane"].compression) == ("ZSTD", "LZ4")
+    assert (columns["value"].compression, columns["lane"].compression) == ("ZSTD", "SNAPPY")
     assert all(column.is_stats_set and column.has_column_index for column in columns.values())
 
 

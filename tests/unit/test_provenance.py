@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.support.stores import add_run
 
 SETTINGS = {
     "diff.noprefix": "true", "diff.mnemonicPrefix": "true", "diff.relative": "true", "diff.external": "false",
-    "color.ui": "always", "core.pager": "false", "diff.wordRegex": ".", "diff.submodule": "log",
+    "color.ui": "always", "core.pager": "false", "diff.wordRegex": ".", "diff.submodule": "log", "diff.context": "0",
 }  # fmt: skip
 
 
@@ -103,11 +104,17 @@ def test_a_diff_that_takes_too_long_is_told(
     repository.change()
     real = shutil.which("git")
     fake_git(tmp_path / "bin", f'case "$*" in *"diff HEAD"*) sleep 1000;; *) exec {real} "$@";; esac', monkeypatch)
-    monkeypatch.setattr(git.Git.__init__, "__defaults__", (3.0,))
+    ask = Git.output
+
+    def output(self: Git, *arguments: str, most: int = 1 << 20) -> bytes:
+        monkeypatch.setattr(self, "_deadline_s", time.monotonic() + (0 if arguments[0] == "diff" else 600))
+        return ask(self, *arguments, most=most)
+
+    monkeypatch.setattr(Git, "output", output)
     state, diff = git_state(str(repository.folder), with_diff=True)
     assert diff == b""
     assert (state or {})["dirty"] is True
-    assert (state or {})["diff_problem"] == "git took more than 3 s"
+    assert (state or {})["diff_problem"] == "git took more than 30 s"
 
 
 def test_git_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import shmlog
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogError, ShmlogWarning
-from shmlog.reader import snapshot
+from shmlog.reader import records, snapshot
 from shmlog.reader.stored import StoredRun
 from shmlog.reader.verify import verify
 from shmlog.storage import parts
@@ -486,6 +486,31 @@ def test_a_damaged_part_hides_no_other(folder: Folder) -> None:
         assert stored.metrics().num_rows == len(log.records)
     with pytest.warns(ShmlogWarning, match=r"part-000000\.parquet"):
         assert "loss" in stored.names()
+
+
+def test_a_pipe_in_the_place_of_a_part_holds_nobody_up(folder: Folder) -> None:
+    folder.seal(1)
+    folder.complete()
+    path = folder.layout.part(0)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.warns(ShmlogWarning, match="no regular file"):
+        assert shmlog.load(folder.dir).metrics().num_rows == 0
+
+
+def test_many_parts_are_read_where_no_thread_can_be_started(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.seal(1)
+    folder.complete()
+    asked: list[int] = []
+
+    def refuse(threads: int) -> None:
+        asked.append(threads)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(records, "_PARTS_PER_CORE", 0)
+    monkeypatch.setattr(records, "ThreadPoolExecutor", refuse)
+    assert shmlog.load(folder.dir).metrics("loss").num_rows > 0
+    assert asked
 
 
 def test_a_damaged_frame_is_told(folder: Folder) -> None:

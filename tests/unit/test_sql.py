@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -247,7 +248,7 @@ def test_a_scan_outlives_a_merge(live: Folder) -> None:
     assert dataset.to_table(filter=ds.field("name") == "loss", columns=["value"]).num_rows == 42
 
 
-@pytest.mark.parametrize("damage", ["footer", "page", "cut"])
+@pytest.mark.parametrize("damage", ["footer", "statistics", "page", "cut"])
 def test_what_is_damaged_is_left_out_and_told(tmp_path: Path, damage: str) -> None:
     folder = Folder(tmp_path / "runs" / "digits" / "one")
     log = simple_log()
@@ -261,6 +262,9 @@ def test_what_is_damaged_is_left_out_and_told(tmp_path: Path, damage: str) -> No
     data = bytearray(path.read_bytes())
     if damage == "cut":
         del data[len(data) // 2 :]
+    elif damage == "statistics":
+        statistics = pq.read_metadata(path).row_group(0).column(METRICS.get_field_index("name")).statistics
+        data[data.rindex(statistics.max.encode())] -= 1  # so that who asks for it is told that it is not there
     else:
         at = len(data) - 40 if damage == "footer" else 4
         data[at : at + 30] = b"\xff" * 30

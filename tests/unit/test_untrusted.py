@@ -384,6 +384,22 @@ def test_a_damaged_page_header_is_refused(tmp_path: Path) -> None:
                 pass
 
 
+def test_lists_in_lists_without_an_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    _write_parquet(path, _records(pa.array(["text"] * 5)))
+    data = bytearray(path.read_bytes())
+    begin = pq.ParquetFile(path).metadata.row_group(0).column(0).dictionary_page_offset
+    path.write_bytes(data[:begin] + b"\x19" * 3000 + data[begin:])
+    with pytest.raises(shmlog.CorruptDataError, match="pages is damaged"):
+        shmlog.import_run(path)
+
+
+def test_json_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"run": {}, "events": [], "metrics": [' + ",".join(["[]"] * 2_000_000) + "]}")
+    _assert_refused(tmp_path, path)
+
+
 def test_a_damaged_message_is_refused(tmp_path: Path) -> None:
     """Whatever byte it is that has changed."""
     path = tmp_path / "a.arrow"

@@ -15,6 +15,7 @@ from shmlog.transfer.sources.checked import tell_of_superseded
 from shmlog.transfer.sources.exported_table import take_description
 
 _WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+_UNPACKED = 8  # bytes that Python takes for one of a record as JSON
 _LANES = range(2**31)
 _SEQS = range(2**60)
 
@@ -29,7 +30,9 @@ def read(path: Path, budget: Budget) -> Found:
     """
     found = Found(budget, experiment=path.stem)
     try:
-        told = json.loads(found.read("export", path))
+        data = found.read("export", path)
+        budget.spend((_UNPACKED - 1) * len(data))
+        told = json.loads(data)
         take_description(found, told)
         rows, events = told["metrics"], told["events"]
         if not isinstance(rows, list) or not isinstance(events, list):

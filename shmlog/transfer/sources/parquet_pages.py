@@ -64,7 +64,8 @@ def _bytes_in_pages(path: Path, data: bytes, column: dict[int, Any]) -> int:
 
 def _read_struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
     """Return the fields by their numbers, and where the struct ends."""
-    if depth > _DEPTH_MAX or at < 0:
+    _check_depth(depth)
+    if at < 0:
         raise LookupError("no struct of a Parquet file")
     found: dict[int, Any] = {}
     field = 0
@@ -92,11 +93,12 @@ def _read(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind == _STRUCT:
         return _read_struct(data, at, depth + 1)
     if kind == _LIST:
-        return _read_list(data, at, depth)
+        return _read_list(data, at, depth + 1)
     raise LookupError(f"a Parquet file has no field of kind {kind}")
 
 
 def _read_list(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
+    _check_depth(depth)
     count, kind = data[at] >> 4, data[at] & 15
     at += 1
     if count == 15:
@@ -108,6 +110,11 @@ def _read_list(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
             raise LookupError("a list without an end")
         found.append(item)
     return found, at
+
+
+def _check_depth(depth: int) -> None:
+    if depth > _DEPTH_MAX:
+        raise LookupError("structs and lists in one another without an end")
 
 
 def _read_number(data: bytes, at: int) -> tuple[int, int]:
