@@ -103,6 +103,12 @@ class Disk:
             file.ops.append((number, op.size if op.kind == "truncate" else file.size, op.data))
             file.size = op.size if op.kind == "truncate" else file.size + len(op.data)
             return
+        if op.kind == "overwrite":
+            file = self._find(op.path)
+            assert isinstance(file, _File)
+            file.ops.append((number, op.size, op.data))
+            file.size = max(file.size, op.size + len(op.data))
+            return
         folder, name = self._parent(op.path)
         if op.kind == "rename":
             assert os.path.dirname(op.path) == os.path.dirname(op.target), "moved to another folder"

@@ -29,14 +29,14 @@ class Op:
     Attributes
     ----------
     kind : str
-        ``create``, ``truncate``, ``append``, ``sync``, ``rename``, ``link``, ``unlink``, ``mkdir``, ``rmdir``,
-        or ``mark``: the program told where it is.
+        ``create``, ``truncate``, ``append``, ``overwrite``, ``sync``, ``rename``, ``link``, ``unlink``, ``mkdir``,
+        ``rmdir``, or ``mark``: the program told where it is.
     path : str
         What it was done to.
     data : bytes
-        What was appended; of a mark, what it tells.
+        What was written; of a mark, what it tells.
     size : int
-        Of a truncation.
+        Of a truncation. Where an overwrite begins.
     target : str
         Of a rename or a link.
     begun : int
@@ -111,6 +111,12 @@ def _ops(text: str, begun: int, base: str, marks: str, known: set[str]) -> Itera
             yield Op("mark", path, _data(arguments)[:result], begun=begun)
         elif _is_below(path, base) and not is_deleted:
             yield Op("append", path, _data(arguments)[:result], begun=begun)
+        return
+    if name == "pwrite64":
+        path, is_deleted = _fd(arguments)
+        if _is_below(path, base) and not is_deleted:
+            begin = int(arguments.rpartition(", ")[2])
+            yield Op("overwrite", path, _data(arguments)[:result], size=begin, begun=begun)
         return
     if name in ("fsync", "fdatasync", "ftruncate"):
         path, is_deleted = _fd(arguments)
