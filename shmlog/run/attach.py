@@ -19,6 +19,8 @@ from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SegmentRef, make_ref, read_ref
 
 VARIABLE = "SHMLOG_RUN"
+DISABLED = "disabled"
+"""What is published instead of a run whose calls do nothing."""
 _FILE = "file"  # in the variable, for a segment that is a file in the run folder
 _CLOSING_S = 0.2  # how long a run that is being closed may hold the member lock
 
@@ -97,6 +99,8 @@ def attach(
     SegmentError
         If its shared memory is not usable by this process.
     """
+    if is_disabled(None) or (run_dir is None and _current_is_disabled()):
+        return disabled_run(DISABLED)
     layout, ref = _locate(run_dir)
     run = registry.find(str(layout.dir))
     if run is None or not run._is_member:
@@ -104,6 +108,28 @@ def attach(
     run._identity_known = Identity(rank, local_rank, worker)
     registry.remember(run)
     return run
+
+
+def is_disabled(mode: str | None) -> bool:
+    """Whether runs are disabled; raises ValueError if there is no such mode."""
+    mode = mode or os.environ.get("SHMLOG_MODE") or "enabled"
+    if mode not in ("enabled", "disabled"):
+        raise ValueError(f"mode must be 'enabled' or 'disabled', not {mode!r}")
+    return mode == "disabled"
+
+
+def disabled_run(experiment: str) -> Run:
+    """Make a run whose calls do nothing the current one, here and in all children."""
+    run = Run(RunLayout(Path(experiment) / "disabled"), None, owner=False)
+    run._disable()
+    publish(DISABLED)
+    registry.remember(run)
+    return run
+
+
+def _current_is_disabled() -> bool:
+    run = registry.current()
+    return published() == DISABLED if run is None else run._disabled
 
 
 def _locate(run_dir: str | os.PathLike[str] | None) -> tuple[RunLayout, SegmentRef]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import RunStateError, SegmentError
-from shmlog.run import registry, rendezvous
-from shmlog.run.attach import attach, parse_variable, published
+from shmlog.run import rendezvous
+from shmlog.run.attach import DISABLED, attach, disabled_run, is_disabled, parse_variable, published
 from shmlog.run.create import create
 from shmlog.run.options import SINKS, check
 from shmlog.run.run import Run
-from shmlog.storage.layout import RunLayout
 
 if TYPE_CHECKING:
     from shmlog.run.resume import Resumable
@@ -120,8 +118,8 @@ def init(
     SegmentError
         If there is no room for the shared memory. Nothing was made.
     """
-    if _is_disabled(mode):
-        return _disabled_run(experiment)
+    if is_disabled(mode):
+        return disabled_run(experiment)
     options = check(
         experiment, root, name, config, tags, group, notes, parent, sinks, lane_records, lanes, on_full,
         max_wait, clock, strict, level, console, rotate_events, git_diff,
@@ -138,27 +136,13 @@ def init(
     return rendezvous.once_per_launcher(folder.parent, folder.name, lambda meeting: reopen(options, layout, meeting))
 
 
-def _is_disabled(mode: str | None) -> bool:
-    mode = mode or os.environ.get("SHMLOG_MODE") or "enabled"
-    if mode not in ("enabled", "disabled"):
-        raise ValueError(f"mode must be 'enabled' or 'disabled', not {mode!r}")
-    return mode == "disabled"
-
-
-def _disabled_run(experiment: str) -> Run:
-    run = Run(RunLayout(Path(experiment) / "disabled"), None, owner=False)
-    run._disable()
-    registry.remember(run)
-    return run
-
-
 def _parents_run() -> Run | None:
     """Return the parent's run if this is a child that is importing its parent's ``__main__``."""
     process: Any = sys.modules.get("multiprocessing.process")
     if process is None or not getattr(process.current_process(), "_inheriting", False):
         return None
     value = published()
-    if not value:
+    if not value or value == DISABLED:
         return None
     try:
         return attach()

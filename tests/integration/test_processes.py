@@ -279,3 +279,27 @@ def test_a_million_records_from_each_of_four_processes_are_all_there(tmp_path: P
         order = np.argsort(table["seq"].to_numpy())
         assert np.array_equal(table["value"].to_numpy()[order], i * 0.5 + number), "I3: in order"
         assert np.array_equal(table["step"].to_numpy()[order], (i * 7 + number) % 1000)
+
+
+DISABLED_CHILD = """
+import shmlog
+run = shmlog.attach(worker=1)
+run.log("loss", 0.5, 1)
+shmlog.log("loss", 0.5, 2)
+print(run.stats["flusher"], sorted(shmlog.current().dir.parts)[-1])
+"""
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_children_of_a_disabled_run_log_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """Nor into the run that was there before."""
+    with shmlog.init("before", root=tmp_path) as before:
+        before.log("loss", 1.0, 0)
+    if by == "environment":
+        monkeypatch.setenv("SHMLOG_MODE", "disabled")
+    with shmlog.init("off", root=tmp_path, mode="disabled" if by == "argument" else None):
+        done = run_script(DISABLED_CHILD, cwd=tmp_path)
+    assert done.stderr == ""
+    assert done.stdout.split()[0] == "none"
+    assert shmlog.load(before.dir).metrics().num_rows == 1
+    assert not (tmp_path / "off").exists()
