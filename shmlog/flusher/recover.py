@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from shmlog.storage.logsettings import settings_of
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
 
 _AT_WORK = "its flusher is at work"
+_GOING_S = 0.5
 _RESUMED = "somebody has just resumed it"
 
 
@@ -120,10 +122,20 @@ def recover_neighbours(root: Path, own: Path) -> None:
             report(str(error))
 
 
+def _has_flusher(segment: _core.Segment) -> bool:
+    """Whether a flusher is there to stay: one that was just killed holds its lock for some milliseconds more."""
+    deadline = time.monotonic() + _GOING_S
+    while segment.probe(_core.LOCK_FLUSHER):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def _recover_segment(
     layout: RunLayout, described: dict[str, Any], segment: _core.Segment, ref: SegmentRef
 ) -> RecoverResult:
-    if segment.probe(_core.LOCK_FLUSHER):
+    if _has_flusher(segment):
         return _result(layout, changed=False, message=_AT_WORK)
     if segment.probe(_core.LOCK_MEMBER):
         segment.mark_starting()
