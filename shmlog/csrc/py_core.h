@@ -171,6 +171,8 @@ static inline bool shmlog_producer_name_id(ProducerObject *self, PyObject *name,
     return shmlog_producer_find_name(self, name, id);
 }
 
+/* ---- py_room.c ---- */
+
 /* Append one record. `item` is as converted, its name set. */
 shmlog_outcome shmlog_producer_record(ProducerObject *self, const shmlog_value *value, int64_t step);
 
@@ -187,6 +189,8 @@ shmlog_outcome shmlog_producer_spill(ProducerObject *self, shmlog_item *item);
 
 /* Ring the doorbell if the flusher sleeps. RAISED: an interrupt came meanwhile. */
 shmlog_outcome shmlog_producer_wake(ProducerObject *self);
+
+/* ---- py_metric.c ---- */
 
 PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t id);
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -189,14 +190,15 @@ def test_drop_never_waits(tmp_path: Path) -> None:
     assert assert_books_balance(run.dir, offered=10_000).dropped["full"] > 0
 
 
-def test_strict_raises_when_a_record_is_dropped(tmp_path: Path) -> None:
-    run = shmlog.init("strict", root=tmp_path, lane_records=4096, on_full="drop", strict=True)
+@contextlib.contextmanager
+def strict_and_full(root: Path) -> Iterator[shmlog.Run]:
+    """A run that raises at a drop, and has no room for more than a lane: its flusher is stopped. Its books balance."""
+    run = shmlog.init("strict", root=root, lane_records=4096, on_full="drop", strict=True)
     run.flush()
     pid = wait_for_flusher(run.dir)
     stop(pid)
     try:
-        with pytest.raises(shmlog.DroppedError, match="reason: full"):
-            log_some(run, 10_000)
+        yield run
     finally:
         os.kill(pid, signal.SIGCONT)
     run.finish()
@@ -204,8 +206,12 @@ def test_strict_raises_when_a_record_is_dropped(tmp_path: Path) -> None:
     assert_books_balance(run.dir)
 
 
+def test_strict_raises_when_a_record_is_dropped(tmp_path: Path) -> None:
+    with strict_and_full(tmp_path) as run, pytest.raises(shmlog.DroppedError, match="reason: full"):
+        log_some(run, 10_000)
+
+
 ATTACHED = """
-import sys
 import shmlog
 run = shmlog.attach()
 try:
@@ -217,18 +223,9 @@ except shmlog.DroppedError as error:
 
 
 def test_what_was_said_of_full_lanes_holds_for_each_process(tmp_path: Path) -> None:
-    run = shmlog.init("strict", root=tmp_path, lane_records=4096, on_full="drop", strict=True)
-    run.flush()
-    pid = wait_for_flusher(run.dir)
-    stop(pid)
-    try:
-        done = subprocess.run([sys.executable, "-c", ATTACHED], capture_output=True, text=True, check=True)
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    with strict_and_full(tmp_path):
+        done = run_script(ATTACHED, cwd=tmp_path)
     assert done.stdout == "1 record(s) dropped, reason: full (strict=True) 0\n", done.stderr
-    run.finish()
-    wait_for_end(run.dir)
-    assert_books_balance(run.dir)
 
 
 def test_drops_of_a_killed_process_are_told(tmp_path: Path) -> None:

@@ -1,0 +1,208 @@
+/* Room for a record of a Producer: its lane, and what happens when that is full.
+ *
+ * Hooks, all methods of the Python class above: _identity() -> bytes, the owner's
+ * JSON; _ring() wakes the flusher; _flusher_lost() -> bool, whether another was
+ * started; _spill(bytes) -> bytes, the name of a file that holds a large text;
+ * _first_drop(reason) tells the user once. */
+#include "py_core.h"
+
+#include "clock.h"
+
+#define LANE_RETRY_NS INT64_C(1000000000)
+
+/* ---- hooks ---- */
+
+/* A hook that fails must not take the training down, but an interrupt or an
+ * exit that arrives in it goes on to the caller. */
+static bool hook_failed_hard(void)
+{
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        return false;
+    }
+    return true;
+}
+
+shmlog_outcome shmlog_producer_wake(ProducerObject *self)
+{
+    /* relaxed: a hint; a wake-up that is missed costs one poll interval. */
+    if (!atomic_load_explicit(&self->producer.segment->header->sleeping, memory_order_relaxed)) {
+        return SHMLOG_WRITTEN;
+    }
+    PyObject *result = PyObject_CallMethod((PyObject *)self, "_ring", NULL);
+    Py_XDECREF(result);
+    /* An error matters to nobody, the flusher polls as well; a Ctrl-C is the user's. */
+    return !result && hook_failed_hard() ? SHMLOG_RAISED : SHMLOG_WRITTEN;
+}
+
+static bool tell_first_drop(ProducerObject *self, enum shmlog_reason reason)
+{
+    if (self->told_drop) {
+        return true;
+    }
+    self->told_drop = true;
+    PyObject *result = PyObject_CallMethod((PyObject *)self, "_first_drop", "s", shmlog_reason_names[reason]);
+    Py_XDECREF(result);
+    return result || !hook_failed_hard();
+}
+
+shmlog_outcome shmlog_producer_dropped(ProducerObject *self, enum shmlog_reason reason, uint64_t records)
+{
+    shmlog_producer_drop(&self->producer, reason, records);
+    if (self->producer.drop_policy.strict) {
+        PyErr_Format(shmlog_state_of(Py_TYPE(self))->dropped_error,
+                     "%llu record(s) dropped, reason: %s (strict=True)", (unsigned long long)records,
+                     shmlog_reason_names[reason]);
+        return SHMLOG_RAISED;
+    }
+    return tell_first_drop(self, reason) ? SHMLOG_DROPPED : SHMLOG_RAISED;
+}
+
+shmlog_outcome shmlog_producer_spill(ProducerObject *self, shmlog_item *item)
+{
+    if (!self->producer.segment || self->producer.lock_fd < 0) {
+        return shmlog_producer_dropped(self, SHMLOG_DROP_CLOSED, 1);
+    }
+    PyObject *name =
+        PyObject_CallMethod((PyObject *)self, "_spill", "y#", item->value.bytes, (Py_ssize_t)item->value.count);
+    if (!name) {
+        return hook_failed_hard() ? SHMLOG_RAISED : shmlog_producer_dropped(self, SHMLOG_DROP_LARGE, 1);
+    }
+    Py_SETREF(item->owner, name);
+    item->value.flags = SHMLOG_FILE;
+    item->value.bytes = PyBytes_AsString(name);
+    item->value.count = item->value.bytes ? (uint32_t)PyBytes_GET_SIZE(name) : 0;
+    return item->value.bytes ? SHMLOG_WRITTEN : SHMLOG_RAISED;
+}
+
+/* ---- lane and room ---- */
+
+static shmlog_outcome allot(ProducerObject *self, uint64_t records)
+{
+    shmlog_producer *producer = &self->producer;
+    int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
+
+    if (!producer->segment || producer->lock_fd < 0) {
+        return shmlog_producer_dropped(self, SHMLOG_DROP_CLOSED, records);
+    }
+    if (now < self->lane_retry_ns) {
+        return shmlog_producer_dropped(self, SHMLOG_DROP_LANE, records);
+    }
+    PyObject *identity = PyObject_CallMethod((PyObject *)self, "_identity", NULL);
+    if (identity && PyBytes_Check(identity) && !producer->lane.slots) {
+        (void)shmlog_producer_allot(producer, PyBytes_AS_STRING(identity),
+                                    (uint32_t)PyBytes_GET_SIZE(identity));
+    }
+    if (!identity && hook_failed_hard()) {
+        return SHMLOG_RAISED;
+    }
+    Py_XDECREF(identity);
+    if (!producer->lane.slots) {
+        self->lane_retry_ns = now + LANE_RETRY_NS;
+        return shmlog_producer_dropped(self, SHMLOG_DROP_LANE, records);
+    }
+    return SHMLOG_WRITTEN;
+}
+
+/* 1: another flusher was started, wait on; 0: none; -1: exception. */
+static int replace_flusher(ProducerObject *self)
+{
+    PyObject *result = PyObject_CallMethod((PyObject *)self, "_flusher_lost", NULL);
+    if (!result) {
+        return hook_failed_hard() ? -1 : 0;
+    }
+    int started = PyObject_IsTrue(result);
+    Py_DECREF(result);
+    return started;
+}
+
+/* Wait with the GIL released. Another thread may log meanwhile, so everything
+ * about the lane is read afresh by the caller. */
+static shmlog_outcome nap(ProducerObject *self, shmlog_wait *wait)
+{
+    shmlog_wait_state state;
+    Py_BEGIN_ALLOW_THREADS
+    state = shmlog_producer_wait_nap(&self->producer, wait);
+    Py_END_ALLOW_THREADS
+    if (PyErr_CheckSignals() < 0) {
+        return SHMLOG_RAISED;
+    }
+    if (state == SHMLOG_WAIT_DEAD && !wait->replaced) {
+        int started = replace_flusher(self);
+        if (started < 0) {
+            return SHMLOG_RAISED;
+        }
+        wait->replaced = true;
+        state = started ? SHMLOG_WAIT_AGAIN : SHMLOG_WAIT_OVER;
+    }
+    return state == SHMLOG_WAIT_AGAIN ? SHMLOG_WRITTEN : SHMLOG_DROPPED;
+}
+
+/* Wait until `slots` fit. WRITTEN: they do. DROPPED: not counted yet. */
+static shmlog_outcome wait_for_room(ProducerObject *self, uint32_t slots)
+{
+    shmlog_producer *producer = &self->producer;
+    shmlog_outcome outcome = SHMLOG_WRITTEN;
+    shmlog_wait wait;
+
+    if (shmlog_producer_wake(self) == SHMLOG_RAISED) {
+        return SHMLOG_RAISED;
+    }
+    if (shmlog_producer_wait_begin(producer, &wait) != SHMLOG_WAIT_AGAIN) {
+        return SHMLOG_DROPPED;
+    }
+    bool room = false;
+    while (outcome == SHMLOG_WRITTEN && !room) {
+        outcome = nap(self, &wait);
+        if (!producer->lane.slots) {
+            return outcome == SHMLOG_RAISED ? outcome : SHMLOG_DROPPED; /* closed by another thread */
+        }
+        room = shmlog_producer_make_room(producer, slots) != SHMLOG_FULL;
+    }
+    shmlog_producer_wait_end(producer, &wait, room);
+    return room && outcome != SHMLOG_RAISED ? SHMLOG_WRITTEN : outcome;
+}
+
+shmlog_outcome shmlog_producer_find_room(ProducerObject *self, uint32_t slots, uint64_t records, bool *wake)
+{
+    shmlog_producer *producer = &self->producer;
+    *wake = false;
+    if (!producer->lane.slots) {
+        shmlog_outcome outcome = allot(self, records);
+        if (outcome != SHMLOG_WRITTEN) {
+            return outcome;
+        }
+    }
+    shmlog_room room = shmlog_producer_make_room(producer, slots);
+    if (room != SHMLOG_FULL) {
+        *wake = room == SHMLOG_ROOM_WAKE;
+        return SHMLOG_WRITTEN;
+    }
+    shmlog_outcome outcome = wait_for_room(self, slots);
+    if (outcome == SHMLOG_WRITTEN) {
+        return outcome;
+    }
+    enum shmlog_reason reason = producer->lane.slots ? shmlog_producer_why_full(producer) : SHMLOG_DROP_CLOSED;
+    if (outcome == SHMLOG_RAISED) {
+        shmlog_producer_drop(producer, reason, records);
+        return outcome;
+    }
+    return shmlog_producer_dropped(self, reason, records);
+}
+
+shmlog_outcome shmlog_producer_record(ProducerObject *self, const shmlog_value *value, int64_t step)
+{
+    shmlog_producer *producer = &self->producer;
+    uint32_t slots = shmlog_value_slots(value);
+    bool wake = false;
+
+    if (!shmlog_producer_has_room(producer, slots)) {
+        shmlog_outcome outcome = shmlog_producer_find_room(self, slots, 1, &wake);
+        if (outcome != SHMLOG_WRITTEN) {
+            return outcome;
+        }
+    }
+    shmlog_lane_put_value(&producer->lane, shmlog_ticks(producer->segment->tsc), step, value);
+    producer->logged++;
+    return wake ? shmlog_producer_wake(self) : SHMLOG_WRITTEN;
+}
