@@ -29,13 +29,14 @@ int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, 
     drain->doubted_below = log; /* nobody knows how an fsync of the last flusher has ended */
     drain->cursors = calloc(lanes, sizeof *drain->cursors);
     drain->staged = calloc(lanes, sizeof *drain->staged);
+    drain->asked = calloc(lanes, sizeof *drain->asked);
     drain->names_seen = calloc(1, SHMLOG_FRAME_NAME_BITMAP);
     drain->names_staged = calloc(1, SHMLOG_FRAME_NAME_BITMAP);
     drain->frame.entries = malloc((size_t)lanes * SHMLOG_FRAME_ENTRY_BYTES);
     drain->frame.names = malloc(SHMLOG_FRAME_NAMES_BYTES);
     drain->frame.owners = malloc((size_t)lanes * (8 + SHMLOG_OWNER_BYTES_MAX));
     drain->frame.slots = malloc((size_t)drain->frame_slots * sizeof(shmlog_slot));
-    if (!drain->cursors || !drain->staged || !drain->names_seen || !drain->names_staged ||
+    if (!drain->cursors || !drain->staged || !drain->asked || !drain->names_seen || !drain->names_staged ||
         !drain->frame.entries || !drain->frame.names || !drain->frame.owners || !drain->frame.slots) {
         drain->folder = -1; /* still the caller's */
         drain->bell = NULL;
@@ -66,6 +67,7 @@ void shmlog_drain_close(shmlog_drain *drain)
 {
     free(drain->cursors);
     free(drain->staged);
+    free(drain->asked);
     free(drain->names_seen);
     free(drain->names_staged);
     free(drain->frame.entries);

@@ -38,6 +38,7 @@ typedef struct {
     shmlog_segment *segment;
     shmlog_cursor *cursors; /* what the log holds */
     shmlog_cursor *staged;  /* the same after the frame under construction */
+    uint64_t *asked;        /* by lane: up to where the rotation that is being carried out has to get */
     uint8_t *names_seen;    /* bit per id: in some log */
     uint8_t *names_staged;  /* the same with the frame under construction */
     shmlog_frame frame;
@@ -62,6 +63,7 @@ typedef struct {
     _Atomic uint32_t stop;     /* set by other threads */
     _Atomic uint32_t rotate;   /* how often other threads have asked for the next log */
     _Atomic uint32_t rotated;  /* the last of these that was answered */
+    _Atomic uint32_t rotated_below; /* logs below this one have what the lanes held then */
     _Atomic uint32_t limit;    /* logs from this one on are not opened yet, unless one was asked for; set by others */
     _Atomic int error;         /* why nothing can be written just now, or 0 */
     _Atomic uint64_t log_bytes;
@@ -81,7 +83,8 @@ void shmlog_drain_restore(shmlog_drain *drain, uint32_t lane, const shmlog_curso
 void shmlog_drain_stop(shmlog_drain *drain);
 
 /* Have shmlog_drain_run() drain what the lanes hold by now, then go on to the next
- * log. From any thread. Returns what `rotated` will have reached when that is done. */
+ * log, `rotated_below`. From any thread. Returns what `rotated` will have reached when
+ * that is done. */
 uint32_t shmlog_drain_rotate(shmlog_drain *drain);
 
 /* Logs below `limit` may be opened; without a call, all. When the last of these has

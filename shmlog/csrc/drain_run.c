@@ -143,13 +143,34 @@ static int hold(shmlog_drain *drain)
     return error == EAGAIN ? 0 : error;
 }
 
-/* Drain all that the lanes hold now, though not what is added without end meanwhile. */
+static void note_heads(shmlog_drain *drain)
+{
+    for (uint32_t number = 0; number < drain->segment->lane_count; number++) {
+        /* relaxed: what was logged before the request is seen with it. A killed owner may have left its head
+         * a unit behind; nobody's finish waited for that. */
+        drain->asked[number] = atomic_load_explicit(&drain->segment->lanes[number].head, memory_order_relaxed);
+    }
+}
+
+static bool is_drained_as_asked(const shmlog_drain *drain)
+{
+    uint32_t number = 0;
+    while (number < drain->segment->lane_count && drain->cursors[number].position >= drain->asked[number]) {
+        number++;
+    }
+    return number == drain->segment->lane_count;
+}
+
+/* Drain all that the lanes hold now, but not what is added without end meanwhile: not past the heads,
+ * and if one of these is damaged and never reached, not more than the lanes can hold. */
 static int drain_backlog(shmlog_drain *drain, uint64_t log_bytes_max)
 {
     uint64_t slots = (uint64_t)drain->segment->lane_count * drain->segment->lane_slots;
     shmlog_drained drained = {.more = true};
     int error = 0;
-    for (uint64_t taken = 0; error == 0 && drained.more && taken < slots; taken += drained.slots) {
+    note_heads(drain);
+    for (uint64_t taken = 0; error == 0 && drained.more && taken < slots && !is_drained_as_asked(drain);
+         taken += drained.slots) {
         if (is_log_large(drain, log_bytes_max)) {
             change_log(drain);
         }
@@ -180,7 +201,9 @@ void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
         if (error || rotate != rotated || (is_log_large(drain, log_bytes_max) && !is_limited(drain))) {
             change_log(drain);
         }
-        if (error == 0) {
+        if (error == 0 && rotate != rotated) {
+            /* relaxed: the answer publishes it. */
+            atomic_store_explicit(&drain->rotated_below, drain->log, memory_order_relaxed);
             /* REQUEST, release side of the answer. */
             atomic_store_explicit(&drain->rotated, rotated = rotate, memory_order_release);
         }

@@ -53,6 +53,19 @@ static inline void shmlog_lane_advance(shmlog_lane *lane, uint64_t slots)
     atomic_store_explicit(&lane->shared->head, lane->head, memory_order_relaxed);
 }
 
+/* Ask for an fsync of what lies below `head`. Where threads have ended, somebody else may own the lane,
+ * and ask for more. */
+static inline void shmlog_lane_request_sync(shmlog_lane_header *shared, uint64_t head)
+{
+    /* relaxed: the exchange does it again. */
+    uint64_t asked = atomic_load_explicit(&shared->sync_request, memory_order_relaxed);
+    while (asked < head &&
+           /* SYNC, release side; relaxed: as above, if it fails. */
+           !atomic_compare_exchange_weak_explicit(&shared->sync_request, &asked, head, memory_order_release,
+                                                  memory_order_relaxed)) {
+    }
+}
+
 /* Append a record of one slot. There must be room. */
 static inline void shmlog_lane_put(shmlog_lane *lane, uint64_t ts, uint64_t value, int64_t step, uint32_t name_id,
                                    unsigned kind)

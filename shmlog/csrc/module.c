@@ -73,7 +73,8 @@ static int execute(PyObject *module)
 {
     shmlog_state *state = PyModule_GetState(module);
     state->interned_step = PyUnicode_InternFromString("step");
-    if (!state->interned_step || find_errors(state) < 0 ||
+    state->writer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &shmlog_writer_spec, NULL);
+    if (!state->interned_step || !state->writer_type || find_errors(state) < 0 ||
         add_type(module, &shmlog_segment_spec, &state->segment_type) < 0 ||
         add_type(module, &shmlog_metric_spec, &state->metric_type) < 0 ||
         add_type(module, &shmlog_producer_spec, &state->producer_type) < 0 ||
@@ -87,6 +88,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
 {
     shmlog_state *state = PyModule_GetState(module);
     Py_VISIT(state->segment_type);
+    Py_VISIT(state->writer_type);
     Py_VISIT(state->producer_type);
     Py_VISIT(state->metric_type);
     Py_VISIT(state->drain_type);
@@ -99,6 +101,7 @@ static int clear(PyObject *module)
 {
     shmlog_state *state = PyModule_GetState(module);
     Py_CLEAR(state->segment_type);
+    Py_CLEAR(state->writer_type);
     Py_CLEAR(state->producer_type);
     Py_CLEAR(state->metric_type);
     Py_CLEAR(state->drain_type);
@@ -112,6 +115,9 @@ static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, execute},
 #if PY_VERSION_HEX >= 0x030C0000
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
     {0, NULL},
 };

@@ -68,6 +68,9 @@ static void after_fork_in_child(void)
 {
     for (shmlog_producer *producer = list; producer; producer = producer->next) {
         rejoin(producer);
+        if (producer->after_fork) {
+            producer->after_fork(producer);
+        }
     }
     pthread_mutex_unlock(&list_mutex);
 }
@@ -350,6 +353,16 @@ void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, 
     atomic_store_explicit(count, old + records, memory_order_relaxed); /* relaxed: a counter */
     producer->owes_gap = true;
     producer->lane.limit = 0; /* the next record puts the GAP first */
+}
+
+void shmlog_producer_add_counts(shmlog_producer *sum, const shmlog_producer *producer)
+{
+    sum->logged += producer->logged;
+    sum->waits += producer->waits;
+    sum->waited_ns += producer->waited_ns;
+    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
+        sum->dropped[reason] += producer->dropped[reason];
+    }
 }
 
 /* ---- waiting ---- */

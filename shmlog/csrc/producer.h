@@ -34,6 +34,7 @@ typedef struct shmlog_producer {
     uint64_t gave_up_tail;  /* tail when the last wait ran out, plus one; 0: none did */
 
     struct shmlog_producer *next; /* in the list that fork() walks */
+    void (*after_fork)(struct shmlog_producer *producer); /* in the child, once it is a member; NULL: nothing */
     char path[SHMLOG_PATH_MAX];
 } shmlog_producer;
 
@@ -77,6 +78,9 @@ enum shmlog_reason shmlog_producer_why_full(const shmlog_producer *producer);
 
 /* Count records that will never be written. */
 void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, uint64_t records);
+
+/* Add what one producer logged, dropped and waited to another's. */
+void shmlog_producer_add_counts(shmlog_producer *sum, const shmlog_producer *producer);
 
 /* Largest unit, in slots; more is a sequence of units or a file. */
 static inline uint32_t shmlog_producer_unit_max(const shmlog_segment *segment) { return segment->lane_slots / 4; }

@@ -24,12 +24,18 @@
 
 #if PY_VERSION_HEX < 0x030D0000
 #define PyLong_AsInt _PyLong_AsInt
+/* The lock of an object where threads run at once; nothing where the GIL is their lock. */
+#define Py_BEGIN_CRITICAL_SECTION(object) {
+#define Py_END_CRITICAL_SECTION() }
+#define Py_BEGIN_CRITICAL_SECTION2(a, b) {
+#define Py_END_CRITICAL_SECTION2() }
 #endif
 
 /* ---- module ---- */
 
 typedef struct {
     PyTypeObject *segment_type;
+    PyTypeObject *writer_type;
     PyTypeObject *producer_type;
     PyTypeObject *metric_type;
     PyTypeObject *drain_type;
@@ -42,6 +48,7 @@ extern struct PyModuleDef shmlog_module;
 shmlog_state *shmlog_state_of(PyTypeObject *type);
 
 extern PyType_Spec shmlog_segment_spec;
+extern PyType_Spec shmlog_writer_spec;
 extern PyType_Spec shmlog_producer_spec;
 extern PyType_Spec shmlog_metric_spec;
 extern PyType_Spec shmlog_drain_spec;
@@ -59,6 +66,17 @@ typedef struct {
     int lock_fd; /* for the flusher's locks and for probes; -1: not open */
     PyObject *path;
 } SegmentObject;
+
+/* A new reference to what is under a key: 1; 0: nothing is; -1: exception set. */
+static inline int shmlog_dict_get(PyObject *dict, PyObject *key, PyObject **value)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyDict_GetItemRef(dict, key, value);
+#else
+    *value = Py_XNewRef(PyDict_GetItemWithError(dict, key));
+    return *value ? 1 : PyErr_Occurred() ? -1 : 0;
+#endif
+}
 
 /* ---- py_value.c ---- */
 
@@ -108,34 +126,99 @@ static inline uint64_t shmlog_float_bits(double value)
     return bits;
 }
 
-/* ---- py_producer.c ---- */
+/* ---- py_writer.c ---- */
 
 enum { SHMLOG_NAME_CACHE = 256 };
 
 typedef struct {
-    PyObject *name; /* an interned str, owned; NULL: free */
+    PyObject *name; /* an interned str that the run's `cached_names` owns; NULL: free */
     uint32_t id;
 } shmlog_cached_name;
 
+struct ProducerObject;
+
+/* What writes to one lane. With the GIL a process has one, and its threads take turns. Without it each
+ * thread has one of its own, and the process's is for those that can have none. Whoever uses a writer
+ * holds its lock (a critical section); a hook lets others in, as it does with the GIL. */
 typedef struct {
     PyObject_HEAD
     shmlog_producer producer;
-    SegmentObject *segment; /* NULL: closed, or disabled */
-    PyObject *name_ids;     /* dict: str -> id, of this process */
-    PyObject *metrics;      /* dict: str -> Metric */
+    struct ProducerObject *run; /* borrowed: whoever calls holds it */
+    int64_t lane_retry_ns;
+    bool is_over; /* its thread has ended */
+    shmlog_cached_name cache[SHMLOG_NAME_CACHE];
+} WriterObject;
+
+WriterObject *shmlog_writer_new(struct ProducerObject *run);
+
+/* Make the process's writer, and end all that there are. */
+bool shmlog_writers_begin(struct ProducerObject *run);
+void shmlog_writers_end(struct ProducerObject *run);
+
+/* Whether it may log no more, or never could. */
+static inline bool shmlog_writer_is_closed(const WriterObject *writer)
+{
+    return !writer->producer.segment || writer->producer.lock_fd < 0;
+}
+
+/* Call `use` with each writer of the run, its lock held, until one returns false: exception set. */
+bool shmlog_each_writer(struct ProducerObject *run, bool (*use)(WriterObject *writer, void *context), void *context);
+
+/* The same with each lane that a thread had until it ended, and up to where it wrote. */
+bool shmlog_each_departed(struct ProducerObject *run, bool (*use)(uint32_t lane, uint64_t head, void *context),
+                          void *context);
+
+/* ---- py_producer.c ---- */
+
+typedef struct ProducerObject {
+    PyObject_HEAD
+    WriterObject *writer;    /* the process's */
+    SegmentObject *segment;  /* NULL: closed, or disabled */
+    PyObject *name_ids;      /* dict: str -> id, of this process */
+    PyObject *cached_names;  /* dict, as a set: the names in the caches of the writers */
+    PyObject *metrics;       /* dict: str -> Metric */
     PyObject *interned_step; /* "step", as compiled code has it */
-    int64_t next_step;      /* of log() without a step */
+    int64_t next_step;       /* of log() without a step */
     uint32_t step_generation;
     bool disabled;
-    bool told_drop;
-    int64_t lane_retry_ns;
-    shmlog_cached_name cache[SHMLOG_NAME_CACHE];
+    _Atomic bool told_drop;
+#ifdef Py_GIL_DISABLED
+    uint64_t serial;    /* of this object, in this process */
+    PyObject *writers;  /* list: the threads' */
+    PyMutex writers_lock;
+    uint64_t *departed; /* by lane: up to where threads that have ended wrote; NULL: none has */
+#endif
 } ProducerObject;
+
+#ifdef Py_GIL_DISABLED
+/* The writer that this thread used last, and of which producer. */
+typedef struct {
+    uint64_t serial;
+    WriterObject *writer;
+} shmlog_last_writer;
+
+extern _Thread_local shmlog_last_writer shmlog_here __attribute__((tls_model("initial-exec")));
+
+/* The writer of this thread if it was not the last; never NULL. */
+WriterObject *shmlog_writer_find(ProducerObject *run);
+
+void shmlog_writer_after_fork(shmlog_producer *producer);
+#endif
+
+/* The writer for this thread to log with. */
+static inline WriterObject *shmlog_writer_of(ProducerObject *run)
+{
+#ifdef Py_GIL_DISABLED
+    return SHMLOG_LIKELY(shmlog_here.serial == run->serial) ? shmlog_here.writer : shmlog_writer_find(run);
+#else
+    return run->writer;
+#endif
+}
 
 typedef enum { SHMLOG_RAISED = -1, SHMLOG_DROPPED = 0, SHMLOG_WRITTEN = 1 } shmlog_outcome;
 
 /* The fast path of a record: a float and a small step with room in the lane. No
- * lock, no system call, no allocation, no Python code. False: nothing was written. */
+ * system call, no allocation, no Python code. False: nothing was written. */
 static inline bool shmlog_producer_put_float(shmlog_producer *producer, uint32_t name_id, PyObject *value,
                                              PyObject *step_object)
 {
@@ -152,47 +235,55 @@ static inline bool shmlog_producer_put_float(shmlog_producer *producer, uint32_t
 
 /* Where the name's id is kept if it was met before and is an interned string:
  * literal names are the same object at each call, so that the address is enough. */
-static inline shmlog_cached_name *shmlog_producer_cached(ProducerObject *self, PyObject *name)
+static inline shmlog_cached_name *shmlog_writer_cached(WriterObject *writer, PyObject *name)
 {
-    return &self->cache[((uintptr_t)name >> 4) % SHMLOG_NAME_CACHE];
+    return &writer->cache[((uintptr_t)name >> 4) % SHMLOG_NAME_CACHE];
 }
 
-/* The same of a name that was not met, or not at that address. */
-bool shmlog_producer_find_name(ProducerObject *self, PyObject *name, uint32_t *id);
+/* ---- py_names.c ---- */
+
+/* The id of a name that was not met, or not at that address. */
+bool shmlog_writer_find_name(WriterObject *writer, PyObject *name, uint32_t *id);
 
 /* The id of a name; SHMLOG_NO_NAME when the table is full. False: exception set. */
-static inline bool shmlog_producer_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
+static inline bool shmlog_writer_name_id(WriterObject *writer, PyObject *name, uint32_t *id)
 {
-    const shmlog_cached_name *place = shmlog_producer_cached(self, name);
+    const shmlog_cached_name *place = shmlog_writer_cached(writer, name);
     if (SHMLOG_LIKELY(place->name == name)) {
         *id = place->id;
         return true;
     }
-    return shmlog_producer_find_name(self, name, id);
+    return shmlog_writer_find_name(writer, name, id);
 }
 
 /* ---- py_room.c ---- */
 
-/* Append one record. `item` is as converted, its name set. */
-shmlog_outcome shmlog_producer_record(ProducerObject *self, const shmlog_value *value, int64_t step);
+/* Append one record: an item as converted, its name set. A text that is too large for a unit goes to a file. */
+shmlog_outcome shmlog_writer_item(WriterObject *writer, shmlog_item *item, int64_t step);
+
+/* The same of a value that is known to fit. */
+shmlog_outcome shmlog_writer_record(WriterObject *writer, const shmlog_value *value, int64_t step);
 
 /* Have room for `slots`, waiting for it and allotting a lane if need be. When it
  * returns WRITTEN there is room and no Python code may run before the write.
  * `wake` says that the flusher is to be woken after it. */
-shmlog_outcome shmlog_producer_find_room(ProducerObject *self, uint32_t slots, uint64_t records, bool *wake);
+shmlog_outcome shmlog_writer_find_room(WriterObject *writer, uint32_t slots, uint64_t records, bool *wake);
 
 /* Count drops; raises if the run is strict. */
-shmlog_outcome shmlog_producer_dropped(ProducerObject *self, enum shmlog_reason reason, uint64_t records);
+shmlog_outcome shmlog_writer_dropped(WriterObject *writer, enum shmlog_reason reason, uint64_t records);
 
 /* Have a text that is too large for a unit kept in a file; the item then names it. */
-shmlog_outcome shmlog_producer_spill(ProducerObject *self, shmlog_item *item);
+shmlog_outcome shmlog_writer_spill(WriterObject *writer, shmlog_item *item);
 
 /* Ring the doorbell if the flusher sleeps. RAISED: an interrupt came meanwhile. */
-shmlog_outcome shmlog_producer_wake(ProducerObject *self);
+shmlog_outcome shmlog_writer_wake(WriterObject *writer);
 
 /* ---- py_metric.c ---- */
 
 PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t id);
+
+/* Count `count` steps for calls of a metric that give none; returns the first. */
+int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count);
 
 /* ---- py_owner.c ---- */
 
@@ -204,7 +295,7 @@ PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t cou
 
 /* ---- py_extend.c ---- */
 
-/* Append many values under one name; steps count on from `*next_step` if `steps` is NULL. */
-bool shmlog_extend(ProducerObject *self, uint32_t name_id, PyObject *values, PyObject *steps, int64_t *next_step);
+/* Append many values under one name; `metric` counts the steps on if `steps` is NULL. */
+bool shmlog_extend(WriterObject *writer, PyObject *metric, uint32_t name_id, PyObject *values, PyObject *steps);
 
 #endif

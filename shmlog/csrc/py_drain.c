@@ -168,6 +168,12 @@ static PyObject *drain_rotated(DrainObject *self, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLong(atomic_load_explicit(&self->drain.rotated, memory_order_acquire));
 }
 
+static PyObject *drain_rotated_below(DrainObject *self, void *Py_UNUSED(closure))
+{
+    /* relaxed: whoever has read `rotated` sees what was stored before it. */
+    return PyLong_FromUnsignedLong(atomic_load_explicit(&self->drain.rotated_below, memory_order_relaxed));
+}
+
 static PyObject *drain_closed_below(DrainObject *self, void *Py_UNUSED(closure))
 {
     /* CLOSED, acquire side. */
@@ -204,6 +210,7 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef getters[] = {
     {"rotated", (getter)drain_rotated, NULL, "The last rotate() that was carried out.", NULL},
+    {"rotated_below", (getter)drain_rotated_below, NULL, "Logs below this one hold what was asked for.", NULL},
     {"closed_below", (getter)drain_closed_below, NULL, "Logs below this one are closed.", NULL},
     {"error", (getter)drain_error, NULL, "errno for which nothing can be written just now, or 0.", NULL},
     {"log_bytes", (getter)drain_counter, NULL, "Bytes in the current log.", (void *)LOG_BYTES},

@@ -153,9 +153,9 @@ static void write_records(shmlog_producer *producer, const extension *extension,
     producer->logged += (uint64_t)(last - first);
 }
 
-static bool write_column(ProducerObject *self, const extension *extension)
+static bool write_column(WriterObject *writer, const extension *extension)
 {
-    shmlog_producer *producer = &self->producer;
+    shmlog_producer *producer = &writer->producer;
     Py_ssize_t count = extension->values->count;
     Py_ssize_t done = 0;
     bool wake = false; /* when all is written: an interrupt must not leave a part of it out */
@@ -163,7 +163,7 @@ static bool write_column(ProducerObject *self, const extension *extension)
     while (done < count) {
         bool half_full = false;
         if (!shmlog_producer_has_room(producer, 1)) {
-            shmlog_outcome outcome = shmlog_producer_find_room(self, 1, (uint64_t)(count - done), &half_full);
+            shmlog_outcome outcome = shmlog_writer_find_room(writer, 1, (uint64_t)(count - done), &half_full);
             if (outcome != SHMLOG_WRITTEN) {
                 return outcome != SHMLOG_RAISED;
             }
@@ -174,25 +174,34 @@ static bool write_column(ProducerObject *self, const extension *extension)
         done = last;
         wake = wake || half_full;
     }
-    return !wake || shmlog_producer_wake(self) != SHMLOG_RAISED;
+    return !wake || shmlog_writer_wake(writer) != SHMLOG_RAISED;
 }
 
-static bool write_or_drop(ProducerObject *self, const extension *extension)
+static bool write_or_drop(WriterObject *writer, const extension *extension)
 {
     uint64_t count = (uint64_t)extension->values->count;
     if (count == 0) {
         return true;
     }
-    if (!self->producer.segment || self->producer.lock_fd < 0) {
-        return shmlog_producer_dropped(self, SHMLOG_DROP_CLOSED, count) != SHMLOG_RAISED;
+    if (shmlog_writer_is_closed(writer)) {
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, count) != SHMLOG_RAISED;
     }
     if (extension->name_id == SHMLOG_NO_NAME) {
-        return shmlog_producer_dropped(self, SHMLOG_DROP_NAMES, count) != SHMLOG_RAISED;
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_NAMES, count) != SHMLOG_RAISED;
     }
-    return write_column(self, extension);
+    return write_column(writer, extension);
 }
 
-static bool extend_with_steps(ProducerObject *self, extension *extension, PyObject *steps)
+static bool write_locked(WriterObject *writer, const extension *extension)
+{
+    bool ok;
+    Py_BEGIN_CRITICAL_SECTION(writer);
+    ok = write_or_drop(writer, extension);
+    Py_END_CRITICAL_SECTION();
+    return ok;
+}
+
+static bool extend_with_steps(WriterObject *writer, extension *extension, PyObject *steps)
 {
     column column;
     PyObject *buffer = as_buffer(steps, "q");
@@ -206,7 +215,7 @@ static bool extend_with_steps(ProducerObject *self, extension *extension, PyObje
             ok = false;
         } else {
             extension->steps = &column;
-            ok = write_or_drop(self, extension);
+            ok = write_locked(writer, extension);
         }
         PyBuffer_Release(&column.view);
     }
@@ -214,14 +223,13 @@ static bool extend_with_steps(ProducerObject *self, extension *extension, PyObje
     return ok;
 }
 
-static bool extend_column(ProducerObject *self, extension *extension, PyObject *steps, int64_t *next_step)
+static bool extend_column(WriterObject *writer, PyObject *metric, extension *extension, PyObject *steps)
 {
     if (steps) {
-        return extend_with_steps(self, extension, steps);
+        return extend_with_steps(writer, extension, steps);
     }
-    extension->first_step = *next_step;
-    *next_step += extension->values->count;
-    return write_or_drop(self, extension);
+    extension->first_step = shmlog_metric_claim_steps(metric, extension->values->count);
+    return write_locked(writer, extension);
 }
 
 /* A list of floats is read as such, one of ints as ints, so that types stay exact. */
@@ -234,7 +242,7 @@ static const char *typecode_of(PyObject *values)
     return whole ? "q" : "d";
 }
 
-bool shmlog_extend(ProducerObject *self, uint32_t name_id, PyObject *values, PyObject *steps, int64_t *next_step)
+bool shmlog_extend(WriterObject *writer, PyObject *metric, uint32_t name_id, PyObject *values, PyObject *steps)
 {
     column column;
     if (PyUnicode_Check(values) || PyBytes_Check(values) || PyByteArray_Check(values)) {
@@ -246,7 +254,7 @@ bool shmlog_extend(ProducerObject *self, uint32_t name_id, PyObject *values, PyO
     bool ok = buffer && open_column(buffer, &column, "values");
     if (ok) {
         extension extension = {.values = &column, .name_id = name_id};
-        ok = extend_column(self, &extension, steps, next_step);
+        ok = extend_column(writer, metric, &extension, steps);
         PyBuffer_Release(&column.view);
     }
     Py_XDECREF(buffer);

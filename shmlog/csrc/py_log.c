@@ -7,35 +7,25 @@ enum { ITEMS_ON_STACK = 64 };
 
 /* ---- one metric ---- */
 
-static shmlog_outcome log_item(ProducerObject *self, PyObject *name, shmlog_item *item, int64_t step)
+static shmlog_outcome log_item(WriterObject *writer, PyObject *name, shmlog_item *item, int64_t step)
 {
-    if (!shmlog_producer_name_id(self, name, &item->value.name_id)) {
+    if (!shmlog_writer_name_id(writer, name, &item->value.name_id)) {
         return SHMLOG_RAISED;
     }
-    if (!self->producer.segment || self->producer.lock_fd < 0) {
-        return shmlog_producer_dropped(self, SHMLOG_DROP_CLOSED, 1);
-    }
-    if (item->value.name_id == SHMLOG_NO_NAME) {
-        return shmlog_producer_dropped(self, SHMLOG_DROP_NAMES, 1);
-    }
-    if (item->value.kind == SHMLOG_LONGTEXT &&
-        shmlog_value_slots(&item->value) > shmlog_producer_unit_max(self->producer.segment)) {
-        shmlog_outcome outcome = shmlog_producer_spill(self, item);
-        if (outcome != SHMLOG_WRITTEN) {
-            return outcome;
-        }
-    }
-    return shmlog_producer_record(self, &item->value, step);
+    return shmlog_writer_item(writer, item, step);
 }
 
-static shmlog_outcome log_one(ProducerObject *self, PyObject *name, PyObject *value, int64_t step)
+static shmlog_outcome log_one(WriterObject *writer, PyObject *name, PyObject *value, int64_t step)
 {
     shmlog_item item;
     if (!shmlog_item_convert(value, &item)) {
         shmlog_item_clear(&item);
         return SHMLOG_RAISED;
     }
-    shmlog_outcome outcome = log_item(self, name, &item, step);
+    shmlog_outcome outcome;
+    Py_BEGIN_CRITICAL_SECTION(writer);
+    outcome = log_item(writer, name, &item, step);
+    Py_END_CRITICAL_SECTION();
     shmlog_item_clear(&item);
     return outcome;
 }
@@ -60,9 +50,13 @@ static void clear_batch(batch *batch)
 }
 
 /* Takes the item over. */
-static bool add_named(ProducerObject *self, PyObject *name, shmlog_item *item, batch *batch)
+static bool add_named(WriterObject *writer, PyObject *name, shmlog_item *item, batch *batch)
 {
-    if (!shmlog_producer_name_id(self, name, &item->value.name_id)) {
+    bool found;
+    Py_BEGIN_CRITICAL_SECTION(writer);
+    found = shmlog_writer_name_id(writer, name, &item->value.name_id);
+    Py_END_CRITICAL_SECTION();
+    if (!found) {
         shmlog_item_clear(item);
         return false;
     }
@@ -77,9 +71,10 @@ static bool add_named(ProducerObject *self, PyObject *name, shmlog_item *item, b
     return true;
 }
 
+#ifndef Py_GIL_DISABLED
 /* 1: all converted; 0: a value needs Python code, which might change the dict
  * under us; -1: exception. */
-static int convert_exact(ProducerObject *self, PyObject *metrics, batch *batch)
+static int convert_exact(WriterObject *writer, PyObject *metrics, batch *batch)
 {
     PyObject *name, *value;
     Py_ssize_t position = 0;
@@ -89,14 +84,15 @@ static int convert_exact(ProducerObject *self, PyObject *metrics, batch *batch)
         if (done <= 0) {
             return done;
         }
-        if (!add_named(self, name, &item, batch)) {
+        if (!add_named(writer, name, &item, batch)) {
             return -1;
         }
     }
     return 1;
 }
+#endif
 
-static bool convert_any(ProducerObject *self, PyObject *pairs, batch *batch)
+static bool convert_any(WriterObject *writer, PyObject *pairs, batch *batch)
 {
     shmlog_item item;
     if (PyList_GET_SIZE(pairs) > batch->room) { /* a finalizer has run while the list was made */
@@ -109,36 +105,40 @@ static bool convert_any(ProducerObject *self, PyObject *pairs, batch *batch)
             shmlog_item_clear(&item);
             return false;
         }
-        if (!add_named(self, PyTuple_GET_ITEM(pair, 0), &item, batch)) {
+        if (!add_named(writer, PyTuple_GET_ITEM(pair, 0), &item, batch)) {
             return false;
         }
     }
     return true;
 }
 
-static bool convert_batch(ProducerObject *self, PyObject *metrics, batch *batch)
+static bool convert_batch(WriterObject *writer, PyObject *metrics, batch *batch)
 {
-    int done = convert_exact(self, metrics, batch);
+#ifdef Py_GIL_DISABLED
+    int done = 0; /* another thread may change the dict meanwhile */
+#else
+    int done = convert_exact(writer, metrics, batch);
+#endif
     if (done == 0) {
         clear_batch(batch);
         PyObject *pairs = PyDict_Items(metrics);
-        done = pairs && convert_any(self, pairs, batch) ? 1 : -1;
+        done = pairs && convert_any(writer, pairs, batch) ? 1 : -1;
         Py_XDECREF(pairs);
     }
     return done > 0;
 }
 
 /* Texts that would leave too little room in a unit go to files. */
-static bool spill_large(ProducerObject *self, batch *batch)
+static bool spill_large(WriterObject *writer, batch *batch)
 {
-    uint32_t most = shmlog_producer_unit_max(self->producer.segment) / 2;
+    uint32_t most = shmlog_producer_unit_max(writer->producer.segment) / 2;
     Py_ssize_t kept = 0;
     for (Py_ssize_t i = 0; i < batch->count; i++) {
         shmlog_item item = {batch->values[i], batch->owners[i]};
         shmlog_outcome outcome = SHMLOG_WRITTEN;
         batch->owners[i] = NULL;
         if (shmlog_value_slots(&item.value) > most) {
-            outcome = shmlog_producer_spill(self, &item);
+            outcome = shmlog_writer_spill(writer, &item);
         }
         if (outcome != SHMLOG_WRITTEN) {
             shmlog_item_clear(&item);
@@ -155,17 +155,17 @@ static bool spill_large(ProducerObject *self, batch *batch)
     return true;
 }
 
-static shmlog_outcome write_unit(ProducerObject *self, const shmlog_value *values, uint32_t count, uint32_t slots,
+static shmlog_outcome write_unit(WriterObject *writer, const shmlog_value *values, uint32_t count, uint32_t slots,
                                  int64_t step)
 {
-    shmlog_producer *producer = &self->producer;
+    shmlog_producer *producer = &writer->producer;
     bool wake = false;
 
     if (count == 1) {
-        return shmlog_producer_record(self, values, step);
+        return shmlog_writer_record(writer, values, step);
     }
     if (!shmlog_producer_has_room(producer, slots)) {
-        shmlog_outcome outcome = shmlog_producer_find_room(self, slots, count, &wake);
+        shmlog_outcome outcome = shmlog_writer_find_room(writer, slots, count, &wake);
         if (outcome != SHMLOG_WRITTEN) {
             return outcome;
         }
@@ -174,13 +174,13 @@ static shmlog_outcome write_unit(ProducerObject *self, const shmlog_value *value
     shmlog_lane_write_row(&producer->lane, producer->lane.head, ts, step, values, count, slots);
     shmlog_lane_advance(&producer->lane, slots);
     producer->logged += count;
-    return wake ? shmlog_producer_wake(self) : SHMLOG_WRITTEN;
+    return wake ? shmlog_writer_wake(writer) : SHMLOG_WRITTEN;
 }
 
 /* One unit, or a sequence of them when the dict is larger than a unit can be. */
-static shmlog_outcome write_units(ProducerObject *self, const batch *batch, int64_t step)
+static shmlog_outcome write_units(WriterObject *writer, const batch *batch, int64_t step)
 {
-    uint32_t most = shmlog_producer_unit_max(self->producer.segment);
+    uint32_t most = shmlog_producer_unit_max(writer->producer.segment);
     shmlog_outcome outcome = SHMLOG_WRITTEN;
     Py_ssize_t first = 0;
 
@@ -191,29 +191,29 @@ static shmlog_outcome write_units(ProducerObject *self, const batch *batch, int6
             slots += shmlog_value_slots(&batch->values[last]);
             last++;
         }
-        outcome = write_unit(self, batch->values + first, (uint32_t)(last - first), slots, step);
+        outcome = write_unit(writer, batch->values + first, (uint32_t)(last - first), slots, step);
         first = last;
     }
     return outcome;
 }
 
-static shmlog_outcome write_batch(ProducerObject *self, batch *batch, int64_t step)
+static shmlog_outcome write_batch(WriterObject *writer, batch *batch, int64_t step)
 {
     uint64_t records = (uint64_t)batch->count + batch->nameless;
-    if (!self->producer.segment || self->producer.lock_fd < 0) {
-        return shmlog_producer_dropped(self, SHMLOG_DROP_CLOSED, records);
+    if (shmlog_writer_is_closed(writer)) {
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, records);
     }
     if (batch->nameless &&
-        shmlog_producer_dropped(self, SHMLOG_DROP_NAMES, batch->nameless) == SHMLOG_RAISED) {
+        shmlog_writer_dropped(writer, SHMLOG_DROP_NAMES, batch->nameless) == SHMLOG_RAISED) {
         return SHMLOG_RAISED;
     }
-    if (!spill_large(self, batch)) {
+    if (!spill_large(writer, batch)) {
         return SHMLOG_RAISED;
     }
-    return write_units(self, batch, step);
+    return write_units(writer, batch, step);
 }
 
-static shmlog_outcome log_batch(ProducerObject *self, PyObject *metrics, int64_t step)
+static shmlog_outcome log_batch(WriterObject *writer, PyObject *metrics, int64_t step)
 {
     shmlog_value values[ITEMS_ON_STACK];
     PyObject *owners[ITEMS_ON_STACK];
@@ -231,8 +231,10 @@ static shmlog_outcome log_batch(ProducerObject *self, PyObject *metrics, int64_t
     if (!batch.values || !batch.owners) {
         PyErr_NoMemory();
     } else {
-        if (convert_batch(self, metrics, &batch)) {
-            outcome = write_batch(self, &batch, step);
+        if (convert_batch(writer, metrics, &batch)) {
+            Py_BEGIN_CRITICAL_SECTION(writer);
+            outcome = write_batch(writer, &batch, step);
+            Py_END_CRITICAL_SECTION();
         }
         clear_batch(&batch);
     }
@@ -260,13 +262,26 @@ static bool number_bits(PyObject *value, uint64_t *bits, unsigned *kind)
     return true;
 }
 
+/* The id of a name while slots are being filled: 1; 0: not to be had now; -1: exception. */
+static inline int member_id(WriterObject *writer, PyObject *name, uint32_t *id)
+{
+#ifdef Py_GIL_DISABLED
+    /* A look into a dict may let go of the writer's lock, and another thread close it. */
+    const shmlog_cached_name *place = shmlog_writer_cached(writer, name);
+    *id = place->id;
+    return place->name == name;
+#else
+    return shmlog_writer_name_id(writer, name, id) ? *id != SHMLOG_NO_NAME : -1;
+#endif
+}
+
 /* The fast path of a dict: numbers under exact strs, put into their slots as they
  * are met, with room in the lane. No Python code runs in here, so that neither the
  * dict nor head can change meanwhile. 1: written; 0: not, and slots that were filled
  * don't exist, since no header was committed for them; -1: exception. */
-static SHMLOG_NOINLINE int put_numbers(ProducerObject *self, PyObject *metrics, int64_t step)
+static SHMLOG_NOINLINE int put_numbers(WriterObject *writer, PyObject *metrics, int64_t step)
 {
-    shmlog_producer *producer = &self->producer;
+    shmlog_producer *producer = &writer->producer;
     Py_ssize_t size = PyDict_GET_SIZE(metrics);
     PyObject *name, *value;
     Py_ssize_t next = 0;
@@ -285,11 +300,9 @@ static SHMLOG_NOINLINE int put_numbers(ProducerObject *self, PyObject *metrics, 
         if (!number_bits(value, &bits, &kind) || !PyUnicode_CheckExact(name)) {
             return 0;
         }
-        if (!shmlog_producer_name_id(self, name, &id)) {
-            return -1;
-        }
-        if (id == SHMLOG_NO_NAME) {
-            return 0;
+        int found = member_id(writer, name, &id);
+        if (found <= 0) {
+            return found;
         }
         shmlog_lane_commit(&producer->lane, ++position, ts, bits, step, id, kind, SHMLOG_MEMBER);
     }
@@ -300,10 +313,13 @@ static SHMLOG_NOINLINE int put_numbers(ProducerObject *self, PyObject *metrics, 
     return 1;
 }
 
-static shmlog_outcome log_many(ProducerObject *self, PyObject *metrics, int64_t step)
+static shmlog_outcome log_many(WriterObject *writer, PyObject *metrics, int64_t step)
 {
-    int done = put_numbers(self, metrics, step);
-    return done == 0 ? log_batch(self, metrics, step) : done > 0 ? SHMLOG_WRITTEN : SHMLOG_RAISED;
+    int done;
+    Py_BEGIN_CRITICAL_SECTION2(writer, metrics);
+    done = put_numbers(writer, metrics, step);
+    Py_END_CRITICAL_SECTION2();
+    return done == 0 ? log_batch(writer, metrics, step) : done > 0 ? SHMLOG_WRITTEN : SHMLOG_RAISED;
 }
 
 /* ---- arguments ---- */
@@ -351,11 +367,16 @@ static bool take_arguments(ProducerObject *self, PyObject *const *args, Py_ssize
 
 static int64_t count_step(ProducerObject *self)
 {
-    if (self->step_generation != self->producer.fork_generation) {
-        self->step_generation = self->producer.fork_generation;
+    int64_t step;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    uint32_t generation = self->writer->producer.fork_generation;
+    if (self->step_generation != generation) {
+        self->step_generation = generation;
         self->next_step = 0; /* a forked child counts from 0 */
     }
-    return self->next_step++;
+    step = self->next_step++;
+    Py_END_CRITICAL_SECTION();
+    return step;
 }
 
 /* log(name, value, step) or log(name, value, step=step) with a name met before. */
@@ -366,8 +387,13 @@ static inline bool log_fast(ProducerObject *self, PyObject *const *args, Py_ssiz
     if (!is_named && (keywords || count != 3)) {
         return false;
     }
-    const shmlog_cached_name *place = shmlog_producer_cached(self, args[0]);
-    return place->name == args[0] && shmlog_producer_put_float(&self->producer, place->id, args[1], args[2]);
+    WriterObject *writer = shmlog_writer_of(self);
+    bool done;
+    Py_BEGIN_CRITICAL_SECTION(writer);
+    const shmlog_cached_name *place = shmlog_writer_cached(writer, args[0]);
+    done = place->name == args[0] && shmlog_producer_put_float(&writer->producer, place->id, args[1], args[2]);
+    Py_END_CRITICAL_SECTION();
+    return done;
 }
 
 static SHMLOG_NOINLINE PyObject *log_slow(ProducerObject *self, PyObject *const *args, Py_ssize_t count,
@@ -387,8 +413,9 @@ static SHMLOG_NOINLINE PyObject *log_slow(ProducerObject *self, PyObject *const 
     } else if (!shmlog_step_convert(arguments.step, &step)) {
         return NULL;
     }
-    shmlog_outcome outcome = arguments.value ? log_one(self, arguments.first, arguments.value, step)
-                                             : log_many(self, arguments.first, step);
+    WriterObject *writer = shmlog_writer_of(self);
+    shmlog_outcome outcome = arguments.value ? log_one(writer, arguments.first, arguments.value, step)
+                                             : log_many(writer, arguments.first, step);
     if (outcome == SHMLOG_RAISED) {
         return NULL;
     }

@@ -11,36 +11,33 @@ typedef struct {
     int64_t next_step; /* of a call without a step */
 } MetricObject;
 
-static int64_t count_step(MetricObject *self)
+int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count)
 {
-    uint32_t generation = self->producer->producer.fork_generation;
+    MetricObject *self = (MetricObject *)metric;
+    int64_t first;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    uint32_t generation = self->producer->writer->producer.fork_generation;
     if (self->step_generation != generation) {
         self->step_generation = generation;
         self->next_step = 0; /* a forked child counts from 0 */
     }
-    return self->next_step++;
+    first = self->next_step;
+    self->next_step += count;
+    Py_END_CRITICAL_SECTION();
+    return first;
 }
 
 /* ---- the general path ---- */
 
 static shmlog_outcome record_item(MetricObject *self, shmlog_item *item, int64_t step)
 {
-    ProducerObject *producer = self->producer;
-    if (!producer->producer.segment || producer->producer.lock_fd < 0) {
-        return shmlog_producer_dropped(producer, SHMLOG_DROP_CLOSED, 1);
-    }
-    if (self->id == SHMLOG_NO_NAME) {
-        return shmlog_producer_dropped(producer, SHMLOG_DROP_NAMES, 1);
-    }
+    WriterObject *writer = shmlog_writer_of(self->producer);
+    shmlog_outcome outcome;
     item->value.name_id = self->id;
-    if (item->value.kind == SHMLOG_LONGTEXT &&
-        shmlog_value_slots(&item->value) > shmlog_producer_unit_max(producer->producer.segment)) {
-        shmlog_outcome outcome = shmlog_producer_spill(producer, item);
-        if (outcome != SHMLOG_WRITTEN) {
-            return outcome;
-        }
-    }
-    return shmlog_producer_record(producer, &item->value, step);
+    Py_BEGIN_CRITICAL_SECTION(writer);
+    outcome = shmlog_writer_item(writer, item, step);
+    Py_END_CRITICAL_SECTION();
+    return outcome;
 }
 
 static PyObject *record_any(MetricObject *self, PyObject *value, PyObject *step_object)
@@ -52,7 +49,7 @@ static PyObject *record_any(MetricObject *self, PyObject *value, PyObject *step_
     if (ok && step_object && step_object != Py_None) {
         ok = shmlog_step_convert(step_object, &step);
     } else if (ok) {
-        step = count_step(self);
+        step = shmlog_metric_claim_steps((PyObject *)self, 1);
     }
     if (ok) {
         ok = record_item(self, &item, step) != SHMLOG_RAISED;
@@ -95,11 +92,14 @@ static SHMLOG_NOINLINE PyObject *record_slow(MetricObject *self, PyObject *const
 
 static inline PyObject *record(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    if (SHMLOG_LIKELY(count == 2 && !keywords) &&
-        SHMLOG_LIKELY(shmlog_producer_put_float(&self->producer->producer, self->id, args[0], args[1]))) {
-        Py_RETURN_NONE;
+    bool done = false;
+    if (SHMLOG_LIKELY(count == 2 && !keywords)) {
+        WriterObject *writer = shmlog_writer_of(self->producer);
+        Py_BEGIN_CRITICAL_SECTION(writer);
+        done = shmlog_producer_put_float(&writer->producer, self->id, args[0], args[1]);
+        Py_END_CRITICAL_SECTION();
     }
-    return record_slow(self, args, count, keywords);
+    return SHMLOG_LIKELY(done) ? Py_NewRef(Py_None) : record_slow(self, args, count, keywords);
 }
 
 static PyObject *metric_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *keywords)
@@ -145,11 +145,8 @@ static PyObject *metric_extend(MetricObject *self, PyObject *const *args, Py_ssi
     if (self->producer->disabled) {
         Py_RETURN_NONE;
     }
-    if (self->step_generation != self->producer->producer.fork_generation) {
-        self->step_generation = self->producer->producer.fork_generation;
-        self->next_step = 0;
-    }
-    if (!shmlog_extend(self->producer, self->id, args[0], steps == Py_None ? NULL : steps, &self->next_step)) {
+    WriterObject *writer = shmlog_writer_of(self->producer);
+    if (!shmlog_extend(writer, (PyObject *)self, self->id, args[0], steps == Py_None ? NULL : steps)) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -174,7 +171,7 @@ PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t i
         self->producer = (ProducerObject *)Py_NewRef(producer);
         self->name = Py_NewRef(name);
         self->id = id;
-        self->step_generation = producer->producer.fork_generation;
+        self->step_generation = producer->writer->producer.fork_generation;
     }
     return (PyObject *)self;
 }

@@ -7,65 +7,14 @@
 
 /* ---- names ---- */
 
-static bool intern_name(ProducerObject *self, PyObject *name, uint32_t *id)
+/* The id of a name, for whoever does not hold the writer's lock. */
+static bool name_id(ProducerObject *self, PyObject *name, uint32_t *id)
 {
-    Py_ssize_t bytes;
-    const char *text = PyUnicode_AsUTF8AndSize(name, &bytes);
-    if (!text) {
-        return false; /* a lone surrogate: UnicodeEncodeError, which is a ValueError */
-    }
-    if (bytes == 0 || bytes > (Py_ssize_t)SHMLOG_NAME_BYTES_MAX) {
-        PyErr_Format(PyExc_ValueError, "a name must have 1 to %u bytes of UTF-8, this has %zd",
-                     SHMLOG_NAME_BYTES_MAX, bytes);
-        return false;
-    }
-    if (!self->producer.segment) {
-        *id = SHMLOG_NO_NAME;
-        return true;
-    }
-    uint64_t seed = (uint64_t)self->producer.segment->header->anchor.utc_ns;
-    *id = shmlog_name_intern(self->producer.segment->names, seed, text, (uint32_t)bytes);
-    if (*id == SHMLOG_NO_NAME) {
-        return true;
-    }
-    PyObject *number = PyLong_FromUnsignedLong(*id);
-    int error = number ? PyDict_SetItem(self->name_ids, name, number) : -1;
-    Py_XDECREF(number);
-    return error == 0;
-}
-
-static void remember(ProducerObject *self, PyObject *name, uint32_t id)
-{
-    shmlog_cached_name *place = shmlog_producer_cached(self, name);
-    Py_XSETREF(place->name, Py_NewRef(name));
-    place->id = id;
-}
-
-/* As shmlog_producer_find_name(), for a name that has no methods of its own. */
-static bool plain_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
-{
-    PyObject *known = PyDict_GetItemWithError(self->name_ids, name);
-    if (known) {
-        *id = (uint32_t)PyLong_AsUnsignedLong(known);
-    } else if (PyErr_Occurred() || !intern_name(self, name, id)) {
-        return false;
-    }
-    return true;
-}
-
-bool shmlog_producer_find_name(ProducerObject *self, PyObject *name, uint32_t *id)
-{
-    if (!PyUnicode_Check(name)) {
-        PyErr_Format(PyExc_TypeError, "a metric name must be a str, not %.200s", Py_TYPE(name)->tp_name);
-        return false;
-    }
-    /* The hash and comparison of a subclass may run Python code, which might change the dict that we are in. */
-    PyObject *plain = PyUnicode_FromObject(name);
-    bool ok = plain && plain_name_id(self, plain, id);
-    if (ok && *id != SHMLOG_NO_NAME && plain == name && PyUnicode_CHECK_INTERNED(name)) {
-        remember(self, name, *id);
-    }
-    Py_XDECREF(plain);
+    WriterObject *writer = shmlog_writer_of(self);
+    bool ok;
+    Py_BEGIN_CRITICAL_SECTION(writer);
+    ok = shmlog_writer_name_id(writer, name, id);
+    Py_END_CRITICAL_SECTION();
     return ok;
 }
 
@@ -82,13 +31,13 @@ static PyObject *producer_join(ProducerObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!s", state->segment_type, &segment, &path)) {
         return NULL;
     }
-    if (self->producer.segment) {
+    if (self->segment) {
         PyErr_SetString(PyExc_RuntimeError, "this producer has joined before");
         return NULL;
     }
     int error = shmlog_producer_watch_forks();
     if (error == 0) {
-        error = shmlog_producer_join(&self->producer, &((SegmentObject *)segment)->segment, path);
+        error = shmlog_producer_join(&self->writer->producer, &((SegmentObject *)segment)->segment, path);
     }
     if (error) {
         errno = error;
@@ -108,17 +57,21 @@ static PyObject *producer_disable(ProducerObject *self, PyObject *Py_UNUSED(none
 
 PyDoc_STRVAR(leave_doc, "_leave()\n--\n\nGive back the lane and the membership; later calls drop and count.");
 
+static bool leave(WriterObject *writer, void *Py_UNUSED(context))
+{
+    shmlog_producer_leave(&writer->producer);
+    return true;
+}
+
 static PyObject *producer_leave(ProducerObject *self, PyObject *Py_UNUSED(none))
 {
-    shmlog_producer_leave(&self->producer);
-    Py_RETURN_NONE;
+    return shmlog_each_writer(self, leave, NULL) ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(allot_doc, "_allot()\n--\n\nTake a lane now. Returns its number; raises OSError if there is none.");
 
-static PyObject *producer_allot(ProducerObject *self, PyObject *Py_UNUSED(none))
+static PyObject *allot(ProducerObject *self, shmlog_producer *producer)
 {
-    shmlog_producer *producer = &self->producer;
     if (!producer->lane.slots) {
         PyObject *identity = PyObject_CallMethod((PyObject *)self, "_identity", NULL);
         char *owner;
@@ -137,57 +90,77 @@ static PyObject *producer_allot(ProducerObject *self, PyObject *Py_UNUSED(none))
     return PyLong_FromUnsignedLong(producer->lane_number);
 }
 
+static PyObject *producer_allot(ProducerObject *self, PyObject *Py_UNUSED(none))
+{
+    WriterObject *writer = shmlog_writer_of(self);
+    PyObject *number;
+    Py_BEGIN_CRITICAL_SECTION(writer);
+    number = allot(self, &writer->producer);
+    Py_END_CRITICAL_SECTION();
+    return number;
+}
+
 /* ---- events, metrics, state ---- */
 
 PyDoc_STRVAR(put_event_doc, "_put_event(event_type, payload)\n--\n\n"
                             "Append an event, whose JSON object is the bytes `payload`. False: dropped.");
 
-static shmlog_outcome put_event(ProducerObject *self, uint32_t name_id, shmlog_item *item)
+static shmlog_outcome write_event(WriterObject *writer, uint32_t name_id, shmlog_item *item)
 {
-    if (shmlog_value_slots(&item->value) > shmlog_producer_unit_max(self->producer.segment)) {
-        shmlog_outcome outcome = shmlog_producer_spill(self, item);
+    if (shmlog_value_slots(&item->value) > shmlog_producer_unit_max(writer->producer.segment)) {
+        shmlog_outcome outcome = shmlog_writer_spill(writer, item);
         if (outcome != SHMLOG_WRITTEN) {
             return outcome;
         }
     }
     bool wake;
-    shmlog_outcome outcome = shmlog_producer_find_room(self, shmlog_value_slots(&item->value), 1, &wake);
+    shmlog_outcome outcome = shmlog_writer_find_room(writer, shmlog_value_slots(&item->value), 1, &wake);
     if (outcome != SHMLOG_WRITTEN) {
         return outcome;
     }
-    shmlog_producer *producer = &self->producer;
+    shmlog_producer *producer = &writer->producer;
     shmlog_unit_head head = {shmlog_ticks(producer->segment->tsc), 0, name_id, SHMLOG_EVENT, item->value.flags};
     shmlog_lane_advance(&producer->lane, shmlog_lane_write_bytes(&producer->lane, producer->lane.head, &head,
                                                                  item->value.bytes, item->value.count));
     producer->logged++;
-    return wake ? shmlog_producer_wake(self) : SHMLOG_WRITTEN;
+    return wake ? shmlog_writer_wake(writer) : SHMLOG_WRITTEN;
+}
+
+static shmlog_outcome put_event(WriterObject *writer, PyObject *event_type, PyObject *payload)
+{
+    uint32_t id;
+    if (!shmlog_writer_name_id(writer, event_type, &id)) {
+        return SHMLOG_RAISED;
+    }
+    if (shmlog_writer_is_closed(writer)) {
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, 1);
+    }
+    if (id == SHMLOG_NO_NAME) {
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_NAMES, 1);
+    }
+    shmlog_item item = {.value = {.kind = SHMLOG_LONGTEXT,
+                                  .count = (uint32_t)PyBytes_GET_SIZE(payload),
+                                  .bytes = PyBytes_AS_STRING(payload)},
+                        .owner = Py_NewRef(payload)};
+    shmlog_outcome outcome = write_event(writer, id, &item);
+    shmlog_item_clear(&item);
+    return outcome;
 }
 
 static PyObject *producer_put_event(ProducerObject *self, PyObject *args)
 {
     PyObject *event_type, *payload;
-    uint32_t id;
     if (!PyArg_ParseTuple(args, "US", &event_type, &payload)) {
         return NULL;
     }
     if (self->disabled) {
         Py_RETURN_TRUE;
     }
-    if (!shmlog_producer_name_id(self, event_type, &id)) {
-        return NULL;
-    }
+    WriterObject *writer = shmlog_writer_of(self);
     shmlog_outcome outcome;
-    if (id == SHMLOG_NO_NAME) {
-        bool closed = !self->producer.segment || self->producer.lock_fd < 0;
-        outcome = shmlog_producer_dropped(self, closed ? SHMLOG_DROP_CLOSED : SHMLOG_DROP_NAMES, 1);
-    } else {
-        shmlog_item item = {.value = {.kind = SHMLOG_LONGTEXT,
-                                      .count = (uint32_t)PyBytes_GET_SIZE(payload),
-                                      .bytes = PyBytes_AS_STRING(payload)},
-                            .owner = Py_NewRef(payload)};
-        outcome = put_event(self, id, &item);
-        shmlog_item_clear(&item);
-    }
+    Py_BEGIN_CRITICAL_SECTION(writer);
+    outcome = put_event(writer, event_type, payload);
+    Py_END_CRITICAL_SECTION();
     return outcome == SHMLOG_RAISED ? NULL : PyBool_FromLong(outcome == SHMLOG_WRITTEN);
 }
 
@@ -200,15 +173,11 @@ PyDoc_STRVAR(metric_doc, "metric(name)\n--\n\n"
                          "Raises\n------\nTypeError\n    If `name` is no str.\nValueError\n    If `name` is empty, "
                          "too long, or no valid Unicode.");
 
-static PyObject *producer_metric(ProducerObject *self, PyObject *name)
+static PyObject *metric_of(ProducerObject *self, PyObject *name, uint32_t id)
 {
-    uint32_t id = SHMLOG_NO_NAME;
-    if (!self->disabled && !shmlog_producer_name_id(self, name, &id)) {
-        return NULL;
-    }
-    PyObject *metric = PyDict_GetItemWithError(self->metrics, name);
-    if (metric || PyErr_Occurred()) {
-        return Py_XNewRef(metric);
+    PyObject *metric;
+    if (shmlog_dict_get(self->metrics, name, &metric) != 0) {
+        return metric;
     }
     metric = shmlog_metric_new(self, name, id);
     if (metric && PyDict_SetItem(self->metrics, name, metric) < 0) {
@@ -217,54 +186,116 @@ static PyObject *producer_metric(ProducerObject *self, PyObject *name)
     return metric;
 }
 
+static PyObject *producer_metric(ProducerObject *self, PyObject *name)
+{
+    uint32_t id = SHMLOG_NO_NAME;
+    PyObject *metric;
+    if (!self->disabled && !name_id(self, name, &id)) {
+        return NULL;
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    metric = metric_of(self, name, id);
+    Py_END_CRITICAL_SECTION();
+    return metric;
+}
+
 PyDoc_STRVAR(intern_doc, "_intern(name)\n--\n\nHave the run know a name, as long as there is room for it.");
 
 static PyObject *producer_intern(ProducerObject *self, PyObject *name)
 {
     uint32_t id;
-    return shmlog_producer_name_id(self, name, &id) ? Py_NewRef(Py_None) : NULL;
+    return name_id(self, name, &id) ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(request_sync_doc, "_request_sync()\n--\n\nAsk for what this process logged to be fsynced.");
 
-static PyObject *producer_request_sync(ProducerObject *self, PyObject *Py_UNUSED(none))
+static bool request_sync(WriterObject *writer, void *Py_UNUSED(context))
 {
-    const shmlog_lane *lane = &self->producer.lane;
-    if (lane->slots) {
-        /* SYNC, release side. */
-        atomic_store_explicit(&lane->shared->sync_request, lane->head, memory_order_release);
+    const shmlog_lane *lane = &writer->producer.lane;
+    if (lane->shared) {
+        shmlog_lane_request_sync(lane->shared, lane->head);
     }
-    Py_RETURN_NONE;
+    return true;
 }
 
-PyDoc_STRVAR(settle_doc, "_settle()\n--\n\nHave the lane tell this process's drops, if there is room.");
+static bool request_departed_sync(uint32_t lane, uint64_t head, void *context)
+{
+    const ProducerObject *self = context;
+    shmlog_lane_request_sync(&self->segment->segment.lanes[lane], head);
+    return true;
+}
+
+static PyObject *producer_request_sync(ProducerObject *self, PyObject *Py_UNUSED(none))
+{
+    bool ok = shmlog_each_writer(self, request_sync, NULL) && shmlog_each_departed(self, request_departed_sync, self);
+    return ok ? Py_NewRef(Py_None) : NULL;
+}
+
+PyDoc_STRVAR(settle_doc, "_settle()\n--\n\nHave the lanes tell this process's drops, if there is room.");
+
+static bool settle(WriterObject *writer, void *Py_UNUSED(context))
+{
+    shmlog_producer_settle(&writer->producer);
+    return true;
+}
 
 static PyObject *producer_settle(ProducerObject *self, PyObject *Py_UNUSED(none))
 {
-    shmlog_producer_settle(&self->producer);
-    Py_RETURN_NONE;
+    return shmlog_each_writer(self, settle, NULL) ? Py_NewRef(Py_None) : NULL;
 }
 
-PyDoc_STRVAR(positions_doc, "_positions()\n--\n\n(head, tail, synced) of this process's lane; zeros without one.");
+PyDoc_STRVAR(positions_doc, "_positions()\n--\n\n(lane, head, tail, synced) of each lane that this process wrote to.");
+
+typedef struct {
+    const ProducerObject *self;
+    PyObject *list;
+} positions;
+
+static bool add_position(uint32_t number, uint64_t head, void *context)
+{
+    const positions *positions = context;
+    const shmlog_lane_header *lane = &positions->self->segment->segment.lanes[number];
+    /* RECLAIM and SYNC, acquire sides: what lies below is in the log, or on the disk. */
+    uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_acquire);
+    uint64_t synced = atomic_load_explicit(&lane->synced, memory_order_acquire); /* SYNC */
+    PyObject *position = Py_BuildValue("IKKK", number, head, tail, synced);
+    bool ok = position && PyList_Append(positions->list, position) == 0;
+    Py_XDECREF(position);
+    return ok;
+}
+
+static bool add_writers_position(WriterObject *writer, void *context)
+{
+    const shmlog_producer *producer = &writer->producer;
+    return !producer->lane.shared || add_position(producer->lane_number, producer->lane.head, context);
+}
 
 static PyObject *producer_positions(ProducerObject *self, PyObject *Py_UNUSED(none))
 {
-    const shmlog_lane *lane = &self->producer.lane;
-    uint64_t tail = 0, synced = 0;
-    if (lane->slots) {
-        /* RECLAIM and SYNC, acquire sides: what lies below is in the log, or on the disk. */
-        tail = atomic_load_explicit(&lane->shared->tail, memory_order_acquire);
-        synced = atomic_load_explicit(&lane->shared->synced, memory_order_acquire); /* SYNC */
+    positions positions = {self, PyList_New(0)};
+    if (positions.list && (!shmlog_each_departed(self, add_position, &positions) ||
+                           !shmlog_each_writer(self, add_writers_position, &positions))) {
+        Py_CLEAR(positions.list);
     }
-    return Py_BuildValue("KKK", lane->slots ? lane->head : 0, tail, synced);
+    return positions.list;
 }
 
 PyDoc_STRVAR(counts_doc, "_counts()\n--\n\nWhat this process has logged, dropped and waited.");
 
+static bool add_counts(WriterObject *writer, void *context)
+{
+    shmlog_producer_add_counts(context, &writer->producer);
+    return true;
+}
+
 static PyObject *producer_counts(ProducerObject *self, PyObject *Py_UNUSED(none))
 {
-    const shmlog_producer *producer = &self->producer;
-    PyObject *dropped = shmlog_counts_dict(producer->dropped);
+    shmlog_producer sum = {0};
+    if (!shmlog_each_writer(self, add_counts, &sum)) {
+        return NULL;
+    }
+    const shmlog_producer *producer = &shmlog_writer_of(self)->producer;
+    PyObject *dropped = shmlog_counts_dict(sum.dropped);
     PyObject *lane = producer->lane.slots
                          ? PyLong_FromUnsignedLong(producer->segment->header->first_lane + producer->lane_number)
                          : Py_NewRef(Py_None);
@@ -273,18 +304,18 @@ static PyObject *producer_counts(ProducerObject *self, PyObject *Py_UNUSED(none)
         Py_XDECREF(lane);
         return NULL;
     }
-    return Py_BuildValue("{s:K,s:N,s:N,s:K,s:d}", "logged", producer->logged, "dropped", dropped, "lane", lane,
-                         "waits", producer->waits, "waited_s", (double)producer->waited_ns * 1e-9);
+    return Py_BuildValue("{s:K,s:N,s:N,s:K,s:d}", "logged", sum.logged, "dropped", dropped, "lane", lane, "waits",
+                         sum.waits, "waited_s", (double)sum.waited_ns * 1e-9);
 }
 
 static PyObject *producer_is_member(ProducerObject *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(self->producer.segment && self->producer.lock_fd >= 0);
+    return PyBool_FromLong(!shmlog_writer_is_closed(self->writer));
 }
 
 static PyObject *producer_generation(ProducerObject *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLong(self->producer.fork_generation);
+    return PyLong_FromUnsignedLong(self->writer->producer.fork_generation);
 }
 
 PyDoc_STRVAR(log_doc, "log(name, value, step=None) or log(metrics, step=None)\n--\n\n"
@@ -335,11 +366,11 @@ static PyObject *producer_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyO
     if (!self) {
         return NULL;
     }
-    self->producer.lock_fd = -1;
     self->interned_step = Py_NewRef(shmlog_state_of(type)->interned_step);
     self->name_ids = PyDict_New();
+    self->cached_names = PyDict_New();
     self->metrics = PyDict_New();
-    if (!self->name_ids || !self->metrics) {
+    if (!self->name_ids || !self->cached_names || !self->metrics || !shmlog_writers_begin(self)) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;
@@ -364,11 +395,9 @@ static void producer_dealloc(ProducerObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    shmlog_producer_leave(&self->producer);
+    shmlog_writers_end(self);
     producer_clear(self);
-    for (int i = 0; i < SHMLOG_NAME_CACHE; i++) {
-        Py_XDECREF(self->cache[i].name);
-    }
+    Py_XDECREF(self->cached_names);
     Py_XDECREF(self->interned_step);
     Py_XDECREF(self->segment);
     type->tp_free(self);

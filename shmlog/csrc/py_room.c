@@ -1,6 +1,6 @@
-/* Room for a record of a Producer: its lane, and what happens when that is full.
+/* Room for a record: a writer's lane, and what happens when that is full.
  *
- * Hooks, all methods of the Python class above: _identity() -> bytes, the owner's
+ * Hooks, all methods of the Python class above Producer: _identity() -> bytes, the owner's
  * JSON; _ring() wakes the flusher; _flusher_lost() -> bool, whether another was
  * started; _spill(bytes) -> bytes, the name of a file that holds a large text;
  * _first_drop(reason) tells the user once. */
@@ -23,50 +23,50 @@ static bool hook_failed_hard(void)
     return true;
 }
 
-shmlog_outcome shmlog_producer_wake(ProducerObject *self)
+shmlog_outcome shmlog_writer_wake(WriterObject *writer)
 {
     /* relaxed: a hint; a wake-up that is missed costs one poll interval. */
-    if (!atomic_load_explicit(&self->producer.segment->header->sleeping, memory_order_relaxed)) {
+    if (!atomic_load_explicit(&writer->producer.segment->header->sleeping, memory_order_relaxed)) {
         return SHMLOG_WRITTEN;
     }
-    PyObject *result = PyObject_CallMethod((PyObject *)self, "_ring", NULL);
+    PyObject *result = PyObject_CallMethod((PyObject *)writer->run, "_ring", NULL);
     Py_XDECREF(result);
     /* An error matters to nobody, the flusher polls as well; a Ctrl-C is the user's. */
     return !result && hook_failed_hard() ? SHMLOG_RAISED : SHMLOG_WRITTEN;
 }
 
-static bool tell_first_drop(ProducerObject *self, enum shmlog_reason reason)
+static bool tell_first_drop(WriterObject *writer, enum shmlog_reason reason)
 {
-    if (self->told_drop) {
+    /* relaxed: no other word goes with it. */
+    if (atomic_exchange_explicit(&writer->run->told_drop, true, memory_order_relaxed)) {
         return true;
     }
-    self->told_drop = true;
-    PyObject *result = PyObject_CallMethod((PyObject *)self, "_first_drop", "s", shmlog_reason_names[reason]);
+    PyObject *result = PyObject_CallMethod((PyObject *)writer->run, "_first_drop", "s", shmlog_reason_names[reason]);
     Py_XDECREF(result);
     return result || !hook_failed_hard();
 }
 
-shmlog_outcome shmlog_producer_dropped(ProducerObject *self, enum shmlog_reason reason, uint64_t records)
+shmlog_outcome shmlog_writer_dropped(WriterObject *writer, enum shmlog_reason reason, uint64_t records)
 {
-    shmlog_producer_drop(&self->producer, reason, records);
-    if (self->producer.drop_policy.strict) {
-        PyErr_Format(shmlog_state_of(Py_TYPE(self))->dropped_error,
+    shmlog_producer_drop(&writer->producer, reason, records);
+    if (writer->producer.drop_policy.strict) {
+        PyErr_Format(shmlog_state_of(Py_TYPE(writer))->dropped_error,
                      "%llu record(s) dropped, reason: %s (strict=True)", (unsigned long long)records,
                      shmlog_reason_names[reason]);
         return SHMLOG_RAISED;
     }
-    return tell_first_drop(self, reason) ? SHMLOG_DROPPED : SHMLOG_RAISED;
+    return tell_first_drop(writer, reason) ? SHMLOG_DROPPED : SHMLOG_RAISED;
 }
 
-shmlog_outcome shmlog_producer_spill(ProducerObject *self, shmlog_item *item)
+shmlog_outcome shmlog_writer_spill(WriterObject *writer, shmlog_item *item)
 {
-    if (!self->producer.segment || self->producer.lock_fd < 0) {
-        return shmlog_producer_dropped(self, SHMLOG_DROP_CLOSED, 1);
+    if (shmlog_writer_is_closed(writer)) {
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, 1);
     }
     PyObject *name =
-        PyObject_CallMethod((PyObject *)self, "_spill", "y#", item->value.bytes, (Py_ssize_t)item->value.count);
+        PyObject_CallMethod((PyObject *)writer->run, "_spill", "y#", item->value.bytes, (Py_ssize_t)item->value.count);
     if (!name) {
-        return hook_failed_hard() ? SHMLOG_RAISED : shmlog_producer_dropped(self, SHMLOG_DROP_LARGE, 1);
+        return hook_failed_hard() ? SHMLOG_RAISED : shmlog_writer_dropped(writer, SHMLOG_DROP_LARGE, 1);
     }
     Py_SETREF(item->owner, name);
     item->value.flags = SHMLOG_FILE;
@@ -77,18 +77,18 @@ shmlog_outcome shmlog_producer_spill(ProducerObject *self, shmlog_item *item)
 
 /* ---- lane and room ---- */
 
-static shmlog_outcome allot(ProducerObject *self, uint64_t records)
+static shmlog_outcome allot(WriterObject *writer, uint64_t records)
 {
-    shmlog_producer *producer = &self->producer;
+    shmlog_producer *producer = &writer->producer;
     int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
 
-    if (!producer->segment || producer->lock_fd < 0) {
-        return shmlog_producer_dropped(self, SHMLOG_DROP_CLOSED, records);
+    if (shmlog_writer_is_closed(writer)) {
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, records);
     }
-    if (now < self->lane_retry_ns) {
-        return shmlog_producer_dropped(self, SHMLOG_DROP_LANE, records);
+    if (now < writer->lane_retry_ns) {
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_LANE, records);
     }
-    PyObject *identity = PyObject_CallMethod((PyObject *)self, "_identity", NULL);
+    PyObject *identity = PyObject_CallMethod((PyObject *)writer->run, "_identity", NULL);
     if (identity && PyBytes_Check(identity) && !producer->lane.slots) {
         (void)shmlog_producer_allot(producer, PyBytes_AS_STRING(identity),
                                     (uint32_t)PyBytes_GET_SIZE(identity));
@@ -98,16 +98,16 @@ static shmlog_outcome allot(ProducerObject *self, uint64_t records)
     }
     Py_XDECREF(identity);
     if (!producer->lane.slots) {
-        self->lane_retry_ns = now + LANE_RETRY_NS;
-        return shmlog_producer_dropped(self, SHMLOG_DROP_LANE, records);
+        writer->lane_retry_ns = now + LANE_RETRY_NS;
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_LANE, records);
     }
     return SHMLOG_WRITTEN;
 }
 
 /* 1: another flusher was started, wait on; 0: none; -1: exception. */
-static int replace_flusher(ProducerObject *self)
+static int replace_flusher(WriterObject *writer)
 {
-    PyObject *result = PyObject_CallMethod((PyObject *)self, "_flusher_lost", NULL);
+    PyObject *result = PyObject_CallMethod((PyObject *)writer->run, "_flusher_lost", NULL);
     if (!result) {
         return hook_failed_hard() ? -1 : 0;
     }
@@ -118,17 +118,17 @@ static int replace_flusher(ProducerObject *self)
 
 /* Wait with the GIL released. Another thread may log meanwhile, so everything
  * about the lane is read afresh by the caller. */
-static shmlog_outcome nap(ProducerObject *self, shmlog_wait *wait)
+static shmlog_outcome nap(WriterObject *writer, shmlog_wait *wait)
 {
     shmlog_wait_state state;
     Py_BEGIN_ALLOW_THREADS
-    state = shmlog_producer_wait_nap(&self->producer, wait);
+    state = shmlog_producer_wait_nap(&writer->producer, wait);
     Py_END_ALLOW_THREADS
     if (PyErr_CheckSignals() < 0) {
         return SHMLOG_RAISED;
     }
     if (state == SHMLOG_WAIT_DEAD && !wait->replaced) {
-        int started = replace_flusher(self);
+        int started = replace_flusher(writer);
         if (started < 0) {
             return SHMLOG_RAISED;
         }
@@ -139,13 +139,13 @@ static shmlog_outcome nap(ProducerObject *self, shmlog_wait *wait)
 }
 
 /* Wait until `slots` fit. WRITTEN: they do. DROPPED: not counted yet. */
-static shmlog_outcome wait_for_room(ProducerObject *self, uint32_t slots)
+static shmlog_outcome wait_for_room(WriterObject *writer, uint32_t slots)
 {
-    shmlog_producer *producer = &self->producer;
+    shmlog_producer *producer = &writer->producer;
     shmlog_outcome outcome = SHMLOG_WRITTEN;
     shmlog_wait wait;
 
-    if (shmlog_producer_wake(self) == SHMLOG_RAISED) {
+    if (shmlog_writer_wake(writer) == SHMLOG_RAISED) {
         return SHMLOG_RAISED;
     }
     if (shmlog_producer_wait_begin(producer, &wait) != SHMLOG_WAIT_AGAIN) {
@@ -153,7 +153,7 @@ static shmlog_outcome wait_for_room(ProducerObject *self, uint32_t slots)
     }
     bool room = false;
     while (outcome == SHMLOG_WRITTEN && !room) {
-        outcome = nap(self, &wait);
+        outcome = nap(writer, &wait);
         if (!producer->lane.slots) {
             return outcome == SHMLOG_RAISED ? outcome : SHMLOG_DROPPED; /* closed by another thread */
         }
@@ -163,12 +163,12 @@ static shmlog_outcome wait_for_room(ProducerObject *self, uint32_t slots)
     return room && outcome != SHMLOG_RAISED ? SHMLOG_WRITTEN : outcome;
 }
 
-shmlog_outcome shmlog_producer_find_room(ProducerObject *self, uint32_t slots, uint64_t records, bool *wake)
+shmlog_outcome shmlog_writer_find_room(WriterObject *writer, uint32_t slots, uint64_t records, bool *wake)
 {
-    shmlog_producer *producer = &self->producer;
+    shmlog_producer *producer = &writer->producer;
     *wake = false;
     if (!producer->lane.slots) {
-        shmlog_outcome outcome = allot(self, records);
+        shmlog_outcome outcome = allot(writer, records);
         if (outcome != SHMLOG_WRITTEN) {
             return outcome;
         }
@@ -178,7 +178,7 @@ shmlog_outcome shmlog_producer_find_room(ProducerObject *self, uint32_t slots, u
         *wake = room == SHMLOG_ROOM_WAKE;
         return SHMLOG_WRITTEN;
     }
-    shmlog_outcome outcome = wait_for_room(self, slots);
+    shmlog_outcome outcome = wait_for_room(writer, slots);
     if (outcome == SHMLOG_WRITTEN) {
         return outcome;
     }
@@ -187,22 +187,40 @@ shmlog_outcome shmlog_producer_find_room(ProducerObject *self, uint32_t slots, u
         shmlog_producer_drop(producer, reason, records);
         return outcome;
     }
-    return shmlog_producer_dropped(self, reason, records);
+    return shmlog_writer_dropped(writer, reason, records);
 }
 
-shmlog_outcome shmlog_producer_record(ProducerObject *self, const shmlog_value *value, int64_t step)
+shmlog_outcome shmlog_writer_record(WriterObject *writer, const shmlog_value *value, int64_t step)
 {
-    shmlog_producer *producer = &self->producer;
+    shmlog_producer *producer = &writer->producer;
     uint32_t slots = shmlog_value_slots(value);
     bool wake = false;
 
     if (!shmlog_producer_has_room(producer, slots)) {
-        shmlog_outcome outcome = shmlog_producer_find_room(self, slots, 1, &wake);
+        shmlog_outcome outcome = shmlog_writer_find_room(writer, slots, 1, &wake);
         if (outcome != SHMLOG_WRITTEN) {
             return outcome;
         }
     }
     shmlog_lane_put_value(&producer->lane, shmlog_ticks(producer->segment->tsc), step, value);
     producer->logged++;
-    return wake ? shmlog_producer_wake(self) : SHMLOG_WRITTEN;
+    return wake ? shmlog_writer_wake(writer) : SHMLOG_WRITTEN;
+}
+
+shmlog_outcome shmlog_writer_item(WriterObject *writer, shmlog_item *item, int64_t step)
+{
+    if (shmlog_writer_is_closed(writer)) {
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, 1);
+    }
+    if (item->value.name_id == SHMLOG_NO_NAME) {
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_NAMES, 1);
+    }
+    if (item->value.kind == SHMLOG_LONGTEXT &&
+        shmlog_value_slots(&item->value) > shmlog_producer_unit_max(writer->producer.segment)) {
+        shmlog_outcome outcome = shmlog_writer_spill(writer, item);
+        if (outcome != SHMLOG_WRITTEN) {
+            return outcome;
+        }
+    }
+    return shmlog_writer_record(writer, &item->value, step);
 }

@@ -121,6 +121,8 @@ class Keeper:
 
     def _pause(self) -> float:
         """Return the seconds to the next tick: who waits for a finish is in a hurry, an idle run is not."""
+        if self._sealer is not None and self._drain.closed_below > self._sealer.reading:
+            return 0.0
         if self._finish is not None or (self._sealer is not None and self._sealer.is_busy):
             return BUSY_TICK_S
         since_s = time.monotonic() - self._taken_s
@@ -168,7 +170,8 @@ class Keeper:
         sealer = self._get_sealer()
         now, frames, closed_below = time.monotonic(), self._drain.frames, self._drain.closed_below
         if closed_below > sealer.reading or (frames != self._taken_frames and now - self._taken_s >= TICK_S):
-            sealer.catch_up(closed_below)
+            # One log at a time: who waits for a finish must not wait for what others log meanwhile.
+            sealer.catch_up(min(closed_below, sealer.reading + 1))
             self._taken_frames, self._taken_s = frames, now
         else:
             sealer.commit_done()
@@ -219,7 +222,7 @@ class Keeper:
         if finish is None:
             return
         if finish.below is None and self._drain.rotated >= finish.rotation:
-            finish.below = self._drain.closed_below
+            finish.below = self._drain.rotated_below
         if is_looking and time.monotonic() - finish.asked_s < PROVENANCE_S:
             self._segment.add_progress()
         elif finish.below is not None and sealer.next_log >= finish.below:

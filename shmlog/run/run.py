@@ -211,8 +211,8 @@ class Run(StructuredLog):
         self._settle()
         if durable:
             self._request_sync()
-        head = self._positions()[0]
-        is_flushed = self._await(lambda: self._is_flushed(head, durable), timeout)
+        heads = {lane: head for lane, head, _, _ in self._positions()}
+        is_flushed = self._await(lambda: self._is_flushed(heads, durable), timeout)
         return is_flushed and (not durable or self._sync_names())
 
     def _sync_names(self) -> bool:
@@ -225,9 +225,10 @@ class Run(StructuredLog):
             self._names_are_synced = True
         return True
 
-    def _is_flushed(self, head: int, durable: bool) -> bool:
-        _, tail, synced = self._positions()
-        return tail >= head and (synced >= head or not durable)
+    def _is_flushed(self, heads: dict[int, int], durable: bool) -> bool:
+        return all(
+            min(tail, synced if durable else tail) >= heads.get(lane, 0) for lane, _, tail, synced in self._positions()
+        )
 
     def _await(self, is_done: Any, timeout: float) -> bool:
         """Wait for the flusher to get something done; False when it does not."""
@@ -253,8 +254,8 @@ class Run(StructuredLog):
         stats: dict[str, Any] = self._counts()
         stats["flusher"] = "none"
         if self._is_member:
-            head, tail, _ = self._positions()
-            stats["pending"] = head - tail
+            lanes = {lane: (head, tail) for lane, head, tail, _ in self._positions()}
+            stats["pending"] = sum(max(head - tail, 0) for head, tail in lanes.values())
             stats["lane_records"] = self._segment.lane_slots
             stats["segment"] = str(self._segment.path)
             alive = self._flusher_lives()

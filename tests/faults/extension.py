@@ -86,7 +86,7 @@ class Logger:
         return lambda: log("v.x", value, step)
 
     def half(self) -> Call:
-        while self.producer._positions()[0] % (LAP // 2):
+        while self.producer._positions()[0][1] % (LAP // 2):
             self.log_next()
         return self.scalar()
 

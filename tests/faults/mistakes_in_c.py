@@ -13,6 +13,14 @@ EVERY_STATE = f"{STEPS}::test_every_state_that_a_kill_can_leave_is_drained_and_t
 LANE = (
     # ---- lane.h, lane.c ----
     Mutation(
+        "rotation-without-end",
+        "csrc/drain_run.c",
+        " && !is_drained_as_asked(drain)",
+        "",
+        "P5: finish() waits for a lap of every lane that there could be",
+        f"{CORE}::test_a_rotation_is_not_held_up_by_a_producer_that_never_pauses",
+    ),
+    Mutation(
         "commit-before-payload",
         "csrc/lane.h",
         "    slot->ts = ts;\n    slot->value = value;\n    slot->step = step;\n",

@@ -105,7 +105,15 @@ FLUSHER = (
         "if finish.below is not None and sealer.next_log >= finish.below:",
         "if finish.below is not None:",
         "P5: finish() returns before all is sealed",
-        "integration/test_exits.py::test_finish_returns_when_all_is_sealed",
+        "unit/test_keeper.py::test_a_finish_waits_for_what_was_logged_before_it_and_no_more",
+    ),
+    Mutation(
+        "finish-behind-all-logs",
+        "flusher/keeper.py",
+        "sealer.catch_up(min(closed_below, sealer.reading + 1))",
+        "sealer.catch_up(closed_below)",
+        "P5: finish() waits for what others log after it",
+        "unit/test_keeper.py::test_a_finish_waits_for_what_was_logged_before_it_and_no_more",
     ),
     Mutation(
         "last-drops-forgotten",

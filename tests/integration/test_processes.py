@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -92,19 +91,6 @@ def test_attach_finds_a_run_by_its_folder(tmp_path: Path) -> None:
     wait_for_end(run.dir)
     row = shmlog.load(run.dir).metrics("sub").to_pylist()[0]
     assert (row["value"], row["step"], row["worker"]) == (1.5, 3, 7)
-
-
-def test_threads_share_the_lane_of_their_process(tmp_path: Path) -> None:
-    with shmlog.init("threads", root=tmp_path) as run:
-        threads = [threading.Thread(target=log_through, args=(run, f"thread{i}", N)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    wait_for_end(run.dir)
-    stored = assert_books_balance(run.dir, offered=8 * N)
-    assert_in_order(stored, [f"thread{i}" for i in range(8)])
-    assert len(stored.producers) == 1
 
 
 def test_children_of_children_log_too(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zlib
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,12 @@ class Ring:
             return file.read(size)
 
 
+def positions(producer: _core.Producer) -> tuple[int, int, int]:
+    """Return head, tail and synced of its lane."""
+    ((_, head, tail, synced),) = producer._positions()
+    return head, tail, synced
+
+
 @pytest.fixture
 def ring(tmp_path: Path) -> Ring:
     return Ring(tmp_path)
@@ -128,7 +135,7 @@ def test_a_record_is_drained_after_its_commit(ring: Ring) -> None:
     batch = ring.drained()
     assert values(batch) == [1.5]
     assert batch.metrics["step"].to_pylist() == [3]
-    assert producer._positions()[:2] == (OWNER_SLOTS + 1, OWNER_SLOTS + 1)
+    assert positions(producer)[:2] == (OWNER_SLOTS + 1, OWNER_SLOTS + 1)
 
 
 def test_a_record_is_invisible_before_its_commit_word(ring: Ring) -> None:
@@ -227,8 +234,7 @@ def test_drained_and_dropped_add_up_in_every_lap(
         assert seq == expected
         expected += count
     assert expected == offered, "metrics and gaps number the lane 0 … n"
-    head, tail, _ = producer._positions()
-    assert head == tail, "I2"
+    assert all(head == tail for _, head, tail, _ in producer._positions()), "I2"
 
 
 def test_a_row_whose_header_is_missing_is_never_seen_and_its_place_is_used_again(ring: Ring) -> None:
@@ -438,10 +444,10 @@ def test_a_failed_write_takes_nothing_from_the_lanes(ring: Ring) -> None:
     producer.log("x", 1.0, 1)
     error, _ = ring.drain.drain_pass()  # no log is open
     assert error != 0
-    assert producer._positions()[1] == 0, "I2: tail never passes what is in the log"
+    assert positions(producer)[1] == 0, "I2: tail never passes what is in the log"
     ring.begin()
     ring.drained()
-    assert producer._positions()[1] == OWNER_SLOTS + 1
+    assert positions(producer)[1] == OWNER_SLOTS + 1
 
 
 def test_a_drain_restored_from_its_log_goes_on_without_gap_or_duplicate(ring: Ring) -> None:
@@ -468,10 +474,10 @@ def test_what_is_in_the_log_is_not_drained_again_though_tail_is_behind(ring: Rin
         producer.log("x", float(i), i)
     ring.drained()
     ring.poke(_lane_header(ring, 0) + TAIL, bytes(8))  # as if the flusher had been killed behind its write
-    assert producer._positions()[1] == 0
+    assert positions(producer)[1] == 0
     ring.drain = ring.new_drain(1)
     final.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
-    assert producer._positions()[1] == OWNER_SLOTS + 5, "I2: tail follows what is durable"
+    assert positions(producer)[1] == OWNER_SLOTS + 5, "I2: tail follows what is durable"
     assert ring.drain.next_log() == 0
     path = ring.logs / "000001.wal"
     batch = ring.decoder.decode([f for f in scan(path.read_bytes(), path=path, log=1) if isinstance(f, Frame)])
@@ -504,9 +510,9 @@ def test_sync_answers_the_request(ring: Ring) -> None:
     producer = ring.producer()
     producer.log("x", 1.0, 1)
     ring.drained()
-    assert producer._positions()[2] == 0
+    assert positions(producer)[2] == 0
     assert ring.drain.sync() == 0
-    assert producer._positions()[2] == OWNER_SLOTS + 1
+    assert positions(producer)[2] == OWNER_SLOTS + 1
 
 
 def test_a_drain_that_may_open_no_further_log_lets_the_lanes_fill_and_answers_flushes(ring: Ring) -> None:
@@ -520,17 +526,44 @@ def test_a_drain_that_may_open_no_further_log_lets_the_lanes_fill_and_answers_fl
         for i in range(3 * SLOTS):
             producer.log("x", float(i), i)
         producer._request_sync()
-        wait_until(lambda: producer._positions()[2] >= producer._positions()[1], "the fsync")
+        wait_until(lambda: positions(producer)[2] >= positions(producer)[1], "the fsync")
         assert [log.name for log in ring.logs.iterdir()] == ["000000.wal"]
         dropped = producer._counts()["dropped"]["full"]
         assert 2 * SLOTS <= dropped < 3 * SLOTS, "the producer drops and counts"
         ring.drain.limit(1000)
-        wait_until(lambda: producer._positions()[1] == producer._positions()[0], "the drain goes on")
+        wait_until(lambda: positions(producer)[1] == positions(producer)[0], "the drain goes on")
     finally:
         ring.drain.stop()
         thread.join()
     frames = [frame for number in range(len(list(ring.logs.iterdir()))) for frame in ring.frames(number)]
     assert values(ring.decoder.decode(frames)) == [float(i) for i in range(3 * SLOTS - dropped)], "I3"
+
+
+def test_a_rotation_is_not_held_up_by_a_producer_that_never_pauses(tmp_path: Path) -> None:
+    """What is logged after a finish was asked for is not waited for."""
+    lane = 1 << 20  # is filled faster than it is drained, and holds four frames: each pass leaves some
+    ring = Ring(tmp_path, lanes=16, slots=lane, policy=shm.DropPolicy(wait=True, max_wait_s=10.0, strict=False))
+    drain, metric = threading.Thread(target=ring.drain.run, args=(1 << 40,)), ring.producer().metric("x")
+    values, stop = array("d", bytes(8 << 14)), threading.Event()
+
+    def log() -> None:
+        while not stop.is_set():
+            metric.extend(values)
+
+    producer = threading.Thread(target=log)
+    drain.start()
+    producer.start()
+    try:
+        wait_until(lambda: ring.drain.slots > lane, "a lap")
+        asked, slots = ring.drain.rotate(), ring.drain.slots
+        wait_until(lambda: ring.drain.rotated >= asked, "the rotation")
+    finally:
+        stop.set()
+        producer.join()
+        ring.drain.stop()
+        drain.join()
+    closed = (ring.logs / "000000.wal").stat().st_size // SLOT
+    assert closed < slots + 3 * lane, "one lap is in the lane, one may be drained between request and answer"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs sched_setaffinity")
