@@ -136,7 +136,7 @@ def _git(state: object) -> str:
     """Return the commit, and what is known of changes since."""
     if not isinstance(state, dict) or not state.get("commit"):
         return ""
-    branch = f" on {state['branch']}" if state.get("branch") else ""
+    branch = f" on {state['branch']}" if state.get("branch") else ", detached" if "branch" in state else ""
     changed = ", changed since" if state.get("dirty") else ""
     diff = f": {state['diff']}" if state.get("diff") else ""
     problem = f"; no diff: {state['diff_problem']}" if state.get("diff_problem") else ""
