@@ -134,8 +134,9 @@ def _export_all(run: StoredRun, folder: Path, superseded: bool, progress: Progre
 
 
 def _export_events(run: StoredRun, folder: Path, progress: Progress) -> list[Path]:
-    writer = _writer("tensorboard")
-    path = folder / import_module("shmlog.transfer.to_tensorboard").file_name(run)
+    to_tensorboard = import_module("shmlog.transfer.to_tensorboard")
+    to_tensorboard.import_writer()  # before the folder is made
+    path = folder / to_tensorboard.file_name(run)
     with open_target(path) as file:
-        writer(run, _records(run, superseded=False), file, progress)
+        _writer("tensorboard")(run, _records(run, superseded=False), file, progress)
     return [path]

@@ -112,9 +112,16 @@ def test_without_tensorboard_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(shmlog.MissingExtraError, match=r"shmlog\[tensorboard\]"):
         shmlog.export_run(run, tmp_path / "tb", "tensorboard")
-    assert {path.suffix for path in shmlog.export_run(run, tmp_path / "out", "all")} == {
-        ".json", ".csv", ".parquet", ".arrow",
-    }  # fmt: skip
+    assert not (tmp_path / "tb").exists()
+
+
+def test_without_tensorboard_all_is_the_other_formats_and_nothing_more(
+    run: shmlog.StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    written = shmlog.export_run(run, tmp_path / "out", "all")
+    assert {path.suffix for path in written} == {".json", ".csv", ".parquet", ".arrow"}
+    assert sorted((tmp_path / "out").iterdir()) == sorted(written)
 
 
 # ---- single formats ----
