@@ -212,6 +212,24 @@ def test_a_live_run_is_exported(tmp_path: Path) -> None:
     assert json.loads(out.getvalue())["run"]["status"] == "running"
 
 
+def test_a_run_is_exported_whatever_it_is_given_as(tmp_path: Path) -> None:
+    with shmlog.init("live", root=tmp_path) as live:
+        live.log("loss", 0.5, step=1)
+        assert live.flush()
+        store = shmlog.Store(tmp_path)
+        record = store.get(live.id)
+        for given in (live, live.dir, str(live.dir), record, store.load(record)):
+            out = io.BytesIO()
+            shmlog.export_run(given, out, "csv")
+            assert '1,"loss",0.5,' in out.getvalue().decode(), given
+
+
+@pytest.mark.parametrize("given", [None, 3, b"runs", {"dir": "runs"}])
+def test_what_is_no_run_is_refused_with_what_is_one(given: Any) -> None:
+    with pytest.raises(TypeError, match=f"folder of a run, or .* such as a Run; not {type(given).__name__}$"):
+        shmlog.export_run(given, io.BytesIO(), "csv")
+
+
 # ---- formulas ----
 
 
