@@ -11,11 +11,11 @@ from typing import Any
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
 from shmlog.flusher.process import flusher_environment
-from shmlog.flusher.recover import locked
 from shmlog.reader.description import read_sealed_mapping
 from shmlog.run.options import Options, as_before
 from shmlog.run.run import Run
 from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start
+from shmlog.segment.runlock import locked
 from shmlog.storage import liveness, runfile
 from shmlog.storage.attempts import attempts_of, fault_of_attempts
 from shmlog.storage.layout import ID_PATTERN, RunLayout, RunLike, folder_of

@@ -172,7 +172,7 @@ def test_an_interrupt_is_exit_code_130(outcome: Callable[..., int]) -> None:
 
 def test_a_closed_pipe_is_quiet() -> None:
     code = "import sys; from shmlog.cli.main import main; sys.exit(main(['gc', '--json']))"
-    stub = "import sys, types; m = types.ModuleType('g'); m.stale_segments = lambda: []\n"
+    stub = "import sys, types; m = types.ModuleType('g'); m.find_stale = lambda: []\n"
     stub += "m.remove = None; sys.modules['shmlog.segment.gc'] = m\n"
     reading, writing = os.pipe()
     os.close(reading)
@@ -559,7 +559,7 @@ class Segments:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, run_dir: Path | None) -> None:
         from typing import NamedTuple
 
-        class StaleSegment(NamedTuple):
+        class Stale(NamedTuple):
             name: str
             path: Path
             run_dir: Path | None
@@ -568,8 +568,8 @@ class Segments:
             reason: str
 
         self.done: list[str] = []
-        stale = StaleSegment("/shmlog-1", Path("/dev/shm/shmlog-1"), run_dir, "1", 2_000_000, "dead")
-        members = {"stale_segments": lambda: [stale], "remove": lambda segment: self.done.append("remove")}
+        stale = Stale("/shmlog-1", Path("/dev/shm/shmlog-1"), run_dir, "1", 2_000_000, "dead")
+        members = {"find_stale": lambda: [stale], "remove": lambda segment: self.done.append("remove")}
         stub(monkeypatch, "shmlog.segment.gc", **members)
         stub(monkeypatch, "shmlog.flusher.recover", recover=self.recover)
 
