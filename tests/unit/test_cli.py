@@ -352,7 +352,9 @@ def test_a_line_for_people_is_one_harmless_line() -> None:
 
 
 def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
-    def select(names: list[str] | None = None) -> pa.Table:
+    table = table.append_column("superseded", pa.array([False] * table.num_rows))
+
+    def select(names: list[str] | None = None, *, superseded: bool = False) -> pa.Table:
         chosen = [names is None or name in names for name in table["name"].to_pylist()]
         return table.filter(pa.array(chosen, pa.bool_()))
 
@@ -379,7 +381,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
 def test_the_summary_has_last_by_step_and_exact_integers() -> None:
     nan = float("nan")
     table = metrics(("loss", nan, 0, 1), ("loss", 2.0, 1, 2), ("n", 2**62 + 1, 0, 1), ("n", -5, 1, 1), ("t", "x", 0, 1))
-    rows = summary.metric_rows(stored_run(table))
+    rows = summary.summarise(stored_run(table)).rows
     assert rows == [
         {"name": "loss", "kind": "float", "count": 2, "last_step": 1, "last": 2.0, "min": 2.0, "max": 2.0},
         {"name": "n", "kind": "int", "count": 2, "last_step": 1, "last": -5, "min": -5, "max": 2**62 + 1},
@@ -389,14 +391,14 @@ def test_the_summary_has_last_by_step_and_exact_integers() -> None:
 
 def test_the_summary_of_a_huge_run_is_made_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     table = metrics(*((f"m{i % 7}", float(i), i, i) for i in range(70)))
-    whole = summary.metric_rows(stored_run(table))
+    whole = summary.summarise(stored_run(table))
     monkeypatch.setattr(summary, "_ROWS_AT_ONCE", 20)
-    assert summary.metric_rows(stored_run(table)) == whole
+    assert summary.summarise(stored_run(table)) == whole
     assert len(list(summary._portions(stored_run(table)))) > 1
 
 
 def test_a_name_of_two_kinds_has_two_rows() -> None:
-    rows = summary.metric_rows(stored_run(metrics(("x", 1, 0, 1), ("x", 1.5, 1, 2), ("x", True, 2, 3))))
+    rows = summary.summarise(stored_run(metrics(("x", 1, 0, 1), ("x", 1.5, 1, 2), ("x", True, 2, 3)))).rows
     assert [(row["kind"], row["last"]) for row in rows] == [("bool", True), ("float", 1.5), ("int", 1)]
 
 
@@ -457,6 +459,24 @@ def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
     assert "\x1b" not in printed
 
 
+def test_show_counts_the_curve_of_a_resumed_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for resume, value, steps in ((None, 1, range(5)), ("runs", 2.5, range(3, 7))):
+        with shmlog.init("digits", resume=resume and find.resolve_run(resume)) as run:
+            for step in steps:
+                run.log("loss", value, step=step)
+    capsys.readouterr()
+    assert main(["show", str(run.dir)]) == 0
+    printed = capsys.readouterr().out
+    (told,) = (line for line in printed.splitlines() if line.startswith("records"))
+    assert told.startswith("records  7 metrics, ")
+    assert told.endswith(", 0 dropped; 2 metrics superseded by a later attempt")
+    assert main(["show", str(run.dir), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["counts"]["metrics"], found["counts"]["superseded"]) == (7, 2)
+    assert [row["count"] for row in found["metrics"]] == [4, 3]
+    assert shmlog.load(run.dir).metrics().num_rows == 7
+
+
 def test_show_gives_the_command_for_an_unrecovered_run() -> None:
     status = next(line for line in shown(status="crashed", unrecovered=True) if line.startswith("status"))
     assert "crashed, unrecovered; finish it: " in status
@@ -471,10 +491,10 @@ def test_show_does_not_claim_to_know_a_run_of_another_machine() -> None:
 def test_show_tells_what_it_can_of_a_damaged_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def damaged(stored: object) -> list[object]:
+    def damaged(stored: object) -> summary.Summary:
         raise CorruptDataError("part-000000.parquet: damaged")
 
-    monkeypatch.setattr(show_module, "metric_rows", damaged)
+    monkeypatch.setattr(show_module, "summarise", damaged)
     monkeypatch.setattr(shmlog, "load", lambda path: stored_run(metrics(("x", 1.0, 0, 0))))
     assert main(["show", str(make_run(here / "runs", "1"))]) == 1
     printed = capsys.readouterr()
