@@ -76,7 +76,7 @@ class Place:
         """
         experiment, slash, run_id = text.rpartition("/")
         names = [experiment] if slash else self.experiments()
-        found = [layout for layout in (self.run(name, run_id) for name in names) if layout.dir.is_dir()]
+        found = [layout for layout in (self.run(name, run_id) for name in names) if is_run(layout)]
         if len(found) > 1:
             ways = " or ".join(f"{layout.experiment}/{run_id}" for layout in found[:3])
             raise ValueError(f"run id {run_id!r} is that of {len(found)} runs; write {ways}")
