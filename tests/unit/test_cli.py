@@ -215,10 +215,66 @@ def test_a_run_of_another_name_is_as_old_as_its_file(here: Path) -> None:
     assert find.resolve_run("runs").resolve() == named
 
 
-@pytest.mark.parametrize("name", [None, "nowhere", ".", "../../etc"])
-def test_no_run_is_an_error_that_says_where(here: Path, name: str | None) -> None:
-    with pytest.raises(RunNotFoundError, match=r"no run|no such folder"):
+def test_an_experiment_is_its_newest_run_and_which_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    older = make_run(here / "runs", "20261121-031522-aaaaaa")
+    newer = make_run(here / "runs", "20261121-031523-aaaaaa")
+    make_run(here / "runs", "20261121-031524-aaaaaa", "letters")
+    (here / "digits").mkdir()  # a folder of that name in which there is no run
+    assert find.resolve_run("digits").resolve() == newer
+    assert capsys.readouterr().err == f"shmlog: newest of 2 in runs/digits: runs/digits/{newer.name}\n"
+    assert find.resolve_run(f"digits/{older.name}").resolve() == older
+    assert capsys.readouterr().err == ""
+    assert find.resolve_run("letters", here / "runs").name == "20261121-031524-aaaaaa"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show"], ["tail", "--no-follow"], ["verify"], ["export"], ["artifacts"], ["checkpoints"], ["recover"],
+        ["sql", "select 1"], ["compare", "letters"],
+    ],
+)  # fmt: skip
+def test_every_command_that_reads_a_run_takes_an_experiment(here: Path, words: list[str]) -> None:
+    for experiment in ("digits", "letters"):
+        with shmlog.init(experiment, root=here / "runs") as run:
+            run.log("loss", 0.5, step=1)
+    assert main([*words, "digits"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words", [["rm", "--force"], ["pin"], ["unpin"], ["tag", "--remove=x"], ["annotate", "--name=x"]]
+)
+def test_what_changes_a_run_takes_no_other_for_it(
+    here: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = make_run(here / "runs", "20261121-031522-aaaaaa")
+    for name in ("digits", "runs/digits", "runs"):
+        assert main([*words, name]) == 1
+        assert f"no run; name one of its runs, such as runs/digits/{run_dir.name}" in capsys.readouterr().err
+    assert sorted(path.name for path in run_dir.iterdir()) == ["run.yaml"]
+
+
+@pytest.mark.parametrize("name", [None, "nowhere", ".", "../../etc", "digits/nowhere", "a/b/c", "digits"])
+def test_no_run_is_an_error_that_says_what_there_is(here: Path, name: str | None) -> None:
+    with pytest.raises(
+        RunNotFoundError, match=r"(no such folder, and no such run|no run here).* create a run: shmlog demo"
+    ):
         find.resolve_run(name)
+    make_run(here / "runs", "1", "letters")
+    (here / "runs" / "digits").mkdir()
+    if name is not None:
+        with pytest.raises(RunNotFoundError, match=r"experiments in runs: digits, letters$"):
+            find.resolve_run(name)
+
+
+def test_an_id_of_two_runs_is_no_name_of_one(here: Path) -> None:
+    for experiment in ("digits", "letters"):
+        make_run(here / "runs", "1", experiment)
+    (here / "runs" / "words").mkdir()
+    (here / "runs" / "words" / "1").symlink_to(here / "runs" / "digits" / "1")
+    with pytest.raises(ValueError, match="that of 2 runs; write digits/1 or letters/1"):
+        find.resolve_run("1")
+    assert find.resolve_run("letters/1").resolve() == here / "runs" / "letters" / "1"
 
 
 # --- text ---------------------------------------------------------------------
@@ -565,6 +621,17 @@ def test_recover_looks_at_all_runs_that_are_not_complete(
     printed = capsys.readouterr()
     assert printed.out == "runs/digits/2  crashed  7 metrics  recovered\n"
     assert printed.err == "shmlog: 1 run recovered\n"
+
+
+def test_recover_of_an_experiment_looks_at_all_its_runs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run_id, experiment in (("1", "digits"), ("2", "digits"), ("4", "letters")):
+        make_run(here / "runs", run_id, experiment, complete=False)
+    stub(monkeypatch, "shmlog.flusher.recover", recover=recovered)
+    assert main(["recover", "digits", "--json"]) == 0
+    found = [Path(outcome["run_dir"]).name for outcome in json.loads(capsys.readouterr().out)]
+    assert sorted(found) == ["1", "2"]
 
 
 def test_recover_of_a_root_without_crashed_runs_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
