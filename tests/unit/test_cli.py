@@ -20,13 +20,11 @@ from shmlog.cli import main as main_module
 from shmlog.cli import show as show_module
 from shmlog.cli.follow import Follower
 from shmlog.cli.main import build_parser, main
+from shmlog.cli.shells import commands_of
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.reader import summary
 
-COMMANDS = (
-    "demo", "runs", "show", "tail", "tag", "annotate", "pin", "unpin", "rm", "prune", "recover", "restore",
-    "verify", "checkpoints", "gc", "completion",
-)  # fmt: skip
+COMMANDS = tuple(command.name for command in commands_of(build_parser()) if command.name)
 HOSTILE = "a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
 
 
@@ -102,7 +100,8 @@ def test_debug_is_taken_before_and_behind_the_command(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_machine_output(command: str) -> None:
-    wanted = {"completion": "bash"} | dict.fromkeys(("tag", "annotate", "pin", "unpin", "rm", "restore"), "RUN")
+    wanted = {"completion": "bash", "sql": "select 1", "import": "SOURCE"}
+    wanted |= dict.fromkeys(("tag", "annotate", "pin", "unpin", "rm", "restore", "compare"), "RUN")
     words = [wanted[command]] if command in wanted else []
     assert build_parser().parse_args([command, *words, "--json"]).json is True
 
