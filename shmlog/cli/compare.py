@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from shmlog.cli.find import resolve_run
 from shmlog.cli.output import print_json, say, to_json
 from shmlog.cli.parser import UsageError, add_command, positive
-from shmlog.cli.stores import add_runs_argument, locate
+from shmlog.cli.stores import RUN, add_runs_argument, locate
 from shmlog.cli.text import shorten, table, value
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``compare``."""
     summary = "compare runs, and fail if one is worse with confidence"
     parser = add_command(commands, "compare", run, summary, _EXAMPLE)
-    add_runs_argument(parser, several=True)
+    add_runs_argument(parser, several=True, text=f"{RUN}, or an experiment, for its newest run")
     text = "compare this metric of the first run with that of each other; may be repeated"
     parser.add_argument("--metric", metavar="NAME", action="append", default=[], help=text)
     parser.add_argument("--last", metavar="N", type=positive, help="only the last N records of each run")
@@ -90,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from shmlog.analysis.comparison import compare
 
     _check(args)
+    args.run_names = [str(resolve_run(text, Path(args.root))) for text in args.run_names]
     records, stored = _runs(args)
     comparison = compare(records, [_summary(args, text) for text in args.run_names])
     changes = {name: _changes(args, name, comparison.runs, stored) for name in args.metric}

@@ -1,47 +1,102 @@
-"""Which run a user means: a run folder, an id, or the newest run in a folder."""
+"""Which run a user means: its folder, its id, or a folder or an experiment, for the newest run there."""
 
 from __future__ import annotations
 
 import re
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from shmlog.cli.output import say
 from shmlog.cli.text import relative
 from shmlog.errors import RunNotFoundError
-from shmlog.storage.layout import ID_PATTERN
+from shmlog.storage.layout import ID_PATTERN, RunLayout
+from shmlog.store import place
+from shmlog.store.place import Place
 
 ROOT = Path("runs")
 
 _STAMP = re.compile(r"(\d{8}-\d{6})-")
 
 
-def resolve_run(text: str | None) -> Path:
-    """Return the folder of the run that ``text`` names.
+class Found(NamedTuple):
+    """The runs that a user means, oldest first, and the folder that was named for them; None: it is one run's own."""
+
+    runs: list[Path]
+    folder: Path | None
+
+
+def find_runs(text: str | None, root: Path = ROOT) -> Found:
+    """Return the runs that ``text`` means.
 
     Parameters
     ----------
     text : str or None
-        A run folder; a root or an experiment folder, for the newest run in it;
-        the id of a run below ``runs``; or None, for the newest run below ``runs``.
+        A run folder; a root or an experiment folder, for all runs in it; of what is below ``root``, the
+        id of a run, EXPERIMENT/ID, or an experiment, for all its runs; or None, for all runs below ``root``.
 
     Raises
     ------
     RunNotFoundError
-        If there is none.
+        If it is nothing of that.
+    ValueError
+        If it is the id of several runs.
     """
-    if text is None:
-        return _newest(ROOT, "create one: shmlog demo")
-    path = Path(text)
-    if is_run(path):
-        return path
-    if not path.exists() and ID_PATTERN.fullmatch(text):
-        found = [run for run in runs_below(ROOT) if run.name == text]
-        if found:
-            return found[0]
-    if not path.exists():
-        raise RunNotFoundError(f"{text}: no such folder, and no run of that id below {ROOT}")
-    return _newest(path, "a run folder holds run.yaml")
+    folder = root if text is None else Path(text)
+    if is_run(folder):
+        return Found([folder], None)
+    runs = runs_below(folder)
+    if not runs and text is not None:
+        if place.is_run(RunLayout(folder)):  # one that has lost its run.yaml
+            return Found([folder], None)
+        named = _find_named(text, root)
+        if named is not None:
+            return named
+    if not folder.is_dir():
+        raise RunNotFoundError(f"{folder}: no such folder, and no such run or experiment; {_what_there_is(root)}")
+    return Found(runs, folder)
+
+
+def _find_named(text: str, root: Path) -> Found | None:
+    """Return what is called ``text`` in a store: a run, or the runs of an experiment."""
+    if not all(ID_PATTERN.fullmatch(part) for part in text.split("/", 1)):
+        return None
+    store = Place(root)
+    try:
+        layout = store.find(text)
+    except RunNotFoundError:
+        return Found(runs_below(root / text), root / text) if text in store.experiments() else None
+    return Found([root / layout.experiment / layout.run_id], None)
+
+
+def _what_there_is(root: Path) -> str:
+    names = Place(root).experiments()
+    return f"experiments in {root}: {place.some(names)}" if names else f"{root} is empty; create a run: shmlog demo"
+
+
+def resolve_run(text: str | None, root: Path = ROOT) -> Path:
+    """Return the folder of the run that ``text`` means, for who only reads: of several, the newest, which is told.
+
+    Raises what `find_runs` does; see there for ``text``.
+    """
+    runs, folder = find_runs(text, root)
+    if not runs:
+        raise RunNotFoundError(f"{folder}: no run here; {_what_there_is(root)}")
+    if folder is not None:
+        say(f"shmlog: newest of {len(runs)} in {relative(folder)}: {relative(runs[-1])}")
+    return runs[-1]
+
+
+def resolve_named_run(text: str, root: Path) -> Path:
+    """Return the folder of the run that ``text`` names itself, for who changes it: no other is meant.
+
+    Raises what `find_runs` does; see there for ``text``.
+    """
+    runs, folder = find_runs(text, root)
+    if folder is not None:
+        advice = f"name one of its runs, such as {relative(runs[-1])}" if runs else _what_there_is(root)
+        raise RunNotFoundError(f"{folder}: no run; {advice}")
+    return runs[0]
 
 
 def is_run(path: Path) -> bool:
@@ -65,11 +120,3 @@ def _created(run: Path) -> tuple[str, int]:
     changed = (run / "run.yaml").stat().st_mtime_ns
     stamp = _STAMP.match(run.name)
     return (stamp[1] if stamp else time.strftime("%Y%m%d-%H%M%S", time.gmtime(changed / 1e9)), changed)
-
-
-def _newest(folder: Path, advice: str) -> Path:
-    runs = runs_below(folder)
-    if not runs:
-        raise RunNotFoundError(f"{folder}: no run here; {advice}")
-    say(f"shmlog: newest of {len(runs)} in {relative(folder)}: {relative(runs[-1])}")
-    return runs[-1]

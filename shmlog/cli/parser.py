@@ -58,7 +58,7 @@ def add_command(
 
 def add_run_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument RUN."""
-    text = "a run folder or id, or a folder whose newest run is meant (default: runs)"
+    text = "a run folder or id, or a folder or experiment whose newest run is meant (default: runs)"
     parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shmlog.cli.find import ROOT, is_run, resolve_run, runs_below
+from shmlog.cli.find import find_runs
 from shmlog.cli.output import one_line, print_json, say
 from shmlog.cli.parser import add_command, path
 from shmlog.cli.text import clean, plural, relative
@@ -27,7 +27,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``recover``."""
     summary = "finish crashed runs: bring what they left into their files"
     parser = add_command(commands, "recover", run, summary, _EXAMPLE)
-    text = "a run folder or id, or a folder whose runs are all looked at (default: runs)"
+    text = "a run folder or id, or a folder or experiment whose runs are all looked at (default: runs)"
     parser.add_argument("--force", action="store_true", help="also where it can't be told whether its processes live")
     parser.add_argument("path", nargs="?", metavar="RUN|ROOT", type=path, help=text)
 
@@ -43,11 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _chosen(text: str | None) -> list[Path]:
-    """Return the run that is named, or all runs in a folder that are not complete."""
-    folder = ROOT if text is None else Path(text)
-    if is_run(folder) or not folder.is_dir():
-        return [resolve_run(text)]
-    return [run_dir for run_dir in runs_below(folder) if not _complete(run_dir) or RunLayout(run_dir).wal.is_dir()]
+    """Return the run that is named, or all runs in a folder or an experiment that are not complete."""
+    runs, folder = find_runs(text)
+    return [run_dir for run_dir in runs if folder is None or not _complete(run_dir) or RunLayout(run_dir).wal.is_dir()]
 
 
 def _complete(run_dir: Path) -> bool:

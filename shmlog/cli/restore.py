@@ -10,6 +10,7 @@ from shmlog.cli.stores import add_root_option, for_each
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
+    from shmlog.store.store import Store
 
 _EXAMPLE = """
 shmlog restore 20261121-031522-7f3a9c   out of runs/.archive, where prune --archive has put it
@@ -25,4 +26,11 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restore runs."""
-    return for_each(args, lambda store, name: store.restore(name), "restored")
+    return for_each(args, lambda store, name: store.restore(name), "restored", find=_archive)
+
+
+def _archive(text: str, root: str) -> tuple[Store, str]:
+    """Return the store of an archive, which finds it: it is no run."""
+    import shmlog
+
+    return shmlog.Store(root), text

@@ -13,7 +13,7 @@ from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import add_command, add_run_argument
 from shmlog.cli.text import clean, duration, paragraph, plural, relative, table, value
 from shmlog.errors import CorruptDataError
-from shmlog.reader.summary import metric_rows
+from shmlog.reader.summary import summarise
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -56,11 +56,6 @@ def describe(stored: StoredRun) -> dict[str, Any]:
 
     Damaged metrics are told as ``error``; all else is there as ever.
     """
-    error = None
-    try:
-        metrics = metric_rows(stored)
-    except CorruptDataError as damage:
-        metrics, error = [], str(damage)
     metadata = {**stored.metadata, **stored.annotations}
     times = ("created_at", "started_at", "ended_at")
     return {
@@ -78,12 +73,21 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         **{key: metadata.get(key) for key in _SAID},
         "attempts": stored.attempts,
         "config": stored.config,
-        "counts": stored.counts,
         "dropped": stored.dropped,
         "producers": stored.producers,
-        "metrics": metrics,
-        "error": error,
+        **_metrics(stored),
     }
+
+
+def _metrics(stored: StoredRun) -> dict[str, Any]:
+    """Return the metrics and their count, as readers give them: without what is superseded."""
+    counts = stored.counts
+    try:
+        summary = summarise(stored)
+    except CorruptDataError as damage:
+        return {"counts": counts, "metrics": [], "error": str(damage)}
+    counts = {**counts, "metrics": summary.records, "superseded": summary.superseded}
+    return {"counts": counts, "metrics": summary.rows, "error": None}
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
@@ -136,7 +140,7 @@ def _git(state: object) -> str:
     """Return the commit, and what is known of changes since."""
     if not isinstance(state, dict) or not state.get("commit"):
         return ""
-    branch = f" on {state['branch']}" if state.get("branch") else ""
+    branch = f" on {state['branch']}" if state.get("branch") else ", detached" if "branch" in state else ""
     changed = ", changed since" if state.get("dirty") else ""
     diff = f": {state['diff']}" if state.get("diff") else ""
     problem = f"; no diff: {state['diff_problem']}" if state.get("diff_problem") else ""
@@ -174,7 +178,9 @@ def _time(text: object) -> datetime | None:
 def _records(found: dict[str, Any]) -> str:
     counts = found["counts"]
     dropped = sum(found["dropped"].values())
-    return f"{plural(counts['metrics'], 'metric')}, {plural(counts['events'], 'event')}, {dropped:,} dropped"
+    superseded = counts.get("superseded")
+    apart = f"; {plural(superseded, 'metric')} superseded by a later attempt" if superseded else ""
+    return f"{plural(counts['metrics'], 'metric')}, {plural(counts['events'], 'event')}, {dropped:,} dropped{apart}"
 
 
 def _producer_cells(producer: dict[str, Any]) -> list[object]:

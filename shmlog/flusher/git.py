@@ -100,7 +100,7 @@ def git_state(folder: str, *, with_diff: bool) -> tuple[dict[str, Any] | None, b
     commit = git.text("rev-parse", "HEAD")
     if commit is None or not _COMMIT.fullmatch(commit):
         return None, b""
-    branch = git.text("rev-parse", "--abbrev-ref", "HEAD")
+    branch = git.text("symbolic-ref", "--quiet", "--short", "HEAD")  # fails where HEAD is detached
     changes = git.text("status", "--porcelain", "--untracked-files=no")
     state = {"commit": commit, "branch": branch, "dirty": bool(changes) if changes is not None else None, "diff": None}
     if not with_diff or changes == "":

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +14,11 @@ from shmlog.flusher.keeper import Keeper, report
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.provenance import Provenance
 from shmlog.segment import shm
+from shmlog.segment.runlock import lock_path, locked
 from shmlog.storage import liveness, runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.logsettings import settings_of
-from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
+from shmlog.storage.segmentref import SegmentRef, read_ref
 
 _AT_WORK = "its flusher is at work"
 _GOING_S = 0.5
@@ -66,7 +64,7 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
     except FileNotFoundError as error:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
     if described.get("complete") and not layout.wal.is_dir():
-        if _lock_path(layout).exists():  # of a recovery that was killed
+        if lock_path(layout).exists():  # of a recovery that was killed
             with locked(layout):
                 pass
         return _result(layout, changed=False, message="nothing to recover")
@@ -185,41 +183,6 @@ def _recover_files(layout: RunLayout, described: dict[str, Any], ref: SegmentRef
             final.write_complete(layout, None, sealer.ledger)
         final.clean_up(layout, ref, report)
     return _result(layout, changed=True, message=message)
-
-
-def _lock_path(layout: RunLayout) -> Path:
-    """Return the file whose lock lets one process recover a run: on no network file system."""
-    status = layout.dir.stat()
-    folder = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path("/tmp")
-    return folder / f"shmlog.recover-{os.geteuid()}-{status.st_dev:x}-{status.st_ino:x}"
-
-
-@contextmanager
-def locked(layout: RunLayout) -> Iterator[None]:
-    """Hold the lock under which a run without processes is changed, in a file that is there only meanwhile."""
-    path = _lock_path(layout)
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_at(fd, path):
-                break
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)  # its holder has removed it: the next one has another
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(fd)
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
 
 
 def _result(layout: RunLayout, *, changed: bool, message: str) -> RecoverResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -13,16 +13,46 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 4_000_000
 
 
-def metric_rows(stored: StoredRun) -> list[dict[str, Any]]:
-    """Return name, kind, count, last_step, last, min and max of every metric, by name.
+class Summary(NamedTuple):
+    """What a run's metrics come to.
 
-    ``last`` is the value of the highest step, which is ``last_step``. Text has neither ``min`` nor
-    ``max``; NaN counts for neither.
+    Attributes
+    ----------
+    rows : list of dict
+        ``name``, ``kind``, ``count``, ``last_step``, ``last``, ``min`` and ``max`` of the curve of each metric, by
+        name. ``last`` is the value of the highest step, which is ``last_step``. Text has neither ``min`` nor
+        ``max``; NaN counts for neither.
+    superseded : int
+        Records that a later attempt has superseded: no row counts them.
     """
+
+    rows: list[dict[str, Any]]
+    superseded: int
+
+    @property
+    def records(self) -> int:
+        """How many records the curves have."""
+        return sum(row["count"] for row in self.rows)
+
+
+def summarise(stored: StoredRun) -> Summary:
+    """Return what the metrics of a run come to."""
     rows: list[dict[str, Any]] = []
+    superseded = 0
     for names in _portions(stored):
-        rows += _statistics(stored.metrics(names))
-    return sorted(rows, key=lambda row: (row["name"], row["kind"]))
+        table = stored.metrics(names, superseded=True)
+        curve = _curve(table)
+        rows += _statistics(curve)
+        superseded += table.num_rows - curve.num_rows
+    return Summary(sorted(rows, key=lambda row: (row["name"], row["kind"])), superseded)
+
+
+def _curve(table: pa.Table) -> pa.Table:
+    """Return what no later attempt has superseded."""
+    import pyarrow.compute as pc
+
+    marks = table["superseded"]
+    return table.filter(pc.invert(marks)) if pc.any(marks).as_py() else table
 
 
 def _portions(stored: StoredRun) -> Iterator[list[str]]:

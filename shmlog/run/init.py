@@ -15,7 +15,7 @@ from shmlog.run.options import SINKS, check
 from shmlog.run.run import Run
 
 if TYPE_CHECKING:
-    from shmlog.run.resume import Resumable
+    from shmlog.storage.layout import RunLike
 
 
 def init(
@@ -40,7 +40,7 @@ def init(
     console: bool | None = None,
     rotate_events: int | str | None = None,
     git_diff: bool | None = None,
-    resume: Resumable | None = None,
+    resume: RunLike | None = None,
 ) -> Run:
     """Start a run and make it the current one.
 

@@ -7,18 +7,18 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
 from shmlog.flusher.process import flusher_environment
-from shmlog.flusher.recover import locked
 from shmlog.reader.description import read_sealed_mapping
 from shmlog.run.options import Options, as_before
 from shmlog.run.run import Run
 from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start
+from shmlog.segment.runlock import locked
 from shmlog.storage import liveness, runfile
 from shmlog.storage.attempts import attempts_of, fault_of_attempts
-from shmlog.storage.layout import ID_PATTERN, RunLayout
+from shmlog.storage.layout import ID_PATTERN, RunLayout, RunLike, folder_of
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.status import RUNNING, RunStatus, map_status
 from shmlog.storage.times import utc_now
@@ -28,18 +28,10 @@ _NAP_S = 0.02
 _MISSING = object()
 
 
-class _HasDir(Protocol):
-    @property
-    def dir(self) -> Path: ...
-
-
-Resumable = str | os.PathLike[str] | _HasDir
-
-
 # ---- which run ----
 
 
-def find(resume: Resumable, options: Options) -> RunLayout:
+def find(resume: RunLike, options: Options) -> RunLayout:
     """Return the run that is to be resumed: its id, ``experiment/id``, its folder, or what has its ``dir``.
 
     Raises
@@ -51,10 +43,7 @@ def find(resume: Resumable, options: Options) -> RunLayout:
     RunNotFoundError
         If there is no such run.
     """
-    name = resume if isinstance(resume, (str, os.PathLike)) else getattr(resume, "dir", None)
-    if not isinstance(name, (str, os.PathLike)):
-        raise TypeError("resume must be the id of a run, its folder, or an object with its 'dir'")
-    layout = _look_up(os.fspath(name), options)
+    layout = _look_up(os.fspath(folder_of(resume, "resume must be the id of a run, its folder")), options)
     if options.experiment not in ("default", layout.experiment):
         raise ValueError(f"run {layout.dir} belongs to experiment {layout.experiment!r}, not {options.experiment!r}")
     return layout

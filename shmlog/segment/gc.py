@@ -1,4 +1,4 @@
-"""Segments that nobody uses any more: find and remove them."""
+"""What nobody uses any more in shared memory: find and remove it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import SegmentError
-from shmlog.segment import shm
+from shmlog.segment import runlock, shm
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 
 _YOUNG_S = 10
+_LOCK = "lock of a recovery that was killed"
 
 
-class StaleSegment(NamedTuple):
-    """A segment whose processes are all dead."""
+class Stale(NamedTuple):
+    """A segment whose processes are all dead, or a run's lock whose holder is."""
 
     name: str
     path: Path
@@ -26,8 +27,12 @@ class StaleSegment(NamedTuple):
     reason: str
 
 
-def stale_segments() -> list[StaleSegment]:
-    """Return this user's segments in shared memory that no process holds."""
+def find_stale() -> list[Stale]:
+    """Return this user's segments and locks of runs that no process holds."""
+    return [*_stale_segments(), *(Stale(path.name, path, None, "", 0, _LOCK) for path in runlock.stale_locks())]
+
+
+def _stale_segments() -> list[Stale]:
     try:
         names = sorted(os.listdir(SHARED_MEMORY))
     except OSError:
@@ -37,7 +42,7 @@ def stale_segments() -> list[StaleSegment]:
     return [stale for stale in found if stale is not None]
 
 
-def _examine(name: str) -> StaleSegment | None:
+def _examine(name: str) -> Stale | None:
     path = SHARED_MEMORY / name[1:]
     try:
         status = path.stat()
@@ -47,16 +52,19 @@ def _examine(name: str) -> StaleSegment | None:
         segment = shm.open_segment(SegmentRef(name, path))
     except OSError as error:
         if isinstance(error, SegmentError) and path.exists() and path.stat().st_uid == os.geteuid():
-            return StaleSegment(name, path, None, "", 0, f"not usable: {error}")
+            return Stale(name, path, None, "", 0, f"not usable: {error}")
         return None
     if segment.probe(_core.LOCK_MEMBER) or segment.probe(_core.LOCK_FLUSHER):
         return None
     run_dir = Path(segment.run_dir) if segment.run_dir else None
     there = run_dir is not None and run_dir.is_dir()
     reason = "its processes are dead" if there else "its processes are dead and its run folder is gone"
-    return StaleSegment(name, path, run_dir if there else None, segment.run_id, used, reason)
+    return Stale(name, path, run_dir if there else None, segment.run_id, used, reason)
 
 
-def remove(stale: StaleSegment) -> None:
-    """Remove a stale segment. Recover its run first: what it holds is lost."""
-    shm.unlink(SegmentRef(stale.name, stale.path))
+def remove(stale: Stale) -> None:
+    """Remove a segment, whose run is recovered first, since what it holds is lost; or a lock that is still free."""
+    if stale.reason == _LOCK:
+        runlock.remove_lock(stale.path)
+    else:
+        shm.unlink(SegmentRef(stale.name, stale.path))

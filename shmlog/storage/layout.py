@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from shmlog.errors import StorageError
 
@@ -179,6 +179,23 @@ def new_run_folder(experiment: Path) -> RunLayout:
     except OSError as error:
         raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
     raise StorageError(f"no free run id in {experiment} after {_TRIES} random ones")
+
+
+class _HasDir(Protocol):
+    @property
+    def dir(self) -> Path: ...
+
+
+RunLike = str | os.PathLike[str] | _HasDir
+"""A run's folder, or what has its ``dir``: `shmlog.Run`, `shmlog.StoredRun`, `shmlog.RunRecord`."""
+
+
+def folder_of(run: RunLike, expected: str) -> str | os.PathLike[str]:
+    """Return the folder of a run; ``expected`` begins the message of the TypeError if it has none."""
+    folder = run if isinstance(run, (str, os.PathLike)) else getattr(run, "dir", None)
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"{expected}, or an object with its 'dir', such as a Run; not {type(run).__name__}")
+    return folder
 
 
 def check_id(value: str, what: str) -> str:

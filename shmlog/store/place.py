@@ -52,7 +52,7 @@ class Place:
         """Return the folder of an experiment that is there, else raise ExperimentNotFoundError."""
         folder = self.experiment(name)
         if not folder.is_dir():
-            raise ExperimentNotFoundError(f"no experiment {name!r} in {self.root}; it has {_some(self.experiments())}")
+            raise ExperimentNotFoundError(f"no experiment {name!r} in {self.root}; it has {some(self.experiments())}")
         return folder
 
     def runs(self, experiment: str) -> Iterator[str]:
@@ -75,8 +75,8 @@ class Place:
             If there is none.
         """
         experiment, slash, run_id = text.rpartition("/")
-        names = [experiment] if slash else self.experiments()
-        found = [layout for layout in (self.run(name, run_id) for name in names) if layout.dir.is_dir()]
+        names = [experiment] if slash else [name for name in self.experiments() if not self._links(name, run_id)]
+        found = [layout for layout in (self.run(name, run_id) for name in names) if is_run(layout)]
         if len(found) > 1:
             ways = " or ".join(f"{layout.experiment}/{run_id}" for layout in found[:3])
             raise ValueError(f"run id {run_id!r} is that of {len(found)} runs; write {ways}")
@@ -84,6 +84,10 @@ class Place:
             check_id(run_id, "run id")
             raise RunNotFoundError(f"no run {text!r} in {self.root}; 'shmlog runs' lists them")
         return found[0]
+
+    def _links(self, experiment: str, run_id: str) -> bool:
+        """Whether an experiment has a link of that name, such as to a run of another one: it is none of its own."""
+        return (self.root / experiment / run_id).is_symlink()
 
     def inside(self, path: Path) -> Path:
         """Return a path below the root; raises StorageError if a symbolic link is on the way to it."""
@@ -152,6 +156,7 @@ def _folders(folder: Path) -> Iterator[str]:
         return
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """Return the first of some names, and how many there are more."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more if names else "none"

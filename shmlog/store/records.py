@@ -50,6 +50,8 @@ class GitState(Record):
 
     Attributes
     ----------
+    branch : str or None
+        None if HEAD was detached.
     dirty : bool or None
         Whether files that git knows had been changed since; None if that took too long.
     diff : str or None

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from shmlog.errors import MissingExtraError
 from shmlog.reader.stored import StoredRun, load
+from shmlog.storage.layout import RunLike, folder_of
 from shmlog.storage.schema import METRICS
-from shmlog.store.records import RunRecord
 from shmlog.transfer.output import Progress, Target, no_progress, open_target
 
 # By format: who writes it, imported when it is needed.
@@ -39,15 +39,15 @@ _OF_THE_CURVE = ("summary", "tensorboard")
 
 
 def export_run(
-    run: str | os.PathLike[str] | StoredRun | RunRecord, path: Target, format: str | None = None, *,
+    run: RunLike, path: Target, format: str | None = None, *,
     superseded: bool = False, progress: Progress | None = None,
 ) -> list[Path]:  # fmt: skip
     """Write a run, live or not, in a format that other programs read.
 
     Parameters
     ----------
-    run : path, StoredRun or RunRecord
-        The run, or its folder.
+    run : path, Run, StoredRun or RunRecord
+        The run, or its folder. Of a live one, all that ``flush`` has returned for.
     path : path or binary stream
         The file; for ``tensorboard`` and ``all`` a folder. Folders on the way are made. A file that
         is there is replaced once the new one is whole.
@@ -68,6 +68,8 @@ def export_run(
 
     Raises
     ------
+    TypeError
+        If ``run`` is none of these.
     ValueError
         If there is no such format, the name tells none, or it can't tell what is superseded.
     RunNotFoundError
@@ -82,7 +84,7 @@ def export_run(
     ShmlogWarning
         For what is damaged in the run, and for what the format can't hold exactly.
     """
-    stored = run if isinstance(run, StoredRun) else load(run.dir if isinstance(run, RunRecord) else run)
+    stored = run if isinstance(run, StoredRun) else load(folder_of(run, "run must be the folder of a run"))
     wanted = format or guess_format(path)
     if wanted not in FORMATS:
         raise ValueError(f"format {wanted!r} is none; use one of {', '.join(FORMATS)}")
@@ -134,8 +136,9 @@ def _export_all(run: StoredRun, folder: Path, superseded: bool, progress: Progre
 
 
 def _export_events(run: StoredRun, folder: Path, progress: Progress) -> list[Path]:
-    writer = _writer("tensorboard")
-    path = folder / import_module("shmlog.transfer.to_tensorboard").file_name(run)
+    to_tensorboard = import_module("shmlog.transfer.to_tensorboard")
+    to_tensorboard.import_writer()  # before the folder is made
+    path = folder / to_tensorboard.file_name(run)
     with open_target(path) as file:
-        writer(run, _records(run, superseded=False), file, progress)
+        _writer("tensorboard")(run, _records(run, superseded=False), file, progress)
     return [path]

@@ -29,6 +29,16 @@ def missing(error: ImportError) -> MissingExtraError:
     return MissingExtraError(f"event files need the package tensorboard: pip install 'shmlog[tensorboard]' ({error})")
 
 
+def import_writer() -> tuple[Any, Any]:
+    """Return TensorBoard's classes of an event and of what writes event files; raises MissingExtraError."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+    except ImportError as error:
+        raise missing(error) from error
+    return Event, RecordWriter
+
+
 def file_name(run: StoredRun) -> str:
     """Return a name that TensorBoard takes for an event file; the same run has the same."""
     return f"events.out.tfevents.{int(_began(run))}.{run.id}"
@@ -50,18 +60,14 @@ def write_events(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Pro
     ShmlogWarning
         If there are ints that no float of 64 bits holds: they are rounded.
     """
-    try:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
-    except ImportError as error:
-        raise missing(error) from error
-    writer = RecordWriter(file)
-    writer.write(Event(wall_time=_began(run), file_version="brain.Event:2").SerializeToString())
-    told = Event(wall_time=_began(run))
+    event_type, writer_type = import_writer()
+    writer = writer_type(file)
+    writer.write(event_type(wall_time=_began(run), file_version="brain.Event:2").SerializeToString())
+    told = event_type(wall_time=_began(run))
     _set_text(told.summary.value.add(), PARAMS_TAG, json.dumps(describe(run)))
     writer.write(told.SerializeToString())
     for portion in slices(table, progress):
-        for event in _events(portion, Event):
+        for event in _events(portion, event_type):
             writer.write(event.SerializeToString())
     _warn_of_rounded(table)
     return int(table.num_rows)

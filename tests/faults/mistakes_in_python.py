@@ -355,6 +355,14 @@ STORAGE = (
         f"{ARTIFACTS}::test_an_object_that_is_logged_while_it_is_collected_stays_one",
     ),
     Mutation(
+        "any-folder-is-a-run",
+        "store/place.py",
+        "for name in names) if is_run(layout)]\n",
+        "for name in names) if layout.dir.is_dir()]\n",
+        "rm deletes whatever folder it is given",
+        "unit/test_store.py::test_what_is_no_run_is_not_deleted",
+    ),
+    Mutation(
         "object-of-any-size",
         "storage/objects.py",
         "if not stat.S_ISREG(found.st_mode) or found.st_size != content.size_bytes:",

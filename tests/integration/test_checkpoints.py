@@ -204,7 +204,7 @@ def test_a_block_that_ends_well_saves_nothing(tmp_path: Path) -> None:
     assert steps(tmp_path) == []
 
 
-@pytest.mark.parametrize("fault", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_every_way_out_is_saved(tmp_path: Path, fault: type[BaseException]) -> None:
     with pytest.raises(fault), AutoCheckpoint(CheckpointManager(tmp_path), dict):
         raise fault

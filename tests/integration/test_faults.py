@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,9 +17,10 @@ import pytest
 
 import shmlog
 from shmlog import _core
+from shmlog.cli.main import main
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
-from shmlog.segment import gc, shm
+from shmlog.segment import gc, runlock, shm
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SegmentRef
@@ -366,11 +368,43 @@ def test_stale_segments_are_found_and_removed(tmp_path: Path, monkeypatch: pytes
     root = tmp_path / "runs"
     run_script(BEGIN + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
     with shmlog.init("alive", root=tmp_path) as alive:
-        mine = [stale for stale in gc.stale_segments() if stale.run_dir == only_run(root)]
+        mine = [stale for stale in gc.find_stale() if stale.run_dir == only_run(root)]
         assert len(mine) == 1
-        assert alive.dir not in [stale.run_dir for stale in gc.stale_segments()]
+        assert alive.dir not in [stale.run_dir for stale in gc.find_stale()]
         gc.remove(mine[0])
         assert not mine[0].path.exists()
+
+
+HOLD = """
+import sys, time
+from shmlog.segment.runlock import locked
+from shmlog.storage.layout import RunLayout
+with locked(RunLayout(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_gc_removes_the_lock_of_a_killed_recovery_and_never_one_that_is_held(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = runlock.lock_path(RunLayout(tmp_path))
+    path.symlink_to(tmp_path / "of somebody else")
+    assert path not in [stale.path for stale in gc.find_stale()]
+    path.unlink()
+    process = start_script(HOLD, tmp_path, cwd=tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert path not in [stale.path for stale in gc.find_stale()]
+    runlock.remove_lock(path)
+    assert path.exists()
+    process.kill()
+    process.communicate()
+    assert main(["gc"]) == 0
+    assert re.search(rf"{path.name} +0 B  lock of a recovery that was killed", capfd.readouterr().out)
+    (stale,) = (stale for stale in gc.find_stale() if stale.path == path)
+    gc.remove(stale)
+    assert not path.exists()
 
 
 # ---- memory, folders, neighbours ----

@@ -303,7 +303,7 @@ def test_who_is_killed_while_resuming_leaves_a_run_that_can_be_resumed(
     assert shmlog.load(run_dir).status == "success"
     assert shmlog.load(run_dir).config == {"lr": 0.5}
     monkeypatch.setattr(gc, "_YOUNG_S", 0.0)
-    for segment in gc.stale_segments():  # those that no run.yaml has come to name: as after any init
+    for segment in gc.find_stale():  # those that no run.yaml has come to name: as after any init
         if segment.run_dir == run_dir:
             gc.remove(segment)
 

@@ -20,13 +20,11 @@ from shmlog.cli import main as main_module
 from shmlog.cli import show as show_module
 from shmlog.cli.follow import Follower
 from shmlog.cli.main import build_parser, main
+from shmlog.cli.shells import commands_of
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.reader import summary
 
-COMMANDS = (
-    "demo", "runs", "show", "tail", "tag", "annotate", "pin", "unpin", "rm", "prune", "recover", "restore",
-    "verify", "checkpoints", "gc", "completion",
-)  # fmt: skip
+COMMANDS = tuple(command.name for command in commands_of(build_parser()) if command.name)
 HOSTILE = "a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
 
 
@@ -102,7 +100,8 @@ def test_debug_is_taken_before_and_behind_the_command(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_machine_output(command: str) -> None:
-    wanted = {"completion": "bash"} | dict.fromkeys(("tag", "annotate", "pin", "unpin", "rm", "restore"), "RUN")
+    wanted = {"completion": "bash", "sql": "select 1", "import": "SOURCE"}
+    wanted |= dict.fromkeys(("tag", "annotate", "pin", "unpin", "rm", "restore", "compare"), "RUN")
     words = [wanted[command]] if command in wanted else []
     assert build_parser().parse_args([command, *words, "--json"]).json is True
 
@@ -172,7 +171,7 @@ def test_an_interrupt_is_exit_code_130(outcome: Callable[..., int]) -> None:
 
 def test_a_closed_pipe_is_quiet() -> None:
     code = "import sys; from shmlog.cli.main import main; sys.exit(main(['gc', '--json']))"
-    stub = "import sys, types; m = types.ModuleType('g'); m.stale_segments = lambda: []\n"
+    stub = "import sys, types; m = types.ModuleType('g'); m.find_stale = lambda: []\n"
     stub += "m.remove = None; sys.modules['shmlog.segment.gc'] = m\n"
     reading, writing = os.pipe()
     os.close(reading)
@@ -215,10 +214,66 @@ def test_a_run_of_another_name_is_as_old_as_its_file(here: Path) -> None:
     assert find.resolve_run("runs").resolve() == named
 
 
-@pytest.mark.parametrize("name", [None, "nowhere", ".", "../../etc"])
-def test_no_run_is_an_error_that_says_where(here: Path, name: str | None) -> None:
-    with pytest.raises(RunNotFoundError, match=r"no run|no such folder"):
+def test_an_experiment_is_its_newest_run_and_which_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    older = make_run(here / "runs", "20261121-031522-aaaaaa")
+    newer = make_run(here / "runs", "20261121-031523-aaaaaa")
+    make_run(here / "runs", "20261121-031524-aaaaaa", "letters")
+    (here / "digits").mkdir()  # a folder of that name in which there is no run
+    assert find.resolve_run("digits").resolve() == newer
+    assert capsys.readouterr().err == f"shmlog: newest of 2 in runs/digits: runs/digits/{newer.name}\n"
+    assert find.resolve_run(f"digits/{older.name}").resolve() == older
+    assert capsys.readouterr().err == ""
+    assert find.resolve_run("letters", here / "runs").name == "20261121-031524-aaaaaa"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show"], ["tail", "--no-follow"], ["verify"], ["export"], ["artifacts"], ["checkpoints"], ["recover"],
+        ["sql", "select 1"], ["compare", "letters"],
+    ],
+)  # fmt: skip
+def test_every_command_that_reads_a_run_takes_an_experiment(here: Path, words: list[str]) -> None:
+    for experiment in ("digits", "letters"):
+        with shmlog.init(experiment, root=here / "runs") as run:
+            run.log("loss", 0.5, step=1)
+    assert main([*words, "digits"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words", [["rm", "--force"], ["pin"], ["unpin"], ["tag", "--remove=x"], ["annotate", "--name=x"]]
+)
+def test_what_changes_a_run_takes_no_other_for_it(
+    here: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = make_run(here / "runs", "20261121-031522-aaaaaa")
+    for name in ("digits", "runs/digits", "runs"):
+        assert main([*words, name]) == 1
+        assert f"no run; name one of its runs, such as runs/digits/{run_dir.name}" in capsys.readouterr().err
+    assert sorted(path.name for path in run_dir.iterdir()) == ["run.yaml"]
+
+
+@pytest.mark.parametrize("name", [None, "nowhere", ".", "../../etc", "digits/nowhere", "a/b/c", "digits"])
+def test_no_run_is_an_error_that_says_what_there_is(here: Path, name: str | None) -> None:
+    with pytest.raises(
+        RunNotFoundError, match=r"(no such folder, and no such run|no run here).* create a run: shmlog demo"
+    ):
         find.resolve_run(name)
+    make_run(here / "runs", "1", "letters")
+    (here / "runs" / "digits").mkdir()
+    if name is not None:
+        with pytest.raises(RunNotFoundError, match=r"experiments in runs: digits, letters$"):
+            find.resolve_run(name)
+
+
+def test_an_id_of_two_runs_is_no_name_of_one(here: Path) -> None:
+    for experiment in ("digits", "letters"):
+        make_run(here / "runs", "1", experiment)
+    (here / "runs" / "words").mkdir()
+    (here / "runs" / "words" / "1").symlink_to(here / "runs" / "digits" / "1")
+    with pytest.raises(ValueError, match="that of 2 runs; write digits/1 or letters/1"):
+        find.resolve_run("1")
+    assert find.resolve_run("letters/1").resolve() == here / "runs" / "letters" / "1"
 
 
 # --- text ---------------------------------------------------------------------
@@ -352,7 +407,9 @@ def test_a_line_for_people_is_one_harmless_line() -> None:
 
 
 def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
-    def select(names: list[str] | None = None) -> pa.Table:
+    table = table.append_column("superseded", pa.array([False] * table.num_rows))
+
+    def select(names: list[str] | None = None, *, superseded: bool = False) -> pa.Table:
         chosen = [names is None or name in names for name in table["name"].to_pylist()]
         return table.filter(pa.array(chosen, pa.bool_()))
 
@@ -379,7 +436,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
 def test_the_summary_has_last_by_step_and_exact_integers() -> None:
     nan = float("nan")
     table = metrics(("loss", nan, 0, 1), ("loss", 2.0, 1, 2), ("n", 2**62 + 1, 0, 1), ("n", -5, 1, 1), ("t", "x", 0, 1))
-    rows = summary.metric_rows(stored_run(table))
+    rows = summary.summarise(stored_run(table)).rows
     assert rows == [
         {"name": "loss", "kind": "float", "count": 2, "last_step": 1, "last": 2.0, "min": 2.0, "max": 2.0},
         {"name": "n", "kind": "int", "count": 2, "last_step": 1, "last": -5, "min": -5, "max": 2**62 + 1},
@@ -389,14 +446,14 @@ def test_the_summary_has_last_by_step_and_exact_integers() -> None:
 
 def test_the_summary_of_a_huge_run_is_made_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     table = metrics(*((f"m{i % 7}", float(i), i, i) for i in range(70)))
-    whole = summary.metric_rows(stored_run(table))
+    whole = summary.summarise(stored_run(table))
     monkeypatch.setattr(summary, "_ROWS_AT_ONCE", 20)
-    assert summary.metric_rows(stored_run(table)) == whole
+    assert summary.summarise(stored_run(table)) == whole
     assert len(list(summary._portions(stored_run(table)))) > 1
 
 
 def test_a_name_of_two_kinds_has_two_rows() -> None:
-    rows = summary.metric_rows(stored_run(metrics(("x", 1, 0, 1), ("x", 1.5, 1, 2), ("x", True, 2, 3))))
+    rows = summary.summarise(stored_run(metrics(("x", 1, 0, 1), ("x", 1.5, 1, 2), ("x", True, 2, 3)))).rows
     assert [(row["kind"], row["last"]) for row in rows] == [("bool", True), ("float", 1.5), ("int", 1)]
 
 
@@ -457,6 +514,24 @@ def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
     assert "\x1b" not in printed
 
 
+def test_show_counts_the_curve_of_a_resumed_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for resume, value, steps in ((None, 1, range(5)), ("runs", 2.5, range(3, 7))):
+        with shmlog.init("digits", resume=resume and find.resolve_run(resume)) as run:
+            for step in steps:
+                run.log("loss", value, step=step)
+    capsys.readouterr()
+    assert main(["show", str(run.dir)]) == 0
+    printed = capsys.readouterr().out
+    (told,) = (line for line in printed.splitlines() if line.startswith("records"))
+    assert told.startswith("records  7 metrics, ")
+    assert told.endswith(", 0 dropped; 2 metrics superseded by a later attempt")
+    assert main(["show", str(run.dir), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["counts"]["metrics"], found["counts"]["superseded"]) == (7, 2)
+    assert [row["count"] for row in found["metrics"]] == [4, 3]
+    assert shmlog.load(run.dir).metrics().num_rows == 7
+
+
 def test_show_gives_the_command_for_an_unrecovered_run() -> None:
     status = next(line for line in shown(status="crashed", unrecovered=True) if line.startswith("status"))
     assert "crashed, unrecovered; finish it: " in status
@@ -471,10 +546,10 @@ def test_show_does_not_claim_to_know_a_run_of_another_machine() -> None:
 def test_show_tells_what_it_can_of_a_damaged_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def damaged(stored: object) -> list[object]:
+    def damaged(stored: object) -> summary.Summary:
         raise CorruptDataError("part-000000.parquet: damaged")
 
-    monkeypatch.setattr(show_module, "metric_rows", damaged)
+    monkeypatch.setattr(show_module, "summarise", damaged)
     monkeypatch.setattr(shmlog, "load", lambda path: stored_run(metrics(("x", 1.0, 0, 0))))
     assert main(["show", str(make_run(here / "runs", "1"))]) == 1
     printed = capsys.readouterr()
@@ -547,6 +622,17 @@ def test_recover_looks_at_all_runs_that_are_not_complete(
     assert printed.err == "shmlog: 1 run recovered\n"
 
 
+def test_recover_of_an_experiment_looks_at_all_its_runs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run_id, experiment in (("1", "digits"), ("2", "digits"), ("4", "letters")):
+        make_run(here / "runs", run_id, experiment, complete=False)
+    stub(monkeypatch, "shmlog.flusher.recover", recover=recovered)
+    assert main(["recover", "digits", "--json"]) == 0
+    found = [Path(outcome["run_dir"]).name for outcome in json.loads(capsys.readouterr().out)]
+    assert sorted(found) == ["1", "2"]
+
+
 def test_recover_of_a_root_without_crashed_runs_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(here / "runs", "1", complete=True)
     assert main(["recover"]) == 0
@@ -559,7 +645,7 @@ class Segments:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, run_dir: Path | None) -> None:
         from typing import NamedTuple
 
-        class StaleSegment(NamedTuple):
+        class Stale(NamedTuple):
             name: str
             path: Path
             run_dir: Path | None
@@ -568,8 +654,8 @@ class Segments:
             reason: str
 
         self.done: list[str] = []
-        stale = StaleSegment("/shmlog-1", Path("/dev/shm/shmlog-1"), run_dir, "1", 2_000_000, "dead")
-        members = {"stale_segments": lambda: [stale], "remove": lambda segment: self.done.append("remove")}
+        stale = Stale("/shmlog-1", Path("/dev/shm/shmlog-1"), run_dir, "1", 2_000_000, "dead")
+        members = {"find_stale": lambda: [stale], "remove": lambda segment: self.done.append("remove")}
         stub(monkeypatch, "shmlog.segment.gc", **members)
         stub(monkeypatch, "shmlog.flusher.recover", recover=self.recover)
 

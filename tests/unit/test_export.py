@@ -112,9 +112,16 @@ def test_without_tensorboard_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(shmlog.MissingExtraError, match=r"shmlog\[tensorboard\]"):
         shmlog.export_run(run, tmp_path / "tb", "tensorboard")
-    assert {path.suffix for path in shmlog.export_run(run, tmp_path / "out", "all")} == {
-        ".json", ".csv", ".parquet", ".arrow",
-    }  # fmt: skip
+    assert not (tmp_path / "tb").exists()
+
+
+def test_without_tensorboard_all_is_the_other_formats_and_nothing_more(
+    run: shmlog.StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    written = shmlog.export_run(run, tmp_path / "out", "all")
+    assert {path.suffix for path in written} == {".json", ".csv", ".parquet", ".arrow"}
+    assert sorted((tmp_path / "out").iterdir()) == sorted(written)
 
 
 # ---- single formats ----
@@ -203,6 +210,24 @@ def test_a_live_run_is_exported(tmp_path: Path) -> None:
         out = io.BytesIO()
         assert shmlog.export_run(live.dir, out, "json") == []
     assert json.loads(out.getvalue())["run"]["status"] == "running"
+
+
+def test_a_run_is_exported_whatever_it_is_given_as(tmp_path: Path) -> None:
+    with shmlog.init("live", root=tmp_path) as live:
+        live.log("loss", 0.5, step=1)
+        assert live.flush()
+        store = shmlog.Store(tmp_path)
+        record = store.get(live.id)
+        for given in (live, live.dir, str(live.dir), record, store.load(record)):
+            out = io.BytesIO()
+            shmlog.export_run(given, out, "csv")
+            assert '1,"loss",0.5,' in out.getvalue().decode(), given
+
+
+@pytest.mark.parametrize("given", [None, 3, b"runs", {"dir": "runs"}])
+def test_what_is_no_run_is_refused_with_what_is_one(given: Any) -> None:
+    with pytest.raises(TypeError, match=f"folder of a run, or .* such as a Run; not {type(given).__name__}$"):
+        shmlog.export_run(given, io.BytesIO(), "csv")
 
 
 # ---- formulas ----

@@ -425,7 +425,7 @@ def test_scalars_as_others_write_them(tmp_path: Path) -> None:
     sound(report.dir)
 
 
-def test_an_event_file_cut_at_every_length(events: Path, tmp_path: Path) -> None:
+def test_an_event_file_cut_at_many_lengths(events: Path, tmp_path: Path) -> None:
     whole = events.read_bytes()
     seen = []
     for size in range(0, len(whole) + 1, 5):

@@ -222,7 +222,7 @@ def test_commands_that_change_a_run_follow_no_link(victim: RunLayout, tmp_path: 
     link = tmp_path / "runs" / "digits" / "link"
     link.symlink_to(victim.dir)
     before = everything(tmp_path / "outside")
-    for words in (["rm", "--force"], ["tag"], ["pin"], ["annotate", "--notes", "x"]):
+    for words in (["rm", "--force"], ["tag"], ["pin"], ["unpin"], ["annotate", "--notes", "x"]):
         command, *options = words
         extra = ["a"] if command == "tag" else []
         for name in ("digits/link", str(link)):

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import shmlog
+from shmlog.cli import show
 from shmlog.flusher import final, git, machine
 from shmlog.flusher.git import Git, git_state
 from shmlog.flusher.provenance import Provenance
@@ -67,6 +68,15 @@ def test_without_changes_or_a_wish_there_is_no_diff(repository: Repository) -> N
     state, diff = git_state(str(repository.folder), with_diff=False)
     assert (state or {})["dirty"] is True
     assert diff == b""
+
+
+def test_a_detached_head_is_on_no_branch(repository: Repository) -> None:
+    repository.git("checkout", "-q", "--detach")
+    state, _ = git_state(str(repository.code), with_diff=False)
+    commit = repository.git("rev-parse", "HEAD")
+    assert state == {"commit": commit, "branch": None, "dirty": False, "diff": None}
+    assert show._git(state) == f"{commit[:12]}, detached"
+    assert show._git({"commit": commit}) == commit[:12], "of another system, which tells no branch"
 
 
 def test_where_there_is_no_commit_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

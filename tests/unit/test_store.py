@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shmlog
+from shmlog.cli.main import main
 from shmlog.errors import (
     CorruptDataError,
     ExperimentNotFoundError,
@@ -599,6 +600,20 @@ def test_links_in_a_run_are_deleted_and_not_what_they_lead_to(root: Path, tmp_pa
     (layout.dir / "link").symlink_to(tmp_path / "precious")
     shmlog.Store(root).delete("one")
     assert (tmp_path / "precious" / "file").exists()
+
+
+def test_what_is_no_run_is_not_deleted(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is named is a run, or stays: neither an experiment, nor a root, nor any other."""
+    add_run(root, "one")
+    (tmp_path / "src" / "precious").mkdir(parents=True)
+    (tmp_path / "src" / "precious" / "file").touch()
+    before = tree(tmp_path)
+    monkeypatch.chdir(tmp_path / "src")
+    for name in (str(root), str(root / "digits"), "precious", str(tmp_path)):
+        assert main(["rm", name, "--force", "--root", str(root)]) == 1, name
+    with pytest.raises(RunNotFoundError):
+        shmlog.Store(tmp_path).delete("src/precious", force=True)
+    assert tree(tmp_path) == before
 
 
 def test_what_fails_says_so_in_one_line(root: Path) -> None:
