@@ -171,15 +171,13 @@ def raise_for(path: Path, error: Exception) -> NoReturn:
     raise CorruptDataError(f"{path}: damaged ({error})") from error
 
 
-def read_part(path: Path, names: list[str] | None = None, columns: list[str] | None = None) -> pa.Table:
+def read_part(path: Path, names: list[str] | None = None) -> pa.Table:
     """Return the rows of a part, or those of some names.
 
     Parameters
     ----------
     names : list of str, optional
         Names wanted. Row groups without any of them are not read.
-    columns : list of str, optional
-        Columns wanted; ``name`` is always among them.
 
     Raises
     ------
@@ -188,9 +186,8 @@ def read_part(path: Path, names: list[str] | None = None, columns: list[str] | N
     """
     with open_file(path) as file:
         groups = _groups_with(file, names)
-        wanted = None if columns is None else list(dict.fromkeys([*columns, "name"]))
         try:
-            table = file.read_row_groups(groups, columns=wanted)
+            table = file.read_row_groups(groups)
         except (OSError, pa.ArrowException) as error:
             raise_for(path, error)
     return table if names is None else only_names(table, names)
