@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 from shmlog.errors import CorruptDataError
 from shmlog.reader.lines import METRICS_TYPE, Line, fault_of, is_call, read_lines, table_of_calls
 from shmlog.reader.snapshot import Snapshot
-from shmlog.storage import jsonl, parts
+from shmlog.storage import joined, jsonl, parts
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.merge import names_of
 from shmlog.storage.order import sort_rows
@@ -27,7 +27,6 @@ from shmlog.storage.schema import METRICS
 from shmlog.storage.wal import Damage
 
 _LINES_AT_ONCE = 50_000
-_PARTS_PER_CORE = 4  # of fewer, one large one would be read by one core while the others have nothing to do
 
 
 def is_pattern(names: str) -> bool:
@@ -99,21 +98,22 @@ def _sealed_tables(
 
 
 def _read_parts(paths: list[Path], wanted: list[str] | None) -> list[pa.Table | CorruptDataError]:
-    """Return for each part its rows, or what is wrong with it. Of many, some are read at the same time."""
+    """Return the rows of all parts; or if one of them is damaged, of each its rows or what is wrong with it."""
 
-    def read(path: Path, threads: bool = False) -> pa.Table | CorruptDataError:
+    def read_joined() -> list[pa.Table | CorruptDataError]:
+        return [_checked(table) for table in joined.read_parts(paths, wanted)]
+
+    def read(path: Path) -> pa.Table | CorruptDataError:
         try:
-            return read_part(path, wanted, threads=threads)
+            return read_part(path, wanted)
         except CorruptDataError as error:
             return error
 
-    if len(paths) >= _PARTS_PER_CORE * pa.cpu_count():
-        try:
-            with ThreadPoolExecutor(pa.cpu_count()) as pool:
-                return list(pool.map(read, paths))
-        except RuntimeError:
-            pass  # no thread can be started: there are too many, or the interpreter is about to end
-    return [read(path, threads=True) for path in paths]
+    if len(paths) > 1:
+        with suppress(CorruptDataError):
+            tables: list[pa.Table | CorruptDataError] = guarded(paths[0].parent, read_joined)
+            return tables
+    return [read(path) for path in paths]
 
 
 def _unsealed_tables(layout: RunLayout, taken: Snapshot) -> tuple[list[pa.Table], list[str]]:
@@ -130,17 +130,17 @@ def texts_of(damage: list[Damage]) -> list[str]:
     return [f"{piece.path}: {piece.reason} at byte {piece.offset}; left out" for piece in damage]
 
 
-def read_part(path: Path, names: list[str] | None, *, threads: bool = True) -> pa.Table:
+def read_part(path: Path, names: list[str] | None) -> pa.Table:
     """Return the rows of a part; raises CorruptDataError whatever is wrong inside, FileNotFoundError."""
+    return guarded(path, lambda: _checked(parts.read_part(path, names)))
 
-    def read() -> pa.Table:
-        table = parts.read_part(path, names, threads=threads)
-        if not table.schema.equals(METRICS):
-            table = table.cast(METRICS)
-        table.validate(full=True)
-        return table
 
-    return guarded(path, read)
+def _checked(table: pa.Table) -> pa.Table:
+    """Return a table with its columns as they should be; raises what pyarrow does if values make no sense."""
+    if not table.schema.equals(METRICS):
+        table = table.cast(METRICS)
+    table.validate(full=True)
+    return table
 
 
 def guarded(path: Path, read: Any) -> Any:

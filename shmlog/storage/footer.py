@@ -11,6 +11,8 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from shmlog.errors import CorruptDataError
@@ -38,6 +40,19 @@ def check(path: Path) -> None:
 
     Raises
     ------
+    FileNotFoundError, CorruptDataError
+        As `checked`.
+    """
+    with checked(path):
+        pass
+
+
+@contextmanager
+def checked(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Open a file whose footer is in order; give its descriptor, where the footer begins, and the footer.
+
+    Raises
+    ------
     FileNotFoundError
         If there is no such file.
     CorruptDataError
@@ -47,9 +62,15 @@ def check(path: Path) -> None:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise CorruptDataError(f"{path}: no regular file")
-        _, footer = _read(fd, path)
+        begin, footer = _read(fd, path)
+        _compare(path, footer)
+        yield fd, begin, footer
     finally:
         os.close(fd)
+
+
+def _compare(path: Path, footer: bytes) -> None:
+    """Raise CorruptDataError if a footer is not what its checksum is of."""
     at = _place(footer)
     if at < 0:
         raise CorruptDataError(f"{path}: damaged, or not a part of shmlog (the footer has no checksum)")

@@ -21,6 +21,8 @@ ROW_KEYS = ("step", "ts", "lane", "seq")
 
 def sort_rows(table: pa.Table) -> pa.Table:
     """Return the rows by step, time, lane and seq."""
+    if _is_in_order(table["step"].to_numpy()):
+        return table
     return _sorted(table, np.zeros(table.num_rows, np.int32), 1)
 
 
@@ -61,7 +63,7 @@ def _sorted(table: pa.Table, group: NDArray[np.int32], groups: int, leave: str |
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
     keys = [columns[key].cast(pa.int64()).to_numpy() for key in ROW_KEYS if not _is_chunked(columns[key])]
-    if not keys or (groups == 1 and _is_in_order(keys)):
+    if not keys or (groups == 1 and _is_in_order(keys[0])):
         return table
     order: Any = pa.array(row_order(keys, group, groups))
     taken = [
@@ -70,9 +72,9 @@ def _sorted(table: pa.Table, group: NDArray[np.int32], groups: int, leave: str |
     return pa.Table.from_arrays(taken, schema=table.schema)
 
 
-def _is_in_order(keys: list[NDArray[np.int64]]) -> bool:
+def _is_in_order(key: NDArray[np.int64]) -> bool:
     """Whether rows stand in the order of their first key, and it alone decides: those of one part do."""
-    return bool((keys[0][1:] > keys[0][:-1]).all())
+    return bool((key[1:] > key[:-1]).all())
 
 
 def _is_chunked(column: Any) -> bool:

@@ -142,20 +142,24 @@ def open_file(path: Path) -> pq.ParquetFile:
         If it is no Parquet file, or not one of ours.
     """
     footer.check(path)
+    return open_checked(path, path, path.stat().st_size)
+
+
+def open_checked(path: Path, source: Path | pa.BufferReader, size: int) -> pq.ParquetFile:
+    """Open what has a footer that is in order: ``path``, or bytes that were taken from there."""
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        file = pq.ParquetFile(source, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise_for(path, error)
     schema = file.schema_arrow
     if (schema.names, schema.types) != (METRICS.names, METRICS.types):
         raise CorruptDataError(f"{path}: not a part of shmlog, or its schema is damaged ({schema.names})")
-    check_cells(path, file.metadata, path.stat().st_size)
+    check_cells(path, file.metadata.num_rows * file.metadata.num_columns, size)
     return file
 
 
-def check_cells(path: Path, metadata: pq.FileMetaData, size: int) -> None:
+def check_cells(path: Path, cells: int, size: int) -> None:
     """Raise CorruptDataError if a file would take much more memory than its size lets expect."""
-    cells = metadata.num_rows * metadata.num_columns
     if cells > max(_CELLS, _CELLS_PER_BYTE * size):
         raise CorruptDataError(f"{path}: {cells} cells in {size} bytes: refused, since it may fill the memory")
 
@@ -167,19 +171,13 @@ def raise_for(path: Path, error: Exception) -> NoReturn:
     raise CorruptDataError(f"{path}: damaged ({error})") from error
 
 
-def read_part(
-    path: Path, names: list[str] | None = None, columns: list[str] | None = None, *, threads: bool = True
-) -> pa.Table:
+def read_part(path: Path, names: list[str] | None = None) -> pa.Table:
     """Return the rows of a part, or those of some names.
 
     Parameters
     ----------
     names : list of str, optional
         Names wanted. Row groups without any of them are not read.
-    columns : list of str, optional
-        Columns wanted; ``name`` is always among them.
-    threads : bool
-        Whether to read several columns at the same time.
 
     Raises
     ------
@@ -188,9 +186,8 @@ def read_part(
     """
     with open_file(path) as file:
         groups = _groups_with(file, names)
-        wanted = None if columns is None else list(dict.fromkeys([*columns, "name"]))
         try:
-            table = file.read_row_groups(groups, columns=wanted, use_threads=threads)
+            table = file.read_row_groups(groups)
         except (OSError, pa.ArrowException) as error:
             raise_for(path, error)
     return table if names is None else only_names(table, names)

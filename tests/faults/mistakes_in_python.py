@@ -266,6 +266,22 @@ STORAGE = (
         "unit/test_parts.py::test_a_flip_anywhere_in_the_footer_is_found",
     ),
     Mutation(
+        "bounds-left-out",
+        "storage/joined.py",
+        "at = bisect_left(wanted, low)",
+        "at = bisect_left(wanted, low + b'!')",
+        "I6: a name that has a row group of its own is passed over",
+        "unit/test_joined.py::test_the_rows_are_those_of_each_part[all-names1]",
+    ),
+    Mutation(
+        "joined-with-another-schema",
+        "storage/joined.py",
+        "piece.schema != waiting[0].schema or ",
+        "",
+        "I11: a file that is not a part is read as one",
+        "unit/test_joined.py::test_a_part_of_another_schema_is_refused",
+    ),
+    Mutation(
         "part-not-synced",
         "storage/parts.py",
         "        os.fsync(fd)\n",

@@ -43,7 +43,10 @@ def value_of(row: dict[str, Any]) -> tuple[str, object]:
 
 
 def rows_of(stored: StoredRun) -> Counter[tuple[object, ...]]:
-    table = stored.metrics()
+    return rows_in(stored.metrics())
+
+
+def rows_in(table: pa.Table) -> Counter[tuple[object, ...]]:
     table = table.set_column(RECORDS.get_field_index("ts"), "ts", table["ts"].cast(pa.int64()))
     return Counter(
         (row["lane"], row["seq"], row["name"], *value_of(row), row["step"], row["ts"]) for row in table.to_pylist()
@@ -498,19 +501,36 @@ def test_a_pipe_in_the_place_of_a_part_holds_nobody_up(folder: Folder) -> None:
         assert shmlog.load(folder.dir).metrics().num_rows == 0
 
 
-def test_many_parts_are_read_where_no_thread_can_be_started(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.seal(1)
-    folder.complete()
-    asked: list[int] = []
+@pytest.fixture
+def parted(tmp_path: Path) -> Folder:
+    """A run at work, with four parts."""
+    folder = Folder(tmp_path / "digits" / "parted")
+    log = simple_log()
+    folder.add(log)
+    for _ in range(3):
+        log = log.next()
+        fill(log)
+        folder.add(log)
+    folder.seal(4)
+    assert len(folder.layout.parts()) == 4
+    return folder
 
-    def refuse(threads: int) -> None:
-        asked.append(threads)
-        raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(records, "_PARTS_PER_CORE", 0)
-    monkeypatch.setattr(records, "ThreadPoolExecutor", refuse)
-    assert shmlog.load(folder.dir).metrics("loss").num_rows > 0
-    assert asked
+def test_several_parts_are_read_at_once(parted: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "read_part", None)
+    assert rows_of(shmlog.load(parted.dir)) == expected_rows(parted)
+
+
+@pytest.mark.parametrize("at", [100, -200], ids=["a page", "the footer"])
+def test_one_damaged_part_of_several_is_told_and_the_others_are_read(parted: Folder, at: int) -> None:
+    path = parted.layout.part(2)
+    others = expected_rows(parted) - rows_in(records.read_part(path, None))
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.warns(ShmlogWarning, match=r"part-000002\.parquet: damaged .*; its records are left out") as told:
+        assert rows_of(shmlog.load(parted.dir)) == others
+    assert len(told) == 1
 
 
 def test_a_damaged_frame_is_told(folder: Folder) -> None:
