@@ -265,13 +265,15 @@ static bool number_bits(PyObject *value, uint64_t *bits, unsigned *kind)
 /* The id of a name while slots are being filled: 1; 0: not to be had now; -1: exception. */
 static inline int member_id(WriterObject *writer, PyObject *name, uint32_t *id)
 {
-#ifdef Py_GIL_DISABLED
-    /* A look into a dict may let go of the writer's lock, and another thread close it. */
     const shmlog_cached_name *place = shmlog_writer_cached(writer, name);
-    *id = place->id;
-    return place->name == name;
+    if (SHMLOG_LIKELY(place->name == name)) {
+        *id = place->id;
+        return 1;
+    }
+#ifdef Py_GIL_DISABLED
+    return 0; /* a look into a dict may let go of the writer's lock, and another thread close it */
 #else
-    return shmlog_writer_name_id(writer, name, id) ? *id != SHMLOG_NO_NAME : -1;
+    return shmlog_writer_find_name(writer, name, id) ? *id != SHMLOG_NO_NAME : -1;
 #endif
 }
 

@@ -10,6 +10,7 @@ import pytest
 
 import shmlog
 from shmlog.flusher.keeper import Keeper
+from shmlog.run import registry
 from shmlog.segment import shm
 from shmlog.storage.layout import RunLayout
 from tests.support.processes import wait_until
@@ -22,6 +23,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[shmlog.Run]
     run = shmlog.init("kept", root=tmp_path)
     yield run
     run._leave()
+    registry.forget(run)
     assert run._ref is not None
     shm.unlink(run._ref)
 
