@@ -49,11 +49,12 @@ def find_runs(text: str | None, root: Path = ROOT) -> Found:
     if not runs and text is not None:
         if place.is_run(RunLayout(folder)):  # one that has lost its run.yaml
             return Found([folder], None)
-        named = _find_named(text, root)
+        named = _find_named(text.rstrip("/"), root)
         if named is not None:
             return named
     if not folder.is_dir():
-        raise RunNotFoundError(f"{folder}: no such folder, and no such run or experiment; {_what_there_is(root)}")
+        what = "no runs here" if text is None else f"{text}: no such folder, and no such run or experiment"
+        raise RunNotFoundError(f"{what}; {_what_there_is(root)}")
     return Found(runs, folder)
 
 
@@ -71,7 +72,7 @@ def _find_named(text: str, root: Path) -> Found | None:
 
 def _what_there_is(root: Path) -> str:
     names = Place(root).experiments()
-    return f"experiments in {root}: {place.some(names)}" if names else f"{root} is empty; create a run: shmlog demo"
+    return f"experiments in {root}: {place.some(names)}" if names else f"nothing in {root}; create a run: shmlog demo"
 
 
 def resolve_run(text: str | None, root: Path = ROOT) -> Path:

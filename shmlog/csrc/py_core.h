@@ -191,27 +191,41 @@ typedef struct ProducerObject {
 } ProducerObject;
 
 #ifdef Py_GIL_DISABLED
-/* The writer that this thread used last, and of which producer. */
+enum { SHMLOG_RUNS_AT_HAND = 4 };
+
+/* A writer that this thread used, and of which producer. */
 typedef struct {
     uint64_t serial;
     WriterObject *writer;
 } shmlog_last_writer;
 
-extern _Thread_local shmlog_last_writer shmlog_here __attribute__((tls_model("initial-exec")));
+extern _Thread_local shmlog_last_writer shmlog_here[SHMLOG_RUNS_AT_HAND] __attribute__((tls_model("initial-exec")));
 
-/* The writer of this thread if it was not the last; never NULL. */
+/* The writer of this thread if it is not at hand; never NULL. */
 WriterObject *shmlog_writer_find(ProducerObject *run);
 
 void shmlog_writer_after_fork(shmlog_producer *producer);
 #endif
 
+/* The writer of this thread if it is at hand, else the process's: for who does not log. */
+static inline WriterObject *shmlog_writer_at_hand(const ProducerObject *run)
+{
+#ifdef Py_GIL_DISABLED
+    const shmlog_last_writer *here = &shmlog_here[run->serial % SHMLOG_RUNS_AT_HAND];
+    return SHMLOG_LIKELY(here->serial == run->serial) ? here->writer : run->writer;
+#else
+    return run->writer;
+#endif
+}
+
 /* The writer for this thread to log with. */
 static inline WriterObject *shmlog_writer_of(ProducerObject *run)
 {
+    WriterObject *writer = shmlog_writer_at_hand(run);
 #ifdef Py_GIL_DISABLED
-    return SHMLOG_LIKELY(shmlog_here.serial == run->serial) ? shmlog_here.writer : shmlog_writer_find(run);
+    return SHMLOG_LIKELY(writer != run->writer) ? writer : shmlog_writer_find(run);
 #else
-    return run->writer;
+    return writer;
 #endif
 }
 

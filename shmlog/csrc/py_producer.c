@@ -7,10 +7,10 @@
 
 /* ---- names ---- */
 
-/* The id of a name, for whoever does not hold the writer's lock. */
+/* The id of a name, for whoever does not hold the writer's lock, and may never log. */
 static bool name_id(ProducerObject *self, PyObject *name, uint32_t *id)
 {
-    WriterObject *writer = shmlog_writer_of(self);
+    WriterObject *writer = shmlog_writer_at_hand(self);
     bool ok;
     Py_BEGIN_CRITICAL_SECTION(writer);
     ok = shmlog_writer_name_id(writer, name, id);
@@ -80,7 +80,10 @@ static PyObject *allot(ProducerObject *self, shmlog_producer *producer)
             Py_XDECREF(identity);
             return NULL;
         }
-        int error = producer->lock_fd < 0 ? EBADF : shmlog_producer_allot(producer, owner, (uint32_t)bytes);
+        int error = 0;
+        if (!producer->lane.slots) { /* nobody has logged meanwhile */
+            error = producer->lock_fd < 0 ? EBADF : shmlog_producer_allot(producer, owner, (uint32_t)bytes);
+        }
         Py_DECREF(identity);
         if (error) {
             errno = error;
@@ -273,8 +276,9 @@ static bool add_writers_position(WriterObject *writer, void *context)
 static PyObject *producer_positions(ProducerObject *self, PyObject *Py_UNUSED(none))
 {
     positions positions = {self, PyList_New(0)};
-    if (positions.list && (!shmlog_each_departed(self, add_position, &positions) ||
-                           !shmlog_each_writer(self, add_writers_position, &positions))) {
+    /* In this order: a writer that is over meanwhile is in both, and not in none. */
+    if (positions.list && (!shmlog_each_writer(self, add_writers_position, &positions) ||
+                           !shmlog_each_departed(self, add_position, &positions))) {
         Py_CLEAR(positions.list);
     }
     return positions.list;
@@ -294,7 +298,7 @@ static PyObject *producer_counts(ProducerObject *self, PyObject *Py_UNUSED(none)
     if (!shmlog_each_writer(self, add_counts, &sum)) {
         return NULL;
     }
-    const shmlog_producer *producer = &shmlog_writer_of(self)->producer;
+    const shmlog_producer *producer = &shmlog_writer_at_hand(self)->producer;
     PyObject *dropped = shmlog_counts_dict(sum.dropped);
     PyObject *lane = producer->lane.slots
                          ? PyLong_FromUnsignedLong(producer->segment->header->first_lane + producer->lane_number)

@@ -3,7 +3,7 @@
 
 #ifdef Py_GIL_DISABLED
 
-_Thread_local shmlog_last_writer shmlog_here;
+_Thread_local shmlog_last_writer shmlog_here[SHMLOG_RUNS_AT_HAND];
 
 bool shmlog_writers_begin(ProducerObject *run)
 {
@@ -47,15 +47,16 @@ static bool let_go(WriterObject *writer, void *context)
     return leave(writer, context);
 }
 
-/* In a forked child: a lock that another thread held will never be released. */
+/* In a forked child: this lock may be held by a thread that is no more. Those of the writers are not: Python stops
+ * all threads before it forks, and a thread that is stopped has let go of its critical sections. */
 void shmlog_writer_after_fork(shmlog_producer *producer)
 {
     WriterObject *writer = (WriterObject *)((char *)producer - offsetof(WriterObject, producer));
-    ((PyObject *)writer)->ob_mutex = (PyMutex){0};
-    if (writer->run && writer->run->writer == writer) {
-        writer->run->writers_lock = (PyMutex){0};
-        if (writer->run->departed) {
-            memset(writer->run->departed, 0, producer->segment->lane_count * sizeof *writer->run->departed);
+    ProducerObject *run = writer->run;
+    if (run && run->writer == writer) {
+        run->writers_lock = (PyMutex){0};
+        if (run->departed) {
+            memset(run->departed, 0, producer->segment->lane_count * sizeof *run->departed);
         }
     }
 }
@@ -66,8 +67,10 @@ void shmlog_writer_after_fork(shmlog_producer *producer)
 static void thread_ended(PyObject *capsule)
 {
     WriterObject *writer = PyCapsule_GetPointer(capsule, NULL);
-    if (shmlog_here.writer == writer) {
-        shmlog_here = (shmlog_last_writer){0};
+    for (int i = 0; i < SHMLOG_RUNS_AT_HAND; i++) {
+        if (shmlog_here[i].writer == writer) {
+            shmlog_here[i] = (shmlog_last_writer){0};
+        }
     }
     Py_BEGIN_CRITICAL_SECTION(writer);
     shmlog_producer_leave(&writer->producer);
@@ -167,7 +170,7 @@ WriterObject *shmlog_writer_find(ProducerObject *run)
         PyErr_Clear(); /* no memory or no descriptor is left: the process's will do */
         return run->writer;
     }
-    shmlog_here = (shmlog_last_writer){run->serial, writer};
+    shmlog_here[run->serial % SHMLOG_RUNS_AT_HAND] = (shmlog_last_writer){run->serial, writer};
     return writer;
 }
 

@@ -211,7 +211,7 @@ class Run(StructuredLog):
         self._settle()
         if durable:
             self._request_sync()
-        heads = {lane: head for lane, head, _, _ in self._positions()}
+        heads = {lane: head for lane, (head, _, _) in self._lanes().items()}
         is_flushed = self._await(lambda: self._is_flushed(heads, durable), timeout)
         return is_flushed and (not durable or self._sync_names())
 
@@ -225,10 +225,16 @@ class Run(StructuredLog):
             self._names_are_synced = True
         return True
 
+    def _lanes(self) -> dict[int, tuple[int, int, int]]:
+        """Return head, tail and synced of each lane that this process has, or had for a thread that has ended."""
+        lanes: dict[int, tuple[int, int, int]] = {}
+        for lane, head, tail, synced in self._positions():
+            lanes[lane] = max(head, lanes.get(lane, (0, 0, 0))[0]), tail, synced
+        return lanes
+
     def _is_flushed(self, heads: dict[int, int], durable: bool) -> bool:
-        return all(
-            min(tail, synced if durable else tail) >= heads.get(lane, 0) for lane, _, tail, synced in self._positions()
-        )
+        lanes = self._lanes().items()
+        return all((synced if durable else tail) >= heads.get(lane, 0) for lane, (_, tail, synced) in lanes)
 
     def _await(self, is_done: Any, timeout: float) -> bool:
         """Wait for the flusher to get something done; False when it does not."""
@@ -254,8 +260,7 @@ class Run(StructuredLog):
         stats: dict[str, Any] = self._counts()
         stats["flusher"] = "none"
         if self._is_member:
-            lanes = {lane: (head, tail) for lane, head, tail, _ in self._positions()}
-            stats["pending"] = sum(max(head - tail, 0) for head, tail in lanes.values())
+            stats["pending"] = sum(max(head - tail, 0) for head, tail, _ in self._lanes().values())
             stats["lane_records"] = self._segment.lane_slots
             stats["segment"] = str(self._segment.path)
             alive = self._flusher_lives()

@@ -69,10 +69,11 @@ def read_parts(paths: list[Path], names: list[str] | None = None) -> Iterator[pa
     size = 0
     for path in paths:
         piece = _take(path, wanted)
-        if waiting and (piece.schema != waiting[0].schema or size + piece.bytes > _MOST_BYTES):
+        is_alone = piece.pages is None
+        if waiting and (is_alone or piece.schema != waiting[0].schema or size + piece.bytes > _MOST_BYTES):
             yield _read(waiting, names)
             waiting, size = [], 0
-        if piece.pages is None:
+        if is_alone:
             yield read_part(path, names)
         else:
             waiting.append(piece)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sysconfig
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 import shmlog
 from tests.support.books import assert_books_balance, assert_in_order
-from tests.support.processes import wait_for_end
+from tests.support.processes import flusher_pid, wait_for_end
 
 IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 THREADS = 8
@@ -165,6 +166,35 @@ def test_a_child_that_is_forked_while_threads_log_has_lanes_of_its_own(tmp_path:
     assert_in_order(stored, [f"child{number}" for number in range(6)])
     if not stored.dropped:
         assert_in_order(stored, names)
+
+
+def test_a_process_may_be_forked_while_a_call_waits_for_room(tmp_path: Path) -> None:
+    """By the handler of a signal, which the call lets run: child and parent go on with it."""
+    with shmlog.init("signal", root=tmp_path, lane_records=4096, max_wait=30.0) as run:
+        flusher = flusher_pid(run.dir)
+        assert flusher is not None
+        metric, parent, pids = run.metric("x"), os.getpid(), list[int]()
+
+        def fork(*_: object) -> None:
+            pids.append(os.fork())
+            if os.getpid() == parent:
+                os.kill(flusher, signal.SIGCONT)
+
+        os.kill(flusher, signal.SIGSTOP)
+        before = signal.signal(signal.SIGALRM, fork)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        step = 0
+        while not pids:
+            metric.log(1.0, step)
+            step += 1
+        if os.getpid() != parent:
+            metric.log(2.0, 0)
+            os._exit(0 if run._counts()["logged"] >= 1 else 3)
+        signal.signal(signal.SIGALRM, before)
+        assert os.waitpid(pids[0], 0)[1] == 0
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir)
+    assert stored.metrics("x").num_rows >= step + 1
 
 
 def test_a_dict_may_change_in_another_thread_while_it_is_logged(tmp_path: Path) -> None:

@@ -224,6 +224,12 @@ def test_an_experiment_is_its_newest_run_and_which_is_told(here: Path, capsys: p
     assert find.resolve_run(f"digits/{older.name}").resolve() == older
     assert capsys.readouterr().err == ""
     assert find.resolve_run("letters", here / "runs").name == "20261121-031524-aaaaaa"
+    assert find.resolve_run("letters/").name == "20261121-031524-aaaaaa", "as a shell completes it"
+
+
+def test_where_there_is_no_run_yet_it_says_how_to_make_one(here: Path) -> None:
+    with pytest.raises(shmlog.RunNotFoundError, match=r"^no runs here; nothing in runs; create a run: shmlog demo$"):
+        find.resolve_run(None)
 
 
 @pytest.mark.parametrize(
@@ -253,17 +259,16 @@ def test_what_changes_a_run_takes_no_other_for_it(
     assert sorted(path.name for path in run_dir.iterdir()) == ["run.yaml"]
 
 
-@pytest.mark.parametrize("name", [None, "nowhere", ".", "../../etc", "digits/nowhere", "a/b/c", "digits"])
-def test_no_run_is_an_error_that_says_what_there_is(here: Path, name: str | None) -> None:
+@pytest.mark.parametrize("name", ["nowhere", ".", "../../etc", "digits/nowhere", "a/b/c", "digits"])
+def test_no_run_is_an_error_that_says_what_there_is(here: Path, name: str) -> None:
     with pytest.raises(
         RunNotFoundError, match=r"(no such folder, and no such run|no run here).* create a run: shmlog demo"
     ):
         find.resolve_run(name)
     make_run(here / "runs", "1", "letters")
     (here / "runs" / "digits").mkdir()
-    if name is not None:
-        with pytest.raises(RunNotFoundError, match=r"experiments in runs: digits, letters$"):
-            find.resolve_run(name)
+    with pytest.raises(RunNotFoundError, match=r"experiments in runs: digits, letters$"):
+        find.resolve_run(name)
 
 
 def test_an_id_of_two_runs_is_no_name_of_one(here: Path) -> None:
