@@ -8,18 +8,10 @@
 #include "frame.c"
 #include "segment.c"
 
-#include <stdio.h>
+#include "require.h"
 
 enum { LANES = 2, SLOTS = 64, ENTRIES = 8 };
 enum { FLAG_HEADER = 1, FLAG_LAPS = 2, FLAG_SETTLE = 4, FLAG_FIRST = 0xf8 }; /* FIRST: all its bits, since it is slow */
-
-#define REQUIRE(condition)                                                                                             \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,19 +3,11 @@
  * Input: counters, some entries, and what the index holds where the names of this harness are looked for first.
  */
 #include "names.c"
+#include "require.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { NAMES = 4, PROBES = 8, ENTRIES = 16 };
-
-#define REQUIRE(condition)                                                                                             \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
