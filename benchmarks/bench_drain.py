@@ -38,7 +38,7 @@ class Lane:
         self._drain = _core.Drain(segment, os.open(folder, os.O_RDONLY | os.O_DIRECTORY), 0, None)
         self._drain.next_log()
         producer = Producer()
-        producer._join(segment, str(path))
+        producer._join(segment, str(path), True, 0)
         self._metric = producer.metric("loss")
         self._values = np.random.default_rng(0).normal(size=RECORDS)
         self._steps = np.arange(RECORDS)

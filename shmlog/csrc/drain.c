@@ -197,39 +197,89 @@ void shmlog_drain_restore(shmlog_drain *drain, uint32_t number, const shmlog_cur
     publish_tail(drain, number);
 }
 
-/* A GAP with the lane's drops by reason; false if all are told already. */
-static bool settle_lane(const shmlog_drain *drain, uint32_t number)
-{
-    const shmlog_cursor *cursor = &drain->cursors[number];
-    uint64_t counts[SHMLOG_REASONS];
-    bool owes = false;
-    shmlog_lane lane;
+/* ---- the end of the run ---- */
 
-    shmlog_segment_view_lane(drain->segment, number, &lane);
+static bool is_in_use(const shmlog_lane_header *shared)
+{
+    /* ALLOT, acquire side. relaxed: `damaged` is our own flag. */
+    return atomic_load_explicit(&shared->allotted, memory_order_acquire) &&
+           !atomic_load_explicit(&shared->damaged, memory_order_relaxed); /* relaxed: as above */
+}
+
+static void note_drops(shmlog_lane_header *shared)
+{
     for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
-        /* relaxed: its owner is gone. */
-        counts[reason] = atomic_load_explicit(&lane.shared->dropped[reason], memory_order_relaxed);
-        owes = owes || counts[reason] > cursor->gapped[reason];
+        /* relaxed: CUT's barrier, or FINAL, orders us after what is to be told. */
+        uint64_t count = atomic_load_explicit(&shared->dropped[reason], memory_order_relaxed);
+        atomic_store_explicit(&shared->told[reason], count, memory_order_relaxed); /* relaxed: FINAL publishes it */
     }
-    if (owes) {
-        shmlog_unit_head head = {shmlog_ticks(drain->segment->tsc), 0, 0, SHMLOG_GAP, 0};
-        (void)shmlog_lane_write_bytes(&lane, cursor->position, &head, counts, sizeof counts);
+}
+
+/* Returns whether the lane goes on behind what is drained. */
+static bool finalize_lane(shmlog_lane_header *shared, uint64_t drained)
+{
+    uint64_t final = atomic_load_explicit(&shared->final, memory_order_acquire); /* FINAL, acquire side */
+    if (!final) {
+        note_drops(shared);
+        /* FINAL, both sides: see shmlog_producer_retire(). */
+        (void)atomic_compare_exchange_strong_explicit(&shared->final, &final,
+                                                      shmlog_final(drained, SHMLOG_FINAL_BY_FLUSHER),
+                                                      memory_order_acq_rel, memory_order_acquire);
+    }
+    if (final && !(final & SHMLOG_FINAL_BY_FLUSHER)) {
+        note_drops(shared); /* its producer counts nothing more */
+        return shmlog_final_position(final) > drained;
+    }
+    return false;
+}
+
+bool shmlog_drain_finalize(shmlog_drain *drain)
+{
+    bool more = false;
+    for (uint32_t number = 0; number < drain->segment->lane_count; number++) {
+        shmlog_lane_header *shared = &drain->segment->lanes[number];
+        if (is_in_use(shared)) {
+            more = finalize_lane(shared, drain->cursors[number].position) || more;
+        }
+    }
+    return more;
+}
+
+/* Whether the lane has drops that no GAP tells yet; `counts` are all of them, by reason. */
+static bool owes_gap(const shmlog_drain *drain, uint32_t number, uint64_t counts[SHMLOG_REASONS])
+{
+    const shmlog_lane_header *shared = &drain->segment->lanes[number];
+    bool owes = false;
+    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
+        counts[reason] = atomic_load_explicit(&shared->told[reason], memory_order_relaxed); /* relaxed: our own */
+        owes = owes || counts[reason] > drain->cursors[number].gapped[reason];
     }
     return owes;
 }
 
-bool shmlog_drain_settle(shmlog_drain *drain)
+int shmlog_drain_settle(shmlog_drain *drain)
 {
-    bool owes = false;
+    uint64_t counts[SHMLOG_REASONS];
+    size_t length;
+    if (drain->fd < 0) {
+        return EBADF;
+    }
+    shmlog_frame_begin(drain);
     for (uint32_t number = 0; number < drain->segment->lane_count; number++) {
-        const shmlog_lane_header *shared = &drain->segment->lanes[number];
-        /* ALLOT, acquire side. relaxed: `damaged` is our own flag. */
-        if (atomic_load_explicit(&shared->allotted, memory_order_acquire) &&
-            !atomic_load_explicit(&shared->damaged, memory_order_relaxed)) {
-            owes = settle_lane(drain, number) || owes;
+        if (is_in_use(&drain->segment->lanes[number]) && owes_gap(drain, number, counts)) {
+            shmlog_frame_add_gap(drain, number, counts);
         }
     }
-    return owes;
+    if (drain->frame.slots_bytes == 0) {
+        return 0;
+    }
+    int error = shmlog_frame_write(drain, &length);
+    if (error) {
+        abandon_log(drain);
+    } else {
+        accept_frame(drain, length);
+    }
+    return error;
 }
 
 /* ---- syncing ---- */

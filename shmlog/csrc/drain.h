@@ -92,10 +92,14 @@ uint32_t shmlog_drain_rotate(shmlog_drain *drain);
  * not sealed must not fill the disk. From any thread. */
 void shmlog_drain_limit(shmlog_drain *drain, uint32_t limit);
 
-/* The run is over and everything drained: put a GAP into each lane whose late
- * owner has dropped records since its last one. The caller holds the member lock
- * alone, so that no owner is left. Returns whether there is anything to drain. */
-bool shmlog_drain_settle(shmlog_drain *drain);
+/* The run is over, shmlog_cut_all() was called and everything drained: decide where each lane
+ * ends. Returns whether some producer has decided it first, so that there is more to drain. */
+bool shmlog_drain_finalize(shmlog_drain *drain);
+
+/* After that, and with all drained: write a frame with a GAP for each lane whose last owner has
+ * dropped records since the last one. The lanes themselves are left alone: their owners may live.
+ * Returns 0 or errno; then the next log is needed. */
+int shmlog_drain_settle(shmlog_drain *drain);
 
 /* Close the log, open the next and write its first frame, which repeats the full
  * state. Returns 0 or errno; then it is to be tried again with the same number. */

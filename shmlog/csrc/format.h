@@ -35,6 +35,9 @@
  *   header.control words  see shmlog_header         release/acquire  CONTROL
  *   lane.sync_request     producer     flusher     release/acquire  SYNC
  *   lane.synced           flusher      producer    release/acquire  SYNC
+ *   lane.limit, lane.cut  both, below  both        full fences      CUT
+ *   lane.follows          who locks it owner       full fences      CUT
+ *   lane.final            both, once   both        release/acquire  FINAL
  *
  * COMMIT   everything stored in a slot before the release of its commit word is
  *          visible to the flusher after its acquire. The commit word is the only
@@ -48,6 +51,18 @@
  * SYNC     what was committed before the request is in the log that is fsynced
  *          before the answer.
  *
+ * CUT      the end of a follower's part. Whoever ends it, its owner at finish or the flusher at the
+ *          close, stores `cut`, then zero in `limit`; the producer stores `limit`, then looks at
+ *          `cut`. A full fence stands between in both, so that one of them sees the other. The
+ *          producer looks at `limit` before it writes a unit and after it has committed it: the
+ *          first look keeps what is logged after the cut out of the run, the second finds the unit
+ *          that was under way. No fence stands before the second look; the flusher has every
+ *          processor pass one (membarrier) after the cut and before its last drain.
+ * FINAL    where the lane ends in this run, decided once, by whoever comes first: the producer that
+ *          finds itself cut, behind its last unit, or the flusher that closes the run, behind the
+ *          last unit that it has drained. The other one goes by it: the flusher drains up to there,
+ *          the producer counts what it has committed behind it as dropped.
+ *
  * head and tail are positions: they count slots since the lane was made, never
  * wrap (2^64), and become an index only in shmlog_slot_at(). Head is where the
  * producer writes, tail is where the flusher takes, as in the Linux perf ring;
@@ -57,11 +72,12 @@
 #define SHMLOG_FORMAT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define SHMLOG_MAGIC UINT64_C(0x31474f4c4d485331) /* "1SHMLOG1" */
-#define SHMLOG_VERSION 2u
+#define SHMLOG_VERSION 3u
 #define SHMLOG_LINE 128u
 #define SHMLOG_PAGE 4096u
 
@@ -157,7 +173,7 @@ typedef struct {
 
     /* CONTROL, written by producers: a number that grows with each request. */
     _Alignas(SHMLOG_LINE) _Atomic uint32_t finish_request;
-    _Atomic uint32_t finish_status; /* meaning is the caller's */
+    _Atomic uint32_t finish_status; /* shmlog_finish_merge() of those asked for */
     /* Drops of processes that own no lane, in all attempts: the only shared read-modify-write. */
     _Atomic uint64_t unlaned[SHMLOG_REASONS];
 
@@ -178,15 +194,20 @@ typedef struct {
     _Atomic uint64_t sync_request; /* position that is to be fsynced */
     _Atomic uint64_t waits;
     _Atomic uint64_t waited_ns;
+    _Atomic uint64_t limit;   /* up to here it may write without looking at tail; 0: not at all */
+    _Atomic uint64_t follows; /* token of the owner of the run whose follower it is; 0: it is an owner itself */
+    _Atomic uint32_t cut;     /* its part has ended; stored by that owner, or by the flusher */
 
     /* Written by the flusher. */
     _Alignas(SHMLOG_LINE) _Atomic uint64_t tail;
     _Atomic uint64_t synced; /* position up to which the log is fsynced */
     _Atomic uint64_t gapped; /* drops that a GAP in the log has told */
     _Atomic uint32_t damaged;
+    _Atomic uint64_t told[SHMLOG_REASONS]; /* with `final`: the drops that its last GAP tells */
 
-    /* Written when the lane is allotted. */
+    /* Written when the lane is allotted, and when it ends. */
     _Alignas(SHMLOG_LINE) _Atomic uint32_t allotted; /* 1: its slots are allocated */
+    _Atomic uint64_t final; /* shmlog_final(); 0: not decided */
 } shmlog_lane_header;
 
 typedef struct {
@@ -229,6 +250,20 @@ static inline uint64_t shmlog_commit_word(uint64_t position, uint32_t lane_slots
 static inline uint32_t shmlog_commit_name(uint64_t commit) { return (uint32_t)(commit >> 8) & 0xffffffu; }
 static inline unsigned shmlog_commit_kind(uint64_t commit) { return (unsigned)(commit >> 3) & 31u; }
 static inline unsigned shmlog_commit_flags(uint64_t commit) { return (unsigned)commit & 7u; }
+
+/* Statuses that owners finish with, the better before the worse, and whether the maker of the run is among
+ * them: without it the run has no status of its own. */
+enum { SHMLOG_SUCCESS = 1, SHMLOG_CANCELLED = 2, SHMLOG_FAILED = 3, SHMLOG_CRASHED = 4, SHMLOG_BY_MAKER = 8 };
+static inline uint32_t shmlog_finish_merge(uint32_t old, uint32_t status, bool by_maker)
+{
+    uint32_t known = old & (SHMLOG_BY_MAKER - 1);
+    return (known > status ? known : status) | (old & SHMLOG_BY_MAKER) | (by_maker ? SHMLOG_BY_MAKER : 0);
+}
+
+/* The end of a lane, and who has decided it. */
+enum { SHMLOG_FINAL_SET = 1, SHMLOG_FINAL_BY_FLUSHER = 2 };
+static inline uint64_t shmlog_final(uint64_t position, unsigned by) { return position << 2 | by | SHMLOG_FINAL_SET; }
+static inline uint64_t shmlog_final_position(uint64_t final) { return final >> 2; }
 
 /* `value` of a header slot: how many slots the unit has, and how many bytes or records. */
 static inline uint64_t shmlog_extent(uint32_t slots, uint32_t count) { return (uint64_t)count << 32 | slots; }

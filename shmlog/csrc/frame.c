@@ -156,12 +156,24 @@ static void mark_damaged(const shmlog_lane *lane)
     atomic_store_explicit(&lane->shared->damaged, 1, memory_order_relaxed); /* relaxed: a flag for monitors */
 }
 
+/* Where the units that can be in the ring from `begin` on end. */
+static uint64_t end_of_lane(const shmlog_lane *lane, uint64_t begin)
+{
+    uint64_t end = begin + shmlog_lane_capacity(lane);
+    /* FINAL, acquire side: what lies behind it is not in the run, though it may be committed. */
+    uint64_t final = atomic_load_explicit(&lane->shared->final, memory_order_acquire);
+    if (!final || shmlog_final_position(final) >= end) {
+        return end;
+    }
+    return shmlog_final_position(final) > begin ? shmlog_final_position(final) : begin;
+}
+
 /* Bring the staged cursor behind all whole units that fit the frame. */
 static void walk_lane(shmlog_drain *drain, const shmlog_lane *lane, shmlog_cursor *cursor, uint64_t slots_max)
 {
     drain->frame.is_full = slots_max == 0;
     uint64_t begin = cursor->position;
-    uint64_t end = begin + shmlog_lane_capacity(lane);
+    uint64_t end = end_of_lane(lane, begin);
     uint64_t stop = begin + slots_max;
     shmlog_unit unit;
 
@@ -245,6 +257,28 @@ uint64_t shmlog_frame_add_lane(shmlog_drain *drain, uint32_t number)
         add_owner(frame, number_in_run, before);
     }
     return slots;
+}
+
+void shmlog_frame_add_gap(shmlog_drain *drain, uint32_t number, const uint64_t counts[SHMLOG_REASONS])
+{
+    shmlog_frame *frame = &drain->frame;
+    const shmlog_cursor *before = &drain->cursors[number];
+    shmlog_cursor *cursor = &drain->staged[number];
+    shmlog_slot slots[4]; /* a ring of its own, with the laps of the lane's */
+    shmlog_lane lane;
+
+    shmlog_segment_view_lane(drain->segment, number, &lane);
+    lane.slots = slots;
+    lane.mask = 3;
+    shmlog_unit_head head = {shmlog_ticks(drain->segment->tsc), 0, 0, SHMLOG_GAP, 0};
+    (void)shmlog_lane_write_bytes(&lane, before->position, &head, counts, SHMLOG_REASONS * sizeof *counts);
+    *cursor = *before;
+    take_gap(&lane, before->position, cursor);
+    cursor->position += SHMLOG_GAP_SLOTS;
+    cursor->used = true;
+    add_entry(frame, drain->segment->header->first_lane + number, before, SHMLOG_GAP_SLOTS);
+    copy_slots(&lane, before->position, SHMLOG_GAP_SLOTS, frame->slots + frame->slots_bytes);
+    frame->slots_bytes += SHMLOG_GAP_SLOTS * sizeof(shmlog_slot);
 }
 
 /* ---- frames ---- */

@@ -17,6 +17,9 @@ void shmlog_frame_begin(shmlog_drain *drain);
 /* Stage what a lane holds, as far as there is room. Returns the slots that it gave. */
 uint64_t shmlog_frame_add_lane(shmlog_drain *drain, uint32_t number);
 
+/* Stage a GAP behind what the lane has given, which its owner has not put there. There is room for one in each lane. */
+void shmlog_frame_add_gap(shmlog_drain *drain, uint32_t number, const uint64_t counts[SHMLOG_REASONS]);
+
 /* Returns 0 or errno, and how long it is. */
 int shmlog_frame_write(shmlog_drain *drain, size_t *length);
 

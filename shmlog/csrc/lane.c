@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+shmlog_lane_header shmlog_no_lane;
+
 static void write_data(const shmlog_lane *lane, uint64_t position, const unsigned char *bytes, uint32_t count)
 {
     uint64_t words[3] = {0, 0, 0};

@@ -12,14 +12,16 @@
 
 /* The owner's private view. */
 typedef struct {
-    shmlog_slot *slots; /* NULL: no lane */
-    shmlog_lane_header *shared;
+    shmlog_slot *slots;         /* NULL: no lane */
+    shmlog_lane_header *shared; /* never NULL: of no lane it is shmlog_no_lane, whose limit is zero */
     uint64_t head;
-    uint64_t limit;     /* up to here the owner may write without looking at tail */
     uint64_t tail_seen; /* keeps the flusher's line out of our cache until then */
     uint32_t mask;
     uint32_t shift;
 } shmlog_lane;
+
+/* Stands in for the shared half where there is no lane. Never written to. */
+extern shmlog_lane_header shmlog_no_lane;
 
 static inline uint32_t shmlog_lane_capacity(const shmlog_lane *lane) { return lane->mask + 1; }
 
@@ -44,13 +46,67 @@ static inline void shmlog_lane_commit(const shmlog_lane *lane, uint64_t position
                           memory_order_release);
 }
 
+/* What lies below `head` is written. */
+static inline void shmlog_lane_advance_to(shmlog_lane *lane, shmlog_lane_header *shared, uint64_t head)
+{
+    lane->head = head;
+    /* relaxed: a hint for monitors. A producer killed before this store leaves
+     * it behind; the flusher and a successor read commit words. */
+    atomic_store_explicit(&shared->head, head, memory_order_relaxed);
+}
+
 /* Count `slots` slots as written. */
 static inline void shmlog_lane_advance(shmlog_lane *lane, uint64_t slots)
 {
-    lane->head += slots;
-    /* relaxed: a hint for monitors. A producer killed before this store leaves
-     * it behind; the flusher and a successor read commit words. */
-    atomic_store_explicit(&lane->shared->head, lane->head, memory_order_relaxed);
+    shmlog_lane_advance_to(lane, lane->shared, lane->head + slots);
+}
+
+#if defined(__SANITIZE_THREAD__)
+#define SHMLOG_PLAIN_LIMIT 0
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SHMLOG_PLAIN_LIMIT 0
+#endif
+#endif
+#ifndef SHMLOG_PLAIN_LIMIT
+#define SHMLOG_PLAIN_LIMIT 1
+#endif
+
+/* How far the owner may write. A plain load, which is a relaxed one on every 64-bit machine: compilers make
+ * a single instruction of it and the comparison, but two of an atomic load, and each log call has it twice. */
+static inline uint64_t shmlog_lane_limit(const shmlog_lane_header *shared)
+{
+#if SHMLOG_PLAIN_LIMIT
+    return *(const uint64_t *)(const void *)&shared->limit;
+#else
+    return atomic_load_explicit(&shared->limit, memory_order_relaxed); /* relaxed: see CUT */
+#endif
+}
+
+/* Let the owner write up to `limit`, unless its part has ended. Returns whether it may. */
+static inline bool shmlog_lane_allow(const shmlog_lane *lane, uint64_t limit)
+{
+    atomic_store_explicit(&lane->shared->limit, limit, memory_order_relaxed); /* relaxed: CUT, the fence */
+    atomic_thread_fence(memory_order_seq_cst);                               /* CUT, the producer's side */
+    if (!atomic_load_explicit(&lane->shared->cut, memory_order_relaxed)) {   /* relaxed: CUT, the fence */
+        return true;
+    }
+    atomic_store_explicit(&lane->shared->limit, 0, memory_order_relaxed); /* relaxed: so has whoever cut it */
+    return false;
+}
+
+/* Have the next record take the slow way. */
+static inline void shmlog_lane_forbid(const shmlog_lane *lane)
+{
+    atomic_store_explicit(&lane->shared->limit, 0, memory_order_relaxed); /* relaxed: our own, or cut anyway */
+}
+
+/* Whether the owner's part has ended while it wrote the unit that it has just committed. */
+static inline bool shmlog_lane_was_cut(const shmlog_lane_header *shared)
+{
+    /* CUT: the compiler has to keep the commit before the look; for the processor the flusher's barrier does. */
+    atomic_signal_fence(memory_order_seq_cst);
+    return __builtin_expect(shmlog_lane_limit(shared) == 0, 0);
 }
 
 /* Ask for an fsync of what lies below `head`. Where threads have ended, somebody else may own the lane,

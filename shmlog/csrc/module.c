@@ -1,6 +1,8 @@
 /* Module shmlog._core: its types and constants, nothing else. */
 #include "py_core.h"
 
+#include <sys/stat.h>
+
 #include "clock.h"
 
 static PyObject *core_head_bytes(PyObject *Py_UNUSED(module), PyObject *arg)
@@ -12,7 +14,21 @@ static PyObject *core_head_bytes(PyObject *Py_UNUSED(module), PyObject *arg)
 PyDoc_STRVAR(owner_record_doc, "owner_record(rank, local_rank, worker, script)\n--\n\n"
                                "The JSON object of this process; what is None is found out.");
 
+PyDoc_STRVAR(changed_ns_doc, "changed_ns(path)\n--\n\nWhen a folder was last changed, in ns since the epoch; 0: it can't be read.");
+
+static PyObject *core_changed_ns(PyObject *Py_UNUSED(module), PyObject *path)
+{
+    struct stat status;
+    const char *name = PyUnicode_AsUTF8(path);
+    if (!name) {
+        return NULL;
+    }
+    bool known = stat(name, &status) == 0;
+    return PyLong_FromLongLong(known ? status.st_mtim.tv_sec * 1000000000LL + status.st_mtim.tv_nsec : 0);
+}
+
 static PyMethodDef functions[] = {
+    {"changed_ns", core_changed_ns, METH_O, changed_ns_doc},
     {"head_bytes", core_head_bytes, METH_O, "head_bytes(lanes)\n--\n\nBytes of a segment before its first lane."},
     {"owner_record", shmlog_py_owner_record, METH_VARARGS, owner_record_doc},
     {NULL, NULL, 0, NULL},
@@ -37,8 +53,9 @@ static int find_errors(shmlog_state *state)
     }
     state->segment_error = PyObject_GetAttrString(errors, "SegmentError");
     state->dropped_error = PyObject_GetAttrString(errors, "DroppedError");
+    state->run_state_error = PyObject_GetAttrString(errors, "RunStateError");
     Py_DECREF(errors);
-    return state->segment_error && state->dropped_error ? 0 : -1;
+    return state->segment_error && state->dropped_error && state->run_state_error ? 0 : -1;
 }
 
 static int add_constants(PyObject *module)
@@ -94,6 +111,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->drain_type);
     Py_VISIT(state->segment_error);
     Py_VISIT(state->dropped_error);
+    Py_VISIT(state->run_state_error);
     return 0;
 }
 
@@ -107,6 +125,7 @@ static int clear(PyObject *module)
     Py_CLEAR(state->drain_type);
     Py_CLEAR(state->segment_error);
     Py_CLEAR(state->dropped_error);
+    Py_CLEAR(state->run_state_error);
     Py_CLEAR(state->interned_step);
     return 0;
 }

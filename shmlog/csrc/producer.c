@@ -16,15 +16,6 @@
 static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
 static shmlog_producer *list;
 
-static uint64_t sum(const uint64_t *counts)
-{
-    uint64_t total = 0;
-    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
-        total += counts[reason];
-    }
-    return total;
-}
-
 /* ---- membership and fork ---- */
 
 static void clear_counts(shmlog_producer *producer)
@@ -38,24 +29,22 @@ static void clear_counts(shmlog_producer *producer)
     producer->gave_up_tail = 0;
     producer->joined_ns = shmlog_clock_ns(CLOCK_MONOTONIC);
     memset(producer->dropped, 0, sizeof producer->dropped);
+    producer->had_lane = false;
     memset(&producer->lane, 0, sizeof producer->lane);
+    producer->lane.shared = &shmlog_no_lane;
 }
 
-/* In the child: hold a member lock of our own before the inherited description
- * is closed, so that the run never looks over in between. The inherited one is
- * closed, never unlocked: its locks are the parent's. */
+/* In the child, which follows the process that it was forked from. The inherited description
+ * is closed, never unlocked: its locks are the parent's. */
 static void rejoin(shmlog_producer *producer)
 {
     producer->fork_generation++;
+    producer->is_owner = false;
     clear_counts(producer);
     if (producer->lock_fd < 0) {
         return;
     }
     int fresh = shmlog_lock_reopen(producer->lock_fd, producer->path);
-    if (fresh >= 0 && shmlog_lock_take(fresh, SHMLOG_LOCK_MEMBER, false) != 0) {
-        close(fresh);
-        fresh = -1;
-    }
     close(producer->lock_fd);
     producer->lock_fd = fresh;
 }
@@ -115,7 +104,15 @@ static bool is_same_file(int a, int b)
            first.st_ino == second.st_ino;
 }
 
-int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, const char *path)
+static bool is_closed(const shmlog_segment *segment)
+{
+    /* CONTROL, acquire side: the flusher sets `closed` while it holds the
+     * member lock alone, so that a lock taken after that sees it. */
+    return atomic_load_explicit(&segment->header->closed, memory_order_acquire) != 0;
+}
+
+int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, const char *path,
+                         shmlog_membership membership)
 {
     if (strlen(path) >= sizeof producer->path) {
         return ENAMETOOLONG;
@@ -125,12 +122,10 @@ int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, con
         return errno;
     }
     int error = is_same_file(fd, segment->fd) ? 0 : ESTALE;
-    if (error == 0) {
+    if (error == 0 && membership.is_owner) {
         error = shmlog_lock_take(fd, SHMLOG_LOCK_MEMBER, false);
     }
-    /* CONTROL, acquire side: the flusher sets `closed` while it holds the
-     * member lock alone, so that a lock taken after that sees it. */
-    if (error == 0 && atomic_load_explicit(&segment->header->closed, memory_order_acquire)) {
+    if (error == 0 && is_closed(segment)) {
         error = EAGAIN;
     }
     if (error) {
@@ -140,6 +135,8 @@ int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, con
     strcpy(producer->path, path);
     producer->segment = segment;
     producer->lock_fd = fd;
+    producer->is_owner = membership.is_owner;
+    producer->token = membership.token;
     producer->drop_policy = segment->header->drop_policy;
     clear_counts(producer);
     enlist(producer);
@@ -153,7 +150,7 @@ void shmlog_producer_leave(shmlog_producer *producer)
     }
     delist(producer);
     producer->lane.slots = NULL;
-    producer->lane.limit = 0;
+    producer->lane.shared = &shmlog_no_lane;
     if (producer->lock_fd >= 0) {
         close(producer->lock_fd);
         producer->lock_fd = -1;
@@ -179,14 +176,15 @@ static bool is_roomy(const shmlog_segment *segment, const shmlog_lane_header *sh
     return head <= tail || head - tail <= segment->lane_slots / 2;
 }
 
-static uint64_t lane_drops(const shmlog_lane_header *shared)
+static uint64_t sum_of(const _Atomic uint64_t *counts)
 {
-    uint64_t counts[SHMLOG_REASONS];
+    uint64_t total = 0;
     for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
-        /* relaxed: the lock of the lane orders us after its previous owner. */
-        counts[reason] = atomic_load_explicit(&shared->dropped[reason], memory_order_relaxed);
+        /* relaxed: our own counts; those of an earlier owner, after whom the lane's lock orders us; or
+         * the flusher's, after which FINAL does. */
+        total += atomic_load_explicit(&counts[reason], memory_order_relaxed);
     }
-    return sum(counts);
+    return total;
 }
 
 /* Continue where the committed units end. The lane's lock is held: its previous
@@ -198,13 +196,32 @@ static void adopt(shmlog_producer *producer, uint32_t number)
     /* RECLAIM, acquire side. */
     lane->tail_seen = atomic_load_explicit(&lane->shared->tail, memory_order_acquire);
     lane->head = shmlog_lane_first_uncommitted(lane, lane->tail_seen);
-    lane->limit = 0;
+    producer->had_lane = true;
     producer->lane_number = number;
     producer->owes_owner = true;
     /* relaxed: written by the flusher after it saw the GAP; if it is behind,
      * the drops are told once more, and telling totals again changes nothing. */
     producer->owes_gap =
-        lane_drops(lane->shared) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);
+        sum_of(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);
+}
+
+/* Begin a part in a lane that is locked, in which the last one may have ended. False: the
+ * run is being closed, and what the flusher has decided of the lane stands. */
+static bool begin_part(const shmlog_producer *producer, shmlog_lane_header *shared)
+{
+    if (is_closed(producer->segment)) {
+        return false;
+    }
+    uint64_t follows = producer->is_owner ? 0 : producer->token;
+    /* relaxed: CUT, the fence below orders all of them. */
+    atomic_store_explicit(&shared->limit, 0, memory_order_relaxed);
+    atomic_store_explicit(&shared->cut, 0, memory_order_relaxed);           /* relaxed: as above */
+    atomic_store_explicit(&shared->final, 0, memory_order_relaxed);         /* relaxed: as above */
+    atomic_store_explicit(&shared->follows, follows, memory_order_relaxed); /* relaxed: as above */
+    /* CUT, the producer's side: either we see `closed`, or the flusher, which stores it before it
+     * cuts the lanes, cuts this one after our stores. */
+    atomic_thread_fence(memory_order_seq_cst);
+    return !is_closed(producer->segment);
 }
 
 /* Returns 0 when the lane is ours, EAGAIN when somebody has it, or errno. */
@@ -223,6 +240,10 @@ static int try_lane(shmlog_producer *producer, uint32_t number)
         }
         /* ALLOT, release side. */
         atomic_store_explicit(&shared->allotted, 1, memory_order_release);
+    }
+    if (!begin_part(producer, shared)) {
+        shmlog_lock_drop(producer->lock_fd, SHMLOG_LOCK_LANE + (int)number);
+        return ESTALE;
     }
     adopt(producer, number);
     return 0;
@@ -307,8 +328,11 @@ shmlog_room shmlog_producer_make_room(shmlog_producer *producer, uint32_t slots)
     /* RECLAIM, acquire side. The flusher advances tail after what lies below it
      * is in the log, so passing this load is our licence to overwrite it. */
     lane->tail_seen = atomic_load_explicit(&lane->shared->tail, memory_order_acquire);
+    if (shmlog_producer_is_cut(producer)) {
+        return SHMLOG_CUT;
+    }
     if (lane->head - lane->tail_seen + owed_slots(producer) + slots > capacity) {
-        lane->limit = 0;
+        shmlog_lane_forbid(lane);
         return SHMLOG_FULL;
     }
     /* The drops belong to the lane's previous owner if there is a new one. */
@@ -319,8 +343,27 @@ shmlog_room shmlog_producer_make_room(shmlog_producer *producer, uint32_t slots)
         put_owner(producer);
     }
     bool below_half = lane->head - lane->tail_seen + slots <= capacity / 2;
-    lane->limit = lane->tail_seen + (below_half ? capacity / 2 : capacity);
+    if (!shmlog_lane_allow(lane, lane->tail_seen + (below_half ? capacity / 2 : capacity))) {
+        return SHMLOG_CUT;
+    }
     return below_half ? SHMLOG_ROOM : SHMLOG_ROOM_WAKE;
+}
+
+uint64_t shmlog_producer_retire(shmlog_producer *producer, uint64_t *untold)
+{
+    const shmlog_lane *lane = &producer->lane;
+    uint64_t final = 0;
+    *untold = 0;
+    /* FINAL: release, what we have committed and counted is seen by the flusher that finds it; acquire,
+     * what the flusher has decided is seen by us. */
+    if (atomic_compare_exchange_strong_explicit(&lane->shared->final, &final, shmlog_final(lane->head, 0),
+                                                memory_order_acq_rel, memory_order_acquire)) {
+        return 0;
+    }
+    uint64_t told = sum_of(lane->shared->told), dropped = sum_of(lane->shared->dropped);
+    uint64_t end = shmlog_final_position(final);
+    *untold = dropped > told ? dropped - told : 0;
+    return lane->head > end ? lane->head - end : 0;
 }
 
 void shmlog_producer_settle(shmlog_producer *producer)
@@ -341,7 +384,7 @@ void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, 
 {
     producer->dropped[reason] += records;
     if (!producer->lane.slots) {
-        if (producer->segment) {
+        if (producer->segment && reason != SHMLOG_DROP_CLOSED) {
             /* relaxed: a counter; the only word that several producers change. */
             atomic_fetch_add_explicit(&producer->segment->header->unlaned[reason], records, memory_order_relaxed);
         }
@@ -352,7 +395,10 @@ void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, 
     uint64_t old = atomic_load_explicit(count, memory_order_relaxed);
     atomic_store_explicit(count, old + records, memory_order_relaxed); /* relaxed: a counter */
     producer->owes_gap = true;
-    producer->lane.limit = 0; /* the next record puts the GAP first */
+    shmlog_lane_forbid(&producer->lane); /* the next record puts the GAP first */
+    /* CUT: either the flusher, which looks at the counts after the cut, sees this one, or the caller sees
+     * the cut. */
+    atomic_thread_fence(memory_order_seq_cst);
 }
 
 void shmlog_producer_add_counts(shmlog_producer *sum, const shmlog_producer *producer)
@@ -445,7 +491,6 @@ void shmlog_producer_wait_end(shmlog_producer *producer, const shmlog_wait *wait
 {
     int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
     int64_t waited = now - wait->begun_ns;
-    shmlog_lane_header *shared = producer->lane.shared;
 
     producer->waits++;
     producer->waited_ns += (uint64_t)waited;
@@ -453,7 +498,8 @@ void shmlog_producer_wait_end(shmlog_producer *producer, const shmlog_wait *wait
         producer->late_waited_ns += waited;
     }
     producer->gave_up_tail = room ? 0 : wait->tail + 1;
-    if (shared) {
+    if (producer->lane.slots) {
+        shmlog_lane_header *shared = producer->lane.shared;
         /* relaxed: counters for monitors, of which we are the only writer. */
         atomic_store_explicit(&shared->waits, producer->waits, memory_order_relaxed);
         /* relaxed: as above. */

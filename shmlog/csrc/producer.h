@@ -1,8 +1,10 @@
 /* What a process keeps of a run it logs to: its locks and its lane.
  *
- * A producer joins (a lock of its own on the member byte), is allotted a lane
- * by its first record, and leaves. A forked child joins by itself, in the
- * handler that fork() runs, and has no lane until its first record. */
+ * A producer joins, is allotted a lane by its first record, and leaves. An owner of
+ * the run holds a lock on the member byte, which keeps the run alive; a follower
+ * holds its lane alone, and its part ends when its owner's does. A forked child joins
+ * by itself, as a follower, in the handler that fork() runs, and has no lane until
+ * its first record. */
 #ifndef SHMLOG_PRODUCER_H
 #define SHMLOG_PRODUCER_H
 
@@ -14,7 +16,10 @@
 typedef struct shmlog_producer {
     shmlog_lane lane;
     shmlog_segment *segment; /* NULL: never joined */
-    int lock_fd;             /* -1: not a member */
+    int lock_fd;             /* -1: it has left */
+    bool is_owner;           /* of the run: it holds the member lock */
+    bool had_lane;           /* lane_number and lane.head tell of it, also when it was given back */
+    uint64_t token;          /* of the owner that it is, or follows; 0: unknown */
     uint32_t lane_number;
     uint32_t fork_generation; /* grows in a forked child */
 
@@ -41,9 +46,16 @@ typedef struct shmlog_producer {
 /* Have fork() rejoin every producer in the child. Once per process. */
 int shmlog_producer_watch_forks(void);
 
-/* Become a member: open `path` and hold the member lock. Returns 0, EAGAIN when
- * the run is being closed, ESTALE when the file there is another, or errno. */
-int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, const char *path);
+/* How a producer belongs to a run. */
+typedef struct {
+    bool is_owner;
+    uint64_t token;
+} shmlog_membership;
+
+/* Become a producer: open `path` and, as an owner, hold the member lock. Returns 0, EAGAIN
+ * when the run is being closed, ESTALE when the file there is another, or errno. */
+int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, const char *path,
+                         shmlog_membership membership);
 
 /* Give lane and membership back. Drops that no GAP tells are told by the
  * lane's next owner, or by the flusher. */
@@ -51,13 +63,26 @@ void shmlog_producer_leave(shmlog_producer *producer);
 
 /* Take a lane and continue at its first uncommitted slot, as `owner`. Returns
  * 0, EAGAIN when every lane is taken, ENOSPC when there is no memory for
- * another, or errno. */
+ * another, ESTALE when the run is being closed, or errno. */
 int shmlog_producer_allot(shmlog_producer *producer, const char *owner, uint32_t owner_bytes);
+
+/* Whether the producer's part has ended: what it logs now belongs to another run. */
+static inline bool shmlog_producer_is_cut(const shmlog_producer *producer)
+{
+    /* relaxed: CUT; who sees a zero limit sees it, and a look without that may miss it. */
+    return atomic_load_explicit(&producer->lane.shared->cut, memory_order_relaxed) != 0;
+}
+
+/* A producer that was cut decides where its lane ends. Returns how many of the slots below
+ * `head` are not in the run, which the flusher has closed before; `untold` is how many drops
+ * of full lanes that has left out. */
+uint64_t shmlog_producer_retire(shmlog_producer *producer, uint64_t *untold);
 
 typedef enum {
     SHMLOG_ROOM,
     SHMLOG_ROOM_WAKE, /* room, but half full: wake the flusher if it sleeps */
-    SHMLOG_FULL
+    SHMLOG_FULL,
+    SHMLOG_CUT /* the producer's part has ended */
 } shmlog_room;
 
 /* The slow half of shmlog_producer_has_room(): look at tail, and put the GAP
@@ -67,7 +92,7 @@ shmlog_room shmlog_producer_make_room(shmlog_producer *producer, uint32_t slots)
 /* Whether `slots` slots can be written without a look at the shared tail. */
 static inline bool shmlog_producer_has_room(const shmlog_producer *producer, uint32_t slots)
 {
-    return producer->lane.head + slots <= producer->lane.limit;
+    return producer->lane.head + slots <= shmlog_lane_limit(producer->lane.shared);
 }
 
 /* Put the GAP that is owed, if there is room. */
@@ -76,7 +101,7 @@ void shmlog_producer_settle(shmlog_producer *producer);
 /* Why a lane has no room: because the log can't be written, or for want of speed. */
 enum shmlog_reason shmlog_producer_why_full(const shmlog_producer *producer);
 
-/* Count records that will never be written. */
+/* Count records that will never be written; in the segment, unless they came after the run's end. */
 void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, uint64_t records);
 
 /* Add what one producer logged, dropped and waited to another's. */

@@ -17,9 +17,11 @@
 #define SHMLOG_LIKELY(condition) __builtin_expect(!!(condition), 1)
 /* Slow halves: inlined, they would have the fast ones save and restore registers for them. */
 #define SHMLOG_NOINLINE __attribute__((noinline))
+#define SHMLOG_COLD __attribute__((cold, noinline))
 #else
 #define SHMLOG_LIKELY(condition) (condition)
 #define SHMLOG_NOINLINE
+#define SHMLOG_COLD
 #endif
 
 #if PY_VERSION_HEX < 0x030D0000
@@ -41,6 +43,7 @@ typedef struct {
     PyTypeObject *drain_type;
     PyObject *segment_error; /* shmlog.errors */
     PyObject *dropped_error;
+    PyObject *run_state_error;
     PyObject *interned_step; /* "step" */
 } shmlog_state;
 
@@ -229,22 +232,49 @@ static inline WriterObject *shmlog_writer_of(ProducerObject *run)
 #endif
 }
 
-typedef enum { SHMLOG_RAISED = -1, SHMLOG_DROPPED = 0, SHMLOG_WRITTEN = 1 } shmlog_outcome;
+typedef enum {
+    SHMLOG_RAISED = -1,
+    SHMLOG_DROPPED = 0,
+    SHMLOG_WRITTEN = 1,
+    SHMLOG_MOVED = 2 /* nothing was written: the run has ended for this process, another may be its next */
+} shmlog_outcome;
+
+/* Whether the run has ended for this process. False of one that it has not logged to yet, and may turn out to. */
+static inline bool shmlog_run_is_over(const ProducerObject *run)
+{
+    return shmlog_writer_is_closed(run->writer) || shmlog_producer_is_cut(&run->writer->producer);
+}
+
+/* The run that calls on this one go to, which is over: a new reference. NULL: there is none, or an exception is set. */
+ProducerObject *shmlog_run_next(ProducerObject *run);
+
+/* Count drops of a run that is over, and has no next. False: exception set. */
+bool shmlog_run_drop_closed(ProducerObject *run, uint64_t records);
+
+/* ---- py_room.c ---- */
+
+/* The run has ended for this process while it wrote the unit of so many records that it has just committed:
+ * leave, and count it as dropped if it is not in the run. Returns WRITTEN, or RAISED. */
+SHMLOG_COLD shmlog_outcome shmlog_writer_cut(WriterObject *writer, uint64_t records);
 
 /* The fast path of a record: a float and a small step with room in the lane. No
- * system call, no allocation, no Python code. False: nothing was written. */
-static inline bool shmlog_producer_put_float(shmlog_producer *producer, uint32_t name_id, PyObject *value,
-                                             PyObject *step_object)
+ * system call, no allocation, no Python code. DROPPED: nothing was written. */
+static inline shmlog_outcome shmlog_writer_put_float(WriterObject *writer, uint32_t name_id, PyObject *value,
+                                                     PyObject *step_object)
 {
+    shmlog_producer *producer = &writer->producer;
+    /* Read once: the compiler would read them anew behind each store to shared memory. */
+    shmlog_lane_header *shared = producer->lane.shared;
+    uint64_t head = producer->lane.head;
     int64_t step;
-    if (!PyFloat_CheckExact(value) || !shmlog_small_int(step_object, &step) ||
-        !shmlog_producer_has_room(producer, 1)) {
-        return false;
+    if (!PyFloat_CheckExact(value) || !shmlog_small_int(step_object, &step) || head + 1 > shmlog_lane_limit(shared)) {
+        return SHMLOG_DROPPED;
     }
-    shmlog_lane_put(&producer->lane, shmlog_ticks(producer->segment->tsc),
-                    shmlog_float_bits(PyFloat_AS_DOUBLE(value)), step, name_id, SHMLOG_FLOAT);
+    shmlog_lane_commit(&producer->lane, head, shmlog_ticks(producer->segment->tsc),
+                       shmlog_float_bits(PyFloat_AS_DOUBLE(value)), step, name_id, SHMLOG_FLOAT, 0);
+    shmlog_lane_advance_to(&producer->lane, shared, head + 1);
     producer->logged++;
-    return true;
+    return SHMLOG_LIKELY(!shmlog_lane_was_cut(shared)) ? SHMLOG_WRITTEN : shmlog_writer_cut(writer, 1);
 }
 
 /* Where the name's id is kept if it was met before and is an interned string:
@@ -296,6 +326,9 @@ shmlog_outcome shmlog_writer_wake(WriterObject *writer);
 
 PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t id);
 
+/* The id of its name in its run. */
+uint32_t shmlog_metric_id(PyObject *metric);
+
 /* Count `count` steps for calls of a metric that give none; returns the first. */
 int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count);
 
@@ -309,7 +342,9 @@ PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t cou
 
 /* ---- py_extend.c ---- */
 
-/* Append many values under one name; `metric` counts the steps on if `steps` is NULL. */
-bool shmlog_extend(WriterObject *writer, PyObject *metric, uint32_t name_id, PyObject *values, PyObject *steps);
+/* Append many values under the metric's name, which counts the steps on if `steps` is NULL. MOVED: the run has
+ * taken none of the `records`. */
+shmlog_outcome shmlog_extend(ProducerObject *run, PyObject *metric, PyObject *values, PyObject *steps,
+                             uint64_t *records);
 
 #endif

@@ -115,12 +115,24 @@ static PyObject *drain_pass(DrainObject *self, PyObject *Py_UNUSED(none))
     return Py_BuildValue("iK", error, (unsigned long long)drained.slots);
 }
 
+PyDoc_STRVAR(finalize_doc, "finalize()\n--\n\n"
+                           "When the run is over: decide where each lane ends. True: drain once more.");
+
+static PyObject *drain_finalize(DrainObject *self, PyObject *Py_UNUSED(none))
+{
+    return PyBool_FromLong(shmlog_drain_finalize(&self->drain));
+}
+
 PyDoc_STRVAR(settle_doc, "settle()\n--\n\n"
-                         "When the run is over: have the lanes tell all their drops. True: drain once more.");
+                         "After that: write the drops that no GAP tells yet. Returns the errno, or 0.");
 
 static PyObject *drain_settle(DrainObject *self, PyObject *Py_UNUSED(none))
 {
-    return PyBool_FromLong(shmlog_drain_settle(&self->drain));
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = shmlog_drain_settle(&self->drain);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(error);
 }
 
 PyDoc_STRVAR(sync_doc, "sync()\n--\n\nfsync the log and tell every lane. Returns the errno, or 0.");
@@ -200,6 +212,7 @@ static PyMethodDef methods[] = {
     {"run", (PyCFunction)drain_run, METH_O, run_doc},
     {"next_log", (PyCFunction)drain_next_log, METH_NOARGS, next_log_doc},
     {"drain_pass", (PyCFunction)drain_pass, METH_NOARGS, drain_pass_doc},
+    {"finalize", (PyCFunction)drain_finalize, METH_NOARGS, finalize_doc},
     {"settle", (PyCFunction)drain_settle, METH_NOARGS, settle_doc},
     {"sync", (PyCFunction)drain_sync, METH_NOARGS, sync_doc},
     {"stop", (PyCFunction)drain_stop, METH_NOARGS, stop_doc},

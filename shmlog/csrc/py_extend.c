@@ -153,7 +153,7 @@ static void write_records(shmlog_producer *producer, const extension *extension,
     producer->logged += (uint64_t)(last - first);
 }
 
-static bool write_column(WriterObject *writer, const extension *extension)
+static shmlog_outcome write_column(WriterObject *writer, const extension *extension)
 {
     shmlog_producer *producer = &writer->producer;
     Py_ssize_t count = extension->values->count;
@@ -164,66 +164,72 @@ static bool write_column(WriterObject *writer, const extension *extension)
         bool half_full = false;
         if (!shmlog_producer_has_room(producer, 1)) {
             shmlog_outcome outcome = shmlog_writer_find_room(writer, 1, (uint64_t)(count - done), &half_full);
+            if (outcome == SHMLOG_MOVED && done) {
+                return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, (uint64_t)(count - done));
+            }
             if (outcome != SHMLOG_WRITTEN) {
-                return outcome != SHMLOG_RAISED;
+                return outcome;
             }
         }
-        uint64_t room = producer->lane.limit - producer->lane.head;
+        uint64_t limit = shmlog_lane_limit(producer->lane.shared); /* looked at once: another process may take it back */
+        uint64_t room = limit > producer->lane.head ? limit - producer->lane.head : 0;
         Py_ssize_t last = room < (uint64_t)(count - done) ? done + (Py_ssize_t)room : count;
         write_records(producer, extension, done, last);
+        if (last > done && shmlog_lane_was_cut(producer->lane.shared) &&
+            shmlog_writer_cut(writer, (uint64_t)(last - done)) == SHMLOG_RAISED) {
+            return SHMLOG_RAISED;
+        }
         done = last;
         wake = wake || half_full;
     }
-    return !wake || shmlog_writer_wake(writer) != SHMLOG_RAISED;
+    return wake && !shmlog_writer_is_closed(writer) ? shmlog_writer_wake(writer) : SHMLOG_WRITTEN;
 }
 
-static bool write_or_drop(WriterObject *writer, const extension *extension)
+static shmlog_outcome write_or_drop(WriterObject *writer, const extension *extension)
 {
     uint64_t count = (uint64_t)extension->values->count;
     if (count == 0) {
-        return true;
+        return SHMLOG_WRITTEN;
     }
     if (shmlog_writer_is_closed(writer)) {
-        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, count) != SHMLOG_RAISED;
+        return SHMLOG_MOVED;
     }
     if (extension->name_id == SHMLOG_NO_NAME) {
-        return shmlog_writer_dropped(writer, SHMLOG_DROP_NAMES, count) != SHMLOG_RAISED;
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_NAMES, count);
     }
     return write_column(writer, extension);
 }
 
-static bool write_locked(WriterObject *writer, const extension *extension)
+static shmlog_outcome write_locked(WriterObject *writer, const extension *extension)
 {
-    bool ok;
+    shmlog_outcome outcome;
     Py_BEGIN_CRITICAL_SECTION(writer);
-    ok = write_or_drop(writer, extension);
+    outcome = write_or_drop(writer, extension);
     Py_END_CRITICAL_SECTION();
-    return ok;
+    return outcome;
 }
 
-static bool extend_with_steps(WriterObject *writer, extension *extension, PyObject *steps)
+static shmlog_outcome extend_with_steps(WriterObject *writer, extension *extension, PyObject *steps)
 {
     column column;
     PyObject *buffer = as_buffer(steps, "q");
-    bool ok = buffer && open_column(buffer, &column, "steps");
-    if (ok) {
+    shmlog_outcome outcome = SHMLOG_RAISED;
+    if (buffer && open_column(buffer, &column, "steps")) {
         if (!is_int(column.format)) {
             PyErr_SetString(PyExc_TypeError, "steps must be ints");
-            ok = false;
         } else if (column.count != extension->values->count) {
             PyErr_Format(PyExc_ValueError, "%zd values but %zd steps", extension->values->count, column.count);
-            ok = false;
         } else {
             extension->steps = &column;
-            ok = write_locked(writer, extension);
+            outcome = write_locked(writer, extension);
         }
         PyBuffer_Release(&column.view);
     }
     Py_XDECREF(buffer);
-    return ok;
+    return outcome;
 }
 
-static bool extend_column(WriterObject *writer, PyObject *metric, extension *extension, PyObject *steps)
+static shmlog_outcome extend_column(WriterObject *writer, PyObject *metric, extension *extension, PyObject *steps)
 {
     if (steps) {
         return extend_with_steps(writer, extension, steps);
@@ -242,21 +248,23 @@ static const char *typecode_of(PyObject *values)
     return whole ? "q" : "d";
 }
 
-bool shmlog_extend(WriterObject *writer, PyObject *metric, uint32_t name_id, PyObject *values, PyObject *steps)
+shmlog_outcome shmlog_extend(ProducerObject *run, PyObject *metric, PyObject *values, PyObject *steps,
+                             uint64_t *records)
 {
     column column;
     if (PyUnicode_Check(values) || PyBytes_Check(values) || PyByteArray_Check(values)) {
         PyErr_Format(PyExc_TypeError, "values must be an array or sequence of numbers, not %.200s",
                      Py_TYPE(values)->tp_name);
-        return false;
+        return SHMLOG_RAISED;
     }
     PyObject *buffer = as_buffer(values, PyObject_CheckBuffer(values) ? "d" : typecode_of(values));
-    bool ok = buffer && open_column(buffer, &column, "values");
-    if (ok) {
-        extension extension = {.values = &column, .name_id = name_id};
-        ok = extend_column(writer, metric, &extension, steps);
+    shmlog_outcome outcome = SHMLOG_RAISED;
+    if (buffer && open_column(buffer, &column, "values")) {
+        extension extension = {.values = &column, .name_id = shmlog_metric_id(metric)};
+        *records = (uint64_t)column.count;
+        outcome = extend_column(shmlog_writer_of(run), metric, &extension, steps);
         PyBuffer_Release(&column.view);
     }
     Py_XDECREF(buffer);
-    return ok;
+    return outcome;
 }

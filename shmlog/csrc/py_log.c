@@ -174,6 +174,9 @@ static shmlog_outcome write_unit(WriterObject *writer, const shmlog_value *value
     shmlog_lane_write_row(&producer->lane, producer->lane.head, ts, step, values, count, slots);
     shmlog_lane_advance(&producer->lane, slots);
     producer->logged += count;
+    if (shmlog_lane_was_cut(producer->lane.shared)) {
+        return shmlog_writer_cut(writer, count);
+    }
     return wake ? shmlog_writer_wake(writer) : SHMLOG_WRITTEN;
 }
 
@@ -192,6 +195,10 @@ static shmlog_outcome write_units(WriterObject *writer, const batch *batch, int6
             last++;
         }
         outcome = write_unit(writer, batch->values + first, (uint32_t)(last - first), slots, step);
+        if (outcome == SHMLOG_MOVED) {
+            /* A dict of which the run has a part has no place in another. */
+            return first ? shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, (uint64_t)(batch->count - first)) : outcome;
+        }
         first = last;
     }
     return outcome;
@@ -199,9 +206,8 @@ static shmlog_outcome write_units(WriterObject *writer, const batch *batch, int6
 
 static shmlog_outcome write_batch(WriterObject *writer, batch *batch, int64_t step)
 {
-    uint64_t records = (uint64_t)batch->count + batch->nameless;
     if (shmlog_writer_is_closed(writer)) {
-        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, records);
+        return SHMLOG_MOVED;
     }
     if (batch->nameless &&
         shmlog_writer_dropped(writer, SHMLOG_DROP_NAMES, batch->nameless) == SHMLOG_RAISED) {
@@ -320,6 +326,9 @@ static shmlog_outcome log_many(WriterObject *writer, PyObject *metrics, int64_t 
     int done;
     Py_BEGIN_CRITICAL_SECTION2(writer, metrics);
     done = put_numbers(writer, metrics, step);
+    if (done > 0 && shmlog_lane_was_cut(writer->producer.lane.shared)) {
+        done = shmlog_writer_cut(writer, (uint64_t)PyDict_GET_SIZE(metrics)) == SHMLOG_RAISED ? -1 : 1;
+    }
     Py_END_CRITICAL_SECTION2();
     return done == 0 ? log_batch(writer, metrics, step) : done > 0 ? SHMLOG_WRITTEN : SHMLOG_RAISED;
 }
@@ -381,21 +390,37 @@ static int64_t count_step(ProducerObject *self)
     return step;
 }
 
-/* log(name, value, step) or log(name, value, step=step) with a name met before. */
-static inline bool log_fast(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+/* log(name, value, step) or log(name, value, step=step) with a name met before. DROPPED: it is not for this path. */
+static inline shmlog_outcome log_fast(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     bool is_named = keywords && count == 2 && PyTuple_GET_SIZE(keywords) == 1 &&
                     PyTuple_GET_ITEM(keywords, 0) == self->interned_step;
     if (!is_named && (keywords || count != 3)) {
-        return false;
+        return SHMLOG_DROPPED;
     }
     WriterObject *writer = shmlog_writer_of(self);
-    bool done;
+    shmlog_outcome done = SHMLOG_DROPPED;
     Py_BEGIN_CRITICAL_SECTION(writer);
     const shmlog_cached_name *place = shmlog_writer_cached(writer, args[0]);
-    done = place->name == args[0] && shmlog_producer_put_float(&writer->producer, place->id, args[1], args[2]);
+    if (place->name == args[0]) {
+        done = shmlog_writer_put_float(writer, place->id, args[1], args[2]);
+    }
     Py_END_CRITICAL_SECTION();
     return done;
+}
+
+/* The run has ended for this process: what it was given goes to the next one, if there is one. */
+static SHMLOG_COLD PyObject *log_after_end(ProducerObject *self, PyObject *const *args, Py_ssize_t count,
+                                           PyObject *keywords)
+{
+    ProducerObject *next = shmlog_run_next(self);
+    if (next) {
+        PyObject *result = shmlog_log(next, args, count, keywords);
+        Py_DECREF(next);
+        return result;
+    }
+    uint64_t records = PyDict_Check(args[0]) ? (uint64_t)PyDict_GET_SIZE(args[0]) : 1;
+    return shmlog_run_drop_closed(self, records) ? Py_NewRef(Py_None) : NULL;
 }
 
 static SHMLOG_NOINLINE PyObject *log_slow(ProducerObject *self, PyObject *const *args, Py_ssize_t count,
@@ -418,16 +443,17 @@ static SHMLOG_NOINLINE PyObject *log_slow(ProducerObject *self, PyObject *const 
     WriterObject *writer = shmlog_writer_of(self);
     shmlog_outcome outcome = arguments.value ? log_one(writer, arguments.first, arguments.value, step)
                                              : log_many(writer, arguments.first, step);
-    if (outcome == SHMLOG_RAISED) {
-        return NULL;
+    if (outcome == SHMLOG_MOVED) {
+        return log_after_end(self, args, count, keywords);
     }
-    Py_RETURN_NONE;
+    return outcome == SHMLOG_RAISED ? NULL : Py_NewRef(Py_None);
 }
 
 PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    if (SHMLOG_LIKELY(log_fast(self, args, count, keywords))) {
+    shmlog_outcome done = log_fast(self, args, count, keywords);
+    if (SHMLOG_LIKELY(done == SHMLOG_WRITTEN)) {
         Py_RETURN_NONE;
     }
-    return log_slow(self, args, count, keywords);
+    return done == SHMLOG_RAISED ? NULL : log_slow(self, args, count, keywords);
 }

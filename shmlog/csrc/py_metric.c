@@ -9,7 +9,10 @@ typedef struct {
     uint32_t id; /* SHMLOG_NO_NAME: the name table was full */
     uint32_t step_generation;
     int64_t next_step; /* of a call without a step */
+    PyObject *next;    /* the handle of the same name in the run that follows this one; NULL: not met */
 } MetricObject;
+
+uint32_t shmlog_metric_id(PyObject *metric) { return ((MetricObject *)metric)->id; }
 
 int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count)
 {
@@ -40,7 +43,7 @@ static shmlog_outcome record_item(MetricObject *self, shmlog_item *item, int64_t
     return outcome;
 }
 
-static PyObject *record_any(MetricObject *self, PyObject *value, PyObject *step_object)
+static shmlog_outcome record_any(MetricObject *self, PyObject *value, PyObject *step_object)
 {
     shmlog_item item;
     int64_t step = 0;
@@ -51,11 +54,45 @@ static PyObject *record_any(MetricObject *self, PyObject *value, PyObject *step_
     } else if (ok) {
         step = shmlog_metric_claim_steps((PyObject *)self, 1);
     }
-    if (ok) {
-        ok = record_item(self, &item, step) != SHMLOG_RAISED;
-    }
+    shmlog_outcome outcome = ok ? record_item(self, &item, step) : SHMLOG_RAISED;
     shmlog_item_clear(&item);
-    return ok ? Py_NewRef(Py_None) : NULL;
+    return outcome;
+}
+
+/* ---- after the end of the run ---- */
+
+/* A new reference to the handle that was met last, if its run goes on. */
+static PyObject *known_next(MetricObject *self)
+{
+    PyObject *next;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    next = Py_XNewRef(self->next);
+    Py_END_CRITICAL_SECTION();
+    if (next && shmlog_run_is_over(((MetricObject *)next)->producer)) {
+        Py_CLEAR(next);
+    }
+    return next;
+}
+
+/* The handle that calls on this one go to: a new reference. NULL: there is none, or an exception is set. */
+static PyObject *find_next(MetricObject *self)
+{
+    PyObject *next = known_next(self);
+    ProducerObject *run = next ? NULL : shmlog_run_next(self->producer);
+    if (!run) {
+        return next;
+    }
+    next = PyObject_CallMethod((PyObject *)run, "metric", "O", self->name);
+    Py_DECREF(run);
+    if (next) {
+        PyObject *old;
+        Py_BEGIN_CRITICAL_SECTION(self);
+        old = self->next;
+        self->next = Py_NewRef(next);
+        Py_END_CRITICAL_SECTION();
+        Py_XDECREF(old);
+    }
+    return next;
 }
 
 /* ---- the fast path ---- */
@@ -72,6 +109,8 @@ static PyObject *named_step(MetricObject *self, PyObject *const *args, Py_ssize_
     return args[1];
 }
 
+static PyObject *record_after_end(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords);
+
 static SHMLOG_NOINLINE PyObject *record_slow(MetricObject *self, PyObject *const *args, Py_ssize_t count,
                                              PyObject *keywords)
 {
@@ -87,19 +126,38 @@ static SHMLOG_NOINLINE PyObject *record_slow(MetricObject *self, PyObject *const
     } else if (count < 1 || count > 2) {
         return PyErr_Format(PyExc_TypeError, "a metric takes (value, step=None), %zd arguments were given", count);
     }
-    return record_any(self, args[0], step);
+    shmlog_outcome outcome = record_any(self, args[0], step);
+    if (outcome == SHMLOG_MOVED) {
+        return record_after_end(self, args, count, keywords);
+    }
+    return outcome == SHMLOG_RAISED ? NULL : Py_NewRef(Py_None);
 }
 
 static inline PyObject *record(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    bool done = false;
+    shmlog_outcome done = SHMLOG_DROPPED;
     if (SHMLOG_LIKELY(count == 2 && !keywords)) {
         WriterObject *writer = shmlog_writer_of(self->producer);
         Py_BEGIN_CRITICAL_SECTION(writer);
-        done = shmlog_producer_put_float(&writer->producer, self->id, args[0], args[1]);
+        done = shmlog_writer_put_float(writer, self->id, args[0], args[1]);
         Py_END_CRITICAL_SECTION();
     }
-    return SHMLOG_LIKELY(done) ? Py_NewRef(Py_None) : record_slow(self, args, count, keywords);
+    if (SHMLOG_LIKELY(done == SHMLOG_WRITTEN)) {
+        return Py_NewRef(Py_None);
+    }
+    return done == SHMLOG_RAISED ? NULL : record_slow(self, args, count, keywords);
+}
+
+static SHMLOG_COLD PyObject *record_after_end(MetricObject *self, PyObject *const *args, Py_ssize_t count,
+                                              PyObject *keywords)
+{
+    PyObject *next = find_next(self);
+    if (next) {
+        PyObject *result = record((MetricObject *)next, args, count, keywords);
+        Py_DECREF(next);
+        return result;
+    }
+    return shmlog_run_drop_closed(self->producer, 1) ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *metric_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *keywords)
@@ -132,6 +190,20 @@ PyDoc_STRVAR(extend_doc, "extend(values, steps=None)\n--\n\n"
                          "Raises\n------\nTypeError, ValueError, OverflowError\n    If values or steps are not "
                          "usable, or differ in length. Nothing was logged.");
 
+static PyObject *extend(MetricObject *self, PyObject *values, PyObject *steps)
+{
+    uint64_t records = 0;
+    shmlog_outcome outcome = shmlog_extend(self->producer, (PyObject *)self, values, steps, &records);
+    PyObject *next = outcome == SHMLOG_MOVED ? find_next(self) : NULL;
+    if (next) {
+        PyObject *result = extend((MetricObject *)next, values, steps);
+        Py_DECREF(next);
+        return result;
+    }
+    bool ok = outcome == SHMLOG_MOVED ? shmlog_run_drop_closed(self->producer, records) : outcome != SHMLOG_RAISED;
+    return ok ? Py_NewRef(Py_None) : NULL;
+}
+
 static PyObject *metric_extend(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     PyObject *steps = count == 2 ? args[1] : NULL;
@@ -145,11 +217,7 @@ static PyObject *metric_extend(MetricObject *self, PyObject *const *args, Py_ssi
     if (self->producer->disabled) {
         Py_RETURN_NONE;
     }
-    WriterObject *writer = shmlog_writer_of(self->producer);
-    if (!shmlog_extend(writer, (PyObject *)self, self->id, args[0], steps == Py_None ? NULL : steps)) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return extend(self, args[0], steps == Py_None ? NULL : steps);
 }
 
 /* ---- the type ---- */
@@ -180,12 +248,14 @@ static int metric_traverse(MetricObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->producer);
+    Py_VISIT(self->next);
     return 0;
 }
 
 static int metric_clear(MetricObject *self)
 {
     Py_CLEAR(self->name);
+    Py_CLEAR(self->next);
     return 0; /* the producer stays: a handle without one could not be called */
 }
 
@@ -194,6 +264,7 @@ static void metric_dealloc(MetricObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     Py_XDECREF(self->name);
+    Py_XDECREF(self->next);
     Py_XDECREF(self->producer);
     type->tp_free(self);
     Py_DECREF(type);

@@ -20,15 +20,18 @@ static bool name_id(ProducerObject *self, PyObject *name, uint32_t *id)
 
 /* ---- joining and leaving ---- */
 
-PyDoc_STRVAR(join_doc, "_join(segment, path)\n--\n\n"
-                       "Become a member of the run in `segment`, whose file lies at `path`.");
+PyDoc_STRVAR(join_doc, "_join(segment, path, is_owner, token)\n--\n\n"
+                       "Log to the run in `segment`, whose file lies at `path`, as the owner of that token or as its "
+                       "follower.");
 
 static PyObject *producer_join(ProducerObject *self, PyObject *args)
 {
     shmlog_state *state = shmlog_state_of(Py_TYPE(self));
     PyObject *segment;
     const char *path;
-    if (!PyArg_ParseTuple(args, "O!s", state->segment_type, &segment, &path)) {
+    int is_owner;
+    unsigned long long token;
+    if (!PyArg_ParseTuple(args, "O!spK", state->segment_type, &segment, &path, &is_owner, &token)) {
         return NULL;
     }
     if (self->segment) {
@@ -37,7 +40,8 @@ static PyObject *producer_join(ProducerObject *self, PyObject *args)
     }
     int error = shmlog_producer_watch_forks();
     if (error == 0) {
-        error = shmlog_producer_join(&self->writer->producer, &((SegmentObject *)segment)->segment, path);
+        error = shmlog_producer_join(&self->writer->producer, &((SegmentObject *)segment)->segment, path,
+                                     (shmlog_membership){is_owner != 0, token});
     }
     if (error) {
         errno = error;
@@ -126,6 +130,9 @@ static shmlog_outcome write_event(WriterObject *writer, uint32_t name_id, shmlog
     shmlog_lane_advance(&producer->lane, shmlog_lane_write_bytes(&producer->lane, producer->lane.head, &head,
                                                                  item->value.bytes, item->value.count));
     producer->logged++;
+    if (shmlog_lane_was_cut(producer->lane.shared)) {
+        return shmlog_writer_cut(writer, 1);
+    }
     return wake ? shmlog_writer_wake(writer) : SHMLOG_WRITTEN;
 }
 
@@ -136,7 +143,7 @@ static shmlog_outcome put_event(WriterObject *writer, PyObject *event_type, PyOb
         return SHMLOG_RAISED;
     }
     if (shmlog_writer_is_closed(writer)) {
-        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, 1);
+        return SHMLOG_MOVED;
     }
     if (id == SHMLOG_NO_NAME) {
         return shmlog_writer_dropped(writer, SHMLOG_DROP_NAMES, 1);
@@ -150,6 +157,19 @@ static shmlog_outcome put_event(WriterObject *writer, PyObject *event_type, PyOb
     return outcome;
 }
 
+static PyObject *producer_put_event(ProducerObject *self, PyObject *args);
+
+static PyObject *put_event_into_next(ProducerObject *self, PyObject *args)
+{
+    ProducerObject *next = shmlog_run_next(self);
+    if (next) {
+        PyObject *result = producer_put_event(next, args);
+        Py_DECREF(next);
+        return result;
+    }
+    return shmlog_run_drop_closed(self, 1) ? Py_NewRef(Py_False) : NULL;
+}
+
 static PyObject *producer_put_event(ProducerObject *self, PyObject *args)
 {
     PyObject *event_type, *payload;
@@ -160,11 +180,15 @@ static PyObject *producer_put_event(ProducerObject *self, PyObject *args)
         Py_RETURN_TRUE;
     }
     WriterObject *writer = shmlog_writer_of(self);
-    shmlog_outcome outcome;
-    Py_BEGIN_CRITICAL_SECTION(writer);
-    outcome = put_event(writer, event_type, payload);
-    Py_END_CRITICAL_SECTION();
-    return outcome == SHMLOG_RAISED ? NULL : PyBool_FromLong(outcome == SHMLOG_WRITTEN);
+    shmlog_outcome outcome = SHMLOG_MOVED;
+    if (!shmlog_run_is_over(self)) {
+        Py_BEGIN_CRITICAL_SECTION(writer);
+        outcome = put_event(writer, event_type, payload);
+        Py_END_CRITICAL_SECTION();
+    }
+    return outcome == SHMLOG_MOVED    ? put_event_into_next(self, args)
+           : outcome == SHMLOG_RAISED ? NULL
+                                      : PyBool_FromLong(outcome == SHMLOG_WRITTEN);
 }
 
 PyDoc_STRVAR(metric_doc, "metric(name)\n--\n\n"
@@ -215,7 +239,7 @@ PyDoc_STRVAR(request_sync_doc, "_request_sync()\n--\n\nAsk for what this process
 static bool request_sync(WriterObject *writer, void *Py_UNUSED(context))
 {
     const shmlog_lane *lane = &writer->producer.lane;
-    if (lane->shared) {
+    if (lane->slots) {
         shmlog_lane_request_sync(lane->shared, lane->head);
     }
     return true;
@@ -270,7 +294,7 @@ static bool add_position(uint32_t number, uint64_t head, void *context)
 static bool add_writers_position(WriterObject *writer, void *context)
 {
     const shmlog_producer *producer = &writer->producer;
-    return !producer->lane.shared || add_position(producer->lane_number, producer->lane.head, context);
+    return !producer->had_lane || add_position(producer->lane_number, producer->lane.head, context);
 }
 
 static PyObject *producer_positions(ProducerObject *self, PyObject *Py_UNUSED(none))
@@ -317,6 +341,16 @@ static PyObject *producer_is_member(ProducerObject *self, void *Py_UNUSED(closur
     return PyBool_FromLong(!shmlog_writer_is_closed(self->writer));
 }
 
+static PyObject *producer_is_over(ProducerObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(shmlog_run_is_over(self));
+}
+
+static PyObject *producer_has_lane(ProducerObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(shmlog_writer_at_hand(self)->producer.lane.slots != NULL);
+}
+
 static PyObject *producer_generation(ProducerObject *self, void *Py_UNUSED(closure))
 {
     return PyLong_FromUnsignedLong(self->writer->producer.fork_generation);
@@ -352,6 +386,8 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef getters[] = {
     {"_is_member", (getter)producer_is_member, NULL, "This process may log.", NULL},
+    {"_is_over", (getter)producer_is_over, NULL, "The run has ended for this process, as far as it knows.", NULL},
+    {"_has_lane", (getter)producer_has_lane, NULL, "It is known when the run ends for this process.", NULL},
     {"_generation", (getter)producer_generation, NULL, "How often the process was forked since joining.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

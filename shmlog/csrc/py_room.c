@@ -1,12 +1,16 @@
 /* Room for a record: a writer's lane, and what happens when that is full.
  *
  * Hooks, all methods of the Python class above Producer: _identity() -> bytes, the owner's
- * JSON; _ring() wakes the flusher; _flusher_lost() -> bool, whether another was
+ * JSON, or None if the run has ended for this process; _is_open() -> bool, the same of a follower
+ * that has a lane; _ring() wakes the flusher; _flusher_lost() -> bool, whether another was
  * started; _spill(bytes) -> bytes, the name of a file that holds a large text;
- * _first_drop(reason) tells the user once. */
+ * _first_drop(reason) tells the user once; _count_late(records) books what the run has not taken
+ * since it has ended; _next() -> Run or None, where calls on a run that is over go. */
 #include "py_core.h"
 
 #include "clock.h"
+
+#include <errno.h>
 
 #define LANE_RETRY_NS INT64_C(1000000000)
 
@@ -46,22 +50,101 @@ static bool tell_first_drop(WriterObject *writer, enum shmlog_reason reason)
     return result || !hook_failed_hard();
 }
 
+/* Have the books tell of records that the run was offered after its end. */
+static bool count_late(WriterObject *writer, uint64_t records)
+{
+    if (records == 0) {
+        return true;
+    }
+    PyObject *result =
+        PyObject_CallMethod((PyObject *)writer->run, "_count_late", "K", (unsigned long long)records);
+    Py_XDECREF(result);
+    return result || !hook_failed_hard();
+}
+
+static shmlog_outcome raise_dropped(WriterObject *writer, enum shmlog_reason reason, uint64_t records)
+{
+    const shmlog_state *state = shmlog_state_of(Py_TYPE(writer));
+    if (reason == SHMLOG_DROP_CLOSED) {
+        PyErr_Format(state->run_state_error, "%llu record(s) dropped: the run has ended (strict=True)",
+                     (unsigned long long)records);
+    } else {
+        PyErr_Format(state->dropped_error, "%llu record(s) dropped, reason: %s (strict=True)",
+                     (unsigned long long)records, shmlog_reason_names[reason]);
+    }
+    return SHMLOG_RAISED;
+}
+
 shmlog_outcome shmlog_writer_dropped(WriterObject *writer, enum shmlog_reason reason, uint64_t records)
 {
-    shmlog_producer_drop(&writer->producer, reason, records);
-    if (writer->producer.drop_policy.strict) {
-        PyErr_Format(shmlog_state_of(Py_TYPE(writer))->dropped_error,
-                     "%llu record(s) dropped, reason: %s (strict=True)", (unsigned long long)records,
-                     shmlog_reason_names[reason]);
+    shmlog_producer *producer = &writer->producer;
+    shmlog_producer_drop(producer, reason, records);
+    if (reason == SHMLOG_DROP_CLOSED && !count_late(writer, records)) {
         return SHMLOG_RAISED;
     }
+    if (shmlog_producer_is_cut(producer) && shmlog_writer_cut(writer, 0) == SHMLOG_RAISED) {
+        return SHMLOG_RAISED;
+    }
+    if (producer->drop_policy.strict) {
+        return raise_dropped(writer, reason, records);
+    }
     return tell_first_drop(writer, reason) ? SHMLOG_DROPPED : SHMLOG_RAISED;
+}
+
+shmlog_outcome shmlog_writer_cut(WriterObject *writer, uint64_t records)
+{
+    shmlog_producer *producer = &writer->producer;
+    uint64_t untold;
+    uint64_t slots = shmlog_producer_retire(producer, &untold);
+    uint64_t lost = slots < records ? slots : records;
+    shmlog_producer_leave(producer);
+    producer->logged -= lost;
+    if (!count_late(writer, untold)) {
+        return SHMLOG_RAISED;
+    }
+    return lost && shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, lost) == SHMLOG_RAISED ? SHMLOG_RAISED
+                                                                                           : SHMLOG_WRITTEN;
+}
+
+/* The run has ended for this process before it wrote anything. */
+static shmlog_outcome move_on(WriterObject *writer)
+{
+    return shmlog_writer_cut(writer, 0) == SHMLOG_RAISED ? SHMLOG_RAISED : SHMLOG_MOVED;
+}
+
+bool shmlog_run_drop_closed(ProducerObject *run, uint64_t records)
+{
+    WriterObject *writer = shmlog_writer_of(run);
+    shmlog_outcome outcome;
+    if (PyErr_Occurred()) {
+        return false;
+    }
+    Py_BEGIN_CRITICAL_SECTION(writer);
+    outcome = shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, records);
+    Py_END_CRITICAL_SECTION();
+    return outcome != SHMLOG_RAISED;
+}
+
+ProducerObject *shmlog_run_next(ProducerObject *run)
+{
+    PyObject *next = PyObject_CallMethod((PyObject *)run, "_next", NULL);
+    if (!next) {
+        /* A strict run says so, and a strict mode. */
+        if (!PyErr_ExceptionMatches(shmlog_state_of(Py_TYPE(run))->run_state_error)) {
+            (void)hook_failed_hard();
+        }
+        return NULL;
+    }
+    if (!PyObject_TypeCheck(next, shmlog_state_of(Py_TYPE(run))->producer_type)) {
+        Py_CLEAR(next);
+    }
+    return (ProducerObject *)next;
 }
 
 shmlog_outcome shmlog_writer_spill(WriterObject *writer, shmlog_item *item)
 {
     if (shmlog_writer_is_closed(writer)) {
-        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, 1);
+        return SHMLOG_MOVED;
     }
     PyObject *name =
         PyObject_CallMethod((PyObject *)writer->run, "_spill", "y#", item->value.bytes, (Py_ssize_t)item->value.count);
@@ -77,31 +160,63 @@ shmlog_outcome shmlog_writer_spill(WriterObject *writer, shmlog_item *item)
 
 /* ---- lane and room ---- */
 
-static shmlog_outcome allot(WriterObject *writer, uint64_t records)
+/* Whether the run of a follower that has just taken a lane goes on: 1; 0: its owner has finished; -1: exception. */
+static int is_open(WriterObject *writer)
+{
+    if (writer->producer.is_owner) {
+        return 1;
+    }
+    PyObject *result = PyObject_CallMethod((PyObject *)writer->run, "_is_open", NULL);
+    if (!result) {
+        return hook_failed_hard() ? -1 : 1;
+    }
+    int open = PyObject_IsTrue(result);
+    Py_DECREF(result);
+    return open;
+}
+
+static shmlog_outcome take_lane(WriterObject *writer, PyObject *identity, uint64_t records)
 {
     shmlog_producer *producer = &writer->producer;
-    int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
-
-    if (shmlog_writer_is_closed(writer)) {
-        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, records);
+    int error = 0;
+    if (!producer->lane.slots) { /* no other thread has taken one meanwhile */
+        error = shmlog_producer_allot(producer, PyBytes_AS_STRING(identity), (uint32_t)PyBytes_GET_SIZE(identity));
     }
-    if (now < writer->lane_retry_ns) {
-        return shmlog_writer_dropped(writer, SHMLOG_DROP_LANE, records);
+    int open = error == ESTALE ? 0 : error ? 1 : is_open(writer);
+    if (open <= 0) {
+        shmlog_producer_leave(producer);
+        return open < 0 ? SHMLOG_RAISED : SHMLOG_MOVED;
     }
-    PyObject *identity = PyObject_CallMethod((PyObject *)writer->run, "_identity", NULL);
-    if (identity && PyBytes_Check(identity) && !producer->lane.slots) {
-        (void)shmlog_producer_allot(producer, PyBytes_AS_STRING(identity),
-                                    (uint32_t)PyBytes_GET_SIZE(identity));
-    }
-    if (!identity && hook_failed_hard()) {
-        return SHMLOG_RAISED;
-    }
-    Py_XDECREF(identity);
     if (!producer->lane.slots) {
-        writer->lane_retry_ns = now + LANE_RETRY_NS;
+        writer->lane_retry_ns = shmlog_clock_ns(CLOCK_MONOTONIC) + LANE_RETRY_NS;
         return shmlog_writer_dropped(writer, SHMLOG_DROP_LANE, records);
     }
     return SHMLOG_WRITTEN;
+}
+
+static shmlog_outcome allot(WriterObject *writer, uint64_t records)
+{
+    if (shmlog_writer_is_closed(writer)) {
+        return SHMLOG_MOVED;
+    }
+    if (shmlog_clock_ns(CLOCK_MONOTONIC) < writer->lane_retry_ns) {
+        return shmlog_writer_dropped(writer, SHMLOG_DROP_LANE, records);
+    }
+    PyObject *identity = PyObject_CallMethod((PyObject *)writer->run, "_identity", NULL);
+    if (!identity && hook_failed_hard()) {
+        return SHMLOG_RAISED;
+    }
+    shmlog_outcome outcome;
+    if (identity == Py_None) {
+        shmlog_producer_leave(&writer->producer);
+        outcome = SHMLOG_MOVED;
+    } else if (identity && PyBytes_Check(identity) && !shmlog_writer_is_closed(writer)) {
+        outcome = take_lane(writer, identity, records);
+    } else {
+        outcome = shmlog_writer_dropped(writer, SHMLOG_DROP_LANE, records);
+    }
+    Py_XDECREF(identity);
+    return outcome;
 }
 
 /* 1: another flusher was started, wait on; 0: none; -1: exception. */
@@ -152,12 +267,17 @@ static shmlog_outcome wait_for_room(WriterObject *writer, uint32_t slots)
         return SHMLOG_DROPPED;
     }
     bool room = false;
+    shmlog_room state;
     while (outcome == SHMLOG_WRITTEN && !room) {
         outcome = nap(writer, &wait);
         if (!producer->lane.slots) {
-            return outcome == SHMLOG_RAISED ? outcome : SHMLOG_DROPPED; /* closed by another thread */
+            return outcome == SHMLOG_RAISED ? outcome : SHMLOG_MOVED; /* closed by another thread */
         }
-        room = shmlog_producer_make_room(producer, slots) != SHMLOG_FULL;
+        state = shmlog_producer_make_room(producer, slots);
+        room = state == SHMLOG_ROOM || state == SHMLOG_ROOM_WAKE;
+        if (state == SHMLOG_CUT && outcome != SHMLOG_RAISED) {
+            outcome = move_on(writer);
+        }
     }
     shmlog_producer_wait_end(producer, &wait, room);
     return room && outcome != SHMLOG_RAISED ? SHMLOG_WRITTEN : outcome;
@@ -174,15 +294,18 @@ shmlog_outcome shmlog_writer_find_room(WriterObject *writer, uint32_t slots, uin
         }
     }
     shmlog_room room = shmlog_producer_make_room(producer, slots);
+    if (room == SHMLOG_CUT) {
+        return move_on(writer);
+    }
     if (room != SHMLOG_FULL) {
         *wake = room == SHMLOG_ROOM_WAKE;
         return SHMLOG_WRITTEN;
     }
     shmlog_outcome outcome = wait_for_room(writer, slots);
-    if (outcome == SHMLOG_WRITTEN) {
+    if (outcome == SHMLOG_WRITTEN || outcome == SHMLOG_MOVED) {
         return outcome;
     }
-    enum shmlog_reason reason = producer->lane.slots ? shmlog_producer_why_full(producer) : SHMLOG_DROP_CLOSED;
+    enum shmlog_reason reason = shmlog_producer_why_full(producer);
     if (outcome == SHMLOG_RAISED) {
         shmlog_producer_drop(producer, reason, records);
         return outcome;
@@ -204,13 +327,16 @@ shmlog_outcome shmlog_writer_record(WriterObject *writer, const shmlog_value *va
     }
     shmlog_lane_put_value(&producer->lane, shmlog_ticks(producer->segment->tsc), step, value);
     producer->logged++;
+    if (shmlog_lane_was_cut(producer->lane.shared)) {
+        return shmlog_writer_cut(writer, 1);
+    }
     return wake ? shmlog_writer_wake(writer) : SHMLOG_WRITTEN;
 }
 
 shmlog_outcome shmlog_writer_item(WriterObject *writer, shmlog_item *item, int64_t step)
 {
     if (shmlog_writer_is_closed(writer)) {
-        return shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, 1);
+        return SHMLOG_MOVED;
     }
     if (item->value.name_id == SHMLOG_NO_NAME) {
         return shmlog_writer_dropped(writer, SHMLOG_DROP_NAMES, 1);

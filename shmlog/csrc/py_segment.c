@@ -2,6 +2,7 @@
 #include "py_core.h"
 
 #include "clock.h"
+#include "cut.h"
 #include "lock.h"
 
 #include <errno.h>
@@ -165,18 +166,25 @@ static PyObject *segment_probe(SegmentObject *self, PyObject *arg)
 
 /* ---- control words ---- */
 
-PyDoc_STRVAR(request_finish_doc, "request_finish(status)\n--\n\n"
-                                 "Ask the flusher to seal; returns the number to wait for in finish_done.");
+PyDoc_STRVAR(request_finish_doc, "request_finish(status, is_maker)\n--\n\n"
+                                 "Ask the flusher to seal; returns the number to wait for in finish_done.\n\n"
+                                 "The worst status of all owners holds, once the run's maker has given one.");
 
-static PyObject *segment_request_finish(SegmentObject *self, PyObject *arg)
+static PyObject *segment_request_finish(SegmentObject *self, PyObject *args)
 {
-    unsigned long status = PyLong_AsUnsignedLong(arg);
-    if (PyErr_Occurred()) {
+    unsigned status;
+    int is_maker;
+    if (!PyArg_ParseTuple(args, "Ip", &status, &is_maker)) {
         return NULL;
     }
     shmlog_header *header = self->segment.header;
-    /* relaxed: the request below publishes it. */
-    atomic_store_explicit(&header->finish_status, (uint32_t)status, memory_order_relaxed);
+    /* relaxed: the exchange does it again. */
+    uint32_t old = atomic_load_explicit(&header->finish_status, memory_order_relaxed), merged;
+    do {
+        merged = shmlog_finish_merge(old, status, is_maker != 0);
+        /* relaxed: the request below publishes it. */
+    } while (!atomic_compare_exchange_weak_explicit(&header->finish_status, &old, merged, memory_order_relaxed,
+                                                    memory_order_relaxed));
     /* CONTROL, release side: records and status come before the request. */
     return PyLong_FromUnsignedLong(
         1 + atomic_fetch_add_explicit(&header->finish_request, 1, memory_order_acq_rel));
@@ -207,12 +215,26 @@ static PyObject *segment_mark_starting(SegmentObject *self, PyObject *Py_UNUSED(
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(mark_closed_doc, "mark_closed()\n--\n\nSay that nobody may attach any more.");
+PyDoc_STRVAR(cut_followers_doc, "cut_followers(token)\n--\n\nEnd the parts of an owner's followers.");
 
-static PyObject *segment_mark_closed(SegmentObject *self, PyObject *Py_UNUSED(none))
+static PyObject *segment_cut_followers(SegmentObject *self, PyObject *arg)
 {
-    /* CONTROL, release side: the caller holds the member lock alone. */
-    atomic_store_explicit(&self->segment.header->closed, 1, memory_order_release);
+    unsigned long long token = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    shmlog_cut_followers(&self->segment, token);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(cut_all_doc, "cut_all()\n--\n\n"
+                          "End everybody's part; the caller holds the member lock. Nobody may attach any more.");
+
+static PyObject *segment_cut_all(SegmentObject *self, PyObject *Py_UNUSED(none))
+{
+    Py_BEGIN_ALLOW_THREADS
+    shmlog_cut_all(&self->segment);
+    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
@@ -369,10 +391,11 @@ static PyMethodDef methods[] = {
     {"lock", (PyCFunction)segment_lock, METH_O, lock_doc},
     {"unlock", (PyCFunction)segment_unlock, METH_O, unlock_doc},
     {"probe", (PyCFunction)segment_probe, METH_O, probe_doc},
-    {"request_finish", (PyCFunction)segment_request_finish, METH_O, request_finish_doc},
+    {"request_finish", (PyCFunction)segment_request_finish, METH_VARARGS, request_finish_doc},
     {"mark_finished", (PyCFunction)segment_mark_finished, METH_O, mark_finished_doc},
     {"mark_starting", (PyCFunction)segment_mark_starting, METH_NOARGS, mark_starting_doc},
-    {"mark_closed", (PyCFunction)segment_mark_closed, METH_NOARGS, mark_closed_doc},
+    {"cut_followers", (PyCFunction)segment_cut_followers, METH_O, cut_followers_doc},
+    {"cut_all", (PyCFunction)segment_cut_all, METH_NOARGS, cut_all_doc},
     {"add_progress", (PyCFunction)segment_add_progress, METH_NOARGS, add_progress_doc},
     {"keep_spares", (PyCFunction)segment_keep_spares, METH_O, keep_spares_doc},
     {"lane", (PyCFunction)segment_lane, METH_O, lane_doc},

@@ -87,7 +87,7 @@ static bool take_over(WriterObject *writer, void *context)
         return false;
     }
     const shmlog_lane *lane = &writer->producer.lane;
-    if (lane->shared && run->departed[writer->producer.lane_number] < lane->head) {
+    if (writer->producer.had_lane && run->departed[writer->producer.lane_number] < lane->head) {
         run->departed[writer->producer.lane_number] = lane->head;
     }
     Py_BEGIN_CRITICAL_SECTION(run->writer);
@@ -114,12 +114,19 @@ static bool enlist(ProducerObject *run, WriterObject *writer)
 
 /* ---- the writer of this thread ---- */
 
+static int join_as_process(ProducerObject *run, WriterObject *writer)
+{
+    const shmlog_producer *process = &run->writer->producer;
+    return shmlog_producer_join(&writer->producer, &run->segment->segment, process->path,
+                                (shmlog_membership){process->is_owner, process->token});
+}
+
 /* A member of the run by itself, so that what holds for processes holds for threads: the kernel's
  * locks tell whose lane is whose. Ends with what the thread state keeps. */
 static WriterObject *make_writer(ProducerObject *run, PyObject *thread, PyObject *key)
 {
     WriterObject *writer = shmlog_writer_new(run);
-    if (!writer || shmlog_producer_join(&writer->producer, &run->segment->segment, run->writer->producer.path)) {
+    if (!writer || join_as_process(run, writer)) {
         Py_XDECREF(writer);
         return NULL;
     }

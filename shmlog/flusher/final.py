@@ -53,11 +53,12 @@ def first_log(layout: RunLayout, segment: _core.Segment) -> int:
 
 def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, complete: bool) -> None:
     described = runfile.read(layout.run_yaml)
-    if segment is not None and segment.finish_request:
-        described["status"] = FINISH_STATUSES.get(segment.finish_status, CRASHED)
-    elif described.get("status") in (None, "pending", "running"):
-        described["status"] = CRASHED
-    described["ended_at"] = described.get("ended_at") or utc_now()
+    status = FINISH_STATUSES.get(segment.finish_status) if segment is not None else None
+    if status is None and complete and described.get("status") in (None, "pending", "running"):
+        status = CRASHED
+    if status is not None:
+        described["status"] = status
+        described["ended_at"] = described.get("ended_at") or utc_now()
     if segment is not None:
         ledger.set_unlaned(segment.unlaned)
         described["damaged_lanes"] = _damaged_lanes(segment, described.get("damaged_lanes"))

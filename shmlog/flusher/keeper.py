@@ -255,7 +255,7 @@ class Keeper:
         StorageError
             If it was tried in vain. Nothing is lost: `recover` goes on from here.
         """
-        self._segment.mark_closed()
+        self._segment.cut_all()
         failures = 0
         while (error := self._guarded(self._close_once)) is not None:
             if not patient or not self._may_heal(error):
@@ -270,8 +270,10 @@ class Keeper:
 
     def _close_once(self) -> None:
         self._drain_rest()
-        if self._drain.settle():
+        if self._drain.finalize():
             self._drain_rest()
+        while self._drain.settle():
+            self._next_log()
         sealer = self._get_sealer()
         sealer.catch_up(max(self._layout.logs(), default=-1) + 1, wait=True)
         self._provenance.finish()
@@ -283,10 +285,14 @@ class Keeper:
         while slots:
             error, slots = self._drain.drain_pass()
             if error:
-                error = self._drain.next_log()
+                self._next_log()
                 slots = 1
-            if error:
-                raise OSError(error, os.strerror(error), str(self._layout.wal))
+
+    def _next_log(self) -> None:
+        """Go on in another log, since this one can't be written to."""
+        error = self._drain.next_log()
+        if error:
+            raise OSError(error, os.strerror(error), str(self._layout.wal))
 
 
 def keep(run_dir: Path, segment: _core.Segment, ref: SegmentRef) -> None:

@@ -13,6 +13,7 @@ from shmlog.reader.snapshot import Snapshot
 from shmlog.storage import liveness
 from shmlog.storage.attempts import fault_of_attempts
 from shmlog.storage.large import read_large
+from shmlog.storage.late import read_late
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.status import PENDING, RUNNING, map_status
 
@@ -83,6 +84,12 @@ def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
     lanes = described.get("damaged_lanes")
     for lane in lanes if isinstance(lanes, list) else []:
         report.error(path, f"lane {lane} was damaged in shared memory: what it held is lost")
+
+
+def check_late(layout: RunLayout, report: Report) -> None:
+    """Tell of counts of late drops that can't be read: what they counted is missing in the run's drops."""
+    for problem in read_late(layout)[1]:
+        report.error(layout.dir, problem)
 
 
 def check_leftovers(layout: RunLayout, taken: Snapshot, report: Report) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from shmlog.reader.tally import Tally, sum_dropped
 from shmlog.storage import liveness
 from shmlog.storage.attempts import attempts_of
 from shmlog.storage.extent import extents_of
+from shmlog.storage.late import read_late
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.ledger import Ledger
 
@@ -292,7 +294,7 @@ class StoredRun(Frames):
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Drops of the run by reason; empty if there were none."""
+        """Drops of the run by reason, those after its end included; empty if there were none."""
         return self._books()[1]
 
     @property
@@ -306,7 +308,11 @@ class StoredRun(Frames):
         }
 
     def _books(self) -> _Books:
-        return self._look(self._books_of)
+        producers, dropped = self._look(self._books_of)
+        late, problems = read_late(self._layout)
+        for problem in problems:
+            _warn(problem)
+        return producers, dict(Counter(dropped) + Counter(late))
 
     def _books_of(self, taken: Snapshot) -> tuple[_Books, list[str]]:
         if taken.producers is None:

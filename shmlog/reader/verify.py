@@ -86,6 +86,7 @@ class _Check:
             self._tell(problem, damaged)
         self._check_books(damaged)
         check_manifest.check(self._layout, self._taken, self._report)
+        check_files.check_late(self._layout, self._report)
         check_files.check_leftovers(self._layout, self._taken, self._report)
 
     def _compare_sinks(self, of_parts: Numbers, of_lines: Numbers, damaged: bool) -> None:

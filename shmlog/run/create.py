@@ -7,9 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from shmlog.errors import StorageError
+from shmlog.run.join import make_current
 from shmlog.run.options import Options
 from shmlog.run.run import Run
-from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start
+from shmlog.run.start import close_segment, describe_process, open_segment, start
 from shmlog.segment import shm
 from shmlog.storage import runfile
 from shmlog.storage.attempts import first_attempt
@@ -32,7 +33,7 @@ def create(options: Options, meeting: Path | None) -> Run:
     except BaseException:
         _remove_folder(layout)
         raise
-    return make_current(run, placed)
+    return make_current(run)
 
 
 def _make_folder(options: Options) -> RunLayout:

@@ -1,54 +1,199 @@
-"""The calls that go to the current run; in a child, the first of them attaches."""
+"""The calls that name no run.
+
+They go to the run that was made last in their thread or task; where none was, to the only one that this
+process has open; in a process that has made none, to the run of the process which started it.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from shmlog._core import Metric
 from shmlog.errors import RunStateError
-from shmlog.run import registry
-from shmlog.run.attach import attach, published
+from shmlog.run import follow, late, mode, registry
+from shmlog.run.beacon import Entry
+from shmlog.run.handed import Handed, handed_down
+from shmlog.run.join import join_entry, join_handed
 from shmlog.run.run import Run
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.logsettings import LogSettings
+
+_followed: Run | None = None  # the run of our parent that calls went to last
+_said_that_there_is_none = False
+
+
+class _Meant(NamedTuple):
+    """What a call means: a run, or one of several (the newest), or none."""
+
+    run: Run | None = None
+    several: RunLayout | None = None
+
+
+_NONE = _Meant()
 
 
 def current() -> Run | None:
-    """Return the current run, or None. Attaches to ``$SHMLOG_RUN`` if there is none yet."""
-    run = registry.current()
-    if run is None and published() and not registry.has_finished():
-        run = attach()
-    return run
+    """Return the run that a call which names none goes to; None if there is none, or it can't be told which.
 
-
-def _require() -> Run:
-    run = current()
-    if run is None:
-        raise RunStateError("there is no current run: call shmlog.init() first, or shmlog.attach(run_dir)")
-    return run
+    In a process that has made none, that is the run of the process which started it.
+    """
+    return _find().run
 
 
 def log(*args: Any, **kwargs: Any) -> None:
-    """Log to the current run: see `Run.log`.
-
-    Raises
-    ------
-    RunStateError
-        If there is no current run.
-    """
-    _require().log(*args, **kwargs)
-
-
-def metric(name: str) -> Metric:
-    """Return the handle of a metric in the current run: see `Run.metric`."""
-    return _require().metric(name)
+    """Log to the current run: see `Run.log`. Without any run it does nothing."""
+    meant = _find()
+    if meant.run is not None:
+        meant.run.log(*args, **kwargs)
+    else:
+        _drop(meant, len(args[0]) if args and isinstance(args[0], dict) else 1)
 
 
 def event(event_type: str, data: Mapping[str, Any] | None = None) -> None:
-    """Log a structured event to the current run: see `Run.event`."""
-    _require().event(event_type, data)
+    """Log a structured event to the current run: see `Run.event`. Without any run it does nothing."""
+    meant = _find()
+    if meant.run is not None:
+        meant.run.event(event_type, data)
+    else:
+        _drop(meant, 1)
+
+
+def metric(name: str) -> Metric:
+    """Return the handle of a metric in the current run: see `Run.metric`.
+
+    Without a run, the handle's first use with one decides; until then it does nothing.
+    """
+    run = _find().run
+    return (_unbound if run is None else run).metric(name)
 
 
 def finish(status: str = "success") -> bool:
     """Finish the current run: see `Run.finish`. True if there is none."""
-    run = registry.current()
+    run = _find().run
     return True if run is None else run.finish(status)
+
+
+# ---- which run ----
+
+
+def _find() -> _Meant:
+    made = registry.made()
+    for run in reversed(made):
+        if run.is_open:
+            return _Meant(run)
+    return _own(made[-1] if made else None) or _parents(made[-1] if made else None)
+
+
+def _own(last: Run | None) -> _Meant | None:
+    """Return what is meant of the runs that this process owns; None if it has none open, and had none here."""
+    runs = [run for run in registry.open_runs() if run.is_owner and run.is_open]
+    if last is None or not last.was_ours:
+        return None if not runs else _Meant(runs[0]) if len(runs) == 1 else _Meant(several=runs[0]._layout)
+    # The one made here has ended: what was made beside it elsewhere is not for these calls.
+    if len(runs) == 1 and runs[0]._opened_at > last._closed_at:
+        return _Meant(runs[0])
+    return _Meant(last)
+
+
+def _parents(last: Run | None) -> _Meant:
+    """Return what is meant of the runs of the process that started this one."""
+    global _followed
+    if last is None and _followed is not None:
+        if _followed.is_open:
+            return _Meant(_followed)
+        last = _followed
+    meant = _next_of(last) if last is not None else _first()
+    if meant.run is not None and meant.run.is_open:
+        _followed = meant.run
+        registry.follow(meant.run)
+    return meant
+
+
+def _next_of(last: Run) -> _Meant:
+    place = follow.surrounding(last) or follow.successor(last)
+    run = join_entry(*place) if place else None
+    return _Meant(run or last)
+
+
+def _first() -> _Meant:
+    """Return what is meant in a process that has had no run yet."""
+    handed = None if mode.is_disabled(None) else handed_down()
+    if handed is None:
+        place = None if mode.is_disabled(None) else follow.of_ancestors()
+        return _choose(*place, None) if place else _NONE
+    if handed.is_disabled:
+        return _NONE
+    entries = follow.entries_of(handed.beacon) if handed.beacon else []
+    same = [entry for entry in entries if handed.layout and entry.run_dir == str(handed.layout.dir)]
+    return _choose(handed.beacon, same or entries, handed)
+
+
+def _choose(name: str | None, entries: list[Entry], handed: Handed | None) -> _Meant:
+    if len(entries) > 1:
+        return _Meant(several=RunLayout(entries[-1].run_dir))
+    run = join_entry(name, entries[0]) if name and entries else None
+    if run is None and handed is not None and handed.layout is not None:
+        run = join_handed(handed)
+    return _Meant(run)
+
+
+def is_off() -> bool:
+    """Whether the run of this process, or of the one that started it, is disabled."""
+    made = registry.made()
+    if made:
+        return made[-1]._disabled
+    handed = handed_down()
+    return handed is not None and handed.is_disabled
+
+
+# ---- no run ----
+
+
+def _drop(meant: _Meant, records: int) -> None:
+    if meant.several is not None:
+        late.drop_ambiguous(meant.several, records)
+        return
+    if mode.is_strict():
+        raise RunStateError("there is no run: call shmlog.init() first, or shmlog.attach(run_dir) (SHMLOG_MODE=strict)")
+    _say_that_there_is_none()
+
+
+def _say_that_there_is_none() -> None:
+    global _said_that_there_is_none
+    if not _said_that_there_is_none:
+        _said_that_there_is_none = True
+        import logging
+
+        logging.getLogger("shmlog").debug("there is no run: what process %d logs goes nowhere", os.getpid())
+
+
+class _Unbound(Run):
+    """Stands in for the run where there is none yet: calls go to the one that is current when they are made."""
+
+    def __init__(self) -> None:
+        super().__init__(RunLayout("no-run"), None, log_settings=LogSettings())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return unbound_run, ()
+
+    def _next(self) -> Run | None:
+        meant = _find()
+        if meant.run is None:
+            _drop(meant, 1)
+        return meant.run
+
+    def _count_late(self, records: int) -> None:
+        """Count nothing: `_next` has."""
+
+    def _first_drop(self, reason: str) -> None:
+        """Warn of nothing: there is no run, or that was said already."""
+
+
+_unbound = _Unbound()
+
+
+def unbound_run() -> Run:
+    """Return what stands in for the run as long as there is none."""
+    return _unbound

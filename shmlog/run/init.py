@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from shmlog.errors import RunStateError, SegmentError
 from shmlog.run import rendezvous
-from shmlog.run.attach import DISABLED, attach, disabled_run, is_disabled, parse_variable, published
 from shmlog.run.create import create
+from shmlog.run.current import current, unbound_run
+from shmlog.run.handed import handed_down
+from shmlog.run.join import disabled_run
+from shmlog.run.mode import is_disabled
 from shmlog.run.options import SINKS, check
 from shmlog.run.run import Run
 
@@ -137,16 +139,15 @@ def init(
 
 
 def _parents_run() -> Run | None:
-    """Return the parent's run if this is a child that is importing its parent's ``__main__``."""
+    """Return the parent's run if this is a child that is importing its parent's ``__main__``.
+
+    If that has ended, or there is none yet, a second run, made by a child that was not to make one, would be
+    worse than one that takes nothing until the parent starts its next.
+    """
     process: Any = sys.modules.get("multiprocessing.process")
     if process is None or not getattr(process.current_process(), "_inheriting", False):
         return None
-    value = published()
-    if not value or value == DISABLED:
+    handed = handed_down()
+    if handed is not None and handed.is_disabled:
         return None
-    try:
-        return attach()
-    except (RunStateError, SegmentError):
-        # It has ended. A second run, made by a child that was not to make one, would
-        # be worse than one that drops and counts.
-        return Run(*parse_variable(value), owner=False)
+    return current() or unbound_run()

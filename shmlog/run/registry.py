@@ -1,38 +1,47 @@
-"""The runs that this process has open, and which of them is current."""
+"""The runs that this process has open, and those that were made in one thread or task."""
 
 from __future__ import annotations
 
+import itertools
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from shmlog.run.beacon import Entry
     from shmlog.run.run import Run
 
 _open: dict[str, Run] = {}
-_finished = False
+_clock = itertools.count(1)
+
+#: The runs that are current in this thread or task: each was made within the one before it.
+_made: ContextVar[tuple[Run, ...]] = ContextVar("shmlog_made", default=())
 
 
-def remember(run: Run) -> None:
-    """Make ``run`` the current one."""
+def remember(run: Run, *, current: bool) -> None:
+    """Put ``run`` on the list; ``current``: it is the run of this thread or task from now on."""
     _open.pop(str(run.dir), None)
     _open[str(run.dir)] = run
+    run._opened_at = next(_clock)
+    if current:
+        _made.set((*(other for other in _made.get() if other.is_open), run))
 
 
 def forget(run: Run) -> None:
-    """Take ``run`` off the list; the one opened before it becomes current."""
-    global _finished
+    """Take ``run`` off the list."""
     if _open.get(str(run.dir)) is run:
         del _open[str(run.dir)]
-        _finished = True
+        run._closed_at = next(_clock)
 
 
-def has_finished() -> bool:
-    """Whether this process has finished a run: then it does not attach by itself."""
-    return _finished
+def follow(run: Run) -> None:
+    """Put the run that follows what was made in this thread or task in its place."""
+    if _made.get():
+        _made.set((run,))
 
 
-def current() -> Run | None:
-    """Return the run opened last and not finished."""
-    return next(reversed(_open.values()), None)
+def made() -> tuple[Run, ...]:
+    """Return the runs that were made in this thread or task, the latest last; the latest stays when it has ended."""
+    return _made.get()
 
 
 def find(run_dir: str) -> Run | None:
@@ -41,15 +50,22 @@ def find(run_dir: str) -> Run | None:
 
 
 def open_runs() -> list[Run]:
-    """Return all open runs, the current one first."""
+    """Return all open runs, the newest first."""
     return list(reversed(_open.values()))
 
 
-def reopen(run_dir: str, name: str | None) -> Run:
-    """Return the run that was pickled, attached to in this process.
+def join(beacon: str, entry: Entry) -> Run | None:
+    """Return a run of another process that its beacon tells of; None if it has just ended."""
+    from shmlog.run.join import join_entry
+
+    return join_entry(beacon, entry)
+
+
+def reopen(run_dir: str, segment: str | None, beacon: str | None) -> Run:
+    """Return the run that was pickled, in this process.
 
     If it has ended, the result drops and counts: unpickling must not end a worker.
     """
-    from shmlog.run.attach import reopen_or_closed
+    from shmlog.run.join import reopen_or_closed
 
-    return reopen_or_closed(run_dir, name)
+    return reopen_or_closed(run_dir, segment, beacon)

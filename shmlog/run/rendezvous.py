@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
-from shmlog.run.attach import attach, parse_variable, variable_for
+from shmlog.run.attach import attach
 from shmlog.run.run import Run
 from shmlog.segment.boot import boot_id
 from shmlog.storage.segmentref import SHARED_MEMORY
@@ -72,7 +72,7 @@ def once_per_launcher(root: Path, experiment: str, create: Callable[[Path | None
             assert run._ref is not None
             file.seek(0)
             file.truncate()
-            file.write(variable_for(run.dir, run._ref))
+            file.write(str(run.dir))
     return run
 
 
@@ -80,7 +80,6 @@ def _attach_to(told: str) -> Run | None:
     if not told:
         return None
     try:
-        layout, _ = parse_variable(told)
-        return attach(layout.dir)
+        return attach(told)
     except (RunNotFoundError, RunStateError, SegmentError):
         return None

@@ -12,9 +12,10 @@ from typing import Any
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
 from shmlog.flusher.process import flusher_environment
 from shmlog.reader.description import read_sealed_mapping
+from shmlog.run.join import make_current
 from shmlog.run.options import Options, as_before
 from shmlog.run.run import Run
-from shmlog.run.start import close_segment, describe_process, make_current, open_segment, start
+from shmlog.run.start import close_segment, describe_process, open_segment, start
 from shmlog.segment.runlock import locked
 from shmlog.storage import liveness, runfile
 from shmlog.storage.attempts import attempts_of, fault_of_attempts
@@ -199,7 +200,7 @@ def _reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
     except BaseException:
         run._leave()
         raise
-    return make_current(run, placed)
+    return make_current(run)
 
 
 def _claim(layout: RunLayout) -> None:

@@ -11,7 +11,9 @@ from typing import Any, Self
 
 from shmlog import _core
 from shmlog.errors import DroppedError, RunStateError, ShmlogError
-from shmlog.run import registry
+from shmlog.run import beacon, follow, late, registry
+from shmlog.run.beacon import Entry
+from shmlog.run.handed import hand_down
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
 from shmlog.run.structured import StructuredLog
@@ -19,6 +21,7 @@ from shmlog.segment.doorbell import Doorbell
 from shmlog.storage.large import write_large
 from shmlog.storage.layout import RunLayout, fsync_run
 from shmlog.storage.logsettings import LEVELS, LogSettings
+from shmlog.storage.reasons import CLOSED
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import FINISH_CODES, FINISHED
 
@@ -34,11 +37,16 @@ class Run(StructuredLog):
     """
 
     def __init__(
-        self, layout: RunLayout, ref: SegmentRef | None, *, owner: bool, log_settings: LogSettings | None = None
-    ) -> None:
+        self, layout: RunLayout, ref: SegmentRef | None, *, owner: bool = False, maker: bool = False,
+        log_settings: LogSettings | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(layout, log_settings)
         self._ref = ref
-        self._owner_pid = os.getpid() if owner else None
+        self._owner_pid = os.getpid() if owner or maker else None
+        self._is_maker = maker
+        self._beacon: str | None = None  # of the process that owns it, and that this one is or follows
+        self._entry: Entry | None = None  # what is said of it there
+        self._opened_at = self._closed_at = 0  # in the order of this process
         self._identity_known = Identity()
         self._script = script_name()
         self._bell = Doorbell.open(ref.name if ref else None)
@@ -71,14 +79,29 @@ class Run(StructuredLog):
 
     @property
     def is_owner(self) -> bool:
-        """Whether this process made the run, so that its `finish` ends it."""
+        """Whether this process made the run, or has joined it by `init` or ``attach(run_dir)``.
+
+        A run ends when all its owners have finished or died.
+        """
         return self._owner_pid == os.getpid()
+
+    @property
+    def was_ours(self) -> bool:
+        """Whether this process is or was an owner of the run, or it is disabled."""
+        return self.is_owner or self._disabled
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run takes what this process logs."""
+        if self._disabled:
+            return self._status == "running"
+        return not self._is_over and (self._has_lane or self._is_open())
 
     def __repr__(self) -> str:
         return f"<shmlog.Run {self.experiment}/{self.id} {self._status} at {str(self.dir)!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return registry.reopen, (str(self.dir), self._ref.name if self._ref else None)
+        return registry.reopen, (str(self.dir), self._ref.name if self._ref else None, self._beacon)
 
     # ---- structured log ----
 
@@ -183,6 +206,12 @@ class Run(StructuredLog):
             return
         if self._status != "running":
             raise RunStateError(f"run {self.id} has ended in this process ({self._status}): it takes no artifacts")
+        run = self if self.is_owner or self.is_open else self._next()
+        if run is None:
+            raise RunStateError(f"run {self.id} has ended: it takes no artifacts")
+        if run is not self:
+            run.log_artifact(path, name, algorithm=algorithm)
+            return
         from shmlog.run.artifacts import keep  # rarely needed, and slow to import
 
         for data in keep(self._layout, path, name, algorithm):
@@ -270,10 +299,11 @@ class Run(StructuredLog):
     # ---- the end ----
 
     def finish(self, status: str = "success") -> bool:
-        """End the run, or this process's part in a run that another made.
+        """End the run, or this process's part in it.
 
-        Everything that was logged is drained and sealed into Parquet. May be
-        called again. Processes that are still attached may log on.
+        Everything that an owner of the run and the processes that follow it have logged is drained and sealed
+        into Parquet. The run is over when its last owner has finished. What follows this process logs to its
+        next run from then on; until there is one, it drops and counts. May be called again.
 
         Parameters
         ----------
@@ -297,24 +327,31 @@ class Run(StructuredLog):
             raise ValueError(f"status must be one of {', '.join(sorted(FINISHED))}, not {status!r}")
         if self._status != "running":
             return True
+        self._status = final
         sealed = True
         if self.is_owner and self._is_member:
-            self._status = final
+            self._dismiss_followers()
             sealed = self._seal(final)
-        self._status = final
         self._leave()
         registry.forget(self)
+        hand_down()
         return sealed
+
+    def _dismiss_followers(self) -> None:
+        if self._entry is not None:
+            beacon.withdraw(self._entry)
+            self._segment.cut_followers(self._entry.token)
 
     def _seal(self, status: str) -> bool:
         self.flush()  # makes room for the last event, whatever waits in the lane
-        duration_s = time.monotonic() - self._started_s
-        try:
-            self.event("experiment_end", {"status": status, "duration_s": duration_s})
-        except DroppedError:
-            pass  # counted; finish itself never raises because of the machinery
+        if self._is_maker:
+            duration_s = time.monotonic() - self._started_s
+            try:
+                self.event("experiment_end", {"status": status, "duration_s": duration_s})
+            except DroppedError:
+                pass  # counted; finish itself never raises because of the machinery
         self._settle()
-        request = self._segment.request_finish(FINISH_CODES[status])
+        request = self._segment.request_finish(FINISH_CODES[status], self._is_maker)
         return self._await(lambda: self._segment.finish_done >= request, timeout=float("inf"))
 
     def __enter__(self) -> Self:
@@ -334,8 +371,19 @@ class Run(StructuredLog):
 
     # ---- hooks of the C base class ----
 
-    def _identity(self) -> bytes:
-        return _core.owner_record(*self._identity_known, self._script)
+    def _identity(self) -> bytes | None:
+        return _core.owner_record(*self._identity_known, self._script) if self._is_open() else None
+
+    def _is_open(self) -> bool:
+        return self.is_owner or follow.is_open(self)
+
+    def _next(self) -> Run | None:
+        """Return the run that a follower's calls on this one go to."""
+        place = None if self.is_owner else follow.successor(self)
+        return registry.join(*place) if place else None
+
+    def _count_late(self, records: int) -> None:
+        late.count(self._layout, CLOSED, records)
 
     def _ring(self) -> None:
         self._bell.ring()
@@ -370,6 +418,8 @@ class Run(StructuredLog):
         return f"large/{write_large(self._layout.dir, data)}".encode()
 
     def _first_drop(self, reason: str) -> None:
+        if reason == CLOSED and not late.is_first(self._layout):
+            return  # it was told of another handle of the same run
         import logging
 
         logging.getLogger("shmlog").warning(

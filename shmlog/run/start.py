@@ -12,8 +12,7 @@ from typing import Any
 
 from shmlog.errors import SegmentError, ShmlogError, StorageError
 from shmlog.flusher.process import start_flusher
-from shmlog.run import exits, registry
-from shmlog.run.attach import join_member, publish, variable_for
+from shmlog.run import join
 from shmlog.run.environment import environment_of_process
 from shmlog.run.options import Options
 from shmlog.run.run import Run
@@ -54,9 +53,9 @@ def open_segment(
             unlaned=tuple((unlaned or {}).get(reason, 0) for reason in REASONS), drop_policy=options.drop_policy,
         )  # fmt: skip
     try:
-        run = Run(layout, SegmentRef(placed.name, placed.path), owner=True, log_settings=options.log_settings)
+        run = Run(layout, SegmentRef(placed.name, placed.path), maker=True, log_settings=options.log_settings)
         with _segment_errors(layout):
-            join_member(run, placed.segment)
+            join.own(run, placed.segment)
         for event_type in _EVENT_TYPES:  # they must find room, however many names the user makes
             run._intern(event_type)
         _take_first_lane(run)
@@ -158,11 +157,3 @@ def start(run: Run, data: dict[str, Any], config: dict[str, Any]) -> None:
             f"the flusher of {run.dir} can't be started ({error.strerror}): is there a limit of processes (ulimit -u) "
             "or of memory, or no /bin/sh?"
         ) from error
-
-
-def make_current(run: Run, placed: shm.Placed) -> Run:
-    """Make the run that of this process and of its children, and have it finished at exit."""
-    publish(variable_for(run.dir, SegmentRef(placed.name, placed.path)))
-    registry.remember(run)
-    exits.watch()
-    return run

@@ -45,6 +45,7 @@ class RunLayout:
         self.events = self.event_file(0)
         self.run_log = self.dir / "run.log"
         self.large = self.dir / "large"
+        self.late = self.dir / "late"
         self.artifacts = self.dir / "artifacts"
         self.checkpoints = self.dir / "checkpoints"
         self.segment = self.dir / "segment"
@@ -78,7 +79,7 @@ class RunLayout:
 
     def linked_folders(self) -> list[Path]:
         """Return those of our folders that are symlinks: what they lead to is not of the run."""
-        folders = (self.wal, self.metrics.parent, self.metrics, self.large, self.artifacts)
+        folders = (self.wal, self.metrics.parent, self.metrics, self.large, self.late, self.artifacts)
         return [folder for folder in folders if folder.is_symlink()]
 
     def log(self, number: int) -> Path:
@@ -245,14 +246,17 @@ def fsync_run(layout: RunLayout) -> None:
             return  # none of ours
 
 
-def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
+def atomic_write(path: Path, data: bytes, *, durable: bool = True, private: bool = False) -> None:
     """Replace ``path`` by ``data``: temporary file, fsync, rename, fsync of the folder.
 
     ``durable=False`` leaves the fsyncs out: readers see the old file or the new one,
-    but after a power loss it may be empty.
+    but after a power loss it may be empty. ``private=True``: only this user may read it, in a
+    folder where others may put files, too.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    part = os.urandom(4).hex() if private else ""
+    temporary = path.with_name(path.name + part + TEMPORARY_SUFFIX)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_EXCL if private else os.O_TRUNC)
+    fd = os.open(temporary, flags, 0o600 if private else 0o666)
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()

@@ -21,9 +21,11 @@ FINISHED = {
     CRASHED: CRASHED,
 }
 
-#: How a status is told to the flusher; 0 means that nobody finished the run.
-FINISH_CODES = {SUCCESS: 1, FAILED: 2, CANCELLED: 3, CRASHED: 4}
-FINISH_STATUSES = {code: status for status, code in FINISH_CODES.items()}
+#: What an owner of a run tells the flusher, which keeps the worst; 0: nobody has finished it.
+FINISH_CODES = {SUCCESS: 1, CANCELLED: 2, FAILED: 3, CRASHED: 4}
+_BY_MAKER = 8
+#: What the flusher is told, once the maker of the run is among those who have finished it.
+FINISH_STATUSES = {code | _BY_MAKER: status for status, code in FINISH_CODES.items()}
 
 _WORDS = {
     **FINISHED,

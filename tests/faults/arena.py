@@ -106,7 +106,7 @@ class Arena:
     def attach(self, who: str, records: int = 1) -> Peer:
         """Have another producer log."""
         peer = Peer(who, self.first_name)
-        peer._join(self.segment, str(self.path))
+        peer._join(self.segment, str(self.path), True, 0)
         peer.log_some(records)
         assert peer._counts()["lane"] is not None, f"{who} found no lane"
         self.peers.append(peer)
@@ -138,9 +138,11 @@ class Arena:
 
     def end(self) -> None:
         """Drain the rest, as a flusher does when the last producer is gone."""
+        self.segment.cut_all()
         self.drain_once()
-        if self.drain.settle():
+        if self.drain.finalize():
             self.drain_once()
+        assert self.drain.settle() == 0
         for number in range(self.segment.lanes):
             assert not self.segment.lane(number)["damaged"], f"I10: lane {number} is damaged"
 

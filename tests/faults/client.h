@@ -48,7 +48,7 @@ static inline void join(client *self)
     if (fd < 0 || shmlog_segment_open(&self->segment, fd) != 0 || shmlog_producer_watch_forks() != 0) {
         fail("open");
     }
-    int error = shmlog_producer_join(&self->producer, &self->segment, self->path);
+    int error = shmlog_producer_join(&self->producer, &self->segment, self->path, (shmlog_membership){true, 0});
     if (error) {
         exit(error == EAGAIN ? RUN_IS_CLOSED : 2);
     }

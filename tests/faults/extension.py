@@ -41,7 +41,7 @@ class Logger:
         self.step = 0
 
     def join(self) -> None:
-        self.producer._join(self.arena.segment, str(self.arena.path))
+        self.producer._join(self.arena.segment, str(self.arena.path), True, 0)
 
     def log(self, step: int) -> None:
         assert self.metric

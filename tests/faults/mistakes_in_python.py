@@ -118,15 +118,15 @@ FLUSHER = (
     Mutation(
         "last-drops-forgotten",
         "flusher/keeper.py",
-        "        if self._drain.settle():\n",
-        "        if False:\n",
+        "        while self._drain.settle():\n",
+        "        while False:\n",
         "I4: the drops of killed processes are told nowhere",
         f"{FAULTS}::test_drops_of_a_killed_process_are_told",
     ),
     Mutation(
         "run-closed-in-silence",
         "flusher/keeper.py",
-        "        self._segment.mark_closed()\n",
+        "        self._segment.cut_all()\n",
         "",
         "P1: who has opened the segment joins a run that is closed",
         f"{FAULTS}::test_nobody_joins_a_run_that_was_recovered",

@@ -12,6 +12,7 @@
  * has a value that follows from author and step.
  */
 #include "clock.h"
+#include "cut.h"
 #include "drain.h"
 #include "names.h"
 #include "producer.h"
@@ -186,7 +187,7 @@ static void live(uint32_t author)
 
     CHECK(producer, "out of memory");
     producer->lock_fd = -1;
-    CHECK(shmlog_producer_join(producer, &segment, path) == 0, "join: %s", strerror(errno));
+    CHECK(shmlog_producer_join(producer, &segment, path, (shmlog_membership){true, 0}) == 0, "join: %s", strerror(errno));
     snprintf(name, sizeof name, "author %u", author);
     uint32_t id = intern(name);
     do {
@@ -442,10 +443,12 @@ static void drain_while(shmlog_drain *drain, int folder, bool (*is_live)(void))
 static void drain_rest(shmlog_drain *drain, int folder)
 {
     shmlog_drained drained;
-    if (shmlog_drain_settle(drain)) {
-        pass_or_die(drain, &drained);
-    }
-    CHECK(!shmlog_drain_settle(drain), "I6: settled twice");
+    shmlog_cut_all(drain->segment);
+    pass_or_die(drain, &drained);
+    CHECK(!shmlog_drain_finalize(drain), "nobody is left");
+    CHECK(shmlog_drain_settle(drain) == 0, "settle");
+    uint64_t frames = drain->frames;
+    CHECK(shmlog_drain_settle(drain) == 0 && drain->frames == frames, "I6: settled twice");
     CHECK(shmlog_drain_sync(drain) == 0, "fsync");
     check_log(folder, drain->log);
 }

@@ -180,4 +180,6 @@ def _drain(path: Path, logs: Path) -> None:
         assert error == 0
         if not slots:
             break
+    opened.cut_all()
+    drain.finalize()
     drain.settle()

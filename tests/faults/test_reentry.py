@@ -166,9 +166,9 @@ import shmlog
 run = shmlog.init("opening", root=sys.argv[1])
 stopped = False
 def join_and_leave():
-    from shmlog.run.attach import _join
+    from shmlog.run.join import _join_as_follower
     while not stopped:
-        _join(run._layout, run._ref)._leave()
+        _join_as_follower(run._layout, run._ref, None, None)._leave()
 threads = [threading.Thread(target=join_and_leave) for _ in range(2)]
 for thread in threads: thread.start()
 for child in range(100):

@@ -22,6 +22,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[shmlog.Run]
     monkeypatch.setattr("shmlog.run.start.start_flusher", lambda layout: None)
     run = shmlog.init("kept", root=tmp_path)
     yield run
+    run._dismiss_followers()
     run._leave()
     registry.forget(run)
     assert run._ref is not None
@@ -40,7 +41,7 @@ def test_a_finish_waits_for_what_was_logged_before_it_and_no_more(run: shmlog.Ru
     assert keeper._drain.next_log() == 0
     for _ in range(6):
         add_log(run, keeper)
-    request = run._segment.request_finish(1)
+    request = run._segment.request_finish(1, True)
     keeper._tick()
     assert keeper._finish is not None, "the request is seen before all that waits is sealed"
     drain = threading.Thread(target=keeper._drain.run, args=(1 << 30,))

@@ -195,7 +195,7 @@ def test_ranks_are_told_apart_in_one_run(live: shmlog.Run, logged: Kept, tmp_pat
     attach = (
         "import shmlog, sys\n"
         "run = shmlog.attach(sys.argv[1], rank=int(sys.argv[2]) if sys.argv[2:] else None)\n"
-        "assert not run.is_owner\nrun.log('ranked', 1.0)\nrun.flush()"
+        "assert run.is_owner\nrun.log('ranked', 1.0)\nrun.flush()"
     )
     assert run_script(attach, live.dir, "3", cwd=tmp_path).returncode == 0
     assert run_script(attach, live.dir, cwd=tmp_path, env={"SHMLOG_RANK": "4", "RANK": "9"}).returncode == 0

@@ -1,0 +1,195 @@
+"""What a process tells its children of the runs that it has open.
+
+A process that owns runs keeps a small file in shared memory, its beacon, named after its user, pid and start
+time, so that a child finds it however it was started: by the name that it was handed down with the run, or
+from its own ancestors. The file is replaced whole at each `init` and each `finish`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from shmlog.storage.layout import atomic_write
+from shmlog.storage.segmentref import SHARED_MEMORY
+
+_PREFIX = "shmlog.runs-"
+_NAME = re.compile(rf"{re.escape(_PREFIX)}(\d+)-(\d+)-(\d+)-(\d+)")  # user, pid namespace, pid, start time
+_BYTES_MAX = 1 << 20
+_ANCESTORS_MAX = 64
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+class Entry(NamedTuple):
+    """A run that a process has open."""
+
+    run_dir: str
+    segment: str | None  # name of the shared-memory object; None: a file in the run folder
+    token: int  # of the process in that run
+    begun: int  # number of the run in the process
+    chain: int  # runs that were made one after the other in one thread or task have one in common
+    alone: bool  # no other was open when it was made
+    under: tuple[int, ...]  # numbers of the runs around it: those open in its thread or task
+    since_s: float  # CLOCK_BOOTTIME when it was made
+
+
+class Process(NamedTuple):
+    """A process, beyond reuse of its pid."""
+
+    pid: int
+    start: int  # clock ticks since boot
+
+
+class _Own:
+    """The beacon of this process."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.name = name_of(Process(self.pid, _stat(self.pid)[1]))
+        self.entries: dict[int, Entry] = {}
+        self.count = 0
+
+    def write(self) -> None:
+        data = json.dumps([entry._asdict() for entry in self.entries.values()])
+        atomic_write(folder() / self.name, data.encode("utf-8", "surrogateescape"), durable=False, private=True)
+
+
+_own: _Own | None = None
+
+
+def folder() -> Path:
+    """Return the folder of all beacons."""
+    return SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path("/tmp")
+
+
+def name_of(process: Process) -> str:
+    """Return the name of a process's beacon."""
+    return f"{_PREFIX}{os.geteuid()}-{_pid_namespace()}-{process.pid}-{process.start}"
+
+
+def _pid_namespace() -> str:
+    try:
+        return re.sub(r"\D", "", os.readlink("/proc/self/ns/pid")) or "0"
+    except OSError:
+        return "0"
+
+
+def _stat(pid: int) -> tuple[int, int]:
+    """Return the parent of a process, and when that was started: see proc_pid_stat(5). 0: not to be had."""
+    try:
+        # Fields behind the command's name, which may hold spaces and parentheses.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return int(fields[1]), int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return 0, 0
+
+
+# ---- of this process ----
+
+
+def _ours() -> _Own:
+    global _own
+    if _own is None or _own.pid != os.getpid():
+        _own = _Own()
+        atexit.register(_remove, _own)
+    return _own
+
+
+def _remove(own: _Own) -> None:
+    if own.pid == os.getpid():
+        (folder() / own.name).unlink(missing_ok=True)
+
+
+def new_entry(run_dir: Path, segment: str | None, chain: int | None, under: tuple[int, ...]) -> tuple[str, Entry]:
+    """Return the beacon's name and what it will say of a run that this process is about to own.
+
+    ``chain`` is that of the run which it follows; None: it begins another.
+    """
+    own = _ours()
+    own.count += 1
+    token = int.from_bytes(os.urandom(8)) | 1
+    since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return own.name, Entry(str(run_dir), segment, token, own.count, chain or own.count, not own.entries, under, since_s)
+
+
+def announce(entry: Entry) -> None:
+    """Tell children of a run that this process owns now."""
+    own = _ours()
+    own.entries[entry.begun] = entry
+    _write(own)
+
+
+def withdraw(entry: Entry) -> None:
+    """Tell children that the run has ended for this process and for them."""
+    if _own is not None and _own.pid == os.getpid() and _own.entries.pop(entry.begun, None):
+        _write(_own)
+
+
+def _write(own: _Own) -> None:
+    try:
+        own.write()
+    except OSError as error:
+        import logging
+
+        logging.getLogger("shmlog").warning(
+            "%s: %s; worker processes that outlive a run won't find the next one", folder() / own.name, error.strerror
+        )
+
+
+# ---- of others ----
+
+
+def read(name: str) -> list[Entry] | None:
+    """Return the runs that a process has open, the oldest first; None if there is no such beacon."""
+    if not _NAME.fullmatch(name):
+        return None
+    try:
+        fd = os.open(folder() / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                return None
+            entries = json.loads(file.read(_BYTES_MAX).decode("utf-8", "surrogateescape"))
+        return [Entry(**{**entry, "under": tuple(entry["under"])}) for entry in entries]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def ancestors() -> Iterator[Process]:
+    """Yield the parent of this process, its parent, and so on."""
+    pid = os.getppid()
+    for _ in range(_ANCESTORS_MAX):
+        if pid <= 0:
+            return
+        parent, start = _stat(pid)
+        yield Process(pid, start)
+        pid = parent
+
+
+def born_s() -> float:
+    """Return when this process was started, by CLOCK_BOOTTIME."""
+    return _stat(os.getpid())[1] * _TICK_S
+
+
+def stale() -> list[Path]:
+    """Return the beacons of this user whose processes are gone, as far as this pid namespace tells."""
+    mine = (str(os.geteuid()), _pid_namespace())
+    found = []
+    for path in folder().glob(f"{_PREFIX}*"):
+        match = _NAME.fullmatch(path.name)
+        if match and match.group(1, 2) == mine and _stat(int(match[3]))[1] != int(match[4]):
+            found.append(path)
+    return sorted(found)
+
+
+def sweep() -> None:
+    """Remove the beacons of processes that are gone."""
+    for path in stale():
+        path.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""What a process hands down to the programs that it starts: which run is theirs.
+
+The environment reaches every kind of child but that of a forkserver which was started earlier; that one is
+reached by the configuration which multiprocessing hands down to each process. Both are withdrawn when the
+run ends: a program that is started afterwards joins nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NamedTuple
+
+from shmlog.errors import RunNotFoundError
+from shmlog.run import registry
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.segmentref import SegmentRef, make_ref
+
+VARIABLE = "SHMLOG_RUN"
+DISABLED = "disabled"
+"""What is handed down instead of a run whose calls do nothing."""
+_FILE = "file"  # in the place of the segment's name: it is a file in the run folder
+_SEVERAL = "several"  # in the same place: which run is meant can't be told
+
+_before: tuple[int, str | None, str | None] | None = None  # our pid, and what we were handed down ourselves
+
+
+class Handed(NamedTuple):
+    """What our parent has handed down."""
+
+    layout: RunLayout | None  # None: no run, or one of several
+    ref: SegmentRef | None
+    beacon: str | None
+    is_disabled: bool = False
+
+
+def handed_down() -> Handed | None:
+    """Return what our parent has handed down, if anything.
+
+    Raises
+    ------
+    RunNotFoundError
+        If ``$SHMLOG_RUN`` is not of the form ``segment@beacon:folder``.
+    """
+    value = _config().get(VARIABLE) or os.environ.get(VARIABLE)
+    return _parse(value) if value else None
+
+
+def hand_down() -> None:
+    """Tell children of the run that is open now: the newest, if it is the only one or was made within the others."""
+    global _before
+    if _before is None or _before[0] != os.getpid():
+        _before = os.getpid(), os.environ.get(VARIABLE), _config().get(VARIABLE)
+    runs = [run for run in registry.open_runs() if run.is_owner or run._disabled]
+    if not runs:
+        _set(os.environ, _before[1])
+        _set(_config(), _before[2])
+        return
+    value = _value(runs)
+    _set(os.environ, value)
+    _set(_config(), value)
+
+
+def _value(runs: list[Any]) -> str:
+    newest = runs[0]
+    if newest._disabled:
+        return DISABLED
+    around = {run._entry.begun for run in runs[1:] if run._entry is not None}
+    if around <= set(newest._entry.under):
+        return f"{newest._ref.name or _FILE}@{newest._beacon}:{newest.dir}"
+    return f"{_SEVERAL}@{newest._beacon}:"
+
+
+def _set(place: Any, value: str | None) -> None:
+    if value is None:
+        place.pop(VARIABLE, None)
+    else:
+        place[VARIABLE] = value
+
+
+def _config() -> dict[str, Any]:
+    process: Any = sys.modules.get("multiprocessing.process")
+    config: dict[str, Any] = process.current_process()._config if process is not None else {}
+    return config
+
+
+def _parse(value: str) -> Handed:
+    if value == DISABLED:
+        return Handed(None, None, None, is_disabled=True)
+    head, colon, run_dir = value.partition(":")
+    name, _, beacon = head.partition("@")
+    if not colon or not name or "\0" in value or (not run_dir and name != _SEVERAL):
+        raise RunNotFoundError(
+            f"${VARIABLE} is {value!r}; expected 'segment@beacon:run folder', as shmlog.init sets it"
+        )
+    if name == _SEVERAL:
+        return Handed(None, None, beacon or None)
+    layout = RunLayout(run_dir)
+    return Handed(layout, make_ref(layout, None if name == _FILE else name), beacon or None)

@@ -1,0 +1,168 @@
+"""Join a run that another process made: as one more owner of it, or as a follower of one."""
+
+from __future__ import annotations
+
+import errno
+import time
+from pathlib import Path
+
+from shmlog import _core
+from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
+from shmlog.run import beacon, exits, follow, registry
+from shmlog.run.beacon import Entry
+from shmlog.run.handed import DISABLED, Handed, hand_down
+from shmlog.run.run import Run
+from shmlog.segment import shm
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.segmentref import SegmentRef, make_ref, read_ref
+
+_CLOSING_S = 0.2  # how long a run that is being closed may hold the member lock
+_NOT_THERE = (RunNotFoundError, RunStateError, SegmentError)
+
+_ended: dict[str, Run] = {}
+
+
+# ---- owners ----
+
+
+def own(run: Run, segment: _core.Segment) -> None:
+    """Make ``run`` one that this process owns, and tell its children of it.
+
+    Raises
+    ------
+    RunStateError
+        If the run is being closed, or its segment was replaced.
+    """
+    made = registry.made()
+    under = tuple(other._entry.begun for other in made if other.is_open and other._entry is not None)
+    ended = [other._entry.chain for other in made if other._entry is not None and not other.is_open]
+    name = run._ref.name if run._ref is not None else None
+    run._beacon, run._entry = beacon.new_entry(run.dir, name, ended[-1] if ended else None, under)
+    join_segment(run, segment, is_owner=True)
+
+
+def make_current(run: Run) -> Run:
+    """Make a run that this process owns that of its thread or task and of its children, finished at exit."""
+    assert run._entry is not None
+    beacon.announce(run._entry)
+    registry.remember(run, current=True)
+    hand_down()
+    exits.watch()
+    return run
+
+
+def join_as_owner(run_dir: Path) -> Run:
+    """Return the run in that folder as one that this process owns; raises as `shmlog.attach` does."""
+    layout = RunLayout(run_dir)
+    known = registry.find(str(layout.dir))
+    if known is not None and known.is_owner and known.is_open:
+        return known
+    ref = read_ref(layout)
+    run = Run(layout, ref, owner=True)
+    own(run, _open_segment(layout, ref))
+    return run
+
+
+# ---- followers ----
+
+
+def join_entry(name: str, entry: Entry) -> Run | None:
+    """Return a run that the process of the beacon ``name`` has open, as its follower; None if it has just ended."""
+    known = registry.find(entry.run_dir)
+    if known is not None and known.is_open:
+        return known
+    layout = RunLayout(entry.run_dir)
+    try:
+        return _join_as_follower(layout, make_ref(layout, entry.segment), name, entry)
+    except _NOT_THERE:
+        return None
+
+
+def join_handed(handed: Handed) -> Run:
+    """Return the run that was handed down, as a follower; one that takes nothing any more if it has ended."""
+    assert handed.layout is not None
+    assert handed.ref is not None
+    if handed.beacon is not None and (beacon.folder() / handed.beacon).exists():
+        return ended_run(handed.layout, handed.ref)  # its owner lives, and has it open no more
+    try:
+        return _join_as_follower(handed.layout, handed.ref, None, None)
+    except _NOT_THERE:
+        return ended_run(handed.layout, handed.ref)
+
+
+def reopen_or_closed(run_dir: str, segment: str | None, name: str | None) -> Run:
+    """Return the run in this process, for unpickling: joined, or ended."""
+    known = registry.find(run_dir)
+    if known is not None and known.is_open:
+        return known
+    layout = RunLayout(run_dir)
+    ref = make_ref(layout, segment)
+    entries = follow.entries_of(name) if name is not None else []
+    for entry in entries:
+        if entry.run_dir == run_dir:
+            return join_entry(name or "", entry) or ended_run(layout, ref)
+    return join_handed(Handed(layout, ref, name))
+
+
+def ended_run(layout: RunLayout, ref: SegmentRef | None) -> Run:
+    """Return a run that has ended: what is logged to it is dropped and counted."""
+    key = str(layout.dir)
+    if key not in _ended:
+        _ended[key] = Run(layout, ref)
+    return _ended[key]
+
+
+def disabled_run(experiment: str) -> Run:
+    """Make a run whose calls do nothing the current one, here and in all children."""
+    run = Run(RunLayout(Path(experiment) / DISABLED), None)
+    run._disable()
+    registry.remember(run, current=True)
+    hand_down()
+    return run
+
+
+def _join_as_follower(layout: RunLayout, ref: SegmentRef, name: str | None, entry: Entry | None) -> Run:
+    segment = _open_segment(layout, ref)
+    run = Run(layout, ref)
+    run._beacon, run._entry = name, entry
+    join_segment(run, segment, is_owner=False)
+    registry.remember(run, current=False)
+    return run
+
+
+# ---- the segment ----
+
+
+def _open_segment(layout: RunLayout, ref: SegmentRef) -> _core.Segment:
+    try:
+        segment = shm.open_segment(ref)
+    except FileNotFoundError as error:
+        if not layout.dir.is_dir():
+            raise RunNotFoundError(f"there is no run folder {layout.dir}") from error
+        raise RunStateError(f"run {layout.dir} has ended: its shared memory is gone") from error
+    if segment.run_id != layout.run_id:
+        raise SegmentError(f"{ref.path} belongs to run {segment.run_id!r}, not to {layout.run_id!r}")
+    return segment
+
+
+def join_segment(run: Run, segment: _core.Segment, *, is_owner: bool) -> None:
+    """Have ``run`` log into a segment.
+
+    Raises
+    ------
+    RunStateError
+        If the run is being closed, or its segment was replaced.
+    """
+    deadline = time.monotonic() + _CLOSING_S
+    token = run._entry.token if run._entry is not None else 0
+    while True:
+        try:
+            run._join(segment, str(segment.path), is_owner, token)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOENT, errno.ESTALE):
+                raise
+            # Held exclusively: by the flusher that closes the run, or by a probe of a moment.
+            if segment.closed or error.errno != errno.EAGAIN or time.monotonic() > deadline:
+                raise RunStateError(f"run {run.dir} has ended; start another with shmlog.init") from error
+        time.sleep(0.001)

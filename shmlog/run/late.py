@@ -1,0 +1,58 @@
+"""Drops that come when no lane takes them: after a run's end, or of calls that mean none of several runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from shmlog.errors import RunStateError, StorageError
+from shmlog.run import mode
+from shmlog.storage.late import LateDrops
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.reasons import AMBIGUOUS
+
+_warned: set[str] = set()
+_files: dict[str, LateDrops] = {}
+_warned_of_several = False
+
+
+def count(layout: RunLayout, reason: str, records: int) -> None:
+    """Count drops in the run folder; where it can't be written to, or is gone, they are in `Run.stats` alone."""
+    key = str(layout.dir)
+    try:
+        file = _files.get(key)
+        if file is None or file.pid != os.getpid():
+            _files[key] = file = LateDrops(layout)
+        file.add(reason, records)
+    except (OSError, StorageError):
+        pass
+
+
+def is_first(layout: RunLayout) -> bool:
+    """Whether this is the first late drop of this process that is told of the run."""
+    key = f"{os.getpid()} {layout.dir}"
+    is_new = key not in _warned
+    _warned.add(key)
+    return is_new
+
+
+def drop_ambiguous(newest: RunLayout, records: int) -> None:
+    """Count and tell drops of a call that could mean several runs; they are booked with the newest.
+
+    Raises
+    ------
+    RunStateError
+        With ``SHMLOG_MODE=strict``.
+    """
+    global _warned_of_several
+    count(newest, AMBIGUOUS, records)
+    if mode.is_strict():
+        raise RunStateError("several runs are open, and none was made in this thread or task: use run.log()")
+    if not _warned_of_several:
+        _warned_of_several = True
+        logging.getLogger("shmlog").warning(
+            "process %d dropped a record (reason: ambiguous): several runs are open and none was made in this thread "
+            "or task; use run.log() or a handle; further drops are only counted, in run %s",
+            os.getpid(),
+            newest.run_id,
+        )

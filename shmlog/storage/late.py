@@ -1,0 +1,71 @@
+"""Drops of records that no lane of the run could take any more: those that came after its end.
+
+The books of a run are closed with it. A process that goes on logging to it all the same counts what is
+dropped in a file of its own, ``late/PID-RANDOM.json`` in the run folder, rewritten in place at each drop:
+one write of a line of fixed length, which a kill leaves whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.reasons import LATE_REASONS
+
+_FILE = re.compile(r"\d+-[0-9a-f]{8}\.json")
+_DIGITS = 20
+_BYTES_MAX = 256
+
+
+class LateDrops:
+    """The file in which this process counts what it has dropped since the end of a run."""
+
+    def __init__(self, layout: RunLayout) -> None:
+        layout.refuse_links()
+        layout.late.mkdir(exist_ok=True)
+        path = layout.late / f"{os.getpid()}-{os.urandom(4).hex()}.json"
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        self._counts = dict.fromkeys(LATE_REASONS, 0)
+        self.pid = os.getpid()
+
+    def add(self, reason: str, records: int) -> None:
+        """Count more drops."""
+        self._counts[reason] += records
+        pieces = (f'"{name}": {count:{_DIGITS}}' for name, count in self._counts.items())
+        os.pwrite(self._fd, f"{{{', '.join(pieces)}}}\n".encode(), 0)
+
+
+def read_late(layout: RunLayout) -> tuple[dict[str, int], list[str]]:
+    """Return the late drops of all processes by reason, and what is wrong with files that were left out."""
+    total: Counter[str] = Counter()
+    problems = []
+    try:
+        names = sorted(os.listdir(layout.late)) if not layout.late.is_symlink() else []
+    except FileNotFoundError:
+        return {}, []
+    for name in names:
+        counts = _read(layout, name)
+        if counts is None:
+            problems.append(f"late/{name}: not a count of late drops")
+        else:
+            total.update(counts)
+    return {reason: count for reason, count in total.items() if count}, problems
+
+
+def _read(layout: RunLayout, name: str) -> dict[str, int] | None:
+    if not _FILE.fullmatch(name):
+        return None
+    try:
+        fd = os.open(layout.late / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            data = file.read(_BYTES_MAX)
+        counts = json.loads(data) if data else {}  # its writer was killed between the two steps
+    except (OSError, ValueError):
+        return None
+    is_sound = isinstance(counts, dict) and all(
+        reason in LATE_REASONS and type(count) is int and count >= 0 for reason, count in counts.items()
+    )
+    return counts if is_sound else None
