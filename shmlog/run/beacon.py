@@ -128,7 +128,7 @@ def announce(entry: Entry) -> None:
 
 def withdraw(entry: Entry) -> None:
     """Tell children that the run has ended for this process and for them."""
-    if _own is not None and _own.pid == os.getpid() and _own.entries.pop(entry.begun, None):
+    if _own is not None and _own.pid == os.getpid() and _own.entries.pop(entry.begun, None) is not None:
         _write(_own)
 
 
