@@ -20,7 +20,7 @@ NAMES = [f"metric{number}" for number in range(10)]
 def make_run(folder: Path, records: int) -> Path:
     """Return a finished run of so many records, ten in each call."""
     steps = records // len(NAMES)
-    run = shmlog.init("export", root=folder, sinks=("parquet",), max_wait=60.0)
+    run = shmlog.init("export", root=folder, max_wait=60.0)
     rows = np.random.default_rng(0).normal(size=(steps, len(NAMES))).tolist()
     for step, row in enumerate(rows):
         run.log(dict(zip(NAMES, row, strict=True)), step=step)

@@ -57,7 +57,7 @@ def long_run(bench: Bench) -> None:
     """Log as fast as the flusher takes it."""
     records = bench.size(100_000_000, 2_000_000)
     noise = np.random.default_rng(0).normal(size=BLOCK)
-    with shmlog.init("memory", root=bench.folder, sinks=("parquet",), max_wait=60.0) as run:
+    with shmlog.init("memory", root=bench.folder, max_wait=60.0) as run:
         metrics = [run.metric(f"metric{i}") for i in range(METRICS)]
         run.log("started", True)
         run.flush()

@@ -28,7 +28,7 @@ PARTS = 100
 
 def make_run(folder: Path, points: int) -> tuple[Path, float]:
     """Return a finished run of ten metrics of so many points each, merged into one part, and what finish() took."""
-    run = shmlog.init("read", root=folder, sinks=("parquet",), max_wait=60.0)
+    run = shmlog.init("read", root=folder, max_wait=60.0)
     noise = np.random.default_rng(0)
     block = 10_000
     for first in range(0, points, block):
@@ -76,7 +76,7 @@ def read_by_pyarrow(path: Path, name: str) -> pa.Table:
 def training_curves(folder: Path, steps: int, *, from_float32: bool) -> float:
     """Return the bytes a record that a run of ten typical training curves takes on disk."""
     noise = random.Random(1)
-    run = shmlog.init("disk", root=folder, sinks=("parquet",), max_wait=60.0)
+    run = shmlog.init("disk", root=folder, max_wait=60.0)
     for step in range(steps):
         loss = 2.5 * math.exp(-3.3 * step / steps) + 0.5 + noise.gauss(0, 0.05)
         step_time = 0.12 + noise.gauss(0, 0.004)

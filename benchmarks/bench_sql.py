@@ -21,7 +21,7 @@ QUERIES = {
 
 def make_run(folder: Path, points: int) -> Path:
     """Return a finished run of ten metrics of so many points each."""
-    run = shmlog.init("sql", root=folder, sinks=("parquet",), max_wait=60.0)
+    run = shmlog.init("sql", root=folder, max_wait=60.0)
     noise = np.random.default_rng(0)
     block = 10_000
     for first in range(0, points, block):

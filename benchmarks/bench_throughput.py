@@ -56,7 +56,7 @@ def through_shmlog(folder: Path, producers: int, values: list[float], rounds: in
     The flusher has started and imported pyarrow before, as our own pyarrow has been. Producers wait for
     room as long as it takes, since what is dropped would not count.
     """
-    run = shmlog.init("throughput", root=folder, sinks=("parquet",), max_wait=60.0)
+    run = shmlog.init("throughput", root=folder, max_wait=60.0)
     run.log(NAMES[0], 0.0, 0)
     run.flush()
     time.sleep(START_S)

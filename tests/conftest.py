@@ -16,7 +16,6 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
-SHARED_MEMORY = Path("/dev/shm")
 PATIENCE_S = 15.0
 
 
@@ -35,6 +34,7 @@ def _prefer_what_is_installed() -> None:
 _prefer_what_is_installed()
 
 import shmlog  # noqa: E402
+from tests.support.processes import SHARED_MEMORY, segments_below  # noqa: E402
 
 # A shell ignores these in what it runs in the background, and then so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -94,12 +94,12 @@ def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     yield
     base = tmp_path_factory.getbasetemp()
     deadline = time.monotonic() + PATIENCE_S
-    while (left := [*_processes(base), *_segments(base)]) and time.monotonic() < deadline:
+    while (left := [*_processes(base), *segments_below(base)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     for pid, _ in _processes(base):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    for path, _ in _segments(base):
+    for path, _ in segments_below(base):
         (SHARED_MEMORY / path).unlink(missing_ok=True)
         (SHARED_MEMORY / f"sem.{path}").unlink(missing_ok=True)
     assert not left, f"left behind by the tests: {left}"
@@ -119,15 +119,3 @@ def _processes(base: Path) -> Iterator[tuple[int, str]]:
             continue  # it has ended, or ends with us
         if int(parent) == os.getpid() or ("shmlog.flusher" in command and str(base) in command):
             yield int(entry.name), command
-
-
-def _segments(base: Path) -> Iterator[tuple[str, str]]:
-    """Yield the shared-memory objects whose first page names a folder below ``base``."""
-    for path in SHARED_MEMORY.glob("shmlog*"):
-        try:
-            with path.open("rb") as file:
-                head = file.read(4096)
-        except OSError:
-            continue
-        if os.fsencode(base) in head:
-            yield path.name, os.fsdecode(head[head.index(os.fsencode(base)) :].partition(b"\0")[0])

@@ -13,7 +13,7 @@ from shmlog.run.current import current, unbound_run
 from shmlog.run.handed import handed_down
 from shmlog.run.join import disabled_run
 from shmlog.run.mode import is_disabled
-from shmlog.run.options import SINKS, check
+from shmlog.run.options import DEFAULT_SINKS, check
 from shmlog.run.run import Run
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def init(
     notes: str | None = None,
     parent: str | None = None,
     mode: str | None = None,
-    sinks: Iterable[str] = SINKS,
+    sinks: Iterable[str] = DEFAULT_SINKS,
     lane_records: int | None = None,
     lanes: int | None = None,
     on_full: str = "wait",
@@ -65,8 +65,8 @@ def init(
         ``"enabled"``, or ``"disabled"``: every call is a no-op and no file is
         made. Default: ``$SHMLOG_MODE``, else enabled.
     sinks : iterable of str
-        ``"parquet"``: metrics as Parquet. ``"jsonl"``: metrics as lines of
-        events.jsonl too. Events always go to events.jsonl.
+        Where metrics go: ``"parquet"``, the default, ``"jsonl"`` for lines of events.jsonl, which take far more
+        room and time, or both. Events always go to events.jsonl.
     lane_records : int, optional
         Records (32 bytes each) that wait for the flusher, per process; rounded
         up to a power of two. Default: 65,536, less where shared memory is small.

@@ -13,6 +13,7 @@ from shmlog.storage.layout import check_id
 from shmlog.storage.logsettings import LogSettings, check_settings, settings_of
 
 SINKS = ("parquet", "jsonl")
+DEFAULT_SINKS = ("parquet",)
 
 
 class Options(NamedTuple):

@@ -164,9 +164,7 @@ def _salvage(path: Path) -> dict[str, Any]:
 
 
 def _sinks(layout: RunLayout) -> list[str]:
-    """Return where the metrics of the run are, judged by where some are."""
+    """Return where the metrics of the run are, judged by where some are; as by default where none are yet."""
     has_parts = bool(layout.parts())
     has_lines = any(line.event and line.event.get("event_type") == METRICS_TYPE for line in _lines(layout))
-    if not has_parts and not has_lines:
-        return ["parquet", "jsonl"]
-    return ["parquet"] * has_parts + ["jsonl"] * has_lines
+    return ["parquet"] * (has_parts or not has_lines) + ["jsonl"] * has_lines

@@ -35,7 +35,7 @@ NAMES = [
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[shmlog.Run]:
-    with shmlog.init("hostile", root=tmp_path) as run:
+    with shmlog.init("hostile", root=tmp_path, sinks=("parquet", "jsonl")) as run:
         yield run
 
 

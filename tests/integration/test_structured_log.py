@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import shmlog
@@ -42,7 +43,7 @@ def logged(run: shmlog.Run) -> list[dict[str, Any]]:
 
 
 def test_metrics_of_the_structured_log_are_records(tmp_path: Path) -> None:
-    with shmlog.init("digits", root=tmp_path) as run:
+    with shmlog.init("digits", root=tmp_path, sinks=("parquet", "jsonl")) as run:
         run.log_metrics({"loss": np.float32(0.5), "n": 3}, step=7)
         run.log_metrics({"loss": 0.25})
         with pytest.raises(TypeError):
@@ -53,6 +54,18 @@ def test_metrics_of_the_structured_log_are_records(tmp_path: Path) -> None:
     assert [event["data"] for event in stored.events("metrics")] == [
         {"step": 7, "metrics": {"loss": 0.5, "n": 3}}, {"step": 0, "metrics": {"loss": 0.25}},
     ]  # fmt: skip
+
+
+def test_by_default_metrics_are_in_parquet_alone(tmp_path: Path) -> None:
+    with shmlog.init("digits", root=tmp_path) as run:
+        run.log_metrics({"loss": 0.5, "n": 3}, step=7)
+        run.event("mine", {"loss": 0.5})
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=2)
+    assert stored.metadata["sinks"] == ["parquet"]
+    assert pq.read_table(run.dir / "metrics").num_rows == 2
+    types = [event["event_type"] for event in shmlog.load_structured_logs(run.dir / "events.jsonl")]
+    assert types == ["experiment_start", "mine", "experiment_end"]
 
 
 def test_a_checkpoint_is_told_by_its_place_in_the_run(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ CALLS = st.lists(
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[shmlog.Run]:
-    with shmlog.init("values", root=tmp_path) as run:
+    with shmlog.init("values", root=tmp_path, sinks=("parquet", "jsonl")) as run:
         yield run
 
 

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import shmlog
 
 TIMEOUT_S = 60.0
+SHARED_MEMORY = Path("/dev/shm")
 _PF_EXITING = 0x4  # of the flags in /proc/PID/stat: proc(5)
 
 
@@ -76,6 +77,31 @@ def _is_dying(entry: Path) -> bool:
     except OSError:
         return False
     return state != "Z" and bool(int(fields[5]) & _PF_EXITING)
+
+
+def processes_of_session(session: int) -> list[int]:
+    """Return the pids of all processes in a session that have not ended."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            state, _, _, of, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(of) == session and state != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+def segments_below(base: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and run of the shared-memory objects whose first page names a folder below ``base``."""
+    for path in SHARED_MEMORY.glob("shmlog*"):
+        try:
+            with path.open("rb") as file:
+                head = file.read(4096)
+        except OSError:
+            continue
+        if os.fsencode(base) in head:
+            yield path.name, os.fsdecode(head[head.index(os.fsencode(base)) :].partition(b"\0")[0])
 
 
 def wait_until(is_true: Callable[[], object], what: str, timeout: float = TIMEOUT_S) -> None:

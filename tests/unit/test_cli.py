@@ -492,7 +492,7 @@ def test_a_follower_shows_each_record_once(here: Path) -> None:
 
 
 def test_tail_prints_the_lines_of_events_jsonl(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with shmlog.init("tail", root=here / "runs", config={"lr": 0.1}) as run:
+    with shmlog.init("tail", root=here / "runs", config={"lr": 0.1}, sinks=("parquet", "jsonl")) as run:
         run.log({"loss": float("nan"), "n": 3, "t": HOSTILE[:12]}, step=1)
     assert main(["tail", "--json", "-n", "100", str(run.dir)]) == 0
     printed = capsys.readouterr()
