@@ -335,7 +335,7 @@ class Run(StructuredLog):
     # ---- hooks of the C base class ----
 
     def _identity(self) -> bytes:
-        return _core.owner_record(*self._identity_known, self._script)
+        return _core.owner_record(*self._identity_known.detected(), self._script)
 
     def _ring(self) -> None:
         self._bell.ring()

@@ -9,15 +9,16 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import SegmentError
-from shmlog.segment import runlock, shm
+from shmlog.segment import meeting, runlock, shm
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 
 _YOUNG_S = 10
 _LOCK = "lock of a recovery that was killed"
+_MEETING = "list of the runs of a launch that has ended"
 
 
 class Stale(NamedTuple):
-    """A segment whose processes are all dead, or a run's lock whose holder is."""
+    """A segment whose processes are all dead, a run's lock whose holder is, or what the ranks of a launch met at."""
 
     name: str
     path: Path
@@ -28,8 +29,9 @@ class Stale(NamedTuple):
 
 
 def find_stale() -> list[Stale]:
-    """Return this user's segments and locks of runs that no process holds."""
-    return [*_stale_segments(), *(Stale(path.name, path, None, "", 0, _LOCK) for path in runlock.stale_locks())]
+    """Return this user's segments and locks of runs that no process holds, and meeting places of ended launches."""
+    files = [(path, _LOCK) for path in runlock.stale_locks()] + [(path, _MEETING) for path in meeting.stale_meetings()]
+    return [*_stale_segments(), *(Stale(path.name, path, None, "", 0, reason) for path, reason in files)]
 
 
 def _stale_segments() -> list[Stale]:
@@ -63,8 +65,10 @@ def _examine(name: str) -> Stale | None:
 
 
 def remove(stale: Stale) -> None:
-    """Remove a segment, whose run is recovered first, since what it holds is lost; or a lock that is still free."""
+    """Remove a segment, whose run is recovered first, since what it holds is lost; or a file that is still stale."""
     if stale.reason == _LOCK:
         runlock.remove_lock(stale.path)
+    elif stale.reason == _MEETING:
+        meeting.remove_meeting(stale.path)
     else:
         shm.unlink(SegmentRef(stale.name, stale.path))
