@@ -78,7 +78,8 @@ def is_running(tmp_path: Path, run_id: str) -> bool:
 
 def test_a_cell_that_is_run_again_finishes_the_run_that_it_had_left_open(notebook: Notebook, tmp_path: Path) -> None:
     (first,) = notebook.run(CELL.format(version=1), "a")
-    (other,) = notebook.run(CELL.format(version=2), "b")
+    other = notebook.run(CELL.format(version=2), "b")[-1]
+    assert is_running(tmp_path, first), "the run of another cell was ended"
     said, second = notebook.run(CELL.format(version=3), "a")  # edited meanwhile
     assert said == f"shmlog: finished run cells/{first} (cancelled), which this cell had left open"
     wait_for_end(tmp_path / "runs" / "cells" / first)
@@ -127,7 +128,7 @@ def test_a_cell_may_take_up_the_run_that_it_had_left_open(notebook: Notebook, tm
     assert [attempt["status"] for attempt in load(tmp_path, first).attempts] == ["cancelled", "running"]
 
 
-def test_what_runs_in_the_background_ends_no_run(notebook: Notebook, tmp_path: Path) -> None:
+def test_a_program_that_a_cell_starts_ends_no_run(notebook: Notebook, tmp_path: Path) -> None:
     (first,) = notebook.run(CELL.format(version=1), "a")
     (other,) = notebook.run(
         "import subprocess, sys\n"

@@ -258,10 +258,10 @@ if "RANK" not in os.environ:  # as torchrun's agent
         for rank in ranks:
             rank.kill()
             rank.wait()
-        if len(sys.argv) == 5:
-            sys.exit(0)  # it has restarts left
         while not all(shmlog.load(path.parent).metadata["complete"] for path in Path(root).glob("*/*/run.yaml")):
             time.sleep(0.01)
+        if len(sys.argv) == 5:
+            sys.exit(0)  # it has restarts left
 rank, restart = os.environ["RANK"], int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 for turn in range(2):
     run = shmlog.init("elastic", root=root, config={"turn": turn})
