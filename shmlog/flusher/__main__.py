@@ -13,7 +13,7 @@ from pathlib import Path
 from shmlog import _core
 from shmlog.flusher.keeper import keep
 from shmlog.flusher.nice import be_nice
-from shmlog.segment import shm
+from shmlog.segment import meeting, shm
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import read_ref
@@ -21,6 +21,7 @@ from shmlog.storage.segmentref import read_ref
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _SWITCH_INTERVAL_S = 0.001
 _NEIGHBOURS_AFTER_S = 1.0
+_LAUNCHER_S = 10.0  # how long a launcher may take to restart its ranks, or to end
 
 
 def main(run_dir: Path) -> None:
@@ -37,6 +38,7 @@ def main(run_dir: Path) -> None:
     if segment.lock(_core.LOCK_FLUSHER) and not runfile.read(layout.run_yaml).get("complete"):
         threading.Thread(target=_help_neighbours, args=(run_dir,), name="neighbours", daemon=True).start()
         keep(run_dir, segment, ref)
+        meeting.see_off(layout, _LAUNCHER_S)
 
 
 def _help_neighbours(run_dir: Path) -> None:

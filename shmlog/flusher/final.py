@@ -7,14 +7,14 @@ import traceback
 from collections.abc import Callable
 
 from shmlog import _core
-from shmlog.segment import shm
+from shmlog.segment import beacon, meeting, shm
 from shmlog.storage import runfile
 from shmlog.storage.attempts import close_attempt
 from shmlog.storage.extent import of_file
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.manifest import write_manifest
-from shmlog.storage.segmentref import SegmentRef, read_meeting
+from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import CRASHED, FINISH_STATUSES
 from shmlog.storage.times import utc_now
 
@@ -107,9 +107,8 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
 
     if ref is not None:
         shm.unlink(ref)
-    meeting = read_meeting(layout)
-    if meeting is not None:
-        meeting.unlink(missing_ok=True)
+    meeting.sweep()
+    beacon.sweep()
     _merge_parts(layout, report)
     _write_manifest(layout, report)
     for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 from contextlib import suppress
-from pathlib import Path
 
 from shmlog.errors import StorageError
 from shmlog.run.join import make_current
@@ -18,13 +17,13 @@ from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, new_run_folder
 from shmlog.storage.times import utc_now
 
 
-def create(options: Options, meeting: Path | None) -> Run:
+def create(options: Options, turn: int) -> Run:
     """Make a run as `init` says; if that fails, nothing of it is left."""
     layout = _make_folder(options)
     try:
         run, placed = open_segment(layout, options)
         try:
-            _write_files(layout, options, placed, meeting)
+            _write_files(layout, options, placed, turn)
             told = {"experiment": options.experiment, "name": options.name, "tags": options.tags}
             start(run, told, options.config)
         except BaseException:
@@ -74,7 +73,7 @@ def _remove_folder(layout: RunLayout) -> None:
             folder.rmdir()
 
 
-def _write_files(layout: RunLayout, options: Options, placed: shm.Placed, meeting: Path | None) -> None:
+def _write_files(layout: RunLayout, options: Options, placed: shm.Placed, turn: int) -> None:
     now = utc_now()
     described = {
         "schema": 1,
@@ -85,7 +84,7 @@ def _write_files(layout: RunLayout, options: Options, placed: shm.Placed, meetin
         "created_at": now,
         "started_at": now,
         "ended_at": None,
-        **describe_process(options, placed, meeting),
+        **describe_process(options, placed, turn),
         "sinks": list(options.sinks),
         "tags": options.tags,
         "group": options.group,

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from shmlog._core import Metric
 from shmlog.errors import RunStateError
 from shmlog.run import follow, late, mode, registry
-from shmlog.run.beacon import Entry
 from shmlog.run.handed import Handed, handed_down
 from shmlog.run.join import join_entry, join_handed
 from shmlog.run.run import Run
+from shmlog.segment.beacon import Entry
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.logsettings import LogSettings
 

@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 from shmlog import _core
-from shmlog.run import beacon
-from shmlog.run.beacon import Entry
+from shmlog.segment import beacon
+from shmlog.segment.beacon import Entry
 
 if TYPE_CHECKING:
     from shmlog.run.run import Run

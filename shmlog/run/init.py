@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shmlog.run import rendezvous
+from shmlog.run import notebook
 from shmlog.run.create import create
 from shmlog.run.current import current, unbound_run
 from shmlog.run.handed import handed_down
 from shmlog.run.join import disabled_run
 from shmlog.run.mode import is_disabled
-from shmlog.run.options import DEFAULT_SINKS, check
+from shmlog.run.options import DEFAULT_SINKS, Options, check
+from shmlog.run.rendezvous import Makers, meet
 from shmlog.run.run import Run
 
 if TYPE_CHECKING:
-    from shmlog.storage.layout import RunLike
+    from shmlog.storage.layout import RunLayout, RunLike
 
 
 def init(
@@ -47,7 +49,10 @@ def init(
     """Start a run and make it the current one.
 
     A spawned or forkserver child that calls it while importing ``__main__``
-    attaches to its parent's run instead, and so do further ranks of one launcher.
+    attaches to its parent's run instead, and so do further ranks of one launcher:
+    the n-th call of each rank is one run. Ranks that ``torchrun --max-restarts``
+    starts anew make the next attempt of a run that was not finished. A cell of a
+    notebook that is run again finishes, as cancelled, what it had left open.
 
     Parameters
     ----------
@@ -121,21 +126,33 @@ def init(
         If there is no room for the shared memory. Nothing was made.
     """
     if is_disabled(mode):
+        notebook.finish_earlier()
         return disabled_run(experiment)
     options = check(
         experiment, root, name, config, tags, group, notes, parent, sinks, lane_records, lanes, on_full,
         max_wait, clock, strict, level, console, rotate_events, git_diff,
     )  # fmt: skip
-    shared = _parents_run()
-    if shared is not None:
-        return shared
+    notebook.finish_earlier()
+    run = _parents_run() or _meet(options, resume)
+    notebook.remember(run)
+    return run
+
+
+def _meet(options: Options, resume: RunLike | None) -> Run:
+    again = partial(_next_attempt, options)
     if resume is None:
-        return rendezvous.once_per_launcher(options.root, options.experiment, lambda meeting: create(options, meeting))
+        return meet(options.root, options.experiment, Makers(partial(create, options), again))
     from shmlog.run.resume import find, reopen  # rarely needed, and with the flusher's half of the package
 
     layout = find(resume, options)
     folder = layout.dir.parent
-    return rendezvous.once_per_launcher(folder.parent, folder.name, lambda meeting: reopen(options, layout, meeting))
+    return meet(folder.parent, folder.name, Makers(partial(reopen, options, layout), again))
+
+
+def _next_attempt(options: Options, layout: RunLayout, turn: int) -> Run | None:
+    from shmlog.run.resume import next_attempt  # as above
+
+    return next_attempt(options, layout, turn)
 
 
 def _parents_run() -> Run | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from shmlog import _core
 from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
-from shmlog.run import beacon, exits, follow, registry
-from shmlog.run.beacon import Entry
+from shmlog.run import exits, follow, registry
 from shmlog.run.handed import DISABLED, Handed, hand_down
 from shmlog.run.run import Run
-from shmlog.segment import shm
+from shmlog.segment import beacon, shm
+from shmlog.segment.beacon import Entry
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SegmentRef, make_ref, read_ref
 

@@ -7,8 +7,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shmlog.run.beacon import Entry
     from shmlog.run.run import Run
+    from shmlog.segment.beacon import Entry
 
 _open: dict[str, Run] = {}
 _clock = itertools.count(1)

@@ -1,85 +1,172 @@
-"""Ranks that one launcher started on one node share one run.
+"""Ranks that one launcher started on one node share their runs.
 
-The first of them makes it and writes down where; the others attach. The place
-is a small file in shared memory, named after the launcher: its job, its step,
-its pid and when that started, and this boot, so that it can't be mistaken for
-an earlier launch. (TORCHELASTIC_RUN_ID alone is often "none", and SLURM_JOB_ID
-spans a whole allocation.)
+The first of them makes a run and lists it in a small file in shared memory; the others attach to it. The file is
+named after the launcher: its job, its step, its pid and when that started, and this boot, so that it can't be
+mistaken for that of an earlier launch. (TORCHELASTIC_RUN_ID alone is often "none", and SLURM_JOB_ID spans a whole
+allocation.)
+
+A rank is in a run once: what starts another program, or calls `init` once more, makes another run.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
+from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError
 from shmlog.run.attach import attach
+from shmlog.run.handed import handed_down
+from shmlog.run.identity import lone_local_rank, rank_among_several
 from shmlog.run.run import Run
+from shmlog.segment import beacon
 from shmlog.segment.boot import boot_id
+from shmlog.segment.meeting import Entry, Meeting, meeting_place, open_meeting, sweep
+from shmlog.segment.process import Process, pid_namespace, process_of
+from shmlog.storage import runfile
+from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY
 
-_SIZES = ("LOCAL_WORLD_SIZE", "WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-_RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _JOBS = (
-    "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT",
-    "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "OMPI_MCA_ess_base_jobid", "PMIX_NAMESPACE",
+    "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "OMPI_MCA_ess_base_jobid",
+    "PMIX_NAMESPACE",
 )  # fmt: skip
+_MASTER = ("MASTER_ADDR", "MASTER_PORT")  # torchrun's may be another one after a restart
+
+# How many runs this process has made or joined in an experiment. A forked child begins anew.
+_turns: dict[tuple[int, Path, str], int] = {}
 
 
-def _is_one_of_several() -> bool:
-    sizes = [os.environ.get(name, "") for name in _SIZES]
-    return any(name in os.environ for name in _RANKS) and any(s.isdecimal() and int(s) > 1 for s in sizes)
+class Makers(NamedTuple):
+    """How runs of one experiment come to be."""
+
+    make: Callable[[int], Run]  # one that no rank of this launch has made yet, in a turn
+    next_attempt: Callable[[RunLayout, int], Run | None]  # of one whose ranks were started anew; None if it is finished
 
 
-def _launcher() -> str:
-    """Return the launcher's pid and start time, in clock ticks since boot."""
-    parent = os.getppid()
-    try:
-        # Fields behind the command's name, which may hold spaces and parentheses.
-        fields = Path(f"/proc/{parent}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return f"{parent}/{fields[19]}"
-    except (OSError, IndexError):
-        return str(parent)
+class _Rank(NamedTuple):
+    """A process as its launcher sees it."""
+
+    rank: str
+    launcher: Process
+    restart: int
+    restarts_max: int
 
 
-def _meeting_place(root: Path, experiment: str) -> Path:
-    import hashlib
-
-    told = [f"{name}={os.environ.get(name, '')}" for name in _JOBS]
-    key = "\n".join([*told, _launcher(), str(boot_id()), str(root), experiment])
-    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return SHARED_MEMORY / f"shmlog.meet-{os.geteuid()}-{digest}"
-
-
-def once_per_launcher(root: Path, experiment: str, create: Callable[[Path | None], Run]) -> Run:
-    """Return the run that another rank of this launch has made, or ``create(meeting place)``.
-
-    The flusher removes the meeting place when the run is over.
-    """
-    if not _is_one_of_several() or not SHARED_MEMORY.is_dir():
-        return create(None)
-    path = _meeting_place(root, experiment)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(fd, "r+") as file:
-        if os.fstat(fd).st_uid != os.geteuid():
-            raise SegmentError(f"{path}: belongs to another user")
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        run = _attach_to(file.read())
-        if run is None:
-            run = create(path)
-            assert run._ref is not None
-            file.seek(0)
-            file.truncate()
-            file.write(str(run.dir))
+def meet(root: Path, experiment: str, makers: Makers) -> Run:
+    """Return the run that another rank of this launch has made in this turn, or else make one."""
+    key = (os.getpid(), root, experiment)
+    turn = _turns.get(key, 0) + 1
+    sweep()
+    beacon.sweep()
+    me = _rank_of_this_process()
+    run = makers.make(turn) if me is None else _meet_others(me, root, experiment, turn, makers)
+    _turns[key] = turn
     return run
 
 
-def _attach_to(told: str) -> Run | None:
-    if not told:
+def _rank_of_this_process() -> _Rank | None:
+    if not SHARED_MEMORY.is_dir():
         return None
+    rank, launcher = rank_among_several(), os.getppid()
+    if rank is None:
+        local = lone_local_rank()
+        if local is None:
+            return None
+        rank, launcher = str(local), launcher if local else os.getpid()
+    counts = [os.environ.get(f"TORCHELASTIC_{name}", "") for name in ("RESTART_COUNT", "MAX_RESTARTS")]
+    restart, restarts_max = (int(count) if count.isdecimal() else 0 for count in counts)
+    return _Rank(rank, process_of(launcher), restart, restarts_max)
+
+
+def _place(launcher: Process, root: Path, experiment: str) -> Path:
+    jobs = _JOBS if "TORCHELASTIC_RUN_ID" in os.environ else _JOBS + _MASTER
+    told = [f"{name}={os.environ.get(name, '')}" for name in jobs]
+    return meeting_place("\n".join([*told, str(launcher), str(pid_namespace()), str(boot_id()), str(root), experiment]))
+
+
+def _meet_others(me: _Rank, root: Path, experiment: str, turn: int, makers: Makers) -> Run:
+    path = _place(me.launcher, root, experiment)
     try:
-        return attach(told)
-    except (RunNotFoundError, RunStateError, SegmentError):
+        meeting = open_meeting(path)
+    except OSError as error:
+        _warn("ranks can't meet, so that this one makes a run of its own: %s", error)
+        return makers.make(turn)
+    with meeting:
+        try:
+            _enter_launchers_run(meeting, me, root / experiment)
+            run = _join(meeting, me, turn) or _take_up(meeting, me, turn, makers) or _make(meeting, me, turn, makers)
+        except BaseException:
+            if not meeting.runs:
+                meeting.remove()
+            raise
+        try:
+            meeting.write(me.launcher)
+        except OSError as error:
+            _warn("other ranks can't find the run of this one: %s: %s", path, error.strerror)
+    return run
+
+
+def _enter_launchers_run(meeting: Meeting, me: _Rank, folder: Path) -> None:
+    """List the run that a launcher which is a rank itself has made before it set the variables of one."""
+    if not lone_local_rank():
+        return
+    try:
+        handed = handed_down()
+        layout = handed.layout if handed is not None else None
+        if layout is None:
+            return
+        described = runfile.read(layout.run_yaml)
+        maker = Process(described["pid"], described["pid_start"])
+        was_rank = "LOCAL_RANK" in described["environment"]["variables"]
+        turn = int(described["turn"])
+    except (RunNotFoundError, CorruptDataError, OSError, KeyError, TypeError, ValueError):
+        return  # nothing to join: it is disabled, or gone
+    is_launchers = maker == me.launcher and not was_rank and layout.dir.parent == folder
+    if is_launchers and str(layout.dir) not in [run.dir for run in meeting.runs]:
+        meeting.runs.append(Entry(str(layout.dir), turn, 0, 0, {"0": me.launcher}))
+
+
+def _join(meeting: Meeting, me: _Rank, turn: int) -> Run | None:
+    """Attach to the first run of this turn in which this rank is not yet; None if there is none."""
+    for entry in meeting.runs:
+        is_mine = entry.turn == turn and entry.restart == me.restart and me.rank not in entry.ranks
+        if is_mine and entry.has_live_ranks:
+            try:
+                run = attach(entry.dir)
+            except (RunNotFoundError, RunStateError, SegmentError):
+                continue  # it has ended
+            entry.ranks[me.rank] = process_of(os.getpid())
+            return run
+    return None
+
+
+def _take_up(meeting: Meeting, me: _Rank, turn: int, makers: Makers) -> Run | None:
+    """Make the next attempt of the run that this turn was before the ranks were started anew."""
+    before = [entry for entry in meeting.runs if entry.turn == turn and entry.restart < me.restart]
+    if not before:
         return None
+    entry = before[-1]
+    try:
+        run = makers.next_attempt(RunLayout(entry.dir), turn)
+    except ShmlogError as error:
+        _warn("the restarted ranks make another run: %s", error)
+        return None
+    if run is not None:
+        ranks = {me.rank: process_of(os.getpid())}
+        meeting.runs[meeting.runs.index(entry)] = entry._replace(restart=me.restart, ranks=ranks)
+    return run
+
+
+def _make(meeting: Meeting, me: _Rank, turn: int, makers: Makers) -> Run:
+    run = makers.make(turn)
+    ranks = {me.rank: process_of(os.getpid())}
+    meeting.runs.append(Entry(str(run.dir), turn, me.restart, me.restarts_max, ranks))
+    return run
+
+
+def _warn(message: str, *arguments: object) -> None:
+    import logging  # slow to import, and rarely needed
+
+    logging.getLogger("shmlog").warning(message, *arguments)

@@ -21,7 +21,7 @@ from shmlog.storage import liveness, runfile
 from shmlog.storage.attempts import attempts_of, fault_of_attempts
 from shmlog.storage.layout import ID_PATTERN, RunLayout, RunLike, folder_of
 from shmlog.storage.ledger import Ledger
-from shmlog.storage.status import RUNNING, RunStatus, map_status
+from shmlog.storage.status import RUNNING, SUCCESS, RunStatus, map_status
 from shmlog.storage.times import utc_now
 
 _CLOSING_S = 60.0  # how long a flusher may take to close the run: it merges the parts
@@ -144,7 +144,19 @@ def _read(layout: RunLayout) -> dict[str, Any]:
 # ---- taking it up ----
 
 
-def reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
+def next_attempt(options: Options, layout: RunLayout, turn: int) -> Run | None:
+    """Make the next attempt of a run whose launcher has started its ranks anew; None if it was finished before.
+
+    Raises
+    ------
+    ShmlogError
+        As `reopen` does.
+    """
+    _wait_until_over(layout)
+    return None if _read(layout).get("status") == SUCCESS else reopen(options, layout, turn)
+
+
+def reopen(options: Options, layout: RunLayout, turn: int) -> Run:
     """Make the next attempt of a run, when it is over.
 
     Raises
@@ -159,7 +171,7 @@ def reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
     try:
         _wait_until_over(layout)
         with locked(layout):
-            return _reopen(options, layout, meeting)
+            return _reopen(options, layout, turn)
     except ShmlogError:
         raise
     except OSError as error:
@@ -169,7 +181,7 @@ def reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
         ) from error
 
 
-def _reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
+def _reopen(options: Options, layout: RunLayout, turn: int) -> Run:
     described = _read(layout)
     options = as_before(options, described)
     if described.get("complete") is not True:
@@ -183,7 +195,7 @@ def _reopen(options: Options, layout: RunLayout, meeting: Path | None) -> Run:
         try:
             known = _read_config(layout)
             changed = {name: value for name, value in options.config.items() if known.get(name, _MISSING) != value}
-            told = _next_attempt(described, options, ledger.lanes, describe_process(options, placed, meeting), changed)
+            told = _next_attempt(described, options, ledger.lanes, describe_process(options, placed, turn), changed)
             runfile.write_sealed(layout.run_yaml, told)
         except BaseException:
             close_segment(placed)

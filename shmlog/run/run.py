@@ -11,12 +11,13 @@ from typing import Any, Self
 
 from shmlog import _core
 from shmlog.errors import DroppedError, RunStateError, ShmlogError
-from shmlog.run import beacon, follow, late, registry
-from shmlog.run.beacon import Entry
+from shmlog.run import follow, late, registry
 from shmlog.run.handed import hand_down
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
 from shmlog.run.structured import StructuredLog
+from shmlog.segment import beacon
+from shmlog.segment.beacon import Entry
 from shmlog.segment.doorbell import Doorbell
 from shmlog.storage.large import write_large
 from shmlog.storage.layout import RunLayout, fsync_run
@@ -372,7 +373,8 @@ class Run(StructuredLog):
     # ---- hooks of the C base class ----
 
     def _identity(self) -> bytes | None:
-        return _core.owner_record(*self._identity_known, self._script) if self._is_open() else None
+        """Return who this process is; None: the run has ended for it."""
+        return _core.owner_record(*self._identity_known.detected(), self._script) if self._is_open() else None
 
     def _is_open(self) -> bool:
         return self.is_owner or follow.is_open(self)

@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from shmlog.errors import SegmentError, ShmlogError, StorageError
@@ -18,6 +17,7 @@ from shmlog.run.options import Options
 from shmlog.run.run import Run
 from shmlog.segment import shm
 from shmlog.segment.boot import boot_id
+from shmlog.segment.process import process_of
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.reasons import REASONS
 from shmlog.storage.segmentref import SegmentRef
@@ -95,14 +95,16 @@ def _take_first_lane(run: Run) -> None:
         ) from error
 
 
-def describe_process(options: Options, placed: shm.Placed, meeting: Path | None) -> dict[str, Any]:
-    """Return what run.yaml says of this process and of the segment that it has made."""
+def describe_process(options: Options, placed: shm.Placed, turn: int) -> dict[str, Any]:
+    """Return what run.yaml says of this process, its ``turn``-th call of init and the segment that it has made."""
     status = os.stat(placed.path)
     return {
         "host": os.uname().nodename,
         "boot_id": boot_id(),
         "node": 0,
         "pid": os.getpid(),
+        "pid_start": process_of(os.getpid()).start,
+        "turn": turn,
         "argv": [os.fsencode(a).decode("utf-8", "replace") for a in getattr(sys, "argv", [])],
         "user": _user(),
         **_span(),
@@ -114,7 +116,6 @@ def describe_process(options: Options, placed: shm.Placed, meeting: Path | None)
             "device": status.st_dev,
             "inode": status.st_ino,
         },
-        "meeting": None if meeting is None else str(meeting),
         **options.log_settings.described(),
         "git_diff": bool(options.git_diff),
         "environment": environment_of_process(),

@@ -9,15 +9,21 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import SegmentError
-from shmlog.segment import runlock, shm
+from shmlog.segment import beacon, meeting, runlock, shm
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 
 _YOUNG_S = 10
-_LOCK = "lock of a recovery that was killed"
+
+#: Why a file is stale, how those are found, and how one is removed that still is.
+_FILES = {
+    "lock of a recovery that was killed": (runlock.stale_locks, runlock.remove_lock),
+    "list of the runs of a launch that has ended": (meeting.stale_meetings, meeting.remove_meeting),
+    "list of the runs of a process that has ended": (beacon.stale, beacon.remove_stale),
+}
 
 
 class Stale(NamedTuple):
-    """A segment whose processes are all dead, or a run's lock whose holder is."""
+    """A segment whose processes are all dead, or a small file of a process or launch that has ended."""
 
     name: str
     path: Path
@@ -28,8 +34,9 @@ class Stale(NamedTuple):
 
 
 def find_stale() -> list[Stale]:
-    """Return this user's segments and locks of runs that no process holds."""
-    return [*_stale_segments(), *(Stale(path.name, path, None, "", 0, _LOCK) for path in runlock.stale_locks())]
+    """Return this user's segments that no process holds, and the small files that nobody needs any more."""
+    files = [(path, reason) for reason, (find, _) in _FILES.items() for path in find()]
+    return [*_stale_segments(), *(Stale(path.name, path, None, "", 0, reason) for path, reason in files)]
 
 
 def _stale_segments() -> list[Stale]:
@@ -63,8 +70,8 @@ def _examine(name: str) -> Stale | None:
 
 
 def remove(stale: Stale) -> None:
-    """Remove a segment, whose run is recovered first, since what it holds is lost; or a lock that is still free."""
-    if stale.reason == _LOCK:
-        runlock.remove_lock(stale.path)
+    """Remove a segment, whose run is recovered first, since what it holds is lost; or a file that is still stale."""
+    if stale.reason in _FILES:
+        _FILES[stale.reason][1](stale.path)
     else:
         shm.unlink(SegmentRef(stale.name, stale.path))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shmlog.segment.lockfile import hold
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY
 
@@ -29,28 +28,12 @@ def _folder() -> Path:
 def locked(layout: RunLayout) -> Iterator[None]:
     """Hold the lock of a run."""
     path = lock_path(layout)
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_at(fd, path):
-                break
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)  # its holder has removed it: the next one has another
+    fd = hold(path)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
         os.close(fd)
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
 
 
 # ---- what is left of those that were killed ----
@@ -69,20 +52,12 @@ def remove_lock(path: Path) -> None:
 def _if_free(path: Path, *, remove: bool) -> bool:
     """Whether nobody holds a lock; to tell, it is held for a moment, in which the file can be removed."""
     try:
-        # Another user can have put anything there: no open may wait.
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = hold(path, make=False, wait=False)
     except OSError:
         return False
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            return False
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_free = _is_at(fd, path)
-        if is_free and remove:
+        if remove:
             path.unlink(missing_ok=True)
-        return is_free
-    except OSError:  # somebody holds it
-        return False
     finally:
         os.close(fd)
+    return True

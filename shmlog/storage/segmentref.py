@@ -15,7 +15,6 @@ SHARED_MEMORY = Path("/dev/shm")
 
 # run.yaml may come from anybody: no other object than one of ours is opened or removed because of it.
 _NAME = re.compile(r"/shmlog-[0-9a-f]{16}")
-_MEETING = re.compile(rf"{re.escape(str(SHARED_MEMORY))}/shmlog\.meet-\d+-[0-9a-f]{{24}}")
 
 
 class SegmentRef(NamedTuple):
@@ -49,9 +48,3 @@ def read_ref(layout: RunLayout) -> SegmentRef:
         raise RunNotFoundError(f"{layout.run_yaml} may not be read by user {os.geteuid()}") from error
     except (KeyError, TypeError) as error:
         raise RunNotFoundError(f"{layout.run_yaml} does not say where the segment is") from error
-
-
-def read_meeting(layout: RunLayout) -> Path | None:
-    """Return the meeting place of ranks that run.yaml names, if it is one."""
-    meeting = runfile.read(layout.run_yaml).get("meeting")
-    return Path(meeting) if isinstance(meeting, str) and _MEETING.fullmatch(meeting) else None

@@ -31,7 +31,7 @@ _FIELD = re.compile(r'^  "(\w{1,40})": ', re.MULTILINE)  # as runfile writes it
 _EMPTY: dict[str, Any] = {
     "schema": 1, "name": None, "status": None, "created_at": None, "started_at": None, "ended_at": None,
     "host": None, "boot_id": None, "node": 0, "pid": None, "argv": [], "user": None, "python": None, "clock": None,
-    "segment": None, "meeting": None, "tags": [], "group": None, "notes": None, "parent": None, "git": None,
+    "segment": None, "tags": [], "group": None, "notes": None, "parent": None, "git": None,
     "environment": {},
     "producers": None, "counts": None, "dropped": None,
 }  # fmt: skip

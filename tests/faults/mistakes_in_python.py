@@ -12,6 +12,7 @@ MERGE = "unit/test_merge.py"
 ARTIFACTS = "unit/test_artifacts.py"
 MANIFEST = "unit/test_manifest.py"
 RESUME = "integration/test_resume.py"
+RANKS = "integration/test_ranks.py"
 KILLED = f"{READER}::test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same"
 POWER = "faults/test_power_loss.py::test_what_was_flushed_durably_survives_a_loss_of_power"
 
@@ -545,4 +546,47 @@ RESUMING = (
     ),
 )
 
-MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE, *PROVENANCE, *RESUMING)
+LAUNCHES = (
+    Mutation(
+        "rank-joins-twice",
+        "run/rendezvous.py",
+        " and me.rank not in entry.ranks\n",
+        "\n",
+        "the second program of a rank logs into the run of the first",
+        f"{RANKS}::test_two_programs_of_one_rank_are_two_runs[at once]",
+    ),
+    Mutation(
+        "turns-mixed",
+        "run/rendezvous.py",
+        "is_mine = entry.turn == turn and ",
+        "is_mine = ",
+        "a slower rank logs into the run of another turn",
+        f"{RANKS}::test_a_slower_rank_lands_in_no_run_of_another_turn[finished]",
+    ),
+    Mutation(
+        "finished-run-taken-up",
+        "run/resume.py",
+        'return None if _read(layout).get("status") == SUCCESS else reopen(options, layout, turn)',
+        "return reopen(options, layout, turn)",
+        "restarted ranks log into a run that was finished",
+        f"{RANKS}::test_ranks_that_are_started_anew_make_the_next_attempt_of_the_run",
+    ),
+    Mutation(
+        "list-not-seen-off",
+        "flusher/__main__.py",
+        "        meeting.see_off(layout, _LAUNCHER_S)\n",
+        "",
+        "the list of a launch that ended after its runs stays in shared memory",
+        f"{RANKS}::test_a_launcher_that_gives_up_its_restarts_leaves_nothing",
+    ),
+    Mutation(
+        "cell-ends-what-is-not-its-own",
+        "run/notebook.py",
+        " and made.cell == now.cell and ",
+        " and ",
+        "a cell that is run again ends the runs of others",
+        "integration/test_notebook.py::test_a_cell_that_is_run_again_finishes_the_run_that_it_had_left_open",
+    ),
+)
+
+MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE, *PROVENANCE, *RESUMING, *LAUNCHES)

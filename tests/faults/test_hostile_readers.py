@@ -109,7 +109,7 @@ def test_a_run_of_somebody_else_makes_recovery_touch_nothing_outside_of_it(tmp_p
     folder = make_folder(tmp_path / "exp" / "run", ("parquet",), complete=False)
     described = runfile.read(folder / "run.yaml")
     for segment in ({"name": None}, {"name": name}):
-        runfile.write_sealed(folder / "run.yaml", {**described, "segment": segment, "meeting": str(victim)})
+        runfile.write_sealed(folder / "run.yaml", {**described, "segment": segment})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", shmlog.ShmlogWarning)
             _refusal(lambda: recover(folder, force=True))

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from shmlog.segment.process import Process, parent_of, pid_namespace, process_of
 from shmlog.storage.layout import atomic_write
 from shmlog.storage.segmentref import SHARED_MEMORY
 
@@ -40,19 +41,12 @@ class Entry(NamedTuple):
     since_s: float  # CLOCK_BOOTTIME when it was made
 
 
-class Process(NamedTuple):
-    """A process, beyond reuse of its pid."""
-
-    pid: int
-    start: int  # clock ticks since boot
-
-
 class _Own:
     """The beacon of this process."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.name = name_of(Process(self.pid, _stat(self.pid)[1]))
+        self.name = name_of(process_of(self.pid))
         self.entries: dict[int, Entry] = {}
         self.count = 0
 
@@ -71,24 +65,11 @@ def folder() -> Path:
 
 def name_of(process: Process) -> str:
     """Return the name of a process's beacon."""
-    return f"{_PREFIX}{os.geteuid()}-{_pid_namespace()}-{process.pid}-{process.start}"
+    return f"{_PREFIX}{os.geteuid()}-{_namespace()}-{process.pid}-{process.start or 0}"
 
 
-def _pid_namespace() -> str:
-    try:
-        return re.sub(r"\D", "", os.readlink("/proc/self/ns/pid")) or "0"
-    except OSError:
-        return "0"
-
-
-def _stat(pid: int) -> tuple[int, int]:
-    """Return the parent of a process, and when that was started: see proc_pid_stat(5). 0: not to be had."""
-    try:
-        # Fields behind the command's name, which may hold spaces and parentheses.
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return int(fields[1]), int(fields[19])
-    except (OSError, IndexError, ValueError):
-        return 0, 0
+def _namespace() -> str:
+    return re.sub(r"\D", "", pid_namespace() or "") or "0"
 
 
 # ---- of this process ----
@@ -168,28 +149,31 @@ def ancestors() -> Iterator[Process]:
     for _ in range(_ANCESTORS_MAX):
         if pid <= 0:
             return
-        parent, start = _stat(pid)
-        yield Process(pid, start)
-        pid = parent
+        yield process_of(pid)
+        pid = parent_of(pid)
 
 
 def born_s() -> float:
     """Return when this process was started, by CLOCK_BOOTTIME."""
-    return _stat(os.getpid())[1] * _TICK_S
+    return (process_of(os.getpid()).start or 0) * _TICK_S
 
 
 def stale() -> list[Path]:
     """Return the beacons of this user whose processes are gone, as far as this pid namespace tells."""
-    mine = (str(os.geteuid()), _pid_namespace())
-    found = []
-    for path in folder().glob(f"{_PREFIX}*"):
-        match = _NAME.fullmatch(path.name)
-        if match and match.group(1, 2) == mine and _stat(int(match[3]))[1] != int(match[4]):
-            found.append(path)
-    return sorted(found)
+    return sorted(path for path in folder().glob(f"{_PREFIX}{os.geteuid()}-{_namespace()}-*") if _is_stale(path.name))
+
+
+def _is_stale(name: str) -> bool:
+    match = _NAME.fullmatch(name)
+    return match is not None and not Process(int(match[3]), int(match[4]) or None).is_alive
+
+
+def remove_stale(path: Path) -> None:
+    """Remove the beacon of a process that is gone, whose pid and start time no other can have."""
+    path.unlink(missing_ok=True)
 
 
 def sweep() -> None:
-    """Remove the beacons of processes that are gone."""
+    """Remove all of these."""
     for path in stale():
-        path.unlink(missing_ok=True)
+        remove_stale(path)
