@@ -7,8 +7,8 @@ from pathlib import Path
 
 from shmlog.errors import RunNotFoundError, RunStateError
 from shmlog.run import registry
-from shmlog.run.current import current, is_off
-from shmlog.run.handed import DISABLED, VARIABLE, handed_down
+from shmlog.run.current import find, is_off
+from shmlog.run.handed import DISABLED, VARIABLE
 from shmlog.run.identity import Identity
 from shmlog.run.join import disabled_run, join_as_owner, make_current
 from shmlog.run.mode import is_disabled
@@ -63,14 +63,14 @@ def attach(
 
 
 def _parents_run() -> Run:
-    run = current()
-    if run is None and handed_down() is None:
+    meant = find()
+    if meant.several is not None:
+        raise RunStateError("several runs are open in the process that started this one; pass the folder of one")
+    if meant.ended is not None:
+        raise RunStateError(f"run {meant.ended.dir} has ended; start another with shmlog.init")
+    if meant.run is None:
         raise RunNotFoundError(
             f"no run to attach to: ${VARIABLE} is not set (shmlog.init sets it for its children); "
             "pass the folder of the run"
         )
-    if run is None:
-        raise RunStateError("several runs are open in the process that started this one; pass the folder of one")
-    if not run.is_open:
-        raise RunStateError(f"run {run.dir} has ended; start another with shmlog.init")
-    return run
+    return meant.run

@@ -24,14 +24,15 @@ _followed: Run | None = None  # the run of our parent that calls went to last
 _said_that_there_is_none = False
 
 
-class _Meant(NamedTuple):
-    """What a call means: a run, or one of several (the newest), or none."""
+class Meant(NamedTuple):
+    """What a call means: a run, or one that has ended, or one of several (the newest), or none."""
 
     run: Run | None = None
+    ended: Run | None = None
     several: RunLayout | None = None
 
 
-_NONE = _Meant()
+_NONE = Meant()
 
 
 def current() -> Run | None:
@@ -39,25 +40,21 @@ def current() -> Run | None:
 
     In a process that has made none, that is the run of the process which started it.
     """
-    return _find().run
+    return find().run
 
 
 def log(*args: Any, **kwargs: Any) -> None:
     """Log to the current run: see `Run.log`. Without any run it does nothing."""
-    meant = _find()
-    if meant.run is not None:
-        meant.run.log(*args, **kwargs)
-    else:
-        _drop(meant, len(args[0]) if args and isinstance(args[0], dict) else 1)
+    run = _run_for(len(args[0]) if args and isinstance(args[0], dict) else 1)
+    if run is not None:
+        run.log(*args, **kwargs)
 
 
 def event(event_type: str, data: Mapping[str, Any] | None = None) -> None:
     """Log a structured event to the current run: see `Run.event`. Without any run it does nothing."""
-    meant = _find()
-    if meant.run is not None:
-        meant.run.event(event_type, data)
-    else:
-        _drop(meant, 1)
+    run = _run_for(1)
+    if run is not None:
+        run.event(event_type, data)
 
 
 def metric(name: str) -> Metric:
@@ -65,59 +62,61 @@ def metric(name: str) -> Metric:
 
     Without a run, the handle's first use with one decides; until then it does nothing.
     """
-    run = _find().run
+    run = find().run
     return (_unbound if run is None else run).metric(name)
 
 
 def finish(status: str = "success") -> bool:
     """Finish the current run: see `Run.finish`. True if there is none."""
-    run = _find().run
+    run = find().run
     return True if run is None else run.finish(status)
 
 
 # ---- which run ----
 
 
-def _find() -> _Meant:
+def find() -> Meant:
+    """Return what a call that names no run means now."""
     made = registry.made()
     for run in reversed(made):
         if run.is_open:
-            return _Meant(run)
-    return _own(made[-1] if made else None) or _parents(made[-1] if made else None)
+            return Meant(run)
+    last = made[-1] if made else None
+    return _own(last) or _parents(last)
 
 
-def _own(last: Run | None) -> _Meant | None:
+def _own(last: Run | None) -> Meant | None:
     """Return what is meant of the runs that this process owns; None if it has none open, and had none here."""
     runs = [run for run in registry.open_runs() if run.is_owner and run.is_open]
     if last is None or not last.was_ours:
-        return None if not runs else _Meant(runs[0]) if len(runs) == 1 else _Meant(several=runs[0]._layout)
+        return None if not runs else Meant(runs[0]) if len(runs) == 1 else Meant(several=runs[0]._layout)
     # The one made here has ended: what was made beside it elsewhere is not for these calls.
     if len(runs) == 1 and runs[0]._opened_at > last._closed_at:
-        return _Meant(runs[0])
-    return _Meant(last)
+        return Meant(runs[0])
+    return Meant(ended=last)
 
 
-def _parents(last: Run | None) -> _Meant:
+def _parents(last: Run | None) -> Meant:
     """Return what is meant of the runs of the process that started this one."""
     global _followed
     if last is None and _followed is not None:
         if _followed.is_open:
-            return _Meant(_followed)
+            return Meant(_followed)
         last = _followed
     meant = _next_of(last) if last is not None else _first()
-    if meant.run is not None and meant.run.is_open:
+    if meant.run is not None:
         _followed = meant.run
         registry.follow(meant.run)
     return meant
 
 
-def _next_of(last: Run) -> _Meant:
+def _next_of(last: Run) -> Meant:
     place = follow.surrounding(last) or follow.successor(last)
     run = join_entry(*place) if place else None
-    return _Meant(run or last)
+    return Meant(run) if run is not None else Meant(ended=last)
 
 
-def _first() -> _Meant:
+def _first() -> Meant:
     """Return what is meant in a process that has had no run yet."""
     handed = None if mode.is_disabled(None) else handed_down()
     if handed is None:
@@ -130,13 +129,13 @@ def _first() -> _Meant:
     return _choose(handed.beacon, same or entries, handed)
 
 
-def _choose(name: str | None, entries: list[Entry], handed: Handed | None) -> _Meant:
+def _choose(name: str | None, entries: list[Entry], handed: Handed | None) -> Meant:
     if len(entries) > 1:
-        return _Meant(several=RunLayout(entries[-1].run_dir))
+        return Meant(several=RunLayout(entries[-1].run_dir))
     run = join_entry(name, entries[0]) if name and entries else None
     if run is None and handed is not None and handed.layout is not None:
         run = join_handed(handed)
-    return _Meant(run)
+    return Meant(run) if run is None or run.is_open else Meant(ended=run)
 
 
 def is_off() -> bool:
@@ -151,13 +150,18 @@ def is_off() -> bool:
 # ---- no run ----
 
 
-def _drop(meant: _Meant, records: int) -> None:
-    if meant.several is not None:
-        late.drop_ambiguous(meant.several, records)
-        return
+def _run_for(records: int) -> Run | None:
+    """Return the run that takes them, or that counts them as dropped; None: nothing does."""
+    meant = find()
+    if meant.run is not None:
+        return meant.run
     if mode.is_strict():
         raise RunStateError("there is no run: call shmlog.init() first, or shmlog.attach(run_dir) (SHMLOG_MODE=strict)")
-    _say_that_there_is_none()
+    if meant.several is not None:
+        late.drop_ambiguous(meant.several, records)
+    elif meant.ended is None:
+        _say_that_there_is_none()
+    return meant.ended
 
 
 def _say_that_there_is_none() -> None:
@@ -179,13 +183,10 @@ class _Unbound(Run):
         return unbound_run, ()
 
     def _next(self) -> Run | None:
-        meant = _find()
-        if meant.run is None:
-            _drop(meant, 1)
-        return meant.run
+        return _run_for(1)
 
     def _count_late(self, records: int) -> None:
-        """Count nothing: `_next` has."""
+        """Count nothing: that was done when there was found to be no run."""
 
     def _first_drop(self, reason: str) -> None:
         """Warn of nothing: there is no run, or that was said already."""

@@ -21,8 +21,10 @@ DISABLED = "disabled"
 """What is handed down instead of a run whose calls do nothing."""
 _FILE = "file"  # in the place of the segment's name: it is a file in the run folder
 _SEVERAL = "several"  # in the same place: which run is meant can't be told
+_WITHDRAWN = ""  # a forkserver may have an environment from before
 
-_before: tuple[int, str | None, str | None] | None = None  # our pid, and what we were handed down ourselves
+# Our pid, and what we were handed down ourselves; None: we hand down nothing else.
+_before: tuple[int, str | None, str | None] | None = None
 
 
 class Handed(NamedTuple):
@@ -42,23 +44,27 @@ def handed_down() -> Handed | None:
     RunNotFoundError
         If ``$SHMLOG_RUN`` is not of the form ``segment@beacon:folder``.
     """
-    value = _config().get(VARIABLE) or os.environ.get(VARIABLE)
+    value = _config().get(VARIABLE)
+    if value is None:
+        value = os.environ.get(VARIABLE)
     return _parse(value) if value else None
 
 
 def hand_down() -> None:
     """Tell children of the run that is open now: the newest, if it is the only one or was made within the others."""
     global _before
-    if _before is None or _before[0] != os.getpid():
-        _before = os.getpid(), os.environ.get(VARIABLE), _config().get(VARIABLE)
     runs = [run for run in registry.open_runs() if run.is_owner or run._disabled]
-    if not runs:
+    is_set = _before is not None and _before[0] == os.getpid()
+    if runs and not is_set:
+        _before = os.getpid(), os.environ.get(VARIABLE), _config().get(VARIABLE)
+    if runs:
+        value = _value(runs)
+        _set(os.environ, value)
+        _set(_config(), value)
+    elif is_set and _before is not None:
         _set(os.environ, _before[1])
-        _set(_config(), _before[2])
-        return
-    value = _value(runs)
-    _set(os.environ, value)
-    _set(_config(), value)
+        _set(_config(), _before[2] or _WITHDRAWN)
+        _before = None
 
 
 def _value(runs: list[Any]) -> str:

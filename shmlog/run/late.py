@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from shmlog.errors import RunStateError, StorageError
-from shmlog.run import mode
+from shmlog.errors import StorageError
 from shmlog.storage.late import LateDrops
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.reasons import AMBIGUOUS
@@ -37,17 +36,9 @@ def is_first(layout: RunLayout) -> bool:
 
 
 def drop_ambiguous(newest: RunLayout, records: int) -> None:
-    """Count and tell drops of a call that could mean several runs; they are booked with the newest.
-
-    Raises
-    ------
-    RunStateError
-        With ``SHMLOG_MODE=strict``.
-    """
+    """Count and tell drops of a call that could mean several runs; they are booked with the newest."""
     global _warned_of_several
     count(newest, AMBIGUOUS, records)
-    if mode.is_strict():
-        raise RunStateError("several runs are open, and none was made in this thread or task: use run.log()")
     if not _warned_of_several:
         _warned_of_several = True
         logging.getLogger("shmlog").warning(
