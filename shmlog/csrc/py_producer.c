@@ -346,6 +346,12 @@ static PyObject *producer_is_over(ProducerObject *self, void *Py_UNUSED(closure)
     return PyBool_FromLong(shmlog_run_is_over(self));
 }
 
+static PyObject *producer_is_live(ProducerObject *self, void *Py_UNUSED(closure))
+{
+    const shmlog_producer *producer = &shmlog_writer_at_hand(self)->producer;
+    return PyBool_FromLong(self->disabled || (producer->lane.slots && !shmlog_producer_is_cut(producer)));
+}
+
 static PyObject *producer_has_lane(ProducerObject *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(shmlog_writer_at_hand(self)->producer.lane.slots != NULL);
@@ -387,6 +393,7 @@ static PyMethodDef methods[] = {
 static PyGetSetDef getters[] = {
     {"_is_member", (getter)producer_is_member, NULL, "This process may log.", NULL},
     {"_is_over", (getter)producer_is_over, NULL, "The run has ended for this process, as far as it knows.", NULL},
+    {"_is_live", (getter)producer_is_live, NULL, "It is known to take calls, or to be disabled.", NULL},
     {"_has_lane", (getter)producer_has_lane, NULL, "It is known when the run ends for this process.", NULL},
     {"_generation", (getter)producer_generation, NULL, "How often the process was forked since joining.", NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -7,7 +7,7 @@ process has open; in a process that has made none, to the run of the process whi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from shmlog._core import Metric
@@ -45,14 +45,15 @@ def current() -> Run | None:
 
 def log(*args: Any, **kwargs: Any) -> None:
     """Log to the current run: see `Run.log`. Without any run it does nothing."""
-    run = _run_for(len(args[0]) if args and isinstance(args[0], dict) else 1)
+    made = registry.made.get()
+    run = made[-1] if made and made[-1]._is_live else _run_for(args)
     if run is not None:
         run.log(*args, **kwargs)
 
 
 def event(event_type: str, data: Mapping[str, Any] | None = None) -> None:
     """Log a structured event to the current run: see `Run.event`. Without any run it does nothing."""
-    run = _run_for(1)
+    run = _run_for(())
     if run is not None:
         run.event(event_type, data)
 
@@ -77,7 +78,7 @@ def finish(status: str = "success") -> bool:
 
 def find() -> Meant:
     """Return what a call that names no run means now."""
-    made = registry.made()
+    made = registry.made.get()
     for run in reversed(made):
         if run.is_open:
             return Meant(run)
@@ -118,9 +119,11 @@ def _next_of(last: Run) -> Meant:
 
 def _first() -> Meant:
     """Return what is meant in a process that has had no run yet."""
-    handed = None if mode.is_disabled(None) else handed_down()
+    handed = handed_down()
+    place = follow.of_ancestors() if handed is None else None
+    if (handed is None and place is None) or mode.is_disabled(None):
+        return _NONE
     if handed is None:
-        place = None if mode.is_disabled(None) else follow.of_ancestors()
         return _choose(*place, None) if place else _NONE
     if handed.is_disabled:
         return _NONE
@@ -140,7 +143,7 @@ def _choose(name: str | None, entries: list[Entry], handed: Handed | None) -> Me
 
 def is_off() -> bool:
     """Whether the run of this process, or of the one that started it, is disabled."""
-    made = registry.made()
+    made = registry.made.get()
     if made:
         return made[-1]._disabled
     handed = handed_down()
@@ -150,15 +153,15 @@ def is_off() -> bool:
 # ---- no run ----
 
 
-def _run_for(records: int) -> Run | None:
-    """Return the run that takes them, or that counts them as dropped; None: nothing does."""
+def _run_for(args: Sequence[Any]) -> Run | None:
+    """Return the run that takes a call with these arguments, or that counts it as dropped; None: nothing does."""
     meant = find()
     if meant.run is not None:
         return meant.run
     if mode.is_strict():
         raise RunStateError("there is no run: call shmlog.init() first, or shmlog.attach(run_dir) (SHMLOG_MODE=strict)")
     if meant.several is not None:
-        late.drop_ambiguous(meant.several, records)
+        late.drop_ambiguous(meant.several, len(args[0]) if args and isinstance(args[0], dict) else 1)
     elif meant.ended is None:
         _say_that_there_is_none()
     return meant.ended
@@ -183,7 +186,7 @@ class _Unbound(Run):
         return unbound_run, ()
 
     def _next(self) -> Run | None:
-        return _run_for(1)
+        return _run_for(())
 
     def _count_late(self, records: int) -> None:
         """Count nothing: that was done when there was found to be no run."""

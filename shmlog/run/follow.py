@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 _cache: dict[str, tuple[tuple[int, int], list[Entry]]] = {}
 _no_beacon_at = -1
+_family: tuple[tuple[int, int], list[str]] = ((0, 0), [])
 _RECENT_NS = 100_000_000  # more than the time between two ticks that files are dated with
 
 
 def entries_of(name: str) -> list[Entry]:
     """Return the runs that the process of a beacon has open; none if it is gone."""
     try:
-        status = os.stat(beacon.folder() / name)
+        status = os.stat(f"{beacon.folder()}/{name}")
     except OSError:
         _cache.pop(name, None)
         return []
@@ -69,15 +70,24 @@ def of_ancestors() -> tuple[str, list[Entry]] | None:
     Those begun before it were handed down, or meant not to be.
     """
     global _no_beacon_at
-    changed = _core.changed_ns(str(beacon.folder()))
+    folder = beacon.folder()
+    changed = _core.changed_ns(folder)
     if changed == _no_beacon_at:
         return None
-    born = beacon.born_s()
-    for process in beacon.ancestors():
-        name = beacon.name_of(process)
-        entries = [entry for entry in entries_of(name) if entry.since_s >= born]
-        if entries:
-            return name, entries
+    for name in _beacons_of_ancestors():
+        if os.access(f"{folder}/{name}", os.F_OK):
+            born_s = beacon.born_s()
+            entries = [entry for entry in entries_of(name) if entry.since_s >= born_s]
+            if entries:
+                return name, entries
     # A folder that has changed just now may change again without being dated anew.
     _no_beacon_at = changed if changed < time.time_ns() - _RECENT_NS else -1
     return None
+
+
+def _beacons_of_ancestors() -> list[str]:
+    global _family
+    family = os.getpid(), os.getppid()
+    if _family[0] != family:
+        _family = family, [beacon.name_of(process) for process in beacon.ancestors()]
+    return _family[1]

@@ -33,9 +33,9 @@ def own(run: Run, segment: _core.Segment) -> None:
     RunStateError
         If the run is being closed, or its segment was replaced.
     """
-    made = registry.made()
-    under = tuple(other._entry.begun for other in made if other.is_open and other._entry is not None)
-    ended = [other._entry.chain for other in made if other._entry is not None and not other.is_open]
+    made = [(other, other._entry) for other in registry.made.get() if other.is_owner and other._entry is not None]
+    under = tuple(entry.begun for other, entry in made if other.is_open)
+    ended = [entry.chain for other, entry in made if not other.is_open]
     name = run._ref.name if run._ref is not None else None
     run._beacon, run._entry = beacon.new_entry(run.dir, name, ended[-1] if ended else None, under)
     join_segment(run, segment, is_owner=True)
@@ -82,7 +82,7 @@ def join_handed(handed: Handed) -> Run:
     """Return the run that was handed down, as a follower; one that takes nothing any more if it has ended."""
     assert handed.layout is not None
     assert handed.ref is not None
-    if handed.beacon is not None and (beacon.folder() / handed.beacon).exists():
+    if handed.beacon is not None and beacon.path_of(handed.beacon).exists():
         return ended_run(handed.layout, handed.ref)  # its owner lives, and has it open no more
     try:
         return _join_as_follower(handed.layout, handed.ref, None, None)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _open: dict[str, Run] = {}
 _clock = itertools.count(1)
 
-#: The runs that are current in this thread or task: each was made within the one before it.
-_made: ContextVar[tuple[Run, ...]] = ContextVar("shmlog_made", default=())
+#: The runs that were made in this thread or task, each within the one before it; the last stays when it has ended.
+made: ContextVar[tuple[Run, ...]] = ContextVar("shmlog_made", default=())
 
 
 def remember(run: Run, *, current: bool) -> None:
@@ -23,7 +23,7 @@ def remember(run: Run, *, current: bool) -> None:
     _open[str(run.dir)] = run
     run._opened_at = next(_clock)
     if current:
-        _made.set((*(other for other in _made.get() if other.is_open), run))
+        made.set((*(other for other in made.get() if other.is_open), run))
 
 
 def forget(run: Run) -> None:
@@ -35,13 +35,8 @@ def forget(run: Run) -> None:
 
 def follow(run: Run) -> None:
     """Put the run that follows what was made in this thread or task in its place."""
-    if _made.get():
-        _made.set((run,))
-
-
-def made() -> tuple[Run, ...]:
-    """Return the runs that were made in this thread or task, the latest last; the latest stays when it has ended."""
-    return _made.get()
+    if made.get():
+        made.set((run,))
 
 
 def find(run_dir: str) -> Run | None:

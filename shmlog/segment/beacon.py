@@ -52,15 +52,23 @@ class _Own:
 
     def write(self) -> None:
         data = json.dumps([entry._asdict() for entry in self.entries.values()])
-        atomic_write(folder() / self.name, data.encode("utf-8", "surrogateescape"), durable=False, private=True)
+        atomic_write(path_of(self.name), data.encode("utf-8", "surrogateescape"), durable=False, private=True)
 
 
 _own: _Own | None = None
 
 
-def folder() -> Path:
+_FOLDER = str(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else "/tmp"
+
+
+def folder() -> str:
     """Return the folder of all beacons."""
-    return SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path("/tmp")
+    return _FOLDER
+
+
+def path_of(name: str) -> Path:
+    """Return the file of a beacon."""
+    return Path(_FOLDER, name)
 
 
 def name_of(process: Process) -> str:
@@ -85,7 +93,7 @@ def _ours() -> _Own:
 
 def _remove(own: _Own) -> None:
     if own.pid == os.getpid():
-        (folder() / own.name).unlink(missing_ok=True)
+        path_of(own.name).unlink(missing_ok=True)
 
 
 def new_entry(run_dir: Path, segment: str | None, chain: int | None, under: tuple[int, ...]) -> tuple[str, Entry]:
@@ -120,7 +128,7 @@ def _write(own: _Own) -> None:
         import logging
 
         logging.getLogger("shmlog").warning(
-            "%s: %s; worker processes that outlive a run won't find the next one", folder() / own.name, error.strerror
+            "%s: %s; worker processes that outlive a run won't find the next one", path_of(own.name), error.strerror
         )
 
 
@@ -132,7 +140,7 @@ def read(name: str) -> list[Entry] | None:
     if not _NAME.fullmatch(name):
         return None
     try:
-        fd = os.open(folder() / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path_of(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
@@ -160,7 +168,9 @@ def born_s() -> float:
 
 def stale() -> list[Path]:
     """Return the beacons of this user whose processes are gone, as far as this pid namespace tells."""
-    return sorted(path for path in folder().glob(f"{_PREFIX}{os.geteuid()}-{_namespace()}-*") if _is_stale(path.name))
+    return sorted(
+        path for path in Path(_FOLDER).glob(f"{_PREFIX}{os.geteuid()}-{_namespace()}-*") if _is_stale(path.name)
+    )
 
 
 def _is_stale(name: str) -> bool:
