@@ -83,22 +83,27 @@ def find() -> Meant:
         if run.is_open:
             return Meant(run)
     last = made[-1] if made else None
-    return _own(last) or _parents(last)
+    meant = _own(last)
+    if meant is None:
+        meant = _parents(None if last is None or last.was_ours else last)
+    if meant == _NONE:
+        ended = last or registry.last_closed()
+        meant = Meant(ended=ended)
+    return meant
 
 
 def _own(last: Run | None) -> Meant | None:
-    """Return what is meant of the runs that this process owns; None if it has none open, and had none here."""
+    """Return what is meant of the runs that this process owns; None if it has none open."""
     runs = [run for run in registry.open_runs() if run.is_owner and run.is_open]
-    if last is None or not last.was_ours:
-        return None if not runs else Meant(runs[0]) if len(runs) == 1 else Meant(several=runs[0]._layout)
-    # The one made here has ended: what was made beside it elsewhere is not for these calls.
-    if len(runs) == 1 and runs[0]._opened_at > last._closed_at:
-        return Meant(runs[0])
-    return Meant(ended=last)
+    if not runs:
+        return None
+    if last is not None and last.was_ours and (len(runs) > 1 or runs[0]._opened_at < last._closed_at):
+        return Meant(ended=last)  # what was made elsewhere, beside the one made here, is not for these calls
+    return Meant(runs[0]) if len(runs) == 1 else Meant(several=runs[0]._layout)
 
 
 def _parents(last: Run | None) -> Meant:
-    """Return what is meant of the runs of the process that started this one."""
+    """Return what is meant of the runs of the process that started this one, or that sent it a handle."""
     global _followed
     if last is None and _followed is not None:
         if _followed.is_open:
@@ -108,7 +113,18 @@ def _parents(last: Run | None) -> Meant:
     if meant.run is not None:
         _followed = meant.run
         registry.follow(meant.run)
-    return meant
+    return _sent() if meant == _NONE else meant
+
+
+def _sent() -> Meant:
+    """Return what is meant in a process that knows of runs by the handles alone that others have sent to it."""
+    runs = [run for run in registry.open_runs() if not run.is_owner and not run._disabled]
+    open_runs = [run for run in runs if run.is_open]
+    if len(open_runs) > 1:
+        return Meant(several=open_runs[0]._layout)
+    if open_runs:
+        return Meant(open_runs[0])
+    return _next_of(runs[0]) if runs else _NONE
 
 
 def _next_of(last: Run) -> Meant:

@@ -126,6 +126,7 @@ def _join_as_follower(layout: RunLayout, ref: SegmentRef, name: str | None, entr
     run = Run(layout, ref)
     run._beacon, run._entry = name, entry
     join_segment(run, segment, is_owner=False)
+    registry.forget_ended()
     registry.remember(run, current=False)
     return run
 

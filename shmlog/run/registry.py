@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _open: dict[str, Run] = {}
 _clock = itertools.count(1)
+_last_closed: Run | None = None
 
 #: The runs that were made in this thread or task, each within the one before it; the last stays when it has ended.
 made: ContextVar[tuple[Run, ...]] = ContextVar("shmlog_made", default=())
@@ -28,9 +29,23 @@ def remember(run: Run, *, current: bool) -> None:
 
 def forget(run: Run) -> None:
     """Take ``run`` off the list."""
+    global _last_closed
     if _open.get(str(run.dir)) is run:
         del _open[str(run.dir)]
         run._closed_at = next(_clock)
+        _last_closed = run
+
+
+def forget_ended() -> None:
+    """Take the runs of other processes off the list that have ended: one that follows them has come."""
+    for run in open_runs():
+        if not run.is_owner and not run.is_open:
+            del _open[str(run.dir)]
+
+
+def last_closed() -> Run | None:
+    """Return the run that this process owned and has closed last."""
+    return _last_closed if _last_closed is not None and _last_closed.is_owner else None
 
 
 def follow(run: Run) -> None:

@@ -204,5 +204,5 @@ def test_a_run_whose_owner_is_killed_ends_while_its_workers_log_on(tmp_path: Pat
     assert stored.dropped["closed"] >= AFTERWARDS * len(calls)
     for worker, count in returned.items():
         assert stored.metrics(f"busy.{worker}").num_rows >= count, f"calls that returned are not in {run}"
-    assert is_flusher_gone(run)
+    wait_until(lambda: is_flusher_gone(run), f"the flusher of {run} to be gone")
     assert list(segments_below(tmp_path)) == []
