@@ -44,7 +44,7 @@ def current() -> Run | None:
 
 
 def log(*args: Any, **kwargs: Any) -> None:
-    """Log to the current run: see `Run.log`. Without any run it does nothing."""
+    """Log to the current run: see `Run.log`. Without any run it does nothing, with ``SHMLOG_MODE=strict`` it raises."""
     run = _run_for(len(args[0]) if args and isinstance(args[0], dict) else 1)
     if run is not None:
         run.log(*args, **kwargs)
