@@ -32,8 +32,8 @@ def attach(
     Parameters
     ----------
     run_dir : path, optional
-        Folder of the run. Default: the run of the process that started this one, which ``$SHMLOG_RUN`` names,
-        or the run that is current in this process.
+        Folder of the run. Default: the run that a call which names none would go to, as a rule that of the
+        process that started this one.
     rank, local_rank, worker : int, optional
         Who this process is, where it can't be told from its launcher. Take
         effect before the process's first record.
@@ -45,9 +45,9 @@ def attach(
     Raises
     ------
     RunNotFoundError
-        If there is no such run, or ``run_dir`` and ``$SHMLOG_RUN`` are missing.
+        If there is no such run, or no ``run_dir`` was given and the process that started this one has none.
     RunStateError
-        If the run has ended.
+        If the run has ended, or it can't be told which of several is meant.
     SegmentError
         If its shared memory is not usable by this process.
     """

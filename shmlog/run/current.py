@@ -44,7 +44,7 @@ def current() -> Run | None:
 
 
 def log(*args: Any, **kwargs: Any) -> None:
-    """Log to the current run: see `Run.log`. Without any run it does nothing."""
+    """Log to the current run: see `Run.log`. Without any run it does nothing, with ``SHMLOG_MODE=strict`` it raises."""
     made = registry.made.get()
     run = made[-1] if made and made[-1]._is_live else _run_for(args)
     if run is not None:

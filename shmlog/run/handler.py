@@ -23,8 +23,8 @@ class LoggingHandler(logging.Handler):
     ``message``, ``logger``, ``file``, ``line`` and, if there is one, the text of the ``exception`` and
     of the ``stack``; a formatter is not asked.
 
-    It never raises into the program. What comes while there is no run, or after its end, is left out,
-    and so is what shmlog itself logs, which might be about this very handler's work.
+    It never raises into the program. What comes while there is no run is left out, and so is what
+    shmlog itself logs, which might be about this very handler's work.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class LoggingHandler(logging.Handler):
         As for any handler: records below it are left out, besides those that the run's own ``level``
         leaves out.
     run : Run, optional
-        A run to log to, whichever is the current one.
+        A run to log to, whichever is the current one. What comes after its end is counted as dropped.
     """
 
     def __init__(self, level: int | str = logging.NOTSET, *, run: Run | None = None) -> None:

@@ -68,7 +68,7 @@ def init(
         Kept in run.yaml.
     mode : str, optional
         ``"enabled"``, or ``"disabled"``: every call is a no-op and no file is
-        made. Default: ``$SHMLOG_MODE``, else enabled.
+        made, here and in all children. Default: ``$SHMLOG_MODE``, else enabled.
     sinks : iterable of str
         Where metrics go: ``"parquet"``, the default, ``"jsonl"`` for lines of events.jsonl, which take far more
         room and time, or both. Events always go to events.jsonl.
@@ -84,7 +84,7 @@ def init(
     max_wait : float
         Seconds to wait for room while the flusher gets nothing done, then drop and count.
     strict : bool
-        Raise `DroppedError` when a record is dropped.
+        Raise `DroppedError` when a record is dropped, `RunStateError` when that is since the run has ended.
     clock : str
         ``"auto"``, ``"monotonic"`` or ``"tsc"``.
     level : str

@@ -32,7 +32,8 @@ PATIENCE_S = 2.0  # without any progress of the flusher
 class Run(StructuredLog):
     """A run that this process logs to; made by `shmlog.init` or `shmlog.attach`.
 
-    Works as it is in a forked child, and pickles by reference to a spawned one.
+    Works as it is in a forked child, and pickles by reference to a spawned one. In a process that
+    follows the one which made the run, calls go on to that one's next run when this one has ended.
     Logging never raises because of the machinery: it drops and counts, unless
     the run was made with ``strict=True``.
     """
@@ -234,7 +235,8 @@ class Run(StructuredLog):
         Returns
         -------
         bool
-            Whether it is. False is no loss: the records wait in shared memory.
+            Whether it is. False is no loss: the records wait in shared memory, or the run has ended for this
+            process, and they were sealed with it.
         """
         if not self._is_member:
             return self._disabled
