@@ -85,7 +85,7 @@ def find() -> Meant:
     last = made[-1] if made else None
     meant = _own(last)
     if meant is None:
-        meant = _parents(None if last is None or last.was_ours else last)
+        meant = _parents(None if last is None or last._was_ours else last)
     if meant == _NONE:
         ended = last or registry.last_closed()
         meant = Meant(ended=ended)
@@ -97,7 +97,7 @@ def _own(last: Run | None) -> Meant | None:
     runs = [run for run in registry.open_runs() if run.is_owner and run.is_open]
     if not runs:
         return None
-    if last is not None and last.was_ours and (len(runs) > 1 or runs[0]._opened_at < last._closed_at):
+    if last is not None and last._was_ours and (len(runs) > 1 or runs[0]._opened_at < last._closed_at):
         return Meant(ended=last)  # what was made elsewhere, beside the one made here, is not for these calls
     return Meant(runs[0]) if len(runs) == 1 else Meant(several=runs[0]._layout)
 

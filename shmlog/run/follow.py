@@ -17,31 +17,40 @@ from shmlog.segment.beacon import Entry
 if TYPE_CHECKING:
     from shmlog.run.run import Run
 
-_cache: dict[str, tuple[tuple[int, int], list[Entry]]] = {}
+_cache: dict[str, tuple[tuple[int, int], list[Entry] | None]] = {}
 _no_beacon_at = -1
 _family: tuple[tuple[int, int], list[str]] = ((0, 0), [])
 _RECENT_NS = 100_000_000  # more than the time between two ticks that files are dated with
 
 
 def entries_of(name: str) -> list[Entry]:
-    """Return the runs that the process of a beacon has open; none if it is gone."""
+    """Return the runs that the process of a beacon has open; none if there is no such beacon, or it can't be read."""
+    return _look(name) or []
+
+
+def _look(name: str) -> list[Entry] | None:
     try:
         status = os.stat(f"{beacon.folder()}/{name}")
     except OSError:
         _cache.pop(name, None)
-        return []
+        return None
     key = status.st_ino, status.st_mtime_ns
     cached = _cache.get(name)
     if cached is None or cached[0] != key:
-        _cache[name] = cached = key, beacon.read(name) or []
+        _cache[name] = cached = key, beacon.read(name)
     return cached[1]
 
 
 def is_open(run: Run) -> bool:
-    """Whether the owner of a follower's run has it open. True where nothing is known of the owner."""
-    if run._beacon is None or run._entry is None:
+    """Whether the owner of a follower's run has it open.
+
+    True where the owner's beacon can't be read, as in a child that has changed its user or its mounts: then the
+    segment alone tells when the run is over.
+    """
+    entries = _look(run._beacon) if run._beacon is not None else None
+    if entries is None or run._entry is None:
         return True
-    return any(entry.token == run._entry.token for entry in entries_of(run._beacon))
+    return any(entry.token == run._entry.token for entry in entries)
 
 
 def successor(run: Run) -> tuple[str, Entry] | None:

@@ -6,21 +6,23 @@ import os
 
 VARIABLE = "SHMLOG_MODE"
 STRICT = "strict"  # as enabled, and a call that names no run raises where there is none
-_MODES = ("enabled", "disabled", STRICT)
+_MODES = ("enabled", "disabled")
 
 
 def is_disabled(mode: str | None) -> bool:
     """Whether runs are disabled; raises ValueError if there is no such mode."""
-    return _mode(mode) == "disabled"
+    if mode and mode not in _MODES:
+        raise ValueError(f"mode must be 'enabled' or 'disabled', not {mode!r}")
+    return (mode or _from_environment()) == "disabled"
 
 
 def is_strict() -> bool:
     """Whether a call that names no run raises where there is none."""
-    return _mode(None) == STRICT
+    return _from_environment() == STRICT
 
 
-def _mode(mode: str | None) -> str:
-    mode = mode or os.environ.get(VARIABLE) or "enabled"
-    if mode not in _MODES:
-        raise ValueError(f"mode must be 'enabled', 'disabled' or 'strict', not {mode!r}")
+def _from_environment() -> str:
+    mode = os.environ.get(VARIABLE) or "enabled"
+    if mode not in (*_MODES, STRICT):
+        raise ValueError(f"${VARIABLE} must be 'enabled', 'disabled' or 'strict', not {mode!r}")
     return mode

@@ -88,7 +88,7 @@ class Run(StructuredLog):
         return self._owner_pid == os.getpid()
 
     @property
-    def was_ours(self) -> bool:
+    def _was_ours(self) -> bool:
         """Whether this process is or was an owner of the run, or it is disabled."""
         return self.is_owner or self._disabled
 

@@ -14,6 +14,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,7 +94,8 @@ def _ours() -> _Own:
 
 def _remove(own: _Own) -> None:
     if own.pid == os.getpid():
-        path_of(own.name).unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that can't be written to any more
+            path_of(own.name).unlink(missing_ok=True)
 
 
 def new_entry(run_dir: Path, segment: str | None, chain: int | None, under: tuple[int, ...]) -> tuple[str, Entry]:
@@ -180,7 +182,8 @@ def _is_stale(name: str) -> bool:
 
 def remove_stale(path: Path) -> None:
     """Remove the beacon of a process that is gone, whose pid and start time no other can have."""
-    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def sweep() -> None:
