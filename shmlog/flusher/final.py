@@ -15,7 +15,7 @@ from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.manifest import write_manifest
 from shmlog.storage.segmentref import SegmentRef, read_meeting
-from shmlog.storage.status import CRASHED, FINISH_STATUSES
+from shmlog.storage.status import CRASHED, FINISH_STATUSES, status_ended_by
 from shmlog.storage.times import utc_now
 
 RETRY_S = 1.0
@@ -56,7 +56,7 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
     if segment is not None and segment.finish_request:
         described["status"] = FINISH_STATUSES.get(segment.finish_status, CRASHED)
     elif described.get("status") in (None, "pending", "running"):
-        described["status"] = CRASHED
+        described["status"] = CRASHED if segment is None else status_ended_by(segment.ended_by)
     described["ended_at"] = described.get("ended_at") or utc_now()
     if segment is not None:
         ledger.set_unlaned(segment.unlaned)
@@ -93,7 +93,7 @@ def write_finished(layout: RunLayout, segment: _core.Segment, ledger: Ledger) ->
 
 
 def write_complete(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger) -> None:
-    """Write the final state: nothing is left to drain. Without a finish it has crashed."""
+    """Write the final state: nothing is left to drain. Without a finish a signal has stopped it, or it has crashed."""
     _write(layout, segment, ledger, complete=True)
 
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from shmlog.run import registry
+from shmlog.storage.status import CANCELLED, FAILED, status_of_exit
 
 _watching = False
 _exception: BaseException | None = None
@@ -50,11 +51,14 @@ def _remembering_exit(previous: Callable[..., NoReturn]) -> Callable[..., NoRetu
 
 def exit_status() -> str:
     """Return the status of a run whose process is ending by itself."""
-    if isinstance(_exception, KeyboardInterrupt):
-        return "cancelled"
-    if _exception is not None or (_exit_code is not None and _exit_code != 0):
-        return "failed"
-    return "success"
+    return status_of_exit(_exit_code) if _exception is None else status_after(_exception)
+
+
+def status_after(exception: BaseException) -> str:
+    """Return the status of a run that ends with an exception."""
+    if isinstance(exception, SystemExit):
+        return status_of_exit(exception.code)
+    return CANCELLED if isinstance(exception, KeyboardInterrupt) else FAILED
 
 
 def finish_all() -> None:
@@ -62,7 +66,7 @@ def finish_all() -> None:
     status = exit_status()
     for run in registry.open_runs():
         try:
-            if run.is_owner and status == "failed" and _exception is not None:
+            if run.is_owner and status == FAILED and _exception is not None:
                 run.log_error(_exception)
             run.finish(status)
         except Exception:  # the interpreter is ending: nobody is left to hear of it

@@ -12,6 +12,7 @@ from typing import Any, Self
 from shmlog import _core
 from shmlog.errors import DroppedError, RunStateError, ShmlogError
 from shmlog.run import registry
+from shmlog.run.exits import status_after
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
 from shmlog.run.structured import StructuredLog
@@ -23,6 +24,7 @@ from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import FINISH_CODES, FINISHED
 
 PATIENCE_S = 2.0  # without any progress of the flusher
+_NO_ERRORS = (SystemExit, GeneratorExit, KeyboardInterrupt)
 
 
 class Run(StructuredLog):
@@ -323,14 +325,10 @@ class Run(StructuredLog):
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if exception is None or (isinstance(exception, SystemExit) and not exception.code):
-            self.finish()
-        elif isinstance(exception, KeyboardInterrupt):
-            self.finish("cancelled")
-        else:
-            if self._status == "running" and not isinstance(exception, (SystemExit, GeneratorExit)):
-                self.log_error(exception)
-            self.finish("failed")
+        status = "success" if exception is None else status_after(exception)
+        if exception is not None and self._status == "running" and not isinstance(exception, _NO_ERRORS):
+            self.log_error(exception)
+        self.finish(status)
 
     # ---- hooks of the C base class ----
 

@@ -164,5 +164,6 @@ def make_current(run: Run, placed: shm.Placed) -> Run:
     """Make the run that of this process and of its children, and have it finished at exit."""
     publish(variable_for(run.dir, SegmentRef(placed.name, placed.path)))
     registry.remember(run)
+    placed.segment.watch_signals()
     exits.watch()
     return run

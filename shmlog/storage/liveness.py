@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from shmlog.storage.status import FINISH_STATUSES
+from shmlog.storage.status import FINISH_STATUSES, status_ended_by
 
 LOCK_FLUSHER = 0
 LOCK_MEMBER = 1
@@ -22,6 +22,8 @@ LOCK_MEMBER = 1
 _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, len, pid of struct flock on 64-bit Linux
 _FINISH = struct.Struct("<II")  # finish_request and finish_status of the segment's header
 _FINISH_OFFSET = 2176
+_ENDED_BY = struct.Struct("<I")
+_ENDED_BY_OFFSET = 2232
 _IS_64_BIT = sys.maxsize > 1 << 32
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LOCK_TABLE = Path("/proc/locks")
@@ -54,9 +56,9 @@ def is_closing(described: Mapping[str, Any]) -> bool:
 
 
 def finished_as(described: Mapping[str, Any]) -> str | None:
-    """Return the status that the run was finished with, though no flusher has written it yet.
+    """Return how a run that is over has ended, though no flusher has written it yet.
 
-    None: nobody has finished it, or it can't be told from here.
+    None: it can't be told from here.
     """
     segment = described.get("segment")
     if not isinstance(segment, Mapping) or described.get("boot_id") != this_boot() or not _is_same_place(segment):
@@ -70,11 +72,12 @@ def finished_as(described: Mapping[str, Any]) -> str | None:
         if (status.st_dev, status.st_ino) != (segment["device"], segment.get("inode")):
             return None
         request, code = _FINISH.unpack(os.pread(fd, _FINISH.size, _FINISH_OFFSET))
+        (number,) = _ENDED_BY.unpack(os.pread(fd, _ENDED_BY.size, _ENDED_BY_OFFSET))
     except (OSError, struct.error):
         return None
     finally:
         os.close(fd)
-    return FINISH_STATUSES.get(code) if request else None
+    return FINISH_STATUSES.get(code) if request else status_ended_by(number)
 
 
 def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False) -> bool | None:
