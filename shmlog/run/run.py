@@ -11,8 +11,7 @@ from typing import Any, Self
 
 from shmlog import _core
 from shmlog.errors import DroppedError, RunStateError, ShmlogError
-from shmlog.run import registry
-from shmlog.run.exits import status_after
+from shmlog.run import exits, registry
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
 from shmlog.run.structured import StructuredLog
@@ -303,6 +302,7 @@ class Run(StructuredLog):
         if self.is_owner and self._is_member:
             self._status = final
             sealed = self._seal(final)
+            exits.note_end(self._layout, sealed=sealed)
         self._status = final
         self._leave()
         registry.forget(self)
@@ -325,7 +325,7 @@ class Run(StructuredLog):
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
-        status = "success" if exception is None else status_after(exception)
+        status = "success" if exception is None else exits.status_after(exception)
         if exception is not None and self._status == "running" and not isinstance(exception, _NO_ERRORS):
             self.log_error(exception)
         self.finish(status)
