@@ -11,6 +11,7 @@ import platform
 import struct
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _ENDED_BY_OFFSET = 2232
 _IS_64_BIT = sys.maxsize > 1 << 32
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LOCK_TABLE = Path("/proc/locks")
+_READINGS = 3  # a long table comes page by page, and misses a lock if one before it is given up meanwhile
 
 
 def this_boot() -> str | None:
@@ -40,7 +42,7 @@ def this_boot() -> str | None:
 def members_live(described: Mapping[str, Any]) -> bool | None:
     """Return whether any process is attached to the run that run.yaml describes.
 
-    None: it can't be told from here, as for a run of another host or container.
+    None: it can't be told from here, as for a run of another host.
     """
     return _live(described, LOCK_MEMBER)
 
@@ -53,6 +55,12 @@ def flusher_lives(described: Mapping[str, Any]) -> bool | None:
 def is_closing(described: Mapping[str, Any]) -> bool:
     """Return whether the flusher holds the member lock alone: nobody is attached any more, it closes the run."""
     return _live(described, LOCK_MEMBER, exclusively=True) is True
+
+
+def is_elsewhere(described: Mapping[str, Any]) -> bool:
+    """Return whether the segment lies in the shared memory of another container of this kernel."""
+    segment = described.get("segment")
+    return isinstance(segment, Mapping) and described.get("boot_id") == this_boot() and not _is_same_place(segment)
 
 
 def finished_as(described: Mapping[str, Any]) -> str | None:
@@ -88,7 +96,10 @@ def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False)
     if boot != here:
         # Another kernel: that of this host before it restarted, or that of another host.
         return False if described.get("host") == platform.node() else None
-    return _probe(segment, byte, exclusively) if _is_same_place(segment) else None
+    if _is_same_place(segment):
+        return _probe(segment, byte, exclusively)
+    # Of another container. A file on a disk may have another device there than in the kernel's table.
+    return _is_in_lock_table(segment, byte, exclusively) if segment.get("name") else None
 
 
 def _is_same_place(segment: Mapping[str, Any]) -> bool:
@@ -131,15 +142,40 @@ def _is_held(fd: int, byte: int, exclusively: bool) -> bool | None:
 
 
 def _is_in_lock_table(segment: Mapping[str, Any], byte: int, exclusively: bool) -> bool | None:
-    """Look up a segment whose name is gone: processes that have it open go on logging."""
-    device, inode = segment["device"], segment.get("inode")
+    """Look up a segment that can't be opened here, or whose name is gone: processes that have it open go on logging.
+
+    The table has the locks of the whole kernel, whatever container they are held in. None where it has not.
+    """
+    device, inode = segment.get("device"), segment.get("inode")
     if type(device) is not int or type(inode) is not int:
         return None
-    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
     try:
-        return any(name == wanted and first <= byte <= last for name, first, last in _locks(exclusively))
+        with _own_lock() as own:
+            tables = [list(_locks(exclusively)) for _ in range(_READINGS)]
     except (OSError, ValueError, IndexError):
         return None
+    wanted = _name_in_table(device, inode)
+    if any(name == wanted and first <= byte <= last for table in tables for name, first, last in table):
+        return True
+    return False if all(any(name == own for name, _, _ in table) for table in tables) else None
+
+
+def _name_in_table(device: int, inode: int) -> str:
+    return f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+
+
+@contextmanager
+def _own_lock() -> Iterator[str]:
+    """Hold a lock on a file of our own, and give its name: a table without it can't be relied on."""
+    import fcntl
+
+    fd = os.memfd_create("shmlog", os.MFD_CLOEXEC)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        status = os.fstat(fd)
+        yield _name_in_table(status.st_dev, status.st_ino)
+    finally:
+        os.close(fd)
 
 
 def _locks(exclusively: bool) -> Iterator[tuple[str, int, float]]:
