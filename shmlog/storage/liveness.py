@@ -98,8 +98,11 @@ def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False)
         return False if described.get("host") == platform.node() else None
     if _is_same_place(segment):
         return _probe(segment, byte, exclusively)
-    # Of another container. A file on a disk may have another device there than in the kernel's table.
-    return _is_in_lock_table(segment, byte, exclusively) if segment.get("name") else None
+    if segment.get("name") and _is_in_lock_table(segment, byte, exclusively) is False:
+        return False  # of another container that is gone
+    # One of another container that has the place of the first by now may hold a lock with the same numbers, and
+    # a file on a disk may have another device in the table.
+    return None
 
 
 def _is_same_place(segment: Mapping[str, Any]) -> bool:
@@ -115,13 +118,13 @@ def _probe(segment: Mapping[str, Any], byte: int, exclusively: bool) -> bool | N
     try:
         fd = os.open(segment["path"], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return _is_in_lock_table(segment, byte, exclusively)
+        return _is_held_without_name(segment, byte, exclusively)
     except OSError:
         return None
     try:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != (segment["device"], segment.get("inode")):
-            return _is_in_lock_table(segment, byte, exclusively)
+            return _is_held_without_name(segment, byte, exclusively)
         return _is_held(fd, byte, exclusively)
     except OSError:
         return None
@@ -141,8 +144,24 @@ def _is_held(fd: int, byte: int, exclusively: bool) -> bool | None:
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
+def _is_held_without_name(segment: Mapping[str, Any], byte: int, exclusively: bool) -> bool | None:
+    """Whether a segment whose name is gone is held by processes that have it open, and go on logging.
+
+    Not if there is another file with its number: shared memory gives none out twice, a disk when the first is gone
+    for all. Then it lay in that of a container before this one, whose device is ours now.
+    """
+    folder = os.path.dirname(segment["path"])
+    try:
+        with os.scandir(folder) as entries:
+            if any(entry.inode() == segment.get("inode") for entry in entries):
+                return False
+    except OSError:
+        return None
+    return _is_in_lock_table(segment, byte, exclusively)
+
+
 def _is_in_lock_table(segment: Mapping[str, Any], byte: int, exclusively: bool) -> bool | None:
-    """Look up a segment that can't be opened here, or whose name is gone: processes that have it open go on logging.
+    """Look up a segment that can't be opened.
 
     The table has the locks of the whole kernel, whatever container they are held in. None where it has not.
     """

@@ -229,6 +229,77 @@ def test_finish_returns_when_all_is_sealed(tmp_path: Path) -> None:
     wait_for_end(run.dir)
 
 
+SLOW = """
+import os, sys, time
+folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+{work}
+sys.path.remove(folder)
+del sys.modules["pyarrow"]
+import pyarrow
+"""
+BURN = "while time.thread_time() < 5: pass"  # more than the patience of a finish, in which nothing else gets done
+HANG = "while not os.path.exists(os.path.join(folder, 'go on')): time.sleep(0.01)"
+
+
+def slow_pyarrow(folder: Path, work: str) -> Path:
+    """Make a pyarrow that does something before it becomes the real one."""
+    package = folder / "slow" / "pyarrow"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(SLOW.format(work=work))
+    return package.parent
+
+
+SLOWLY = "import sys\nsys.path.insert(0, sys.argv[2])\n" + BEGIN
+
+
+def test_finish_waits_for_a_flusher_that_is_still_getting_ready(tmp_path: Path) -> None:
+    """On a busy machine, importing pyarrow takes long."""
+    root = tmp_path / "runs"
+    done = run_script(SLOWLY + "print(run.finish())", root, slow_pyarrow(tmp_path, BURN), cwd=tmp_path)
+    assert done.stdout == "True\n", done.stderr
+    wait_for_end(only_run(root))
+    assert assert_books_balance(only_run(root), offered=5000).status == "success"
+
+
+def test_finish_gives_up_on_a_flusher_that_hangs_which_goes_on_when_it_can(tmp_path: Path) -> None:
+    """As one whose pyarrow lies on a file system that does not answer."""
+    root, slow = tmp_path / "runs", slow_pyarrow(tmp_path, HANG)
+    done = run_script(SLOWLY + "print(run.finish())", root, slow, cwd=tmp_path)
+    assert done.stdout == "False\n", done.stderr
+    run_dir = only_run(root)
+    assert shmlog.load(run_dir).status == "success", "it is known how it ended"
+    assert shmlog.load(run_dir).metadata["complete"] is False
+    (slow / "go on").touch()
+    wait_for_end(run_dir)
+    assert assert_books_balance(run_dir, offered=5000).status == "success"
+
+
+UNSEALED = """
+from tests.support.processes import wait_for_flusher, is_flusher_gone
+python, sys.executable = sys.executable, ""
+os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
+while not is_flusher_gone(run.dir): pass
+print(run.finish(), flush=True)
+sys.executable = python
+"""
+
+
+def test_an_exit_without_a_flusher_leaves_one_behind_that_closes_the_run(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    done = run_script(BEGIN + UNSEALED, root, cwd=tmp_path)
+    assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
+    wait_for_end(only_run(root))
+    assert assert_books_balance(only_run(root), offered=5000).status == "success"
+
+
+def test_a_child_does_not_see_to_what_its_parent_has_finished(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    fork = "if os.fork() == 0: sys.exit()\nos.wait()\nprint(wait_for_flusher and is_flusher_gone(run.dir))\nos._exit(0)"
+    done = run_script(BEGIN + UNSEALED + fork, root, cwd=tmp_path)
+    assert done.stdout == "False\nTrue\n", done.stderr
+    assert shmlog.load(only_run(root)).unrecovered
+
+
 def test_finish_refuses_an_unknown_status_and_the_run_goes_on(tmp_path: Path) -> None:
     with shmlog.init("status", root=tmp_path) as run:
         with pytest.raises(ValueError, match="status must be one of"):
