@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import shmlog
+from shmlog.flusher.recover import recover
 from tests.support.books import assert_books_balance
 from tests.support.processes import only_run, run_script, start_script, wait_for_end, wait_until
 
@@ -238,7 +239,7 @@ del sys.modules["pyarrow"]
 import pyarrow
 """
 BURN = "while time.thread_time() < 5: pass"  # more than the patience of a finish, in which nothing else gets done
-HANG = "while not os.path.exists(os.path.join(folder, 'go on')): time.sleep(0.01)"
+HANG = "open(os.path.join(folder, 'pipe')).close()"
 
 
 def slow_pyarrow(folder: Path, work: str) -> Path:
@@ -264,12 +265,13 @@ def test_finish_waits_for_a_flusher_that_is_still_getting_ready(tmp_path: Path) 
 def test_finish_gives_up_on_a_flusher_that_hangs_which_goes_on_when_it_can(tmp_path: Path) -> None:
     """As one whose pyarrow lies on a file system that does not answer."""
     root, slow = tmp_path / "runs", slow_pyarrow(tmp_path, HANG)
+    os.mkfifo(slow / "pipe")
     done = run_script(SLOWLY + "print(run.finish())", root, slow, cwd=tmp_path)
     assert done.stdout == "False\n", done.stderr
     run_dir = only_run(root)
     assert shmlog.load(run_dir).status == "success", "it is known how it ended"
     assert shmlog.load(run_dir).metadata["complete"] is False
-    (slow / "go on").touch()
+    (slow / "pipe").write_bytes(b"")
     wait_for_end(run_dir)
     assert assert_books_balance(run_dir, offered=5000).status == "success"
 
@@ -294,10 +296,11 @@ def test_an_exit_without_a_flusher_leaves_one_behind_that_closes_the_run(tmp_pat
 
 def test_a_child_does_not_see_to_what_its_parent_has_finished(tmp_path: Path) -> None:
     root = tmp_path / "runs"
-    fork = "if os.fork() == 0: sys.exit()\nos.wait()\nprint(wait_for_flusher and is_flusher_gone(run.dir))\nos._exit(0)"
+    fork = "if os.fork() == 0: sys.exit()\nos.wait()\nprint(is_flusher_gone(run.dir))\nos._exit(0)"
     done = run_script(BEGIN + UNSEALED + fork, root, cwd=tmp_path)
     assert done.stdout == "False\nTrue\n", done.stderr
     assert shmlog.load(only_run(root)).unrecovered
+    recover(only_run(root))
 
 
 def test_finish_refuses_an_unknown_status_and_the_run_goes_on(tmp_path: Path) -> None:
