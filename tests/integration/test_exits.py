@@ -71,7 +71,7 @@ FILL = """
 from shmlog.segment import shm
 from shmlog.storage.segmentref import SegmentRef
 kept = []
-for i in range(300):
+for i in range(600):
     placed = shm.create("run", run.dir, lanes=1, lane_records=64, clock="auto", private=run.dir / "segment")
     placed.segment.watch_signals()
     shm.unlink(SegmentRef(placed.name, placed.path))
@@ -125,7 +125,10 @@ def test_a_run_whose_maker_a_signal_ends_was_stopped_or_has_crashed(tmp_path: Pa
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        process.communicate(timeout=60)
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == -number
     run_dir = max(path.parent for path in root.glob("*/*/run.yaml"))
     wait_until(lambda: shmlog.load(run_dir).status != "running", "the end of the run to be seen")

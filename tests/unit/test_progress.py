@@ -76,20 +76,21 @@ def test_the_processor_time_of_a_thread_at_work_is_progress(run: shmlog.Run, dra
 
 def test_a_thread_at_work_that_takes_no_processor_time_makes_no_progress(run: shmlog.Run, drain: _core.Drain) -> None:
     """As one that waits for a disk."""
-    read, write = threading.Event(), threading.Event()
+    began, let_go = threading.Event(), threading.Event()
 
     def wait() -> None:
         place = drain.begin_work()
-        read.set()
-        write.wait()
+        began.set()
+        let_go.wait()
         drain.end_work(place)
 
     thread = threading.Thread(target=wait)
     thread.start()
-    read.wait()
-    assert not grows_by_work(run._segment)
-    write.set()
+    began.wait()
+    grows = grows_by_work(run._segment)
+    let_go.set()
     thread.join()
+    assert not grows
 
 
 def test_more_threads_than_there_are_places_go_unseen(drain: _core.Drain) -> None:
