@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from shmlog.cli.dead import recover_dead
 from shmlog.cli.find import ROOT
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import add_command, natural
@@ -51,10 +53,13 @@ def run(args: argparse.Namespace) -> int:
     if not store.root.is_dir():
         advice = "create one: shmlog demo" if args.root == str(ROOT) else "pass another --root"
         raise RunNotFoundError(f"{args.root}: there is no such folder; {advice}")
-    found = store.runs(
-        args.experiment, status=args.status, tags=args.tag, where=args.where, since=args.since, until=args.until,
-        sort=args.sort, limit=args.limit,
+    find = partial(
+        store.runs, args.experiment, status=args.status, tags=args.tag, where=args.where, since=args.since,
+        until=args.until, sort=args.sort, limit=args.limit,
     )  # fmt: skip
+    found = find()
+    if recover_dead(record.dir for record in found if record.live is False):
+        found = find()
     if args.json:
         print_json([record.to_dict() for record in found])
     else:

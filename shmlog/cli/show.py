@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shmlog.cli.dead import recover_dead
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import add_command, add_run_argument
@@ -40,7 +41,9 @@ def run(args: argparse.Namespace) -> int:
     """Show one run."""
     import shmlog
 
-    found = describe(shmlog.load(resolve_run(args.path)))
+    run_dir = resolve_run(args.path)
+    recover_dead([run_dir])
+    found = describe(shmlog.load(run_dir))
     if args.json:
         print_json(found)
     else:

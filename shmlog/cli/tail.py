@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shmlog.cli.dead import recover_dead
 from shmlog.cli.find import resolve_run
 from shmlog.cli.lines import Line, text
 from shmlog.cli.output import command, say, to_json
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from shmlog.cli.follow import Follower
 
     run_dir = resolve_run(args.path)
+    recover_dead([run_dir])
     follower = Follower(run_dir)
     had_ended = follower.ended()  # asked first: then its history is all there is
     _print(follower.history(args.lines), args.json)

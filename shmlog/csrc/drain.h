@@ -10,6 +10,7 @@
 
 #include "lane.h"
 #include "segment.h"
+#include "work.h"
 
 #include <semaphore.h>
 
@@ -56,6 +57,7 @@ typedef struct {
     uint32_t synced_below;  /* closed logs below this one are on the disk */
     uint32_t doubted_below; /* those below this one count as such only when they are sealed */
     sem_t *bell; /* NULL: poll */
+    shmlog_work work; /* of other threads: run() counts it as progress */
 
     /* CLOSED: logs below this one will not be written to again, and the first
      * frame of this one repeats what a restart needs of them. */

@@ -179,6 +179,15 @@ static int drain_backlog(shmlog_drain *drain, uint64_t log_bytes_max)
     return error;
 }
 
+/* Tell who waits that the rest of the flusher gets on. */
+static void count_work(shmlog_drain *drain)
+{
+    if (shmlog_work_goes_on(&drain->work)) {
+        /* relaxed: only its growth is looked at. */
+        atomic_fetch_add_explicit(&drain->segment->header->progress, 1, memory_order_relaxed);
+    }
+}
+
 void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
 {
     /* CONTROL, release side: from now on lanes are drained, whatever the rest of
@@ -189,6 +198,7 @@ void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
     }
     uint32_t rotated = 0;
     while (!is_stopped(drain)) {
+        count_work(drain);
         bool is_held = is_log_large(drain, log_bytes_max) && is_limited(drain);
         int error = is_held ? hold(drain) : drain_busily(drain);
         uint32_t rotate = atomic_load_explicit(&drain->rotate, memory_order_acquire); /* REQUEST, acquire side */

@@ -66,7 +66,8 @@ PyObject *shmlog_counts_dict(const uint64_t *counts);
 typedef struct {
     PyObject_HEAD
     shmlog_segment segment;
-    int lock_fd; /* for the flusher's locks and for probes; -1: not open */
+    int lock_fd;     /* for the flusher's locks and for probes; -1: not open */
+    bool is_watched; /* signals leave their number in it */
     PyObject *path;
 } SegmentObject;
 

@@ -174,6 +174,26 @@ static PyObject *drain_limit(DrainObject *self, PyObject *arg)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(begin_work_doc, "begin_work()\n--\n\n"
+                             "From now on the processor time of this thread is progress. Returns its place, or -1.");
+
+static PyObject *drain_begin_work(DrainObject *self, PyObject *Py_UNUSED(none))
+{
+    return PyLong_FromLong(shmlog_work_begin(&self->drain.work));
+}
+
+PyDoc_STRVAR(end_work_doc, "end_work(place)\n--\n\nThe end of what begin_work() began.");
+
+static PyObject *drain_end_work(DrainObject *self, PyObject *arg)
+{
+    int place = PyLong_AsInt(arg);
+    if (place == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    shmlog_work_end(&self->drain.work, place < SHMLOG_WORKERS ? place : -1);
+    Py_RETURN_NONE;
+}
+
 static PyObject *drain_rotated(DrainObject *self, void *Py_UNUSED(closure))
 {
     /* REQUEST, acquire side of the answer. */
@@ -217,6 +237,8 @@ static PyMethodDef methods[] = {
     {"sync", (PyCFunction)drain_sync, METH_NOARGS, sync_doc},
     {"stop", (PyCFunction)drain_stop, METH_NOARGS, stop_doc},
     {"limit", (PyCFunction)drain_limit, METH_O, limit_doc},
+    {"begin_work", (PyCFunction)drain_begin_work, METH_NOARGS, begin_work_doc},
+    {"end_work", (PyCFunction)drain_end_work, METH_O, end_work_doc},
     {"rotate", (PyCFunction)drain_rotate, METH_NOARGS, rotate_doc},
     {NULL, NULL, 0, NULL},
 };

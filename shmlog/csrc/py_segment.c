@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "cut.h"
 #include "lock.h"
+#include "signals.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -103,7 +104,9 @@ static PyObject *segment_open(PyTypeObject *type, PyObject *args)
 static void segment_dealloc(SegmentObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    shmlog_segment_close(&self->segment);
+    if (!self->is_watched || shmlog_signals_forget(self->segment.header)) {
+        shmlog_segment_close(&self->segment);
+    }
     if (self->lock_fd >= 0) {
         close(self->lock_fd);
     }
@@ -186,8 +189,21 @@ static PyObject *segment_request_finish(SegmentObject *self, PyObject *args)
     } while (!atomic_compare_exchange_weak_explicit(&header->finish_status, &old, merged, memory_order_relaxed,
                                                     memory_order_relaxed));
     /* CONTROL, release side: records and status come before the request. */
-    return PyLong_FromUnsignedLong(
-        1 + atomic_fetch_add_explicit(&header->finish_request, 1, memory_order_acq_rel));
+    uint32_t requests = atomic_fetch_add_explicit(&header->finish_request, 1, memory_order_acq_rel);
+    if (self->is_watched) { /* how its maker ends says nothing more of the run */
+        self->is_watched = !shmlog_signals_forget(header);
+    }
+    return PyLong_FromUnsignedLong(1 + requests);
+}
+
+PyDoc_STRVAR(watch_signals_doc, "watch_signals()\n--\n\n"
+                                "Have a signal that ends this process at once leave its number in `ended_by`.");
+
+static PyObject *segment_watch_signals(SegmentObject *self, PyObject *Py_UNUSED(none))
+{
+    self->is_watched = true;
+    shmlog_signals_watch(self->segment.header);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(mark_finished_doc, "mark_finished(request)\n--\n\nSay that a finish request was carried out.");
@@ -262,12 +278,12 @@ static PyObject *segment_keep_spares(SegmentObject *self, PyObject *arg)
 
 /* ---- what can be read ---- */
 
-enum word { FINISH_REQUEST, FINISH_STATUS, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS };
+enum word { FINISH_REQUEST, FINISH_STATUS, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS, ENDED_BY };
 
 static PyObject *segment_word(SegmentObject *self, void *closure)
 {
     const shmlog_header *header = self->segment.header;
-    /* CONTROL, acquire side, for all of them. */
+    /* CONTROL, acquire side, for all that ask for something or answer. */
     switch ((enum word)(intptr_t)closure) {
     case FINISH_REQUEST:
         /* CONTROL */
@@ -290,6 +306,9 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
     case PROGRESS:
         /* CONTROL */
         return PyLong_FromUnsignedLongLong(atomic_load_explicit(&header->progress, memory_order_acquire));
+    case ENDED_BY:
+        /* relaxed: a lock says that who writes it is dead. */
+        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->ended_by, memory_order_relaxed));
     }
     Py_UNREACHABLE();
 }
@@ -392,6 +411,7 @@ static PyMethodDef methods[] = {
     {"unlock", (PyCFunction)segment_unlock, METH_O, unlock_doc},
     {"probe", (PyCFunction)segment_probe, METH_O, probe_doc},
     {"request_finish", (PyCFunction)segment_request_finish, METH_VARARGS, request_finish_doc},
+    {"watch_signals", (PyCFunction)segment_watch_signals, METH_NOARGS, watch_signals_doc},
     {"mark_finished", (PyCFunction)segment_mark_finished, METH_O, mark_finished_doc},
     {"mark_starting", (PyCFunction)segment_mark_starting, METH_NOARGS, mark_starting_doc},
     {"cut_followers", (PyCFunction)segment_cut_followers, METH_O, cut_followers_doc},
@@ -424,6 +444,7 @@ static PyGetSetDef getters[] = {
     {"flusher_is_starting", (getter)segment_starting, NULL, "One was started less than 10 s ago.", NULL},
     {"sleeping", (getter)segment_word, NULL, "The flusher sleeps on its doorbell.", (void *)SLEEPING},
     {"progress", (getter)segment_word, NULL, "Grows while the flusher gets anything done.", (void *)PROGRESS},
+    {"ended_by", (getter)segment_word, NULL, "Signal that has ended the maker of the run, or 0.", (void *)ENDED_BY},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -15,7 +15,7 @@ from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.manifest import write_manifest
 from shmlog.storage.segmentref import SegmentRef
-from shmlog.storage.status import CRASHED, FINISH_STATUSES
+from shmlog.storage.status import CRASHED, FINISH_STATUSES, status_ended_by
 from shmlog.storage.times import utc_now
 
 RETRY_S = 1.0
@@ -55,7 +55,7 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
     described = runfile.read(layout.run_yaml)
     status = FINISH_STATUSES.get(segment.finish_status) if segment is not None else None
     if status is None and complete and described.get("status") in (None, "pending", "running"):
-        status = CRASHED
+        status = CRASHED if segment is None else status_ended_by(segment.ended_by)
     if status is not None:
         described["status"] = status
         described["ended_at"] = described.get("ended_at") or utc_now()
@@ -94,7 +94,7 @@ def write_finished(layout: RunLayout, segment: _core.Segment, ledger: Ledger) ->
 
 
 def write_complete(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger) -> None:
-    """Write the final state: nothing is left to drain. Without a finish it has crashed."""
+    """Write the final state: nothing is left to drain. Without a finish a signal has stopped it, or it has crashed."""
     _write(layout, segment, ledger, complete=True)
 
 

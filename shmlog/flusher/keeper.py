@@ -18,6 +18,7 @@ from shmlog.errors import StorageError
 from shmlog.flusher import final
 from shmlog.flusher.appendfile import SyncError
 from shmlog.flusher.nice import be_nice
+from shmlog.flusher.progress import Progress
 from shmlog.flusher.provenance import Provenance
 from shmlog.segment.doorbell import Doorbell
 from shmlog.storage import runfile
@@ -83,7 +84,6 @@ class Keeper:
         self._taken_s = 0.0
         self._probed_s = 0.0
         self._finish: _Finish | None = None
-        self._stuck_at = -1  # next_log of the sealer at its last failure
         self._told: tuple[str, float] = "", 0.0  # last failure, and when it was reported
         self._spare_lanes = SPARE_LANES
         layout.refuse_links()
@@ -91,6 +91,7 @@ class Keeper:
         folder = os.open(layout.wal, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         number = logs[-1] + 1 if logs else final.first_log(layout, segment)
         self._drain = _core.Drain(segment, folder, number, ref.name)
+        self._progress = Progress(segment, self._drain, lambda: self._sealer.next_log if self._sealer else 0)
         if logs:
             final.restore_cursors(self._drain, segment, layout)
 
@@ -144,8 +145,7 @@ class Keeper:
             work()
         except Exception as error:
             self._tell(str(error) if isinstance(error, OSError) else traceback.format_exc())
-            if self._sealer is not None:
-                self._stuck_at = self._sealer.next_log
+            self._progress.note_failure()
             if isinstance(error, SyncError):
                 self._discard_sealer()
             time.sleep(final.RETRY_S)
@@ -159,19 +159,15 @@ class Keeper:
             report(f"{failure}; tried again every {final.RETRY_S:g} s")
             self._told = failure, time.monotonic()
 
-    def _add_progress(self) -> None:
-        """Tell who waits that something gets done: not while what has failed is only tried again."""
-        if self._sealer is not None and self._sealer.next_log > self._stuck_at:
-            self._segment.add_progress()
-
     def _tick(self) -> None:
         if self._drain.error:
             self._tell(f"the log can't be written: {os.strerror(self._drain.error)}")
         sealer = self._get_sealer()
         now, frames, closed_below = time.monotonic(), self._drain.frames, self._drain.closed_below
         if closed_below > sealer.reading or (frames != self._taken_frames and now - self._taken_s >= TICK_S):
-            # One log at a time: who waits for a finish must not wait for what others log meanwhile.
-            sealer.catch_up(min(closed_below, sealer.reading + 1))
+            with self._progress.at_work():
+                # One log at a time: who waits for a finish must not wait for what others log meanwhile.
+                sealer.catch_up(min(closed_below, sealer.reading + 1))
             self._taken_frames, self._taken_s = frames, now
         else:
             sealer.commit_done()
@@ -198,14 +194,19 @@ class Keeper:
     def _get_sealer(self) -> Sealer:
         """Import pyarrow (a second on a busy machine) when draining is under way."""
         if self._sealer is None:
-            from shmlog.flusher.sealer import Sealer
-
-            described = runfile.read(self._layout.run_yaml)
-            os.chdir(self._layout.dir)  # keep no file system of the trainer's busy
-            rotate_bytes = settings_of(described).rotate_bytes
-            self._sealer = Sealer(self._layout, described["sinks"], self._add_progress, report, rotate_bytes)
+            with self._progress.at_work():
+                self._sealer = self._make_sealer()
             self._taken_frames = -1
         return self._sealer
+
+    def _make_sealer(self) -> Sealer:
+        from shmlog.flusher.sealer import Sealer
+
+        described = runfile.read(self._layout.run_yaml)
+        os.chdir(self._layout.dir)  # keep no file system of the trainer's busy
+        rotate_bytes = settings_of(described).rotate_bytes
+        progress = self._progress
+        return Sealer(self._layout, described["sinks"], progress.add, report, rotate_bytes, progress.at_work)
 
     def _discard_sealer(self) -> None:
         """Have another sealer do again what is not committed."""

@@ -63,6 +63,15 @@ def start_flusher(layout: RunLayout) -> None:
         pass  # SIGCHLD is ignored here: the kernel has reaped the shell
 
 
+def recover_apart(layout: RunLayout) -> str | None:
+    """Recover a run in a process of its own: it takes numpy and pyarrow, and may take long. Returns why it failed."""
+    import subprocess
+
+    command = [sys.executable, "-P", "-m", "shmlog", "recover", str(layout.dir)]
+    done = subprocess.run(command, env=flusher_environment(), capture_output=True, text=True, check=False)
+    return done.stderr.strip().removeprefix("shmlog: error: ") if done.returncode else None
+
+
 def _spawn(arguments: list[str], log: Path) -> int:
     """Start a process that says nothing but into ``log``, in a session of its own."""
     fd = os.open(log, _APPEND, 0o666)

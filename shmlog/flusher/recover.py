@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from shmlog.flusher.keeper import Keeper, report
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.provenance import Provenance
 from shmlog.segment import shm
-from shmlog.segment.runlock import lock_path, locked
+from shmlog.segment.runlock import LockError, lock_path, locked
 from shmlog.storage import liveness, runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.logsettings import settings_of
@@ -76,11 +78,12 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
             return _result(layout, changed=False, message=_AT_WORK)
         _check_dead(layout, described, force)
         mine = ref if _is_described(ref, described) else None  # damaged: nobody else would remove it
-        return _recover_files(layout, described, mine, "its shared memory is gone; recovered from the log alone")
+        message = "its shared memory is gone; recovered from the log alone"
+        return _recover_files(layout, described, mine, message, force)
     if segment.run_id != layout.run_id:
         _check_dead(layout, described, force)
         message = "shared memory belongs to another run; recovered from the log alone"
-        return _recover_files(layout, described, None, message)
+        return _recover_files(layout, described, None, message, force)
     return _recover_segment(layout, described, segment, ref)
 
 
@@ -151,14 +154,15 @@ def _recover_alone(
 ) -> RecoverResult:
     if not segment.lock(_core.LOCK_FLUSHER) or not segment.lock(_core.LOCK_MEMBER):
         raise RunStateError(f"{layout.dir}: somebody else is recovering it, or has just attached")
-    now = runfile.read(layout.run_yaml)
-    if _was_resumed(described, now):
-        return _result(layout, changed=False, message=_RESUMED)
-    if now.get("complete"):
-        return _recover_files(layout, described, ref, "all was sealed; removed what was left over")
-    layout.make_folders()
-    Keeper(layout, segment, ref).close(patient=False)
-    return _result(layout, changed=True, message="recovered")
+    with locked(layout):
+        now = runfile.read(layout.run_yaml)
+        if _was_resumed(described, now):
+            return _result(layout, changed=False, message=_RESUMED)
+        if not now.get("complete"):
+            layout.make_folders()
+            Keeper(layout, segment, ref).close(patient=False)
+            return _result(layout, changed=True, message="recovered")
+    return _recover_files(layout, described, ref, "all was sealed; removed what was left over")
 
 
 def _was_resumed(before: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -166,11 +170,26 @@ def _was_resumed(before: dict[str, Any], now: dict[str, Any]) -> bool:
     return bool(before.get("segment") != now.get("segment"))
 
 
-def _recover_files(layout: RunLayout, described: dict[str, Any], ref: SegmentRef | None, message: str) -> RecoverResult:
+@contextmanager
+def _locked(layout: RunLayout, described: dict[str, Any], force: bool) -> Iterator[None]:
+    """Keep others from recovering the run; those of other containers too if it may be theirs."""
+    try:
+        with locked(layout, everywhere=liveness.is_elsewhere(described) and not force):
+            yield
+    except LockError as error:
+        raise RunStateError(
+            f"{layout.dir}: its folder can't be locked ({error.strerror}), so that another container may be recovering "
+            "it too; recover it on the host, or use --force if you know that nobody does"
+        ) from error
+
+
+def _recover_files(
+    layout: RunLayout, described: dict[str, Any], ref: SegmentRef | None, message: str, force: bool = False
+) -> RecoverResult:
     """Recover from the run folder alone, as after a reboot; one process at a time."""
     from shmlog.flusher.sealer import Sealer
 
-    with locked(layout):
+    with _locked(layout, described, force):
         now = runfile.read(layout.run_yaml)
         if _was_resumed(described, now):
             return _result(layout, changed=False, message=_RESUMED)

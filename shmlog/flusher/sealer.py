@@ -18,6 +18,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
@@ -71,13 +72,14 @@ class Sealer:
 
     def __init__(
         self, layout: RunLayout, sinks: Iterable[str], progress: Callable[[], None], report: Callable[[str], None],
-        events_bytes_max: int | None = None,
+        events_bytes_max: int | None = None, at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:  # fmt: skip
         self.layout = layout
         self.ledger = Ledger.load(layout)
         self._sinks = frozenset(sinks)
         self._progress = progress
         self._report = report
+        self._at_work = at_work
         self._events = EventFiles(layout, self.ledger.events, events_bytes_max)
         self._run_log = AppendFile(layout.run_log, self.ledger.run_log)
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="part")
@@ -238,15 +240,10 @@ class Sealer:
         return self._writers.submit(self._write_part, log.number, tables)
 
     def _write_part(self, number: int, tables: list[pa.Table]) -> None:
-        table = pa.concat_tables(tables).unify_dictionaries()
-        parts.write_part(
-            self.layout.part(number),
-            table,
-            run_id=self.layout.run_id,
-            first=number,
-            last=number,
-            progress=self._progress,
-        )
+        path, run_id = self.layout.part(number), self.layout.run_id
+        with self._at_work():
+            table = pa.concat_tables(tables).unify_dictionaries()
+            parts.write_part(path, table, run_id=run_id, first=number, last=number, progress=self._progress)
 
     def _commit(self, at_most: int) -> None:
         """Commit logs in their order: all whose parts are done, and more until ``at_most`` wait."""

@@ -12,8 +12,9 @@ from shmlog.storage.status import CRASHED, PENDING, RUNNING, map_status
 def find_status(described: Mapping[str, Any], live: bool | None) -> str:
     """Return the status of the run that run.yaml describes.
 
-    A run that says ``pending`` or ``running`` has crashed if it is complete, or if the kernel
-    knows that none of its processes lives, and it was not finished: the flusher may be late to write that.
+    A run that says ``pending`` or ``running`` is over if it is complete, or if the kernel knows that none of
+    its processes lives. Then it has crashed, unless its segment says that it was finished, or that a signal has
+    stopped it: the flusher may be late to write that.
     """
     status = map_status(described.get("status")) or RUNNING
     is_over = described.get("complete") is True or live is False

@@ -47,6 +47,8 @@ def make_current(run: Run) -> Run:
     beacon.announce(run._entry)
     registry.remember(run, current=True)
     hand_down()
+    if run._is_maker:
+        run._segment.watch_signals()
     exits.watch()
     return run
 

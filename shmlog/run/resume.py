@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
-from shmlog.flusher.process import flusher_environment
+from shmlog.flusher.process import recover_apart
 from shmlog.reader.description import read_sealed_mapping
 from shmlog.run.join import make_current
 from shmlog.run.options import Options, as_before
@@ -99,7 +98,9 @@ def _wait_until_over(layout: RunLayout) -> None:
             time.sleep(_NAP_S)
         elif live is False and not tried:
             tried = True
-            _recover(layout)
+            problem = recover_apart(layout)
+            if problem is not None:
+                raise RunStateError(f"run {layout.dir} can't be resumed: {problem}")
         else:
             raise RunStateError(_refusal(layout, described, live))
 
@@ -120,16 +121,6 @@ def _refusal(layout: RunLayout, described: dict[str, Any], live: bool | None) ->
             "told from here: resume it there, or run 'shmlog recover --force' if you know that they are dead"
         )
     return f"run {layout.dir} can't be recovered, so that it can't be resumed: 'shmlog recover' says why"
-
-
-def _recover(layout: RunLayout) -> None:
-    """Recover the run in a process of its own: it takes numpy and pyarrow, which this one has no need of."""
-    import subprocess
-
-    command = [sys.executable, "-P", "-m", "shmlog", "recover", str(layout.dir)]
-    done = subprocess.run(command, env=flusher_environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RunStateError(f"run {layout.dir} can't be resumed: {done.stderr.strip().removeprefix('shmlog: error: ')}")
 
 
 def _read(layout: RunLayout) -> dict[str, Any]:

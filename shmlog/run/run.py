@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from shmlog import _core
 from shmlog.errors import DroppedError, RunStateError, ShmlogError
-from shmlog.run import follow, late, registry
+from shmlog.run import exits, follow, late, registry
 from shmlog.run.handed import hand_down
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.plain import dumps, to_plain
@@ -27,6 +27,7 @@ from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import FINISH_CODES, FINISHED
 
 PATIENCE_S = 2.0  # without any progress of the flusher
+_NO_ERRORS = (SystemExit, GeneratorExit, KeyboardInterrupt)
 
 
 class Run(StructuredLog):
@@ -335,6 +336,7 @@ class Run(StructuredLog):
         if self.is_owner and self._is_member:
             self._dismiss_followers()
             sealed = self._seal(final)
+            exits.note_end(self._layout, sealed=sealed)
         self._leave()
         registry.forget(self)
         hand_down()
@@ -363,14 +365,10 @@ class Run(StructuredLog):
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if exception is None or (isinstance(exception, SystemExit) and not exception.code):
-            self.finish()
-        elif isinstance(exception, KeyboardInterrupt):
-            self.finish("cancelled")
-        else:
-            if self._status == "running" and not isinstance(exception, (SystemExit, GeneratorExit)):
-                self.log_error(exception)
-            self.finish("failed")
+        status = "success" if exception is None else exits.status_after(exception)
+        if exception is not None and self._status == "running" and not isinstance(exception, _NO_ERRORS):
+            self.log_error(exception)
+        self.finish(status)
 
     # ---- hooks of the C base class ----
 

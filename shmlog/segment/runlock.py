@@ -14,6 +14,10 @@ from shmlog.storage.segmentref import SHARED_MEMORY
 _PREFIX = "shmlog.recover-"
 
 
+class LockError(OSError):
+    """The folder of a run can't be locked."""
+
+
 def lock_path(layout: RunLayout) -> Path:
     """Return the file whose lock lets one process recover a run: on no network file system."""
     status = layout.dir.stat()
@@ -25,8 +29,39 @@ def _folder() -> Path:
 
 
 @contextmanager
-def locked(layout: RunLayout) -> Iterator[None]:
-    """Hold the lock of a run."""
+def locked(layout: RunLayout, *, everywhere: bool = False) -> Iterator[None]:
+    """Hold the lock of a run.
+
+    Parameters
+    ----------
+    everywhere : bool
+        Whether others must be kept out who have another shared memory: the other containers of this kernel.
+
+    Raises
+    ------
+    LockError
+        If they can't be, as on a network file system.
+    """
+    with _folder_locked(layout, everywhere), _file_locked(layout):
+        yield
+
+
+@contextmanager
+def _folder_locked(layout: RunLayout, must: bool) -> Iterator[None]:
+    fd = os.open(layout.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as error:  # no locks there, or none of folders
+            if must:
+                raise LockError(error.errno, error.strerror) from error
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _file_locked(layout: RunLayout) -> Iterator[None]:
     path = lock_path(layout)
     fd = hold(path)
     try:

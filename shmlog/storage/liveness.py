@@ -11,10 +11,11 @@ import platform
 import struct
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shmlog.storage.status import FINISH_STATUSES
+from shmlog.storage.status import FINISH_STATUSES, status_ended_by
 
 LOCK_FLUSHER = 0
 LOCK_MEMBER = 1
@@ -22,9 +23,12 @@ LOCK_MEMBER = 1
 _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, len, pid of struct flock on 64-bit Linux
 _FINISH = struct.Struct("<II")  # finish_request and finish_status of the segment's header
 _FINISH_OFFSET = 2176
+_ENDED_BY = struct.Struct("<I")
+_ENDED_BY_OFFSET = 2232
 _IS_64_BIT = sys.maxsize > 1 << 32
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LOCK_TABLE = Path("/proc/locks")
+_READINGS = 3  # a long table comes page by page, and misses a lock if one before it is given up meanwhile
 
 
 def this_boot() -> str | None:
@@ -38,7 +42,7 @@ def this_boot() -> str | None:
 def members_live(described: Mapping[str, Any]) -> bool | None:
     """Return whether any process is attached to the run that run.yaml describes.
 
-    None: it can't be told from here, as for a run of another host or container.
+    None: it can't be told from here, as for a run of another host.
     """
     return _live(described, LOCK_MEMBER)
 
@@ -53,10 +57,16 @@ def is_closing(described: Mapping[str, Any]) -> bool:
     return _live(described, LOCK_MEMBER, exclusively=True) is True
 
 
-def finished_as(described: Mapping[str, Any]) -> str | None:
-    """Return the status that the run was finished with, though no flusher has written it yet.
+def is_elsewhere(described: Mapping[str, Any]) -> bool:
+    """Return whether the segment lies in the shared memory of another container of this kernel."""
+    segment = described.get("segment")
+    return isinstance(segment, Mapping) and described.get("boot_id") == this_boot() and not _is_same_place(segment)
 
-    None: nobody has finished it, or it can't be told from here.
+
+def finished_as(described: Mapping[str, Any]) -> str | None:
+    """Return how a run that is over has ended, though no flusher has written it yet.
+
+    None: it can't be told from here.
     """
     segment = described.get("segment")
     if not isinstance(segment, Mapping) or described.get("boot_id") != this_boot() or not _is_same_place(segment):
@@ -69,12 +79,13 @@ def finished_as(described: Mapping[str, Any]) -> str | None:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != (segment["device"], segment.get("inode")):
             return None
-        request, code = _FINISH.unpack(os.pread(fd, _FINISH.size, _FINISH_OFFSET))
+        _, code = _FINISH.unpack(os.pread(fd, _FINISH.size, _FINISH_OFFSET))
+        (number,) = _ENDED_BY.unpack(os.pread(fd, _ENDED_BY.size, _ENDED_BY_OFFSET))
     except (OSError, struct.error):
         return None
     finally:
         os.close(fd)
-    return FINISH_STATUSES.get(code) if request else None
+    return FINISH_STATUSES.get(code) or status_ended_by(number)
 
 
 def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False) -> bool | None:
@@ -85,7 +96,13 @@ def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False)
     if boot != here:
         # Another kernel: that of this host before it restarted, or that of another host.
         return False if described.get("host") == platform.node() else None
-    return _probe(segment, byte, exclusively) if _is_same_place(segment) else None
+    if _is_same_place(segment):
+        return _probe(segment, byte, exclusively)
+    if segment.get("name") and _is_in_lock_table(segment, byte, exclusively) is False:
+        return False  # of another container that is gone
+    # One of another container that has the place of the first by now may hold a lock with the same numbers, and
+    # a file on a disk may have another device in the table.
+    return None
 
 
 def _is_same_place(segment: Mapping[str, Any]) -> bool:
@@ -101,13 +118,13 @@ def _probe(segment: Mapping[str, Any], byte: int, exclusively: bool) -> bool | N
     try:
         fd = os.open(segment["path"], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return _is_in_lock_table(segment, byte, exclusively)
+        return _is_held_without_name(segment, byte, exclusively)
     except OSError:
         return None
     try:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != (segment["device"], segment.get("inode")):
-            return _is_in_lock_table(segment, byte, exclusively)
+            return _is_held_without_name(segment, byte, exclusively)
         return _is_held(fd, byte, exclusively)
     except OSError:
         return None
@@ -127,16 +144,57 @@ def _is_held(fd: int, byte: int, exclusively: bool) -> bool | None:
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
+def _is_held_without_name(segment: Mapping[str, Any], byte: int, exclusively: bool) -> bool | None:
+    """Whether a segment whose name is gone is held by processes that have it open, and go on logging.
+
+    Not if there is another file with its number: shared memory gives none out twice, a disk when the first is gone
+    for all. Then it lay in that of a container before this one, whose device is ours now.
+    """
+    folder = os.path.dirname(segment["path"])
+    try:
+        with os.scandir(folder) as entries:
+            if any(entry.inode() == segment.get("inode") for entry in entries):
+                return False
+    except OSError:
+        return None
+    return _is_in_lock_table(segment, byte, exclusively)
+
+
 def _is_in_lock_table(segment: Mapping[str, Any], byte: int, exclusively: bool) -> bool | None:
-    """Look up a segment whose name is gone: processes that have it open go on logging."""
-    device, inode = segment["device"], segment.get("inode")
+    """Look up a segment that can't be opened.
+
+    The table has the locks of the whole kernel, whatever container they are held in. None where it has not.
+    """
+    device, inode = segment.get("device"), segment.get("inode")
     if type(device) is not int or type(inode) is not int:
         return None
-    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
     try:
-        return any(name == wanted and first <= byte <= last for name, first, last in _locks(exclusively))
+        with _own_lock() as own:
+            tables = [list(_locks(exclusively)) for _ in range(_READINGS)]
     except (OSError, ValueError, IndexError):
         return None
+    wanted = _name_in_table(device, inode)
+    if any(name == wanted and first <= byte <= last for table in tables for name, first, last in table):
+        return True
+    return False if all(any(name == own for name, _, _ in table) for table in tables) else None
+
+
+def _name_in_table(device: int, inode: int) -> str:
+    return f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+
+
+@contextmanager
+def _own_lock() -> Iterator[str]:
+    """Hold a lock on a file of our own, and give its name: a table without it can't be relied on."""
+    import fcntl
+
+    fd = os.memfd_create("shmlog", os.MFD_CLOEXEC)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        status = os.fstat(fd)
+        yield _name_in_table(status.st_dev, status.st_ino)
+    finally:
+        os.close(fd)
 
 
 def _locks(exclusively: bool) -> Iterator[tuple[str, int, float]]:

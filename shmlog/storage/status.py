@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from enum import StrEnum
 
 from shmlog.errors import RunStateError
@@ -27,6 +28,9 @@ _BY_MAKER = 8
 #: What the flusher is told, once the maker of the run is among those who have finished it.
 FINISH_STATUSES = {code | _BY_MAKER: status for status, code in FINISH_CODES.items()}
 
+#: Signals by which somebody stops a process, as a batch system or Ctrl-C does.
+STOPPING = frozenset((signal.SIGTERM, signal.SIGINT))
+
 _WORDS = {
     **FINISHED,
     PENDING: PENDING,
@@ -38,6 +42,21 @@ _WORDS = {
     **dict.fromkeys(("canceled", "aborted", "stopped", "terminated", "preempted", "preempting"), CANCELLED),
     **dict.fromkeys(("died", "dead", "probably_died", "lost"), CRASHED),
 }
+
+
+def status_ended_by(number: int) -> str:
+    """Return the status of a run that nobody finished, whose maker a signal has ended; 0: none that is known."""
+    return CANCELLED if number in STOPPING else CRASHED
+
+
+def status_of_exit(code: object) -> str:
+    """Return the status of a run whose process ends by ``sys.exit(code)``.
+
+    128 and the number of a signal is what a handler for it exits with, as shells do.
+    """
+    if code in {128 + number for number in STOPPING}:
+        return CANCELLED
+    return FAILED if code is not None and code != 0 else SUCCESS
 
 
 def map_status(word: object) -> str | None:

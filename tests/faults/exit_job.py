@@ -25,7 +25,11 @@ _COUNT, _STATE = 8, 64
 IS_READY, IS_DONE = 1, 2
 
 CONTEXTS = ("none", "fork", "spawn", "forkserver", "daemon", "pool", "pool closed", "executor")
-ENDS = ("return", "exception", "sys.exit", "os._exit", "SIGTERM", "SIGINT", "SIGKILL", "SIGSEGV", "SIGHUP")
+ENDS = (
+    "return", "exception", "sys.exit", "sys.exit(143)", "os._exit",
+    "SIGTERM", "SIGTERM to all", "SIGINT", "SIGKILL", "SIGSEGV", "SIGHUP",
+)  # fmt: skip
+TO_ALL = ("SIGINT", "SIGTERM to all")
 LATE_IMPORT = ("spawn", "pool", "executor")  # of multiprocessing: its exit hooks then run before ours, else after
 
 
@@ -70,19 +74,21 @@ def log_and_end(path: str, child: int) -> None:
 
 
 def end_by(end: str, *, group: bool) -> None:
-    """End this process; a Ctrl-C goes to its whole group."""
+    """End this process; a Ctrl-C, and what a batch system sends, goes to its whole group."""
     if end == "return":
         return
     if end == "exception":
         raise RuntimeError("boom")
     if end == "sys.exit":
         sys.exit(3)
+    if end == "sys.exit(143)":
+        sys.exit(128 + signal.SIGTERM)
     if end == "os._exit":
         os._exit(4)
-    number = signal.Signals[end]
-    if end != "SIGINT":
-        signal.signal(number, signal.SIG_DFL) if end != "SIGKILL" else None
-    (os.killpg if group and end == "SIGINT" else os.kill)(os.getpid(), number)
+    number = signal.Signals[end.split()[0]]
+    if end in ("SIGSEGV", "SIGHUP"):
+        signal.signal(number, signal.SIG_DFL)
+    (os.killpg if group and end in TO_ALL else os.kill)(os.getpid(), number)
     time.sleep(60)  # the signal comes first
 
 

@@ -358,4 +358,51 @@ SEGMENT = (
     ),
 )
 
-MISTAKES_IN_C = (*LANE, *PRODUCER, *DRAIN, *SEGMENT)
+STOPPED = "integration/test_exits.py::test_a_run_whose_maker_a_signal_ends_was_stopped_or_has_crashed"
+PROGRESS = "unit/test_progress.py"
+
+ENDS = (
+    # ---- signals.c, work.c ----
+    Mutation(
+        "child-is-taken-for-maker",
+        "csrc/signals.c",
+        "    (void)pthread_atfork(NULL, NULL, forget_all); /* without it, getpid() tells */\n",
+        "    (void)pthread_atfork(NULL, NULL, watch_forks);\n",
+        "a signal to a worker is one to the run",
+        f"{STOPPED}[by SIGTERM that a child has got too]",
+    ),
+    Mutation(
+        "finished-runs-stay-watched",
+        "csrc/py_segment.c",
+        "        self->is_watched = !shmlog_signals_forget(header);\n",
+        "        self->is_watched = true;\n",
+        "after some runs, a signal says nothing of the next one",
+        f"{STOPPED}[after as many runs as there are places]",
+    ),
+    Mutation(
+        "signal-is-swallowed",
+        "csrc/signals.c",
+        "    raise(number); /* SA_NODEFER: at once */\n",
+        "",
+        "a process that is to end goes on",
+        f"{STOPPED}[in Python code]",
+    ),
+    Mutation(
+        "handler-of-the-user-replaced",
+        "csrc/signals.c",
+        " && now.sa_handler == SIG_DFL",
+        "",
+        "a handler of the program is not called",
+        "integration/test_exits.py::test_a_handler_of_the_user_works_as_ever[before init]",
+    ),
+    Mutation(
+        "waiting-is-work",
+        "csrc/work.c",
+        "ns - work->seen_ns[place] >= COUNTED_NS",
+        "ns >= work->seen_ns[place]",
+        "a finish waits without end for a disk that does not answer",
+        f"{PROGRESS}::test_a_thread_at_work_that_takes_no_processor_time_makes_no_progress",
+    ),
+)
+
+MISTAKES_IN_C = (*LANE, *PRODUCER, *DRAIN, *SEGMENT, *ENDS)

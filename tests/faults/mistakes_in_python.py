@@ -589,4 +589,59 @@ LAUNCHES = (
     ),
 )
 
-MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE, *PROVENANCE, *RESUMING, *LAUNCHES)
+EXITS = "integration/test_exits.py"
+CONTAINERS = "faults/test_containers.py"
+
+ENDING = (
+    # ---- progress.py, exits.py, liveness.py, runlock.py ----
+    Mutation(
+        "import-is-no-progress",
+        "flusher/keeper.py",
+        "            with self._progress.at_work():\n                self._sealer = self._make_sealer()\n",
+        "            self._sealer = self._make_sealer()\n",
+        "P5: a finish gives up on a flusher that imports",
+        f"{EXITS}::test_finish_waits_for_a_flusher_that_is_still_getting_ready",
+    ),
+    Mutation(
+        "retries-are-progress",
+        "flusher/progress.py",
+        "        return self._sealed() <= self._stuck_at\n",
+        "        return False\n",
+        "I9: a finish waits without end for a disk that is full",
+        "unit/test_progress.py::test_who_only_tries_again_makes_no_progress",
+    ),
+    Mutation(
+        "exit-leaves-no-flusher",
+        "run/exits.py",
+        "            start_flusher(layout)  # it finds that nobody is attached, and closes the run\n",
+        "",
+        "P5: a run stays unsealed",
+        f"{EXITS}::test_an_exit_without_a_flusher_leaves_one_behind_that_closes_the_run",
+    ),
+    Mutation(
+        "exit-waits-for-nobody",
+        "run/exits.py",
+        "    deadline = time.monotonic() + _CLOSING_S if _ends_with_us() else 0.0\n",
+        "    deadline = 0.0\n",
+        "P8: a run is killed with its container before it is closed",
+        f"{CONTAINERS}::test_a_run_is_closed_before_its_container_ends[Python-by its exit]",
+    ),
+    Mutation(
+        "any-table-of-locks-is-relied-on",
+        "storage/liveness.py",
+        "    return False if all(any(name == own for name, _, _ in table) for table in tables) else None\n",
+        "    return False\n",
+        "I7: a run that lives is recovered",
+        "unit/test_liveness.py::test_a_table_without_a_lock_of_our_own_tells_nothing",
+    ),
+    Mutation(
+        "recovered-twice-at-once",
+        "segment/runlock.py",
+        "            fcntl.flock(fd, fcntl.LOCK_EX)\n        except OSError as error:",
+        "            pass\n        except OSError as error:",
+        "I6: two containers recover a run at once",
+        f"{CONTAINERS}::test_containers_that_recover_it_at_once_do_it_once",
+    ),
+)
+
+MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE, *PROVENANCE, *RESUMING, *LAUNCHES, *ENDING)

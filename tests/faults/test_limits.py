@@ -315,6 +315,6 @@ signal.pause()
 """
     )
     assert cell.start(job, cell.root).wait(60) == -signal.Signals[name]
-    cell.assert_reads_crashed_soon()
+    cell.assert_reads_soon("crashed")
     cell.assert_nothing_is_left()
     assert assert_books_balance(cell.run_dir, offered=1000).metrics("x").num_rows == 1000

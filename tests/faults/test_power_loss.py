@@ -98,7 +98,7 @@ def test_what_was_flushed_durably_survives_a_loss_of_power(
 def _another_boot() -> Iterator[None]:
     """Nobody holds a lock; and what recovery syncs, or says, is not what is tested: it has to be quick."""
     with (
-        mock.patch.object(liveness, "_LOCK_TABLE", Path(os.devnull)),
+        mock.patch.object(liveness, "this_boot", return_value="another boot"),
         mock.patch.object(os, "fsync", return_value=None),
         mock.patch.object(recovery, "report", return_value=None),
     ):
