@@ -46,7 +46,9 @@ def current() -> Run | None:
 def log(*args: Any, **kwargs: Any) -> None:
     """Log to the current run: see `Run.log`. Without any run it does nothing, with ``SHMLOG_MODE=strict`` it raises."""
     made = registry.made.get()
-    run = made[-1] if made and made[-1]._is_live else _run_for(args)
+    run = made[-1] if made else registry.sole()
+    if run is None or not run._is_live:
+        run = _run_for(args)
     if run is not None:
         run.log(*args, **kwargs)
 

@@ -59,6 +59,13 @@ def find(run_dir: str) -> Run | None:
     return _open.get(run_dir)
 
 
+def sole() -> Run | None:
+    """Return the run that this process owns, if it is the only one on the list."""
+    for run in _open.values():
+        return run if len(_open) == 1 and run.is_owner else None
+    return None
+
+
 def open_runs() -> list[Run]:
     """Return all open runs, the newest first."""
     return list(reversed(_open.values()))

@@ -589,6 +589,45 @@ LAUNCHES = (
     ),
 )
 
+FOLLOWERS = "integration/test_followers.py"
+CURRENT = "integration/test_current_run.py"
+
+FOLLOWING = (
+    # ---- run.py, handed.py, follow.py, current.py, late.py ----
+    Mutation(
+        "followers-not-dismissed",
+        "run/run.py",
+        "            self._segment.cut_followers(self._entry.token)\n",
+        "            pass\n",
+        "a worker that outlives a run logs on into it",
+        f"{FOLLOWERS}::test_three_runs_over_one_crew_have_their_own[pool-fork]",
+    ),
+    Mutation(
+        "run-not-withdrawn",
+        "run/handed.py",
+        "        _set(os.environ, _before[1])\n",
+        "",
+        "a program that is started after a run joins it",
+        f"{CURRENT}::test_the_environment_is_as_it_was_before_the_run[None]",
+    ),
+    Mutation(
+        "any-open-run-will-do",
+        "run/current.py",
+        "return Meant(runs[0]) if len(runs) == 1 else Meant(several=runs[0]._layout)",
+        "return Meant(runs[0])",
+        "rows of one run get into another",
+        f"{FOLLOWERS}::test_what_might_belong_to_either_run_is_in_neither[joblib-threading]",
+    ),
+    Mutation(
+        "late-drops-uncounted",
+        "run/run.py",
+        "        late.count(self._layout, CLOSED, records)\n",
+        "        pass\n",
+        "I4: what comes after the end of a run is counted nowhere",
+        f"{FOLLOWERS}::test_what_is_logged_while_there_is_no_run_is_counted_in_the_last[pool-fork]",
+    ),
+)
+
 EXITS = "integration/test_exits.py"
 CONTAINERS = "faults/test_containers.py"
 
@@ -644,4 +683,4 @@ ENDING = (
     ),
 )
 
-MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE, *PROVENANCE, *RESUMING, *LAUNCHES, *ENDING)
+MISTAKES_IN_PYTHON = (*FLUSHER, *STORAGE, *PROVENANCE, *RESUMING, *LAUNCHES, *FOLLOWING, *ENDING)
