@@ -129,7 +129,7 @@ static bool convert_batch(WriterObject *writer, PyObject *metrics, batch *batch)
 }
 
 /* Texts that would leave too little room in a unit go to files. */
-static bool spill_large(WriterObject *writer, batch *batch)
+static shmlog_outcome spill_large(WriterObject *writer, batch *batch)
 {
     uint32_t most = shmlog_producer_unit_max(writer->producer.segment) / 2;
     Py_ssize_t kept = 0;
@@ -142,17 +142,17 @@ static bool spill_large(WriterObject *writer, batch *batch)
         }
         if (outcome != SHMLOG_WRITTEN) {
             shmlog_item_clear(&item);
-            if (outcome == SHMLOG_RAISED) {
-                return false;
+            if (outcome != SHMLOG_DROPPED) {
+                return outcome;
             }
-            continue; /* counted as dropped; the others go on */
+            continue; /* the others go on */
         }
         batch->values[kept] = item.value;
         batch->owners[kept] = item.owner;
         kept++;
     }
     batch->count = kept;
-    return true;
+    return SHMLOG_WRITTEN;
 }
 
 static shmlog_outcome write_unit(WriterObject *writer, const shmlog_value *values, uint32_t count, uint32_t slots,
@@ -213,10 +213,8 @@ static shmlog_outcome write_batch(WriterObject *writer, batch *batch, int64_t st
         shmlog_writer_dropped(writer, SHMLOG_DROP_NAMES, batch->nameless) == SHMLOG_RAISED) {
         return SHMLOG_RAISED;
     }
-    if (!spill_large(writer, batch)) {
-        return SHMLOG_RAISED;
-    }
-    return write_units(writer, batch, step);
+    shmlog_outcome outcome = spill_large(writer, batch);
+    return outcome == SHMLOG_WRITTEN ? write_units(writer, batch, step) : outcome;
 }
 
 static shmlog_outcome log_batch(WriterObject *writer, PyObject *metrics, int64_t step)

@@ -180,12 +180,10 @@ static PyObject *producer_put_event(ProducerObject *self, PyObject *args)
         Py_RETURN_TRUE;
     }
     WriterObject *writer = shmlog_writer_of(self);
-    shmlog_outcome outcome = SHMLOG_MOVED;
-    if (!shmlog_run_is_over(self)) {
-        Py_BEGIN_CRITICAL_SECTION(writer);
-        outcome = put_event(writer, event_type, payload);
-        Py_END_CRITICAL_SECTION();
-    }
+    shmlog_outcome outcome;
+    Py_BEGIN_CRITICAL_SECTION(writer);
+    outcome = put_event(writer, event_type, payload);
+    Py_END_CRITICAL_SECTION();
     return outcome == SHMLOG_MOVED    ? put_event_into_next(self, args)
            : outcome == SHMLOG_RAISED ? NULL
                                       : PyBool_FromLong(outcome == SHMLOG_WRITTEN);

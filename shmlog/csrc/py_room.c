@@ -146,6 +146,9 @@ shmlog_outcome shmlog_writer_spill(WriterObject *writer, shmlog_item *item)
     if (shmlog_writer_is_closed(writer)) {
         return SHMLOG_MOVED;
     }
+    if (shmlog_producer_is_cut(&writer->producer)) {
+        return move_on(writer);
+    }
     PyObject *name =
         PyObject_CallMethod((PyObject *)writer->run, "_spill", "y#", item->value.bytes, (Py_ssize_t)item->value.count);
     if (!name) {

@@ -134,11 +134,19 @@ class Arena:
             assert dropped == 0, f"P1: {peer.who} was held up: it dropped {dropped} records"
             peer._leave()
         self.end()
+        return self.read()
+
+    def read(self) -> Books:
+        """Read what is in the log."""
         return Books(self.lap).read(self.folder / "000000.wal")
 
     def end(self) -> None:
-        """Drain the rest, as a flusher does when the last producer is gone."""
+        """Close the run, as a flusher does when the last owner is gone."""
         self.segment.cut_all()
+        self.close_once()
+
+    def close_once(self) -> None:
+        """Drain the rest and decide where the lanes end. A flusher that fails later does it again."""
         self.drain_once()
         if self.drain.finalize():
             self.drain_once()

@@ -145,6 +145,10 @@ class ExtensionStage(Stage):
         super().__init__(folder)
         self._core = code_of(_core.__file__)
 
+    def logger(self, arena: Arena, notes: memoryview) -> Logger:
+        """Return what a victim runs."""
+        return Logger(self, arena, notes)
+
     def start(self, arena: Arena, case: str, rounds: int) -> Victim:
         mapped = map_notes(arena.folder / "notes")
         pid = os.fork()
@@ -152,7 +156,7 @@ class ExtensionStage(Stage):
             try:
                 gc.disable()
                 signal.alarm(int(TIMEOUT_S))  # one that hangs is to fail the test
-                logger = Logger(self, arena, memoryview(mapped).cast("Q"))
+                logger = self.logger(arena, memoryview(mapped).cast("Q"))
                 self.stepper.stepper_offer()
                 os.kill(os.getpid(), signal.SIGSTOP)
                 logger.run(case, rounds)

@@ -159,7 +159,6 @@ def run_closed(stage: Stage, case: str, point: Point) -> None:
         victim.go_to(point.instruction, stage.route(case, point.rounds))
         if arena.segment.lock(_core.LOCK_MEMBER):
             arena.end()
-            arena.segment.mark_closed()
             if point.instruction % 2:
                 arena.segment.unlock(_core.LOCK_MEMBER)
             assert victim.finish() == RUN_IS_CLOSED, "a producer attached to a closed run"

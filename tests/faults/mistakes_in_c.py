@@ -146,7 +146,7 @@ PRODUCER = (
     Mutation(
         "heir-forgets-drops",
         "csrc/producer.c",
-        "        lane_drops(lane->shared) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);",
+        "        sum_of(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);",
         "        false;",
         "I4: the drops of a killed owner are not told at their place",
         f"{CORE}::test_drops_of_a_dead_owner_are_told_by_the_next",
@@ -179,7 +179,7 @@ PRODUCER = (
     Mutation(
         "closed-run-is-joined",
         "csrc/producer.c",
-        "if (error == 0 && atomic_load_explicit(&segment->header->closed, memory_order_acquire)) {",
+        "if (error == 0 && is_closed(segment)) {",
         "if (false) {",
         "P1: who attaches while the run is closed is heard by nobody",
         f"{CORE}::test_a_segment_cannot_be_joined_while_it_is_closed",
@@ -215,10 +215,10 @@ DRAIN = (
     Mutation(
         "tail-before-durable",
         "csrc/drain.c",
-        "    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n        abandon_log(drain);\n"
-        "    } else {\n        accept_frame(drain, length);\n    }\n    return error;\n",
-        "    accept_frame(drain, 0);\n    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n"
-        "        abandon_log(drain);\n    }\n    return error;\n",
+        "        return EBADF;\n    }\n    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n"
+        "        abandon_log(drain);\n    } else {\n        accept_frame(drain, length);\n    }\n",
+        "        return EBADF;\n    }\n    accept_frame(drain, 0);\n"
+        "    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n        abandon_log(drain);\n    }\n",
         "I2: slots are given back before they are in the log",
         f"{DISK}::test_producers_go_on_while_every_call_on_the_disk_fails[5]",
     ),
@@ -242,7 +242,7 @@ DRAIN = (
     Mutation(
         "last-drops-unsettled",
         "csrc/drain.c",
-        "owes = owes || counts[reason] > cursor->gapped[reason];",
+        "owes = owes || counts[reason] > drain->cursors[number].gapped[reason];",
         "owes = false;",
         "I4: the drops of owners that nobody followed are lost",
         f"{CORE}::test_settle_tells_the_drops_of_owners_that_nobody_followed",

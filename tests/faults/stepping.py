@@ -126,6 +126,10 @@ class Victim:
     def note(self, index: int) -> int:
         return int(struct.unpack_from("<Q", self._notes, 8 * index)[0])
 
+    def tell(self, index: int, value: int) -> None:
+        """Write into its notes what it looks at."""
+        struct.pack_into("<Q", self._notes, 8 * index, value)
+
     @property
     def returned(self) -> int:
         """How many of its calls have returned."""
