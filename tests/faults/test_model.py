@@ -119,9 +119,7 @@ NEEDS |= {"MISTAKE_BOOKS_READ_ONCE": LOOKING, "MISTAKE_BOOKS_BEFORE_PART": LOOKI
 
 def mistakes() -> list[tuple[str, str]]:
     return [
-        (model, mistake)
-        for model in SMALL
-        for mistake in sorted(set(MISTAKE.findall((MODELS / model).read_text())))
+        (model, mistake) for model in SMALL for mistake in sorted(set(MISTAKE.findall((MODELS / model).read_text())))
     ]
 
 
