@@ -247,10 +247,8 @@ inline begin_part()
 
 inline drop()
 {
-    d_step { empty_buffer(); buffered = DROPPED; buffered_value = dropped + 1; limit = 0; owes_gap = true }
-#ifndef MISTAKE_NO_FENCE_AFTER_DROP
+    d_step { empty_buffer(); limit = 0; owes_gap = true; buffered = DROPPED; buffered_value = dropped + 1 }
     fence();
-#endif
     if
 #ifndef MISTAKE_NO_LOOK_AFTER_DROP
     :: cut -> retire(0)
@@ -379,16 +377,15 @@ inline cut_lane()
 proctype Owner(byte token)
 {
     if
+    :: withdrawn[token] = true;
+        if
+        :: follows == token -> cut_lane()
+        :: follows != token
+        :: goto dead
+        fi;
+        cut_complete[token] = true
     :: skip
-    :: goto dead
     fi;
-    withdrawn[token] = true;
-    if
-    :: follows == token -> cut_lane()
-    :: else
-    :: goto dead
-    fi;
-    cut_complete[token] = true;
 dead:
     members--
 }
