@@ -58,7 +58,9 @@
  *          producer looks at `limit` before it writes a unit and after it has committed it: the
  *          first look keeps what is logged after the cut out of the run, the second finds the unit
  *          that was under way. No fence stands before the second look; the flusher has every
- *          processor pass one (membarrier) after the cut and before its last drain.
+ *          processor pass one (membarrier) after the cut and before its last drain. A cut says that
+ *          there is something to look at, no more: it may have been meant for a follower that had
+ *          the lane before. `closed`, or the owner's beacon, tells whether the part has ended.
  * FINAL    where the lane ends in this run, decided once, by whoever comes first: the producer that
  *          finds itself cut, behind its last unit, or the flusher that closes the run, behind the
  *          last unit that it has drained. The other one goes by it: the flusher drains up to there,

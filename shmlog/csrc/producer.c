@@ -349,6 +349,21 @@ shmlog_room shmlog_producer_make_room(shmlog_producer *producer, uint32_t slots)
     return below_half ? SHMLOG_ROOM : SHMLOG_ROOM_WAKE;
 }
 
+bool shmlog_producer_run_is_closed(const shmlog_producer *producer)
+{
+    /* CUT: what we have committed and counted comes before the look. If the run is not closed, the flusher's
+     * last drain, which comes after that, takes it. */
+    atomic_thread_fence(memory_order_seq_cst);
+    return is_closed(producer->segment);
+}
+
+void shmlog_producer_uncut(shmlog_producer *producer)
+{
+    atomic_store_explicit(&producer->lane.shared->cut, 0, memory_order_relaxed); /* relaxed: CUT, the fence */
+    /* CUT: whoever means us has ended our part before our look that follows, or cuts the lane again. */
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
 uint64_t shmlog_producer_retire(shmlog_producer *producer, uint64_t *untold)
 {
     const shmlog_lane *lane = &producer->lane;

@@ -66,14 +66,21 @@ void shmlog_producer_leave(shmlog_producer *producer);
  * another, ESTALE when the run is being closed, or errno. */
 int shmlog_producer_allot(shmlog_producer *producer, const char *owner, uint32_t owner_bytes);
 
-/* Whether the producer's part has ended: what it logs now belongs to another run. */
+/* Whether somebody has cut the lane: the flusher, the producer's owner, or the owner of a follower that had
+ * the lane before and was slow to do it. Only the first two mean this producer. */
 static inline bool shmlog_producer_is_cut(const shmlog_producer *producer)
 {
     /* relaxed: CUT; who sees a zero limit sees it, and a look without that may miss it. */
     return atomic_load_explicit(&producer->lane.shared->cut, memory_order_relaxed) != 0;
 }
 
-/* A producer that was cut decides where its lane ends. Returns how many of the slots below
+/* Whether the flusher closes the run. If not, all that the producer has committed is in it. */
+bool shmlog_producer_run_is_closed(const shmlog_producer *producer);
+
+/* The lane was cut and this producer not meant, as far as is known: take that back. To be looked at again. */
+void shmlog_producer_uncut(shmlog_producer *producer);
+
+/* A producer whose part has ended decides where its lane ends. Returns how many of the slots below
  * `head` are not in the run, which the flusher has closed before; `untold` is how many drops
  * of full lanes that has left out. */
 uint64_t shmlog_producer_retire(shmlog_producer *producer, uint64_t *untold);
@@ -82,7 +89,7 @@ typedef enum {
     SHMLOG_ROOM,
     SHMLOG_ROOM_WAKE, /* room, but half full: wake the flusher if it sleeps */
     SHMLOG_FULL,
-    SHMLOG_CUT /* the producer's part has ended */
+    SHMLOG_CUT /* somebody has cut the lane */
 } shmlog_room;
 
 /* The slow half of shmlog_producer_has_room(): look at tail, and put the GAP

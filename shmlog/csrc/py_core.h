@@ -243,7 +243,9 @@ typedef enum {
 /* Whether the run has ended for this process. False of one that it has not logged to yet, and may turn out to. */
 static inline bool shmlog_run_is_over(const ProducerObject *run)
 {
-    return shmlog_writer_is_closed(run->writer) || shmlog_producer_is_cut(&run->writer->producer);
+    const shmlog_producer *producer = &run->writer->producer;
+    return shmlog_writer_is_closed(run->writer) ||
+           (shmlog_producer_is_cut(producer) && (!producer->is_owner || shmlog_producer_run_is_closed(producer)));
 }
 
 /* The run that calls on this one go to, which is over: a new reference. NULL: there is none, or an exception is set. */
@@ -254,8 +256,8 @@ bool shmlog_run_drop_closed(ProducerObject *run, uint64_t records);
 
 /* ---- py_room.c ---- */
 
-/* The run has ended for this process while it wrote the unit of so many records that it has just committed:
- * leave, and count it as dropped if it is not in the run. Returns WRITTEN, or RAISED. */
+/* The lane was cut while it wrote the unit of so many records that it has just committed: if the run has ended
+ * for this process, leave, and count them as dropped if they are not in it. Returns WRITTEN, or RAISED. */
 SHMLOG_COLD shmlog_outcome shmlog_writer_cut(WriterObject *writer, uint64_t records);
 
 /* The fast path of a record: a float and a small step with room in the lane. No

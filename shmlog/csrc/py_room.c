@@ -91,25 +91,76 @@ shmlog_outcome shmlog_writer_dropped(WriterObject *writer, enum shmlog_reason re
     return tell_first_drop(writer, reason) ? SHMLOG_DROPPED : SHMLOG_RAISED;
 }
 
-shmlog_outcome shmlog_writer_cut(WriterObject *writer, uint64_t records)
+/* Whether the run of a follower goes on for it: 1; 0: its owner has finished; -1: exception. */
+static int is_open(WriterObject *writer)
+{
+    if (writer->producer.is_owner) {
+        return 1;
+    }
+    PyObject *result = PyObject_CallMethod((PyObject *)writer->run, "_is_open", NULL);
+    if (!result) {
+        return hook_failed_hard() ? -1 : 1;
+    }
+    int open = PyObject_IsTrue(result);
+    Py_DECREF(result);
+    return open;
+}
+
+/* The lane was cut. Whether that was meant for this process: 1; 0: no, and it may go on; -1: exception. */
+static int has_ended(WriterObject *writer)
+{
+    shmlog_producer *producer = &writer->producer;
+    for (int look = 0; look < 2; look++) {
+        if (shmlog_producer_run_is_closed(producer)) {
+            return 1;
+        }
+        int open = is_open(writer);
+        if (open <= 0) {
+            return open < 0 ? -1 : 1;
+        }
+        if (!producer->lane.slots) {
+            return 1; /* another thread has left meanwhile */
+        }
+        if (look == 0) {
+            shmlog_producer_uncut(producer);
+        }
+    }
+    return 0;
+}
+
+/* Leave a run that has ended for this process, whose last unit was of so many records. */
+static shmlog_outcome retire(WriterObject *writer, uint64_t records)
 {
     shmlog_producer *producer = &writer->producer;
     uint64_t untold;
+    if (!producer->lane.slots) {
+        return SHMLOG_WRITTEN;
+    }
     uint64_t slots = shmlog_producer_retire(producer, &untold);
     uint64_t lost = slots < records ? slots : records;
     shmlog_producer_leave(producer);
     producer->logged -= lost;
-    if (!count_late(writer, untold)) {
-        return SHMLOG_RAISED;
+    bool ok = count_late(writer, untold);
+    if (lost && ok) {
+        ok = shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, lost) != SHMLOG_RAISED;
     }
-    return lost && shmlog_writer_dropped(writer, SHMLOG_DROP_CLOSED, lost) == SHMLOG_RAISED ? SHMLOG_RAISED
-                                                                                           : SHMLOG_WRITTEN;
+    return ok ? SHMLOG_WRITTEN : SHMLOG_RAISED;
 }
 
-/* The run has ended for this process before it wrote anything. */
+shmlog_outcome shmlog_writer_cut(WriterObject *writer, uint64_t records)
+{
+    int ended = has_ended(writer);
+    return ended > 0 ? retire(writer, records) : ended < 0 ? SHMLOG_RAISED : SHMLOG_WRITTEN;
+}
+
+/* The lane was cut before anything was written. WRITTEN: it was not meant for this process, look for room again. */
 static shmlog_outcome move_on(WriterObject *writer)
 {
-    return shmlog_writer_cut(writer, 0) == SHMLOG_RAISED ? SHMLOG_RAISED : SHMLOG_MOVED;
+    int ended = has_ended(writer);
+    if (ended <= 0) {
+        return ended < 0 ? SHMLOG_RAISED : SHMLOG_WRITTEN;
+    }
+    return retire(writer, 0) == SHMLOG_RAISED ? SHMLOG_RAISED : SHMLOG_MOVED;
 }
 
 bool shmlog_run_drop_closed(ProducerObject *run, uint64_t records)
@@ -147,7 +198,10 @@ shmlog_outcome shmlog_writer_spill(WriterObject *writer, shmlog_item *item)
         return SHMLOG_MOVED;
     }
     if (shmlog_producer_is_cut(&writer->producer)) {
-        return move_on(writer);
+        shmlog_outcome outcome = move_on(writer);
+        if (outcome != SHMLOG_WRITTEN) {
+            return outcome;
+        }
     }
     PyObject *name =
         PyObject_CallMethod((PyObject *)writer->run, "_spill", "y#", item->value.bytes, (Py_ssize_t)item->value.count);
@@ -162,21 +216,6 @@ shmlog_outcome shmlog_writer_spill(WriterObject *writer, shmlog_item *item)
 }
 
 /* ---- lane and room ---- */
-
-/* Whether the run of a follower that has just taken a lane goes on: 1; 0: its owner has finished; -1: exception. */
-static int is_open(WriterObject *writer)
-{
-    if (writer->producer.is_owner) {
-        return 1;
-    }
-    PyObject *result = PyObject_CallMethod((PyObject *)writer->run, "_is_open", NULL);
-    if (!result) {
-        return hook_failed_hard() ? -1 : 1;
-    }
-    int open = PyObject_IsTrue(result);
-    Py_DECREF(result);
-    return open;
-}
 
 static shmlog_outcome take_lane(WriterObject *writer, PyObject *identity, uint64_t records)
 {
@@ -296,9 +335,12 @@ shmlog_outcome shmlog_writer_find_room(WriterObject *writer, uint32_t slots, uin
             return outcome;
         }
     }
-    shmlog_room room = shmlog_producer_make_room(producer, slots);
-    if (room == SHMLOG_CUT) {
-        return move_on(writer);
+    shmlog_room room;
+    while ((room = shmlog_producer_make_room(producer, slots)) == SHMLOG_CUT) {
+        shmlog_outcome outcome = move_on(writer);
+        if (outcome != SHMLOG_WRITTEN) {
+            return outcome;
+        }
     }
     if (room != SHMLOG_FULL) {
         *wake = room == SHMLOG_ROOM_WAKE;
