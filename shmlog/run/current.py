@@ -99,8 +99,8 @@ def _own(last: Run | None) -> Meant | None:
     runs = [run for run in registry.open_runs() if run.is_owner and run.is_open]
     if not runs:
         return None
-    if last is not None and last._was_ours and (len(runs) > 1 or runs[0]._opened_at < last._closed_at):
-        return Meant(ended=last)  # what was made elsewhere, beside the one made here, is not for these calls
+    if last is not None and last._was_ours:
+        return Meant(ended=last)  # what others have made is not for a thread or task that had its own
     return Meant(runs[0]) if len(runs) == 1 else Meant(several=runs[0]._layout)
 
 
@@ -137,11 +137,11 @@ def _next_of(last: Run) -> Meant:
 
 def _first() -> Meant:
     """Return what is meant in a process that has had no run yet."""
-    handed = handed_down()
-    place = follow.of_ancestors() if handed is None else None
-    if (handed is None and place is None) or mode.is_disabled(None):
+    if mode.is_disabled(None):
         return _NONE
+    handed = handed_down()
     if handed is None:
+        place = follow.of_ancestors()
         return _choose(*place, None) if place else _NONE
     if handed.is_disabled:
         return _NONE
@@ -174,15 +174,23 @@ def is_off() -> bool:
 def _run_for(args: Sequence[Any]) -> Run | None:
     """Return the run that takes a call with these arguments, or that counts it as dropped; None: nothing does."""
     meant = find()
-    if meant.run is not None:
-        return meant.run
-    if mode.is_strict():
+    run = _run_of(meant)
+    if run is None:
+        _drop(meant, len(args[0]) if args and isinstance(args[0], dict) else 1)
+    return run
+
+
+def _run_of(meant: Meant) -> Run | None:
+    if meant.run is None and mode.is_strict():
         raise RunStateError("there is no run: call shmlog.init() first, or shmlog.attach(run_dir) (SHMLOG_MODE=strict)")
+    return meant.run or meant.ended
+
+
+def _drop(meant: Meant, records: int) -> None:
     if meant.several is not None:
-        late.drop_ambiguous(meant.several, len(args[0]) if args and isinstance(args[0], dict) else 1)
-    elif meant.ended is None:
+        late.drop_ambiguous(meant.several, records)
+    else:
         _say_that_there_is_none()
-    return meant.ended
 
 
 def _say_that_there_is_none() -> None:
@@ -204,10 +212,10 @@ class _Unbound(Run):
         return unbound_run, ()
 
     def _next(self) -> Run | None:
-        return _run_for(())
+        return _run_of(find())
 
     def _count_late(self, records: int) -> None:
-        """Count nothing: that was done when there was found to be no run."""
+        _drop(find(), records)
 
     def _first_drop(self, reason: str) -> None:
         """Warn of nothing: there is no run, or that was said already."""

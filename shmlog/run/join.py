@@ -17,9 +17,11 @@ from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SegmentRef, make_ref, read_ref
 
 _CLOSING_S = 0.2  # how long a run that is being closed may hold the member lock
-_NOT_THERE = (RunNotFoundError, RunStateError, SegmentError)
+_NOT_THERE = (RunNotFoundError, RunStateError, SegmentError, OSError)  # or no descriptor is left to look
 
+_KEPT = 16
 _ended: dict[str, Run] = {}
+_bound: dict[str, Run] = {}  # of pickled handles
 
 
 # ---- owners ----
@@ -93,25 +95,50 @@ def join_handed(handed: Handed) -> Run:
 
 
 def reopen_or_closed(run_dir: str, segment: str | None, name: str | None) -> Run:
-    """Return the run in this process, for unpickling: joined, or ended."""
+    """Return the run that was pickled, in this process: joined, or ended.
+
+    In a follower it belongs to that run alone: a task that outlives the run for which it was sent must not log
+    into the next one. What follows is the run that calls which name none go to.
+    """
     known = registry.find(run_dir)
-    if known is not None and known.is_open:
+    if known is not None and known.is_owner and known.is_open:
         return known
     layout = RunLayout(run_dir)
     ref = make_ref(layout, segment)
-    entries = follow.entries_of(name) if name is not None else []
-    for entry in entries:
-        if entry.run_dir == run_dir:
+    shared = known if known is not None and known.is_open else _find_sent(layout, ref, name)
+    if not shared.is_open:
+        return shared
+    bound = _bound.get(run_dir)
+    if bound is None or not bound.is_open:
+        try:
+            bound = _join_as_follower(layout, ref, shared._beacon, shared._entry, follows=False)
+        except _NOT_THERE:
+            return ended_run(layout, ref)
+        _keep(_bound, bound)
+    return bound
+
+
+def _find_sent(layout: RunLayout, ref: SegmentRef, name: str | None) -> Run:
+    for entry in follow.entries_of(name) if name is not None else []:
+        if entry.run_dir == str(layout.dir):
             return join_entry(name or "", entry) or ended_run(layout, ref)
     return join_handed(Handed(layout, ref, name))
 
 
 def ended_run(layout: RunLayout, ref: SegmentRef | None) -> Run:
     """Return a run that has ended: what is logged to it is dropped and counted."""
-    key = str(layout.dir)
-    if key not in _ended:
-        _ended[key] = Run(layout, ref)
-    return _ended[key]
+    run = _ended.get(str(layout.dir))
+    if run is None:
+        run = Run(layout, ref)
+        _keep(_ended, run)
+    return run
+
+
+def _keep(runs: dict[str, Run], run: Run) -> None:
+    """Keep a run for the next one who asks, and forget those of long ago."""
+    runs[str(run.dir)] = run
+    if len(runs) > _KEPT:
+        del runs[next(iter(runs))]
 
 
 def disabled_run(experiment: str) -> Run:
@@ -123,13 +150,16 @@ def disabled_run(experiment: str) -> Run:
     return run
 
 
-def _join_as_follower(layout: RunLayout, ref: SegmentRef, name: str | None, entry: Entry | None) -> Run:
+def _join_as_follower(
+    layout: RunLayout, ref: SegmentRef, name: str | None, entry: Entry | None, *, follows: bool = True
+) -> Run:
     segment = _open_segment(layout, ref)
     run = Run(layout, ref)
-    run._beacon, run._entry = name, entry
+    run._beacon, run._entry, run._follows = name, entry, follows
     join_segment(run, segment, is_owner=False)
-    registry.forget_ended()
-    registry.remember(run, current=False)
+    if follows:
+        registry.forget_ended()
+        registry.remember(run, current=False)
     return run
 
 

@@ -10,7 +10,8 @@ from shmlog.storage.late import LateDrops
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.reasons import AMBIGUOUS
 
-_warned: set[str] = set()
+_KEPT = 16  # runs of which it is known that they were told of, or where they are counted
+_warned: dict[str, None] = {}
 _files: dict[str, LateDrops] = {}
 _warned_of_several = False
 
@@ -22,6 +23,8 @@ def count(layout: RunLayout, reason: str, records: int) -> None:
         file = _files.get(key)
         if file is None or file.pid != os.getpid():
             _files[key] = file = LateDrops(layout)
+            if len(_files) > _KEPT:
+                del _files[next(iter(_files))]
         file.add(reason, records)
     except (OSError, StorageError):
         pass
@@ -31,7 +34,9 @@ def is_first(layout: RunLayout) -> bool:
     """Whether this is the first late drop of this process that is told of the run."""
     key = f"{os.getpid()} {layout.dir}"
     is_new = key not in _warned
-    _warned.add(key)
+    _warned[key] = None
+    if len(_warned) > _KEPT:
+        del _warned[next(iter(_warned))]
     return is_new
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ if TYPE_CHECKING:
     from shmlog.segment.beacon import Entry
 
 _open: dict[str, Run] = {}
-_clock = itertools.count(1)
 _last_closed: Run | None = None
 
 #: The runs that were made in this thread or task, each within the one before it; the last stays when it has ended.
@@ -22,7 +20,6 @@ def remember(run: Run, *, current: bool) -> None:
     """Put ``run`` on the list; ``current``: it is the run of this thread or task from now on."""
     _open.pop(str(run.dir), None)
     _open[str(run.dir)] = run
-    run._opened_at = next(_clock)
     if current:
         made.set((*(other for other in made.get() if other.is_open), run))
 
@@ -32,7 +29,6 @@ def forget(run: Run) -> None:
     global _last_closed
     if _open.get(str(run.dir)) is run:
         del _open[str(run.dir)]
-        run._closed_at = next(_clock)
         _last_closed = run
 
 

@@ -49,7 +49,7 @@ class Run(StructuredLog):
         self._is_maker = maker
         self._beacon: str | None = None  # of the process that owns it, and that this one is or follows
         self._entry: Entry | None = None  # what is said of it there
-        self._opened_at = self._closed_at = 0  # in the order of this process
+        self._follows = True  # its owner to the next run, in a process that does not own it
         self._identity_known = Identity()
         self._script = script_name()
         self._bell = Doorbell.open(ref.name if ref else None)
@@ -381,7 +381,7 @@ class Run(StructuredLog):
 
     def _next(self) -> Run | None:
         """Return the run that a follower's calls on this one go to."""
-        place = None if self.is_owner else follow.successor(self)
+        place = None if self.is_owner or not self._follows else follow.successor(self)
         return registry.join(*place) if place else None
 
     def _count_late(self, records: int) -> None:

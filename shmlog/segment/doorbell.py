@@ -43,6 +43,11 @@ class Doorbell:
         except posix_ipc.ExistentialError:
             pass
 
+    def __del__(self) -> None:
+        # It would stay mapped: posix_ipc unmaps a semaphore only when it is told to.
+        if self._semaphore is not None:
+            self._semaphore.close()
+
     def ring(self) -> None:
         """Wake the flusher."""
         if self._semaphore is not None:

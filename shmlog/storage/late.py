@@ -26,16 +26,19 @@ class LateDrops:
     def __init__(self, layout: RunLayout) -> None:
         layout.refuse_links()
         layout.late.mkdir(exist_ok=True)
-        path = layout.late / f"{os.getpid()}-{os.urandom(4).hex()}.json"
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        self._path = layout.late / f"{os.getpid()}-{os.urandom(4).hex()}.json"
         self._counts = dict.fromkeys(LATE_REASONS, 0)
         self.pid = os.getpid()
 
     def add(self, reason: str, records: int) -> None:
-        """Count more drops."""
+        """Count more drops. No descriptor is kept: a process may outlive many runs."""
         self._counts[reason] += records
         pieces = (f'"{name}": {count:{_DIGITS}}' for name, count in self._counts.items())
-        os.pwrite(self._fd, f"{{{', '.join(pieces)}}}\n".encode(), 0)
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            os.pwrite(fd, f"{{{', '.join(pieces)}}}\n".encode(), 0)
+        finally:
+            os.close(fd)
 
 
 def read_late(layout: RunLayout) -> tuple[dict[str, int], list[str]]:
