@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ import pytest
 import shmlog
 from shmlog.errors import RunStateError
 from tests.support.books import assert_books_balance
-from tests.support.processes import run_script, wait_for_end
+from tests.support.processes import run_script, wait_for_end, wait_until
 
 Start = Callable[[], shmlog.Run]
 
@@ -118,6 +119,85 @@ def test_what_might_be_of_either_run_is_dropped(start: Start, caplog: pytest.Log
     dropped = [shmlog.load(run.dir).dropped for run in runs]
     assert sum(counts.pop("ambiguous", 0) for counts in dropped) == 30
     assert dropped == [{}, {}]
+
+
+def test_each_way_to_log_counts_all_that_might_be_of_either_run(start: Start) -> None:
+    metric = shmlog.metric("x")
+    runs: list[shmlog.Run] = []
+    for _ in range(2):
+        in_thread(lambda: runs.append(start()))
+
+    def log() -> None:
+        shmlog.log({"a": 1, "b": 2})
+        shmlog.event("mine")
+        metric(1.0, 0)
+        metric.extend([1.0, 2.0, 3.0])
+
+    in_thread(log)
+    assert all(run.finish() for run in runs)
+    assert sum(shmlog.load(run.dir).dropped.get("ambiguous", 0) for run in runs) == 7
+
+
+def test_a_thread_whose_run_has_ended_logs_into_nobody_elses(start: Start) -> None:
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as another:
+        first = one.submit(start).result()
+        one.submit(first.finish).result()
+        second = another.submit(start).result()
+        one.submit(shmlog.log, "x", 1).result()
+    assert second.finish()
+    assert values(second) == []
+    assert shmlog.load(first.dir).dropped == {"closed": 1}
+
+
+# ---- what outlives a run ----
+
+
+def log_until_told(metric: shmlog.Metric, run: shmlog.Run, stopped: Path) -> int:
+    """Log with handles that came with the task; returns the calls."""
+    calls = 0
+    while not stopped.exists():
+        metric(calls, calls)
+        run.log("y", calls, calls)
+        calls += 2
+    return calls
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_handles_of_a_task_that_outlives_its_run_stay_with_that(start: Start, method: str, tmp_path: Path) -> None:
+    stopped = tmp_path / "stopped"
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        first = start()
+        task = pool.apply_async(log_until_told, (first.metric("x"), first, stopped))
+        wait_until(lambda: shmlog.load(first.dir).metrics("y").num_rows > 0, "the task to log")
+        assert first.finish()
+        second = start()
+        wait_until(lambda: "closed" in shmlog.load(first.dir).dropped, "what comes late to be dropped")
+        stopped.touch()
+        calls = task.get(60)
+        pool.close()
+        pool.join()
+    assert second.finish()
+    wait_for_end(first.dir)
+    stored = shmlog.load(first.dir)
+    assert stored.metrics(["x", "y"]).num_rows + stored.dropped["closed"] == calls, "I4"
+    assert shmlog.load(second.dir).metrics().num_rows == 0
+
+
+def test_a_process_that_outlives_many_runs_keeps_nothing_of_them(start: Start) -> None:
+    """Neither a descriptor nor a mapping, though each has refused a record of it after its end."""
+
+    def used() -> tuple[int, int]:
+        gc.collect()
+        mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "/dev/shm/" in line]
+        return len(os.listdir("/proc/self/fd")), len(mapped)
+
+    for number in range(12):
+        run = start()
+        run.finish()
+        run.log("x", 1)
+        if number == 1:
+            before = used()
+    assert used() <= before
 
 
 # ---- no run ----
