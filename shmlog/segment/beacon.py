@@ -159,13 +159,26 @@ def born_s() -> float:
 
 
 def stale() -> list[Path]:
-    """Return the beacons of this user whose processes are gone, as far as this pid namespace tells."""
-    return sorted(path for path in folder().glob(f"{_PREFIX}{os.geteuid()}-{_namespace()}-*") if _is_stale(path.name))
+    """Return the beacons of this user whose processes are gone, as far as it can be told from here."""
+    return sorted(path for path in folder().glob(f"{_PREFIX}{os.geteuid()}-*") if _is_stale(path.name))
 
 
 def _is_stale(name: str) -> bool:
     match = _NAME.fullmatch(name)
-    return match is not None and not Process(int(match[3]), int(match[4]) or None).is_alive
+    if match is None:
+        return False
+    if match[2] != _namespace():
+        return _are_runs_closed(name)
+    return not Process(int(match[3]), int(match[4]) or None).is_alive
+
+
+def _are_runs_closed(name: str) -> bool:
+    """Whether the segments of all runs that a process of another pid namespace tells of are gone: it would keep them.
+
+    Where that is wrong the process writes its beacon again when it next makes or finishes a run.
+    """
+    segments = [entry.segment for entry in read(name) or []]
+    return bool(segments) and all(one and not (SHARED_MEMORY / one.lstrip("/")).exists() for one in segments)
 
 
 def remove_stale(path: Path) -> None:

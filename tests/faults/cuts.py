@@ -110,7 +110,6 @@ class CutStage(ExtensionStage):
     def victim(self, arena: Arena, case: str, rounds: int) -> Victim:
         return super().victim(arena, case, 0 if case == "first" else rounds)
 
-
     def changes(self, case: str, rounds: int) -> list[Point]:
         """Return points around each change of the segment. Several stores in a row may change but one of its words."""
         route = self.route(case, rounds)
