@@ -206,7 +206,8 @@ class _Unbound(Run):
     """Stands in for the run where there is none yet: calls go to the one that is current when they are made."""
 
     def __init__(self) -> None:
-        super().__init__(RunLayout("no-run"), None, log_settings=LogSettings())
+        # Absolute: a process need not have a current folder.
+        super().__init__(RunLayout("/no-run"), None, log_settings=LogSettings())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return unbound_run, ()

@@ -23,8 +23,10 @@ from shmlog.storage.layout import atomic_write
 from shmlog.storage.segmentref import SHARED_MEMORY
 
 _PREFIX = "shmlog.runs-"
-_NAME = re.compile(rf"{re.escape(_PREFIX)}(\d+)-(\d+)-(\d+)-(\d+)")  # user, pid namespace, pid, start time
+# User, pid namespace, pid, start time; and what a write that was killed has left.
+_NAME = re.compile(rf"{re.escape(_PREFIX)}(\d+)-(\d+)-(\d+)-(\d+)(?:[0-9a-f]{{8}}\.tmp)?")
 _BYTES_MAX = 1 << 20
+_UNUSABLE = (OSError, ValueError, TypeError, KeyError)  # made once: without memory no tuple can be
 _ANCESTORS_MAX = 64
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -149,7 +151,7 @@ def read(name: str) -> list[Entry] | None:
                 return None
             entries = json.loads(file.read(_BYTES_MAX).decode("utf-8", "surrogateescape"))
         return [Entry(**{**entry, "under": tuple(entry["under"])}) for entry in entries]
-    except (OSError, ValueError, TypeError, KeyError):
+    except _UNUSABLE:
         return None
 
 
@@ -169,15 +171,26 @@ def born_s() -> float:
 
 
 def stale() -> list[Path]:
-    """Return the beacons of this user whose processes are gone, as far as this pid namespace tells."""
-    return sorted(
-        path for path in Path(_FOLDER).glob(f"{_PREFIX}{os.geteuid()}-{_namespace()}-*") if _is_stale(path.name)
-    )
+    """Return the beacons of this user whose processes are gone, as far as it can be told from here."""
+    return sorted(path for path in Path(_FOLDER).glob(f"{_PREFIX}{os.geteuid()}-*") if _is_stale(path.name))
 
 
 def _is_stale(name: str) -> bool:
     match = _NAME.fullmatch(name)
-    return match is not None and not Process(int(match[3]), int(match[4]) or None).is_alive
+    if match is None:
+        return False
+    if match[2] != _namespace():
+        return _are_runs_closed(name)
+    return not Process(int(match[3]), int(match[4]) or None).is_alive
+
+
+def _are_runs_closed(name: str) -> bool:
+    """Whether the segments of all runs that a process of another pid namespace tells of are gone: it would keep them.
+
+    Where that is wrong the process writes its beacon again when it next makes or finishes a run.
+    """
+    segments = [entry.segment for entry in read(name) or []]
+    return bool(segments) and all(one and not (SHARED_MEMORY / one.lstrip("/")).exists() for one in segments)
 
 
 def remove_stale(path: Path) -> None:

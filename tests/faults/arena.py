@@ -148,6 +148,10 @@ class Arena:
     def close_once(self) -> None:
         """Drain the rest and decide where the lanes end. A flusher that fails later does it again."""
         self.drain_once()
+        self.decide()
+
+    def decide(self) -> None:
+        """Decide where the lanes end, and drain up to there."""
         if self.drain.finalize():
             self.drain_once()
         assert self.drain.settle() == 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ TOKEN = 77
 
 LATE, FINISHED = 2, 3
 """Places in the notes: records that the run did not take after its end; whether the owner has finished."""
+
+CHANGES = 70
+"""Points of a sample that lie around changes of the segment."""
 
 # ---- victims ----
 
@@ -106,6 +110,13 @@ class CutStage(ExtensionStage):
     def victim(self, arena: Arena, case: str, rounds: int) -> Victim:
         return super().victim(arena, case, 0 if case == "first" else rounds)
 
+    def changes(self, case: str, rounds: int) -> list[Point]:
+        """Return points around each change of the segment. Several stores in a row may change but one of its words."""
+        route = self.route(case, rounds)
+        _, states = self.snapshots(case, rounds)
+        found = [state.point - route.begin for state in states]
+        return [Point(rounds, i) for at in found for i in (at - 4, at - 1, at) if 0 <= i <= len(route)]
+
 
 class MovingStage(CutStage):
     """A place for followers that find in a call that they were cut before it, and go on to the next run."""
@@ -151,15 +162,14 @@ def run_was_closed(stage: Stage, case: str, point: Point) -> None:
 
 
 def run_is_being_closed(stage: Stage, case: str, point: Point) -> None:
-    """The follower goes on before the flusher decides where its lane ends: nothing of it is dropped."""
+    """The follower goes on before the flusher, which has drained, decides: nothing of it is dropped."""
     for has_next in (True, False):
         with frozen(stage, case, point, has_next=has_next) as (runs, victim):
             assert runs.segment.lock(_core.LOCK_MEMBER), "a follower keeps the run alive"
             runs.segment.cut_all()
-            if point.instruction % 2:
-                runs.drain_once()
+            runs.drain_once()
             go_on(victim)
-            runs.close_once()
+            runs.decide()
             assert victim.finish() == 0
             check(runs, runs.read(), victim)
             check_nothing_dropped(victim, has_next=has_next)
@@ -268,4 +278,12 @@ def main(folder: str, fate: str, case: str, seed: str, size: fates.Size) -> None
     fate_of = {meet.__name__: meet for meet in (run_was_closed, run_is_being_closed, owner_finished)}
     meet = fate_of.get(fate, killed_while_moving)
     stage = (MovingStage if meet is killed_while_moving else CutStage)(Path(folder))
-    fates.meet(meet, stage, case, fates.points_of(stage, case, int(seed), size))
+    points = fates.points_of(stage, case, int(seed), size)
+    if size == "sample" and meet is not killed_while_moving:
+        points += few(stage.changes(case, points[0].rounds), int(seed))
+    fates.meet(meet, stage, case, points)
+
+
+def few(points: list[Point], seed: int) -> list[Point]:
+    """Return those of these points that a sample has time for."""
+    return random.Random(seed).sample(points, min(CHANGES, len(points)))

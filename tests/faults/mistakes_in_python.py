@@ -152,8 +152,8 @@ FLUSHER = (
     Mutation(
         "crash-is-success",
         "flusher/final.py",
-        '        described["status"] = CRASHED\n    described["ended_at"]',
-        '        described["status"] = "success"\n    described["ended_at"]',
+        "        status = CRASHED\n",
+        '        status = "success"\n',
         "P8: a run that was killed looks well",
         f"{FAULTS}::test_recover_finishes_a_run_whose_processes_were_all_killed[at once]",
     ),
@@ -317,7 +317,7 @@ STORAGE = (
     Mutation(
         "file-replaced-in-place",
         "storage/layout.py",
-        "    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)\n",
+        "    temporary = path.with_name(path.name + part + TEMPORARY_SUFFIX)\n",
         "    temporary = path\n",
         "I6: half a file is read",
         "unit/test_runfile.py::test_a_file_is_replaced_by_one_that_is_whole_and_durable",

@@ -102,7 +102,7 @@ def prepare(folder: Path, *, resumed: bool = False) -> Prepared:
         run.finish()
         run = _begin(code.folder, folder, resume=run.id)
         offered += _log(run, 60)
-    request = run._segment.request_finish(1)
+    request = run._segment.request_finish(1, True)
     run._bell.ring()
     wait_until(lambda: run._segment.finish_done == request, "the first log to be sealed")
     os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
@@ -114,7 +114,7 @@ def prepare(folder: Path, *, resumed: bool = False) -> Prepared:
     while not run.stats["dropped"]["full"]:
         run.log("filler", 1.0)
         offered += 1
-    run._segment.request_finish(1)
+    run._segment.request_finish(1, True)
     copy, segment = folder / "copy" / run.id, folder / "segment"
     shutil.copytree(run.dir, copy)
     diff = _forget_provenance(RunLayout(copy))

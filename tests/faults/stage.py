@@ -106,13 +106,13 @@ class Stage:
         """Return the call out of what is executed from mark to mark."""
         return Route(traced, fixed=bool(self.stepper.stepper_fixes_addresses()))
 
-    def snapshots(self, case: str) -> tuple[int, list[Snapshot]]:
+    def snapshots(self, case: str, rounds: int = 1) -> tuple[int, list[Snapshot]]:
         """Step through a call, and keep the segment as it is after each instruction that changes it.
 
         Returns the number of instructions, and the segment's states.
         """
         with self.arena() as arena, _Shadow(arena) as shadow:
-            victim = self.victim(arena, case, 1)
+            victim = self.victim(arena, case, rounds)
             shadow.refresh()
             states = [Snapshot(0, shadow.image(), victim.account())]
 

@@ -83,7 +83,7 @@ class Route:
             if address not in seen:
                 self._landmarks.append(i)
             seen.add(address)
-        self.begins_at_mark = begin == 0
+        self.begin = begin
         self.is_fixed = fixed
         if not fixed:
             self._landmarks = [0]
@@ -147,7 +147,7 @@ class Victim:
     def go_to(self, point: int, route: Route) -> None:
         """Execute this many instructions of the call, whose mark may come before."""
         near = route.landmark(point)
-        if near or not route.begins_at_mark:
+        if near or route.begin:
             stopped = self.stepper.stepper_run_to(self.pid, route.addresses[near])
             assert stopped in (STEPPED, MARKED), f"the victim ended by itself: {stopped}"
             self._marked = stopped == MARKED

@@ -166,7 +166,7 @@ def test_a_run_folder_that_is_away_for_a_while(tmp_path: Path) -> None:
     for step in range(10_000, 20_000):
         metric(float(step), step)
     assert run.flush(), "the drain has the folder open"
-    run._segment.request_finish(1)  # has it close the log, and look for it
+    run._segment.request_finish(1, True)  # has it close the log, and look for it
     time.sleep(1.5)
     away.rename(run.dir)
     assert flusher_pid(run.dir) == pid

@@ -272,7 +272,8 @@ for number, value in enumerate(sys.argv[2:]):
     assert len(runs) == (3 if variable == "SHMLOG_RUN" else 1)
     for run_dir in runs:
         wait_until(lambda: shmlog.load(run_dir).metadata["complete"], "the end")  # noqa: B023
-        assert_books_balance(run_dir, offered=10)
+        stored = assert_books_balance(run_dir)
+        assert stored.metrics().num_rows == 10  # what a call without a run meant came after its end
 
 
 # ---- handlers of the user (23) ----

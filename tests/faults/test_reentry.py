@@ -656,12 +656,24 @@ def test_logging_while_the_interpreter_ends(tmp_path: Path, when: str) -> None:
     assert assert_books_balance(run_dir).status == "success"
 
 
-def test_logging_before_init_and_after_finish(tmp_path: Path) -> None:
-    """FAULTS 34: an error that says what to do before; a counted drop after."""
-    for call in (lambda: shmlog.log("x", 1.0), lambda: shmlog.metric("x"), lambda: shmlog.event("x")):
-        with pytest.raises(shmlog.RunStateError, match=r"shmlog\.init"):
-            call()
-    assert shmlog.finish() is True
+BEFORE_INIT = """
+import shmlog
+shmlog.log("x", 1.0); shmlog.metric("x")(1.0, 1); shmlog.event("x")
+assert shmlog.finish() is True
+"""
+
+
+def test_logging_before_init_does_nothing(tmp_path: Path) -> None:
+    """FAULTS 34: where there is no run, what a library logs goes nowhere; strictly, that is an error."""
+    done = run_script(BEFORE_INIT, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    done = run_script(BEFORE_INIT, cwd=tmp_path, env={"SHMLOG_MODE": "strict"})
+    assert "RunStateError: there is no run: call shmlog.init() first" in done.stderr
+
+
+def test_logging_after_finish_is_dropped_and_counted(tmp_path: Path) -> None:
+    """FAULTS 34: with the run that it was meant for, and read back with it."""
     run = shmlog.init("after", root=tmp_path)
     metric = run.metric("x")
     assert run.finish()
@@ -671,12 +683,13 @@ def test_logging_before_init_and_after_finish(tmp_path: Path) -> None:
     metric.extend([1.0, 2.0])
     run.event("x")
     run.metric("new")(1.0)
-    assert run.stats["dropped"]["closed"] == 8
+    shmlog.log("x", 1.0)
+    assert run.stats["dropped"]["closed"] == 9
     assert run.flush() is False
-    with pytest.raises(shmlog.RunStateError):
-        shmlog.log("x", 1.0)
     wait_for_end(run.dir)
-    assert assert_books_balance(run.dir).metrics().num_rows == 0
+    stored = assert_books_balance(run.dir, offered=9)
+    assert stored.dropped == {"closed": 9}
+    assert stored.metrics().num_rows == 0
 
 
 # ---- other interpreters and second imports (33) ----
