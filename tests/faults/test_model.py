@@ -65,6 +65,7 @@ def trail_of(model: str, folder: Path, *defines: str) -> str:
     return "\n".join(done.stdout.splitlines()[-80:])
 
 
+NO_DEATHS = ["FOLLOWER_DEATHS=0", "FLUSHER_DEATHS=0"]
 RIGHT = {
     "two owners, one killed": ("lane.pml", ["UNITS=3"]),
     "units of up to three slots": ("lane.pml", ["UNITS=2", "UNIT_MAX=3"]),
@@ -76,6 +77,8 @@ RIGHT = {
     "a lane that is full and cut": ("cut.pml", ["UNITS=3", "FOLLOWERS=1", "SLOTS=1"]),
     "a lane that is cut and given on": ("cut.pml", ["UNITS=2", "FLUSHER_DEATHS=0"]),
     "a lane that the flusher alone cuts": ("cut.pml", ["UNITS=2", "OWNERS=0"]),
+    "a lane that a slow owner cuts when it has been given on": ("cut.pml", ["UNITS=2", "OWNERS=2", *NO_DEATHS]),
+    "a lane that is cut and given on to an owner": ("cut.pml", ["UNITS=2", "LAST_IS_OWNER=1"]),
     "sealing, killed twice, and a reader": ("seal.pml", ["KILLS=2", "POWER_LOSSES=0", "LOOKS=2"]),
     "sealing, killed, and a loss of power": ("seal.pml", ["KILLS=1", "POWER_LOSSES=1"]),
 }
@@ -90,6 +93,8 @@ RIGHT_FULL = {
     "a lane that is cut and given on, the flusher killed": ("cut.pml", ["UNITS=2"]),
     "a full lane that is cut and given on": ("cut.pml", ["UNITS=3", "SLOTS=1", "FLUSHER_DEATHS=0"]),
     "a lane that is cut, the flusher killed twice": ("cut.pml", ["UNITS=2", "FOLLOWERS=1", "FLUSHER_DEATHS=2"]),
+    "a lane that a slow owner cuts, a follower killed": ("cut.pml", ["UNITS=2", "OWNERS=2", "FLUSHER_DEATHS=0"]),
+    "a lane that a slow owner cuts, both killed": ("cut.pml", ["UNITS=1", "OWNERS=2"]),
     "four logs": ("seal.pml", ["LOGS=4", "KILLS=2", "POWER_LOSSES=0", "LOOKS=2"]),
     "four logs and losses of power": ("seal.pml", ["LOGS=4", "KILLS=2", "POWER_LOSSES=2"]),
 }
@@ -106,7 +111,13 @@ SMALL = {"lane.pml": ["UNITS=3"], "cut.pml": ["UNITS=2", "FOLLOWERS=1"], "seal.p
 LOOKING = ["KILLS=1", "POWER_LOSSES=0"]
 # Found with a lane that is full, so that there are drops to be told.
 FULL = ["UNITS=2", "FOLLOWERS=1", "SLOTS=1"]
+# Found with a cut that was meant for a follower which had the lane before.
+SLOW_OWNER = ["UNITS=2", "OWNERS=2", *NO_DEATHS]
 NEEDS |= {
+    "MISTAKE_CUT_IS_PROOF": SLOW_OWNER,
+    "MISTAKE_CUT_IS_PROOF_TO_AN_OWNER": ["UNITS=2", "LAST_IS_OWNER=1", *NO_DEATHS],
+    "MISTAKE_NO_FENCE_AFTER_UNCUT": SLOW_OWNER,
+    "MISTAKE_NO_LOOK_AFTER_UNCUT": SLOW_OWNER,
     "MISTAKE_CLOSED_NOT_LOOKED_AT_FIRST": ["UNITS=2"],
     "MISTAKE_NO_LOOK_AFTER_DROP": FULL,
     "MISTAKE_SETTLE_TELLS_DROPPED": FULL,

@@ -1,9 +1,9 @@
 /* The end of a follower's part in a lane, with a crash at every step.
  *
  * Follows shmlog/csrc: cut.c (an owner's finish, the flusher's close), lane.h (limit, the two looks),
- * producer.c (begin_part, make_room, drop, retire), py_room.c (what is counted as late), drain.c (finalize,
- * settle), frame.c (end_of_lane) and flusher/keeper.py (the close, which the next flusher does anew after a
- * kill). A step here is a load or store of a shared word there. Laps, units of several slots and the bytes
+ * producer.c (begin_part, make_room, drop, retire, uncut), py_room.c (has_ended, what is counted as late),
+ * drain.c (finalize, settle), frame.c (end_of_lane) and flusher/keeper.py (the close, which the next flusher does
+ * anew after a kill). A step here is a load or store of a shared word there. Laps, units of several slots and the bytes
  * of a slot are in lane.pml; here a position is used once and a unit has one slot.
  *
  * Spin knows sequential consistency. The reordering that matters here is written out: a store of the
@@ -123,6 +123,7 @@ proctype Killer()
 #define LIMIT 2
 #define DROPPED 3
 #define FOLLOWS_WORD 4
+#define CUT_WORD 5
 
 byte buffered;           /* a word */
 byte buffered_value;
@@ -136,6 +137,7 @@ inline empty_buffer()
     :: buffered == LIMIT -> limit = buffered_value
     :: buffered == DROPPED -> dropped = buffered_value
     :: buffered == FOLLOWS_WORD -> follows = buffered_value
+    :: buffered == CUT_WORD -> cut = buffered_value
     :: else
     fi;
     buffered = NOTHING; buffered_value = 0; buffered_at = 0
@@ -148,6 +150,7 @@ inline empty_buffer()
 
 /* Who stores sees its own stores at once. */
 #define LIMIT_SEEN (buffered == LIMIT -> buffered_value : limit)
+#define CUT_SEEN (buffered == CUT_WORD -> buffered_value : cut)
 
 proctype Processor()
 {
@@ -165,6 +168,53 @@ end:
 inline check_reason()
 {
     assert(closed || (!IS_OWNER(me) && withdrawn[FOLLOWS(me)]))  /* I3: and what is logged until then is in the run */
+}
+
+/* Whether the run goes on for the producer: `closed` and the beacon tell, one after the other. */
+inline look_for_end()
+{
+    if
+#ifndef MISTAKE_CLOSED_NOT_LOOKED_AT_WHEN_CUT
+    :: closed -> is_over = true
+#endif
+    :: else ->
+        if
+#ifndef MISTAKE_OWNER_NOT_LOOKED_AT_WHEN_CUT
+        :: !IS_OWNER(me) && withdrawn[FOLLOWS(me)] -> is_over = true
+#endif
+        :: else
+        fi
+    fi
+}
+
+#if defined(MISTAKE_CUT_IS_PROOF)
+#define CUT_IS_PROOF(who) true
+#elif defined(MISTAKE_CUT_IS_PROOF_TO_AN_OWNER)
+#define CUT_IS_PROOF(who) IS_OWNER(who)
+#else
+#define CUT_IS_PROOF(who) false
+#endif
+
+/* The lane was cut: sets is_over if that was meant for this producer, else takes it back. */
+inline has_ended()
+{
+    fence();
+    if
+    :: CUT_IS_PROOF(me) -> is_over = true
+    :: else ->
+        look_for_end();
+        if
+        :: !is_over ->
+            store(CUT_WORD, false);
+#ifndef MISTAKE_NO_FENCE_AFTER_UNCUT
+            fence();
+#endif
+#ifndef MISTAKE_NO_LOOK_AFTER_UNCUT
+            look_for_end()
+#endif
+        :: else
+        fi
+    fi
 }
 
 /* Leave the lane: by a system call, or by death. */
@@ -251,19 +301,24 @@ inline drop()
     fence();
     if
 #ifndef MISTAKE_NO_LOOK_AFTER_DROP
-    :: cut -> retire(0)
+    :: CUT_SEEN ->
+        has_ended();
+        if
+        :: is_over -> retire(0)
+        :: else
+        fi
 #endif
     :: else
     fi;
     d_step { gave_up[doing] = true; doing = 0 }
 }
 
-/* May end the call, without a record written. */
-inline make_room()
+/* Sets is_cut, or ends the call without a record written if the lane is full. */
+inline try_room()
 {
     tail_seen = tail;
     if
-    :: cut -> retire(0); return_moved()
+    :: CUT_SEEN -> is_cut = true
     :: else ->
         if
         :: head - tail_seen + (owes_gap -> 1 : 0) + 1 > SLOTS -> drop()
@@ -280,12 +335,30 @@ inline make_room()
 #endif
             if
 #ifndef MISTAKE_NO_LOOK_AT_CUT
-            :: cut -> store(LIMIT, 0); retire(0); return_moved()
+            :: CUT_SEEN -> store(LIMIT, 0); is_cut = true
 #endif
             :: else
             fi
         fi
     fi
+}
+
+/* May end the call, without a record written. */
+inline make_room()
+{
+    do
+    :: try_room();
+        if
+        :: !is_cut -> break
+        :: else
+        fi;
+        is_cut = false;
+        has_ended();
+        if
+        :: is_over -> retire(0); return_moved(); break
+        :: else
+        fi
+    od
 }
 
 inline write_record()
@@ -295,7 +368,11 @@ inline write_record()
     if
 #ifndef MISTAKE_NO_LOOK_AFTER_COMMIT
     :: LIMIT_SEEN == 0 ->
-        retire(1);
+        has_ended();
+        if
+        :: is_over -> retire(1)
+        :: else
+        fi;
         d_step {
             if
             :: lost -> late[doing] = true; lost = false
@@ -335,7 +412,7 @@ inline log_record()
 proctype Follower(byte me)
 {
     byte head, tail_seen, doing, end, untold;
-    bool has_lane, owes_gap, lost, is_over;
+    bool has_lane, owes_gap, lost, is_over, is_cut;
 
     {
         do
@@ -356,7 +433,7 @@ proctype Follower(byte me)
         members = members - (IS_OWNER(me) -> 1 : 0);
         followers_begun = (followers_begun < me -> me : followers_begun);
         head = 0; tail_seen = 0; doing = 0; end = 0; untold = 0;
-        has_lane = false; owes_gap = false; lost = false; is_over = false
+        has_lane = false; owes_gap = false; lost = false; is_over = false; is_cut = false
     }
 }
 
