@@ -1,8 +1,8 @@
 /* Room for a record: a writer's lane, and what happens when that is full.
  *
  * Hooks, all methods of the Python class above Producer: _identity() -> bytes, the owner's
- * JSON, or None if the run has ended for this process; _is_open() -> bool, the same of a follower
- * that has a lane; _ring() wakes the flusher; _flusher_lost() -> bool, whether another was
+ * JSON, or None if the run has ended for this process; _is_open(if_unknown) -> bool, the same of a
+ * follower that has a lane; _ring() wakes the flusher; _flusher_lost() -> bool, whether another was
  * started; _spill(bytes) -> bytes, the name of a file that holds a large text;
  * _first_drop(reason) tells the user once; _count_late(records) books what the run has not taken
  * since it has ended; _next() -> Run or None, where calls on a run that is over go. */
@@ -91,15 +91,17 @@ shmlog_outcome shmlog_writer_dropped(WriterObject *writer, enum shmlog_reason re
     return tell_first_drop(writer, reason) ? SHMLOG_DROPPED : SHMLOG_RAISED;
 }
 
-/* Whether the run of a follower goes on for it: 1; 0: its owner has finished; -1: exception. */
-static int is_open(WriterObject *writer)
+/* Whether the run of a follower goes on for it: 1; 0: its owner has finished; -1: exception. What it is if that
+ * can't be told: before a lane is cut, nobody has said that the run has ended; then somebody has. */
+static int is_open(WriterObject *writer, bool if_unknown)
 {
     if (writer->producer.is_owner) {
         return 1;
     }
-    PyObject *result = PyObject_CallMethod((PyObject *)writer->run, "_is_open", NULL);
+    PyObject *result =
+        PyObject_CallMethod((PyObject *)writer->run, "_is_open", "O", if_unknown ? Py_True : Py_False);
     if (!result) {
-        return hook_failed_hard() ? -1 : 1;
+        return hook_failed_hard() ? -1 : if_unknown;
     }
     int open = PyObject_IsTrue(result);
     Py_DECREF(result);
@@ -114,7 +116,7 @@ static int has_ended(WriterObject *writer)
         if (shmlog_producer_run_is_closed(producer)) {
             return 1;
         }
-        int open = is_open(writer);
+        int open = is_open(writer, false);
         if (open <= 0) {
             return open < 0 ? -1 : 1;
         }
@@ -224,7 +226,7 @@ static shmlog_outcome take_lane(WriterObject *writer, PyObject *identity, uint64
     if (!producer->lane.slots) { /* no other thread has taken one meanwhile */
         error = shmlog_producer_allot(producer, PyBytes_AS_STRING(identity), (uint32_t)PyBytes_GET_SIZE(identity));
     }
-    int open = error == ESTALE ? 0 : error ? 1 : is_open(writer);
+    int open = error == ESTALE ? 0 : error ? 1 : is_open(writer, true);
     if (open <= 0) {
         shmlog_producer_leave(producer);
         return open < 0 ? SHMLOG_RAISED : SHMLOG_MOVED;

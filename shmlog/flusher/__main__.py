@@ -7,7 +7,6 @@ import resource
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 from shmlog import _core
@@ -36,18 +35,26 @@ def main(run_dir: Path) -> None:
     ref = read_ref(layout)
     segment = shm.open_segment(ref)
     if segment.lock(_core.LOCK_FLUSHER) and not runfile.read(layout.run_yaml).get("complete"):
-        threading.Thread(target=_help_neighbours, args=(run_dir,), name="neighbours", daemon=True).start()
+        is_over = threading.Event()
+        helper = threading.Thread(target=_help_neighbours, args=(run_dir, is_over), name="neighbours", daemon=True)
+        helper.start()
         keep(run_dir, segment, ref)
+<<<<<<< HEAD
         meeting.see_off(layout, _LAUNCHER_S)
+=======
+        is_over.set()
+        helper.join()  # a run that is half recovered, whose own flusher has found us at it, would stay so
+>>>>>>> ends
 
 
-def _help_neighbours(run_dir: Path) -> None:
-    """Recover crashed runs in the same root, when our own run is under way; killed midway, no harm is done."""
-    time.sleep(_NEIGHBOURS_AFTER_S)
+def _help_neighbours(run_dir: Path, is_over: threading.Event) -> None:
+    """Recover crashed runs in the same root, while our own run is under way."""
+    if is_over.wait(_NEIGHBOURS_AFTER_S):
+        return
     from shmlog.flusher.recover import recover_neighbours
 
     be_nice()
-    recover_neighbours(run_dir.parent.parent, run_dir)
+    recover_neighbours(run_dir.parent.parent, run_dir, is_over.is_set)
 
 
 if __name__ == "__main__":

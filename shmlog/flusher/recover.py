@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,13 +106,15 @@ def _check_dead(layout: RunLayout, described: dict[str, Any], force: bool) -> No
     )
 
 
-def recover_neighbours(root: Path, own: Path) -> None:
+def recover_neighbours(root: Path, own: Path, is_over: Callable[[], bool]) -> None:
     """Recover the runs below ``root`` that crashed and that nobody has recovered yet.
 
-    Called by the flusher of a new run. A run that can't be recovered is left
+    Called by the flusher of a new run, until that ``is_over``. A run that can't be recovered is left
     alone: ``shmlog recover`` says why.
     """
     for wal in sorted(root.glob(f"*/*/{RunLayout(own).wal.name}")):
+        if is_over():
+            return
         if wal.parent == own:
             continue
         try:

@@ -41,15 +41,15 @@ def _look(name: str) -> list[Entry] | None:
     return cached[1]
 
 
-def is_open(run: Run) -> bool:
+def is_open(run: Run, if_unknown: bool = True) -> bool:
     """Whether the owner of a follower's run has it open.
 
-    True where the owner's beacon can't be read, as in a child that has changed its user or its mounts: then the
-    segment alone tells when the run is over.
+    ``if_unknown`` is the answer where the owner's beacon is gone or can't be read, as in a child that has changed
+    its user or its mounts.
     """
     entries = _look(run._beacon) if run._beacon is not None else None
     if entries is None or run._entry is None:
-        return True
+        return if_unknown
     return any(entry.token == run._entry.token for entry in entries)
 
 

@@ -376,8 +376,8 @@ class Run(StructuredLog):
         """Return who this process is; None: the run has ended for it."""
         return _core.owner_record(*self._identity_known.detected(), self._script) if self._is_open() else None
 
-    def _is_open(self) -> bool:
-        return self.is_owner or follow.is_open(self)
+    def _is_open(self, if_unknown: bool = True) -> bool:
+        return self.is_owner or follow.is_open(self, if_unknown)
 
     def _next(self) -> Run | None:
         """Return the run that a follower's calls on this one go to."""

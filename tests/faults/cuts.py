@@ -54,7 +54,7 @@ class Follower(Peer):
         super().__init__(who)
         self._join(arena.segment, str(arena.path), False, TOKEN)
 
-    def _is_open(self) -> bool:
+    def _is_open(self, if_unknown: bool) -> bool:
         return True
 
 
@@ -67,7 +67,7 @@ class Outliving(Follower):
         self._notes = notes
         self._follower: Follower | None = None
 
-    def _is_open(self) -> bool:
+    def _is_open(self, if_unknown: bool) -> bool:
         return not self._notes[FINISHED]
 
     def _count_late(self, records: int) -> None:

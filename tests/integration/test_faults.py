@@ -287,6 +287,22 @@ def test_recover_finishes_a_run_whose_processes_were_all_killed(tmp_path: Path, 
     assert not (run_dir / "wal").exists()
 
 
+def test_a_run_that_ends_while_its_flusher_recovers_another_leaves_it_whole(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    many = "run.metric('z').extend([0.5] * 1_000_000)\n"
+    run_script(BEGIN + many + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
+    run_dir = only_run(root)
+    wait_until(lambda: shmlog.load(run_dir).unrecovered, "the kernel to release the flusher's lock")
+    with shmlog.init("next", root=root) as run:
+        flusher = wait_for_flusher(run.dir)
+        wait_until(lambda: not shmlog.load(run_dir).unrecovered, "the flusher of the next run to recover it")
+    wait_for_end(run.dir)
+    wait_until(lambda: not Path(f"/proc/{flusher}").exists(), "the flusher of the next run to end")
+    stored = shmlog.load(run_dir)
+    assert (stored.status, stored.unrecovered) == ("crashed", False)
+    assert stored.counts["metrics"] + sum(stored.dropped.values()) == 1_050_000
+
+
 def test_recover_works_from_the_log_alone_after_a_reboot(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     run_script(BEGIN + "assert run.flush()" + KILL_ALL, root, Path(__file__).parents[2], cwd=tmp_path)
