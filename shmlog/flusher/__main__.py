@@ -39,12 +39,9 @@ def main(run_dir: Path) -> None:
         helper = threading.Thread(target=_help_neighbours, args=(run_dir, is_over), name="neighbours", daemon=True)
         helper.start()
         keep(run_dir, segment, ref)
-<<<<<<< HEAD
-        meeting.see_off(layout, _LAUNCHER_S)
-=======
         is_over.set()
         helper.join()  # a run that is half recovered, whose own flusher has found us at it, would stay so
->>>>>>> ends
+        meeting.see_off(layout, _LAUNCHER_S)
 
 
 def _help_neighbours(run_dir: Path, is_over: threading.Event) -> None:
