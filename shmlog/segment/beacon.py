@@ -144,15 +144,23 @@ def read(name: str) -> list[Entry] | None:
     if not _NAME.fullmatch(name):
         return None
     try:
-        fd = os.open(path_of(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                return None
-            entries = json.loads(file.read(_BYTES_MAX).decode("utf-8", "surrogateescape"))
-        return [Entry(**{**entry, "under": tuple(entry["under"])}) for entry in entries]
+        data = _read_ours(path_of(name))
+        entries = json.loads(data.decode("utf-8", "surrogateescape")) if data is not None else None
+        return None if entries is None else [Entry(**{**entry, "under": tuple(entry["under"])}) for entry in entries]
     except _UNUSABLE:
         return None
+
+
+def _read_ours(path: Path) -> bytes | None:
+    """Return what is in a file; None if it is not this user's."""
+    # No `with`: its way out spins for ever in a process without memory (CPython 3.11).
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        return os.read(fd, _BYTES_MAX) if is_ours else None
+    finally:
+        os.close(fd)
 
 
 def ancestors() -> Iterator[Process]:
