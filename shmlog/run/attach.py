@@ -66,6 +66,8 @@ def _parents_run() -> Run:
     meant = find()
     if meant.several is not None:
         raise RunStateError("several runs are open in the process that started this one; pass the folder of one")
+    if meant.ended is not None and not meant.ended.dir.is_dir():
+        raise RunNotFoundError(f"there is no run folder {meant.ended.dir}")
     if meant.ended is not None:
         raise RunStateError(f"run {meant.ended.dir} has ended; start another with shmlog.init")
     if meant.run is None:

@@ -30,7 +30,7 @@ class Doorbell:
 
         try:
             return cls(posix_ipc.Semaphore(name))
-        except posix_ipc.Error:
+        except (posix_ipc.Error, ValueError):  # the second of a name that can be none
             return cls(None)
 
     @staticmethod

@@ -260,7 +260,7 @@ for number, value in enumerate(sys.argv[2:]):
     if NAME == "SHMLOG_RUN" and number >= 3: continue
     try: run = shmlog.init("nonsense", root=sys.argv[1])
     except ValueError as error:
-        assert NAME == "SHMLOG_MODE" and "mode must be" in str(error), error
+        assert NAME == "SHMLOG_MODE" and "$SHMLOG_MODE must be" in str(error), error
         continue
     log(run, 10)
     run.finish()

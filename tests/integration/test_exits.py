@@ -77,7 +77,7 @@ for i in range(600):
     shm.unlink(SegmentRef(placed.name, placed.path))
     if i % 2:
         kept.append(placed.segment)
-        placed.segment.request_finish(1)
+        placed.segment.request_finish(1, True)
     del placed
 run.finish()
 run = shmlog.init("last", root=sys.argv[1])
@@ -180,30 +180,34 @@ def test_an_uncaught_exception_is_an_error_event_with_its_traceback(tmp_path: Pa
     assert "RuntimeError: boom" in (run_dir / "run.log").read_text()
 
 
-def test_a_run_whose_maker_dies_goes_on_while_a_worker_is_attached(tmp_path: Path) -> None:
+def test_a_run_whose_maker_dies_ends_though_a_worker_lives(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     script = (
         BEGIN
         + """
+read, write = os.pipe()
 if os.fork() == 0:
-    import time
-    time.sleep(1.5)
+    run.log("early", 1.0)
+    os.write(write, b"x")
+    while shmlog.load(run.dir).live is not False or shmlog.load(run.dir).unrecovered:
+        time.sleep(0.01)
     run.log("late", 1.0)
     os._exit(0)
+os.read(read, 1)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     )
-    with start_script(script, root, cwd=tmp_path) as process:
+    with start_script("import time\n" + script, root, cwd=tmp_path) as process:
         process.wait(timeout=60)
     run_dir = only_run(root)
-    assert shmlog.load(run_dir).status == "running", "a worker is still attached"
-    wait_for_end(run_dir)
-    stored = assert_books_balance(run_dir, offered=5001)
+    wait_until(lambda: shmlog.load(run_dir).dropped.get("closed") == 1, "the worker to find that the run has ended")
+    stored = assert_books_balance(run_dir, offered=5002)
     assert stored.status == "crashed"
-    assert stored.metrics("late").num_rows == 1
+    assert stored.metrics("early").num_rows == 1
+    assert "late" not in stored.names()
 
 
-def test_processes_that_are_attached_may_log_after_finish(tmp_path: Path) -> None:
+def test_a_child_that_outlives_the_run_logs_no_more_into_it(tmp_path: Path) -> None:
     run = shmlog.init("after", root=tmp_path)
     read, write = os.pipe()
     pid = os.fork()
@@ -220,7 +224,8 @@ def test_processes_that_are_attached_may_log_after_finish(tmp_path: Path) -> Non
     os.waitpid(pid, 0)
     wait_for_end(run.dir)
     stored = shmlog.load(run.dir)
-    assert stored.names() == ["early", "late"]
+    assert stored.names() == ["early"]
+    assert stored.dropped == {"closed": 2}
     assert stored.status == "success"
 
 

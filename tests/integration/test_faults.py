@@ -569,7 +569,7 @@ def test_attach_to_a_foreign_or_ended_run_is_a_clear_error(tmp_path: Path, monke
     script = "import shmlog\ntry: shmlog.attach()\nexcept shmlog.ShmlogError as e: print(type(e).__name__, e)"
     for env, message in (
         (value, "RunStateError run .* has ended"),
-        ("nonsense", "RunNotFoundError .*expected 'segment:run folder'"),
+        ("nonsense", "RunNotFoundError .*expected 'segment@beacon:run folder'"),
         ("", "RunNotFoundError no run to attach to"),
         ("/shmlog-0:/nowhere", "RunNotFoundError there is no run folder"),
     ):
