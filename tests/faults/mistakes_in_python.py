@@ -152,7 +152,7 @@ FLUSHER = (
     Mutation(
         "crash-is-success",
         "flusher/final.py",
-        "        status = CRASHED\n",
+        "        status = CRASHED if segment is None else status_ended_by(segment.ended_by)\n",
         '        status = "success"\n',
         "P8: a run that was killed looks well",
         f"{FAULTS}::test_recover_finishes_a_run_whose_processes_were_all_killed[at once]",

@@ -138,7 +138,11 @@ def test_the_handle_inlines_the_put(tmp_path: Path) -> None:
     machine = MACHINES["aarch64"]
     functions = disassemble(machine, CSRC / "py_metric.c", tmp_path, *python_flags())
     stores = {function: count(machine.release, body) for function, body in functions.items()}
-    assert {function: n for function, n in stores.items() if n} == {"metric_log": 1, "metric_vectorcall": 1}
+    assert {function: n for function, n in stores.items() if n} == {
+        "metric_log": 1,
+        "metric_vectorcall": 1,
+        "record_after_end": 1,  # which goes on in the next run
+    }
     assert not [line for body in functions.values() for line in body if re.match(r"call .*shmlog_lane", line)]
 
 
@@ -155,7 +159,7 @@ def test_the_handle_inlines_the_put(tmp_path: Path) -> None:
         ("lane.c", "shmlog_lane_write_bytes", "release"),
         ("lane.c", "shmlog_lane_write_row", "release"),
         ("drain.c", "shmlog_drain_restore", "release"),
-        ("drain.c", "shmlog_drain_pass", "release"),
+        ("drain.c", "accept_frame", "release"),
         ("drain.c", "shmlog_drain_sync", "release"),
     ],
 )
@@ -168,7 +172,7 @@ def test_each_side_of_a_pair_is_an_instruction_that_orders(
     assert count(machine.release if side == "release" else machine.acquire, body) >= 1, f"{function}: no {side}"
 
 
-RELEASE = "memory_order_release);\n}\n\n/* Count"
+RELEASE = "memory_order_release);\n}\n\n/* What lies below"
 MISTAKES = {
     "a commit word that is stored seq_cst": ("x86-64", RELEASE, RELEASE.replace("release", "seq_cst")),
     "a commit word that is stored relaxed": ("aarch64", RELEASE, RELEASE.replace("release", "relaxed")),
@@ -179,13 +183,13 @@ MISTAKES = {
     ),
     "a head that is added to": (
         "both",
-        "atomic_store_explicit(&lane->shared->head, lane->head, memory_order_relaxed)",
-        "atomic_fetch_add_explicit(&lane->shared->head, slots, memory_order_relaxed)",
+        "atomic_store_explicit(&shared->head, head, memory_order_relaxed)",
+        "atomic_fetch_add_explicit(&shared->head, 1, memory_order_relaxed)",
     ),
     "a call out": (
         "both",
-        "    lane->head += slots;",
-        "    extern int getpid(void);\n    lane->head += slots + (getpid() == 0);",
+        "    lane->head = head;",
+        "    extern int getpid(void);\n    lane->head = head + (getpid() == 0);",
     ),
 }
 
