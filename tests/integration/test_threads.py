@@ -13,7 +13,7 @@ import pytest
 
 import shmlog
 from tests.support.books import assert_books_balance, assert_in_order
-from tests.support.processes import flusher_pid, wait_for_end
+from tests.support.processes import wait_for_end, wait_for_flusher
 
 IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 THREADS = 8
@@ -171,8 +171,7 @@ def test_a_child_that_is_forked_while_threads_log_has_lanes_of_its_own(tmp_path:
 def test_a_process_may_be_forked_while_a_call_waits_for_room(tmp_path: Path) -> None:
     """By the handler of a signal, which the call lets run: child and parent go on with it."""
     with shmlog.init("signal", root=tmp_path, lane_records=4096, max_wait=30.0) as run:
-        flusher = flusher_pid(run.dir)
-        assert flusher is not None
+        flusher = wait_for_flusher(run.dir)
         metric, parent, pids = run.metric("x"), os.getpid(), list[int]()
 
         def fork(*_: object) -> None:
