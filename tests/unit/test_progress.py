@@ -27,6 +27,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[shmlog.Run]
     monkeypatch.setattr("shmlog.run.start.start_flusher", lambda layout: None)
     run = shmlog.init("work", root=tmp_path)
     yield run
+    run._dismiss_followers()
     run._leave()
     registry.forget(run)
     assert run._ref is not None
