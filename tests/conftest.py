@@ -34,6 +34,8 @@ def _prefer_what_is_installed() -> None:
 _prefer_what_is_installed()
 
 import shmlog  # noqa: E402
+from shmlog.run import registry  # noqa: E402
+from shmlog.segment import shm  # noqa: E402
 from tests.support.processes import SHARED_MEMORY, segments_below  # noqa: E402
 
 # A shell ignores these in what it runs in the background, and then so would all that the tests start.
@@ -78,6 +80,19 @@ def seed(request: pytest.FixtureRequest) -> int:
     seed = secrets.randbits(32) if given is None else int(given)
     print(f"repeat with: --seed={seed}")
     return seed
+
+
+@pytest.fixture
+def unkept_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[shmlog.Run]:
+    """Return a run that no flusher keeps yet."""
+    monkeypatch.setattr("shmlog.run.start.start_flusher", lambda layout: None)
+    run = shmlog.init("unkept", root=tmp_path)
+    yield run
+    run._dismiss_followers()
+    run._leave()
+    registry.forget(run)
+    assert run._ref is not None
+    shm.unlink(run._ref)
 
 
 @pytest.fixture(autouse=True)

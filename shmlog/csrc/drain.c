@@ -153,11 +153,23 @@ static void abandon_log(shmlog_drain *drain)
     close_log(drain);
 }
 
+/* Write what is staged. Returns 0 or errno; then nothing was taken, and the next log is needed. */
+static int put_frame(shmlog_drain *drain)
+{
+    size_t length;
+    int error = shmlog_frame_write(drain, &length);
+    if (error) {
+        abandon_log(drain);
+    } else {
+        accept_frame(drain, length);
+    }
+    return error;
+}
+
 int shmlog_drain_pass(shmlog_drain *drain, shmlog_drained *drained)
 {
     uint32_t lanes = drain->segment->lane_count;
     uint64_t most = 0;
-    size_t length;
 
     shmlog_frame_begin(drain);
     uint32_t begin = drain->next_lane;
@@ -180,13 +192,7 @@ int shmlog_drain_pass(shmlog_drain *drain, shmlog_drained *drained)
     if (drain->fd < 0) {
         return EBADF;
     }
-    int error = shmlog_frame_write(drain, &length);
-    if (error) {
-        abandon_log(drain);
-    } else {
-        accept_frame(drain, length);
-    }
-    return error;
+    return put_frame(drain);
 }
 
 void shmlog_drain_restore(shmlog_drain *drain, uint32_t number, const shmlog_cursor *cursor)
@@ -260,7 +266,6 @@ static bool owes_gap(const shmlog_drain *drain, uint32_t number, uint64_t counts
 int shmlog_drain_settle(shmlog_drain *drain)
 {
     uint64_t counts[SHMLOG_REASONS];
-    size_t length;
     if (drain->fd < 0) {
         return EBADF;
     }
@@ -273,13 +278,7 @@ int shmlog_drain_settle(shmlog_drain *drain)
     if (drain->frame.slots_bytes == 0) {
         return 0;
     }
-    int error = shmlog_frame_write(drain, &length);
-    if (error) {
-        abandon_log(drain);
-    } else {
-        accept_frame(drain, length);
-    }
-    return error;
+    return put_frame(drain);
 }
 
 /* ---- syncing ---- */

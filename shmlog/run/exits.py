@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from shmlog.errors import ShmlogError
 from shmlog.flusher.process import start_flusher
 from shmlog.run import registry
-from shmlog.storage import liveness, runfile
+from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.status import CANCELLED, FAILED, status_of_exit
 
@@ -109,6 +109,8 @@ def finish_all() -> None:
 
 def _see_off(layout: RunLayout, deadline: float) -> None:
     """Have somebody close a run that is over, and wait for that until the deadline."""
+    from shmlog.storage import liveness  # slow to import: not when a run begins
+
     is_started = False
     while not _is_closed(layout):
         described = runfile.read(layout.run_yaml)

@@ -17,7 +17,6 @@ from shmlog.segment.beacon import Entry
 if TYPE_CHECKING:
     from shmlog.run.run import Run
 
-_cache: dict[str, tuple[tuple[int, int], list[Entry] | None]] = {}
 _no_beacon_at = -1
 _family: tuple[tuple[int, int], list[str]] = ((0, 0), [])
 _RECENT_NS = 100_000_000  # more than the time between two ticks that files are dated with
@@ -25,20 +24,7 @@ _RECENT_NS = 100_000_000  # more than the time between two ticks that files are 
 
 def entries_of(name: str) -> list[Entry]:
     """Return the runs that the process of a beacon has open; none if there is no such beacon, or it can't be read."""
-    return _look(name) or []
-
-
-def _look(name: str) -> list[Entry] | None:
-    try:
-        status = os.stat(f"{beacon.folder()}/{name}")
-    except OSError:
-        _cache.pop(name, None)
-        return None
-    key = status.st_ino, status.st_mtime_ns
-    cached = _cache.get(name)
-    if cached is None or cached[0] != key:
-        _cache[name] = cached = key, beacon.read(name)
-    return cached[1]
+    return beacon.read(name) or []
 
 
 def is_open(run: Run, if_unknown: bool = True) -> bool:
@@ -47,7 +33,7 @@ def is_open(run: Run, if_unknown: bool = True) -> bool:
     ``if_unknown`` is the answer where the owner's beacon is gone or can't be read, as in a child that has changed
     its user or its mounts.
     """
-    entries = _look(run._beacon) if run._beacon is not None else None
+    entries = beacon.read(run._beacon) if run._beacon is not None else None
     if entries is None or run._entry is None:
         return if_unknown
     return any(entry.token == run._entry.token for entry in entries)

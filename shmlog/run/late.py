@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from shmlog.errors import StorageError
@@ -46,6 +45,8 @@ def drop_ambiguous(newest: RunLayout, records: int) -> None:
     count(newest, AMBIGUOUS, records)
     if not _warned_of_several:
         _warned_of_several = True
+        import logging  # slow to import, and rarely needed
+
         logging.getLogger("shmlog").warning(
             "process %d dropped a record (reason: ambiguous): several runs are open and none was made in this thread "
             "or task; use run.log() or a handle; further drops are only counted, in run %s",

@@ -128,6 +128,8 @@ def withdraw(entry: Entry) -> None:
 def _write(own: _Own) -> None:
     try:
         own.write()
+        # A forked child finds it read: its first record is not to wait for that.
+        _read_before[own.name] = _date_of(own.name), list(own.entries.values())
     except OSError as error:
         import logging
 
@@ -139,8 +141,29 @@ def _write(own: _Own) -> None:
 # ---- of others ----
 
 
+_Date = tuple[int, int]  # inode and time of the last change
+_read_before: dict[str, tuple[_Date, list[Entry] | None]] = {}
+
+
 def read(name: str) -> list[Entry] | None:
-    """Return the runs that a process has open, the oldest first; None if there is no such beacon."""
+    """Return the runs that a process has open, the oldest first; None if its beacon is gone or can't be read."""
+    try:
+        date = _date_of(name)
+    except OSError:
+        _read_before.pop(name, None)
+        return None
+    known = _read_before.get(name)
+    if known is None or known[0] != date:
+        _read_before[name] = known = date, _parse(name)
+    return known[1]
+
+
+def _date_of(name: str) -> _Date:
+    status = os.stat(f"{_FOLDER}/{name}")
+    return status.st_ino, status.st_mtime_ns
+
+
+def _parse(name: str) -> list[Entry] | None:
     if not _NAME.fullmatch(name):
         return None
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,6 @@ import shmlog
 from shmlog import _core
 from shmlog.flusher.keeper import Keeper
 from shmlog.flusher.progress import Progress
-from shmlog.run import registry
-from shmlog.segment import shm
 from shmlog.storage.layout import RunLayout
 from tests.support.processes import wait_until
 
@@ -22,27 +19,14 @@ PLENTY_S = 0.3  # of processor time
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[shmlog.Run]:
-    """A run that nobody keeps yet."""
-    monkeypatch.setattr("shmlog.run.start.start_flusher", lambda layout: None)
-    run = shmlog.init("work", root=tmp_path)
-    yield run
-    run._dismiss_followers()
-    run._leave()
-    registry.forget(run)
-    assert run._ref is not None
-    shm.unlink(run._ref)
-
-
-@pytest.fixture
-def drain(run: shmlog.Run) -> Iterator[_core.Drain]:
+def drain(unkept_run: shmlog.Run) -> Iterator[_core.Drain]:
     """A drain at work in a thread of its own, with nothing more to drain."""
-    assert run._ref is not None
-    keeper = Keeper(RunLayout(run.dir), run._segment, run._ref)
+    assert unkept_run._ref is not None
+    keeper = Keeper(RunLayout(unkept_run.dir), unkept_run._segment, unkept_run._ref)
     drain = keeper._drain
     thread = threading.Thread(target=drain.run, args=(1 << 30,))
     thread.start()
-    assert run.flush()
+    assert unkept_run.flush()
     rotation = drain.rotate()
     wait_until(lambda: drain.rotated == rotation, "the drain to have done all that there is to do")
     yield drain
@@ -65,17 +49,19 @@ def grows_by_work(segment: _core.Segment) -> bool:
     return segment.progress != before
 
 
-def test_the_processor_time_of_a_thread_at_work_is_progress(run: shmlog.Run, drain: _core.Drain) -> None:
-    assert not grows_by_work(run._segment)
+def test_the_processor_time_of_a_thread_at_work_is_progress(unkept_run: shmlog.Run, drain: _core.Drain) -> None:
+    assert not grows_by_work(unkept_run._segment)
     place = drain.begin_work()
-    assert grows_by_work(run._segment)
+    assert grows_by_work(unkept_run._segment)
     drain.end_work(place)
-    before = run._segment.progress
+    before = unkept_run._segment.progress
     burn(PLENTY_S)
-    assert run._segment.progress == before
+    assert unkept_run._segment.progress == before
 
 
-def test_a_thread_at_work_that_takes_no_processor_time_makes_no_progress(run: shmlog.Run, drain: _core.Drain) -> None:
+def test_a_thread_at_work_that_takes_no_processor_time_makes_no_progress(
+    unkept_run: shmlog.Run, drain: _core.Drain
+) -> None:
     """As one that waits for a disk."""
     began, let_go = threading.Event(), threading.Event()
 
@@ -88,7 +74,7 @@ def test_a_thread_at_work_that_takes_no_processor_time_makes_no_progress(run: sh
     thread = threading.Thread(target=wait)
     thread.start()
     began.wait()
-    grows = grows_by_work(run._segment)
+    grows = grows_by_work(unkept_run._segment)
     let_go.set()
     thread.join()
     assert not grows
@@ -102,19 +88,19 @@ def test_more_threads_than_there_are_places_go_unseen(drain: _core.Drain) -> Non
     assert drain.begin_work() == 0
 
 
-def test_who_only_tries_again_makes_no_progress(run: shmlog.Run, drain: _core.Drain) -> None:
+def test_who_only_tries_again_makes_no_progress(unkept_run: shmlog.Run, drain: _core.Drain) -> None:
     sealed = 0
-    progress = Progress(run._segment, drain, lambda: sealed)
+    progress = Progress(unkept_run._segment, drain, lambda: sealed)
     with progress.at_work():
-        assert grows_by_work(run._segment)
+        assert grows_by_work(unkept_run._segment)
     progress.note_failure()
-    before = run._segment.progress
+    before = unkept_run._segment.progress
     progress.add()
     with progress.at_work():
         burn(PLENTY_S)
-    assert run._segment.progress == before
+    assert unkept_run._segment.progress == before
     sealed = 1
     progress.add()
-    assert run._segment.progress == before + 1
+    assert unkept_run._segment.progress == before + 1
     with progress.at_work():
-        assert grows_by_work(run._segment)
+        assert grows_by_work(unkept_run._segment)
