@@ -215,9 +215,9 @@ DRAIN = (
     Mutation(
         "tail-before-durable",
         "csrc/drain.c",
-        "        return EBADF;\n    }\n    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n"
+        "    size_t length;\n    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n"
         "        abandon_log(drain);\n    } else {\n        accept_frame(drain, length);\n    }\n",
-        "        return EBADF;\n    }\n    accept_frame(drain, 0);\n"
+        "    size_t length;\n    accept_frame(drain, 0);\n"
         "    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n        abandon_log(drain);\n    }\n",
         "I2: slots are given back before they are in the log",
         f"{DISK}::test_producers_go_on_while_every_call_on_the_disk_fails[5]",

@@ -159,7 +159,7 @@ def test_the_handle_inlines_the_put(tmp_path: Path) -> None:
         ("lane.c", "shmlog_lane_write_bytes", "release"),
         ("lane.c", "shmlog_lane_write_row", "release"),
         ("drain.c", "shmlog_drain_restore", "release"),
-        ("drain.c", "accept_frame", "release"),
+        ("drain.c", "put_frame", "release"),
         ("drain.c", "shmlog_drain_sync", "release"),
     ],
 )
