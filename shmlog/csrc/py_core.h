@@ -97,6 +97,9 @@ bool shmlog_item_convert(PyObject *object, shmlog_item *item);
 int shmlog_item_convert_exact(PyObject *object, shmlog_item *item);
 void shmlog_item_clear(shmlog_item *item);
 
+/* Whether an array of numpy.ma, whatever its size, has masked elements; -1: exception set. */
+int shmlog_is_masked(PyObject *object);
+
 /* Convert a step; may run Python code. */
 bool shmlog_step_convert(PyObject *object, int64_t *step);
 
