@@ -67,6 +67,14 @@ static inline shmlog_slot *shmlog_segment_slots(const shmlog_segment *segment, u
            (size_t)lane * segment->lane_slots;
 }
 
+/* Whether nobody may attach any more. */
+static inline bool shmlog_segment_is_closed(const shmlog_segment *segment)
+{
+    /* CONTROL, acquire side: the flusher sets `closed` while it holds the
+     * member lock alone, so that a lock taken after that sees it. */
+    return atomic_load_explicit(&segment->header->closed, memory_order_acquire) != 0;
+}
+
 /* The lane as producers and the drain use it. */
 void shmlog_segment_view_lane(const shmlog_segment *segment, uint32_t number, shmlog_lane *lane);
 

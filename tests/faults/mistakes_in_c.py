@@ -49,7 +49,7 @@ LANE = (
     ),
     Mutation(
         "sealing-is-no-progress",
-        "csrc/producer.c",
+        "csrc/room.c",
         "if (tail != wait->tail || progress != wait->progress ||",
         "if (tail != wait->tail ||",
         "I4: records are dropped though the flusher works",
@@ -110,10 +110,10 @@ LANE = (
 )
 
 PRODUCER = (
-    # ---- producer.c ----
+    # ---- producer.c, room.c ----
     Mutation(
         "one-slot-too-many",
-        "csrc/producer.c",
+        "csrc/room.c",
         "owed_slots(producer) + slots > capacity) {",
         "owed_slots(producer) + slots > capacity + 1) {",
         "I2: a slot is overwritten that was not drained",
@@ -121,7 +121,7 @@ PRODUCER = (
     ),
     Mutation(
         "owed-slots-forgotten",
-        "csrc/producer.c",
+        "csrc/room.c",
         "if (lane->head - lane->tail_seen + owed_slots(producer) + slots > capacity) {",
         "if (lane->head - lane->tail_seen + slots > capacity) {",
         "I2: an heir's OWNER record overwrites what was not drained",
@@ -146,7 +146,7 @@ PRODUCER = (
     Mutation(
         "heir-forgets-drops",
         "csrc/producer.c",
-        "        sum_of(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);",
+        "        shmlog_lane_sum(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);",
         "        false;",
         "I4: the drops of a killed owner are not told at their place",
         f"{CORE}::test_drops_of_a_dead_owner_are_told_by_the_next",
@@ -179,14 +179,14 @@ PRODUCER = (
     Mutation(
         "closed-run-is-joined",
         "csrc/producer.c",
-        "if (error == 0 && is_closed(segment)) {",
+        "if (error == 0 && shmlog_segment_is_closed(segment)) {",
         "if (false) {",
         "P1: who attaches while the run is closed is heard by nobody",
         f"{CORE}::test_a_segment_cannot_be_joined_while_it_is_closed",
     ),
     Mutation(
         "drops-tell-no-gap",
-        "csrc/producer.c",
+        "csrc/room.c",
         "    producer->owes_gap = true;\n",
         "",
         "I4: dropped records are not told at their place",
@@ -194,7 +194,7 @@ PRODUCER = (
     ),
     Mutation(
         "drop-counts-one",
-        "csrc/producer.c",
+        "csrc/room.c",
         "atomic_store_explicit(count, old + records, memory_order_relaxed);",
         "atomic_store_explicit(count, old + 1, memory_order_relaxed);",
         "I4: of a dropped row one record is counted",
@@ -202,7 +202,7 @@ PRODUCER = (
     ),
     Mutation(
         "unlaned-drops-uncounted",
-        "csrc/producer.c",
+        "csrc/room.c",
         "atomic_fetch_add_explicit(&producer->segment->header->unlaned[reason], records, memory_order_relaxed);",
         "(void)reason;",
         "I4: the drops of a process without a lane are lost",

@@ -150,7 +150,7 @@ def test_the_handle_inlines_the_put(tmp_path: Path) -> None:
     ("source", "function", "side"),
     [
         ("lane.c", "shmlog_lane_peek", "acquire"),
-        ("producer.c", "shmlog_producer_make_room", "acquire"),
+        ("room.c", "shmlog_producer_make_room", "acquire"),
         ("producer.c", "shmlog_producer_allot", "acquire"),
         ("names.c", "shmlog_name_intern", "acquire"),
         ("segment.c", "shmlog_segment_open", "acquire"),
