@@ -428,6 +428,22 @@ STORAGE = (
         "a folder of another is read as one of the run",
         "unit/test_names.py::test_a_folder_in_a_run_that_is_a_link_is_refused",
     ),
+    Mutation(
+        "missing-part-not-told",
+        "reader/belonging.py",
+        "    if None not in (rows, booked) and rows != booked:\n",
+        "    if False:\n",
+        "I11: a run that lacks a part is read as if that had not been logged",
+        f"{READER}::test_a_part_that_is_missing_is_told",
+    ),
+    Mutation(
+        "foreign-part-read",
+        "reader/belonging.py",
+        "    if ids is not None and run_id not in ids:\n",
+        "    if False:\n",
+        "I11: rows of another run are read as the run's",
+        f"{READER}::test_a_part_of_another_run_is_left_out",
+    ),
     # ---- imports ----
     Mutation(
         "packed-buffers-not-counted",
