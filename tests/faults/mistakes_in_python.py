@@ -249,6 +249,14 @@ STORAGE = (
         "I11: damaged books are believed",
         f"{READER}::test_nothing_is_sealed_by_damaged_books",
     ),
+    Mutation(
+        "restarted-counter-trusted",
+        "storage/ticks.py",
+        "        if now.ticks < self._last.ticks:\n",
+        "        if False:\n",
+        "I11: after hibernation records have times that they were not logged at",
+        f"{WAL}::test_a_counter_that_begins_anew_keeps_times",
+    ),
     # ---- parts.py, merge.py, layout.py, large.py ----
     Mutation(
         "part-without-rename",
