@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -30,19 +29,33 @@ static void clear_counts(shmlog_producer *producer)
     producer->lane.shared = &shmlog_no_lane;
 }
 
+/* Locks are taken on `fd` from now on. With the list locked: a fork must not see the pin before it is told to keep
+ * it out of the child. */
+static void take_description(shmlog_producer *producer, int fd)
+{
+    producer->lock = (shmlog_description){.fd = -1};
+    if (fd >= 0 && shmlog_description_keep(&producer->lock, fd) == 0) {
+        shmlog_description_pin(&producer->lock);
+    } else if (fd >= 0) {
+        close(fd);
+    }
+}
+
 /* In the child, which follows the process that it was forked from. The inherited description
  * is closed, never unlocked: its locks are the parent's. */
 static void rejoin(shmlog_producer *producer)
 {
+    shmlog_description inherited = producer->lock;
     producer->fork_generation++;
     producer->is_owner = false;
     clear_counts(producer);
-    if (producer->lock_fd < 0) {
+    inherited.pin = NULL; /* that is the parent's alone */
+    if (inherited.fd < 0) {
         return;
     }
-    int fresh = shmlog_lock_reopen(producer->lock_fd, producer->path);
-    close(producer->lock_fd);
-    producer->lock_fd = fresh;
+    int fresh = shmlog_description_reopen(&inherited, producer->path);
+    shmlog_description_close(&inherited);
+    take_description(producer, fresh);
 }
 
 static void before_fork(void) { pthread_mutex_lock(&list_mutex); }
@@ -73,9 +86,10 @@ int shmlog_producer_watch_forks(void)
     return error;
 }
 
-static void enlist(shmlog_producer *producer)
+static void enlist(shmlog_producer *producer, int fd)
 {
     pthread_mutex_lock(&list_mutex);
+    take_description(producer, fd);
     producer->next = list;
     list = producer;
     pthread_mutex_unlock(&list_mutex);
@@ -93,13 +107,6 @@ static void delist(const shmlog_producer *producer)
     pthread_mutex_unlock(&list_mutex);
 }
 
-static bool is_same_file(int a, int b)
-{
-    struct stat first, second;
-    return fstat(a, &first) == 0 && fstat(b, &second) == 0 && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino;
-}
-
 int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, const char *path,
                          shmlog_membership membership)
 {
@@ -110,7 +117,7 @@ int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, con
     if (fd < 0) {
         return errno;
     }
-    int error = is_same_file(fd, segment->fd) ? 0 : ESTALE;
+    int error = shmlog_description_is_of_file(&segment->file, fd) ? 0 : ESTALE;
     if (error == 0 && membership.is_owner) {
         error = shmlog_lock_take(fd, SHMLOG_LOCK_MEMBER, false);
     }
@@ -123,12 +130,11 @@ int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, con
     }
     strcpy(producer->path, path);
     producer->segment = segment;
-    producer->lock_fd = fd;
     producer->is_owner = membership.is_owner;
     producer->token = membership.token;
     producer->drop_policy = segment->header->drop_policy;
     clear_counts(producer);
-    enlist(producer);
+    enlist(producer, fd);
     return 0;
 }
 
@@ -140,10 +146,7 @@ void shmlog_producer_leave(shmlog_producer *producer)
     delist(producer);
     producer->lane.slots = NULL;
     producer->lane.shared = &shmlog_no_lane;
-    if (producer->lock_fd >= 0) {
-        close(producer->lock_fd);
-        producer->lock_fd = -1;
-    }
+    shmlog_description_close(&producer->lock);
 }
 
 /* ---- lanes ---- */
@@ -206,21 +209,21 @@ static bool begin_part(const shmlog_producer *producer, shmlog_lane_header *shar
 static int try_lane(shmlog_producer *producer, uint32_t number)
 {
     shmlog_lane_header *shared = &producer->segment->lanes[number];
-    int error = shmlog_lock_take(producer->lock_fd, SHMLOG_LOCK_LANE + (int)number, true);
+    int error = shmlog_lock_take(producer->lock.fd, SHMLOG_LOCK_LANE + (int)number, true);
     if (error) {
         return error;
     }
     if (!is_allotted(shared)) {
-        error = shmlog_segment_allocate_lane(producer->segment, number);
+        error = shmlog_segment_allocate_lane(producer->segment, producer->lock.fd, number);
         if (error) {
-            shmlog_lock_drop(producer->lock_fd, SHMLOG_LOCK_LANE + (int)number);
+            shmlog_lock_drop(producer->lock.fd, SHMLOG_LOCK_LANE + (int)number);
             return error;
         }
         /* ALLOT, release side. */
         atomic_store_explicit(&shared->allotted, 1, memory_order_release);
     }
     if (!begin_part(producer, shared)) {
-        shmlog_lock_drop(producer->lock_fd, SHMLOG_LOCK_LANE + (int)number);
+        shmlog_lock_drop(producer->lock.fd, SHMLOG_LOCK_LANE + (int)number);
         return ESTALE;
     }
     adopt(producer, number);
@@ -237,11 +240,38 @@ static bool is_candidate(const shmlog_segment *segment, uint32_t number, bool an
     return any ? is_allotted(shared) : is_roomy(segment, shared);
 }
 
+/* Have a descriptor to take a lane's lock with: the program may have closed ours. Until then the pin has held the
+ * membership; there is no lane that it would have to hold. Returns 0 or errno. */
+static int regain_descriptor(shmlog_producer *producer)
+{
+    if (shmlog_description_is_there(&producer->lock)) {
+        return 0;
+    }
+    int fd = shmlog_description_reopen(&producer->segment->file, producer->path);
+    int error = fd < 0 ? errno : producer->is_owner ? shmlog_lock_take(fd, SHMLOG_LOCK_MEMBER, false) : 0;
+    if (error) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return error;
+    }
+    shmlog_description lost = producer->lock;
+    pthread_mutex_lock(&list_mutex);
+    take_description(producer, fd);
+    pthread_mutex_unlock(&list_mutex);
+    shmlog_description_close(&lost);
+    return 0;
+}
+
 int shmlog_producer_allot(shmlog_producer *producer, const char *owner, uint32_t owner_bytes)
 {
     int worst = EAGAIN;
     if (owner_bytes > SHMLOG_OWNER_BYTES_MAX) {
         return EINVAL;
+    }
+    int lost = regain_descriptor(producer);
+    if (lost) {
+        return lost;
     }
     memcpy(producer->owner, owner, owner_bytes);
     producer->owner_bytes = owner_bytes;

@@ -66,8 +66,8 @@ PyObject *shmlog_counts_dict(const uint64_t *counts);
 typedef struct {
     PyObject_HEAD
     shmlog_segment segment;
-    int lock_fd;     /* for the flusher's locks and for probes; -1: not open */
-    bool is_watched; /* signals leave their number in it */
+    shmlog_description lock; /* for the flusher's locks and for probes; none: not open */
+    bool is_watched;         /* signals leave their number in it */
     PyObject *path;
 } SegmentObject;
 
@@ -170,7 +170,7 @@ void shmlog_writers_end(struct ProducerObject *run);
 /* Whether it may log no more, or never could. */
 static inline bool shmlog_writer_is_closed(const WriterObject *writer)
 {
-    return !writer->producer.segment || writer->producer.lock_fd < 0;
+    return !writer->producer.segment || writer->producer.lock.fd < 0;
 }
 
 /* Call `use` with each writer of the run, its lock held, until one returns false: exception set. */

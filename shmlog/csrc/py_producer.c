@@ -86,7 +86,7 @@ static PyObject *allot(ProducerObject *self, shmlog_producer *producer)
         }
         int error = 0;
         if (!producer->lane.slots) { /* nobody has logged meanwhile */
-            error = producer->lock_fd < 0 ? EBADF : shmlog_producer_allot(producer, owner, (uint32_t)bytes);
+            error = producer->lock.fd < 0 ? EBADF : shmlog_producer_allot(producer, owner, (uint32_t)bytes);
         }
         Py_DECREF(identity);
         if (error) {

@@ -37,7 +37,7 @@ static SegmentObject *allocate(PyTypeObject *type, PyObject *path)
 {
     SegmentObject *self = (SegmentObject *)type->tp_alloc(type, 0);
     if (self) {
-        self->lock_fd = -1;
+        self->lock.fd = -1;
         self->path = Py_NewRef(path);
     }
     return self;
@@ -105,9 +105,7 @@ static void segment_dealloc(SegmentObject *self)
     if (!self->is_watched || shmlog_signals_forget(self->segment.header)) {
         shmlog_segment_close(&self->segment);
     }
-    if (self->lock_fd >= 0) {
-        close(self->lock_fd);
-    }
+    shmlog_description_close(&self->lock);
     Py_XDECREF(self->path);
     type->tp_free(self);
     Py_DECREF(type);
@@ -117,13 +115,18 @@ static void segment_dealloc(SegmentObject *self)
 
 static bool open_locks(SegmentObject *self)
 {
-    if (self->lock_fd < 0) {
-        self->lock_fd = shmlog_lock_reopen(self->segment.fd, PyUnicode_AsUTF8(self->path));
+    if (shmlog_description_is_there(&self->lock)) {
+        return true;
     }
-    if (self->lock_fd < 0) {
-        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, self->path);
+    int fd = shmlog_description_reopen(&self->segment.file, PyUnicode_AsUTF8(self->path));
+    if (fd >= 0 && shmlog_description_keep(&self->lock, fd) == 0) {
+        return true;
     }
-    return self->lock_fd >= 0;
+    PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, self->path);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return false;
 }
 
 PyDoc_STRVAR(lock_doc, "lock(byte)\n--\n\nTake the exclusive lock on a byte. False: somebody else has it.");
@@ -134,7 +137,7 @@ static PyObject *segment_lock(SegmentObject *self, PyObject *arg)
     if ((byte == -1 && PyErr_Occurred()) || !open_locks(self)) {
         return NULL;
     }
-    int error = shmlog_lock_take(self->lock_fd, byte, true);
+    int error = shmlog_lock_take(self->lock.fd, byte, true);
     if (error && error != EAGAIN) {
         return raise_for(Py_TYPE(self), error, self->path);
     }
@@ -149,7 +152,7 @@ static PyObject *segment_unlock(SegmentObject *self, PyObject *arg)
     if ((byte == -1 && PyErr_Occurred()) || !open_locks(self)) {
         return NULL;
     }
-    int error = shmlog_lock_drop(self->lock_fd, byte);
+    int error = shmlog_lock_drop(self->lock.fd, byte);
     return error ? raise_for(Py_TYPE(self), error, self->path) : Py_NewRef(Py_None);
 }
 
@@ -161,7 +164,7 @@ static PyObject *segment_probe(SegmentObject *self, PyObject *arg)
     if ((byte == -1 && PyErr_Occurred()) || !open_locks(self)) {
         return NULL;
     }
-    int held = shmlog_lock_probe(self->lock_fd, byte);
+    int held = shmlog_lock_probe(self->lock.fd, byte);
     return held < 0 ? raise_for(Py_TYPE(self), errno, self->path) : PyBool_FromLong(held);
 }
 
@@ -270,7 +273,7 @@ static PyObject *segment_keep_spares(SegmentObject *self, PyObject *arg)
     if (PyErr_Occurred() || !open_locks(self)) {
         return NULL;
     }
-    int error = shmlog_segment_keep_spares(&self->segment, self->lock_fd, (uint32_t)count);
+    int error = shmlog_segment_keep_spares(&self->segment, self->lock.fd, (uint32_t)count);
     return error ? raise_for(Py_TYPE(self), error, self->path) : Py_NewRef(Py_None);
 }
 

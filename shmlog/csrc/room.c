@@ -6,6 +6,7 @@
 
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define NS_PER_MS INT64_C(1000000)
 #define NS_PER_S INT64_C(1000000000)
@@ -198,7 +199,13 @@ static bool flusher_is_dead(const shmlog_producer *producer, shmlog_wait *wait, 
         return false;
     }
     wait->probed_ns = now;
-    return shmlog_lock_probe(producer->lock_fd, SHMLOG_LOCK_FLUSHER) == 0;
+    bool is_there = shmlog_description_is_there(&producer->lock);
+    int fd = is_there ? producer->lock.fd : shmlog_description_reopen(&producer->segment->file, producer->path);
+    bool is_dead = fd >= 0 && shmlog_lock_probe(fd, SHMLOG_LOCK_FLUSHER) == 0;
+    if (!is_there && fd >= 0) {
+        close(fd);
+    }
+    return is_dead;
 }
 
 shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shmlog_wait *wait)

@@ -146,8 +146,8 @@ PRODUCER = (
     Mutation(
         "heir-forgets-drops",
         "csrc/producer.c",
-        "        shmlog_lane_sum(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);",
-        "        false;",
+        "shmlog_lane_sum(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);",
+        "false;",
         "I4: the drops of a killed owner are not told at their place",
         f"{CORE}::test_drops_of_a_dead_owner_are_told_by_the_next",
     ),
@@ -170,11 +170,27 @@ PRODUCER = (
     Mutation(
         "child-unlocks",
         "csrc/producer.c",
-        "    close(producer->lock_fd);\n    producer->lock_fd = fresh;\n",
-        "    shmlog_lock_drop(producer->lock_fd, SHMLOG_LOCK_MEMBER);\n"
-        "    close(producer->lock_fd);\n    producer->lock_fd = fresh;\n",
+        "    shmlog_description_close(&inherited);\n    take_description(",
+        "    shmlog_lock_drop(inherited.fd, SHMLOG_LOCK_MEMBER);\n"
+        "    shmlog_description_close(&inherited);\n    take_description(",
         "I7: a forked child gives up its parent's membership",
         f"{CORE}::test_a_forked_child_takes_no_lock_from_its_parent",
+    ),
+    Mutation(
+        "lock-goes-with-its-descriptor",
+        "csrc/producer.c",
+        "        shmlog_description_pin(&producer->lock);\n",
+        "",
+        "I7: a lane is given on whose owner has only closed descriptors that it did not know",
+        f"{CORE}::test_a_lane_is_its_owners_after_the_program_has_closed_its_descriptor",
+    ),
+    Mutation(
+        "pin-in-forked-children",
+        "csrc/lock.c",
+        "page != MAP_FAILED && madvise(page, PIN_BYTES, MADV_DONTFORK) == 0",
+        "page != MAP_FAILED",
+        "P1: a forked child holds the locks of its parent, which has died",
+        f"{CORE}::test_a_forked_child_that_lives_on_holds_no_lock_of_its_parent",
     ),
     Mutation(
         "closed-run-is-joined",
@@ -331,6 +347,15 @@ SEGMENT = (
         "while (fcntl(fd, F_SETLK, &lock) != 0) {",
         "I7: a lock is lost when any descriptor of the file closes",
         f"{CORE}::test_a_lane_whose_owner_lives_is_not_given_on",
+    ),
+    Mutation(
+        "number-is-trusted",
+        "csrc/lock.c",
+        "return fd >= 0 && shmlog_description_is_of_file(description, fd) && "
+        "lseek(fd, 0, SEEK_CUR) == description->mark;",
+        "return fd >= 0;",
+        "P7: a file of the program is locked, made longer and closed",
+        f"{CORE}::test_files_of_the_program_under_the_numbers_of_ours_are_left_alone",
     ),
     Mutation(
         "lock-passed-on",
