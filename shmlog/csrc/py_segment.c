@@ -263,6 +263,25 @@ static PyObject *segment_add_progress(SegmentObject *self, PyObject *Py_UNUSED(n
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(note_lost_doc, "note_lost(count)\n--\n\nSay how many records of the run are lost.");
+
+static PyObject *segment_note_lost(SegmentObject *self, PyObject *arg)
+{
+    unsigned long long count = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    /* relaxed: a counter; who waits for the answer to a finish, which is a release, sees it then. */
+    atomic_store_explicit(&self->segment.header->lost, count, memory_order_relaxed);
+    Py_RETURN_NONE;
+}
+
+static PyObject *segment_lost(SegmentObject *self, void *Py_UNUSED(closure))
+{
+    /* relaxed: as in segment_note_lost() */
+    return PyLong_FromUnsignedLongLong(atomic_load_explicit(&self->segment.header->lost, memory_order_relaxed));
+}
+
 PyDoc_STRVAR(keep_spares_doc, "keep_spares(count)\n--\n\n"
                               "Have memory for so many lanes that nobody used yet.");
 
@@ -377,7 +396,7 @@ static PyObject *segment_unlaned(SegmentObject *self, void *Py_UNUSED(closure))
     return counts_of(self->segment.header->unlaned);
 }
 
-PyDoc_STRVAR(lane_doc, "lane(number)\n--\n\nWhat the header of a lane says: allotted, damaged, head, tail, dropped.");
+PyDoc_STRVAR(lane_doc, "lane(number)\n--\n\nWhat the header of a lane says: allotted, damaged, head, dropped; tail and what lies below it.");
 
 static PyObject *segment_lane(SegmentObject *self, PyObject *arg)
 {
@@ -399,9 +418,11 @@ static PyObject *segment_lane(SegmentObject *self, PyObject *arg)
     uint64_t gapped = atomic_load_explicit(&lane->gapped, memory_order_relaxed);   /* relaxed: as above */
     uint32_t used = atomic_load_explicit(&lane->allotted, memory_order_relaxed);   /* relaxed: as above */
     uint32_t damaged = atomic_load_explicit(&lane->damaged, memory_order_relaxed); /* relaxed: as above */
-    return Py_BuildValue("{s:N,s:N,s:K,s:K,s:K,s:N}", "allotted", PyBool_FromLong((long)used), "damaged",
-                         PyBool_FromLong((long)damaged), "head", head, "tail", tail, "gapped", gapped, "dropped",
-                         dropped);
+    uint64_t seq = atomic_load_explicit(&lane->seq, memory_order_relaxed);         /* relaxed: as above */
+    uint32_t tenancy = atomic_load_explicit(&lane->tenancy, memory_order_relaxed); /* relaxed: as above */
+    return Py_BuildValue("{s:N,s:N,s:K,s:K,s:K,s:K,s:I,s:N}", "allotted", PyBool_FromLong((long)used), "damaged",
+                         PyBool_FromLong((long)damaged), "head", head, "tail", tail, "gapped", gapped,
+                         "seq", seq, "tenancy", tenancy, "dropped", dropped);
 }
 
 static PyMethodDef methods[] = {
@@ -417,6 +438,7 @@ static PyMethodDef methods[] = {
     {"cut_followers", (PyCFunction)segment_cut_followers, METH_O, cut_followers_doc},
     {"cut_all", (PyCFunction)segment_cut_all, METH_NOARGS, cut_all_doc},
     {"add_progress", (PyCFunction)segment_add_progress, METH_NOARGS, add_progress_doc},
+    {"note_lost", (PyCFunction)segment_note_lost, METH_O, note_lost_doc},
     {"keep_spares", (PyCFunction)segment_keep_spares, METH_O, keep_spares_doc},
     {"lane", (PyCFunction)segment_lane, METH_O, lane_doc},
     {NULL, NULL, 0, NULL},
@@ -445,6 +467,7 @@ static PyGetSetDef getters[] = {
     {"sleeping", (getter)segment_word, NULL, "The flusher sleeps on its doorbell.", (void *)SLEEPING},
     {"progress", (getter)segment_word, NULL, "Grows while the flusher gets anything done.", (void *)PROGRESS},
     {"ended_by", (getter)segment_word, NULL, "Signal that has ended the maker of the run, or 0.", (void *)ENDED_BY},
+    {"lost", (getter)segment_lost, NULL, "Records that are neither in the files nor counted as dropped.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
