@@ -77,6 +77,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "attempts": stored.attempts,
         "config": stored.config,
         "dropped": stored.dropped,
+        "lost": stored.lost,
         "producers": stored.producers,
         **_metrics(stored),
     }
@@ -183,7 +184,11 @@ def _records(found: dict[str, Any]) -> str:
     dropped = sum(found["dropped"].values())
     superseded = counts.get("superseded")
     apart = f"; {plural(superseded, 'metric')} superseded by a later attempt" if superseded else ""
-    return f"{plural(counts['metrics'], 'metric')}, {plural(counts['events'], 'event')}, {dropped:,} dropped{apart}"
+    lost = sum(found["lost"].values())
+    gone = f", {lost:,} LOST, see 'shmlog verify'" if found["lost"] else ""
+    return (
+        f"{plural(counts['metrics'], 'metric')}, {plural(counts['events'], 'event')}, {dropped:,} dropped{gone}{apart}"
+    )
 
 
 def _producer_cells(producer: dict[str, Any]) -> list[object]:

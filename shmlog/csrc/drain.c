@@ -32,12 +32,13 @@ int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, 
     drain->asked = calloc(lanes, sizeof *drain->asked);
     drain->names_seen = calloc(1, SHMLOG_FRAME_NAME_BITMAP);
     drain->names_staged = calloc(1, SHMLOG_FRAME_NAME_BITMAP);
+    drain->names_twice = calloc(1, SHMLOG_FRAME_NAME_BITMAP);
     drain->frame.entries = malloc((size_t)lanes * SHMLOG_FRAME_ENTRY_BYTES);
     drain->frame.names = malloc(SHMLOG_FRAME_NAMES_BYTES);
     drain->frame.owners = malloc((size_t)lanes * (8 + SHMLOG_OWNER_BYTES_MAX));
     drain->frame.slots = malloc((size_t)drain->frame_slots * sizeof(shmlog_slot));
     if (!drain->cursors || !drain->staged || !drain->asked || !drain->names_seen || !drain->names_staged ||
-        !drain->frame.entries || !drain->frame.names || !drain->frame.owners || !drain->frame.slots) {
+        !drain->names_twice || !drain->frame.entries || !drain->frame.names || !drain->frame.owners || !drain->frame.slots) {
         drain->folder = -1; /* still the caller's */
         drain->bell = NULL;
         shmlog_drain_close(drain);
@@ -70,6 +71,7 @@ void shmlog_drain_close(shmlog_drain *drain)
     free(drain->asked);
     free(drain->names_seen);
     free(drain->names_staged);
+    free(drain->names_twice);
     free(drain->frame.entries);
     free(drain->frame.names);
     free(drain->frame.owners);
@@ -104,6 +106,9 @@ static void publish_tail(shmlog_drain *drain, uint32_t number)
     const shmlog_cursor *cursor = &drain->cursors[number];
     /* relaxed: the lane's next owner reads it as a hint. */
     atomic_store_explicit(&shared->gapped, gapped(cursor), memory_order_relaxed);
+    /* relaxed: another flusher looks only at what a flusher that has died has left. */
+    atomic_store_explicit(&shared->seq, cursor->seq, memory_order_relaxed);
+    atomic_store_explicit(&shared->tenancy, cursor->tenancy, memory_order_relaxed); /* relaxed: as above */
     /* RECLAIM, release side: our loads of the slots below come before any store
      * of the producer that acquires this. */
     atomic_store_explicit(&shared->tail, cursor->position, memory_order_release);
@@ -115,12 +120,18 @@ static void accept_frame(shmlog_drain *drain, size_t length)
     uint32_t lanes = drain->segment->lane_count;
     for (uint32_t number = 0; number < lanes; number++) {
         bool moved = drain->staged[number].position != drain->cursors[number].position;
-        if (moved || drain->staged[number].used != drain->cursors[number].used) {
+        if (moved || drain->staged[number].used != drain->cursors[number].used ||
+            drain->staged[number].told_once != drain->cursors[number].told_once) {
             drain->cursors[number] = drain->staged[number];
         }
         if (moved) {
             publish_tail(drain, number);
         }
+    }
+    if (drain->first) {
+        memset(drain->names_twice, 0, SHMLOG_FRAME_NAME_BITMAP);
+    } else {
+        memcpy(drain->names_twice, drain->names_seen, SHMLOG_FRAME_NAME_BITMAP);
     }
     memcpy(drain->names_seen, drain->names_staged, SHMLOG_FRAME_NAME_BITMAP);
     drain->first = false;
@@ -200,6 +211,7 @@ void shmlog_drain_restore(shmlog_drain *drain, uint32_t number, const shmlog_cur
     drain->cursors[number] = *cursor;
     drain->cursors[number].used = true;
     drain->staged[number] = drain->cursors[number];
+    drain->known_lanes = number < drain->known_lanes ? drain->known_lanes : number + 1;
     publish_tail(drain, number);
 }
 

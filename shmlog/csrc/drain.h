@@ -22,6 +22,7 @@ typedef struct {
     uint32_t owner_bytes;
     char owner[SHMLOG_OWNER_BYTES_MAX];
     bool used;
+    bool told_once; /* lane and owner stand in one frame of this log, and the next has to repeat them */
 } shmlog_cursor;
 
 /* A frame under construction. */
@@ -42,6 +43,7 @@ typedef struct {
     uint64_t *asked;        /* by lane: up to where the rotation that is being carried out has to get */
     uint8_t *names_seen;    /* bit per id: in some log */
     uint8_t *names_staged;  /* the same with the frame under construction */
+    uint8_t *names_twice;   /* in two frames of this log */
     shmlog_frame frame;
     uint32_t frame_slots; /* most that a frame takes: any unit fits */
     uint32_t next_lane;   /* where the next pass begins, so that all get their turn */

@@ -189,6 +189,7 @@ typedef struct {
     _Atomic uint64_t progress;    /* grows while the flusher gets anything done */
     _Atomic uint64_t started_ns;  /* CLOCK_MONOTONIC when a flusher was last started */
     _Atomic uint32_t disk_error;  /* errno for which the log can't be written just now, or 0 */
+    _Atomic uint64_t lost;        /* records that are neither in the files nor counted as dropped */
 } shmlog_header;
 
 typedef struct {
@@ -208,6 +209,9 @@ typedef struct {
     _Atomic uint64_t gapped; /* drops that a GAP in the log has told */
     _Atomic uint32_t damaged;
     _Atomic uint64_t told[SHMLOG_REASONS]; /* with `final`: the drops that its last GAP tells */
+    /* Of what lies below `tail`, for another flusher that finds less than that in the logs: */
+    _Atomic uint64_t seq;     /* the number of records that were offered */
+    _Atomic uint32_t tenancy; /* the number of owners */
 
     /* Written when the lane is allotted, and when it ends. */
     _Alignas(SHMLOG_LINE) _Atomic uint32_t allotted; /* 1: its slots are allocated */

@@ -39,16 +39,12 @@ static size_t put_text(unsigned char *at, uint32_t number, const char *text, uin
 
 static bool has_bit(const uint8_t *bitmap, uint32_t bit) { return bitmap[bit / 8] >> bit % 8 & 1; }
 
-/* Have the frame define the name, unless this log does already. */
-static bool define_name(shmlog_drain *drain, uint32_t id)
+static bool put_name(shmlog_drain *drain, uint32_t id)
 {
     shmlog_frame *frame = &drain->frame;
     const char *text;
     uint32_t bytes;
 
-    if (id < SHMLOG_NAMES_MAX && has_bit(drain->names_staged, id)) {
-        return true;
-    }
     if (!shmlog_name_text(drain->segment->names, id, &text, &bytes)) {
         return false;
     }
@@ -61,12 +57,24 @@ static bool define_name(shmlog_drain *drain, uint32_t id)
     return true;
 }
 
+/* Have the frame define the name, unless this log does already. */
+static bool define_name(shmlog_drain *drain, uint32_t id)
+{
+    return (id < SHMLOG_NAMES_MAX && has_bit(drain->names_staged, id)) || put_name(drain, id);
+}
+
+/* Each name stands in two frames of a log, if it has two: a damaged one costs the others nothing. */
 static void repeat_names(shmlog_drain *drain)
 {
-    memset(drain->names_staged, 0, SHMLOG_FRAME_NAME_BITMAP);
-    for (uint32_t id = 0; id < SHMLOG_NAMES_MAX; id++) {
-        if (has_bit(drain->names_seen, id)) {
-            (void)define_name(drain, id);
+    if (drain->first) {
+        memset(drain->names_staged, 0, SHMLOG_FRAME_NAME_BITMAP);
+    }
+    for (uint32_t byte = 0; byte < SHMLOG_FRAME_NAME_BITMAP; byte++) {
+        unsigned due = drain->names_seen[byte] & (drain->first ? 0xffu : ~(unsigned)drain->names_twice[byte]);
+        for (uint32_t bit = 0; due >> bit; bit++) {
+            if (due >> bit & 1) {
+                (void)put_name(drain, byte * 8 + bit);
+            }
         }
     }
 }
@@ -119,6 +127,7 @@ static void take_gap(const shmlog_lane *lane, uint64_t position, shmlog_cursor *
 static void take_owner(const shmlog_lane *lane, uint64_t position, const shmlog_unit *unit, shmlog_cursor *cursor)
 {
     cursor->tenancy++;
+    cursor->told_once = true;
     cursor->owner_bytes = shmlog_extent_count(unit->value);
     copy_data(lane, position, unit->slots, (unsigned char *)cursor->owner, cursor->owner_bytes);
 }
@@ -240,20 +249,22 @@ uint64_t shmlog_frame_add_lane(shmlog_drain *drain, uint32_t number)
         return 0;
     }
     drain->known_lanes = number < drain->known_lanes ? drain->known_lanes : number + 1;
+    bool repeats = drain->first || before->told_once;
     *cursor = *before;
     cursor->used = true;
+    cursor->told_once = drain->first;
     /* relaxed: our own flag. A damaged lane gives nothing any more. */
     if (!atomic_load_explicit(&lane.shared->damaged, memory_order_relaxed)) {
         walk_lane(drain, &lane, cursor, drain->frame_slots - frame->slots_bytes / sizeof(shmlog_slot));
     }
     uint64_t slots = cursor->position - before->position;
     uint32_t number_in_run = drain->segment->header->first_lane + number;
-    if (slots || (drain->first && cursor->used)) {
+    if (slots || repeats) {
         add_entry(frame, number_in_run, before, slots);
         copy_slots(&lane, before->position, slots, frame->slots + frame->slots_bytes);
         frame->slots_bytes += slots * sizeof(shmlog_slot);
     }
-    if (drain->first) {
+    if (repeats) {
         add_owner(frame, number_in_run, before);
     }
     return slots;
@@ -290,9 +301,7 @@ void shmlog_frame_begin(shmlog_drain *drain)
     frame->lane_count = frame->name_count = frame->owner_count = 0;
     frame->is_full = false;
     memcpy(drain->names_staged, drain->names_seen, SHMLOG_FRAME_NAME_BITMAP);
-    if (drain->first) {
-        repeat_names(drain);
-    }
+    repeat_names(drain);
 }
 
 static void fill_header(const shmlog_drain *drain, unsigned char *header, size_t length)

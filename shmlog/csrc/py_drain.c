@@ -135,6 +135,25 @@ static PyObject *drain_settle(DrainObject *self, PyObject *Py_UNUSED(none))
     return PyLong_FromLong(error);
 }
 
+PyDoc_STRVAR(offered_doc, "offered()\n--\n\n"
+                          "By the number of a lane in the run: the records it was offered, as far as it is drained.");
+
+static PyObject *drain_offered(DrainObject *self, PyObject *Py_UNUSED(none))
+{
+    const shmlog_drain *drain = &self->drain;
+    PyObject *offered = PyDict_New();
+    for (uint32_t number = 0; offered && number < drain->known_lanes; number++) {
+        PyObject *lane = PyLong_FromUnsignedLong(drain->segment->header->first_lane + number);
+        PyObject *seq = PyLong_FromUnsignedLongLong(drain->cursors[number].seq);
+        if (!lane || !seq || PyDict_SetItem(offered, lane, seq) < 0) {
+            Py_CLEAR(offered);
+        }
+        Py_XDECREF(lane);
+        Py_XDECREF(seq);
+    }
+    return offered;
+}
+
 PyDoc_STRVAR(sync_doc, "sync()\n--\n\nfsync the log and tell every lane. Returns the errno, or 0.");
 
 static PyObject *drain_sync(DrainObject *self, PyObject *Py_UNUSED(none))
@@ -234,6 +253,7 @@ static PyMethodDef methods[] = {
     {"drain_pass", (PyCFunction)drain_pass, METH_NOARGS, drain_pass_doc},
     {"finalize", (PyCFunction)drain_finalize, METH_NOARGS, finalize_doc},
     {"settle", (PyCFunction)drain_settle, METH_NOARGS, settle_doc},
+    {"offered", (PyCFunction)drain_offered, METH_NOARGS, offered_doc},
     {"sync", (PyCFunction)drain_sync, METH_NOARGS, sync_doc},
     {"stop", (PyCFunction)drain_stop, METH_NOARGS, stop_doc},
     {"limit", (PyCFunction)drain_limit, METH_O, limit_doc},

@@ -264,6 +264,19 @@ static PyObject *segment_add_progress(SegmentObject *self, PyObject *Py_UNUSED(n
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(note_lost_doc, "note_lost(count)\n--\n\nSay how many records of the run are lost.");
+
+static PyObject *segment_note_lost(SegmentObject *self, PyObject *arg)
+{
+    unsigned long long count = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    /* relaxed: a counter; who waits for the answer to a finish, which is a release, sees it then. */
+    atomic_store_explicit(&self->segment.header->lost, count, memory_order_relaxed);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(keep_spares_doc, "keep_spares(count)\n--\n\n"
                               "Have memory for so many lanes that nobody used yet.");
 
@@ -277,7 +290,7 @@ static PyObject *segment_keep_spares(SegmentObject *self, PyObject *arg)
     return error ? raise_for(Py_TYPE(self), error, self->path) : Py_NewRef(Py_None);
 }
 
-PyDoc_STRVAR(lane_doc, "lane(number)\n--\n\nWhat the header of a lane says: allotted, damaged, head, tail, dropped.");
+PyDoc_STRVAR(lane_doc, "lane(number)\n--\n\nWhat the header of a lane says: allotted, damaged, head, dropped; tail and what lies below it.");
 
 static PyMethodDef methods[] = {
     {"create", (PyCFunction)segment_create, METH_VARARGS | METH_CLASS, create_doc},
@@ -292,6 +305,7 @@ static PyMethodDef methods[] = {
     {"cut_followers", (PyCFunction)segment_cut_followers, METH_O, cut_followers_doc},
     {"cut_all", (PyCFunction)segment_cut_all, METH_NOARGS, cut_all_doc},
     {"add_progress", (PyCFunction)segment_add_progress, METH_NOARGS, add_progress_doc},
+    {"note_lost", (PyCFunction)segment_note_lost, METH_O, note_lost_doc},
     {"keep_spares", (PyCFunction)segment_keep_spares, METH_O, keep_spares_doc},
     {"lane", (PyCFunction)shmlog_segment_py_lane, METH_O, lane_doc},
     {NULL, NULL, 0, NULL},

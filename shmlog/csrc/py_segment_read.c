@@ -40,6 +40,12 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
     Py_UNREACHABLE();
 }
 
+static PyObject *segment_lost(SegmentObject *self, void *Py_UNUSED(closure))
+{
+    /* relaxed: as in segment_note_lost() */
+    return PyLong_FromUnsignedLongLong(atomic_load_explicit(&self->segment.header->lost, memory_order_relaxed));
+}
+
 static PyObject *segment_starting(SegmentObject *self, void *Py_UNUSED(closure))
 {
     int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
@@ -124,9 +130,11 @@ PyObject *shmlog_segment_py_lane(SegmentObject *self, PyObject *arg)
     uint64_t gapped = atomic_load_explicit(&lane->gapped, memory_order_relaxed);   /* relaxed: as above */
     uint32_t used = atomic_load_explicit(&lane->allotted, memory_order_relaxed);   /* relaxed: as above */
     uint32_t damaged = atomic_load_explicit(&lane->damaged, memory_order_relaxed); /* relaxed: as above */
-    return Py_BuildValue("{s:N,s:N,s:K,s:K,s:K,s:N}", "allotted", PyBool_FromLong((long)used), "damaged",
-                         PyBool_FromLong((long)damaged), "head", head, "tail", tail, "gapped", gapped, "dropped",
-                         dropped);
+    uint64_t seq = atomic_load_explicit(&lane->seq, memory_order_relaxed);         /* relaxed: as above */
+    uint32_t tenancy = atomic_load_explicit(&lane->tenancy, memory_order_relaxed); /* relaxed: as above */
+    return Py_BuildValue("{s:N,s:N,s:K,s:K,s:K,s:K,s:I,s:N}", "allotted", PyBool_FromLong((long)used), "damaged",
+                         PyBool_FromLong((long)damaged), "head", head, "tail", tail, "gapped", gapped,
+                         "seq", seq, "tenancy", tenancy, "dropped", dropped);
 }
 
 PyGetSetDef shmlog_segment_getters[] = {
@@ -147,5 +155,6 @@ PyGetSetDef shmlog_segment_getters[] = {
     {"sleeping", (getter)segment_word, NULL, "The flusher sleeps on its doorbell.", (void *)SLEEPING},
     {"progress", (getter)segment_word, NULL, "Grows while the flusher gets anything done.", (void *)PROGRESS},
     {"ended_by", (getter)segment_word, NULL, "Signal that has ended the maker of the run, or 0.", (void *)ENDED_BY},
+    {"lost", (getter)segment_lost, NULL, "Records that are neither in the files nor counted as dropped.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

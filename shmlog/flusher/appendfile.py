@@ -9,7 +9,11 @@ from pathlib import Path
 from shmlog.storage.extent import Extent, crc32
 
 
-class SyncError(OSError):
+class RedoError(OSError):
+    """What is not committed has to be done again from the logs: it is not known how much of it was done."""
+
+
+class SyncError(RedoError):
     """An fsync has failed: what was to be made durable is lost, and another fsync would not tell."""
 
 

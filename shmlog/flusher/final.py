@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from shmlog import _core
 from shmlog.segment import beacon, meeting, shm
@@ -12,11 +14,14 @@ from shmlog.storage import runfile
 from shmlog.storage.attempts import close_attempt
 from shmlog.storage.extent import of_file
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
-from shmlog.storage.ledger import Ledger
+from shmlog.storage.ledger import Ledger, read_kept_logs
 from shmlog.storage.manifest import write_manifest
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import CRASHED, FINISH_STATUSES, status_ended_by
 from shmlog.storage.times import utc_now
+
+if TYPE_CHECKING:
+    from shmlog.storage.decode import Cursor
 
 RETRY_S = 1.0
 MERGE_TRIES = 5
@@ -32,11 +37,42 @@ def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayou
         path = layout.log(number)
         frames = [found for found in scan(path.read_bytes(), path=path, log=number) if isinstance(found, Frame)]
         decoder.decode(frames)
-    for lane, cursor in decoder.cursors.items():
-        # Tail is ahead only if a frame was lost that had been written: what it held is gone.
-        own = lane - segment.first_lane
-        position = max(cursor.position, segment.lane(own)["tail"])
-        drain.restore(own, position, cursor.seq, cursor.tenancy, tuple(cursor.gapped), cursor.owner_json)
+    for number in range(segment.lanes):
+        cursor, drained = decoder.cursors.get(segment.first_lane + number), segment.lane(number)
+        if drained["tail"] > (cursor.position if cursor else 0):
+            cursor = _behind_lost_frames(cursor or _sealed_end(layout, segment.first_lane + number), drained)
+        if cursor is not None:
+            gapped = tuple(cursor.gapped)
+            drain.restore(number, cursor.position, cursor.seq, cursor.tenancy, gapped, cursor.owner_json)
+
+
+def _sealed_end(layout: RunLayout, lane: int) -> Cursor:
+    """Return what the books say of a lane of which the logs tell nothing; they don't know its position."""
+    from shmlog.storage.decode import Cursor
+
+    seq, gapped = Ledger.load(layout).end_of(lane)
+    return Cursor(position=0, seq=seq, tenancy=0, gapped=gapped, owner_json=b"")
+
+
+def _behind_lost_frames(cursor: Cursor, drained: dict[str, int]) -> Cursor:
+    """Return where a lane goes on whose tail is ahead of the logs: frames that were written are gone.
+
+    What they held is missing in the files, and the numbers of the records say how much. The drops that
+    a GAP among them told are told by the next one again.
+    """
+    from shmlog.storage.columns import COUNT_MAX
+
+    seq = drained["seq"] - max(0, drained["gapped"] - sum(cursor.gapped))
+    if not cursor.seq <= seq <= COUNT_MAX:
+        seq = cursor.seq  # damaged, or of another version, which did not tell
+    owner_json = cursor.owner_json if drained["tenancy"] == cursor.tenancy else b""
+    return replace(
+        cursor,
+        position=drained["tail"],
+        seq=seq,
+        tenancy=max(cursor.tenancy, drained["tenancy"]),
+        owner_json=owner_json,
+    )
 
 
 def first_log(layout: RunLayout, segment: _core.Segment) -> int:
@@ -51,6 +87,12 @@ def first_log(layout: RunLayout, segment: _core.Segment) -> int:
     return Ledger.load(layout).next_log
 
 
+def note_lost(segment: _core.Segment, ledger: Ledger) -> None:
+    """Tell the processes that are attached what the run has lost."""
+    if ledger.kept_logs:
+        segment.note_lost(sum(map(abs, ledger.lost().values())))
+
+
 def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, complete: bool) -> None:
     described = runfile.read(layout.run_yaml)
     status = FINISH_STATUSES.get(segment.finish_status) if segment is not None else None
@@ -61,10 +103,14 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
         described["ended_at"] = described.get("ended_at") or utc_now()
     if segment is not None:
         ledger.set_unlaned(segment.unlaned)
+        note_lost(segment, ledger)
         described["damaged_lanes"] = _damaged_lanes(segment, described.get("damaged_lanes"))
     described["producers"] = ledger.producers()
     described["counts"] = ledger.counts()
     described["dropped"] = ledger.dropped()
+    described["offered"] = ledger.offered()
+    described["lost"] = {str(lane): count for lane, count in ledger.lost().items()}
+    described["kept_logs"] = ledger.kept_logs
     described["complete"] = complete
     close_attempt(described)
     if complete:
@@ -114,7 +160,7 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
     for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill
         for temporary in folder.glob(f"*{TEMPORARY_SUFFIX}"):
             temporary.unlink(missing_ok=True)
-    remove_wal(layout)
+    remove_wal(layout, read_kept_logs(runfile.read(layout.run_yaml)))
 
 
 def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:

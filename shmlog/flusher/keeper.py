@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shmlog import _core
 from shmlog.errors import StorageError
 from shmlog.flusher import final
-from shmlog.flusher.appendfile import SyncError
+from shmlog.flusher.appendfile import RedoError
 from shmlog.flusher.nice import be_nice
 from shmlog.flusher.progress import Progress
 from shmlog.flusher.provenance import Provenance
@@ -146,7 +147,7 @@ class Keeper:
         except Exception as error:
             self._tell(str(error) if isinstance(error, OSError) else traceback.format_exc())
             self._progress.note_failure()
-            if isinstance(error, SyncError):
+            if isinstance(error, RedoError) or not isinstance(error, OSError):
                 self._discard_sealer()
             time.sleep(final.RETRY_S)
             return error
@@ -171,6 +172,7 @@ class Keeper:
             self._taken_frames, self._taken_s = frames, now
         else:
             sealer.commit_done()
+        final.note_lost(self._segment, sealer.ledger)
         self._keep_spares()
         if now - self._taken_s < IDLE_AFTER_S or sealer.next_log < closed_below:
             self._limit_logs(sealer)
@@ -210,9 +212,10 @@ class Keeper:
 
     def _discard_sealer(self) -> None:
         """Have another sealer do again what is not committed."""
-        if self._sealer is not None:
-            self._sealer.close()
-            self._sealer = None
+        sealer, self._sealer = self._sealer, None
+        if sealer is not None:
+            with suppress(OSError):  # nothing that it has not made durable counts
+                sealer.close()
 
     def _carry_out_finish(self, sealer: Sealer, is_looking: bool) -> None:
         """Have all be sealed that was logged before a request to finish, then answer it."""
@@ -276,7 +279,7 @@ class Keeper:
         while self._drain.settle():
             self._next_log()
         sealer = self._get_sealer()
-        sealer.catch_up(max(self._layout.logs(), default=-1) + 1, wait=True)
+        sealer.catch_up(max(self._layout.logs(), default=-1) + 1, wait=True, offered=self._drain.offered())
         self._provenance.finish()
         final.write_complete(self._layout, self._segment, sealer.ledger)
         final.clean_up(self._layout, self._ref, report)

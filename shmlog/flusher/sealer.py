@@ -16,7 +16,7 @@ import errno
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from typing import Any
 import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
-from shmlog.flusher.appendfile import AppendFile
+from shmlog.flusher.appendfile import AppendFile, RedoError
 from shmlog.flusher.eventfiles import EventFiles
 from shmlog.storage import jsonl, parts, runfile, wal
 from shmlog.storage.decode import Batch, Decoder
@@ -59,15 +59,18 @@ class _ClosedLog:
     batches: list[Batch]
     events: tuple[Extent, ...]
     run_log: Extent
+    offered: Mapping[int, int]  # by lane, up to its end, as the drain tells
     part: Future[None] | None
 
 
 class Sealer:
     """Works through the logs of one run.
 
-    Every method may raise OSError and be called again, but after a `SyncError`, for
-    which a new sealer has to do again what is not committed: it writes the text
-    files from the logs, from where they were durable.
+    Every method may raise OSError and be called again. After a `RedoError`, and after any other exception, a
+    new sealer has to do again what is not committed: it writes the text files from the logs, from where they
+    were durable, and decodes from the first log that is not sealed.
+
+    A log of which a record is neither in the files nor counted as dropped is not deleted: it goes to ``kept/``.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class Sealer:
         self._config: dict[str, Any] = {}  # from config events, not in config.yaml yet
         self._names_are_synced = False
         # One for all logs: it knows what a first frame that is damaged does not tell again.
-        self._decoder = Decoder(layout.dir)
+        self._decoder = Decoder(layout.dir, takes_all=True)
         self._open = _OpenLog(self.ledger.next_log)
         self._buffer = bytearray(CHUNK_BYTES)  # used again and again: nothing decoded refers to it
 
@@ -110,11 +113,12 @@ class Sealer:
         """Commit the logs whose parts have been written meanwhile."""
         self._commit(at_most=WRITERS)
 
-    def catch_up(self, closed_below: int, *, wait: bool = False) -> None:
+    def catch_up(self, closed_below: int, *, wait: bool = False, offered: Mapping[int, int] | None = None) -> None:
         """Take what the logs hold by now, and seal those below ``closed_below``.
 
         With ``wait`` they are sealed when it returns; otherwise some of their
-        parts may still be under way, and the next call commits them.
+        parts may still be under way, and the next call commits them. ``offered`` is what the drain has offered
+        each lane until the end of the last log, which no later one tells.
         """
         self._events.retry()  # nothing more is read while they can't be written
         self._run_log.retry()
@@ -123,7 +127,7 @@ class Sealer:
             self._read(is_closed)
             if not is_closed:
                 break
-            self._close_log()
+            self._close_log(offered if self._open.number == closed_below - 1 else None)
             self._commit(at_most=WRITERS)
         self._commit(at_most=0 if wait else WRITERS)
 
@@ -154,21 +158,27 @@ class Sealer:
         data = memoryview(self._buffer)[:size]
         data = data[: file.readinto(data)]
         is_end = len(data) < size
+        end = log.offset
         frames: list[wal.Frame] = []
         goes_on = not (is_end and is_closed)
         for found in wal.scan(data, path=Path(file.name), log=log.number, goes_on=goes_on):
             if isinstance(found, wal.Frame):
                 frames.append(found)
-                log.offset = start + found.offset + found.length
+                end = start + found.offset + found.length
             elif not goes_on:
                 self._report(f"{found.path}: {found.reason} at byte {start + found.offset}")
         if frames:
-            self._take(self._decoder.decode(frames))
+            self._take(frames)
+            log.offset = end
         if is_end:
             return 0
         return CHUNK_BYTES if frames else size * 2  # a frame that is larger than that
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, frames: list[wal.Frame]) -> None:
+        try:
+            batch = self._decoder.decode(frames)
+        except OSError as error:  # the decoder has taken a part of the frames
+            raise RedoError(error.errno, error.strerror, error.filename) from error
         self._open.batches.append(batch)
         for damage in batch.damage:
             self._report(f"{damage.path}: {damage.reason}")
@@ -224,26 +234,42 @@ class Sealer:
 
     # ---- sealing a log ----
 
-    def _close_log(self) -> None:
+    def _close_log(self, offered: Mapping[int, int] | None) -> None:
         log = self._open
+        offered = self._offered_before(log.number + 1) if offered is None else offered
         self._events.retry()
         self._run_log.retry()
         self._closed.append(
-            _ClosedLog(log.number, log.batches, self._events.extents, self._run_log.extent, self._start_part(log))
+            _ClosedLog(
+                log.number, log.batches, self._events.extents, self._run_log.extent, offered, self._start_part(log)
+            )
         )
         self._open = _OpenLog(log.number + 1)
+
+    def _offered_before(self, number: int) -> Mapping[int, int]:
+        """Return what each lane was offered before log ``number``, whose first frame tells."""
+        try:
+            frame = wal.first_frame(self.layout.log(number), number)
+        except FileNotFoundError:
+            return {}
+        return dict(zip(frame.lanes["lane"].tolist(), frame.lanes["seq"].tolist(), strict=True)) if frame else {}
 
     def _start_part(self, log: _OpenLog | _ClosedLog) -> Future[None] | None:
         tables = [batch.metrics for batch in log.batches if batch.metrics.num_rows]
         if "parquet" not in self._sinks or not tables:
             return None
-        return self._writers.submit(self._write_part, log.number, tables)
+        booked = sum(count.metrics for batch in log.batches for count in batch.counts.values())
+        return self._writers.submit(self._write_part, log.number, tables, booked)
 
-    def _write_part(self, number: int, tables: list[pa.Table]) -> None:
+    def _write_part(self, number: int, tables: list[pa.Table], booked: int) -> None:
         path, run_id = self.layout.part(number), self.layout.run_id
         with self._at_work():
             table = pa.concat_tables(tables).unify_dictionaries()
             parts.write_part(path, table, run_id=run_id, first=number, last=number, progress=self._progress)
+            with parts.open_file(path) as file:
+                rows = file.metadata.num_rows
+            if rows != booked:
+                raise CorruptDataError(f"{path}: {rows} rows were written, of {booked} metrics")
 
     def _commit(self, at_most: int) -> None:
         """Commit logs in their order: all whose parts are done, and more until ``at_most`` wait."""
@@ -270,13 +296,21 @@ class Sealer:
             for batch in log.batches:
                 self.ledger.add_batch(batch)
             log.batches = []  # booked: should the commit fail, the next one books nothing twice
+            self._account_for(log)
         self.ledger.commit(logs[-1].number + 1, logs[-1].events, logs[-1].run_log)
         for _ in logs:
             self._closed.popleft()
         for number in self.layout.logs():
             if number < self.ledger.next_log:  # one of an earlier sealer may be among them
-                self.layout.log(number).unlink(missing_ok=True)
+                remove_log(self.layout, number, self.ledger.kept_logs)
         self._progress()
+
+    def _account_for(self, log: _ClosedLog) -> None:
+        for lane, count in self.ledger.account_for(log.number, log.offered).items():
+            self._report(
+                f"{self.layout.log(log.number)}: of lane {lane}, {count} records are neither in the files nor counted "
+                f"as dropped; the log is kept in {self.layout.kept}"
+            )
 
     def _finish_part(self, log: _ClosedLog) -> None:
         """Wait for the part of a log, and begin it anew if it could not be written."""
@@ -300,10 +334,21 @@ def _is_done(part: Future[None] | None) -> bool:
     return part is None or part.done()
 
 
-def remove_wal(layout: RunLayout) -> None:
-    """Remove the logs of a run that is complete, the books last."""
-    for number in layout.logs():
+def remove_log(layout: RunLayout, number: int, kept_logs: Collection[int]) -> None:
+    """Remove a log that is sealed, or put it aside if it holds what nothing else does."""
+    if number not in kept_logs:
         layout.log(number).unlink(missing_ok=True)
+        return
+    layout.kept.mkdir(exist_ok=True)
+    os.replace(layout.log(number), layout.kept_log(number))
+    fsync_dir(layout.kept)
+    fsync_dir(layout.dir)
+
+
+def remove_wal(layout: RunLayout, kept_logs: Collection[int]) -> None:
+    """Remove the logs of a run that is complete, but for those to be kept, the books last."""
+    for number in layout.logs():
+        remove_log(layout, number, kept_logs)
     for path in (layout.flusher_log, layout.sealed_json):
         path.unlink(missing_ok=True)
     try:

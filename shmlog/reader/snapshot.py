@@ -22,6 +22,7 @@ from shmlog.reader.tally import read_producers
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.extent import Extent, extents_of
 from shmlog.storage.layout import Part, RunLayout, event_file_name
+from shmlog.storage.ledger import read_offered
 from shmlog.storage.reasons import REASONS
 from shmlog.storage.wal import FIRST, TORN_TAIL, Damage, Frame, scan
 
@@ -48,6 +49,8 @@ class Snapshot:
         Of what is sealed. None if no file tells.
     dropped : dict
         Of a complete run, all drops; else those of processes that had no lane.
+    offered : dict
+        By lane, how many records it was offered of what the producers are about; empty if no file tells.
     files : dict of str to Extent
         What is known of files that have no checksum of their own, by name.
     overlaps : bool
@@ -63,6 +66,7 @@ class Snapshot:
     logs: dict[int, bytes]
     producers: list[dict[str, Any]] | None
     dropped: dict[str, int]
+    offered: dict[int, int] = field(default_factory=dict)
     files: dict[str, Extent] = field(default_factory=dict)
     overlaps: bool = False
     problems: list[tuple[Path, str]] = field(default_factory=list)
@@ -167,7 +171,7 @@ def _take_complete(layout: RunLayout, described: dict[str, Any]) -> Snapshot:
     return Snapshot(
         described, next_log=None, events_bytes=None, parts=layout.parts(), logs={},
         producers=read_producers(described.get("producers")), dropped=_read_dropped(described.get("dropped")),
-        files=extents_of(described.get("files")),
+        offered=read_offered(described.get("offered")), files=extents_of(described.get("files")),
     )  # fmt: skip
 
 
@@ -205,7 +209,7 @@ def _take_unsealed(layout: RunLayout, described: dict[str, Any], sealed: dict[st
         described, next_log, sealed["events_bytes"],
         logs=_read_logs(layout, next_log), parts=[part for part in layout.parts() if part.last < next_log],
         producers=read_producers(sealed.get("producers")), dropped=_read_dropped(sealed.get("dropped")),
-        files=extents_of(sealed.get("files")),
+        offered=read_offered(sealed.get("offered")), files=extents_of(sealed.get("files")),
     )  # fmt: skip
 
 

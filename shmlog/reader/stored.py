@@ -30,12 +30,12 @@ from shmlog.storage.attempts import attempts_of
 from shmlog.storage.extent import extents_of
 from shmlog.storage.late import read_late
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.ledger import Ledger
+from shmlog.storage.ledger import Ledger, lost_of
 
 _TRIES = 20
 
 Result = TypeVar("Result")
-_Books = tuple[list[dict[str, Any]], dict[str, int]]  # producers, drops by reason
+_Books = tuple[list[dict[str, Any]], dict[str, int], dict[int, int]]  # producers, drops by reason, lost by lane
 
 
 def load(run_dir: str | os.PathLike[str]) -> StoredRun:
@@ -314,9 +314,18 @@ class StoredRun(Frames):
         return self._books()[1]
 
     @property
+    def lost(self) -> dict[int, int]:
+        """By lane, records that were logged and are neither here nor counted as dropped; empty if there are none.
+
+        Damage has cost them, or a mistake of this package. The logs that held them lie in ``kept/``, where
+        they were not damaged themselves. A negative number: records of the lane are here twice.
+        """
+        return self._books()[2]
+
+    @property
     def counts(self) -> dict[str, int]:
         """Metrics, events and drops of the whole run."""
-        producers, dropped = self._books()
+        producers, dropped, _ = self._books()
         return {
             "metrics": sum(producer["metrics"] for producer in producers),
             "events": sum(producer["events"] for producer in producers),
@@ -324,23 +333,24 @@ class StoredRun(Frames):
         }
 
     def _books(self) -> _Books:
-        producers, dropped = self._look(self._books_of)
+        producers, dropped, lost = self._look(self._books_of)
         late, problems = read_late(self._layout)
         for problem in problems:
             _warn(problem)
-        return producers, dict(Counter(dropped) + Counter(late))
+        return producers, dict(Counter(dropped) + Counter(late)), lost
 
     def _books_of(self, taken: Snapshot) -> tuple[_Books, list[str]]:
         if taken.producers is None:
             return self._count(taken)
         if taken.complete:
-            return (taken.producers, {reason: n for reason, n in taken.dropped.items() if n}), []
-        ledger = Ledger.of(taken.producers, taken.dropped)
+            dropped = {reason: n for reason, n in taken.dropped.items() if n}
+            return (taken.producers, dropped, lost_of(taken.producers, taken.offered)), []
+        ledger = Ledger.of(taken.producers, taken.dropped, taken.offered)
         problems: list[str] = []
         for batch, damage in taken.batches(self._layout):
             ledger.add_batch(batch)
             problems += records.texts_of(damage)
-        return (ledger.producers(), ledger.dropped()), problems
+        return (ledger.producers(), ledger.dropped(), ledger.lost()), problems
 
     def _count(self, taken: Snapshot) -> tuple[_Books, list[str]]:
         """Count the records, because the books are lost."""
@@ -352,7 +362,7 @@ class StoredRun(Frames):
             if fault_of(event) is None:
                 tally.add_event(event)
         producers = tally.producers()
-        return (producers, sum_dropped(producers)), problems + problems_of_events
+        return (producers, sum_dropped(producers), {}), problems + problems_of_events
 
     # ---- artifacts ----
 

@@ -17,6 +17,7 @@ from shmlog.reader.numbers import Numbers, Problem
 from shmlog.reader.report import Report
 from shmlog.reader.tally import Tally, sum_dropped
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.ledger import lost_of
 
 _TRIES = 20
 
@@ -118,8 +119,17 @@ class _Check:
             booked = told.get((lane, pid), {})
             found = self._sealed.found().get((lane, pid), {})
             self._compare(path, f"lane {lane}, pid {pid}", booked, found, damaged)
+        self._check_lost(path, taken.producers)
         if taken.complete:
             self._check_totals(taken.described, taken.producers)
+
+    def _check_lost(self, path: Path, producers: list[dict[str, Any]]) -> None:
+        for lane, count in sorted(lost_of(producers, self._taken.offered).items()):
+            if count > 0:
+                where = f"the logs that held them lie in {self._layout.kept}, where these are not damaged themselves"
+                self._report.error(path, f"lane {lane}: {count} records are neither booked nor dropped: lost; {where}")
+            else:
+                self._report.error(path, f"lane {lane}: {-count} records more are booked than there were")
 
     def _compare(
         self, path: Path, who: str, booked: Mapping[str, int], found: Mapping[str, int], damaged: bool

@@ -251,6 +251,8 @@ def _next_attempt(
         "producers": [],
         "counts": None,
         "dropped": None,
+        "offered": {},
+        "lost": {},
         "complete": False,
         "attempt": len(attempts) + 1,
     }

@@ -289,12 +289,13 @@ class Run(StructuredLog):
 
     @property
     def stats(self) -> dict[str, Any]:
-        """What this process logged, dropped by reason and waited, and how the flusher is."""
+        """What this process logged, dropped by reason and waited, how the flusher is, what the run has lost."""
         stats: dict[str, Any] = self._counts()
         stats["flusher"] = "none"
         if self._is_member:
             stats["pending"] = sum(max(head - tail, 0) for head, tail, _ in self._lanes().values())
             stats["lane_records"] = self._segment.lane_slots
+            stats["lost"] = self._segment.lost
             stats["segment"] = str(self._segment.path)
             alive = self._flusher_lives()
             stats["flusher"] = ("starting", "running")[self._segment.flusher_state] if alive else "dead"
@@ -319,7 +320,8 @@ class Run(StructuredLog):
         -------
         bool
             Whether all is sealed. False when the flusher made no progress for
-            2 s: nothing is lost, ``shmlog recover`` finishes the job.
+            2 s: nothing is lost, ``shmlog recover`` finishes the job. False also if
+            records are lost, which is logged as an error: ``shmlog verify`` tells which.
 
         Raises
         ------
@@ -337,10 +339,24 @@ class Run(StructuredLog):
             self._dismiss_followers()
             sealed = self._seal(final)
             exits.note_end(self._layout, sealed=sealed)
+            sealed = sealed and not self._has_lost()
         self._leave()
         registry.forget(self)
         hand_down()
         return sealed
+
+    def _has_lost(self) -> bool:
+        lost = self._segment.lost
+        if lost:
+            import logging
+
+            logging.getLogger("shmlog").error(
+                "run %s has lost %d records, the logs that held them are kept: 'shmlog verify %s' says more",
+                self.id,
+                lost,
+                self._layout.dir,
+            )
+        return lost > 0
 
     def _dismiss_followers(self) -> None:
         if self._entry is not None:

@@ -25,7 +25,7 @@ FLOAT, INT, BOOL, TEXT, LONGTEXT, ROW, EVENT, OWNER, GAP = range(1, 10)
 _DATA_BYTES = 24
 _INT32_MAX = (1 << 31) - 1
 # Larger numbers are nonsense; sums of a few smaller ones fit in 64 bits.
-_COUNT_MAX = 1 << 56
+COUNT_MAX = 1 << 56
 # Those of csrc/bulk/decode.c: the years 1 to 9999.
 _TS_US_MIN, _TS_US_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
 _SHIFT_US_MAX = 1 << 61
@@ -203,8 +203,8 @@ def _sound_entries(
     frames: Sequence[Frame], frame: NDArray[np.int64], entries: NDArray[np.void], ends: dict[int, int]
 ) -> tuple[NDArray[np.bool_], list[Damage]]:
     """Return which entries can be taken, in the light of what was taken before."""
-    sound = (entries["lane"] <= _INT32_MAX) & (entries["gapped"] <= _COUNT_MAX).all(axis=1)
-    sound &= (entries["seq"] <= _COUNT_MAX) & (entries["position"] <= _COUNT_MAX)
+    sound = (entries["lane"] <= _INT32_MAX) & (entries["gapped"] <= COUNT_MAX).all(axis=1)
+    sound &= (entries["seq"] <= COUNT_MAX) & (entries["position"] <= COUNT_MAX)
     sound &= entries["tenancy"] <= _INT32_MAX
     damage: list[Damage] = []
     numbers = zip(*(entries[name].tolist() for name in ("lane", "position", "slots")), strict=True)

@@ -7,6 +7,7 @@ and reported.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from shmlog.storage.wal import Damage, Frame
 
 # What a call of decode() may read from files of large texts, in bytes.
 _LARGE_BYTES_MAX = 1 << 30
+# What reading such a file ends with for ever: it is not there, or not ours. None: its checksum is wrong.
+_LASTING = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _NAME_ID_MAX = 0xFFFFFF  # 24 bits of the commit word
 
 Producer = tuple[int, int]  # lane, tenancy
@@ -88,6 +91,8 @@ class Batch:
         Where the rows come from.
     owner_of : dict
         What is known of each producer, by (lane, tenancy).
+    offered : dict
+        By lane, how many records it was offered up to the end of these frames, whatever became of them.
     """
 
     metrics: pa.Table
@@ -99,6 +104,7 @@ class Batch:
     counts: dict[Producer, Count]
     owner_of: dict[Producer, dict[str, Any]]
     unlaned: dict[str, int]
+    offered: dict[int, int]
     damage: list[Damage]
 
 
@@ -130,10 +136,20 @@ class Stretches:
 
 
 class Decoder:
-    """Decodes the frames of consecutive logs of the run in ``run_dir``."""
+    """Decodes the frames of consecutive logs of the run in ``run_dir``.
 
-    def __init__(self, run_dir: Path) -> None:
+    Parameters
+    ----------
+    run_dir : Path
+        Folder of the run, where large texts lie.
+    takes_all : bool
+        For who deletes the logs afterwards: however large the texts are together, and `decode` raises
+        OSError if one can't be read just now. Another decoder has to try again then.
+    """
+
+    def __init__(self, run_dir: Path, *, takes_all: bool = False) -> None:
         self._run_dir = run_dir
+        self._takes_all = takes_all
         self._codes: dict[int, int] = {}  # name id -> position in _names, or -1
         self._names: list[str] = []
         self._code_of: dict[str, int] = {}
@@ -163,6 +179,7 @@ class Decoder:
             batch.unlaned = dict(zip(REASONS, (int(n) for n in frames[-1].unlaned), strict=True))
         self._frames += len(frames)
         self._move_cursors(columns)
+        batch.offered = {lane: self.cursors[lane].seq for lane in columns.after["lane"].tolist()}
         return batch
 
     # ---- names, owners, gaps ----
@@ -249,7 +266,7 @@ class Decoder:
         return Batch(
             metrics=table, unit=columns.unit, stretches=stretches, producers=producers, events=[], gaps=[],
             counts={p: Count(metrics=n) for p, n in zip(producers, counts.tolist(), strict=True)},
-            owner_of=dict(zip(producers, owners, strict=True)), unlaned={}, damage=self._damage,
+            owner_of=dict(zip(producers, owners, strict=True)), unlaned={}, offered={}, damage=self._damage,
         )  # fmt: skip
 
     def _stretches(self, columns: Columns) -> tuple[Stretches, list[Producer]]:
@@ -294,9 +311,16 @@ class Decoder:
         path = data.decode("utf-8", "replace")
         try:
             self._large_bytes += large_size(self._run_dir, path)
-            return read_large(self._run_dir, path) if self._large_bytes <= _LARGE_BYTES_MAX else None
-        except OSError:
+            is_too_much = self._large_bytes > _LARGE_BYTES_MAX and not self._takes_all
+            return None if is_too_much else read_large(self._run_dir, path)
+        except OSError as error:
+            self._refuse_passing(error)
             return None
+
+    def _refuse_passing(self, error: OSError) -> None:
+        """Raise ``error`` if another try may read what is not to be left out."""
+        if self._takes_all and error.errno not in _LASTING:
+            raise error
 
     # ---- events ----
 
@@ -322,6 +346,7 @@ class Decoder:
         try:
             size: int | None = large_size(self._run_dir, text)
         except OSError as error:
+            self._refuse_passing(error)
             reason = f"the file of an event can't be read ({error})"
             self._damage.append(columns.damage(int(item["entry"]), reason))
             size = None

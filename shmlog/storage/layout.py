@@ -41,6 +41,7 @@ class RunLayout:
         self.wal = self.dir / "wal"
         self.sealed_json = self.wal / "sealed.json"
         self.flusher_log = self.wal / "flusher.log"
+        self.kept = self.dir / "kept"
         self.metrics = self.dir / "metrics" / f"node={node}"
         self.events = self.event_file(0)
         self.run_log = self.dir / "run.log"
@@ -79,12 +80,16 @@ class RunLayout:
 
     def linked_folders(self) -> list[Path]:
         """Return those of our folders that are symlinks: what they lead to is not of the run."""
-        folders = (self.wal, self.metrics.parent, self.metrics, self.large, self.late, self.artifacts)
+        folders = (self.wal, self.kept, self.metrics.parent, self.metrics, self.large, self.late, self.artifacts)
         return [folder for folder in folders if folder.is_symlink()]
 
     def log(self, number: int) -> Path:
         """Return the path of write-ahead log ``number``."""
         return self.wal / f"{number:06d}.wal"
+
+    def kept_log(self, number: int) -> Path:
+        """Return where log ``number`` lies if it holds records that are nowhere else."""
+        return self.kept / self.log(number).name
 
     def event_file(self, number: int) -> Path:
         """Return the path of events.jsonl, or of file ``number`` that it goes on in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,22 +12,32 @@ from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
 from shmlog.storage.extent import Extent, extents_of, of_file
 from shmlog.storage.layout import RunLayout, atomic_write, event_file_name
+from shmlog.storage.reasons import REASONS
 from shmlog.storage.times import timestamp
 
 if TYPE_CHECKING:
     from shmlog.storage.decode import Batch
 
+_LANE = re.compile(r"[0-9]{1,10}")
+
 
 class Ledger:
-    """Producers by (lane, tenancy), counted up to a log that is sealed."""
+    """Producers by (lane, tenancy), counted up to a log that is sealed.
+
+    What the lanes were offered comes from whoever drained them, and what became of it is counted where it
+    is written. So whatever goes wrong between the two, the books tell what it has cost.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.next_log = 0
         self.events: tuple[Extent, ...] = (Extent(),)  # of events.jsonl and the files that it goes on in
         self.run_log = Extent()
+        self.kept_logs: list[int] = []  # which hold records that nothing else does
         self._unlaned: dict[str, int] = {}
         self._producers: dict[tuple[int, int], dict[str, Any]] = {}
+        self._offered: dict[int, int] = {}  # by lane
+        self._settled: dict[int, int] = {}  # what is lost in logs that were accounted for
 
     @classmethod
     def load(cls, layout: RunLayout) -> Ledger:
@@ -52,14 +63,24 @@ class Ledger:
             ledger.events, ledger.run_log = event_extents(files), files[layout.run_log.name]
             ledger._unlaned = told["dropped"]
             ledger._producers = {(p["lane"], p["tenancy"]): p for p in told["producers"]}
+            ledger._recall(told)
         except (KeyError, TypeError) as error:
             raise CorruptDataError(f"{path}: does not say what is sealed") from error
         return ledger
 
+    def _recall(self, told: Mapping[str, Any]) -> None:
+        """Take over what was offered and lost so far; earlier versions did not tell."""
+        self._offered = read_offered(told.get("offered"))
+        self.kept_logs = read_kept_logs(told)
+        self._settled = self.lost()
+
     @classmethod
-    def of(cls, producers: list[dict[str, Any]], unlaned: dict[str, int]) -> Ledger:
+    def of(
+        cls, producers: list[dict[str, Any]], unlaned: dict[str, int], offered: Mapping[int, int] | None = None
+    ) -> Ledger:
         """Return books that go on from some that were read; they can't be committed."""
         ledger = cls(None)
+        ledger._offered = dict(offered or {})
         ledger._unlaned = dict(unlaned)
         ledger._producers = {(p["lane"], p["tenancy"]): {**p, "dropped": dict(p["dropped"])} for p in producers}
         return ledger
@@ -79,11 +100,12 @@ class Ledger:
                 raise KeyError("lane")
             of_lanes, dropped = ledger.dropped(), described["dropped"] or {}
             ledger._unlaned = {r: max(0, count - of_lanes.get(r, 0)) for r, count in dropped.items()}
+            ledger._recall(described)
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptDataError(f"{layout.run_yaml}: does not say what the run holds") from error
         files = extents_of(described.get("files")) or _measured(layout)
         ledger._path = layout.sealed_json
-        ledger.next_log = max((part.last for part in layout.parts()), default=-1) + 1
+        ledger.next_log = max([part.last for part in layout.parts()] + ledger.kept_logs, default=-1) + 1
         ledger.events = event_extents({layout.events.name: Extent(), **files})
         ledger.run_log = files.get(layout.run_log.name, Extent())
         return ledger
@@ -105,6 +127,30 @@ class Ledger:
         for (lane, tenancy), count in batch.counts.items():
             self.add_counts(lane, tenancy, count.metrics, count.events, count.dropped)
         self.set_unlaned(batch.unlaned)
+        self._note_offered(batch.offered)
+
+    def account_for(self, number: int, offered: Mapping[int, int]) -> dict[int, int]:
+        """Compare what is booked with what the lanes were offered up to the end of log ``number``.
+
+        Returns
+        -------
+        dict of int to int
+            By lane, the records of this log that are neither booked nor dropped; negative if more is booked
+            than there was. If there are any, the log is one of `kept_logs` from now on.
+        """
+        self._note_offered(offered)
+        lost = self.lost()
+        lanes = lost.keys() | self._settled.keys()
+        found = {lane: lost.get(lane, 0) - self._settled.get(lane, 0) for lane in sorted(lanes)}
+        self._settled = lost
+        found = {lane: count for lane, count in found.items() if count}
+        if found and number not in self.kept_logs:
+            self.kept_logs.append(number)
+        return found
+
+    def _note_offered(self, offered: Mapping[int, int]) -> None:
+        for lane, count in offered.items():
+            self._offered[lane] = max(count, self._offered.get(lane, 0))
 
     def add_owner(self, lane: int, tenancy: int, owner: dict[str, Any]) -> None:
         """Book who had the lane in that tenancy."""
@@ -148,6 +194,19 @@ class Ledger:
                 total[reason] = total.get(reason, 0) + count
         return total
 
+    def offered(self) -> dict[str, int]:
+        """Return by lane what it was offered, as it is written into files of ours."""
+        return {str(lane): self._offered[lane] for lane in sorted(self._offered)}
+
+    def end_of(self, lane: int) -> tuple[int, list[int]]:
+        """Return what a lane was offered, and of that the drops by reason, in the order of `REASONS`."""
+        gaps = [producer["dropped"] for producer in self._producers.values() if producer["lane"] == lane]
+        return self._offered.get(lane, 0), [sum(dropped.get(reason, 0) for dropped in gaps) for reason in REASONS]
+
+    def lost(self) -> dict[int, int]:
+        """Return by lane the records that are neither booked nor dropped; see `lost_of`."""
+        return lost_of(self._producers.values(), self._offered)
+
     def counts(self) -> dict[str, int]:
         """Return the sums over all producers."""
         producers: Iterable[dict[str, Any]] = self._producers.values()
@@ -171,9 +230,36 @@ class Ledger:
             "files": self.files(),
             "dropped": self._unlaned,
             "producers": self.producers(),
+            "offered": self.offered(),
+            "kept_logs": self.kept_logs,
         }
         assert self._path is not None
         atomic_write(self._path, runfile.sealed(json.dumps(told)))
+
+
+def lost_of(producers: Iterable[Mapping[str, Any]], offered: Mapping[int, int]) -> dict[int, int]:
+    """Return by lane how many records it was offered that are neither in the files nor counted as dropped.
+
+    A negative number: the files hold more. A lane of which is not known what it was offered is left out.
+    """
+    missing = dict(offered)
+    for producer in producers:
+        if producer["lane"] in missing:
+            missing[producer["lane"]] -= producer["metrics"] + producer["events"] + sum(producer["dropped"].values())
+    return {lane: count for lane, count in missing.items() if count}
+
+
+def read_offered(value: object) -> dict[int, int]:
+    """Return by lane what it was offered, as a file of ours tells; what makes no sense is left out."""
+    if not isinstance(value, dict):
+        return {}
+    return {int(lane): n for lane, n in value.items() if _LANE.fullmatch(lane) and type(n) is int and n >= 0}
+
+
+def read_kept_logs(told: Mapping[str, Any]) -> list[int]:
+    """Return the numbers of the logs that a file of ours tells to be kept; what makes no sense is left out."""
+    numbers = told.get("kept_logs")
+    return [n for n in numbers if type(n) is int and n >= 0] if isinstance(numbers, list) else []
 
 
 def _measured(layout: RunLayout) -> dict[str, Extent]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,6 +161,21 @@ def scan(
         except _BadFrameError as bad:
             yield Damage(path, start, header.length, str(bad))
         start += header.length
+
+
+def first_frame(path: Path, log: int) -> Frame | None:
+    """Return the first frame of a log, which tells what the logs before it hold; None if it is not whole."""
+    with open(path, "rb") as file:
+        data = file.read(_CRC_BEGIN + 8)
+        length = int.from_bytes(data[_CRC_BEGIN:], "little")
+        data += file.read(min(length, os.fstat(file.fileno()).st_size))
+    view = memoryview(data)
+    try:
+        header = _read_header(view, 0, log)
+        _check_crc(view, 0, header)
+        return _read_frame(view, 0, header, path)
+    except _BadFrameError:
+        return None
 
 
 class _Search:

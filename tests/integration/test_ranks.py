@@ -326,11 +326,16 @@ def test_gc_removes_the_list_of_a_launch_when_its_launcher_is_gone(
         remove_meeting(path)
         assert path.exists()
         path.unlink()
-        _list(run.dir, Process(alive.pid, alive.start - 1))  # its pid has been given to another
-        assert main(["gc"]) == 0
-        assert f"{path.name}  " in capfd.readouterr().out
-        (stale,) = (stale for stale in gc.find_stale() if stale.path == path)
-        gc.remove(stale)
+
+        def is_listed() -> bool:
+            _list(run.dir, Process(alive.pid, alive.start - 1))  # its pid has been given to another
+            assert main(["gc"]) == 0
+            return f"{path.name}  " in capfd.readouterr().out
+
+        wait_until(is_listed, "gc to find the list before another process's init removes it")
+        for stale in gc.find_stale():
+            if stale.path == path:
+                gc.remove(stale)
         assert not path.exists()
 
 

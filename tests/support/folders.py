@@ -69,9 +69,10 @@ class Folder:
         ledger = sealer.ledger
         self.describe(
             complete=True, status="success", producers=ledger.producers(), counts=ledger.counts(),
-            dropped=ledger.dropped(), files=final.written_files(self.layout, ledger),
+            dropped=ledger.dropped(), offered=ledger.offered(), kept_logs=ledger.kept_logs,
+            files=final.written_files(self.layout, ledger),
         )  # fmt: skip
-        remove_wal(self.layout)
+        remove_wal(self.layout, ledger.kept_logs)
 
     def merge(self) -> None:
         """Merge all parts."""

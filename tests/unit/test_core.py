@@ -512,6 +512,55 @@ def test_a_log_that_has_lost_its_end_does_not_move_tail_back(ring: Ring) -> None
     assert values(batch) == [float(i) for i in range(40)], "I2: behind tail nothing is taken"
 
 
+def test_drops_told_in_a_frame_that_is_lost_are_told_again(ring: Ring) -> None:
+    """They are dropped and not lost, whatever became of the frame."""
+    ring.begin()
+    producer = ring.producer()
+    producer.log("x", 0.0, 0)
+    ring.drained()
+    for step in range(3 * SLOTS):
+        producer.log("x", 0.0, step)
+    ring.drained()
+    producer.log("x", 0.0, 0)  # behind a GAP
+    ring.drained()
+    dropped = sum(producer._counts()["dropped"].values())
+    log = ring.logs / "000000.wal"
+    log.write_bytes(log.read_bytes()[: ring.frames(0)[-1].offset])
+    ring.drain = ring.new_drain(1)
+    final.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
+    offered = ring.drain.offered()[0]
+    assert offered == 1 + 3 * SLOTS + 1 - dropped, "the GAP is yet to be told"
+    ring.segment.cut_all()
+    assert ring.drain.next_log() == 0
+    ring.drain.finalize()
+    assert ring.drain.settle() == 0
+    assert ring.drain.offered()[0] == offered + dropped
+
+
+def test_what_a_frame_defines_stands_in_the_next_one_too(ring: Ring) -> None:
+    """Names and owners, so that one damaged frame costs the others nothing; and then no more."""
+    producers = [ring.producer() for _ in range(2)]
+    for producer in producers:
+        producer.log("x", 0.0, 0)
+    ring.begin()
+    for name in ("x", "y", "x"):
+        for producer in producers:
+            producer.log(name, 0.0, 0)
+        ring.drained()
+    defined = [sorted(frame.names.values()) for frame in ring.frames(0)]
+    assert defined == [["x"], ["x"], ["y"], ["y"]]
+    assert [sorted(frame.owners) for frame in ring.frames(0)] == [[], [0, 1], [], []]
+    assert [len(frame.lanes) for frame in ring.frames(0)] == [2, 2, 2, 2]
+    assert ring.drain.next_log() == 0
+    producers[0].log("z", 0.0, 0)
+    assert ring.drain.drain_pass() == (0, 1)
+    producers[0].log("z", 0.0, 0)
+    assert ring.drain.drain_pass() == (0, 1)
+    names = [sorted(frame.names.values()) for frame in ring.frames(1)]
+    assert names == [["x", "y"], ["x", "y", "z"], ["z"]]
+    assert [sorted(frame.owners) for frame in ring.frames(1)] == [[0, 1], [0, 1], []]
+
+
 def test_sync_answers_the_request(ring: Ring) -> None:
     ring.begin()
     producer = ring.producer()

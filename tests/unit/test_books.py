@@ -1,0 +1,408 @@
+"""Books that are made of what the lanes were offered: whatever loses a record is told, and no log goes that held it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import shmlog
+from shmlog.cli.main import main
+from shmlog.errors import StorageError
+from shmlog.flusher import final
+from shmlog.flusher.keeper import Keeper
+from shmlog.flusher.recover import _recover_files
+from shmlog.flusher.sealer import Sealer
+from shmlog.reader.verify import verify
+from shmlog.storage import decode, parts, runfile
+from shmlog.storage.decode import Batch, Decoder
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.wal import Frame, scan
+from tests.support.books import assert_books_balance
+from tests.support.folders import OWNER, Folder
+from tests.support.frames import Log
+from tests.support.processes import wait_until
+
+RECORDS = 40
+EVENTS = 1  # that the run has begun
+
+
+@pytest.fixture(autouse=True)
+def _tries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(final, "RETRY_S", 0.001)
+
+
+def keeper_of(run: shmlog.Run) -> Keeper:
+    """Return what keeps the run, with a first log."""
+    keeper = Keeper(RunLayout(run.dir), run._segment, run._ref)  # type: ignore[arg-type]
+    assert keeper._drain.next_log() == 0
+    return keeper
+
+
+def log_some(run: shmlog.Run, keeper: Keeper) -> None:
+    """Put records into the log, in two frames."""
+    for frame in range(2):
+        for step in range(RECORDS // 2):
+            run.log("x", float(frame), step)
+        assert keeper._drain.drain_pass()[0] == 0
+
+
+def failing(function: Callable[..., Any], error: BaseException, times: int) -> Callable[..., Any]:
+    """Return a function that fails some times when it has done its work, and that is then as ever."""
+    left = [times]
+
+    def fail(*args: Any, **options: Any) -> Any:
+        found = function(*args, **options)
+        if left[0]:
+            left[0] -= 1
+            raise error
+        return found
+
+    return fail
+
+
+ERRORS = [MemoryError(), pa.ArrowMemoryError("no memory"), ValueError("a bug"), OSError(errno.EIO, "I/O error")]
+
+
+# ---- nothing is lost by an exception ----
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("function", ["decode", "_events"])
+def test_a_chunk_whose_decoding_fails_is_decoded_again(
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch, error: Exception, function: str
+) -> None:
+    """Also if the decoder has taken half of it."""
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    monkeypatch.setattr(Decoder, function, failing(getattr(Decoder, function), error, 2))
+    keeper.close(patient=False)
+    stored = assert_books_balance(unkept_run.dir, offered=RECORDS)
+    assert stored.metrics().num_rows == RECORDS
+    assert not RunLayout(unkept_run.dir).kept.exists()
+
+
+@pytest.mark.parametrize("function", ["_gather_config", "_append"])
+def test_a_chunk_that_was_decoded_and_not_rendered_stands_once_in_the_end(
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    monkeypatch.setattr(Sealer, function, failing(getattr(Sealer, function), MemoryError(), 2))
+    keeper.close(patient=False)
+    stored = assert_books_balance(unkept_run.dir, offered=RECORDS)
+    assert len(stored.events()) == EVENTS
+
+
+def test_a_run_that_can_t_be_decoded_keeps_its_logs(unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    with monkeypatch.context() as patched:
+        patched.setattr(Decoder, "decode", failing(Decoder.decode, MemoryError(), -1))
+        with pytest.raises(StorageError, match="'shmlog recover' goes on from here"):
+            keeper.close(patient=False)
+    assert shmlog.load(unkept_run.dir).metrics().num_rows == RECORDS
+    keeper.close(patient=False)
+    assert_books_balance(unkept_run.dir, offered=RECORDS)
+
+
+def test_a_part_that_lacks_rows_does_not_count(unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_less(path: Path, table: pa.Table, **options: Any) -> None:
+        write_part(path, table.slice(1), **options)
+
+    write_part = parts.write_part
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    with monkeypatch.context() as patched:
+        patched.setattr(parts, "write_part", write_less)
+        with pytest.raises(StorageError, match=f"{RECORDS - 1} rows were written, of {RECORDS} metrics"):
+            keeper.close(patient=False)
+    keeper.close(patient=False)
+    assert_books_balance(unkept_run.dir, offered=RECORDS)
+
+
+# ---- what is lost all the same is told, and its log is kept ----
+
+
+def lose_a_chunk(monkeypatch: pytest.MonkeyPatch, log: int) -> None:
+    """Have the sealer forget the metrics of one log: a mistake that no check of ours knows of."""
+
+    def forget(decoder: Decoder, frames: list[Frame]) -> Batch:
+        batch = decode_all(decoder, frames)
+        if frames[0].log == log:
+            batch.metrics = batch.metrics.slice(0, 0)
+            batch.counts = {}
+        return batch
+
+    decode_all = Decoder.decode
+    monkeypatch.setattr(Decoder, "decode", forget)
+
+
+def assert_lost(run_dir: Path, lost: dict[int, int], kept: list[int]) -> shmlog.StoredRun:
+    """Assert that the loss is told by all that tell of a run, and that the logs are there."""
+    stored = shmlog.load(run_dir)
+    assert stored.lost == lost
+    assert stored.metadata["lost"] == {str(lane): count for lane, count in lost.items()}
+    assert stored.metadata["kept_logs"] == kept
+    report = verify(run_dir)
+    for lane, count in lost.items():
+        assert any(f"lane {lane}: {count} records" in finding.message for finding in report.findings), report
+    assert not report.ok
+    layout = RunLayout(run_dir)
+    assert sorted(path.name for path in layout.kept.iterdir()) == [layout.log(number).name for number in kept]
+    assert not layout.wal.exists()
+    return stored
+
+
+@pytest.mark.parametrize("log", [0, 1, 2], ids=["first", "middle", "last"])
+def test_a_loss_that_no_check_sees_is_counted_and_its_log_kept(
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], log: int
+) -> None:
+    keeper = keeper_of(unkept_run)
+    for _ in range(3):
+        log_some(unkept_run, keeper)
+        if keeper._drain.closed_below < 2:
+            assert keeper._drain.next_log() == 0
+    with monkeypatch.context() as patched:
+        lose_a_chunk(patched, log)
+        keeper.close(patient=False)
+    lost = RECORDS + (EVENTS if log == 0 else 0)
+    stored = assert_lost(unkept_run.dir, {0: lost}, [log])
+    assert stored.metrics().num_rows == 2 * RECORDS
+    layout = RunLayout(unkept_run.dir)
+    found = Decoder(layout.dir).decode(frames_of(layout.kept_log(log), log))
+    assert found.metrics.num_rows == RECORDS, "the log has what was lost"
+    assert main(["show", str(unkept_run.dir)]) == 0
+    assert f"{lost} LOST" in capsys.readouterr().out
+    assert main(["show", "--json", str(unkept_run.dir)]) == 0
+    assert json.loads(capsys.readouterr().out)["lost"] == {"0": lost}
+    assert main(["verify", str(unkept_run.dir)]) == 1
+
+
+def test_a_log_is_kept_also_by_who_comes_after_a_kill(unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The books are committed, and the log lies in its old place."""
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    with monkeypatch.context() as patched:
+        lose_a_chunk(patched, 0)
+        patched.setattr("shmlog.flusher.sealer.remove_log", failing(lambda *_: None, KeyboardInterrupt(), 1))
+        with pytest.raises(KeyboardInterrupt):
+            keeper.close(patient=False)
+    keeper.close(patient=False)
+    assert_lost(unkept_run.dir, {0: RECORDS + EVENTS}, [0])
+
+
+def test_a_live_run_tells_what_it_has_lost(unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    assert keeper._drain.next_log() == 0
+    with monkeypatch.context() as patched:
+        lose_a_chunk(patched, 0)
+        keeper._get_sealer().catch_up(1, wait=True)
+    log_some(unkept_run, keeper)
+    stored = shmlog.load(unkept_run.dir)
+    assert stored.lost == {0: RECORDS + EVENTS}
+    assert stored.metrics().num_rows == RECORDS
+    assert not verify(unkept_run.dir).ok
+    keeper.close(patient=False)
+    assert_lost(unkept_run.dir, {0: RECORDS + EVENTS}, [0])
+
+
+def test_finish_is_not_true_if_records_are_lost(
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    assert unkept_run.stats["lost"] == 0
+    lose_a_chunk(monkeypatch, 0)
+    ended = threading.Event()
+    seen: list[int] = []
+
+    def keep() -> None:
+        while not ended.is_set():
+            keeper._tick()
+            seen.append(unkept_run.stats.get("lost", 0))
+
+    threads = [threading.Thread(target=keeper._drain.run, args=(1 << 30,)), threading.Thread(target=keep)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert unkept_run.finish() is False
+    finally:
+        ended.set()
+        keeper._drain.stop()
+        for thread in threads:
+            thread.join()
+    (record,) = (record for record in caplog.records if record.name == "shmlog" and record.levelname == "ERROR")
+    assert "'shmlog verify" in record.getMessage()
+    assert max(seen) >= RECORDS
+
+
+def test_the_next_attempt_goes_on_with_the_books_of_a_loss(
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its logs have other numbers than the one that was kept, though that left no part."""
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    with monkeypatch.context() as patched:
+        lose_a_chunk(patched, 0)
+        keeper.close(patient=False)
+    monkeypatch.undo()
+    with shmlog.init("unkept", root=unkept_run.dir.parent.parent, resume=unkept_run.id) as run:
+        run.log("x", 1.0)
+    wait_until(lambda: not RunLayout(run.dir).wal.exists(), "the flusher's end")
+    stored = assert_lost(run.dir, {0: RECORDS + EVENTS}, [0])
+    assert stored.metrics().num_rows == 1
+
+
+def test_a_run_of_an_earlier_version_has_lost_nothing_that_is_known(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "digits" / "one")
+    log = Log()
+    log.lane(0).owner(OWNER)
+    log.lane(0).metric("x", 1.0, 0, 0)
+    log.frame()
+    folder.add(log)
+    folder.complete()
+    described = runfile.read(folder.layout.run_yaml)
+    for name in ("offered", "kept_logs"):
+        del described[name]
+    runfile.write_sealed(folder.layout.run_yaml, described)
+    assert verify(folder.dir).ok
+    assert shmlog.load(folder.dir).lost == {}
+
+
+# ---- damaged frames ----
+
+
+def flip(path: Path, offset: int) -> None:
+    """Flip a bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def frames_of(path: Path, log: int) -> list[Frame]:
+    return [found for found in scan(path.read_bytes(), path=path, log=log) if isinstance(found, Frame)]
+
+
+def log_frames(run: shmlog.Run, keeper: Keeper, count: int) -> None:
+    """Put a frame with one record after another into the log; each record has a name of its own."""
+    for number in range(count):
+        run.log(f"name{number}", float(number), number)
+        assert keeper._drain.drain_pass()[0] == 0
+
+
+def recover_from(run: shmlog.Run, *, reboot: bool) -> None:
+    """Recover a run as after a crash, or as after a reboot that has left its files alone."""
+    layout = RunLayout(run.dir)
+    if reboot:
+        _recover_files(layout, runfile.read(layout.run_yaml), None, "", force=True)
+    else:
+        Keeper(layout, run._segment, run._ref).close(patient=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("damaged", [0, 1, 3, 7])
+@pytest.mark.parametrize("reboot", [False, True], ids=["crash", "reboot"])
+def test_a_damaged_frame_of_an_open_log_costs_itself_alone(unkept_run: shmlog.Run, damaged: int, reboot: bool) -> None:
+    """Names and owners stand twice; what is lost is counted by lane, and its log kept."""
+    keeper = keeper_of(unkept_run)  # its first frame tells that the run has begun
+    log_frames(unkept_run, keeper, 8)
+    layout = RunLayout(unkept_run.dir)
+    frame = frames_of(layout.log(0), 0)[damaged]
+    flip(layout.log(0), frame.offset + frame.length // 2)
+    recover_from(unkept_run, reboot=reboot)
+    stored = assert_lost(layout.dir, {0: 1}, [0])
+    assert stored.names() == [f"name{number}" for number in range(8) if number != damaged - 1]
+    assert stored.metrics()["pid"].unique().to_pylist() == [stored.metadata["pid"]]
+
+
+def test_a_damaged_end_of_the_log_is_counted_by_who_has_the_segment(unkept_run: shmlog.Run) -> None:
+    """Though what it held is overwritten there, and what comes behind it has numbers without a hole."""
+    keeper = keeper_of(unkept_run)
+    log_frames(unkept_run, keeper, 4)
+    layout = RunLayout(unkept_run.dir)
+    for frame in frames_of(layout.log(0), 0)[-2:]:
+        flip(layout.log(0), frame.offset + frame.length // 2)
+    unkept_run.log("behind", 1.0)
+    recover_from(unkept_run, reboot=False)
+    stored = assert_lost(layout.dir, {0: 2}, [0])
+    assert stored.names() == ["behind", "name0", "name1"]
+
+
+def test_a_lane_of_which_the_open_log_tells_nothing_goes_on_from_the_books(unkept_run: shmlog.Run) -> None:
+    """The log before is sealed and gone, and the frame that repeats what it held is damaged."""
+    keeper = keeper_of(unkept_run)
+    log_frames(unkept_run, keeper, 3)
+    assert keeper._drain.next_log() == 0
+    keeper._get_sealer().catch_up(1, wait=True)
+    keeper._discard_sealer()
+    layout = RunLayout(unkept_run.dir)
+    flip(layout.log(1), 40)
+    unkept_run.log("behind", 1.0)
+    recover_from(unkept_run, reboot=False)
+    stored = shmlog.load(layout.dir)
+    assert (stored.lost, stored.dropped) == ({}, {})
+    assert stored.names() == ["behind", "name0", "name1", "name2"]
+
+
+# ---- large texts ----
+
+
+def log_large(run: shmlog.Run, keeper: Keeper, texts: list[str]) -> None:
+    """Log texts that are too large for the ring."""
+    for step, text in enumerate(texts):
+        run.log("text", text, step)
+    assert keeper._drain.drain_pass()[0] == 0
+    assert len(list((run.dir / "large").iterdir())) == len(texts)
+
+
+def text_of(number: int, run: shmlog.Run) -> str:
+    """Return a text that does not fit the ring."""
+    return f"text {number} " * (run._segment.lane_slots * 8 // 7 + 1)
+
+
+@pytest.mark.parametrize("function", ["read_large", "large_size"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE], ids=errno.errorcode.get)
+def test_a_large_text_that_can_t_be_read_now_is_read_later(
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch, function: str, code: int
+) -> None:
+    keeper = keeper_of(unkept_run)
+    text = text_of(0, unkept_run)
+    log_large(unkept_run, keeper, [text])
+    monkeypatch.setattr(decode, function, failing(getattr(decode, function), OSError(code, "error"), 2))
+    keeper.close(patient=False)
+    stored = assert_books_balance(unkept_run.dir, offered=1)
+    assert stored.metrics("text")["text"].to_pylist() == [text]
+
+
+def test_a_large_text_whose_file_is_gone_is_lost_and_told(unkept_run: shmlog.Run) -> None:
+    keeper = keeper_of(unkept_run)
+    texts = [text_of(number, unkept_run) for number in range(3)]
+    log_large(unkept_run, keeper, texts)
+    for path in (unkept_run.dir / "large").iterdir():
+        if path.read_text() == texts[1]:
+            path.unlink()
+    keeper.close(patient=False)
+    stored = assert_lost(unkept_run.dir, {0: 1}, [0])
+    assert stored.metrics("text")["text"].to_pylist() == [texts[0], texts[2]]
+
+
+def test_the_flusher_leaves_no_text_out_however_large_all_are_together(
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader does: the run may be a stranger's."""
+    keeper = keeper_of(unkept_run)
+    texts = [text_of(number, unkept_run) for number in range(4)]
+    log_large(unkept_run, keeper, texts)
+    monkeypatch.setattr(decode, "_LARGE_BYTES_MAX", 2 * len(texts[0]))
+    with pytest.warns(shmlog.errors.ShmlogWarning, match="a text that can't be read"):
+        assert shmlog.load(unkept_run.dir).metrics("text").num_rows == 2
+    keeper.close(patient=False)
+    stored = assert_books_balance(unkept_run.dir, offered=4)
+    assert stored.metrics("text")["text"].to_pylist() == texts
