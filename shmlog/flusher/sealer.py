@@ -304,7 +304,7 @@ def remove_wal(layout: RunLayout) -> None:
     """Remove the logs of a run that is complete, the books last."""
     for number in layout.logs():
         layout.log(number).unlink(missing_ok=True)
-    for path in (layout.flusher_log, layout.sealed_json):
+    for path in (layout.flusher_log, layout.recovered, layout.sealed_json):
         path.unlink(missing_ok=True)
     try:
         os.rmdir(layout.wal)
