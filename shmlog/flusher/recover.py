@@ -68,7 +68,6 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
         described = runfile.read(layout.run_yaml)
     except FileNotFoundError as error:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
-    layout.refuse_links()
     if described.get("complete") and not layout.wal.is_dir():
         if lock_path(layout).exists():  # of a recovery that was killed
             with locked(layout):
