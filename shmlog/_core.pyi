@@ -22,7 +22,7 @@ def changed_ns(path: str, /) -> int: ...
 def head_bytes(lanes: int, /) -> int: ...
 def owner_record(rank: int | None, local_rank: int | None, worker: int | None, script: str, /) -> bytes: ...
 
-class Segment:  # py_segment.c
+class Segment:  # py_segment.c, what can be read in py_segment_read.c
     path: Final[str]
     @classmethod
     def create(
@@ -86,7 +86,7 @@ class Segment:  # py_segment.c
     def keep_spares(self, count: int, /) -> None: ...
     def lane(self, number: int, /) -> dict[str, Any]: ...
 
-class Producer:  # py_producer.c, log() in py_log.c
+class Producer:  # py_producer.c, py_standing.c, log() in py_log.c
     _segment: Final[Segment]
     _disabled: Final[bool]
     @property

@@ -1,6 +1,9 @@
-"""Every exception and warning of shmlog."""
+"""Every exception and warning of shmlog, and how it tells of what raises neither."""
 
 from __future__ import annotations
+
+import os
+from contextlib import suppress
 
 __all__ = [
     "ArtifactNotFoundError",
@@ -74,3 +77,17 @@ class MissingExtraError(ShmlogError, ImportError):
 
 class ShmlogWarning(UserWarning):
     """Something went wrong that does not stop the program; it is counted."""
+
+
+def log_warning(message: str, *arguments: object) -> None:
+    """Tell the user through the logger ``shmlog``, or on standard error where logging can't be imported.
+
+    That takes a descriptor, which a program may have used up; and most programs have nothing to be told.
+    """
+    try:
+        import logging
+    except (OSError, ImportError, MemoryError):
+        with suppress(OSError):  # no standard error either
+            os.write(2, f"shmlog: {message % arguments}\n".encode(errors="replace"))
+    else:
+        logging.getLogger("shmlog").warning(message, *arguments)

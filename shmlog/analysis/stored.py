@@ -36,10 +36,12 @@ def load(run_dir: str | os.PathLike[str]) -> StoredRun:
     Warns
     -----
     ShmlogWarning
-        Here and at every later call, for each file that is damaged. What is in other
-        files is returned all the same.
+        Here and at every later call, for each file that is damaged, missing or another run's. What is in
+        other files is returned all the same.
     """
-    return StoredRun(stored.find(run_dir))
+    layout = stored.find(run_dir)
+    stored.warn_of_strange_parts(layout)
+    return StoredRun(layout)
 
 
 class StoredRun(stored.StoredRun):

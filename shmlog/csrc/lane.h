@@ -122,6 +122,18 @@ static inline void shmlog_lane_request_sync(shmlog_lane_header *shared, uint64_t
     }
 }
 
+/* All together of what a lane counts by reason. */
+static inline uint64_t shmlog_lane_sum(const _Atomic uint64_t *counts)
+{
+    uint64_t total = 0;
+    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
+        /* relaxed: our own counts; those of an earlier owner, after whom the lane's lock orders us; or
+         * the flusher's, after which FINAL does. */
+        total += atomic_load_explicit(&counts[reason], memory_order_relaxed);
+    }
+    return total;
+}
+
 /* Append a record of one slot. There must be room. */
 static inline void shmlog_lane_put(shmlog_lane *lane, uint64_t ts, uint64_t value, int64_t step, uint32_t name_id,
                                    unsigned kind)

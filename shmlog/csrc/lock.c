@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #if defined(__APPLE__) && !defined(F_OFD_SETLK)
@@ -14,7 +16,63 @@
 
 int shmlog_lock_open(const char *path) { return open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW); }
 
-int shmlog_lock_reopen(int fd, const char *path)
+enum { PIN_BYTES = 1 }; /* a page, of whatever size */
+
+/* ---- descriptions ---- */
+
+int shmlog_description_keep(shmlog_description *description, int fd)
+{
+    static _Atomic int marks;
+    struct stat status;
+    /* relaxed: it only has to be another one each time. */
+    off_t mark = 1 + atomic_fetch_add_explicit(&marks, 1, memory_order_relaxed);
+    if (fstat(fd, &status) != 0 || lseek(fd, mark, SEEK_SET) != mark) {
+        return errno;
+    }
+    *description = (shmlog_description){fd, status.st_dev, status.st_ino, mark, NULL};
+    return 0;
+}
+
+void shmlog_description_pin(shmlog_description *description)
+{
+#if defined(MADV_DONTFORK)
+    void *page = mmap(NULL, PIN_BYTES, PROT_NONE, MAP_SHARED, description->fd, 0);
+    if (page != MAP_FAILED && madvise(page, PIN_BYTES, MADV_DONTFORK) == 0) {
+        description->pin = page;
+    } else if (page != MAP_FAILED) {
+        munmap(page, PIN_BYTES);
+    }
+#else
+    (void)description;
+#endif
+}
+
+bool shmlog_description_is_of_file(const shmlog_description *description, int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && status.st_dev == description->device && status.st_ino == description->inode;
+}
+
+bool shmlog_description_is_there(const shmlog_description *description)
+{
+    int fd = description->fd;
+    return fd >= 0 && shmlog_description_is_of_file(description, fd) && lseek(fd, 0, SEEK_CUR) == description->mark;
+}
+
+void shmlog_description_close(shmlog_description *description)
+{
+    if (shmlog_description_is_there(description)) {
+        close(description->fd);
+    }
+    if (description->pin) {
+        munmap(description->pin, PIN_BYTES);
+    }
+    description->fd = -1;
+    description->pin = NULL;
+}
+
+/* Open the file behind a descriptor. */
+static int open_again(int fd)
 {
 #if defined(__linux__)
     /* Opening the link makes a new description of the same file, also when its
@@ -33,15 +91,28 @@ int shmlog_lock_reopen(int fd, const char *path)
         link[end++] = digits[--count];
     }
     link[end] = '\0';
-    int fresh = open(link, O_RDWR | O_CLOEXEC);
-    if (fresh >= 0) {
-        return fresh;
-    }
+    return open(link, O_RDWR | O_CLOEXEC);
 #else
     (void)fd;
+    return -1;
 #endif
-    return shmlog_lock_open(path);
 }
+
+int shmlog_description_reopen(const shmlog_description *description, const char *path)
+{
+    int fd = shmlog_description_is_there(description) ? open_again(description->fd) : -1;
+    if (fd < 0) {
+        fd = shmlog_lock_open(path);
+    }
+    if (fd >= 0 && !shmlog_description_is_of_file(description, fd)) {
+        close(fd);
+        fd = -1;
+        errno = ENOENT;
+    }
+    return fd;
+}
+
+/* ---- locks ---- */
 
 static struct flock one_byte(int byte, short type)
 {

@@ -6,12 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-#define NS_PER_MS INT64_C(1000000)
-#define NS_PER_S INT64_C(1000000000)
 
 static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
 static shmlog_producer *list;
@@ -34,19 +29,33 @@ static void clear_counts(shmlog_producer *producer)
     producer->lane.shared = &shmlog_no_lane;
 }
 
+/* Locks are taken on `fd` from now on. With the list locked: a fork must not see the pin before it is told to keep
+ * it out of the child. */
+static void take_description(shmlog_producer *producer, int fd)
+{
+    producer->lock = (shmlog_description){.fd = -1};
+    if (fd >= 0 && shmlog_description_keep(&producer->lock, fd) == 0) {
+        shmlog_description_pin(&producer->lock);
+    } else if (fd >= 0) {
+        close(fd);
+    }
+}
+
 /* In the child, which follows the process that it was forked from. The inherited description
  * is closed, never unlocked: its locks are the parent's. */
 static void rejoin(shmlog_producer *producer)
 {
+    shmlog_description inherited = producer->lock;
     producer->fork_generation++;
     producer->is_owner = false;
     clear_counts(producer);
-    if (producer->lock_fd < 0) {
+    inherited.pin = NULL; /* that is the parent's alone */
+    if (inherited.fd < 0) {
         return;
     }
-    int fresh = shmlog_lock_reopen(producer->lock_fd, producer->path);
-    close(producer->lock_fd);
-    producer->lock_fd = fresh;
+    int fresh = shmlog_description_reopen(&inherited, producer->path);
+    shmlog_description_close(&inherited);
+    take_description(producer, fresh);
 }
 
 static void before_fork(void) { pthread_mutex_lock(&list_mutex); }
@@ -77,9 +86,10 @@ int shmlog_producer_watch_forks(void)
     return error;
 }
 
-static void enlist(shmlog_producer *producer)
+static void enlist(shmlog_producer *producer, int fd)
 {
     pthread_mutex_lock(&list_mutex);
+    take_description(producer, fd);
     producer->next = list;
     list = producer;
     pthread_mutex_unlock(&list_mutex);
@@ -97,20 +107,6 @@ static void delist(const shmlog_producer *producer)
     pthread_mutex_unlock(&list_mutex);
 }
 
-static bool is_same_file(int a, int b)
-{
-    struct stat first, second;
-    return fstat(a, &first) == 0 && fstat(b, &second) == 0 && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino;
-}
-
-static bool is_closed(const shmlog_segment *segment)
-{
-    /* CONTROL, acquire side: the flusher sets `closed` while it holds the
-     * member lock alone, so that a lock taken after that sees it. */
-    return atomic_load_explicit(&segment->header->closed, memory_order_acquire) != 0;
-}
-
 int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, const char *path,
                          shmlog_membership membership)
 {
@@ -121,11 +117,11 @@ int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, con
     if (fd < 0) {
         return errno;
     }
-    int error = is_same_file(fd, segment->fd) ? 0 : ESTALE;
+    int error = shmlog_description_is_of_file(&segment->file, fd) ? 0 : ESTALE;
     if (error == 0 && membership.is_owner) {
         error = shmlog_lock_take(fd, SHMLOG_LOCK_MEMBER, false);
     }
-    if (error == 0 && is_closed(segment)) {
+    if (error == 0 && shmlog_segment_is_closed(segment)) {
         error = EAGAIN;
     }
     if (error) {
@@ -134,12 +130,11 @@ int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, con
     }
     strcpy(producer->path, path);
     producer->segment = segment;
-    producer->lock_fd = fd;
     producer->is_owner = membership.is_owner;
     producer->token = membership.token;
     producer->drop_policy = segment->header->drop_policy;
     clear_counts(producer);
-    enlist(producer);
+    enlist(producer, fd);
     return 0;
 }
 
@@ -151,10 +146,7 @@ void shmlog_producer_leave(shmlog_producer *producer)
     delist(producer);
     producer->lane.slots = NULL;
     producer->lane.shared = &shmlog_no_lane;
-    if (producer->lock_fd >= 0) {
-        close(producer->lock_fd);
-        producer->lock_fd = -1;
-    }
+    shmlog_description_close(&producer->lock);
 }
 
 /* ---- lanes ---- */
@@ -176,17 +168,6 @@ static bool is_roomy(const shmlog_segment *segment, const shmlog_lane_header *sh
     return head <= tail || head - tail <= segment->lane_slots / 2;
 }
 
-static uint64_t sum_of(const _Atomic uint64_t *counts)
-{
-    uint64_t total = 0;
-    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
-        /* relaxed: our own counts; those of an earlier owner, after whom the lane's lock orders us; or
-         * the flusher's, after which FINAL does. */
-        total += atomic_load_explicit(&counts[reason], memory_order_relaxed);
-    }
-    return total;
-}
-
 /* Continue where the committed units end. The lane's lock is held: its previous
  * owner can store nothing any more. */
 static void adopt(shmlog_producer *producer, uint32_t number)
@@ -202,14 +183,14 @@ static void adopt(shmlog_producer *producer, uint32_t number)
     /* relaxed: written by the flusher after it saw the GAP; if it is behind,
      * the drops are told once more, and telling totals again changes nothing. */
     producer->owes_gap =
-        sum_of(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);
+        shmlog_lane_sum(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);
 }
 
 /* Begin a part in a lane that is locked, in which the last one may have ended. False: the
  * run is being closed, and what the flusher has decided of the lane stands. */
 static bool begin_part(const shmlog_producer *producer, shmlog_lane_header *shared)
 {
-    if (is_closed(producer->segment)) {
+    if (shmlog_segment_is_closed(producer->segment)) {
         return false;
     }
     uint64_t follows = producer->is_owner ? 0 : producer->token;
@@ -221,28 +202,28 @@ static bool begin_part(const shmlog_producer *producer, shmlog_lane_header *shar
     /* CUT, the producer's side: either we see `closed`, or the flusher, which stores it before it
      * cuts the lanes, cuts this one after our stores. */
     atomic_thread_fence(memory_order_seq_cst);
-    return !is_closed(producer->segment);
+    return !shmlog_segment_is_closed(producer->segment);
 }
 
 /* Returns 0 when the lane is ours, EAGAIN when somebody has it, or errno. */
 static int try_lane(shmlog_producer *producer, uint32_t number)
 {
     shmlog_lane_header *shared = &producer->segment->lanes[number];
-    int error = shmlog_lock_take(producer->lock_fd, SHMLOG_LOCK_LANE + (int)number, true);
+    int error = shmlog_lock_take(producer->lock.fd, SHMLOG_LOCK_LANE + (int)number, true);
     if (error) {
         return error;
     }
     if (!is_allotted(shared)) {
-        error = shmlog_segment_allocate_lane(producer->segment, number);
+        error = shmlog_segment_allocate_lane(producer->segment, producer->lock.fd, number);
         if (error) {
-            shmlog_lock_drop(producer->lock_fd, SHMLOG_LOCK_LANE + (int)number);
+            shmlog_lock_drop(producer->lock.fd, SHMLOG_LOCK_LANE + (int)number);
             return error;
         }
         /* ALLOT, release side. */
         atomic_store_explicit(&shared->allotted, 1, memory_order_release);
     }
     if (!begin_part(producer, shared)) {
-        shmlog_lock_drop(producer->lock_fd, SHMLOG_LOCK_LANE + (int)number);
+        shmlog_lock_drop(producer->lock.fd, SHMLOG_LOCK_LANE + (int)number);
         return ESTALE;
     }
     adopt(producer, number);
@@ -259,11 +240,38 @@ static bool is_candidate(const shmlog_segment *segment, uint32_t number, bool an
     return any ? is_allotted(shared) : is_roomy(segment, shared);
 }
 
+/* Have a descriptor to take a lane's lock with: the program may have closed ours. Until then the pin has held the
+ * membership; there is no lane that it would have to hold. Returns 0 or errno. */
+static int regain_descriptor(shmlog_producer *producer)
+{
+    if (shmlog_description_is_there(&producer->lock)) {
+        return 0;
+    }
+    int fd = shmlog_description_reopen(&producer->segment->file, producer->path);
+    int error = fd < 0 ? errno : producer->is_owner ? shmlog_lock_take(fd, SHMLOG_LOCK_MEMBER, false) : 0;
+    if (error) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return error;
+    }
+    shmlog_description lost = producer->lock;
+    pthread_mutex_lock(&list_mutex);
+    take_description(producer, fd);
+    pthread_mutex_unlock(&list_mutex);
+    shmlog_description_close(&lost);
+    return 0;
+}
+
 int shmlog_producer_allot(shmlog_producer *producer, const char *owner, uint32_t owner_bytes)
 {
     int worst = EAGAIN;
     if (owner_bytes > SHMLOG_OWNER_BYTES_MAX) {
         return EINVAL;
+    }
+    int lost = regain_descriptor(producer);
+    if (lost) {
+        return lost;
     }
     memcpy(producer->owner, owner, owner_bytes);
     producer->owner_bytes = owner_bytes;
@@ -286,238 +294,4 @@ int shmlog_producer_allot(shmlog_producer *producer, const char *owner, uint32_t
         }
     }
     return worst;
-}
-
-/* ---- room ---- */
-
-static void put_gap(shmlog_producer *producer)
-{
-    shmlog_lane *lane = &producer->lane;
-    uint64_t counts[SHMLOG_REASONS];
-    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
-        /* relaxed: we are the only writer and read back our own stores. */
-        counts[reason] = atomic_load_explicit(&lane->shared->dropped[reason], memory_order_relaxed);
-    }
-    shmlog_unit_head head = {shmlog_ticks(producer->segment->tsc), 0, 0, SHMLOG_GAP, 0};
-    uint32_t slots = shmlog_lane_write_bytes(lane, lane->head, &head, counts, sizeof counts);
-    shmlog_lane_advance(lane, slots);
-    producer->owes_gap = false;
-}
-
-static void put_owner(shmlog_producer *producer)
-{
-    shmlog_lane *lane = &producer->lane;
-    shmlog_unit_head head = {shmlog_ticks(producer->segment->tsc), 0, 0, SHMLOG_OWNER, 0};
-    uint32_t slots =
-        shmlog_lane_write_bytes(lane, lane->head, &head, producer->owner, producer->owner_bytes);
-    shmlog_lane_advance(lane, slots);
-    producer->owes_owner = false;
-}
-
-static uint32_t owed_slots(const shmlog_producer *producer)
-{
-    uint32_t owner = producer->owes_owner ? 1 + shmlog_data_slots(producer->owner_bytes) : 0;
-    return owner + (producer->owes_gap ? SHMLOG_GAP_SLOTS : 0);
-}
-
-shmlog_room shmlog_producer_make_room(shmlog_producer *producer, uint32_t slots)
-{
-    shmlog_lane *lane = &producer->lane;
-    uint32_t capacity = shmlog_lane_capacity(lane);
-
-    /* RECLAIM, acquire side. The flusher advances tail after what lies below it
-     * is in the log, so passing this load is our licence to overwrite it. */
-    lane->tail_seen = atomic_load_explicit(&lane->shared->tail, memory_order_acquire);
-    if (shmlog_producer_is_cut(producer)) {
-        return SHMLOG_CUT;
-    }
-    if (lane->head - lane->tail_seen + owed_slots(producer) + slots > capacity) {
-        shmlog_lane_forbid(lane);
-        return SHMLOG_FULL;
-    }
-    /* The drops belong to the lane's previous owner if there is a new one. */
-    if (producer->owes_gap) {
-        put_gap(producer);
-    }
-    if (producer->owes_owner) {
-        put_owner(producer);
-    }
-    bool below_half = lane->head - lane->tail_seen + slots <= capacity / 2;
-    if (!shmlog_lane_allow(lane, lane->tail_seen + (below_half ? capacity / 2 : capacity))) {
-        return SHMLOG_CUT;
-    }
-    return below_half ? SHMLOG_ROOM : SHMLOG_ROOM_WAKE;
-}
-
-bool shmlog_producer_run_is_closed(const shmlog_producer *producer)
-{
-    /* CUT: what we have committed and counted comes before the look. If the run is not closed, the flusher's
-     * last drain, which comes after that, takes it. */
-    atomic_thread_fence(memory_order_seq_cst);
-    return is_closed(producer->segment);
-}
-
-void shmlog_producer_uncut(shmlog_producer *producer)
-{
-    atomic_store_explicit(&producer->lane.shared->cut, 0, memory_order_relaxed); /* relaxed: CUT, the fence */
-    /* CUT: whoever means us has ended our part before our look that follows, or cuts the lane again. */
-    atomic_thread_fence(memory_order_seq_cst);
-}
-
-uint64_t shmlog_producer_retire(shmlog_producer *producer, uint64_t *untold)
-{
-    const shmlog_lane *lane = &producer->lane;
-    uint64_t final = 0;
-    *untold = 0;
-    /* FINAL: release, what we have committed and counted is seen by the flusher that finds it; acquire,
-     * what the flusher has decided is seen by us. */
-    if (atomic_compare_exchange_strong_explicit(&lane->shared->final, &final, shmlog_final(lane->head, 0),
-                                                memory_order_acq_rel, memory_order_acquire)) {
-        return 0;
-    }
-    uint64_t told = sum_of(lane->shared->told), dropped = sum_of(lane->shared->dropped);
-    uint64_t end = shmlog_final_position(final);
-    *untold = dropped > told ? dropped - told : 0;
-    return lane->head > end ? lane->head - end : 0;
-}
-
-void shmlog_producer_settle(shmlog_producer *producer)
-{
-    if (producer->lane.slots && producer->owes_gap) {
-        (void)shmlog_producer_make_room(producer, 0);
-    }
-}
-
-enum shmlog_reason shmlog_producer_why_full(const shmlog_producer *producer)
-{
-    /* relaxed: a hint; the flusher sets it long before the lane is full. */
-    bool failing = atomic_load_explicit(&producer->segment->header->disk_error, memory_order_relaxed) != 0;
-    return failing ? SHMLOG_DROP_DISK : SHMLOG_DROP_FULL;
-}
-
-void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, uint64_t records)
-{
-    producer->dropped[reason] += records;
-    if (!producer->lane.slots) {
-        if (producer->segment && reason != SHMLOG_DROP_CLOSED) {
-            /* relaxed: a counter; the only word that several producers change. */
-            atomic_fetch_add_explicit(&producer->segment->header->unlaned[reason], records, memory_order_relaxed);
-        }
-        return;
-    }
-    _Atomic uint64_t *count = &producer->lane.shared->dropped[reason];
-    /* relaxed: we are the only writer. */
-    uint64_t old = atomic_load_explicit(count, memory_order_relaxed);
-    atomic_store_explicit(count, old + records, memory_order_relaxed); /* relaxed: a counter */
-    producer->owes_gap = true;
-    shmlog_lane_forbid(&producer->lane); /* the next record puts the GAP first */
-    /* CUT: either the flusher, which looks at the counts after the cut, sees this one, or the caller sees
-     * the cut. */
-    atomic_thread_fence(memory_order_seq_cst);
-}
-
-void shmlog_producer_add_counts(shmlog_producer *sum, const shmlog_producer *producer)
-{
-    sum->logged += producer->logged;
-    sum->waits += producer->waits;
-    sum->waited_ns += producer->waited_ns;
-    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
-        sum->dropped[reason] += producer->dropped[reason];
-    }
-}
-
-/* ---- waiting ---- */
-
-#define FREE_WAITING_NS (10 * NS_PER_S)
-#define START_PATIENCE_NS (10 * NS_PER_S)
-#define PROBE_EVERY_NS (20 * NS_PER_MS)
-
-bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now)
-{
-    /* CONTROL, acquire side. */
-    if (atomic_load_explicit(&header->flusher_state, memory_order_acquire) == SHMLOG_FLUSHER_RUNNING) {
-        return false;
-    }
-    /* relaxed: only compared with the time now. */
-    int64_t started = (int64_t)atomic_load_explicit(&header->started_ns, memory_order_relaxed);
-    /* In a time namespace the clock that it was started by may be far ahead of ours. */
-    return now >= started && now - started < START_PATIENCE_NS;
-}
-
-/* At most 5 % of wall time after the first ten seconds. */
-static bool may_spend_time(const shmlog_producer *producer, int64_t now)
-{
-    int64_t late = now - producer->joined_ns - FREE_WAITING_NS;
-    return late <= 0 || producer->late_waited_ns * 20 <= late;
-}
-
-static uint64_t progress_of(const shmlog_producer *producer)
-{
-    /* relaxed: only compared. */
-    return atomic_load_explicit(&producer->segment->header->progress, memory_order_relaxed);
-}
-
-shmlog_wait_state shmlog_producer_wait_begin(shmlog_producer *producer, shmlog_wait *wait)
-{
-    int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
-    uint64_t tail = producer->lane.tail_seen;
-
-    if (!producer->drop_policy.wait || producer->gave_up_tail == tail + 1 || !may_spend_time(producer, now)) {
-        return SHMLOG_WAIT_OVER;
-    }
-    *wait = (shmlog_wait){.since_ns = now, .tail = tail, .nap_ns = 50000, .begun_ns = now, .probed_ns = 0};
-    wait->progress = progress_of(producer);
-    return SHMLOG_WAIT_AGAIN;
-}
-
-static bool flusher_is_dead(const shmlog_producer *producer, shmlog_wait *wait, int64_t now)
-{
-    if (now - wait->probed_ns < PROBE_EVERY_NS) {
-        return false;
-    }
-    wait->probed_ns = now;
-    return shmlog_lock_probe(producer->lock_fd, SHMLOG_LOCK_FLUSHER) == 0;
-}
-
-shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shmlog_wait *wait)
-{
-    struct timespec nap = {0, (long)wait->nap_ns};
-    nanosleep(&nap, NULL);
-    wait->nap_ns = wait->nap_ns < NS_PER_MS / 2 ? wait->nap_ns * 2 : NS_PER_MS;
-
-    int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
-    /* relaxed: only compared; make_room() does the acquire. */
-    uint64_t tail = atomic_load_explicit(&producer->lane.shared->tail, memory_order_relaxed);
-    uint64_t progress = progress_of(producer);
-    /* A flusher that starts, for ten seconds at most, is progress. So is one that seals: a slow
-     * disk, and not a dead one, holds its drain. */
-    if (tail != wait->tail || progress != wait->progress ||
-        shmlog_flusher_is_starting(producer->segment->header, now)) {
-        wait->tail = tail;
-        wait->progress = progress;
-        wait->since_ns = now;
-    } else if (flusher_is_dead(producer, wait, now)) {
-        return SHMLOG_WAIT_DEAD;
-    }
-    return now - wait->since_ns < producer->drop_policy.max_wait_ns ? SHMLOG_WAIT_AGAIN : SHMLOG_WAIT_OVER;
-}
-
-void shmlog_producer_wait_end(shmlog_producer *producer, const shmlog_wait *wait, bool room)
-{
-    int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
-    int64_t waited = now - wait->begun_ns;
-
-    producer->waits++;
-    producer->waited_ns += (uint64_t)waited;
-    if (now - producer->joined_ns > FREE_WAITING_NS) {
-        producer->late_waited_ns += waited;
-    }
-    producer->gave_up_tail = room ? 0 : wait->tail + 1;
-    if (producer->lane.slots) {
-        shmlog_lane_header *shared = producer->lane.shared;
-        /* relaxed: counters for monitors, of which we are the only writer. */
-        atomic_store_explicit(&shared->waits, producer->waits, memory_order_relaxed);
-        /* relaxed: as above. */
-        atomic_store_explicit(&shared->waited_ns, producer->waited_ns, memory_order_relaxed);
-    }
 }

@@ -66,8 +66,8 @@ PyObject *shmlog_counts_dict(const uint64_t *counts);
 typedef struct {
     PyObject_HEAD
     shmlog_segment segment;
-    int lock_fd;     /* for the flusher's locks and for probes; -1: not open */
-    bool is_watched; /* signals leave their number in it */
+    shmlog_description lock; /* for the flusher's locks and for probes; none: not open */
+    bool is_watched;         /* signals leave their number in it */
     PyObject *path;
 } SegmentObject;
 
@@ -81,6 +81,11 @@ static inline int shmlog_dict_get(PyObject *dict, PyObject *key, PyObject **valu
     return *value ? 1 : PyErr_Occurred() ? -1 : 0;
 #endif
 }
+
+/* ---- py_segment_read.c ---- */
+
+extern PyGetSetDef shmlog_segment_getters[];
+PyObject *shmlog_segment_py_lane(SegmentObject *self, PyObject *number);
 
 /* ---- py_value.c ---- */
 
@@ -96,6 +101,9 @@ bool shmlog_item_convert(PyObject *object, shmlog_item *item);
  * done, 0 when the object is none of these, -1 with an exception set. */
 int shmlog_item_convert_exact(PyObject *object, shmlog_item *item);
 void shmlog_item_clear(shmlog_item *item);
+
+/* Whether an array of numpy.ma, whatever its size, has masked elements; -1: exception set. */
+int shmlog_is_masked(PyObject *object);
 
 /* Convert a step; may run Python code. */
 bool shmlog_step_convert(PyObject *object, int64_t *step);
@@ -162,7 +170,7 @@ void shmlog_writers_end(struct ProducerObject *run);
 /* Whether it may log no more, or never could. */
 static inline bool shmlog_writer_is_closed(const WriterObject *writer)
 {
-    return !writer->producer.segment || writer->producer.lock_fd < 0;
+    return !writer->producer.segment || writer->producer.lock.fd < 0;
 }
 
 /* Call `use` with each writer of the run, its lock held, until one returns false: exception set. */
@@ -338,6 +346,17 @@ int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count);
 /* ---- py_owner.c ---- */
 
 PyObject *shmlog_py_owner_record(PyObject *module, PyObject *args);
+
+/* ---- py_event.c ---- */
+
+PyObject *shmlog_put_event(ProducerObject *self, PyObject *args);
+
+/* ---- py_standing.c ---- */
+
+extern PyGetSetDef shmlog_producer_getters[];
+PyObject *shmlog_producer_py_request_sync(ProducerObject *self, PyObject *none);
+PyObject *shmlog_producer_py_positions(ProducerObject *self, PyObject *none);
+PyObject *shmlog_producer_py_counts(ProducerObject *self, PyObject *none);
 
 /* ---- py_log.c ---- */
 

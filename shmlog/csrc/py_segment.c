@@ -9,8 +9,6 @@
 #include <errno.h>
 #include <unistd.h>
 
-const char *const shmlog_reason_names[SHMLOG_REASONS] = {"full", "names", "large", "lane", "closed", "disk"};
-
 static PyObject *raise_for(PyTypeObject *type, int error, PyObject *path)
 {
     const char *text;
@@ -39,7 +37,7 @@ static SegmentObject *allocate(PyTypeObject *type, PyObject *path)
 {
     SegmentObject *self = (SegmentObject *)type->tp_alloc(type, 0);
     if (self) {
-        self->lock_fd = -1;
+        self->lock.fd = -1;
         self->path = Py_NewRef(path);
     }
     return self;
@@ -107,9 +105,7 @@ static void segment_dealloc(SegmentObject *self)
     if (!self->is_watched || shmlog_signals_forget(self->segment.header)) {
         shmlog_segment_close(&self->segment);
     }
-    if (self->lock_fd >= 0) {
-        close(self->lock_fd);
-    }
+    shmlog_description_close(&self->lock);
     Py_XDECREF(self->path);
     type->tp_free(self);
     Py_DECREF(type);
@@ -119,13 +115,18 @@ static void segment_dealloc(SegmentObject *self)
 
 static bool open_locks(SegmentObject *self)
 {
-    if (self->lock_fd < 0) {
-        self->lock_fd = shmlog_lock_reopen(self->segment.fd, PyUnicode_AsUTF8(self->path));
+    if (shmlog_description_is_there(&self->lock)) {
+        return true;
     }
-    if (self->lock_fd < 0) {
-        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, self->path);
+    int fd = shmlog_description_reopen(&self->segment.file, PyUnicode_AsUTF8(self->path));
+    if (fd >= 0 && shmlog_description_keep(&self->lock, fd) == 0) {
+        return true;
     }
-    return self->lock_fd >= 0;
+    PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, self->path);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return false;
 }
 
 PyDoc_STRVAR(lock_doc, "lock(byte)\n--\n\nTake the exclusive lock on a byte. False: somebody else has it.");
@@ -136,7 +137,7 @@ static PyObject *segment_lock(SegmentObject *self, PyObject *arg)
     if ((byte == -1 && PyErr_Occurred()) || !open_locks(self)) {
         return NULL;
     }
-    int error = shmlog_lock_take(self->lock_fd, byte, true);
+    int error = shmlog_lock_take(self->lock.fd, byte, true);
     if (error && error != EAGAIN) {
         return raise_for(Py_TYPE(self), error, self->path);
     }
@@ -151,7 +152,7 @@ static PyObject *segment_unlock(SegmentObject *self, PyObject *arg)
     if ((byte == -1 && PyErr_Occurred()) || !open_locks(self)) {
         return NULL;
     }
-    int error = shmlog_lock_drop(self->lock_fd, byte);
+    int error = shmlog_lock_drop(self->lock.fd, byte);
     return error ? raise_for(Py_TYPE(self), error, self->path) : Py_NewRef(Py_None);
 }
 
@@ -163,7 +164,7 @@ static PyObject *segment_probe(SegmentObject *self, PyObject *arg)
     if ((byte == -1 && PyErr_Occurred()) || !open_locks(self)) {
         return NULL;
     }
-    int held = shmlog_lock_probe(self->lock_fd, byte);
+    int held = shmlog_lock_probe(self->lock.fd, byte);
     return held < 0 ? raise_for(Py_TYPE(self), errno, self->path) : PyBool_FromLong(held);
 }
 
@@ -272,137 +273,11 @@ static PyObject *segment_keep_spares(SegmentObject *self, PyObject *arg)
     if (PyErr_Occurred() || !open_locks(self)) {
         return NULL;
     }
-    int error = shmlog_segment_keep_spares(&self->segment, self->lock_fd, (uint32_t)count);
+    int error = shmlog_segment_keep_spares(&self->segment, self->lock.fd, (uint32_t)count);
     return error ? raise_for(Py_TYPE(self), error, self->path) : Py_NewRef(Py_None);
 }
 
-/* ---- what can be read ---- */
-
-enum word { FINISH_REQUEST, FINISH_STATUS, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS, ENDED_BY };
-
-static PyObject *segment_word(SegmentObject *self, void *closure)
-{
-    const shmlog_header *header = self->segment.header;
-    /* CONTROL, acquire side, for all that ask for something or answer. */
-    switch ((enum word)(intptr_t)closure) {
-    case FINISH_REQUEST:
-        /* CONTROL */
-        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_request, memory_order_acquire));
-    case FINISH_STATUS:
-        /* CONTROL */
-        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_status, memory_order_acquire));
-    case FINISH_DONE:
-        /* CONTROL */
-        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_done, memory_order_acquire));
-    case CLOSED:
-        /* CONTROL */
-        return PyBool_FromLong((long)atomic_load_explicit(&header->closed, memory_order_acquire));
-    case FLUSHER_STATE:
-        /* CONTROL */
-        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->flusher_state, memory_order_acquire));
-    case SLEEPING:
-        /* CONTROL */
-        return PyBool_FromLong((long)atomic_load_explicit(&header->sleeping, memory_order_acquire));
-    case PROGRESS:
-        /* CONTROL */
-        return PyLong_FromUnsignedLongLong(atomic_load_explicit(&header->progress, memory_order_acquire));
-    case ENDED_BY:
-        /* relaxed: a lock says that who writes it is dead. */
-        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->ended_by, memory_order_relaxed));
-    }
-    Py_UNREACHABLE();
-}
-
-static PyObject *segment_starting(SegmentObject *self, void *Py_UNUSED(closure))
-{
-    int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
-    return PyBool_FromLong(shmlog_flusher_is_starting(self->segment.header, now));
-}
-
-static PyObject *segment_run_id(SegmentObject *self, void *Py_UNUSED(closure))
-{
-    const char *id = self->segment.header->run_id;
-    return PyUnicode_DecodeUTF8(id, (Py_ssize_t)strlen(id), "replace"); /* anybody may have scribbled on it */
-}
-
-static PyObject *segment_run_dir(SegmentObject *self, void *Py_UNUSED(closure))
-{
-    return PyUnicode_DecodeFSDefault(self->segment.header->run_dir);
-}
-
-static PyObject *segment_lanes(SegmentObject *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLong(self->segment.lane_count);
-}
-
-static PyObject *segment_lane_slots(SegmentObject *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLong(self->segment.lane_slots);
-}
-
-static PyObject *segment_first_lane(SegmentObject *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLong(self->segment.header->first_lane);
-}
-
-static PyObject *segment_clock(SegmentObject *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLong(self->segment.header->clock);
-}
-
-PyObject *shmlog_counts_dict(const uint64_t *counts)
-{
-    PyObject *dict = PyDict_New();
-    for (int reason = 0; dict && reason < SHMLOG_REASONS; reason++) {
-        PyObject *count = PyLong_FromUnsignedLongLong(counts[reason]);
-        if (!count || PyDict_SetItemString(dict, shmlog_reason_names[reason], count) < 0) {
-            Py_CLEAR(dict);
-        }
-        Py_XDECREF(count);
-    }
-    return dict;
-}
-
-static PyObject *counts_of(const _Atomic uint64_t *words)
-{
-    uint64_t counts[SHMLOG_REASONS];
-    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
-        counts[reason] = atomic_load_explicit(&words[reason], memory_order_relaxed); /* relaxed: a counter */
-    }
-    return shmlog_counts_dict(counts);
-}
-
-static PyObject *segment_unlaned(SegmentObject *self, void *Py_UNUSED(closure))
-{
-    return counts_of(self->segment.header->unlaned);
-}
-
 PyDoc_STRVAR(lane_doc, "lane(number)\n--\n\nWhat the header of a lane says: allotted, damaged, head, tail, dropped.");
-
-static PyObject *segment_lane(SegmentObject *self, PyObject *arg)
-{
-    unsigned long number = PyLong_AsUnsignedLong(arg);
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
-    if (number >= self->segment.lane_count) {
-        return PyErr_Format(PyExc_IndexError, "there are %u lanes", self->segment.lane_count);
-    }
-    const shmlog_lane_header *lane = &self->segment.lanes[number];
-    PyObject *dropped = counts_of(lane->dropped);
-    if (!dropped) {
-        return NULL;
-    }
-    /* relaxed: a snapshot for people. */
-    uint64_t head = atomic_load_explicit(&lane->head, memory_order_relaxed);
-    uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);       /* relaxed: as above */
-    uint64_t gapped = atomic_load_explicit(&lane->gapped, memory_order_relaxed);   /* relaxed: as above */
-    uint32_t used = atomic_load_explicit(&lane->allotted, memory_order_relaxed);   /* relaxed: as above */
-    uint32_t damaged = atomic_load_explicit(&lane->damaged, memory_order_relaxed); /* relaxed: as above */
-    return Py_BuildValue("{s:N,s:N,s:K,s:K,s:K,s:N}", "allotted", PyBool_FromLong((long)used), "damaged",
-                         PyBool_FromLong((long)damaged), "head", head, "tail", tail, "gapped", gapped, "dropped",
-                         dropped);
-}
 
 static PyMethodDef methods[] = {
     {"create", (PyCFunction)segment_create, METH_VARARGS | METH_CLASS, create_doc},
@@ -418,7 +293,7 @@ static PyMethodDef methods[] = {
     {"cut_all", (PyCFunction)segment_cut_all, METH_NOARGS, cut_all_doc},
     {"add_progress", (PyCFunction)segment_add_progress, METH_NOARGS, add_progress_doc},
     {"keep_spares", (PyCFunction)segment_keep_spares, METH_O, keep_spares_doc},
-    {"lane", (PyCFunction)segment_lane, METH_O, lane_doc},
+    {"lane", (PyCFunction)shmlog_segment_py_lane, METH_O, lane_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -427,33 +302,12 @@ static PyMemberDef members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyGetSetDef getters[] = {
-    {"run_id", (getter)segment_run_id, NULL, "Id of the run.", NULL},
-    {"run_dir", (getter)segment_run_dir, NULL, "Folder of the run, or an empty str.", NULL},
-    {"lanes", (getter)segment_lanes, NULL, "Most lanes.", NULL},
-    {"lane_slots", (getter)segment_lane_slots, NULL, "Slots of a lane.", NULL},
-    {"first_lane", (getter)segment_first_lane, NULL, "Number of lane 0 in the files of the run.", NULL},
-    {"clock", (getter)segment_clock, NULL, "0 CLOCK_MONOTONIC, 1 time-stamp counter.", NULL},
-    {"unlaned", (getter)segment_unlaned, NULL, "Drops of processes without a lane, by reason.", NULL},
-    {"finish_request", (getter)segment_word, NULL, "Number of the latest request to finish.",
-     (void *)FINISH_REQUEST},
-    {"finish_status", (getter)segment_word, NULL, "Status that it asks for.", (void *)FINISH_STATUS},
-    {"finish_done", (getter)segment_word, NULL, "Latest request carried out.", (void *)FINISH_DONE},
-    {"closed", (getter)segment_word, NULL, "Nobody may attach any more.", (void *)CLOSED},
-    {"flusher_state", (getter)segment_word, NULL, "0 starting, 1 running.", (void *)FLUSHER_STATE},
-    {"flusher_is_starting", (getter)segment_starting, NULL, "One was started less than 10 s ago.", NULL},
-    {"sleeping", (getter)segment_word, NULL, "The flusher sleeps on its doorbell.", (void *)SLEEPING},
-    {"progress", (getter)segment_word, NULL, "Grows while the flusher gets anything done.", (void *)PROGRESS},
-    {"ended_by", (getter)segment_word, NULL, "Signal that has ended the maker of the run, or 0.", (void *)ENDED_BY},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)"A mapped shared-memory segment; see format.h."},
     {Py_tp_dealloc, segment_dealloc},
     {Py_tp_methods, methods},
     {Py_tp_members, members},
-    {Py_tp_getset, getters},
+    {Py_tp_getset, shmlog_segment_getters},
     {0, NULL},
 };
 

@@ -89,12 +89,44 @@ static int convert_subclass(PyObject *object, shmlog_item *item)
     return 0;
 }
 
+int shmlog_is_masked(PyObject *object)
+{
+    if (!(Py_TYPE(object)->tp_flags & Py_TPFLAGS_HEAPTYPE)) {
+        return 0; /* numpy's masked arrays are a class of Python */
+    }
+    PyObject *name = PyUnicode_InternFromString("numpy.ma");
+    PyObject *module = name ? PyImport_GetModule(name) : NULL; /* if nobody has imported it, this is none of its */
+    Py_XDECREF(name);
+    if (!module) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    PyObject *class = PyObject_GetAttrString(module, "MaskedArray");
+    int masked = class ? PyObject_IsInstance(object, class) : -1;
+    Py_DECREF(module);
+    Py_XDECREF(class);
+    if (masked > 0) {
+        PyObject *mask = PyObject_GetAttrString(object, "mask");
+        PyObject *any = mask ? PyObject_CallMethod(mask, "any", NULL) : NULL;
+        masked = any ? PyObject_IsTrue(any) : -1;
+        Py_XDECREF(mask);
+        Py_XDECREF(any);
+    }
+    return masked;
+}
+
 /* numpy scalars, 0-d arrays and tensors say by item() which Python value they are. */
 static int convert_by_item(PyObject *object, shmlog_item *item)
 {
     PyObject *method;
     if (PyType_Check(object)) {
         return 0;
+    }
+    int masked = shmlog_is_masked(object);
+    if (masked) {
+        if (masked > 0) {
+            PyErr_SetString(PyExc_ValueError, "the value is masked: log another one, such as nan, or none");
+        }
+        return -1;
     }
     method = PyObject_GetAttrString(object, "item");
     if (!method) {

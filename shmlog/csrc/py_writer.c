@@ -7,7 +7,7 @@ WriterObject *shmlog_writer_new(ProducerObject *run)
     WriterObject *writer = (WriterObject *)type->tp_alloc(type, 0);
     if (writer) {
         writer->run = run;
-        writer->producer.lock_fd = -1;
+        writer->producer.lock.fd = -1;
         writer->producer.lane.shared = &shmlog_no_lane;
 #ifdef Py_GIL_DISABLED
         writer->producer.after_fork = shmlog_writer_after_fork;

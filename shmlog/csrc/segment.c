@@ -1,7 +1,6 @@
 #include "segment.h"
 
 #include "clock.h"
-#include "lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,6 +49,10 @@ static int allocate(int fd, uint64_t offset, uint64_t bytes)
 
 static int map(shmlog_segment *segment, int fd, uint64_t bytes)
 {
+    int error = shmlog_description_keep(&segment->file, fd);
+    if (error) {
+        return error;
+    }
     void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED) {
         return errno;
@@ -57,7 +60,6 @@ static int map(shmlog_segment *segment, int fd, uint64_t bytes)
     segment->base = base;
     segment->bytes = bytes;
     segment->header = base;
-    segment->fd = fd;
     return 0;
 }
 
@@ -187,7 +189,7 @@ void shmlog_segment_close(shmlog_segment *segment)
 {
     if (segment->base) {
         munmap(segment->base, segment->bytes);
-        close(segment->fd);
+        shmlog_description_close(&segment->file);
         segment->base = NULL;
     }
 }
@@ -201,10 +203,10 @@ void shmlog_segment_view_lane(const shmlog_segment *segment, uint32_t number, sh
     lane->shift = segment->shift;
 }
 
-int shmlog_segment_allocate_lane(shmlog_segment *segment, uint32_t lane)
+int shmlog_segment_allocate_lane(const shmlog_segment *segment, int fd, uint32_t lane)
 {
     uint64_t bytes = (uint64_t)segment->lane_slots * sizeof(shmlog_slot);
-    int error = allocate(segment->fd, segment->header->slots_offset + lane * bytes, bytes);
+    int error = allocate(fd, segment->header->slots_offset + lane * bytes, bytes);
 #if defined(MADV_POPULATE_WRITE)
     if (error == 0) {
         /* Map the pages now: later each first touch would cost a fault in the
@@ -225,7 +227,7 @@ static int make_spare(shmlog_segment *segment, int lock_fd, uint32_t number)
     _Atomic uint32_t *allotted = &segment->lanes[number].allotted;
     /* relaxed: the lane's lock orders us after who allotted it meanwhile. */
     if (!atomic_load_explicit(allotted, memory_order_relaxed)) {
-        error = shmlog_segment_allocate_lane(segment, number);
+        error = shmlog_segment_allocate_lane(segment, lock_fd, number);
         if (error == 0) {
             /* ALLOT, release side. */
             atomic_store_explicit(allotted, 1, memory_order_release);

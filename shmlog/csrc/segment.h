@@ -3,6 +3,7 @@
 #define SHMLOG_SEGMENT_H
 
 #include "lane.h"
+#include "lock.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -17,7 +18,7 @@ typedef struct {
     uint32_t lane_slots;
     uint32_t shift; /* lane_slots == 1 << shift */
     bool tsc;
-    int fd; /* kept to allocate lanes; carries no lock */
+    shmlog_description file; /* kept to open others; carries no lock */
 } shmlog_segment;
 
 typedef struct {
@@ -53,8 +54,8 @@ int shmlog_segment_open(shmlog_segment *segment, int fd);
 
 void shmlog_segment_close(shmlog_segment *segment);
 
-/* Allocate the memory of a lane. Returns 0 or errno. */
-int shmlog_segment_allocate_lane(shmlog_segment *segment, uint32_t lane);
+/* Allocate the memory of a lane; `fd` is any descriptor of the segment. Returns 0 or errno. */
+int shmlog_segment_allocate_lane(const shmlog_segment *segment, int fd, uint32_t lane);
 
 /* Allocate lanes in advance until `spares` that nobody ever used are there: zeroing
  * their memory takes most of a process's first log call. `lock_fd` takes each lane's
@@ -65,6 +66,14 @@ static inline shmlog_slot *shmlog_segment_slots(const shmlog_segment *segment, u
 {
     return (shmlog_slot *)(void *)(segment->base + segment->header->slots_offset) +
            (size_t)lane * segment->lane_slots;
+}
+
+/* Whether nobody may attach any more. */
+static inline bool shmlog_segment_is_closed(const shmlog_segment *segment)
+{
+    /* CONTROL, acquire side: the flusher sets `closed` while it holds the
+     * member lock alone, so that a lock taken after that sees it. */
+    return atomic_load_explicit(&segment->header->closed, memory_order_acquire) != 0;
 }
 
 /* The lane as producers and the drain use it. */

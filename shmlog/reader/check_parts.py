@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
+from shmlog.reader.belonging import fault_of, ids_of
 from shmlog.reader.numbers import NUMBER_MAX, Numbers
 from shmlog.reader.records import guarded
 from shmlog.reader.report import Report
@@ -24,11 +25,11 @@ _NAME = METRICS.get_field_index("name")
 
 def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, tally: Tally, report: Report) -> None:
     """Check all pages of all parts, and the rows in them; add their numbers."""
-    run_id = taken.described.get("run_id")
+    ids = ids_of(layout, taken)
     for part in taken.parts:
         report.counts["parts"] += 1
         try:
-            tables = guarded(part.path, lambda part=part: list(_read(part, run_id, report)))
+            tables = guarded(part.path, lambda part=part: list(_read(part, ids, report)))
         except CorruptDataError as error:
             report.error(part.path, str(error).removeprefix(f"{part.path}: "))
             continue
@@ -41,10 +42,10 @@ def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, tally: Tally, re
             numbers.add(table["lane"].to_numpy(), table["seq"].to_numpy())
 
 
-def _read(part: Part, run_id: object, report: Report) -> Iterator[pa.Table]:
+def _read(part: Part, ids: set[object] | None, report: Report) -> Iterator[pa.Table]:
     """Yield who logged the rows, and their numbers, by row group."""
     with open_file(part.path) as file:
-        _check_metadata(part, file.metadata, run_id, report)
+        _check_metadata(part, file.metadata, ids, report)
         for group in range(file.num_row_groups):
             table = file.read_row_group(group).cast(METRICS)
             table.validate(full=True)
@@ -53,17 +54,13 @@ def _read(part: Part, run_id: object, report: Report) -> Iterator[pa.Table]:
             yield table.select(["lane", "pid", "seq", "rank", "local_rank", "worker"])
 
 
-def _check_metadata(part: Part, metadata: pq.FileMetaData, run_id: object, report: Report) -> None:
-    told = {key: value.decode("utf-8", "replace") for key, value in (metadata.metadata or {}).items()}
-    due = {
-        b"shmlog.schema": str(VERSION),
-        b"shmlog.run_id": str(run_id),
-        b"shmlog.first_log": str(part.first),
-        b"shmlog.last_log": str(part.last),
-    }
-    for key, value in due.items():
-        if told.get(key) != value:
-            report.error(part.path, f"{key.decode()} is {told.get(key)!r}, not {value!r}")
+def _check_metadata(part: Part, metadata: pq.FileMetaData, ids: set[object] | None, report: Report) -> None:
+    told = {key.decode(): value.decode("utf-8", "replace") for key, value in (metadata.metadata or {}).items()}
+    if told.get("shmlog.schema") != str(VERSION):
+        report.error(part.path, f"shmlog.schema is {told.get('shmlog.schema')!r}, not {str(VERSION)!r}")
+    fault = fault_of(part, ids, told)
+    if fault:
+        report.error(part.path, fault)
 
 
 def _faults(table: pa.Table) -> Iterator[str]:

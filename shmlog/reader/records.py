@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
+from shmlog.reader.belonging import own_parts
 from shmlog.reader.lines import METRICS_TYPE, Line, fault_of, is_call, read_lines, table_of_calls
 from shmlog.reader.snapshot import Snapshot
 from shmlog.storage import joined, jsonl, parts
@@ -61,9 +62,9 @@ def read_metrics(layout: RunLayout, taken: Snapshot, names: str | list[str] | No
 def read_names(layout: RunLayout, taken: Snapshot) -> tuple[list[str], list[str]]:
     """Return the names of all metrics, sorted, and what is damaged."""
     names: set[str] = set()
-    problems: list[str] = []
     tables, problems_of_logs = _unsealed_tables(layout, taken)
-    for part in taken.parts:
+    own, problems = own_parts(layout, taken)
+    for part in own:
         try:
             names.update(guarded(part.path, lambda part=part: names_of([part])))
         except CorruptDataError as error:
@@ -81,9 +82,9 @@ def _sealed_tables(
 ) -> tuple[list[pa.Table], bool, list[str]]:
     """Return the tables of what is sealed, whether they may overlap, and what is damaged."""
     tables: list[pa.Table] = []
-    problems: list[str] = []
-    from_lines = taken.metrics_are_lines
-    for found in _read_parts([part.path for part in taken.parts], wanted):
+    own, problems = own_parts(layout, taken)
+    from_lines = taken.metrics_are_lines or (bool(problems) and taken.has_sink("jsonl"))
+    for found in _read_parts([part.path for part in own], wanted):
         if isinstance(found, pa.Table):
             tables.append(found)
             continue
@@ -94,7 +95,7 @@ def _sealed_tables(
         calls = read_calls(layout, taken)
         problems += faults_of_lines(layout, taken)
         tables.append(calls if wanted is None else parts.only_names(calls, wanted))
-    return tables, taken.overlaps or (from_lines and bool(taken.parts)), problems
+    return tables, taken.overlaps or (from_lines and bool(own)), problems
 
 
 def _read_parts(paths: list[Path], wanted: list[str] | None) -> list[pa.Table | CorruptDataError]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
 from shmlog.reader import records
+from shmlog.reader.belonging import own_parts
 from shmlog.reader.snapshot import Snapshot
 from shmlog.storage import footer, parts
 from shmlog.storage.layout import RunLayout
@@ -37,27 +38,30 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
     """Return where the metrics of a run are, and what is damaged.
 
     All of them are rows where parts alone don't tell: of a run whose sealed metrics are lines of
-    events.jsonl, of one whose books or a part's footer are damaged, and if ``in_memory`` is asked for.
+    events.jsonl, of one whose books or a part's footer are damaged, of one that lacks parts and has all of it in
+    events.jsonl, and if ``in_memory`` is asked for.
 
     Raises
     ------
     FileNotFoundError
         If a part has gone.
     """
+    own, problems = own_parts(layout, taken)
     if (
         in_memory
         or taken.overlaps
         or taken.metrics_are_lines
-        or not all(_has_footer(part.path) for part in taken.parts)
+        or (problems and taken.has_sink("jsonl"))
+        or not all(_has_footer(part.path) for part in own)
     ):
         table, problems = records.read_metrics(layout, taken, None)
         return Sources([], table), problems
-    tables, problems = [], []
+    tables = []
     for batch, damage in taken.batches(layout):
         tables.append(batch.metrics)
         problems += records.texts_of(damage)
     rows = pa.concat_tables(tables).unify_dictionaries() if tables else NO_ROWS
-    return Sources([part.path for part in taken.parts], rows), problems
+    return Sources([part.path for part in own], rows), problems
 
 
 def _has_footer(path: Path) -> bool:

@@ -17,12 +17,14 @@ from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogWarning
 from shmlog.reader import records, snapshot, status
 from shmlog.reader.artifacts import Artifact, choose, find_artifacts
 from shmlog.reader.attempts import mark_attempts
+from shmlog.reader.belonging import own_parts
 from shmlog.reader.description import read_description, read_mapping
 from shmlog.reader.frames import Frames
 from shmlog.reader.lines import fault_of
 from shmlog.reader.provenance import number_of, read_diff, read_provenance
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
+from shmlog.reader.warn import warn_caller
 from shmlog.storage import liveness
 from shmlog.storage.attempts import attempts_of
 from shmlog.storage.extent import extents_of
@@ -59,10 +61,12 @@ def load(run_dir: str | os.PathLike[str]) -> StoredRun:
     Warns
     -----
     ShmlogWarning
-        Here and at every later call, for each file that is damaged. What is in other
-        files is returned all the same.
+        Here and at every later call, for each file that is damaged, missing or another run's. What is in
+        other files is returned all the same.
     """
-    return StoredRun(find(run_dir))
+    layout = find(run_dir)
+    warn_of_strange_parts(layout)
+    return StoredRun(layout)
 
 
 def find(run_dir: str | os.PathLike[str]) -> RunLayout:
@@ -72,6 +76,18 @@ def find(run_dir: str | os.PathLike[str]) -> RunLayout:
         raise RunNotFoundError(_not_found(layout))
     snapshot.refuse_links(layout)
     return layout
+
+
+def warn_of_strange_parts(layout: RunLayout) -> None:
+    """Warn if parts of a run that is complete are missing, or are another run's. Others are told of when read."""
+    try:
+        if read_description(layout)[0].get("complete") is not True:
+            return
+        problems = own_parts(layout, snapshot.take(layout))[1]
+    except (CorruptDataError, OSError):
+        return  # whatever is read next tells
+    for problem in problems:
+        warn_caller(problem)
 
 
 def _not_found(layout: RunLayout) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 
-from shmlog.errors import StorageError
+from shmlog.errors import StorageError, log_warning
 from shmlog.run.join import make_current
 from shmlog.run.options import Options
 from shmlog.run.run import Run
@@ -49,9 +49,7 @@ def _warn_if_open(layout: RunLayout) -> None:
     for folder in (layout.dir, layout.dir.parent, layout.dir.parent.parent):
         mode = folder.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            import logging
-
-            logging.getLogger("shmlog").warning(
+            log_warning(
                 "%s may be written to by everybody: the runs in it may be replaced by any user of this host "
                 "(mode %o); chmod o-w it",
                 folder,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from shmlog.errors import StorageError
+from shmlog.errors import StorageError, log_warning
 from shmlog.storage.late import LateDrops
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.reasons import AMBIGUOUS
@@ -45,9 +45,7 @@ def drop_ambiguous(newest: RunLayout, records: int) -> None:
     count(newest, AMBIGUOUS, records)
     if not _warned_of_several:
         _warned_of_several = True
-        import logging  # slow to import, and rarely needed
-
-        logging.getLogger("shmlog").warning(
+        log_warning(
             "process %d dropped a record (reason: ambiguous): several runs are open and none was made in this thread "
             "or task; use run.log() or a handle; further drops are only counted, in run %s",
             os.getpid(),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError
+from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError, log_warning
 from shmlog.run.attach import attach
 from shmlog.run.handed import handed_down
 from shmlog.run.identity import lone_local_rank, rank_among_several
@@ -91,7 +91,7 @@ def _meet_others(me: _Rank, root: Path, experiment: str, turn: int, makers: Make
     try:
         meeting = open_meeting(path)
     except OSError as error:
-        _warn("ranks can't meet, so that this one makes a run of its own: %s", error)
+        log_warning("ranks can't meet, so that this one makes a run of its own: %s", error)
         return makers.make(turn)
     with meeting:
         try:
@@ -104,7 +104,7 @@ def _meet_others(me: _Rank, root: Path, experiment: str, turn: int, makers: Make
         try:
             meeting.write(me.launcher)
         except OSError as error:
-            _warn("other ranks can't find the run of this one: %s: %s", path, error.strerror)
+            log_warning("other ranks can't find the run of this one: %s: %s", path, error.strerror)
     return run
 
 
@@ -151,7 +151,7 @@ def _take_up(meeting: Meeting, me: _Rank, turn: int, makers: Makers) -> Run | No
     try:
         run = makers.next_attempt(RunLayout(entry.dir), turn)
     except ShmlogError as error:
-        _warn("the restarted ranks make another run: %s", error)
+        log_warning("the restarted ranks make another run: %s", error)
         return None
     if run is not None:
         ranks = {me.rank: process_of(os.getpid())}
@@ -164,9 +164,3 @@ def _make(meeting: Meeting, me: _Rank, turn: int, makers: Makers) -> Run:
     ranks = {me.rank: process_of(os.getpid())}
     meeting.runs.append(Entry(str(run.dir), turn, me.restart, me.restarts_max, ranks))
     return run
-
-
-def _warn(message: str, *arguments: object) -> None:
-    import logging  # slow to import, and rarely needed
-
-    logging.getLogger("shmlog").warning(message, *arguments)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shmlog import _core
-from shmlog.errors import DroppedError, RunStateError, ShmlogError
+from shmlog.errors import DroppedError, RunStateError, ShmlogError, log_warning
 from shmlog.run import exits, follow, late, registry
 from shmlog.run.handed import hand_down
 from shmlog.run.identity import Identity, script_name
@@ -425,9 +425,7 @@ class Run(StructuredLog):
     def _first_drop(self, reason: str) -> None:
         if reason == CLOSED and not late.is_first(self._layout):
             return  # it was told of another handle of the same run
-        import logging
-
-        logging.getLogger("shmlog").warning(
+        log_warning(
             "process %d dropped a record of run %s (reason: %s); further drops are only counted, see Run.stats",
             os.getpid(),
             self.id,

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from shmlog.errors import log_warning
 from shmlog.segment.process import Process, parent_of, pid_namespace, process_of
 from shmlog.storage.layout import atomic_write
 from shmlog.storage.segmentref import SHARED_MEMORY
@@ -131,9 +132,9 @@ def _write(own: _Own) -> None:
         # A forked child finds it read: its first record is not to wait for that.
         _read_before[own.name] = _date_of(own.name), list(own.entries.values())
     except OSError as error:
-        import logging
-
-        logging.getLogger("shmlog").warning(
+        # Without descriptors a file can still be removed: rather no word of our runs than an old one.
+        _remove(own)
+        log_warning(
             "%s: %s; worker processes that outlive a run won't find the next one", path_of(own.name), error.strerror
         )
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shmlog import _bulk
+from shmlog.storage.ticks import FrameClock, TickClock
 from shmlog.storage.wal import ENTRY, SLOT, Damage, Frame
 
 FLOAT, INT, BOOL, TEXT, LONGTEXT, ROW, EVENT, OWNER, GAP = range(1, 10)
@@ -25,6 +26,10 @@ _DATA_BYTES = 24
 _INT32_MAX = (1 << 31) - 1
 # Larger numbers are nonsense; sums of a few smaller ones fit in 64 bits.
 _COUNT_MAX = 1 << 56
+# Those of csrc/bulk/decode.c: the years 1 to 9999.
+_TS_US_MIN, _TS_US_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
+_SHIFT_US_MAX = 1 << 61
+_LATE_US = 1_000  # a record may be a little younger than the anchor of its frame
 
 ITEM = np.dtype(
     [
@@ -118,7 +123,7 @@ class Columns:
 
 
 def decode_slots(
-    frames: Sequence[Frame], ends: dict[int, int], codes: NDArray[np.int32]
+    frames: Sequence[Frame], ends: dict[int, int], codes: NDArray[np.int32], clock: TickClock
 ) -> tuple[Columns, list[Damage]]:
     """Return what the slots of ``frames`` hold, and what was left out.
 
@@ -130,6 +135,8 @@ def decode_slots(
         By lane, the position behind the last slot taken so far; kept up to date.
     codes : ndarray of int32
         By name id, the code of the name, or -1.
+    clock : TickClock
+        That of the frames taken so far; kept up to date.
     """
     entries = np.concatenate([f.lanes for f in frames]) if frames else np.empty(0, ENTRY)
     frame = np.repeat(np.arange(len(frames)), [len(f.lanes) for f in frames])
@@ -139,19 +146,22 @@ def decode_slots(
         for i in np.unique(frame[~sound]).tolist():
             slots[i] = slots[i][np.repeat(sound[frame == i], entries["slots"][frame == i])]
         entries, frame = entries[sound], frame[sound]
-    columns, more = _walk(frames, entries, frame, slots, codes)
+    clocks = clock.clocks(frames)
+    columns, more = _walk(frames, entries, frame, slots, codes, clocks)
+    _move_back(columns, clocks)
     return columns, damage + more
 
 
 def _walk(
     frames: Sequence[Frame], entries: NDArray[np.void], frame: NDArray[np.int64], slots: list[NDArray[np.void]],
-    codes: NDArray[np.int32],
+    codes: NDArray[np.int32], clocks: Sequence[FrameClock],
 ) -> tuple[Columns, list[Damage]]:  # fmt: skip
     count = sum(len(part) for part in slots)
     after = entries.copy()
     bounds = np.searchsorted(frame, np.arange(len(frames) + 1))
     told = [
-        (after[bounds[i] : bounds[i + 1]], np.ascontiguousarray(slots[i]), *_clock(f)) for i, f in enumerate(frames)
+        (after[bounds[i] : bounds[i + 1]], np.ascontiguousarray(slots[i]), clock.ticks, clock.utc_ns, clock.rate)
+        for i, clock in enumerate(clocks)
     ]
     columns = (
         step := np.empty(count, np.int64), value := np.empty(count, np.uint64), ts_us := np.empty(count, np.int64),
@@ -172,12 +182,21 @@ def _walk(
     return found, damage
 
 
-def _clock(frame: Frame) -> tuple[int, int, float]:
-    """Return how a frame's ticks become UTC: ticks and UTC in ns when it was written, ns per tick."""
-    anchors = frame.anchors
-    ticks, spent, _ = (anchors[1] - anchors[0]).tolist()
-    rate = 1.0 if frame.clock == 0 or ticks == 0 else spent / ticks
-    return int(anchors[1, 0]), int(anchors[1, 2]), rate
+def _move_back(columns: Columns, clocks: Sequence[FrameClock]) -> None:
+    """Give what was logged before the counter began anew, and was drained after it, the time that it was logged at."""
+    if not any(clock.shift_ns for clock in clocks):
+        return
+    written_us = np.array([clock.utc_ns // 1000 for clock in clocks], np.int64)
+    shift_us = np.array([max(-_SHIFT_US_MAX, min(clock.shift_ns / 1000, _SHIFT_US_MAX)) for clock in clocks], np.int64)
+    begins = columns.stretches["row"].astype(np.int64)
+    frame_of_row = np.repeat(columns.frame[columns.stretches["entry"]], np.diff(begins, append=len(columns.ts_us)))
+    for ts_us, frame in (
+        (columns.ts_us, frame_of_row),
+        (columns.items["ts_us"], columns.frame[columns.items["entry"]]),
+    ):
+        is_before = (shift_us[frame] != 0) & (ts_us > written_us[frame] + _LATE_US)
+        ts_us[is_before] += shift_us[frame][is_before]
+        np.clip(ts_us, _TS_US_MIN, _TS_US_MAX, out=ts_us)
 
 
 def _sound_entries(

@@ -21,6 +21,7 @@ from shmlog.storage.columns import BOOL, EVENT, FLOAT, GAP, INT, LONGTEXT, OWNER
 from shmlog.storage.large import large_size, read_large
 from shmlog.storage.reasons import REASONS
 from shmlog.storage.schema import KINDS, METRICS
+from shmlog.storage.ticks import TickClock
 from shmlog.storage.wal import Damage, Frame
 
 # What a call of decode() may read from files of large texts, in bytes.
@@ -138,6 +139,7 @@ class Decoder:
         self._code_of: dict[str, int] = {}
         self._owners: dict[Producer, bytes] = {}
         self._ends: dict[int, int] = {}
+        self._clock = TickClock()
         self._frames = 0
         self._damage: list[Damage] = []
         self._large_bytes = 0
@@ -149,7 +151,7 @@ class Decoder:
         self._large_bytes = 0
         for frame in frames:
             self._learn(frame)
-        columns, damage = decode_slots(frames, self._ends, self._code_table())
+        columns, damage = decode_slots(frames, self._ends, self._code_table(), self._clock)
         self._damage += damage
         for item in columns.items[columns.items["kind"] == OWNER]:
             self._owners[_producer(columns, item)] = columns.payload(item)

@@ -14,10 +14,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from shmlog import _bulk
 from shmlog.errors import CorruptDataError
 
 KEY = "shmlog.footer"
+RUN_ID, FIRST_LOG, LAST_LOG = "shmlog.run_id", "shmlog.first_log", "shmlog.last_log"
 UNSEALED = "crc32:00000000"  # the footer's checksum is taken with this in its place
 
 _MARK = UNSEALED[:-8].encode()
@@ -94,3 +97,35 @@ def _place(footer: bytes) -> int:
     """Return where the digits are, or -1: behind the last key of that name, for a metric's may be the same."""
     at = footer.rfind(_MARK, footer.rfind(KEY.encode()) + 1)
     return at + len(_MARK) if at >= 0 and at + len(UNSEALED) <= len(footer) else -1
+
+
+class Facts(NamedTuple):
+    """What the footer of a part says: its rows, and of which run and logs it is."""
+
+    rows: int
+    metadata: dict[str, str | None]
+
+
+def read_facts(path: Path) -> Facts:
+    """Return what the footer of a part says; raises as `checked` does."""
+    with checked(path) as (_, _, data):
+        try:
+            _, groups_end, groups = _bulk.footer_groups(data, 0)
+        except ValueError as error:
+            raise CorruptDataError(f"{path}: damaged ({error})") from error
+    metadata = {key: _value_of(data, groups_end, key) for key in (RUN_ID, FIRST_LOG, LAST_LOG)}
+    return Facts(sum(rows for _, rows, *_ in groups), metadata)
+
+
+def _value_of(footer: bytes, begin: int, key: str) -> str | None:
+    """Return the value of a key of ours that stands behind ``begin``, where the row groups end; None without it.
+
+    Both are texts in a struct of Thrift's compact protocol: 0x18, their length, their bytes.
+    """
+    mark = b"\x18%c%b\x18" % (len(key), key.encode())
+    at = footer.rfind(mark, begin)
+    if at < 0:
+        return None
+    length_at = at + len(mark)
+    size = footer[length_at] if length_at < len(footer) else 0
+    return footer[length_at + 1 : length_at + 1 + size].decode("utf-8", "replace")

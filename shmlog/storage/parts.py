@@ -47,9 +47,9 @@ def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.
             writer.add_key_value_metadata(
                 {
                     "shmlog.schema": str(VERSION),
-                    "shmlog.run_id": run_id,
-                    "shmlog.first_log": str(first),
-                    "shmlog.last_log": str(last),
+                    footer.RUN_ID: run_id,
+                    footer.FIRST_LOG: str(first),
+                    footer.LAST_LOG: str(last),
                 }
             )
         os.replace(temporary, path)

@@ -49,7 +49,7 @@ LANE = (
     ),
     Mutation(
         "sealing-is-no-progress",
-        "csrc/producer.c",
+        "csrc/room.c",
         "if (tail != wait->tail || progress != wait->progress ||",
         "if (tail != wait->tail ||",
         "I4: records are dropped though the flusher works",
@@ -110,10 +110,10 @@ LANE = (
 )
 
 PRODUCER = (
-    # ---- producer.c ----
+    # ---- producer.c, room.c ----
     Mutation(
         "one-slot-too-many",
-        "csrc/producer.c",
+        "csrc/room.c",
         "owed_slots(producer) + slots > capacity) {",
         "owed_slots(producer) + slots > capacity + 1) {",
         "I2: a slot is overwritten that was not drained",
@@ -121,7 +121,7 @@ PRODUCER = (
     ),
     Mutation(
         "owed-slots-forgotten",
-        "csrc/producer.c",
+        "csrc/room.c",
         "if (lane->head - lane->tail_seen + owed_slots(producer) + slots > capacity) {",
         "if (lane->head - lane->tail_seen + slots > capacity) {",
         "I2: an heir's OWNER record overwrites what was not drained",
@@ -146,8 +146,8 @@ PRODUCER = (
     Mutation(
         "heir-forgets-drops",
         "csrc/producer.c",
-        "        sum_of(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);",
-        "        false;",
+        "shmlog_lane_sum(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);",
+        "false;",
         "I4: the drops of a killed owner are not told at their place",
         f"{CORE}::test_drops_of_a_dead_owner_are_told_by_the_next",
     ),
@@ -170,23 +170,39 @@ PRODUCER = (
     Mutation(
         "child-unlocks",
         "csrc/producer.c",
-        "    close(producer->lock_fd);\n    producer->lock_fd = fresh;\n",
-        "    shmlog_lock_drop(producer->lock_fd, SHMLOG_LOCK_MEMBER);\n"
-        "    close(producer->lock_fd);\n    producer->lock_fd = fresh;\n",
+        "    shmlog_description_close(&inherited);\n    take_description(",
+        "    shmlog_lock_drop(inherited.fd, SHMLOG_LOCK_MEMBER);\n"
+        "    shmlog_description_close(&inherited);\n    take_description(",
         "I7: a forked child gives up its parent's membership",
         f"{CORE}::test_a_forked_child_takes_no_lock_from_its_parent",
     ),
     Mutation(
+        "lock-goes-with-its-descriptor",
+        "csrc/producer.c",
+        "        shmlog_description_pin(&producer->lock);\n",
+        "",
+        "I7: a lane is given on whose owner has only closed descriptors that it did not know",
+        f"{CORE}::test_a_lane_is_its_owners_after_the_program_has_closed_its_descriptor",
+    ),
+    Mutation(
+        "pin-in-forked-children",
+        "csrc/lock.c",
+        "page != MAP_FAILED && madvise(page, PIN_BYTES, MADV_DONTFORK) == 0",
+        "page != MAP_FAILED",
+        "P1: a forked child holds the locks of its parent, which has died",
+        f"{CORE}::test_a_forked_child_that_lives_on_holds_no_lock_of_its_parent",
+    ),
+    Mutation(
         "closed-run-is-joined",
         "csrc/producer.c",
-        "if (error == 0 && is_closed(segment)) {",
+        "if (error == 0 && shmlog_segment_is_closed(segment)) {",
         "if (false) {",
         "P1: who attaches while the run is closed is heard by nobody",
         f"{CORE}::test_a_segment_cannot_be_joined_while_it_is_closed",
     ),
     Mutation(
         "drops-tell-no-gap",
-        "csrc/producer.c",
+        "csrc/room.c",
         "    producer->owes_gap = true;\n",
         "",
         "I4: dropped records are not told at their place",
@@ -194,7 +210,7 @@ PRODUCER = (
     ),
     Mutation(
         "drop-counts-one",
-        "csrc/producer.c",
+        "csrc/room.c",
         "atomic_store_explicit(count, old + records, memory_order_relaxed);",
         "atomic_store_explicit(count, old + 1, memory_order_relaxed);",
         "I4: of a dropped row one record is counted",
@@ -202,7 +218,7 @@ PRODUCER = (
     ),
     Mutation(
         "unlaned-drops-uncounted",
-        "csrc/producer.c",
+        "csrc/room.c",
         "atomic_fetch_add_explicit(&producer->segment->header->unlaned[reason], records, memory_order_relaxed);",
         "(void)reason;",
         "I4: the drops of a process without a lane are lost",
@@ -215,9 +231,9 @@ DRAIN = (
     Mutation(
         "tail-before-durable",
         "csrc/drain.c",
-        "        return EBADF;\n    }\n    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n"
+        "    size_t length;\n    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n"
         "        abandon_log(drain);\n    } else {\n        accept_frame(drain, length);\n    }\n",
-        "        return EBADF;\n    }\n    accept_frame(drain, 0);\n"
+        "    size_t length;\n    accept_frame(drain, 0);\n"
         "    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n        abandon_log(drain);\n    }\n",
         "I2: slots are given back before they are in the log",
         f"{DISK}::test_producers_go_on_while_every_call_on_the_disk_fails[5]",
@@ -331,6 +347,15 @@ SEGMENT = (
         "while (fcntl(fd, F_SETLK, &lock) != 0) {",
         "I7: a lock is lost when any descriptor of the file closes",
         f"{CORE}::test_a_lane_whose_owner_lives_is_not_given_on",
+    ),
+    Mutation(
+        "number-is-trusted",
+        "csrc/lock.c",
+        "return fd >= 0 && shmlog_description_is_of_file(description, fd) && "
+        "lseek(fd, 0, SEEK_CUR) == description->mark;",
+        "return fd >= 0;",
+        "P7: a file of the program is locked, made longer and closed",
+        f"{CORE}::test_files_of_the_program_under_the_numbers_of_ours_are_left_alone",
     ),
     Mutation(
         "lock-passed-on",

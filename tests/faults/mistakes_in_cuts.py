@@ -42,7 +42,7 @@ MISTAKES_IN_CUTS = (
     ),
     Mutation(
         "producer-decides-alone",
-        "csrc/producer.c",
+        "csrc/room.c",
         "    return lane->head > end ? lane->head - end : 0;\n",
         "    return lane->head < end;\n",
         "I4: a record behind the end of its lane is lost, and not counted",
@@ -58,7 +58,7 @@ MISTAKES_IN_CUTS = (
     ),
     Mutation(
         "late-drops-untold",
-        "csrc/producer.c",
+        "csrc/room.c",
         "    *untold = dropped > told ? dropped - told : 0;\n",
         "    *untold = dropped > told ? 0 : told - dropped;\n",
         "I4: drops of a full lane are lost that came after its last GAP",
@@ -67,7 +67,7 @@ MISTAKES_IN_CUTS = (
     Mutation(
         "closed-run-gives-lanes",
         "csrc/producer.c",
-        "    atomic_thread_fence(memory_order_seq_cst);\n    return !is_closed(producer->segment);\n",
+        "    atomic_thread_fence(memory_order_seq_cst);\n    return !shmlog_segment_is_closed(producer->segment);\n",
         "    return true;\n",
         "I4: a follower takes a lane of a run that is closed meanwhile, and nobody hears it",
         f"{CUT}[first-run_was_closed]",
@@ -82,7 +82,7 @@ MISTAKES_IN_CUTS = (
     ),
     Mutation(
         "event-goes-on-with-its-lane",
-        "csrc/py_producer.c",
+        "csrc/py_event.c",
         "    uint32_t id;\n    if (!shmlog_writer_name_id(writer, event_type, &id)) {\n",
         "    uint32_t id;\n    if (shmlog_producer_is_cut(&writer->producer)) {\n        return SHMLOG_MOVED;\n    }\n"
         "    if (!shmlog_writer_name_id(writer, event_type, &id)) {\n",

@@ -249,6 +249,14 @@ STORAGE = (
         "I11: damaged books are believed",
         f"{READER}::test_nothing_is_sealed_by_damaged_books",
     ),
+    Mutation(
+        "restarted-counter-trusted",
+        "storage/ticks.py",
+        "        if now.ticks < self._last.ticks:\n",
+        "        if False:\n",
+        "I11: after hibernation records have times that they were not logged at",
+        f"{WAL}::test_a_counter_that_begins_anew_keeps_times",
+    ),
     # ---- parts.py, merge.py, layout.py, large.py ----
     Mutation(
         "part-without-rename",
@@ -427,6 +435,22 @@ STORAGE = (
         "    for folder in ():\n",
         "a folder of another is read as one of the run",
         "unit/test_names.py::test_a_folder_in_a_run_that_is_a_link_is_refused",
+    ),
+    Mutation(
+        "missing-part-not-told",
+        "reader/belonging.py",
+        "    if None not in (rows, booked) and rows != booked:\n",
+        "    if False:\n",
+        "I11: a run that lacks a part is read as if that had not been logged",
+        f"{READER}::test_a_part_that_is_missing_is_told",
+    ),
+    Mutation(
+        "foreign-part-read",
+        "reader/belonging.py",
+        "    if ids is not None and run_id not in ids:\n",
+        "    if False:\n",
+        "I11: rows of another run are read as the run's",
+        f"{READER}::test_a_part_of_another_run_is_left_out",
     ),
     # ---- imports ----
     Mutation(

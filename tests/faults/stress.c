@@ -186,7 +186,7 @@ static void live(uint32_t author)
     int error;
 
     CHECK(producer, "out of memory");
-    producer->lock_fd = -1;
+    producer->lock.fd = -1;
     CHECK(shmlog_producer_join(producer, &segment, path, (shmlog_membership){true, 0}) == 0, "join: %s", strerror(errno));
     snprintf(name, sizeof name, "author %u", author);
     uint32_t id = intern(name);

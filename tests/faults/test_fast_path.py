@@ -150,7 +150,7 @@ def test_the_handle_inlines_the_put(tmp_path: Path) -> None:
     ("source", "function", "side"),
     [
         ("lane.c", "shmlog_lane_peek", "acquire"),
-        ("producer.c", "shmlog_producer_make_room", "acquire"),
+        ("room.c", "shmlog_producer_make_room", "acquire"),
         ("producer.c", "shmlog_producer_allot", "acquire"),
         ("names.c", "shmlog_name_intern", "acquire"),
         ("segment.c", "shmlog_segment_open", "acquire"),
@@ -159,7 +159,7 @@ def test_the_handle_inlines_the_put(tmp_path: Path) -> None:
         ("lane.c", "shmlog_lane_write_bytes", "release"),
         ("lane.c", "shmlog_lane_write_row", "release"),
         ("drain.c", "shmlog_drain_restore", "release"),
-        ("drain.c", "accept_frame", "release"),
+        ("drain.c", "put_frame", "release"),
         ("drain.c", "shmlog_drain_sync", "release"),
     ],
 )

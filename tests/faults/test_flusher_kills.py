@@ -30,11 +30,14 @@ def assert_struck(outcomes: list[sweep.Outcome]) -> None:
     assert len(missed) <= len(outcomes) // 10, f"{len(missed)} of {len(outcomes)} points not reached: {missed[:10]}"
 
 
-def test_a_flusher_killed_at_any_call_loses_and_repeats_nothing(bench: Bench) -> None:
+def test_a_flusher_killed_at_any_call_loses_and_repeats_nothing(
+    bench: Bench, choice: random.Random, full: bool
+) -> None:
     copy = bench.prepared.copy(bench.scratch / "reference")
     seen = sweep.calls_of(bench.library, sweep.follow_flusher, copy, bench.scratch / "calls")
     assert sweep.in_child(lambda: prepared.recover_and_check(bench.prepared, copy, bench.expected)) == ""
-    trials = [Trial(fault) for fault in kills_at(seen)]
+    points = kills_at(seen)
+    trials = [Trial(fault) for fault in (points if full else choice.sample(points, len(points) // 2))]
     with sweep.pool() as executor:
         outcomes = sweep.do_all(executor, partial(sweep.try_kill, bench), trials)
     assert_struck(outcomes)

@@ -170,6 +170,44 @@ def test_too_little_later(cell: Cell, what: str) -> None:
     assert_counted(run_dir, 21_002, events=2)
 
 
+# ---- descriptors that the program closes though they are not its own (43) ----
+
+CLOSING = """
+import subprocess, time
+WORKER = "import shmlog, sys; [shmlog.log('x', float(i), step=i) for i in range(2000)]"
+run = shmlog.init("closing", root=sys.argv[1], lane_records=4096)
+if sys.argv[2] == "after it has logged": log(run, 1000)
+os.closerange(3, 4096)
+files = [open(f"mine{number}", "w+") for number in range(20)]
+worker = subprocess.Popen([sys.executable, "-c", WORKER])
+rounds = 0
+while worker.poll() is None: log(run, 10); time.sleep(0.001); rounds += 1
+log(run, 20_000)
+assert worker.returncode == 0 and run.flush()
+pid = os.fork()
+if pid == 0:
+    log(run, 1000)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert run.finish()
+for file in files:
+    file.write("mine"); file.seek(0)
+    assert file.read() == "mine", "a file of the program was closed or written to"
+print(10 * rounds + 20_000 + 2000 + 1000 + (1000 if sys.argv[2] == "after it has logged" else 0))
+"""
+
+
+@pytest.mark.parametrize("when", ["before it logs", "after it has logged"])
+def test_a_program_closes_descriptors_that_it_does_not_know(cell: Cell, when: str) -> None:
+    """I4, I7, P7: its lane stays its own, nothing is lost, and its files are let alone."""
+    done = run_script(BEGIN + CLOSING, cell.root, when, cwd=cell.folder, env=cell.environment())
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: shmlog.load(cell.run_dir).status != "running", "the end of the run")
+    cell.assert_nothing_is_left()
+    stored = assert_books_balance(cell.run_dir, offered=int(done.stdout))
+    assert stored.dropped == {}
+
+
 # ---- where a process runs (43, 76) ----
 
 DAEMON = """

@@ -69,7 +69,7 @@ RACES = {
         "&shared->tail, cursor->position, memory_order_relaxed",
     ),
     "RECLAIM, acquire": (
-        "producer.c",
+        "room.c",
         "&lane->shared->tail, memory_order_acquire);\n    if",
         "&lane->shared->tail, memory_order_relaxed);\n    if",
     ),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import multiprocessing
 import struct
+from array import array
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -109,6 +112,8 @@ BAD_VALUES = [
     (np.complex64(1), TypeError),
     (np.datetime64("2026-01-01"), TypeError),
     (np.arange(2), ValueError),
+    (np.ma.masked, ValueError),
+    (np.ma.masked_equal(3.0, 3.0), ValueError),
     (np.float64, TypeError),
     (object(), TypeError),
     (2**63, OverflowError),
@@ -262,7 +267,11 @@ def test_omitted_steps_count_calls(run: shmlog.Run) -> None:
 
 ARRAYS = [
     np.arange(5).astype(dtype) for dtype in ("f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
-] + [np.arange(10.0)[::-2], [1.0, 2.0], [1, 2], range(5), (0.5,), np.array([])]
+] + [
+    np.arange(10.0)[::-2], [1.0, 2.0], [1, 2], range(5), (0.5,), np.array([]), [], [True, False],
+    [0.5, 2**60 + 1, True], [np.float32(0.5), np.int64(2**60 + 1), np.True_], np.ma.array([1.0, 2.0], mask=False),
+    (ctypes.c_double * 3)(1.0, 2.0, 3.0), multiprocessing.RawArray("q", [1, 2, 3]), array("f", [0.5]),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("values", ARRAYS, ids=lambda values: repr(values)[:60])
@@ -270,7 +279,7 @@ def test_extend_logs_arrays_element_by_element(run: shmlog.Run, values: Any) -> 
     run.metric("x").extend(values, steps=np.arange(len(values))[::-1])
     assert run.flush()
     rows = by_seq(shmlog.load(run.dir))
-    plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     assert [read_back(row) for row in rows] == [bits(value) for value in plain]
     assert [row["step"] for row in rows] == list(range(len(values)))[::-1]
 
@@ -287,7 +296,8 @@ def test_extend_of_more_than_a_lane_arrives_whole(run: shmlog.Run) -> None:
 BAD_ARRAYS = [
     ("text", TypeError), (b"bytes", TypeError), (3.0, TypeError), (np.zeros((2, 2)), ValueError),
     (np.array([1j]), TypeError), (np.array(["a"]), TypeError), ([1.0, "x"], TypeError), ([1, 2**63], OverflowError),
-    (np.array([2**64 - 1], "u8"), OverflowError),
+    (np.array([2**64 - 1], "u8"), OverflowError), (np.ma.array([1.0, 2.0], mask=[False, True]), ValueError),
+    ([1.0, np.ma.masked], ValueError), ([1.0, None], TypeError),
 ]  # fmt: skip
 
 

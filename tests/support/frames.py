@@ -218,11 +218,11 @@ class Log:
         """Return the id of a name, which the next frame defines if it is new."""
         return self.names.setdefault(name, len(self.names))
 
-    def frame(self, now: int = 0, ticks_per_ns: float | None = None) -> bytes:
+    def frame(self, now: int = 0, ticks_per_ns: float | None = None, began: int = 0) -> bytes:
         """Write a frame with what the lanes hold; ``now`` in ns is the time of its anchor.
 
         ``ticks_per_ns`` makes its clock a time-stamp counter; the ``ts`` of its slots
-        are ticks then.
+        are ticks then. ``began`` in ns is when that has begun anew.
         """
         first = self.index == 0
         wanted = [lane for lane in self.lanes.values() if lane.slots or first]
@@ -234,7 +234,7 @@ class Log:
         new = {i: name.encode() for name, i in self.names.items() if i not in self._defined}
         self._defined |= set(new)
         owners = {lane.number: owner for lane, (_, _, owner) in zip(wanted, taken, strict=True) if owner}
-        anchors = self._anchors(now, ticks_per_ns)
+        anchors = self._anchors(now, ticks_per_ns, began)
         sections = [
             anchors + struct.pack("<6Q", *self.unlaned),
             b"".join(entry for entry, _, _ in taken),
@@ -253,8 +253,8 @@ class Log:
         return frame
 
     @staticmethod
-    def _anchors(now: int, ticks_per_ns: float | None) -> bytes:
-        ticks = now if ticks_per_ns is None else round(now * ticks_per_ns)
+    def _anchors(now: int, ticks_per_ns: float | None, began: int) -> bytes:
+        ticks = now if ticks_per_ns is None else round((now - began) * ticks_per_ns)
         return struct.pack("<6q", 0, 0, UTC_OF_TICK_ZERO, ticks, now, UTC_OF_TICK_ZERO + now)
 
     def next(self) -> Log:

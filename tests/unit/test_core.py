@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import threading
@@ -741,6 +743,83 @@ def test_a_program_that_was_started_holds_no_lock(ring: Ring) -> None:
         producer._leave()
         # Its descriptors are closed one by one while it is being started.
         wait_until(lambda: not ring.segment.probe(_core.LOCK_MEMBER), "P8: nobody to be attached", 5)
+
+
+def test_a_forked_child_that_lives_on_holds_no_lock_of_its_parent(ring: Ring) -> None:
+    parent = ring.producer()
+    assert parent._allot() == 0
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write_end)
+        os.read(read_end, 1)
+        os._exit(0)
+    parent._leave()
+    wait_until(lambda: not ring.segment.probe(_core.LOCK_MEMBER), "P1: nobody to be attached", 5)
+    assert ring.producer()._allot() == 0, "P1: the lane is free"
+    os.close(write_end)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def close_all_of(path: Path) -> list[int]:
+    """Close the descriptors of a file, as programs do with all that they don't know; return their numbers."""
+    descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+    closed = [fd for fd in descriptors if os.path.realpath(f"/proc/self/fd/{fd}") == str(path)]
+    for fd in closed:
+        os.close(fd)
+    return closed
+
+
+def test_a_lane_is_its_owners_after_the_program_has_closed_its_descriptor(ring: Ring) -> None:
+    ring.begin()
+    first = ring.producer()
+    assert first._allot() == 0
+    assert len(close_all_of(ring.path)) == 2
+    assert ring.segment.probe(_core.LOCK_MEMBER), "P1: it is attached"
+    second = ring.producer()  # its descriptor has the number that the first one's had
+    assert second._allot() == 1, "I7: a lane is given on while its owner can still write"
+    first.log("x", 1.0, step=1)
+    second.log("x", 2.0, step=1)
+    assert values(ring.drained()) == [1.0, 2.0]
+    first._leave()
+    third = ring.producer()
+    assert third._allot() == 0, "P2: a lane that was given back is given on"
+    assert ring.producer()._allot() == 2, "I7: the second one's lock went with the first one's"
+    second.log("x", 3.0, step=2)
+    assert values(ring.drained()) == [3.0]
+
+
+def test_files_of_the_program_under_the_numbers_of_ours_are_left_alone(ring: Ring, tmp_path: Path) -> None:
+    producer = ring.producer()
+    closed = close_all_of(ring.path)
+    files = [os.open(tmp_path / f"{fd}", os.O_RDWR | os.O_CREAT) for fd in closed]
+    assert files == closed
+    assert producer._allot() == 0
+    child = os.fork()
+    if child == 0:
+        os._exit(10 + producer._allot())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 11, "I7: a forked child takes the next lane"
+    assert ring.producer()._allot() == 1
+    producer._leave()
+    ring.segment.probe(_core.LOCK_FLUSHER)
+    del producer
+    for fd in files:
+        assert os.fstat(fd).st_size == 0, "P7: a file of the program was made longer"
+        again = os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
+        found = fcntl.fcntl(again, fcntl.F_OFD_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        assert struct.unpack("hhqqi4x", found)[0] == fcntl.F_UNLCK, "P7: a file of the program is locked"
+        os.close(again)
+        os.close(fd)
+
+
+def test_without_a_descriptor_and_a_segment_to_open_it_drops_and_counts(ring: Ring) -> None:
+    producer = ring.producer()
+    close_all_of(ring.path)
+    ring.path.rename(ring.folder / "elsewhere")
+    ring.path.touch()
+    producer.log("x", 1.0, step=1)
+    assert producer._counts()["dropped"]["lane"] == 1
+    assert ring.segment.unlaned["lane"] == 1
 
 
 @pytest.mark.parametrize("geometry", [(0, 64), (1, 63), (1, 32), (5000, 64), (1, 2**27)])

@@ -416,7 +416,9 @@ def resumed(tmp_path: Path) -> shmlog.StoredRun:
     parts.write_part(layout.part(0), both, run_id=run.id, first=0, last=0, progress=lambda: None)
     described = run.metadata
     first, second = first_attempt(described), {"attempt": 2, "first_lane": 1}
-    runfile.write_sealed(layout.run_yaml, {**described, "attempt": 2, "attempts": [first, {**first, **second}]})
+    producers = [*run.producers, {**run.producers[0], "lane": 1, "metrics": again.num_rows, "events": 0}]
+    of_attempts = {"attempt": 2, "attempts": [first, {**first, **second}], "producers": producers}
+    runfile.write_sealed(layout.run_yaml, {**described, **of_attempts})
     return shmlog.load(run.dir)
 
 

@@ -101,6 +101,105 @@ def folder(tmp_path: Path) -> Folder:
     return made
 
 
+# ---- a copy that lacks parts, or has those of another run ----
+
+
+def two_parts(path: Path, sinks: tuple[str, ...] = ("parquet",)) -> Folder:
+    """Make a run that is complete and has two parts."""
+    made = Folder(path, sinks)
+    first = simple_log()
+    second = first.next()
+    fill(second)
+    for log in (first, second):
+        made.add(log)
+    made.complete()
+    return made
+
+
+def warnings_of(read: Any) -> list[list[str]]:
+    """Return what each of some calls warns of."""
+    told = []
+    for call in read:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+        told.append([str(warning.message) for warning in caught])
+    return told
+
+
+def assert_all_tell(run_dir: Path, *texts: str) -> None:
+    """Assert that whoever opens the run, or reads metrics of it, is told of just that."""
+    with pytest.warns(ShmlogWarning):
+        stored = shmlog.load(run_dir)
+    reads = (
+        lambda: shmlog.load(run_dir), stored.metrics, lambda: stored.metrics("loss"), stored.names, stored.scan,
+        lambda: stored.sql("select count(*) from metrics"),
+    )  # fmt: skip
+    for told in warnings_of(reads):
+        assert len(told) == len(texts), told
+        assert all(text in line for text, line in zip(texts, told, strict=True)), told
+
+
+def test_a_part_that_is_missing_is_told(tmp_path: Path) -> None:
+    made = two_parts(tmp_path / "digits" / "one")
+    made.layout.part(1).unlink()
+    assert_all_tell(made.dir, "hold 81 metrics, but 162 were written")
+    with pytest.warns(ShmlogWarning, match="copied in part"):
+        assert shmlog.load(made.dir).metrics().num_rows == 81
+    assert not verify(made.dir).ok
+
+
+def test_a_missing_part_of_a_live_run_is_told(folder: Folder) -> None:
+    folder.seal(1)
+    assert shmlog.load(folder.dir).metrics().num_rows == 81
+    folder.layout.part(0).unlink()
+    with pytest.warns(ShmlogWarning, match="hold 0 metrics, but 81 were written"):
+        shmlog.load(folder.dir).metrics()
+
+
+def test_what_a_missing_part_held_is_taken_from_the_lines(tmp_path: Path) -> None:
+    made = two_parts(tmp_path / "digits" / "one", ("parquet", "jsonl"))
+    whole = shmlog.load(made.dir).metrics().num_rows
+    made.layout.part(0).unlink()
+    with pytest.warns(ShmlogWarning, match="copied in part"):
+        stored = shmlog.load(made.dir)
+    with pytest.warns(ShmlogWarning, match="copied in part"):
+        assert stored.metrics().num_rows == whole
+    with pytest.warns(ShmlogWarning, match="copied in part"):
+        assert stored.sql("select count(*) as n from metrics")["n"].to_pylist() == [whole]
+
+
+def test_a_part_of_another_run_is_left_out(tmp_path: Path) -> None:
+    made, other = (two_parts(tmp_path / "digits" / name) for name in ("one", "other"))
+    shutil.copy(other.layout.part(1), made.layout.part(1))
+    assert_all_tell(made.dir, "a part of run 'other'; left out", "hold 81 metrics, but 162 were written")
+    with pytest.warns(ShmlogWarning):
+        stored = shmlog.load(made.dir)
+    with pytest.warns(ShmlogWarning):
+        assert stored.metrics().num_rows == stored.scan().count_rows() == 81
+    assert any("'other'" in finding.message for finding in verify(made.dir).findings)
+
+
+def test_a_part_under_another_name_is_left_out(tmp_path: Path) -> None:
+    made = two_parts(tmp_path / "digits" / "one")
+    shutil.copy(made.layout.part(1), made.layout.part(7))
+    assert_all_tell(made.dir, "holds logs 1 to 1, not those that its name says; left out")
+    with pytest.warns(ShmlogWarning):
+        stored = shmlog.load(made.dir)
+    with pytest.warns(ShmlogWarning):
+        assert rows_of(stored) == expected_rows(made)
+
+
+def test_a_run_in_a_renamed_folder_keeps_its_parts(folder: Folder) -> None:
+    folder.seal(1)
+    log = simple_log().next()
+    fill(log)
+    folder.add(log)
+    folder.layout = RunLayout(folder.dir.rename(folder.dir.with_name("renamed")))
+    folder.complete()
+    assert_whole(folder.dir, folder)
+
+
 # ---- every state ----
 
 VALUES = st.one_of(

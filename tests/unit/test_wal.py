@@ -201,6 +201,67 @@ def test_ticks_become_utc_by_the_anchors_of_their_frame() -> None:
     assert (ts_us - frames.UTC_OF_TICK_ZERO // 1000).tolist() == [10, 1000]
 
 
+S = 1_000_000_000
+PER_NS = 3.0
+
+
+def logs_with_a_restart(at_s: float, drained_before: bool, until_s: float) -> tuple[list[Log], list[float]]:
+    """Return two logs of a run that logs each tenth of a second, and whose counter begins anew; and when it logged.
+
+    A frame is written each half second; what was logged since the last one, the first behind the restart has, too.
+    The second log begins with the second of those.
+    """
+    logs, times, began_s = [Log()], [], 0.0
+    for tenth in range(1, round(until_s * 10)):
+        now_s = tenth / 10
+        if began_s == 0 and now_s >= at_s:
+            began_s = at_s
+            if drained_before:
+                logs[0].frame(round((at_s - 0.01) * S), PER_NS)
+        times.append(now_s)
+        logs[-1].lane(0).metric("x", now_s, 0, round((now_s - began_s) * S * PER_NS))
+        if tenth % 5 == 0:
+            logs[-1].frame(round((now_s + 0.001) * S), PER_NS, round(began_s * S))
+            if began_s and len(logs) == 1:
+                logs.append(logs[0].next())
+    logs[1].frame(round(until_s * S), PER_NS, round(began_s * S))
+    return logs, times
+
+
+def times_of(batches: list[Any]) -> list[float]:
+    found = np.concatenate([np.array(batch.metrics["ts"].cast("int64")) for batch in batches])
+    return [round(us / 1e6, 3) for us in (found - frames.UTC_OF_TICK_ZERO // 1000).tolist()]
+
+
+@pytest.mark.parametrize("drained_before", [True, False])
+@pytest.mark.parametrize("at_a_time", [1, 100])
+@pytest.mark.parametrize("until_s", [3.0, 9.0])
+def test_a_counter_that_begins_anew_keeps_times(drained_before: bool, at_a_time: int, until_s: float) -> None:
+    """At the end it has counted further than before it began anew, or not yet."""
+    logs, times = logs_with_a_restart(2.32, drained_before, until_s)
+    decoder, whole = Decoder(Path()), [frame for log in logs for frame in whole_frames(log)]
+    batches = [decoder.decode(whole[i : i + at_a_time]) for i in range(0, len(whole), at_a_time)]
+    assert times_of(batches) == times
+
+
+@pytest.mark.parametrize("until_s", [3.0, 9.0])
+def test_a_reader_that_comes_after_the_counter_began_anew_has_its_times(until_s: float) -> None:
+    (_, later), times = logs_with_a_restart(0.75, True, until_s)
+    batch = Decoder(Path()).decode(whole_frames(later))
+    assert times_of([batch]) == times[-batch.metrics.num_rows :] != []
+
+
+def test_events_from_before_the_counter_began_anew_have_their_times() -> None:
+    log = Log()
+    log.lane(0).metric("x", 1.0, 0, 3 * S)
+    log.frame(S, PER_NS)
+    log.lane(0).event("e", {}, 6 * S)
+    log.lane(0).event("e", {}, 3 * S // 10)
+    log.frame(2 * S + S // 2, PER_NS, 2 * S)
+    (first, second) = Decoder(Path()).decode(whole_frames(log)).events
+    assert [(event.ts_us - frames.UTC_OF_TICK_ZERO // 1000) / 1e6 for event in (first, second)] == [2.0, 2.1]
+
+
 def test_drops_without_a_lane_are_told() -> None:
     log = Log(unlaned=[0, 0, 0, 5, 1, 0])
     log.frame()

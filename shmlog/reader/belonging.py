@@ -1,0 +1,82 @@
+"""Whether the parts of a run are all there and are its own, as their footers and the books tell.
+
+A copy that was cut short lacks parts; one that went astray has those of another run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shmlog.errors import CorruptDataError
+from shmlog.reader.snapshot import Snapshot
+from shmlog.storage import footer
+from shmlog.storage.layout import Part, RunLayout
+
+
+def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]]:
+    """Return the parts that are this run's, and what is wrong with the others and with all together.
+
+    A part whose footer is damaged is among the first: whoever reads it tells.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a part has gone.
+    """
+    own: list[Part] = []
+    problems: list[str] = []
+    rows: int | None = 0
+    for part in taken.parts:
+        try:
+            found = footer.read_facts(part.path)
+        except CorruptDataError:
+            own.append(part)
+            rows = None
+            continue
+        fault = fault_of(part, ids_of(layout, taken), found.metadata)
+        if fault:
+            problems.append(f"{part.path}: {fault}; left out")
+            continue
+        own.append(part)
+        rows = None if rows is None else rows + found.rows
+    booked = _booked(taken)
+    if None not in (rows, booked) and rows != booked:
+        problems.append(f"{layout.metrics}: {_difference(rows, booked)}")
+    return own, problems
+
+
+def ids_of(layout: RunLayout, taken: Snapshot) -> set[object] | None:
+    """Return the ids that parts of the run may have; None where run.yaml is damaged, so that it is not known.
+
+    Of a folder that was renamed and then recovered, some have that of run.yaml, the others the folder's name.
+    """
+    if any(path == layout.run_yaml for path, _ in taken.problems):
+        return None
+    return {taken.described.get("run_id"), layout.run_id}
+
+
+def fault_of(part: Part, ids: set[object] | None, metadata: Mapping[str, Any]) -> str | None:
+    """Return why a file is not the part of the run that its name says; None if it is."""
+    run_id = metadata.get(footer.RUN_ID)
+    if ids is not None and run_id not in ids:
+        return f"a part of run {run_id!r}"
+    first, last = metadata.get(footer.FIRST_LOG), metadata.get(footer.LAST_LOG)
+    if (first, last) != (str(part.first), str(part.last)):
+        return f"it holds logs {first} to {last}, not those that its name says"
+    return None
+
+
+def _booked(taken: Snapshot) -> int | None:
+    """Return how many metrics the parts should hold; None if that is not known."""
+    if taken.producers is None or taken.metrics_are_lines:
+        return None
+    metrics: int = sum(producer["metrics"] for producer in taken.producers)
+    return metrics
+
+
+def _difference(rows: int | None, booked: int | None) -> str:
+    return (
+        f"the parts in it hold {rows} metrics, but {booked} were written: "
+        "was the run copied in part? Copy it again, or see 'shmlog verify'"
+    )
