@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from shmlog.cli.output import say
 from shmlog.cli.text import relative
 from shmlog.errors import CorruptDataError
-from shmlog.storage import liveness, runfile
+from shmlog.storage import liveness
 from shmlog.storage.layout import RunLayout
 
 
@@ -18,29 +17,17 @@ def recover_dead(run_dirs: Iterable[Path]) -> bool:
 
     Returns whether there were any. What can't be recovered is shown as it is.
     """
-    dead = [layout for layout in map(RunLayout, run_dirs) if _is_ours(layout) and _is_dead(layout)]
+    dead = [layout for layout in map(RunLayout, run_dirs) if _is_dead(layout)]
     for layout in dead:
         _recover(layout)
     return bool(dead)
 
 
-def _is_ours(layout: RunLayout) -> bool:
-    """Whether there is something to recover, and this user may."""
-    try:
-        is_mine = os.stat(layout.run_yaml).st_uid == os.geteuid()
-    except OSError:
-        return False
-    return is_mine and layout.wal.is_dir() and os.access(layout.dir, os.W_OK)
-
-
 def _is_dead(layout: RunLayout) -> bool:
     try:
-        described = runfile.read(layout.run_yaml)
+        return liveness.is_abandoned(layout)
     except (CorruptDataError, OSError):
         return False  # the reader tells what is wrong with it
-    if described.get("complete") is True:
-        return False
-    return liveness.members_live(described) is False and liveness.flusher_lives(described) is False
 
 
 def _recover(layout: RunLayout) -> None:

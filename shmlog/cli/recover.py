@@ -17,6 +17,8 @@ from shmlog.storage.layout import RunLayout
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
 
+_NOTHING = "nothing to recover"  # as recover() says it of a run
+
 _EXAMPLE = """
 shmlog recover                   finish every crashed run below ./runs
 shmlog recover runs/digits       finish the crashed runs of one experiment
@@ -77,4 +79,5 @@ def _print(outcomes: list[dict[str, object]]) -> None:
         else:
             print(clean(f"{name}  {outcome['status']}  {outcome['records']:,} metrics  {outcome['message']}"))
     changed = sum(bool(outcome["changed"]) for outcome in outcomes)
-    say(f"shmlog: {plural(changed, 'run')} recovered" if changed else "shmlog: nothing to recover")
+    is_done = all(outcome.get("message") == _NOTHING for outcome in outcomes)  # not where somebody is at work
+    say(f"shmlog: {_NOTHING if is_done else plural(changed, 'run') + ' recovered'}")

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from shmlog import _core
-from shmlog.flusher.keeper import keep
+from shmlog.flusher.keeper import keep, report
 from shmlog.flusher.nice import be_nice
 from shmlog.segment import meeting, shm
 from shmlog.storage import runfile
@@ -45,13 +45,15 @@ def main(run_dir: Path) -> None:
 
 
 def _help_neighbours(run_dir: Path, is_over: threading.Event) -> None:
-    """Recover crashed runs in the same root, while our own run is under way."""
+    """Recover crashed runs in the same root, and remove what killed ones left, while our own run is under way."""
     if is_over.wait(_NEIGHBOURS_AFTER_S):
         return
     from shmlog.flusher.recover import recover_neighbours
+    from shmlog.segment import gc
 
     be_nice()
     recover_neighbours(run_dir.parent.parent, run_dir, is_over.is_set)
+    gc.sweep(report)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,7 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
     """
     from shmlog.flusher.sealer import remove_wal
 
+    layout.refuse_links()
     if ref is not None:
         shm.unlink(ref)
     meeting.sweep()

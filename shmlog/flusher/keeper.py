@@ -109,6 +109,8 @@ class Keeper:
         # Not before pyarrow is there: on a machine whose cores are all busy that would take so long
         # that who finishes a short run gives up.
         self._guarded(self._get_sealer)
+        with suppress(OSError):  # it is gone
+            os.chdir(self._layout.dir)  # keep no file system of the trainer's busy
         be_nice()
         while not self._is_over():
             self._guarded(self._tick)
@@ -205,7 +207,6 @@ class Keeper:
         from shmlog.flusher.sealer import Sealer
 
         described = runfile.read(self._layout.run_yaml)
-        os.chdir(self._layout.dir)  # keep no file system of the trainer's busy
         rotate_bytes = settings_of(described).rotate_bytes
         progress = self._progress
         return Sealer(self._layout, described["sinks"], progress.add, report, rotate_bytes, progress.at_work)

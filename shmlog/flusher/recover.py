@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog import _core
-from shmlog.errors import RunNotFoundError, RunStateError, SegmentError, ShmlogError
+from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError
 from shmlog.flusher import final
 from shmlog.flusher.keeper import Keeper, report
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.provenance import Provenance
 from shmlog.segment import shm
 from shmlog.segment.runlock import LockError, lock_path, locked
-from shmlog.storage import liveness, runfile
+from shmlog.storage import liveness, recovered, runfile, unbegun
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.logsettings import settings_of
 from shmlog.storage.segmentref import SegmentRef, read_ref
 
 _AT_WORK = "its flusher is at work"
-_GOING_S = 0.5
 _RESUMED = "somebody has just resumed it"
 
 
@@ -49,16 +48,20 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
         Folder of the run.
     force : bool
         Recover also where it can't be told whether its processes live, as for a
-        run of another host. If they do, their flusher's work is spoilt.
+        run of another host; if they do, their flusher's work is spoilt. And where its
+        shared memory can't be used; what is in that alone is lost.
 
     Raises
     ------
     RunNotFoundError
         If there is no run in ``run_dir``.
     RunStateError
-        If its flusher does not give way, or it can't be told whether it lives.
+        If its flusher does not give way, it can't be told whether it lives, its shared memory can't be used, or
+        this is a copy of another run, whose shared memory it is.
     StorageError
-        If the disk fails. Nothing is lost, it can be tried again.
+        If the disk fails, or a folder of it is a symlink. Nothing is lost, it can be tried again.
+    CorruptDataError
+        If run.yaml is damaged.
     """
     layout = RunLayout(run_dir)
     try:
@@ -73,18 +76,26 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
     ref = read_ref(layout)
     try:
         segment = shm.open_segment(ref)
-    except (FileNotFoundError, SegmentError):
-        if liveness.flusher_lives(described):
-            return _result(layout, changed=False, message=_AT_WORK)
-        _check_dead(layout, described, force)
-        mine = ref if _is_described(ref, described) else None  # damaged: nobody else would remove it
-        message = "its shared memory is gone; recovered from the log alone"
-        return _recover_files(layout, described, mine, message, force)
-    if segment.run_id != layout.run_id:
-        _check_dead(layout, described, force)
-        message = "shared memory belongs to another run; recovered from the log alone"
-        return _recover_files(layout, described, None, message, force)
+    except FileNotFoundError:
+        return _recover_without(layout, described, None, "its shared memory is gone", force)
+    except SegmentError as error:
+        left = _give_up(layout, described, ref, error, force)
+        return _recover_without(layout, described, left, "its shared memory can't be used", force)
+    if not _is_its(segment, layout, force):
+        return _recover_without(layout, described, None, "shared memory belongs to another run", force)
     return _recover_segment(layout, described, segment, ref)
+
+
+def _give_up(
+    layout: RunLayout, described: dict[str, Any], ref: SegmentRef, error: SegmentError, force: bool
+) -> SegmentRef | None:
+    """Return what to remove of a segment that can't be used, if it holds nothing, or that is given up."""
+    if shm.may_hold_records(ref) and not force:
+        raise RunStateError(
+            f"{layout.dir}: its shared memory can't be used, and what it alone holds would be lost ({error}); recover "
+            "it as the user and with the version of shmlog that made it, or use --force to give that up"
+        ) from error
+    return ref if _is_described(ref, described) else None
 
 
 def _is_described(ref: SegmentRef, described: dict[str, Any]) -> bool:
@@ -96,14 +107,44 @@ def _is_described(ref: SegmentRef, described: dict[str, Any]) -> bool:
         return False
 
 
+def _is_its(segment: _core.Segment, layout: RunLayout, force: bool) -> bool:
+    """Whether a segment is that of this run, not of another one, nor of one that this is a copy of."""
+    if segment.run_id != layout.run_id:
+        return False
+    original = segment.run_dir  # empty if it is too long for the header
+    try:
+        is_copy = original != "" and not os.path.samefile(original, layout.dir)
+    except OSError:  # it was moved here
+        return True
+    if is_copy and not force:
+        raise RunStateError(
+            f"{layout.dir} is a copy of {original}, whose shared memory holds what is in no file yet: recover that "
+            "one, or use --force to recover the copy from its log alone"
+        )
+    return not is_copy
+
+
+def _recover_without(
+    layout: RunLayout, described: dict[str, Any], ref: SegmentRef | None, why: str, force: bool
+) -> RecoverResult:
+    """Recover a run without its shared memory, unless its processes may live."""
+    if liveness.has_flusher(described):
+        return _result(layout, changed=False, message=_AT_WORK)
+    _check_dead(layout, described, force)
+    return _recover_files(layout, described, ref, f"{why}; recovered from the log alone", force)
+
+
 def _check_dead(layout: RunLayout, described: dict[str, Any], force: bool) -> None:
-    """Refuse a run without its shared memory unless its processes are known to be dead."""
-    if force or liveness.members_live(described) is False:
+    """Refuse a run whose processes live, or, without ``force``, may live."""
+    if liveness.is_dead(layout, described):
         return
-    raise RunStateError(
-        f"{layout.dir}: whether its processes live can't be told from here; it was made on host "
-        f"{described.get('host')!r}, recover it there, or use --force if you know that they are dead"
-    )
+    if liveness.members_live(described):
+        raise RunStateError(f"{layout.dir}: processes are attached to it; it can be recovered when they have ended")
+    if not force:
+        raise RunStateError(
+            f"{layout.dir}: whether its processes live can't be told from here; it was made on host "
+            f"{described.get('host')!r}, recover it there, or use --force if you know that they are dead"
+        )
 
 
 def recover_neighbours(root: Path, own: Path, is_over: Callable[[], bool]) -> None:
@@ -118,27 +159,28 @@ def recover_neighbours(root: Path, own: Path, is_over: Callable[[], bool]) -> No
         if wal.parent == own:
             continue
         try:
-            described = runfile.read(RunLayout(wal.parent).run_yaml)
-            if liveness.members_live(described) is False and liveness.flusher_lives(described) is False:
-                report(f"{wal.parent}: {recover(wal.parent).message}")
+            _recover_neighbour(RunLayout(wal.parent), RunLayout(own))
         except (ShmlogError, OSError) as error:
-            report(str(error))
+            report(f"{wal.parent}: {error}")
+        except Exception:  # one that nobody has foreseen: the others are not its fault
+            report(f"{wal.parent}: {traceback.format_exc()}")
 
 
-def _has_flusher(segment: _core.Segment) -> bool:
-    """Whether a flusher is there to stay: one that was just killed holds its lock for some milliseconds more."""
-    deadline = time.monotonic() + _GOING_S
-    while segment.probe(_core.LOCK_FLUSHER):
-        if time.monotonic() > deadline:
-            return True
-        time.sleep(0.01)
-    return False
+def _recover_neighbour(layout: RunLayout, own: RunLayout) -> None:
+    """Recover a run that has crashed; remove one that never began, since its process was killed before."""
+    if unbegun.is_left(layout) and not liveness.is_in_use(layout.segment):
+        unbegun.remove(layout)
+    elif liveness.is_abandoned(layout):
+        result = recover(layout.dir)
+        report(f"{layout.dir}: {result.message}")
+        if result.changed:
+            recovered.note(own, layout.dir)
 
 
 def _recover_segment(
     layout: RunLayout, described: dict[str, Any], segment: _core.Segment, ref: SegmentRef
 ) -> RecoverResult:
-    if _has_flusher(segment):
+    if liveness.stays(lambda: segment.probe(_core.LOCK_FLUSHER)):
         return _result(layout, changed=False, message=_AT_WORK)
     if segment.probe(_core.LOCK_MEMBER):
         segment.mark_starting()
@@ -197,7 +239,7 @@ def _recover_files(
             return _result(layout, changed=False, message=_RESUMED)
         if not now.get("complete"):
             layout.make_folders()
-            sealer = Sealer(layout, now["sinks"], lambda: None, report, settings_of(now).rotate_bytes)
+            sealer = Sealer(layout, _sinks_of(layout, now), lambda: None, report, settings_of(now).rotate_bytes)
             sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
             sealer.close()
             Provenance(layout, report).finish()
@@ -206,7 +248,18 @@ def _recover_files(
     return _result(layout, changed=True, message=message)
 
 
+def _sinks_of(layout: RunLayout, described: dict[str, Any]) -> list[str]:
+    """Return where the metrics of a run go."""
+    sinks = described.get("sinks")
+    if not isinstance(sinks, list) or not sinks:
+        raise CorruptDataError(
+            f"{layout.run_yaml} does not say where the metrics go (sinks); shmlog.Store(root).rebuild(run) writes it "
+            "anew"
+        )
+    return sinks
+
+
 def _result(layout: RunLayout, *, changed: bool, message: str) -> RecoverResult:
     described = runfile.read(layout.run_yaml)
     records = (described.get("counts") or {}).get("metrics", 0)
-    return RecoverResult(layout.dir, described["status"], records, changed, message)
+    return RecoverResult(layout.dir, str(described.get("status")), records, changed, message)

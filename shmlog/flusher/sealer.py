@@ -349,7 +349,7 @@ def remove_wal(layout: RunLayout, kept_logs: Collection[int]) -> None:
     """Remove the logs of a run that is complete, but for those to be kept, the books last."""
     for number in layout.logs():
         remove_log(layout, number, kept_logs)
-    for path in (layout.flusher_log, layout.sealed_json):
+    for path in (layout.flusher_log, layout.recovered, layout.sealed_json):
         path.unlink(missing_ok=True)
     try:
         os.rmdir(layout.wal)

@@ -223,7 +223,7 @@ class StoredRun(Frames):
         metadata = self.metadata
         if metadata.get("complete") is True or liveness.members_live(metadata) is not False:
             return False
-        return liveness.flusher_lives(metadata) is not True
+        return liveness.has_flusher(metadata) is not True
 
     @property
     def age(self) -> float:

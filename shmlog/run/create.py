@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from contextlib import suppress
 
 from shmlog.errors import StorageError, log_warning
 from shmlog.run.join import make_current
@@ -11,9 +10,9 @@ from shmlog.run.options import Options
 from shmlog.run.run import Run
 from shmlog.run.start import close_segment, describe_process, open_segment, start
 from shmlog.segment import shm
-from shmlog.storage import runfile
+from shmlog.storage import runfile, unbegun
 from shmlog.storage.attempts import first_attempt
-from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, new_run_folder
+from shmlog.storage.layout import RunLayout, new_run_folder
 from shmlog.storage.times import utc_now
 
 
@@ -30,7 +29,7 @@ def create(options: Options, turn: int) -> Run:
             close_segment(placed)
             raise
     except BaseException:
-        _remove_folder(layout)
+        unbegun.remove(layout)
         raise
     return make_current(run)
 
@@ -57,18 +56,6 @@ def _warn_if_open(layout: RunLayout) -> None:
                 stat.S_IMODE(mode),
             )
             return
-
-
-def _remove_folder(layout: RunLayout) -> None:
-    """Remove what was made, by its names: perhaps no descriptor is left to list a folder, or to import shutil."""
-    files = [layout.run_yaml, layout.config_yaml]
-    files += [path.with_name(path.name + TEMPORARY_SUFFIX) for path in files]
-    for path in (*files, layout.segment, layout.flusher_log):
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-    for folder in (layout.metrics, layout.metrics.parent, layout.wal, layout.dir):
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def _write_files(layout: RunLayout, options: Options, placed: shm.Placed, turn: int) -> None:

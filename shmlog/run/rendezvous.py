@@ -21,11 +21,11 @@ from shmlog.run.handed import handed_down
 from shmlog.run.identity import lone_local_rank, rank_among_several
 from shmlog.run.run import Run
 from shmlog.segment import beacon
-from shmlog.segment.boot import boot_id
 from shmlog.segment.meeting import Entry, Meeting, meeting_place, open_meeting, sweep
 from shmlog.segment.process import Process, pid_namespace, process_of
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.machine import boot_id
 from shmlog.storage.segmentref import SHARED_MEMORY
 
 _JOBS = (

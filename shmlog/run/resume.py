@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -50,8 +51,11 @@ def find(resume: RunLike, options: Options) -> RunLayout:
 
 
 def _look_up(name: str, options: Options) -> RunLayout:
-    if RunLayout(name).run_yaml.is_file():
-        return RunLayout(name)
+    try:
+        if RunLayout(name).run_yaml.is_file():
+            return RunLayout(name)
+    except OSError as error:  # too long for a path, or a folder that may not be looked into
+        raise RunNotFoundError(f"no run {reprlib.repr(name)} to resume: {error.strerror}") from error
     experiment, slash, run_id = name.rpartition("/")
     names = [experiment] if slash else sorted(folder.name for folder in options.root.glob("*"))
     found = [options.root / name / run_id for name in names if _is_run(options.root, name, run_id)]

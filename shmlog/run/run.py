@@ -19,6 +19,7 @@ from shmlog.run.structured import StructuredLog
 from shmlog.segment import beacon
 from shmlog.segment.beacon import Entry
 from shmlog.segment.doorbell import Doorbell
+from shmlog.storage import recovered
 from shmlog.storage.large import write_large
 from shmlog.storage.layout import RunLayout, fsync_run
 from shmlog.storage.logsettings import LEVELS, LogSettings
@@ -338,6 +339,8 @@ class Run(StructuredLog):
         if self.is_owner and self._is_member:
             self._dismiss_followers()
             sealed = self._seal(final)
+            if self._is_maker:
+                recovered.tell(self._layout)
             exits.note_end(self._layout, sealed=sealed)
             sealed = sealed and not self._has_lost()
         self._leave()

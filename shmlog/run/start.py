@@ -16,9 +16,9 @@ from shmlog.run.environment import environment_of_process
 from shmlog.run.options import Options
 from shmlog.run.run import Run
 from shmlog.segment import shm
-from shmlog.segment.boot import boot_id
 from shmlog.segment.process import process_of
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.machine import boot_id, machine_id
 from shmlog.storage.reasons import REASONS
 from shmlog.storage.segmentref import SegmentRef
 
@@ -100,6 +100,7 @@ def describe_process(options: Options, placed: shm.Placed, turn: int) -> dict[st
     status = os.stat(placed.path)
     return {
         "host": os.uname().nodename,
+        "machine": machine_id(),
         "boot_id": boot_id(),
         "node": 0,
         "pid": os.getpid(),

@@ -5,7 +5,13 @@ It may wake, it never excludes.
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Any
+
+from shmlog.storage.segmentref import SHARED_MEMORY
+
+_MODE = 0o600
 
 
 class Doorbell:
@@ -19,7 +25,9 @@ class Doorbell:
         """Create the doorbell of the segment ``name``, readable by this user alone."""
         import posix_ipc
 
-        posix_ipc.Semaphore(name, flags=posix_ipc.O_CREX, mode=0o600, initial_value=0).close()
+        posix_ipc.Semaphore(name, flags=posix_ipc.O_CREX, mode=_MODE, initial_value=0).close()
+        with suppress(FileNotFoundError):  # it lies elsewhere, as on macOS
+            os.chmod(SHARED_MEMORY / f"sem.{name[1:]}", _MODE)  # whatever the umask; nobody else can replace it
 
     @classmethod
     def open(cls, name: str | None) -> Doorbell:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from shmlog.errors import SegmentError
 
+_MODE = 0o600
+
 
 def hold(path: Path, *, make: bool = True, wait: bool = True) -> int:
     """Open a file of this user, lock it and return its descriptor; who closes that gives it free.
@@ -17,17 +19,20 @@ def hold(path: Path, *, make: bool = True, wait: bool = True) -> int:
 
     Raises
     ------
-    OSError
-        If it can't be opened; without ``make`` if there is none, without ``wait`` if somebody holds it.
+    FileNotFoundError
+        Without ``make``, if there is none.
+    BlockingIOError
+        Without ``wait``, if somebody holds it.
     SegmentError
-        If what is there is no plain file, or another user's. Nothing was changed.
+        If what is there is no plain file, or another user's, or can't be opened. Nothing was changed.
     """
     # A FIFO or a device must not make the open wait, a link must not lead elsewhere.
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_CREAT if make else 0)
     while True:
-        fd = os.open(path, flags, 0o600)
+        fd = _open(path, flags)
         try:
             _check_ours(fd, path)
+            os.fchmod(fd, _MODE)  # whatever the umask was
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if _is_at(fd, path):
                 return fd
@@ -35,6 +40,17 @@ def hold(path: Path, *, make: bool = True, wait: bool = True) -> int:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags, _MODE)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a link, a folder, a file that another user keeps to himself
+        raise SegmentError(
+            f"{path}: can't be opened ({error.strerror}); remove it, or have its owner remove it"
+        ) from error
 
 
 def _check_ours(fd: int, path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shmlog.errors import RunStateError
 from shmlog.segment.lockfile import hold
+from shmlog.storage import flock
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY
 
@@ -42,6 +43,10 @@ def locked(layout: RunLayout, *, everywhere: bool = False) -> Iterator[None]:
     ------
     LockError
         If they can't be, as on a network file system.
+    RunStateError
+        If somebody holds it for long: who recovers the run, or anybody who may read its folder.
+    SegmentError
+        If another user has put something in the place of the lock.
     """
     with _folder_locked(layout, everywhere), _file_locked(layout):
         yield
@@ -52,10 +57,16 @@ def _folder_locked(layout: RunLayout, must: bool) -> Iterator[None]:
     fd = os.open(layout.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            is_free = flock.lock(fd)
         except OSError as error:  # no locks there, or none of folders
             if must:
                 raise LockError(error.errno, error.strerror) from error
+            is_free = True
+        if not is_free:
+            raise RunStateError(
+                f"{layout.dir}: somebody else has held the lock of its folder for {flock.PATIENCE_S:g} s, and so may "
+                "be recovering it; try again when that is done"
+            )
         yield
     finally:
         os.close(fd)

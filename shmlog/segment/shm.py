@@ -18,6 +18,7 @@ from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 
 PREFIX = "/shmlog-"
 _TRIES = 16
+_MAGIC_BYTES = 8
 _NONE = (0,) * len(REASONS)
 
 
@@ -204,6 +205,20 @@ def _check_owner(fd: int, path: Path) -> None:
         raise SegmentError(f"{path}: belongs to user {status.st_uid}, you are {os.geteuid()}")
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise SegmentError(f"{path}: open to other users (mode {stat.S_IMODE(status.st_mode):o}), refused")
+
+
+def may_hold_records(ref: SegmentRef) -> bool:
+    """Whether there may be records in a segment that can't be opened: not before its magic, which is written last."""
+    try:
+        fd = os.open(ref.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        return any(os.read(fd, _MAGIC_BYTES))
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
 
 
 def unlink(ref: SegmentRef) -> None:

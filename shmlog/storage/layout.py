@@ -41,6 +41,7 @@ class RunLayout:
         self.wal = self.dir / "wal"
         self.sealed_json = self.wal / "sealed.json"
         self.flusher_log = self.wal / "flusher.log"
+        self.recovered = self.wal / "recovered"
         self.kept = self.dir / "kept"
         self.metrics = self.dir / "metrics" / f"node={node}"
         self.events = self.event_file(0)

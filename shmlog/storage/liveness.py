@@ -6,15 +6,21 @@ nothing can be told.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
+import stat
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from shmlog.storage import machine, runfile
+from shmlog.storage.layout import RunLayout
+from shmlog.storage.segmentref import SHARED_MEMORY, is_segment_name
 from shmlog.storage.status import FINISH_STATUSES, status_ended_by
 
 LOCK_FLUSHER = 0
@@ -26,17 +32,10 @@ _FINISH_OFFSET = 2176
 _ENDED_BY = struct.Struct("<I")
 _ENDED_BY_OFFSET = 2232
 _IS_64_BIT = sys.maxsize > 1 << 32
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_GOING_S = 0.5  # how long the kernel may take to release the locks of a process that was killed
+_NAP_S = 0.01
 _LOCK_TABLE = Path("/proc/locks")
 _READINGS = 3  # a long table comes page by page, and misses a lock if one before it is given up meanwhile
-
-
-def this_boot() -> str | None:
-    """Return the kernel's random id of this boot, or None where there is none."""
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return None
 
 
 def members_live(described: Mapping[str, Any]) -> bool | None:
@@ -52,6 +51,64 @@ def flusher_lives(described: Mapping[str, Any]) -> bool | None:
     return _live(described, LOCK_FLUSHER)
 
 
+def has_flusher(described: Mapping[str, Any]) -> bool | None:
+    """Return whether a flusher keeps the run and is there to stay; None if it can't be told from here."""
+    return stays(lambda: flusher_lives(described))
+
+
+def stays(is_held: Callable[[], bool | None]) -> bool | None:
+    """Return whether a lock is held by who lives: one that was just killed holds it for some milliseconds more."""
+    deadline = time.monotonic() + _GOING_S
+    while (held := is_held()) and time.monotonic() < deadline:
+        time.sleep(_NAP_S)
+    return held
+
+
+def is_dead(layout: RunLayout, described: Mapping[str, Any]) -> bool:
+    """Whether the processes of a run and its flusher are dead, for sure: it may be recovered, or deleted.
+
+    Machines may have been copied with all that tells one from another. Therefore a run of an earlier boot counts as
+    dead only if its flusher has written none of its logs since this one began.
+    """
+    if members_live(described) is not False or has_flusher(described) is not False:
+        return False
+    return described.get("boot_id") == machine.boot_id() or _logged_at(layout) < machine.booted_at()
+
+
+def is_abandoned(layout: RunLayout) -> bool:
+    """Whether a run is to be recovered by whoever comes by: it has crashed, for sure, and is this user's.
+
+    Raises
+    ------
+    CorruptDataError, OSError
+        If that can't be read.
+    """
+    if not layout.wal.is_dir() or layout.dir.is_symlink() or layout.dir.parent.is_symlink():
+        return False
+    if os.stat(layout.run_yaml, follow_symlinks=False).st_uid != os.geteuid() or not os.access(layout.dir, os.W_OK):
+        return False
+    return is_dead(layout, runfile.read(layout.run_yaml))
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process may have a segment, of whatever version."""
+    try:
+        fd = _open(str(path))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        return any(_is_held(fd, byte, exclusively=False) is not False for byte in (LOCK_FLUSHER, LOCK_MEMBER))
+    finally:
+        os.close(fd)
+
+
+def _logged_at(layout: RunLayout) -> float:
+    """Return when a flusher has last written a log of a run, which no recovery does; 0 if there is none."""
+    return max((layout.log(number).lstat().st_mtime for number in layout.logs()), default=0.0)
+
+
 def is_closing(described: Mapping[str, Any]) -> bool:
     """Return whether the flusher holds the member lock alone: nobody is attached any more, it closes the run."""
     return _live(described, LOCK_MEMBER, exclusively=True) is True
@@ -60,7 +117,9 @@ def is_closing(described: Mapping[str, Any]) -> bool:
 def is_elsewhere(described: Mapping[str, Any]) -> bool:
     """Return whether the segment lies in the shared memory of another container of this kernel."""
     segment = described.get("segment")
-    return isinstance(segment, Mapping) and described.get("boot_id") == this_boot() and not _is_same_place(segment)
+    return (
+        isinstance(segment, Mapping) and described.get("boot_id") == machine.boot_id() and not _is_same_place(segment)
+    )
 
 
 def finished_as(described: Mapping[str, Any]) -> str | None:
@@ -69,10 +128,12 @@ def finished_as(described: Mapping[str, Any]) -> str | None:
     None: it can't be told from here.
     """
     segment = described.get("segment")
-    if not isinstance(segment, Mapping) or described.get("boot_id") != this_boot() or not _is_same_place(segment):
+    if not isinstance(segment, Mapping) or described.get("boot_id") != machine.boot_id():
+        return None
+    if not _is_same_place(segment):
         return None
     try:
-        fd = os.open(segment["path"], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = _open(segment["path"])
     except OSError:
         return None
     try:
@@ -90,12 +151,11 @@ def finished_as(described: Mapping[str, Any]) -> str | None:
 
 def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False) -> bool | None:
     segment, boot = described.get("segment"), described.get("boot_id")
-    here = this_boot()
+    here = machine.boot_id()
     if not isinstance(segment, Mapping) or boot is None or here is None:
         return None
     if boot != here:
-        # Another kernel: that of this host before it restarted, or that of another host.
-        return False if described.get("host") == platform.node() else None
+        return False if _has_restarted(described) else None
     if _is_same_place(segment):
         return _probe(segment, byte, exclusively)
     if segment.get("name") and _is_in_lock_table(segment, byte, exclusively) is False:
@@ -105,18 +165,40 @@ def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False)
     return None
 
 
+def _has_restarted(described: Mapping[str, Any]) -> bool:
+    """Whether another kernel was that of this machine before it restarted: a name alone, others may have too."""
+    here = machine.machine_id()
+    return here is not None and described.get("machine") == here and described.get("host") == platform.node()
+
+
 def _is_same_place(segment: Mapping[str, Any]) -> bool:
     """Whether the folder of the segment is the one that the run saw, not another container's."""
     try:
-        return bool(os.stat(os.path.dirname(segment["path"])).st_dev == segment["device"])
+        folder = os.path.dirname(segment["path"])
+        return _may_be_ours(segment) and bool(os.stat(folder).st_dev == segment["device"])
     except (OSError, KeyError, TypeError, ValueError):
         return False
+
+
+def _may_be_ours(segment: Mapping[str, Any]) -> bool:
+    """Whether a segment can lie where run.yaml says, which may come from anybody: no other file is looked at."""
+    name, path = segment.get("name"), str(segment["path"])
+    if name is None:
+        return os.path.basename(path) == RunLayout("").segment.name
+    return is_segment_name(name) and path == f"{SHARED_MEMORY}{name}"
+
+
+def _open(path: str) -> int:
+    """Open a segment to look at its locks; anything but a plain file is left alone."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):  # opening a device may do something
+        raise OSError(errno.EINVAL, "no plain file", path)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _probe(segment: Mapping[str, Any], byte: int, exclusively: bool) -> bool | None:
     """Return whether anybody holds a lock on a byte of the segment; None if it can't be told."""
     try:
-        fd = os.open(segment["path"], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = _open(segment["path"])
     except FileNotFoundError:
         return _is_held_without_name(segment, byte, exclusively)
     except OSError:

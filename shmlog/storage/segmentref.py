@@ -17,6 +17,11 @@ SHARED_MEMORY = Path("/dev/shm")
 _NAME = re.compile(r"/shmlog-[0-9a-f]{16}")
 
 
+def is_segment_name(name: object) -> bool:
+    """Whether a shared-memory object of that name can be a segment."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 class SegmentRef(NamedTuple):
     """What another process needs to open a segment."""
 
@@ -39,7 +44,7 @@ def read_ref(layout: RunLayout) -> SegmentRef:
     """
     try:
         name = runfile.read(layout.run_yaml)["segment"]["name"]
-        if name is not None and not _NAME.fullmatch(name):
+        if name is not None and not is_segment_name(name):
             raise KeyError(name)
         return make_ref(layout, name)
     except FileNotFoundError as error:

@@ -23,7 +23,7 @@ Signature = list[list[int] | None]
 
 _FILES = ("run.yaml", "config.yaml", "annotations.yaml")
 _NOT_OF_FILES = ("run_id", "experiment", "dir", "status", "live", "problems")
-_SEGMENT = ("segment", "boot_id", "host", "status", "complete")
+_SEGMENT = ("segment", "machine", "boot_id", "host", "status", "complete")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shmlog.errors import ExperimentNotFoundError, RunNotFoundError, StorageError
+from shmlog.storage import flock
 from shmlog.storage.layout import ID_PATTERN, RunLayout, check_id
 
 _STALE_S = 86_400
@@ -124,19 +125,42 @@ class Place:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Let one process at a time change annotations, experiments and what is kept."""
-        import fcntl
+        """Let one process at a time change annotations, experiments and what is kept.
 
+        Raises
+        ------
+        StorageError
+            If somebody holds the lock for long, or it can't be opened.
+        """
         self.make_own(self.own)
-        fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        fd = _open_lock(self.lock)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-            except OSError:
-                pass  # a file system without locks: the last of two writers at the same time wins
+            if not _lock(fd):
+                raise StorageError(
+                    f"{self.lock}: somebody else has held this lock for {flock.PATIENCE_S:g} s; "
+                    "try again when whoever changes the store, such as 'shmlog prune', has done so"
+                )
             yield
         finally:
             os.close(fd)
+
+
+def _open_lock(path: Path) -> int:
+    flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        try:
+            return os.open(path, os.O_RDWR | flags, 0o664)  # NFS locks what is open for writing
+        except PermissionError:
+            return os.open(path, os.O_RDONLY | flags, 0o664)  # another user's, which can be locked all the same
+    except OSError as error:
+        raise StorageError(f"{path} can't be opened: {error.strerror}") from error
+
+
+def _lock(fd: int) -> bool:
+    try:
+        return flock.lock(fd)
+    except OSError:
+        return True  # a file system without locks: the last of two writers at the same time wins
 
 
 def is_run(layout: RunLayout) -> bool:

@@ -30,7 +30,8 @@ _FIELD = re.compile(r'^  "(\w{1,40})": ', re.MULTILINE)  # as runfile writes it
 # What the flusher, recover and readers rely on.
 _EMPTY: dict[str, Any] = {
     "schema": 1, "name": None, "status": None, "created_at": None, "started_at": None, "ended_at": None,
-    "host": None, "boot_id": None, "node": 0, "pid": None, "argv": [], "user": None, "python": None, "clock": None,
+    "host": None, "machine": None, "boot_id": None, "node": 0, "pid": None, "argv": [], "user": None, "python": None,
+    "clock": None,
     "segment": None, "tags": [], "group": None, "notes": None, "parent": None, "git": None,
     "environment": {},
     "producers": None, "counts": None, "dropped": None,

@@ -22,7 +22,9 @@ def why_busy(layout: RunLayout, facts: Facts) -> str | None:
     record = make_record(str(layout.dir), facts)
     if record.live is True or liveness.flusher_lives(facts.members) is True:
         return "running"
-    if record.status == "running" or (record.live is None and not record.complete and facts.members.get("segment")):
+    is_unknown = record.live is None and bool(facts.members.get("segment"))
+    is_doubtful = record.live is False and not liveness.is_dead(layout, facts.members)
+    if record.status == "running" or (not record.complete and (is_unknown or is_doubtful)):
         return "running, as far as can be seen from this machine"
     return None
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from tests.faults.mistakes_in_c import MISTAKES_IN_C
 from tests.faults.mistakes_in_cuts import MISTAKES_IN_CUTS
 from tests.faults.mistakes_in_python import MISTAKES_IN_PYTHON
+from tests.faults.mistakes_in_recovery import MISTAKES_IN_RECOVERY
 from tests.faults.workshop import ROOT, BuildError, Mutation, Verdict, Workshop
 
-MUTATIONS = (*MISTAKES_IN_C, *MISTAKES_IN_CUTS, *MISTAKES_IN_PYTHON)
+MUTATIONS = (*MISTAKES_IN_C, *MISTAKES_IN_CUTS, *MISTAKES_IN_PYTHON, *MISTAKES_IN_RECOVERY)
 SEED = 1
 
 

@@ -365,7 +365,9 @@ def test_the_shared_memory_of_another_run_is_left_alone(tmp_path: Path) -> None:
     run_dir = only_run(root)
     described = runfile.read(run_dir / "run.yaml")
     shm.unlink(SegmentRef(*_segment_of(run_dir)))
-    other = shm.create("other", tmp_path, lanes=1, lane_records=64, clock="auto", private=tmp_path / "segment")
+    other = shm.create(
+        "other", tmp_path / "other", lanes=1, lane_records=64, clock="auto", private=tmp_path / "segment"
+    )
     place = {"name": other.name, "path": str(other.path), "inode": other.path.stat().st_ino}
     runfile.write(run_dir / "run.yaml", {**described, "segment": {**described["segment"], **place}})
     assert "another run" in recover(run_dir).message

@@ -339,7 +339,7 @@ def test_a_run_of_another_host_that_may_live_is_not_resumed(tmp_path: Path) -> N
 
 def test_a_run_that_is_not_there_is_told(tmp_path: Path) -> None:
     run_dir = make(tmp_path, range(2))
-    for name in ("nobody", tmp_path, "digits/nobody", run_dir / "metrics"):
+    for name in ("nobody", tmp_path, "digits/nobody", run_dir / "metrics", "x" * 300, "x/" * 3000):
         with pytest.raises(RunNotFoundError, match="no run"):
             shmlog.init(root=tmp_path, resume=name)
     assert_refused(ValueError, "belongs to experiment 'digits'", run_dir, experiment="letters")

@@ -71,12 +71,16 @@ def is_flusher_gone(run_dir: Path) -> bool:
 
 
 def _is_dying(entry: Path) -> bool:
-    """Whether a process has begun to exit: its command line is gone before its locks are."""
+    """Whether a process has begun to exit: its command line is gone before its locks are.
+
+    A zombie holds none, unless threads of it have not ended yet.
+    """
     try:
         state, *fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        is_alive = state != "Z" or len(os.listdir(entry / "task")) > 1
     except OSError:
         return False
-    return state != "Z" and bool(int(fields[5]) & _PF_EXITING)
+    return is_alive and bool(int(fields[5]) & _PF_EXITING)
 
 
 def processes_of_session(session: int) -> list[int]:

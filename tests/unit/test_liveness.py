@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import shmlog
-from shmlog.storage import liveness
+from shmlog.storage import liveness, machine
 from tests.support.csource import CSRC, ROOT
 from tests.support.processes import wait_until
 
@@ -110,7 +110,23 @@ def test_the_words_of_the_header_are_where_the_page_says() -> None:
     assert int(asserted["ended_by"]) == liveness._ENDED_BY_OFFSET
 
 
-def test_a_run_of_another_boot_is_dead_on_its_own_host_and_unknown_elsewhere(described: dict[str, Any]) -> None:
-    here = {**described, "boot_id": "another"}
+def test_a_run_of_another_boot_is_dead_on_its_own_machine_and_unknown_elsewhere(
+    described: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "machine-id").write_text("0123456789abcdef" * 2)
+    monkeypatch.setattr(machine, "_MACHINE_ID", tmp_path / "machine-id")
+    here = {**described, "boot_id": "another", "machine": machine.machine_id()}
     assert liveness.members_live(here) is False
     assert liveness.members_live({**here, "host": f"not-{os.uname().nodename}"}) is None
+    assert liveness.members_live({**here, "machine": "another"}) is None, "images and containers share a name"
+    assert liveness.members_live({**here, "machine": None}) is None
+    (tmp_path / "machine-id").unlink()
+    assert liveness.members_live({**here, "machine": None}) is None, "two that have no id need not be one"
+
+
+def test_a_lock_that_is_about_to_go_is_not_that_of_one_who_stays() -> None:
+    """The kernel takes some time to release the locks of a process that was killed."""
+    held = iter([True, True, False])
+    assert liveness.stays(lambda: next(held)) is False
+    assert liveness.stays(lambda: True) is True
+    assert liveness.stays(lambda: None) is None
