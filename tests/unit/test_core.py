@@ -614,6 +614,7 @@ DAMAGES = {
     "an event longer than the lane": (7, 2**32 * 100_000 + 5000),
     "an event without its slots": (7, 2**32 * 24 + 2),
     "an event of no slots": (7, 0),
+    "an event of 4 GiB in one slot": (7, 2**32 * (2**32 - 1) + 1),
     "a row of nothing": (6, 1),
     "a row without its records": (6, 2**32 * 3 + 4),
     "an owner that is too long": (8, 2**32 * 600 + 26),
@@ -640,6 +641,30 @@ def test_a_damaged_lane_affects_only_itself(ring: Ring, damage: str) -> None:
     late = ring.producer()
     victim._leave()
     assert late._allot() == 2, "a damaged lane is given to nobody"
+
+
+def test_a_whole_unit_that_is_larger_than_any_is_damage(ring: Ring) -> None:
+    ring.begin()
+    victim = ring.producer()
+    victim.log("x", 1.0, 1)
+    slots, header = SLOTS // 4 + 1, OWNER_SLOTS + 1
+    for position in range(header + 1, header + slots):
+        ring.poke(ring.slot_at(0, position) + 24, _commit(position, 0, kind=31, flags=1))
+    ring.poke(ring.slot_at(0, header) + 8, ((slots - 1) * 24 << 32 | slots).to_bytes(8, "little"))
+    ring.poke(ring.slot_at(0, header) + 24, _commit(header, 0, kind=7))
+    assert values(ring.drained()) == [1.0]
+    assert ring.segment.lane(0)["damaged"], "I10: no frame may have room for it, and the drain tries for ever"
+
+
+def test_whoever_has_opened_a_segment_goes_by_what_its_header_said_then(ring: Ring) -> None:
+    ring.begin()
+    ring.poke(8, b"\x7f" * 2168)
+    child = os.fork()  # what goes wrong ends a process
+    if child == 0:
+        producer = ring.producer()
+        producer.log("x", 1.0, 1)
+        os._exit(0 if producer._counts()["lane"] == 0 and values(ring.drained()) == [1.0] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "I11: a process left the lane"
 
 
 @given(data=st.binary(min_size=SLOTS * SLOT, max_size=SLOTS * SLOT), laps=st.booleans())
