@@ -21,7 +21,8 @@ int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, 
     memset(drain, 0, sizeof *drain);
     shmlog_drain_limit(drain, UINT32_MAX);
     drain->segment = segment;
-    drain->frame_slots = segment->lane_slots / 4 > FRAME_SLOTS ? segment->lane_slots / 4 : FRAME_SLOTS;
+    uint32_t unit_max = shmlog_unit_max(segment->lane_slots);
+    drain->frame_slots = unit_max > FRAME_SLOTS ? unit_max : FRAME_SLOTS;
     drain->folder = folder;
     drain->fd = -1;
     drain->bell = bell;

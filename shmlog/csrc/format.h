@@ -156,9 +156,9 @@ typedef struct {
     uint32_t strict;     /* 1: a drop raises */
 } shmlog_drop_policy;
 
+/* What the creator of a segment wrote once. Anybody can scribble on it: who opens a segment checks it, and goes by
+ * a copy from then on. */
 typedef struct {
-    /* What the creator wrote once. */
-    _Atomic uint64_t magic;
     uint32_t version;
     uint32_t page;
     uint64_t segment_bytes;
@@ -173,6 +173,11 @@ typedef struct {
     char run_id[72];
     char run_dir[SHMLOG_RUN_DIR_BYTES]; /* empty if longer; for people and clean-up */
     shmlog_drop_policy drop_policy;
+} shmlog_constants;
+
+typedef struct {
+    _Atomic uint64_t magic;
+    shmlog_constants constants;
 
     /* CONTROL, written by producers: a number that grows with each request. */
     _Alignas(SHMLOG_LINE) _Atomic uint32_t finish_request;
@@ -236,10 +241,10 @@ _Static_assert(offsetof(shmlog_slot, value) == 8, "slot.value");
 _Static_assert(offsetof(shmlog_slot, step) == 16, "slot.step");
 _Static_assert(offsetof(shmlog_slot, commit) == 24, "slot.commit");
 _Static_assert(sizeof(shmlog_anchor) == 24, "anchor");
-_Static_assert(offsetof(shmlog_header, segment_bytes) == 16, "header.segment_bytes");
-_Static_assert(offsetof(shmlog_header, anchor) == 64, "header.anchor");
-_Static_assert(offsetof(shmlog_header, run_id) == 88, "header.run_id");
-_Static_assert(offsetof(shmlog_header, drop_policy) == 2160, "header.drop_policy");
+_Static_assert(offsetof(shmlog_header, constants.segment_bytes) == 16, "header.segment_bytes");
+_Static_assert(offsetof(shmlog_header, constants.anchor) == 64, "header.anchor");
+_Static_assert(offsetof(shmlog_header, constants.run_id) == 88, "header.run_id");
+_Static_assert(offsetof(shmlog_header, constants.drop_policy) == 2160, "header.drop_policy");
 _Static_assert(offsetof(shmlog_header, finish_request) == 2176, "header: producers' line");
 _Static_assert(offsetof(shmlog_header, ended_by) == 2232, "header.ended_by");
 _Static_assert(offsetof(shmlog_header, flusher_state) == 2304, "header: flusher's line");
@@ -274,10 +279,16 @@ enum { SHMLOG_FINAL_SET = 1, SHMLOG_FINAL_BY_FLUSHER = 2 };
 static inline uint64_t shmlog_final(uint64_t position, unsigned by) { return position << 2 | by | SHMLOG_FINAL_SET; }
 static inline uint64_t shmlog_final_position(uint64_t final) { return final >> 2; }
 
+/* Largest unit of records, in slots: more is a sequence of units, or a file. A frame has room for it. */
+static inline uint32_t shmlog_unit_max(uint32_t lane_slots) { return lane_slots / 4; }
+
 /* `value` of a header slot: how many slots the unit has, and how many bytes or records. */
 static inline uint64_t shmlog_extent(uint32_t slots, uint32_t count) { return (uint64_t)count << 32 | slots; }
 static inline uint32_t shmlog_extent_slots(uint64_t value) { return (uint32_t)value; }
 static inline uint32_t shmlog_extent_count(uint64_t value) { return (uint32_t)(value >> 32); }
-static inline uint32_t shmlog_data_slots(uint32_t bytes) { return (bytes + SHMLOG_DATA_BYTES - 1) / SHMLOG_DATA_BYTES; }
+static inline uint32_t shmlog_data_slots(uint32_t bytes)
+{
+    return bytes / SHMLOG_DATA_BYTES + (bytes % SHMLOG_DATA_BYTES != 0); /* of any number of bytes, without a carry */
+}
 
 #endif

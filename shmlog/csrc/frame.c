@@ -258,7 +258,7 @@ uint64_t shmlog_frame_add_lane(shmlog_drain *drain, uint32_t number)
         walk_lane(drain, &lane, cursor, drain->frame_slots - frame->slots_bytes / sizeof(shmlog_slot));
     }
     uint64_t slots = cursor->position - before->position;
-    uint32_t number_in_run = drain->segment->header->first_lane + number;
+    uint32_t number_in_run = drain->segment->constants.first_lane + number;
     if (slots || repeats) {
         add_entry(frame, number_in_run, before, slots);
         copy_slots(&lane, before->position, slots, frame->slots + frame->slots_bytes);
@@ -287,7 +287,7 @@ void shmlog_frame_add_gap(shmlog_drain *drain, uint32_t number, const uint64_t c
     take_gap(&lane, before->position, cursor);
     cursor->position += SHMLOG_GAP_SLOTS;
     cursor->used = true;
-    add_entry(frame, drain->segment->header->first_lane + number, before, SHMLOG_GAP_SLOTS);
+    add_entry(frame, drain->segment->constants.first_lane + number, before, SHMLOG_GAP_SLOTS);
     copy_slots(&lane, before->position, SHMLOG_GAP_SLOTS, frame->slots + frame->slots_bytes);
     frame->slots_bytes += SHMLOG_GAP_SLOTS * sizeof(shmlog_slot);
 }
@@ -324,7 +324,7 @@ static void fill_header(const shmlog_drain *drain, unsigned char *header, size_t
     put_u32(header + 44, drain->segment->tsc ? SHMLOG_CLOCK_TSC : SHMLOG_CLOCK_MONOTONIC);
     put_u32(header + 48, (uint32_t)frame->names_bytes);
     put_u32(header + 52, (uint32_t)frame->owners_bytes);
-    memcpy(header + HEADER_BYTES, &shared->anchor, sizeof now);
+    memcpy(header + HEADER_BYTES, &drain->segment->constants.anchor, sizeof now);
     memcpy(header + HEADER_BYTES + sizeof now, &now, sizeof now);
     for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
         /* relaxed: a counter. */

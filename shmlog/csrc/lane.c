@@ -60,7 +60,7 @@ static bool is_lap(const shmlog_lane *lane, uint64_t position, uint64_t commit)
 }
 
 /* How many slots the header says, or 0 if it says nothing sensible. */
-static uint32_t claimed_slots(const shmlog_unit *unit)
+static uint32_t claimed_slots(const shmlog_unit *unit, uint32_t unit_max)
 {
     uint32_t slots = shmlog_extent_slots(unit->value);
     uint32_t count = shmlog_extent_count(unit->value);
@@ -73,13 +73,13 @@ static uint32_t claimed_slots(const shmlog_unit *unit)
         return 1;
     case SHMLOG_LONGTEXT:
     case SHMLOG_EVENT:
-        return slots == shmlog_data_slots(count) + 1 ? slots : 0;
+        return slots == shmlog_data_slots(count) + 1 && slots <= unit_max ? slots : 0;
     case SHMLOG_OWNER:
         return slots == shmlog_data_slots(count) + 1 && count <= SHMLOG_OWNER_BYTES_MAX ? slots : 0;
     case SHMLOG_GAP:
         return slots == SHMLOG_GAP_SLOTS ? slots : 0;
     case SHMLOG_ROW:
-        return count >= 1 && slots > count ? slots : 0;
+        return count >= 1 && slots > count && slots <= unit_max ? slots : 0;
     default:
         return 0;
     }
@@ -112,7 +112,7 @@ shmlog_unit_state shmlog_lane_peek(const shmlog_lane *lane, uint64_t position, u
     unit->flags = shmlog_commit_flags(commit);
     unit->name_id = shmlog_commit_name(commit);
     unit->value = slot->value;
-    unit->slots = claimed_slots(unit);
+    unit->slots = claimed_slots(unit, shmlog_unit_max(shmlog_lane_capacity(lane)));
     if (unit->slots == 0 || unit->slots > room || !members_are_whole(lane, position, unit->slots)) {
         return SHMLOG_UNIT_DAMAGED;
     }

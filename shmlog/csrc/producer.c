@@ -132,7 +132,7 @@ int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, con
     producer->segment = segment;
     producer->is_owner = membership.is_owner;
     producer->token = membership.token;
-    producer->drop_policy = segment->header->drop_policy;
+    producer->drop_policy = segment->constants.drop_policy;
     clear_counts(producer);
     enlist(producer, fd);
     return 0;

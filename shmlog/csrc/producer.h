@@ -114,8 +114,10 @@ void shmlog_producer_drop(shmlog_producer *producer, enum shmlog_reason reason, 
 /* Add what one producer logged, dropped and waited to another's. */
 void shmlog_producer_add_counts(shmlog_producer *sum, const shmlog_producer *producer);
 
-/* Largest unit, in slots; more is a sequence of units or a file. */
-static inline uint32_t shmlog_producer_unit_max(const shmlog_segment *segment) { return segment->lane_slots / 4; }
+static inline uint32_t shmlog_producer_unit_max(const shmlog_segment *segment)
+{
+    return shmlog_unit_max(segment->lane_slots);
+}
 
 typedef enum {
     SHMLOG_WAIT_AGAIN, /* look for room again, then wait on */

@@ -68,6 +68,11 @@ PyObject *shmlog_put_event(ProducerObject *self, PyObject *args)
     if (self->disabled) {
         Py_RETURN_TRUE;
     }
+    if (PyBytes_GET_SIZE(payload) > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "an event of %zd bytes is too large; the most is 2 GiB",
+                     PyBytes_GET_SIZE(payload));
+        return NULL;
+    }
     WriterObject *writer = shmlog_writer_of(self);
     shmlog_outcome outcome;
     Py_BEGIN_CRITICAL_SECTION(writer);

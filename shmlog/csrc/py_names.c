@@ -18,7 +18,7 @@ static bool intern_name(ProducerObject *self, PyObject *name, uint32_t *id)
         return true;
     }
     shmlog_segment *segment = &self->segment->segment;
-    *id = shmlog_name_intern(segment->names, (uint64_t)segment->header->anchor.utc_ns, text, (uint32_t)bytes);
+    *id = shmlog_name_intern(segment->names, (uint64_t)segment->constants.anchor.utc_ns, text, (uint32_t)bytes);
     if (*id == SHMLOG_NO_NAME) {
         return true;
     }

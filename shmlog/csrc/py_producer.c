@@ -114,7 +114,7 @@ PyDoc_STRVAR(put_event_doc, "_put_event(event_type, payload)\n--\n\n"
 
 PyDoc_STRVAR(metric_doc, "metric(name)\n--\n\n"
                          "Return the handle of a metric: the fastest way to log it.\n\n"
-                         "The same name gives the same handle. Works in forked children, and pickles\n"
+                         "The same name gives the same handle, if the run has room for the name. Works in forked children, and pickles\n"
                          "by reference to spawned ones.\n\n"
                          "Parameters\n----------\nname : str\n    1 to 1024 bytes of UTF-8.\n\n"
                          "Returns\n-------\nMetric\n\n"
@@ -128,7 +128,8 @@ static PyObject *metric_of(ProducerObject *self, PyObject *name, uint32_t id)
         return metric;
     }
     metric = shmlog_metric_new(self, name, id);
-    if (metric && PyDict_SetItem(self->metrics, name, metric) < 0) {
+    /* Of names without room there may be any number. */
+    if (metric && id != SHMLOG_NO_NAME && PyDict_SetItem(self->metrics, name, metric) < 0) {
         Py_CLEAR(metric);
     }
     return metric;

@@ -54,13 +54,13 @@ static PyObject *segment_starting(SegmentObject *self, void *Py_UNUSED(closure))
 
 static PyObject *segment_run_id(SegmentObject *self, void *Py_UNUSED(closure))
 {
-    const char *id = self->segment.header->run_id;
+    const char *id = self->segment.constants.run_id;
     return PyUnicode_DecodeUTF8(id, (Py_ssize_t)strlen(id), "replace"); /* anybody may have scribbled on it */
 }
 
 static PyObject *segment_run_dir(SegmentObject *self, void *Py_UNUSED(closure))
 {
-    return PyUnicode_DecodeFSDefault(self->segment.header->run_dir);
+    return PyUnicode_DecodeFSDefault(self->segment.constants.run_dir);
 }
 
 static PyObject *segment_lanes(SegmentObject *self, void *Py_UNUSED(closure))
@@ -75,12 +75,12 @@ static PyObject *segment_lane_slots(SegmentObject *self, void *Py_UNUSED(closure
 
 static PyObject *segment_first_lane(SegmentObject *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLong(self->segment.header->first_lane);
+    return PyLong_FromUnsignedLong(self->segment.constants.first_lane);
 }
 
 static PyObject *segment_clock(SegmentObject *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLong(self->segment.header->clock);
+    return PyLong_FromUnsignedLong(self->segment.constants.clock);
 }
 
 PyObject *shmlog_counts_dict(const uint64_t *counts)

@@ -73,7 +73,7 @@ PyObject *shmlog_producer_py_counts(ProducerObject *self, PyObject *Py_UNUSED(no
     const shmlog_producer *producer = &shmlog_writer_at_hand(self)->producer;
     PyObject *dropped = shmlog_counts_dict(sum.dropped);
     PyObject *lane = producer->lane.slots
-                         ? PyLong_FromUnsignedLong(producer->segment->header->first_lane + producer->lane_number)
+                         ? PyLong_FromUnsignedLong(producer->segment->constants.first_lane + producer->lane_number)
                          : Py_NewRef(Py_None);
     if (!dropped || !lane) {
         Py_XDECREF(dropped);

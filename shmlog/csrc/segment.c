@@ -77,41 +77,47 @@ static bool policy_is_sane(const shmlog_drop_policy *policy)
            policy->max_wait_ns <= SHMLOG_MAX_WAIT_NS;
 }
 
-static void find_parts(shmlog_segment *segment, uint32_t lanes, uint32_t lane_slots)
+/* From the constants, which are known to be good. */
+static void find_parts(shmlog_segment *segment)
 {
+    const shmlog_constants *constants = &segment->constants;
     segment->names = (shmlog_name_table *)(void *)(segment->base + SHMLOG_PAGE);
     segment->lanes = (shmlog_lane_header *)(void *)(segment->base + lanes_offset());
-    segment->lane_count = lanes;
-    segment->lane_slots = lane_slots;
-    segment->shift = (uint32_t)__builtin_ctz(lane_slots);
-    segment->tsc = SHMLOG_HAS_TSC && segment->header->clock == SHMLOG_CLOCK_TSC;
+    segment->lane_count = constants->lanes;
+    segment->lane_slots = constants->lane_slots;
+    segment->shift = (uint32_t)__builtin_ctz(constants->lane_slots);
+    segment->tsc = SHMLOG_HAS_TSC && constants->clock == SHMLOG_CLOCK_TSC;
 }
 
 static void write_header(shmlog_segment *segment, const shmlog_geometry *geometry)
 {
     shmlog_header *header = segment->header;
+    shmlog_constants *constants = &segment->constants;
 
-    header->version = SHMLOG_VERSION;
-    header->page = SHMLOG_PAGE;
-    header->segment_bytes = segment->bytes;
-    header->lanes = geometry->lanes;
-    header->lane_slots = geometry->lane_slots;
-    header->names_offset = SHMLOG_PAGE;
-    header->lanes_offset = lanes_offset();
-    header->slots_offset = shmlog_segment_head_bytes(geometry->lanes);
-    header->clock = geometry->clock;
-    header->first_lane = geometry->first_lane;
-    header->drop_policy = geometry->drop_policy;
+    *constants = (shmlog_constants){
+        .version = SHMLOG_VERSION,
+        .page = SHMLOG_PAGE,
+        .segment_bytes = segment->bytes,
+        .lanes = geometry->lanes,
+        .lane_slots = geometry->lane_slots,
+        .names_offset = SHMLOG_PAGE,
+        .lanes_offset = lanes_offset(),
+        .slots_offset = shmlog_segment_head_bytes(geometry->lanes),
+        .clock = geometry->clock,
+        .first_lane = geometry->first_lane,
+        .drop_policy = geometry->drop_policy,
+    };
+    strncpy(constants->run_id, geometry->run_id, sizeof constants->run_id - 1);
+    if (strlen(geometry->run_dir) < sizeof constants->run_dir) {
+        strcpy(constants->run_dir, geometry->run_dir);
+    }
+    find_parts(segment);
+    constants->anchor = shmlog_clock_anchor(segment->tsc);
+    header->constants = *constants;
     for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
         /* relaxed: published by the magic. */
         atomic_store_explicit(&header->unlaned[reason], geometry->unlaned[reason], memory_order_relaxed);
     }
-    strncpy(header->run_id, geometry->run_id, sizeof header->run_id - 1);
-    if (strlen(geometry->run_dir) < sizeof header->run_dir) {
-        strcpy(header->run_dir, geometry->run_dir);
-    }
-    find_parts(segment, geometry->lanes, geometry->lane_slots);
-    header->anchor = shmlog_clock_anchor(segment->tsc);
     /* CREATE, release side: whoever sees the magic sees the whole header. */
     atomic_store_explicit(&header->magic, SHMLOG_MAGIC, memory_order_release);
 }
@@ -136,30 +142,37 @@ int shmlog_segment_create(shmlog_segment *segment, int fd, const shmlog_geometry
     return error;
 }
 
-static int check_header(const shmlog_header *header, uint64_t file_bytes)
+static int check_constants(const shmlog_constants *constants, uint64_t file_bytes)
 {
-    /* CREATE, acquire side. */
-    if (atomic_load_explicit(&header->magic, memory_order_acquire) != SHMLOG_MAGIC) {
-        return SHMLOG_BAD_MAGIC;
-    }
-    if (header->version != SHMLOG_VERSION) {
+    if (constants->version != SHMLOG_VERSION) {
         return SHMLOG_BAD_VERSION;
     }
-    if (header->page != SHMLOG_PAGE || header->clock > SHMLOG_CLOCK_TSC ||
-        (header->clock == SHMLOG_CLOCK_TSC && !SHMLOG_HAS_TSC) ||
-        !geometry_is_sane(header->lanes, header->lane_slots) || header->first_lane > SHMLOG_FIRST_LANE_MAX ||
-        !policy_is_sane(&header->drop_policy)) {
+    if (constants->page != SHMLOG_PAGE || constants->clock > SHMLOG_CLOCK_TSC ||
+        (constants->clock == SHMLOG_CLOCK_TSC && !SHMLOG_HAS_TSC) ||
+        !geometry_is_sane(constants->lanes, constants->lane_slots) ||
+        constants->first_lane > SHMLOG_FIRST_LANE_MAX || !policy_is_sane(&constants->drop_policy)) {
         return SHMLOG_BAD_LAYOUT;
     }
-    uint64_t bytes = total_bytes(header->lanes, header->lane_slots);
-    if (header->segment_bytes != bytes || file_bytes != bytes || header->names_offset != SHMLOG_PAGE ||
-        header->lanes_offset != lanes_offset() ||
-        header->slots_offset != shmlog_segment_head_bytes(header->lanes) ||
-        !memchr(header->run_id, '\0', sizeof header->run_id) ||
-        !memchr(header->run_dir, '\0', sizeof header->run_dir)) {
+    uint64_t bytes = total_bytes(constants->lanes, constants->lane_slots);
+    if (constants->segment_bytes != bytes || file_bytes != bytes || constants->names_offset != SHMLOG_PAGE ||
+        constants->lanes_offset != lanes_offset() ||
+        constants->slots_offset != shmlog_segment_head_bytes(constants->lanes) ||
+        !memchr(constants->run_id, '\0', sizeof constants->run_id) ||
+        !memchr(constants->run_dir, '\0', sizeof constants->run_dir)) {
         return SHMLOG_BAD_LAYOUT;
     }
     return 0;
+}
+
+/* Take a copy of the constants and check that. */
+static int take_constants(shmlog_segment *segment)
+{
+    /* CREATE, acquire side. */
+    if (atomic_load_explicit(&segment->header->magic, memory_order_acquire) != SHMLOG_MAGIC) {
+        return SHMLOG_BAD_MAGIC;
+    }
+    segment->constants = segment->header->constants;
+    return check_constants(&segment->constants, segment->bytes);
 }
 
 int shmlog_segment_open(shmlog_segment *segment, int fd)
@@ -175,13 +188,13 @@ int shmlog_segment_open(shmlog_segment *segment, int fd)
     if (error) {
         return error;
     }
-    error = check_header(segment->header, (uint64_t)status.st_size);
+    error = take_constants(segment);
     if (error) {
         munmap(segment->base, segment->bytes);
         segment->base = NULL;
         return error;
     }
-    find_parts(segment, segment->header->lanes, segment->header->lane_slots);
+    find_parts(segment);
     return 0;
 }
 
@@ -206,7 +219,7 @@ void shmlog_segment_view_lane(const shmlog_segment *segment, uint32_t number, sh
 int shmlog_segment_allocate_lane(const shmlog_segment *segment, int fd, uint32_t lane)
 {
     uint64_t bytes = (uint64_t)segment->lane_slots * sizeof(shmlog_slot);
-    int error = allocate(fd, segment->header->slots_offset + lane * bytes, bytes);
+    int error = allocate(fd, segment->constants.slots_offset + lane * bytes, bytes);
 #if defined(MADV_POPULATE_WRITE)
     if (error == 0) {
         /* Map the pages now: later each first touch would cost a fault in the

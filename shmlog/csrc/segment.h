@@ -11,7 +11,8 @@
 typedef struct {
     unsigned char *base; /* NULL: not mapped */
     size_t bytes;
-    shmlog_header *header;
+    shmlog_header *header; /* its control words; the constants that were checked are these */
+    shmlog_constants constants;
     shmlog_name_table *names;
     shmlog_lane_header *lanes;
     uint32_t lane_count;
@@ -64,7 +65,7 @@ int shmlog_segment_keep_spares(shmlog_segment *segment, int lock_fd, uint32_t sp
 
 static inline shmlog_slot *shmlog_segment_slots(const shmlog_segment *segment, uint32_t lane)
 {
-    return (shmlog_slot *)(void *)(segment->base + segment->header->slots_offset) +
+    return (shmlog_slot *)(void *)(segment->base + segment->constants.slots_offset) +
            (size_t)lane * segment->lane_slots;
 }
 

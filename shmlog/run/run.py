@@ -168,7 +168,16 @@ class Run(StructuredLog):
         self.event("result", result)
 
     def log_error(self, exception: BaseException, context: Mapping[str, Any] | None = None) -> None:
-        """Log an exception with its traceback."""
+        """Log an exception with its traceback.
+
+        Raises
+        ------
+        TypeError
+            If it is none, such as a text, which `error` logs. Nothing was logged.
+        """
+        if not isinstance(exception, BaseException):
+            kind = type(exception).__name__
+            raise TypeError(f"log_error() takes an exception, not {kind}; error() logs a text, event() anything")
         import traceback  # rarely needed, and slow to import
 
         lines = traceback.format_exception(type(exception), exception, exception.__traceback__)
@@ -239,7 +248,14 @@ class Run(StructuredLog):
         bool
             Whether it is. False is no loss: the records wait in shared memory, or the run has ended for this
             process, and they were sealed with it.
+
+        Raises
+        ------
+        ValueError
+            If ``timeout`` is NaN.
         """
+        if timeout != timeout:
+            raise ValueError("timeout must be a number of seconds, not NaN")
         if not self._is_member:
             return self._disabled
         self._settle()

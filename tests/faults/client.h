@@ -56,7 +56,7 @@ static inline void join(client *self)
 
 static inline uint32_t intern(client *self, const char *name)
 {
-    uint64_t seed = (uint64_t)self->segment.header->anchor.utc_ns;
+    uint64_t seed = (uint64_t)self->segment.constants.anchor.utc_ns;
     return shmlog_name_intern(self->segment.names, seed, name, (uint32_t)strlen(name));
 }
 

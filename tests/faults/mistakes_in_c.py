@@ -84,6 +84,22 @@ LANE = (
         f"{EVERY_STATE}[event]",
     ),
     Mutation(
+        "unit-without-a-frame",
+        "csrc/lane.c",
+        "return slots == shmlog_data_slots(count) + 1 && slots <= unit_max ? slots : 0;",
+        "return slots == shmlog_data_slots(count) + 1 ? slots : 0;",
+        "I9: a unit that no frame has room for keeps the drain busy for ever, and the run from its end",
+        f"{CORE}::test_a_whole_unit_that_is_larger_than_any_is_damage",
+    ),
+    Mutation(
+        "bytes-that-wrap",
+        "csrc/format.h",
+        "return bytes / SHMLOG_DATA_BYTES + (bytes % SHMLOG_DATA_BYTES != 0);",
+        "return (bytes + SHMLOG_DATA_BYTES - 1) / SHMLOG_DATA_BYTES;",
+        "I11: a header of one slot says 4 GiB, and what lies behind it is thrown away",
+        f"{CORE}::test_a_damaged_lane_affects_only_itself[an event of 4 GiB in one slot]",
+    ),
+    Mutation(
         "members-unchecked",
         "csrc/lane.c",
         "if (unit->slots == 0 || unit->slots > room || !members_are_whole(lane, position, unit->slots)) {",
@@ -318,11 +334,19 @@ SEGMENT = (
     Mutation(
         "magic-first",
         "csrc/segment.c",
-        "    header->version = SHMLOG_VERSION;\n",
+        "    header->constants = *constants;\n",
         "    atomic_store_explicit(&header->magic, SHMLOG_MAGIC, memory_order_release);\n"
-        "    header->version = SHMLOG_VERSION;\n",
+        "    header->constants = *constants;\n",
         "P1: half a header is opened",
         f"{STEPS}::test_a_segment_is_whole_or_refused_whose_creator_was_killed_at_any_instruction",
+    ),
+    Mutation(
+        "constants-read-anew",
+        "csrc/segment.h",
+        "segment->base + segment->constants.slots_offset)",
+        "segment->base + segment->header->constants.slots_offset)",
+        "I11: eight damaged bytes end the flusher and every process that takes a lane",
+        f"{CORE}::test_whoever_has_opened_a_segment_goes_by_what_its_header_said_then",
     ),
     Mutation(
         "memory-not-reserved",
@@ -335,8 +359,8 @@ SEGMENT = (
     Mutation(
         "cut-segment-accepted",
         "csrc/segment.c",
-        "header->segment_bytes != bytes || file_bytes != bytes ||",
-        "header->segment_bytes != bytes ||",
+        "constants->segment_bytes != bytes || file_bytes != bytes ||",
+        "constants->segment_bytes != bytes ||",
         "I11: a segment that was cut is mapped beyond its end",
         f"{FAULTS}::test_a_cut_segment_is_refused",
     ),

@@ -85,16 +85,27 @@ def lane_images() -> list[bytes]:
     return [*images, b"".join(large.slots), b"".join(too_large.slots)]
 
 
+def lane_words(final: int) -> bytes:
+    """Return the words of two lanes that have drops, and whose ends are decided if ``final`` says by whom."""
+    words = b""
+    for position in (0, 3 * LANE_SLOTS + 60):
+        end = position + 4 << 2 | final if final else 0
+        words += struct.pack("<QQ6Q6QQI", position, 9, 0, 5, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, end, 1)
+    return words
+
+
 def corpus_of(name: str, folder: Path) -> Path:
     corpus = folder / "corpus"
     corpus.mkdir()
-    lanes = b"".join(struct.pack("<QQ6Q", position, 9, 0, 5, 0, 0, 0, 0) for position in (0, 3 * LANE_SLOTS + 60))
     entries = struct.pack("<16I", *(number for i in range(8) for number in (4 * i, 4)))
     seeds: list[bytes] = []
     for image in lane_images():
         slots = image.ljust(LANE_SLOTS * 32, b"\0")[: LANE_SLOTS * 32]
         if name == "drain":
-            seeds += [bytes([flags]) + lanes + entries + slots + slots for flags in (0, 2, 6, 0xFE)]
+            seeds += [
+                bytes([flags]) + lane_words(final) + entries + slots + slots
+                for flags, final in ((0, 0), (2, 0), (6, 0), (6, 1), (6, 3), (0xFE, 0))
+            ]
         elif name == "decode":
             entry = struct.pack("<IIQQII6Q", 1, 0, 5, 9, 1, 0, *[0] * 6)
             seeds.append(entry + struct.pack("<qqd", 100, 10**18, 0.5) + b"\xff" + image)
@@ -119,7 +130,7 @@ def a_footer(groups: int) -> bytes:
 def fuzz(program: Path, folder: Path, seed: int, name: str, *, seconds: int) -> subprocess.CompletedProcess[str]:
     corpus = corpus_of(name, folder)
     command = [
-        str(program), f"-seed={seed % 2**31 + 1}", f"-max_total_time={seconds}", "-max_len=5000", "-timeout=5",
+        str(program), f"-seed={seed % 2**31 + 1}", f"-max_total_time={seconds}", "-max_len=7000", "-timeout=5",
         "-rss_limit_mb=1024", f"-artifact_prefix={folder}/", "-print_final_stats=1", str(corpus),
     ]  # fmt: skip
     return subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import multiprocessing
 import struct
@@ -249,6 +250,16 @@ def test_too_many_names_drop_and_count(run: shmlog.Run) -> None:
     assert len(stored.names()) > 16_000
 
 
+def test_handles_of_names_without_room_are_not_kept(run: shmlog.Run) -> None:
+    for i in range(20_000):
+        run.metric(f"name{i}")
+    handle = run.metric("one more")
+    assert gc.get_referrers(handle) == []
+    handle(1.0)
+    assert run.stats["dropped"]["names"] == 1
+    assert run.metric("name0") is run.metric("name0")
+
+
 def test_omitted_steps_count_calls(run: shmlog.Run) -> None:
     first, second = run.metric("first"), run.metric("second")
     for _ in range(3):
@@ -334,6 +345,22 @@ def test_event_data_is_converted(run: shmlog.Run) -> None:
         "path": "a/b", "array": [0, 1, 2], "nan": "NaN", "inf": ["Infinity", "-Infinity"], "1": [2], "scalar": 0.5,
         "text": "\u2028\ud800",
     }  # fmt: skip
+
+
+def test_an_event_of_2_gib_is_refused(run: shmlog.Run) -> None:
+    before = run.stats["logged"]
+    with pytest.raises(ValueError, match="the most is 2 GiB"):
+        run._put_event("x", bytes(2**31))  # which takes no memory: nobody touches it
+    assert run.stats["logged"] == before
+
+
+def test_what_is_no_exception_and_no_time_is_refused(run: shmlog.Run) -> None:
+    before = run.stats["logged"]
+    with pytest.raises(TypeError, match="takes an exception, not str; error"):
+        run.log_error("text")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="NaN"):
+        run.flush(math.nan)
+    assert run.stats["logged"] == before
 
 
 def test_event_data_that_is_nested_in_itself_is_refused(run: shmlog.Run) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 import zlib
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,44 @@ def test_who_waits_for_room_waits_as_long_as_the_flusher_seals(tmp_path: Path) -
     counts = producer._counts()
     assert (sum(counts["dropped"].values()), counts["waits"]) == (0, 1)
     assert counts["waited_s"] > 1.0
+
+
+class Interrupted(Producer):
+    """A producer that is interrupted while it waits for room, when the run has just been closed."""
+
+    def __init__(self, close: Callable[[], object]) -> None:
+        self.close = close
+        self.late = 0
+
+    def _flusher_lost(self) -> bool:
+        self.close()
+        raise KeyboardInterrupt
+
+    def _count_late(self, records: int) -> None:
+        self.late += records
+
+
+@pytest.mark.parametrize("ending", ["the flusher closes the run", "another thread leaves"])
+def test_the_drop_of_a_wait_that_was_interrupted_is_told_though_the_run_has_ended(tmp_path: Path, ending: str) -> None:
+    ring = Ring(tmp_path, policy=shm.DropPolicy(wait=True, max_wait_s=60.0, strict=False))
+    ring.begin()
+
+    def close() -> None:
+        ring.segment.cut_all()
+        assert ring.drain.drain_pass()[0] == 0
+        assert not ring.drain.finalize()
+        assert ring.drain.settle() == 0
+
+    producer = Interrupted(close)
+    if ending == "another thread leaves":
+        producer.close = producer._leave
+    producer._join(ring.segment, str(ring.path), True, 0)
+    with pytest.raises(KeyboardInterrupt):
+        for step in range(SLOTS + 1):
+            producer.log("x", 1.0, step)
+    assert producer.late == 1, "I4: a drop that nobody tells"
+    assert sum(producer._counts()["dropped"].values()) == 1
+    assert sum(ring.segment.unlaned.values()) == 0
 
 
 def _seal_then_drain(ring: Ring) -> None:
@@ -663,6 +702,7 @@ DAMAGES = {
     "an event longer than the lane": (7, 2**32 * 100_000 + 5000),
     "an event without its slots": (7, 2**32 * 24 + 2),
     "an event of no slots": (7, 0),
+    "an event of 4 GiB in one slot": (7, 2**32 * (2**32 - 1) + 1),
     "a row of nothing": (6, 1),
     "a row without its records": (6, 2**32 * 3 + 4),
     "an owner that is too long": (8, 2**32 * 600 + 26),
@@ -689,6 +729,30 @@ def test_a_damaged_lane_affects_only_itself(ring: Ring, damage: str) -> None:
     late = ring.producer()
     victim._leave()
     assert late._allot() == 2, "a damaged lane is given to nobody"
+
+
+def test_a_whole_unit_that_is_larger_than_any_is_damage(ring: Ring) -> None:
+    ring.begin()
+    victim = ring.producer()
+    victim.log("x", 1.0, 1)
+    slots, header = SLOTS // 4 + 1, OWNER_SLOTS + 1
+    for position in range(header + 1, header + slots):
+        ring.poke(ring.slot_at(0, position) + 24, _commit(position, 0, kind=31, flags=1))
+    ring.poke(ring.slot_at(0, header) + 8, ((slots - 1) * 24 << 32 | slots).to_bytes(8, "little"))
+    ring.poke(ring.slot_at(0, header) + 24, _commit(header, 0, kind=7))
+    assert values(ring.drained()) == [1.0]
+    assert ring.segment.lane(0)["damaged"], "I10: no frame may have room for it, and the drain tries for ever"
+
+
+def test_whoever_has_opened_a_segment_goes_by_what_its_header_said_then(ring: Ring) -> None:
+    ring.begin()
+    ring.poke(8, b"\x7f" * 2168)
+    child = os.fork()  # what goes wrong ends a process
+    if child == 0:
+        producer = ring.producer()
+        producer.log("x", 1.0, 1)
+        os._exit(0 if producer._counts()["lane"] == 0 and values(ring.drained()) == [1.0] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "I11: a process left the lane"
 
 
 @given(data=st.binary(min_size=SLOTS * SLOT, max_size=SLOTS * SLOT), laps=st.booleans())
