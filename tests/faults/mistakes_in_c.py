@@ -215,9 +215,9 @@ DRAIN = (
     Mutation(
         "tail-before-durable",
         "csrc/drain.c",
-        "        return EBADF;\n    }\n    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n"
+        "    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n"
         "        abandon_log(drain);\n    } else {\n        accept_frame(drain, length);\n    }\n",
-        "        return EBADF;\n    }\n    accept_frame(drain, 0);\n"
+        "    accept_frame(drain, 0);\n"
         "    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n        abandon_log(drain);\n    }\n",
         "I2: slots are given back before they are in the log",
         f"{DISK}::test_producers_go_on_while_every_call_on_the_disk_fails[5]",
@@ -250,10 +250,26 @@ DRAIN = (
     Mutation(
         "names-defined-once",
         "csrc/frame.c",
-        "        repeat_names(drain);\n",
-        "",
+        "        memset(drain->names_staged, 0, SHMLOG_FRAME_NAME_BITMAP);\n",
+        "        return;\n",
         "I5: a log uses names that only a deleted one has defined",
         f"{CORE}::test_a_new_log_defines_every_name_again",
+    ),
+    Mutation(
+        "names-stand-once",
+        "csrc/frame.c",
+        "(drain->first ? 0xffu : ~(unsigned)drain->names_twice[byte])",
+        "(drain->first ? 0xffu : 0u)",
+        "I10: a damaged frame takes the names of all others with it",
+        "unit/test_books.py::test_a_damaged_frame_of_an_open_log_costs_itself_alone[crash-3]",
+    ),
+    Mutation(
+        "owners-stand-once",
+        "csrc/frame.c",
+        "bool repeats = drain->first || before->told_once;",
+        "bool repeats = drain->first;",
+        "I10: nobody knows who logged what the frames behind a damaged one hold",
+        "unit/test_books.py::test_a_damaged_frame_of_an_open_log_costs_itself_alone[crash-0]",
     ),
     Mutation(
         "name-unchecked",

@@ -243,15 +243,16 @@ def test_finish_is_not_true_if_records_are_lost(
 def test_the_next_attempt_goes_on_with_the_books_of_a_loss(
     unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its logs have other numbers than the one that was kept, though that left no part."""
+    """It has lost nothing itself; its logs have other numbers than the one that was kept, though that left no part."""
     keeper = keeper_of(unkept_run)
     log_some(unkept_run, keeper)
     with monkeypatch.context() as patched:
         lose_a_chunk(patched, 0)
         keeper.close(patient=False)
     monkeypatch.undo()
-    with shmlog.init("unkept", root=unkept_run.dir.parent.parent, resume=unkept_run.id) as run:
-        run.log("x", 1.0)
+    run = shmlog.init("unkept", root=unkept_run.dir.parent.parent, resume=unkept_run.id)
+    run.log("x", 1.0)
+    assert run.finish() is True
     wait_until(lambda: not RunLayout(run.dir).wal.exists(), "the flusher's end")
     stored = assert_lost(run.dir, {0: RECORDS + EVENTS}, [0])
     assert stored.metrics().num_rows == 1
