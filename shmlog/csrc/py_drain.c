@@ -143,7 +143,7 @@ static PyObject *drain_offered(DrainObject *self, PyObject *Py_UNUSED(none))
     const shmlog_drain *drain = &self->drain;
     PyObject *offered = PyDict_New();
     for (uint32_t number = 0; offered && number < drain->known_lanes; number++) {
-        PyObject *lane = PyLong_FromUnsignedLong(drain->segment->header->first_lane + number);
+        PyObject *lane = PyLong_FromUnsignedLong(drain->segment->constants.first_lane + number);
         PyObject *seq = PyLong_FromUnsignedLongLong(drain->cursors[number].seq);
         if (!lane || !seq || PyDict_SetItem(offered, lane, seq) < 0) {
             Py_CLEAR(offered);

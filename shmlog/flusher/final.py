@@ -88,9 +88,9 @@ def first_log(layout: RunLayout, segment: _core.Segment) -> int:
 
 
 def note_lost(segment: _core.Segment, ledger: Ledger) -> None:
-    """Tell the processes that are attached what the run has lost."""
+    """Tell the processes that are attached what this attempt has lost."""
     if ledger.kept_logs:
-        segment.note_lost(sum(map(abs, ledger.lost().values())))
+        segment.note_lost(sum(abs(count) for lane, count in ledger.lost().items() if lane >= segment.first_lane))
 
 
 def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, complete: bool) -> None:

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from shmlog.reader.numbers import NUMBER_MAX
+from shmlog.storage.jsonl import METRICS_TYPE, is_of_user
 from shmlog.storage.schema import METRICS
-
-METRICS_TYPE = "metrics"
 
 _UNUSUAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _INT64 = range(-(2**63), 2**63)
@@ -92,9 +91,14 @@ def fault_of(event: dict[str, Any]) -> str | None:
 
 
 def is_call(event: dict[str, Any]) -> bool:
-    """Whether a line holds the metrics of a call: a user may have other events of that type."""
+    """Whether a line holds the metrics of a call: a user may have events of that type, too."""
     data = event.get("data")
-    if event.get("event_type") != METRICS_TYPE or not isinstance(data, dict) or set(data) != {"step", "metrics"}:
+    if (
+        event.get("event_type") != METRICS_TYPE
+        or is_of_user(event)
+        or not isinstance(data, dict)
+        or set(data) != {"step", "metrics"}
+    ):
         return False
     metrics = data["metrics"]
     is_ours = _is_in(data["step"], _INT64) and isinstance(metrics, dict) and bool(metrics)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
 from shmlog.reader.belonging import own_parts
-from shmlog.reader.lines import METRICS_TYPE, Line, fault_of, is_call, read_lines, table_of_calls
+from shmlog.reader.lines import Line, fault_of, is_call, read_lines, table_of_calls
 from shmlog.reader.snapshot import Snapshot
 from shmlog.storage import joined, jsonl, parts
 from shmlog.storage.layout import RunLayout
@@ -203,7 +203,7 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
             return event.get("event_type") == event_type
         return not (has_calls and is_call(event))
 
-    skip_calls = has_calls and event_type != METRICS_TYPE
+    skip_calls = has_calls and event_type != jsonl.METRICS_TYPE
     found: list[dict[str, Any]] = []
     problems: list[str] = []
     for path, most in taken.event_files(layout):
@@ -213,7 +213,7 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
     problems += faults_of_lines(layout, taken)
     unsealed = []
     for batch, damage in taken.batches(layout):
-        with_metrics = has_calls and event_type == METRICS_TYPE
+        with_metrics = has_calls and event_type == jsonl.METRICS_TYPE
         chunks = b"".join(jsonl.event_lines(batch, metrics=with_metrics))
         unsealed += [json.loads(line) for line in chunks.split(b"\n") if line]
         problems += texts_of(damage)

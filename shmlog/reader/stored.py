@@ -317,8 +317,9 @@ class StoredRun(Frames):
     def lost(self) -> dict[int, int]:
         """By lane, records that were logged and are neither here nor counted as dropped; empty if there are none.
 
-        Damage has cost them, or a mistake of this package. The logs that held them lie in ``kept/``, where
-        they were not damaged themselves. A negative number: records of the lane are here twice.
+        Damage has cost them, or a mistake of this package. The logs that held them lie in ``kept/``, as far as
+        these are not damaged themselves. It is known when a log is sealed. A negative number: records of the
+        lane are here twice.
         """
         return self._books()[2]
 
@@ -342,15 +343,15 @@ class StoredRun(Frames):
     def _books_of(self, taken: Snapshot) -> tuple[_Books, list[str]]:
         if taken.producers is None:
             return self._count(taken)
+        lost = lost_of(taken.producers, taken.offered)
         if taken.complete:
-            dropped = {reason: n for reason, n in taken.dropped.items() if n}
-            return (taken.producers, dropped, lost_of(taken.producers, taken.offered)), []
-        ledger = Ledger.of(taken.producers, taken.dropped, taken.offered)
+            return (taken.producers, {reason: n for reason, n in taken.dropped.items() if n}, lost), []
+        ledger = Ledger.of(taken.producers, taken.dropped)
         problems: list[str] = []
         for batch, damage in taken.batches(self._layout):
             ledger.add_batch(batch)
             problems += records.texts_of(damage)
-        return (ledger.producers(), ledger.dropped(), ledger.lost()), problems
+        return (ledger.producers(), ledger.dropped(), lost), problems
 
     def _count(self, taken: Snapshot) -> tuple[_Books, list[str]]:
         """Count the records, because the books are lost."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shmlog.storage.jsonl import GAP_TYPE
+from shmlog.storage.jsonl import GAP_TYPE, is_of_user
 from shmlog.storage.reasons import REASONS
 
 Producer = tuple[int, int]  # lane, pid (-1: unknown)
@@ -83,7 +83,7 @@ class Tally:
 def gap_of(event: dict[str, Any]) -> dict[str, int] | None:
     """Return the drops that a line tells, or None if it is no gap: a user may have events of that type."""
     data = event["data"]
-    if event["event_type"] != GAP_TYPE or not isinstance(data, dict) or set(data) != {"dropped"}:
+    if event["event_type"] != GAP_TYPE or is_of_user(event) or not isinstance(data, dict) or set(data) != {"dropped"}:
         return None
     dropped = data["dropped"]
     if not isinstance(dropped, dict) or not dropped or not set(dropped) <= set(REASONS):

@@ -126,7 +126,9 @@ class _Check:
     def _check_lost(self, path: Path, producers: list[dict[str, Any]]) -> None:
         for lane, count in sorted(lost_of(producers, self._taken.offered).items()):
             if count > 0:
-                where = f"the logs that held them lie in {self._layout.kept}, where these are not damaged themselves"
+                where = (
+                    f"the logs that held them lie in {self._layout.kept}, as far as these are not damaged themselves"
+                )
                 self._report.error(path, f"lane {lane}: {count} records are neither booked nor dropped: lost; {where}")
             else:
                 self._report.error(path, f"lane {lane}: {-count} records more are booked than there were")

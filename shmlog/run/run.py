@@ -306,7 +306,7 @@ class Run(StructuredLog):
 
     @property
     def stats(self) -> dict[str, Any]:
-        """What this process logged, dropped by reason and waited, how the flusher is, what the run has lost."""
+        """What this process logged, dropped by reason and waited, how the flusher is, and what all have lost."""
         stats: dict[str, Any] = self._counts()
         stats["flusher"] = "none"
         if self._is_member:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from shmlog.storage.wal import TORN_TAIL, Damage
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
 GAP_TYPE = "gap"
+METRICS_TYPE = "metrics"
 _CHUNK_UNITS = 16_384  # some megabytes of lines: memory that is used again and again
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _PRODUCER_FIELDS = ("rank", "local_rank", "worker", "pid")
@@ -60,14 +61,21 @@ def _suffix(batch: Batch, producer: Producer) -> str:
     return json.dumps({**fields, "lane": producer[0]}, separators=(",", ":"))[1:-1]
 
 
+def is_of_user(event: Mapping[str, Any]) -> bool:
+    """Whether a line that is of a type of ours, and may look like ours, was logged as an event."""
+    return event.get("user") is True
+
+
 def _line(batch: Batch, found: Event | Gap) -> str:
+    mark = ""
     if isinstance(found, Gap):
         event_type, data = GAP_TYPE, json.dumps({"dropped": found.dropped}, separators=(",", ":"))
     else:
         event_type, data = found.event_type, json.dumps(event_data(found), separators=(",", ":"))
+        mark = '"user":true,' if event_type in (GAP_TYPE, METRICS_TYPE) else ""
     suffix = _suffix(batch, (found.lane, found.tenancy))
     return (
-        f'{{"timestamp":"{timestamp(found.ts_us)}","event_type":{json.dumps(event_type)},"data":{data},'
+        f'{{"timestamp":"{timestamp(found.ts_us)}",{mark}"event_type":{json.dumps(event_type)},"data":{data},'
         f'{suffix},"seq":{found.seq}}}\n'
     )
 

@@ -92,6 +92,10 @@ class RunLayout:
         """Return where log ``number`` lies if it holds records that are nowhere else."""
         return self.kept / self.log(number).name
 
+    def kept_logs(self) -> list[int]:
+        """Return the numbers of the logs that were kept, ascending."""
+        return sorted(int(m[1]) for m in _matches(self.kept, _LOG))
+
     def event_file(self, number: int) -> Path:
         """Return the path of events.jsonl, or of file ``number`` that it goes on in."""
         return self.dir / event_file_name(number)

@@ -75,12 +75,9 @@ class Ledger:
         self._settled = self.lost()
 
     @classmethod
-    def of(
-        cls, producers: list[dict[str, Any]], unlaned: dict[str, int], offered: Mapping[int, int] | None = None
-    ) -> Ledger:
+    def of(cls, producers: list[dict[str, Any]], unlaned: dict[str, int]) -> Ledger:
         """Return books that go on from some that were read; they can't be committed."""
         ledger = cls(None)
-        ledger._offered = dict(offered or {})
         ledger._unlaned = dict(unlaned)
         ledger._producers = {(p["lane"], p["tenancy"]): {**p, "dropped": dict(p["dropped"])} for p in producers}
         return ledger
@@ -105,7 +102,7 @@ class Ledger:
             raise CorruptDataError(f"{layout.run_yaml}: does not say what the run holds") from error
         files = extents_of(described.get("files")) or _measured(layout)
         ledger._path = layout.sealed_json
-        ledger.next_log = max([part.last for part in layout.parts()] + ledger.kept_logs, default=-1) + 1
+        ledger.next_log = max([part.last for part in layout.parts()] + layout.kept_logs(), default=-1) + 1
         ledger.events = event_extents({layout.events.name: Extent(), **files})
         ledger.run_log = files.get(layout.run_log.name, Extent())
         return ledger
@@ -117,8 +114,8 @@ class Ledger:
 
     @property
     def lanes(self) -> int:
-        """One more than the highest lane."""
-        return max((lane for lane, _ in self._producers), default=-1) + 1
+        """One more than the highest lane, also of those whose records are all lost."""
+        return max([lane for lane, _ in self._producers] + list(self._offered), default=-1) + 1
 
     def add_batch(self, batch: Batch) -> None:
         """Book the records of some frames."""

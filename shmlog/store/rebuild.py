@@ -13,7 +13,7 @@ from typing import Any
 
 from shmlog.errors import CorruptDataError
 from shmlog.reader import records, snapshot
-from shmlog.reader.lines import METRICS_TYPE, Line, read_lines
+from shmlog.reader.lines import Line, is_call, read_lines
 from shmlog.reader.provenance import read_provenance
 from shmlog.reader.status import status_of_events
 from shmlog.reader.stored import StoredRun
@@ -167,5 +167,5 @@ def _salvage(path: Path) -> dict[str, Any]:
 def _sinks(layout: RunLayout) -> list[str]:
     """Return where the metrics of the run are, judged by where some are; as by default where none are yet."""
     has_parts = bool(layout.parts())
-    has_lines = any(line.event and line.event.get("event_type") == METRICS_TYPE for line in _lines(layout))
+    has_lines = any(line.event and is_call(line.event) for line in _lines(layout))
     return ["parquet"] * (has_parts or not has_lines) + ["jsonl"] * has_lines

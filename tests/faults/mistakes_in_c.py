@@ -282,10 +282,26 @@ DRAIN = (
     Mutation(
         "names-defined-once",
         "csrc/frame.c",
-        "        repeat_names(drain);\n",
-        "",
+        "        memset(drain->names_staged, 0, SHMLOG_FRAME_NAME_BITMAP);\n",
+        "        return;\n",
         "I5: a log uses names that only a deleted one has defined",
         f"{CORE}::test_a_new_log_defines_every_name_again",
+    ),
+    Mutation(
+        "names-stand-once",
+        "csrc/frame.c",
+        "(drain->first ? 0xffu : ~(unsigned)drain->names_twice[byte])",
+        "(drain->first ? 0xffu : 0u)",
+        "I10: a damaged frame takes the names of all others with it",
+        "unit/test_books.py::test_a_damaged_frame_of_an_open_log_costs_itself_alone[crash-3]",
+    ),
+    Mutation(
+        "owners-stand-once",
+        "csrc/frame.c",
+        "bool repeats = drain->first || before->told_once;",
+        "bool repeats = drain->first;",
+        "I10: nobody knows who logged what the frames behind a damaged one hold",
+        "unit/test_books.py::test_a_damaged_frame_of_an_open_log_costs_itself_alone[crash-0]",
     ),
     Mutation(
         "name-unchecked",

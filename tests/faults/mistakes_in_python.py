@@ -8,6 +8,7 @@ DISK = "faults/test_full_disk.py"
 FAULTS = "integration/test_faults.py"
 WAL = "unit/test_wal.py"
 READER = "unit/test_reader.py"
+BOOKS = "unit/test_books.py"
 MERGE = "unit/test_merge.py"
 ARTIFACTS = "unit/test_artifacts.py"
 MANIFEST = "unit/test_manifest.py"
@@ -93,6 +94,54 @@ FLUSHER = (
         f"{DISK}::test_what_a_failed_fsync_of_events_has_lost_is_written_again",
     ),
     Mutation(
+        "sealer-outlives-an-exception",
+        "flusher/keeper.py",
+        "            if isinstance(error, RedoError) or not isinstance(error, OSError):\n",
+        "            if isinstance(error, RedoError):\n",
+        "I4: a chunk whose decoding fails is passed over, and its log deleted",
+        f"{BOOKS}::test_a_chunk_whose_decoding_fails_is_decoded_again[_events-MemoryError]",
+    ),
+    Mutation(
+        "half-decoded-goes-on",
+        "flusher/sealer.py",
+        "            raise RedoError(error.errno, error.strerror, error.filename) from error\n",
+        "            raise\n",
+        "I4: a large text that can't be read for a moment is lost, with all that was decoded before it",
+        f"{BOOKS}::test_a_large_text_that_can_t_be_read_now_is_read_later[EIO-read_large]",
+    ),
+    Mutation(
+        "large-texts-left-out",
+        "flusher/sealer.py",
+        "Decoder(layout.dir, takes_all=True)",
+        "Decoder(layout.dir)",
+        "I4: many large texts, or one that can't be read for a moment, are left out for good",
+        f"{BOOKS}::test_the_flusher_leaves_no_text_out_however_large_all_are_together",
+    ),
+    Mutation(
+        "books-of-what-was-decoded",
+        "storage/ledger.py",
+        "        self._note_offered(offered)\n        lost = self.lost()\n",
+        "        lost = self.lost()\n",
+        "I4: what was never decoded is missed by nobody",
+        f"{BOOKS}::test_a_loss_that_no_check_sees_is_counted_and_its_log_kept[last]",
+    ),
+    Mutation(
+        "lossy-log-deleted",
+        "flusher/sealer.py",
+        "    if number not in kept_logs:\n",
+        "    if True:\n",
+        "I4: the only place of a record is deleted",
+        f"{BOOKS}::test_a_loss_that_no_check_sees_is_counted_and_its_log_kept[first]",
+    ),
+    Mutation(
+        "part-taken-on-trust",
+        "flusher/sealer.py",
+        "            if rows != booked:\n",
+        "            if rows < 0:\n",
+        "I4: the log goes whatever its part holds",
+        f"{BOOKS}::test_a_part_that_lacks_rows_does_not_count",
+    ),
+    Mutation(
         "restart-from-nothing",
         "flusher/keeper.py",
         "            final.restore_cursors(self._drain, segment, layout)\n",
@@ -136,18 +185,26 @@ FLUSHER = (
     Mutation(
         "restart-trusts-the-log",
         "flusher/final.py",
-        'position = max(cursor.position, segment.lane(own)["tail"])',
-        "position = cursor.position",
+        'if drained["tail"] > (cursor.position if cursor else 0):',
+        "if cursor is None:",
         "I2: tail goes back when the end of a log is lost",
         "unit/test_core.py::test_a_log_that_has_lost_its_end_does_not_move_tail_back",
     ),
     Mutation(
         "restart-trusts-tail",
         "flusher/final.py",
-        'position = max(cursor.position, segment.lane(own)["tail"])',
-        'position = segment.lane(own)["tail"]',
+        'if drained["tail"] > (cursor.position if cursor else 0):',
+        "if True:",
         "I6: what was written and not yet given back is written twice",
         "unit/test_core.py::test_what_is_in_the_log_is_not_drained_again_though_tail_is_behind",
+    ),
+    Mutation(
+        "lost-frames-unnumbered",
+        "flusher/final.py",
+        'seq = drained["seq"] - max(0, drained["gapped"] - sum(cursor.gapped))',
+        "seq = cursor.seq",
+        "I4: what a damaged end of the log held is counted nowhere",
+        f"{BOOKS}::test_a_damaged_end_of_the_log_is_counted_by_who_has_the_segment",
     ),
     Mutation(
         "crash-is-success",
@@ -232,6 +289,14 @@ STORAGE = (
         "    others: list[Event | Gap] = [*batch.events]\n    lines =",
         "I4: events.jsonl does not tell where records were dropped",
         "unit/test_jsonl.py::test_a_gap_says_what_was_dropped",
+    ),
+    Mutation(
+        "event-of-user-taken-for-ours",
+        "storage/jsonl.py",
+        """        mark = '"user":true,' if event_type in (GAP_TYPE, METRICS_TYPE) else ""\n""",
+        "",
+        "I4: an event of the user's is taken for metrics, or for drops",
+        f"{READER}::test_events_of_the_user_that_look_like_lines_of_ours_are_his[sealed-jsonl]",
     ),
     Mutation(
         "total-taken-for-difference",
@@ -412,6 +477,14 @@ STORAGE = (
         f"{MANIFEST}::test_a_link_in_the_place_of_an_artifact_is_not_followed",
     ),
     # ---- readers ----
+    Mutation(
+        "loss-not-verified",
+        "reader/verify.py",
+        "        self._check_lost(path, taken.producers)\n",
+        "",
+        "I4: verify calls a run whole that has lost records",
+        f"{BOOKS}::test_a_loss_that_no_check_sees_is_counted_and_its_log_kept[last]",
+    ),
     Mutation(
         "part-read-before-it-counts",
         "reader/snapshot.py",

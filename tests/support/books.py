@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import shmlog
+from shmlog.reader.lines import is_call
+from shmlog.reader.tally import gap_of
 from shmlog.reader.verify import verify
 
 
@@ -17,9 +19,10 @@ def lane_numbers(stored: shmlog.StoredRun) -> dict[int, list[tuple[int, int]]]:
     for lane, seq in zip(table["lane"].to_pylist(), table["seq"].to_pylist(), strict=True):
         lanes[lane].append((seq, 1))
     for event in stored.events():
-        if event["event_type"] == "metrics":
+        if is_call(event):
             continue
-        count = sum(event["data"]["dropped"].values()) if event["event_type"] == "gap" else 1
+        gap = gap_of(event)
+        count = 1 if gap is None else sum(gap.values())
         lanes[event["lane"]].append((event["seq"], count))
     return {lane: sorted(numbers) for lane, numbers in lanes.items()}
 

@@ -94,6 +94,30 @@ def assert_whole(run_dir: Path, folder: Folder) -> StoredRun:
     return stored
 
 
+@pytest.mark.parametrize("sinks", SINKS, ids="-".join)
+@pytest.mark.parametrize("sealed", [False, True], ids=["in the log", "sealed"])
+def test_events_of_the_user_that_look_like_lines_of_ours_are_his(
+    tmp_path: Path, sinks: tuple[str, ...], sealed: bool
+) -> None:
+    folder = Folder(tmp_path / "digits" / "one", sinks)
+    log = Log()
+    lane = log.lane(0)
+    lane.owner(OWNER)
+    lane.event("metrics", {"step": 1, "metrics": {"loss": 0.5}}, 1)
+    lane.metric("loss", 1.0, 1, 2)
+    lane.event("gap", {"dropped": {"full": 3}}, 3)
+    lane.gap([2, 0, 0, 0, 0, 0], 4)
+    log.frame()
+    folder.add(log)
+    if sealed:
+        folder.complete()
+    stored = assert_whole(folder.dir, folder)
+    assert verify(folder.dir).ok
+    his = {"step": 1, "metrics": {"loss": 0.5}}
+    assert [event["data"] for event in stored.events("metrics") if "user" in event] == [his]
+    assert Counter(producer["events"] for producer in stored.producers) == {2: 1}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     made = Folder(tmp_path / "digits" / "one")
