@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from shmlog.checkpoint.tensor import Tensor
 from shmlog.errors import CorruptDataError, MissingExtraError
+from shmlog.storage.regular import open_regular
 
 SHA256 = "shmlog.sha256"  # the SHA-256 of all bytes before it
 DIGEST_BYTES = 32
@@ -122,7 +123,7 @@ def read_header(path: Path) -> Header:
     CorruptDataError
         If it is not one of ours, or cut.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file_bytes = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(file_bytes - 8, _HEADER_BYTES_MAX):
@@ -147,7 +148,7 @@ def verify(path: Path) -> str:
     CorruptDataError
         If the digest in it is not that of its bytes.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         rest = os.fstat(file.fileno()).st_size - DIGEST_BYTES
         digest = hashlib.sha256()
         for piece in read_pieces(file, rest):

@@ -13,6 +13,7 @@ from shmlog.checkpoint.container import DIGEST_BYTES, read_pieces, write_sealed
 from shmlog.checkpoint.files import split_name
 from shmlog.errors import StorageError
 from shmlog.storage.layout import TEMPORARY_SUFFIX, fsync_dir
+from shmlog.storage.regular import open_regular
 
 _TEMPORARY = re.compile(r"\.(?P<final>.+\.safetensors)\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp", re.ASCII)
 _ABANDONED_S = 3600.0  # untouched for so long, whoever writes it
@@ -57,7 +58,7 @@ def copy(path: Path, folder: Path) -> Path:
         If it can't be written.
     """
     target = folder / path.name
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         publish(target, read_pieces(file, path.stat().st_size - DIGEST_BYTES))
     return target
 

@@ -17,6 +17,7 @@ from shmlog.errors import CorruptDataError
 from shmlog.storage import jsonl, runfile, wal
 from shmlog.storage.decode import Decoder
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.regular import open_regular
 from shmlog.storage.schema import METRICS
 
 _CHECK_S = 1.0
@@ -113,8 +114,8 @@ class Follower:
 
     def _open(self) -> bool:
         try:
-            self._file = self._layout.log(self._log).open("rb")
-        except FileNotFoundError:
+            self._file = open_regular(self._layout.log(self._log))
+        except (FileNotFoundError, CorruptDataError):
             return False
         self._offset = 0
         self._decoder = Decoder(self._layout.dir)

@@ -7,6 +7,7 @@ from collections import deque
 from pathlib import Path
 
 from shmlog.storage.extent import Extent, crc32
+from shmlog.storage.regular import open_to_write
 
 
 class RedoError(OSError):
@@ -27,7 +28,7 @@ class AppendFile:
     def __init__(self, path: Path, known: Extent) -> None:
         self.path = path
         self._crc32 = known.crc32
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        self._fd = open_to_write(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         if os.fstat(self._fd).st_size > known.bytes:
             os.ftruncate(self._fd, known.bytes)
         self.size = os.fstat(self._fd).st_size

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shmlog import _core
+from shmlog.errors import CorruptDataError
 from shmlog.segment import beacon, meeting, shm
 from shmlog.storage import runfile
 from shmlog.storage.attempts import close_attempt
@@ -16,6 +18,7 @@ from shmlog.storage.extent import of_file
 from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
 from shmlog.storage.ledger import Ledger, read_kept_logs
 from shmlog.storage.manifest import write_manifest
+from shmlog.storage.regular import LOG_BYTES_MAX, read_regular
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import CRASHED, FINISH_STATUSES, status_ended_by
 from shmlog.storage.times import utc_now
@@ -35,7 +38,8 @@ def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayou
     decoder = Decoder(layout.dir)
     for number in layout.logs():
         path = layout.log(number)
-        frames = [found for found in scan(path.read_bytes(), path=path, log=number) if isinstance(found, Frame)]
+        data = read_regular(path, LOG_BYTES_MAX)
+        frames = [found for found in scan(data, path=path, log=number) if isinstance(found, Frame)]
         decoder.decode(frames)
     for number in range(segment.lanes):
         cursor, drained = decoder.cursors.get(segment.first_lane + number), segment.lane(number)
@@ -129,7 +133,7 @@ def _damaged_lanes(segment: _core.Segment, told: object) -> list[int]:
 def written_files(layout: RunLayout, ledger: Ledger) -> dict[str, dict[str, int]]:
     """Return length and checksum of the files that have none of their own and change no more."""
     files = ledger.files()
-    if layout.config_yaml.exists():
+    with suppress(FileNotFoundError, CorruptDataError):  # there is none of ours
         files[layout.config_yaml.name] = of_file(layout.config_yaml)._asdict()
     return files
 

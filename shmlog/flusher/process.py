@@ -8,12 +8,13 @@ from pathlib import Path
 
 from shmlog.errors import ShmlogError
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.regular import open_to_write
 
 _SHELL = "/bin/sh"
 # The shell starts it in the background and ends at once, so that the flusher is
 # no child that the trainer's wait() could reap.
 _COMMAND = '"$@" &'
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 # What must not reach it: libraries meant for the trainer, start-up hooks, and
 # thread pools sized for the trainer's work.
@@ -74,7 +75,7 @@ def recover_apart(layout: RunLayout) -> str | None:
 
 def _spawn(arguments: list[str], log: Path) -> int:
     """Start a process that says nothing but into ``log``, in a session of its own."""
-    fd = os.open(log, _APPEND, 0o666)
+    fd = open_to_write(log, _APPEND)
     files = [
         (os.POSIX_SPAWN_DUP2, fd, 2),  # first: where fds 0 to 2 were closed, it is one of them
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -35,6 +35,7 @@ from shmlog.storage.extent import Extent
 from shmlog.storage.large import read_large
 from shmlog.storage.layout import RunLayout, fsync_dir, fsync_run
 from shmlog.storage.ledger import Ledger
+from shmlog.storage.regular import open_regular, refuse_holes
 
 # Small enough that what is computed from it stays in the caches and in memory
 # that was used before: fresh pages cost several times the work done on them.
@@ -137,7 +138,7 @@ class Sealer:
         """Take the frames that were not taken yet. A torn end counts only in a closed log."""
         path = self.layout.log(self._open.number)
         try:
-            file = open(path, "rb")  # noqa: SIM115  closed below
+            file = open_regular(path)
         except FileNotFoundError:
             if not is_closed:
                 return  # it is not made yet
@@ -145,6 +146,7 @@ class Sealer:
             self._report(f"{path}: is missing")
             return
         with file:
+            refuse_holes(file, path)
             size = CHUNK_BYTES
             while size:
                 size = self._read_chunk(file, size, is_closed)

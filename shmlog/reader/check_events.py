@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from shmlog.errors import CorruptDataError
 from shmlog.reader.check_files import check_extent, check_large
 from shmlog.reader.lines import Line, fault_of, is_call, read_lines, table_of_calls
 from shmlog.reader.numbers import Numbers
@@ -42,6 +43,8 @@ def _portions(path: Path, most: int | None, report: Report) -> Iterator[list[dic
         lines = faults.sound(read_lines(path, most))
         while portion := list(itertools.islice(lines, _LINES_AT_ONCE)):
             yield portion
+    except CorruptDataError as error:
+        report.error(path, str(error).removeprefix(f"{path}: "))
     except OSError as error:
         report.error(path, f"can't be read ({error.strerror})")
     faults.tell_rest()

@@ -8,16 +8,17 @@ from typing import Any
 from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.regular import read_regular
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """Return what a small file of ours holds; raises CorruptDataError whatever is wrong inside."""
-    return _parse(path, path.read_bytes())
+    return _parse(path, read_regular(path))
 
 
 def read_sealed_mapping(path: Path) -> tuple[dict[str, Any], str | None]:
     """Return what `read_mapping` does, and it if the checksum in the file is wrong."""
-    data = path.read_bytes()
+    data = read_regular(path)
     fault = None if runfile.is_intact(data) else f"{path}: its checksum is wrong: any of it may be"
     return _parse(path, data), fault
 

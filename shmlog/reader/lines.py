@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from shmlog.reader.numbers import NUMBER_MAX
 from shmlog.storage.jsonl import METRICS_TYPE, is_of_user
+from shmlog.storage.regular import open_regular, refuse_holes
 from shmlog.storage.schema import METRICS
 
 _UNUSUAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -47,11 +49,17 @@ def read_lines(path: Path, limit_bytes: int | None, *, skip_calls: bool = False)
     """Yield the lines of a file, or of its first bytes, with memory for one; none if there is no file.
 
     With ``skip_calls`` lines of metrics are left out, without a look at the rest of them.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is no regular file, or one that is mostly a hole.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     offset = 0
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
+        refuse_holes(file, path)
         for line in file:
             text = line if limit_bytes is None else line[: limit_bytes - offset]
             if not text:

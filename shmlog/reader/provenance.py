@@ -9,6 +9,7 @@ from shmlog.errors import CorruptDataError
 from shmlog.reader.description import read_sealed_mapping
 from shmlog.storage.attempts import latest_attempt
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.regular import read_regular
 
 
 def read_provenance(layout: RunLayout, attempt: int) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def read_provenance(layout: RunLayout, attempt: int) -> dict[str, Any]:
 def read_diff(layout: RunLayout, attempt: int) -> bytes | None:
     """Return what git.diff of an attempt holds; None if there is none."""
     try:
-        return layout.git_diff(attempt).read_bytes()
+        return read_regular(layout.git_diff(attempt))
     except FileNotFoundError:
         return None
 

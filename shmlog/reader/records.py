@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -172,12 +173,18 @@ def faults_of_lines(layout: RunLayout, taken: Snapshot) -> list[str]:
 def read_calls(layout: RunLayout, taken: Snapshot) -> pa.Table:
     """Return the metrics of the lines of events.jsonl that count."""
     files = taken.event_files(layout)
-    events = (line.event for path, most in files for line in read_lines(path, most))
+    events = (line.event for path, most in files for line in _readable_lines(path, most))
     calls = (event for event in events if event and is_call(event) and fault_of(event) is None)
     tables = [METRICS.empty_table()]
     while portion := list(itertools.islice(calls, _LINES_AT_ONCE)):
         tables.append(table_of_calls(portion))
     return pa.concat_tables(tables).unify_dictionaries()
+
+
+def _readable_lines(path: Path, most: int | None) -> Iterator[Line]:
+    """Yield the lines of a file; none if it is no file of lines, of which `faults_of_lines` tells."""
+    with suppress(CorruptDataError):
+        yield from read_lines(path, most)
 
 
 def _without_duplicates(table: pa.Table) -> pa.Table:
@@ -225,11 +232,14 @@ def _sort_out(path: Path, lines: Any, is_wanted: Any) -> tuple[list[dict[str, An
     """Return the wanted events of some lines, and what to say of those that are none."""
     found: list[dict[str, Any]] = []
     bad: list[Line] = []
-    for line in lines:
-        if line.event is None:
-            bad.append(line)
-        elif is_wanted(line.event):
-            found.append(line.event)
+    try:
+        for line in lines:
+            if line.event is None:
+                bad.append(line)
+            elif is_wanted(line.event):
+                found.append(line.event)
+    except CorruptDataError as error:
+        return found, [f"{error}; left out"]
     if not bad:
         return found, []
     return found, [f"{path}: {len(bad)} lines that are not JSON, the first at byte {bad[0].offset}; left out"]

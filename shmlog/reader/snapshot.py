@@ -24,6 +24,7 @@ from shmlog.storage.extent import Extent, extents_of
 from shmlog.storage.layout import Part, RunLayout, event_file_name
 from shmlog.storage.ledger import read_offered
 from shmlog.storage.reasons import REASONS
+from shmlog.storage.regular import LOG_BYTES_MAX, read_regular
 from shmlog.storage.wal import FIRST, TORN_TAIL, Damage, Frame, scan
 
 _TRIES = 50
@@ -177,7 +178,7 @@ def _take_complete(layout: RunLayout, described: dict[str, Any]) -> Snapshot:
 
 def _take_live(layout: RunLayout, described: dict[str, Any]) -> Snapshot | None:
     """Return None if something has changed meanwhile."""
-    books = _read_bytes(layout.sealed_json)
+    books = _read_books(layout)
     try:
         sealed = _read_sealed(layout) if books is not None else _NOTHING_SEALED
     except CorruptDataError as error:
@@ -188,7 +189,7 @@ def _take_live(layout: RunLayout, described: dict[str, Any]) -> Snapshot | None:
     else:
         snapshot = _take_unsealed(layout, described, sealed)
     is_over = read_description(layout)[0].get("complete") is True
-    return None if is_over or _read_bytes(layout.sealed_json) != books else snapshot
+    return None if is_over or _read_books(layout) != books else snapshot
 
 
 _NOTHING_SEALED: dict[str, Any] = {"next_log": 0, "events_bytes": 0, "producers": [], "dropped": {}}
@@ -205,32 +206,47 @@ def _read_sealed(layout: RunLayout) -> dict[str, Any]:
 
 def _take_unsealed(layout: RunLayout, described: dict[str, Any], sealed: dict[str, Any]) -> Snapshot:
     next_log = sealed["next_log"]
+    logs, problems = _read_logs(layout, next_log)
     return Snapshot(
-        described, next_log, sealed["events_bytes"],
-        logs=_read_logs(layout, next_log), parts=[part for part in layout.parts() if part.last < next_log],
+        described, next_log, sealed["events_bytes"], logs=logs, problems=problems,
+        parts=[part for part in layout.parts() if part.last < next_log],
         producers=read_producers(sealed.get("producers")), dropped=_read_dropped(sealed.get("dropped")),
         offered=read_offered(sealed.get("offered")), files=extents_of(sealed.get("files")),
     )  # fmt: skip
 
 
 def _take_everything(layout: RunLayout, described: dict[str, Any]) -> Snapshot:
+    logs, problems = _read_logs(layout, 0)
     return Snapshot(
-        described, next_log=None, events_bytes=None, logs=_read_logs(layout, 0), parts=layout.parts(),
+        described, next_log=None, events_bytes=None, logs=logs, problems=problems, parts=layout.parts(),
         producers=None, dropped={}, overlaps=True,
     )  # fmt: skip
 
 
-def _read_logs(layout: RunLayout, next_log: int) -> dict[int, bytes]:
-    """Return the logs that are there; one that goes meanwhile is seen by the change of the books."""
-    found = {number: _read_bytes(layout.log(number)) for number in layout.logs() if number >= next_log}
-    return {number: data for number, data in found.items() if data is not None}
+def _read_logs(layout: RunLayout, next_log: int) -> tuple[dict[int, bytes], list[tuple[Path, str]]]:
+    """Return the logs, and files that are none; one that goes meanwhile is seen by the change of the books."""
+    logs: dict[int, bytes] = {}
+    problems = []
+    for number in layout.logs():
+        path = layout.log(number)
+        try:
+            if number >= next_log:
+                logs[number] = read_regular(path, LOG_BYTES_MAX)
+        except FileNotFoundError:
+            continue
+        except CorruptDataError as error:
+            problems.append((path, str(error)))
+    return logs, problems
 
 
-def _read_bytes(path: Path) -> bytes | None:
+def _read_books(layout: RunLayout) -> bytes | None:
+    """Return the bytes of the books as they are now; None if there are none, no bytes if that is no file of ours."""
     try:
-        return path.read_bytes()
+        return read_regular(layout.sealed_json)
     except FileNotFoundError:
         return None
+    except CorruptDataError:
+        return b""
 
 
 def _read_dropped(value: object) -> dict[str, int]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog import _bulk
+from shmlog.errors import CorruptDataError
+from shmlog.storage.regular import open_regular
 
 crc32 = _bulk.crc32
 
@@ -25,6 +27,8 @@ class Extent(NamedTuple):
             found = _measure(path, self.bytes)
         except FileNotFoundError:
             found = Extent()
+        except CorruptDataError as error:
+            return str(error).removeprefix(f"{path}: ")
         if found.bytes < self.bytes:
             return f"has {found.bytes} bytes; {self.bytes} were written"
         return None if found == self else "its checksum is wrong: any of it may be"
@@ -51,7 +55,7 @@ def extents_of(told: Any) -> dict[str, Extent]:
 
 def _measure(path: Path, most: int) -> Extent:
     size = crc = 0
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while size < most and (block := file.read(min(_BLOCK_BYTES, most - size))):
             size += len(block)
             crc = crc32(block, crc)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 from shmlog import _bulk
 from shmlog.errors import CorruptDataError
+from shmlog.storage.regular import open_regular
 
 KEY = "shmlog.footer"
 RUN_ID, FIRST_LOG, LAST_LOG = "shmlog.run_id", "shmlog.first_log", "shmlog.last_log"
@@ -61,15 +61,11 @@ def checked(path: Path) -> Iterator[tuple[int, int, bytes]]:
     CorruptDataError
         If it is no Parquet file, has no checksum, or another one.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe may lie there, and nobody write to it
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise CorruptDataError(f"{path}: no regular file")
+    with open_regular(path) as file:
+        fd = file.fileno()
         begin, footer = _read(fd, path)
         _compare(path, footer)
         yield fd, begin, footer
-    finally:
-        os.close(fd)
 
 
 def _compare(path: Path, footer: bytes) -> None:

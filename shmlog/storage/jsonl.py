@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from shmlog import _bulk
 from shmlog.storage.decode import Batch, Event, Gap, Producer
 from shmlog.storage.order import row_order
+from shmlog.storage.regular import open_regular
 from shmlog.storage.times import timestamp
 from shmlog.storage.wal import TORN_TAIL, Damage
 
@@ -270,7 +271,7 @@ def read_events(path: Path, limit_bytes: int | None = None) -> tuple[list[dict[s
     events: list[dict[str, Any]] = []
     damage: list[Damage] = []
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(-1 if limit_bytes is None else limit_bytes)
     except FileNotFoundError:
         return events, damage

@@ -12,8 +12,10 @@ import os
 import re
 from collections import Counter
 
+from shmlog.errors import CorruptDataError
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.reasons import LATE_REASONS
+from shmlog.storage.regular import open_regular
 
 _FILE = re.compile(r"\d+-[0-9a-f]{8}\.json")
 _DIGITS = 20
@@ -62,11 +64,10 @@ def _read(layout: RunLayout, name: str) -> dict[str, int] | None:
     if not _FILE.fullmatch(name):
         return None
     try:
-        fd = os.open(layout.late / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
+        with open_regular(layout.late / name) as file:
             data = file.read(_BYTES_MAX)
         counts = json.loads(data) if data else {}  # its writer was killed between the two steps
-    except (OSError, ValueError):
+    except (OSError, ValueError, CorruptDataError):
         return None
     is_sound = isinstance(counts, dict) and all(
         reason in LATE_REASONS and type(count) is int and count >= 0 for reason, count in counts.items()

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from shmlog.errors import StorageError
+from shmlog.errors import CorruptDataError, StorageError
+from shmlog.storage.regular import open_regular, open_to_write
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOG = re.compile(r"(\d{6,})\.wal")
@@ -226,11 +227,7 @@ def check_id(value: str, what: str) -> str:
 
 def fsync_dir(folder: Path) -> None:
     """Make renames and new names in ``folder`` durable."""
-    _fsync(folder, os.O_DIRECTORY)
-
-
-def _fsync(path: Path, flags: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:
@@ -244,9 +241,10 @@ def fsync_run(layout: RunLayout) -> None:
     """
     for path in (layout.config_yaml, layout.run_yaml):
         try:
-            _fsync(path, os.O_NOFOLLOW)
-        except FileNotFoundError:
-            pass  # lost with power: there is nothing to keep
+            with open_regular(path) as file:
+                os.fsync(file.fileno())
+        except (FileNotFoundError, CorruptDataError):
+            pass  # lost with power, or not ours: there is nothing to keep
     for folder in (layout.metrics, layout.metrics.parent, layout.dir, layout.dir.parent):
         fsync_dir(folder)
     for folder in layout.dir.parent.parents:
@@ -265,8 +263,8 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True, private: bool
     """
     part = os.urandom(4).hex() if private else ""
     temporary = path.with_name(path.name + part + TEMPORARY_SUFFIX)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_EXCL if private else os.O_TRUNC)
-    fd = os.open(temporary, flags, 0o600 if private else 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if private else os.O_TRUNC)
+    fd = open_to_write(temporary, flags, 0o600 if private else 0o666)
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()

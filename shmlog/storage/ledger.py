@@ -13,6 +13,7 @@ from shmlog.storage import runfile
 from shmlog.storage.extent import Extent, extents_of, of_file
 from shmlog.storage.layout import RunLayout, atomic_write, event_file_name
 from shmlog.storage.reasons import REASONS
+from shmlog.storage.regular import read_regular
 from shmlog.storage.times import timestamp
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Ledger:
         path = layout.sealed_json
         ledger = cls(path)
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except FileNotFoundError:
             return ledger
         told = runfile.parse(path, data)

@@ -17,6 +17,7 @@ from shmlog.errors import CorruptDataError
 from shmlog.storage import footer
 from shmlog.storage.layout import TEMPORARY_SUFFIX, fsync_dir
 from shmlog.storage.order import sort_by_name, with_names
+from shmlog.storage.regular import open_to_write
 from shmlog.storage.schema import METRICS, NAME_GROUP_ROWS, ROW_GROUP_ROWS, VERSION, write_options
 
 NAME_GROUPS = 16  # more would slow the writing down
@@ -62,7 +63,7 @@ def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.
 @contextmanager
 def open_writer(path: Path) -> Iterator[pq.ParquetWriter]:
     """Write a file of metrics; it is durable when this ends."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    fd = open_to_write(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     with _WholeWrites(fd, "wb") as file, _buffered(file) as sink:
         with pq.ParquetWriter(sink, METRICS, **write_options()) as writer:
             yield writer

@@ -15,6 +15,7 @@ from typing import Any
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage.layout import atomic_write
+from shmlog.storage.regular import read_regular
 
 # Of a file that is no JSON: the YAML library reads some 50 KB a second, and is slower the deeper it is nested.
 _YAML_BYTES_MAX = 64 << 10
@@ -106,9 +107,9 @@ def read(path: Path) -> dict[str, Any]:
     FileNotFoundError
         If there is no such file.
     CorruptDataError
-        If it is neither JSON nor YAML, or no mapping.
+        If it is neither JSON nor YAML, or no mapping, or no file that `read_regular` takes.
     """
-    return parse(path, path.read_bytes())
+    return parse(path, read_regular(path))
 
 
 def parse(path: Path, data: bytes) -> dict[str, Any]:

@@ -8,11 +8,13 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shmlog.errors import ShmlogError
+from shmlog.errors import CorruptDataError, ShmlogError
 from shmlog.storage.layout import atomic_write
+from shmlog.storage.regular import read_regular
 from shmlog.store.place import Place
 
 _SCHEMA = 1
+_BYTES_MAX = 1 << 30
 
 # A file that is changed twice within a tick of the kernel's clock looks the same as after the first.
 _TICK_NS = 50_000_000
@@ -28,12 +30,12 @@ class Entry(NamedTuple):
 def load(path: Path) -> dict[str, Entry]:
     """Return what a file holds, by run; nothing if it is missing, damaged or of another version."""
     try:
-        head, _, body = path.read_bytes().partition(b"\n")
+        head, _, body = read_regular(path, _BYTES_MAX).partition(b"\n")
         told = json.loads(head)
         if told != {"schema": _SCHEMA, "crc32": zlib.crc32(body)}:
             return {}
         return {run_id: Entry(*entry) for run_id, entry in json.loads(body).items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, CorruptDataError):
         return {}
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from shmlog.reader.stored import StoredRun
 from shmlog.storage import runfile
 from shmlog.storage.attempts import fault_of_attempts, latest_attempt
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.regular import read_regular
 from shmlog.storage.status import CRASHED, RUNNING
 from shmlog.storage.times import rfc3339
 
@@ -100,7 +102,7 @@ def _events(layout: RunLayout) -> list[dict[str, Any]]:
 def _lines(layout: RunLayout, *, skip_calls: bool = False) -> Iterator[Line]:
     """Yield all lines of events.jsonl and of the files that it goes on in."""
     for path in layout.event_files().values():
-        if _is_file(path):
+        with suppress(CorruptDataError):  # no file of lines: it tells nothing
             yield from read_lines(path, None, skip_calls=skip_calls)
 
 
@@ -150,7 +152,7 @@ def _salvage(path: Path) -> dict[str, Any]:
     """Return the fields of a damaged run.yaml that are whole, as runfile writes them: one below the other."""
     if not _is_file(path) or path.stat().st_size > _SALVAGED_MAX:
         return {}
-    text = path.read_bytes().decode("utf-8", "replace")
+    text = read_regular(path).decode("utf-8", "replace")
     decoder = json.JSONDecoder()
     found: dict[str, Any] = {}
     for match in _FIELD.finditer(text):

@@ -496,7 +496,7 @@ STORAGE = (
     Mutation(
         "one-look-is-enough",
         "reader/snapshot.py",
-        "    return None if is_over or _read_bytes(layout.sealed_json) != books else snapshot\n",
+        "    return None if is_over or _read_books(layout) != books else snapshot\n",
         "    return snapshot\n",
         "I6: what is sealed during a look is read twice, or not at all",
         f"{READER}::test_what_is_sealed_during_a_look_is_read_once",
@@ -508,6 +508,22 @@ STORAGE = (
         "    for folder in ():\n",
         "a folder of another is read as one of the run",
         "unit/test_names.py::test_a_folder_in_a_run_that_is_a_link_is_refused",
+    ),
+    Mutation(
+        "pipes-waited-for",
+        "storage/regular.py",
+        "_HARMLESS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK\n",
+        "_HARMLESS = os.O_CLOEXEC | os.O_NOFOLLOW\n",
+        "P9: a pipe in the place of a file holds up whoever reads the run",
+        "unit/test_strange_files.py::test_what_is_no_file_is_told",
+    ),
+    Mutation(
+        "holes-read",
+        "storage/regular.py",
+        "    if first_hole < size:\n",
+        "    if False:\n",
+        "P9: a file that takes no room on the disk fills the memory",
+        "unit/test_strange_files.py::test_a_file_that_is_all_hole_fills_no_memory[crashed-wal/000002.wal]",
     ),
     Mutation(
         "missing-part-not-told",

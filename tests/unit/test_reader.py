@@ -620,7 +620,7 @@ def test_a_pipe_in_the_place_of_a_part_holds_nobody_up(folder: Folder) -> None:
     path = folder.layout.part(0)
     path.unlink()
     os.mkfifo(path)
-    with pytest.warns(ShmlogWarning, match="no regular file"):
+    with pytest.warns(ShmlogWarning, match="not a regular file"):
         assert shmlog.load(folder.dir).metrics().num_rows == 0
 
 
