@@ -432,7 +432,12 @@ void shmlog_producer_add_counts(shmlog_producer *sum, const shmlog_producer *pro
 #define START_PATIENCE_NS (10 * NS_PER_S)
 #define PROBE_EVERY_NS (20 * NS_PER_MS)
 
-bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now)
+bool shmlog_flusher_lives(int lock_fd)
+{
+    return shmlog_lock_probe(lock_fd, SHMLOG_LOCK_FLUSHER) != 0 || shmlog_lock_probe(lock_fd, SHMLOG_LOCK_START) != 0;
+}
+
+bool shmlog_flusher_is_starting(const shmlog_header *header, int lock_fd, int64_t now)
 {
     /* CONTROL, acquire side. */
     if (atomic_load_explicit(&header->flusher_state, memory_order_acquire) == SHMLOG_FLUSHER_RUNNING) {
@@ -441,7 +446,7 @@ bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now)
     /* relaxed: only compared with the time now. */
     int64_t started = (int64_t)atomic_load_explicit(&header->started_ns, memory_order_relaxed);
     /* In a time namespace the clock that it was started by may be far ahead of ours. */
-    return now >= started && now - started < START_PATIENCE_NS;
+    return now >= started && now - started < START_PATIENCE_NS && shmlog_flusher_lives(lock_fd);
 }
 
 /* At most 5 % of wall time after the first ten seconds. */
@@ -476,7 +481,7 @@ static bool flusher_is_dead(const shmlog_producer *producer, shmlog_wait *wait, 
         return false;
     }
     wait->probed_ns = now;
-    return shmlog_lock_probe(producer->lock_fd, SHMLOG_LOCK_FLUSHER) == 0;
+    return !shmlog_flusher_lives(producer->lock_fd);
 }
 
 shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shmlog_wait *wait)
@@ -492,7 +497,7 @@ shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shml
     /* A flusher that starts, for ten seconds at most, is progress. So is one that seals: a slow
      * disk, and not a dead one, holds its drain. */
     if (tail != wait->tail || progress != wait->progress ||
-        shmlog_flusher_is_starting(producer->segment->header, now)) {
+        shmlog_flusher_is_starting(producer->segment->header, producer->lock_fd, now)) {
         wait->tail = tail;
         wait->progress = progress;
         wait->since_ns = now;

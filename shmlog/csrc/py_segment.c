@@ -7,6 +7,7 @@
 #include "signals.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 const char *const shmlog_reason_names[SHMLOG_REASONS] = {"full", "names", "large", "lane", "closed", "disk"};
@@ -219,16 +220,41 @@ static PyObject *segment_mark_finished(SegmentObject *self, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(mark_starting_doc, "mark_starting()\n--\n\nSay that a flusher is being started.");
+/* A description that holds the lock of a flusher that is being started: whoever has a descriptor of it counts as
+ * one. The descriptor leaves free what the flusher has as 0 to 3. Returns -1 with errno. */
+static int open_start_lock(SegmentObject *self)
+{
+    int low = shmlog_lock_reopen(self->segment.fd, PyUnicode_AsUTF8(self->path));
+    int fd = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, 4);
+    int error = fd < 0 ? errno : shmlog_lock_take(fd, SHMLOG_LOCK_START, false);
+    if (low >= 0) {
+        close(low);
+    }
+    if (error && fd >= 0) {
+        close(fd);
+    }
+    errno = error;
+    return error ? -1 : fd;
+}
+
+PyDoc_STRVAR(mark_starting_doc, "mark_starting()\n--\n\n"
+                                "Say that a flusher is being started. Returns a descriptor for it to inherit, to be\n"
+                                "closed here: as long as that is open there, it counts as starting.");
 
 static PyObject *segment_mark_starting(SegmentObject *self, PyObject *Py_UNUSED(none))
 {
     shmlog_header *header = self->segment.header;
+    int fd = open_start_lock(self);
+    if (fd < 0) {
+        return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, self->path);
+    }
+    /* relaxed: only its growth is looked at. */
+    atomic_fetch_add_explicit(&header->starts, 1, memory_order_relaxed);
     /* relaxed: published by the next store. */
     atomic_store_explicit(&header->started_ns, (uint64_t)shmlog_clock_ns(CLOCK_MONOTONIC), memory_order_relaxed);
     /* CONTROL, release side. */
     atomic_store_explicit(&header->flusher_state, SHMLOG_FLUSHER_STARTING, memory_order_release);
-    Py_RETURN_NONE;
+    return PyLong_FromLong(fd);
 }
 
 PyDoc_STRVAR(cut_followers_doc, "cut_followers(token)\n--\n\nEnd the parts of an owner's followers.");
@@ -258,8 +284,7 @@ PyDoc_STRVAR(add_progress_doc, "add_progress()\n--\n\nCount something that the f
 
 static PyObject *segment_add_progress(SegmentObject *self, PyObject *Py_UNUSED(none))
 {
-    /* relaxed: only its growth is looked at. */
-    atomic_fetch_add_explicit(&self->segment.header->progress, 1, memory_order_relaxed);
+    shmlog_count_sealing(self->segment.header);
     Py_RETURN_NONE;
 }
 
@@ -278,7 +303,10 @@ static PyObject *segment_keep_spares(SegmentObject *self, PyObject *arg)
 
 /* ---- what can be read ---- */
 
-enum word { FINISH_REQUEST, FINISH_STATUS, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS, ENDED_BY };
+enum word {
+    FINISH_REQUEST, FINISH_STATUS, FINISH_NOTED, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS, SEALING, STARTS,
+    ENDED_BY
+};
 
 static PyObject *segment_word(SegmentObject *self, void *closure)
 {
@@ -291,6 +319,9 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
     case FINISH_STATUS:
         /* CONTROL */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_status, memory_order_acquire));
+    case FINISH_NOTED:
+        /* CONTROL */
+        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_noted, memory_order_acquire));
     case FINISH_DONE:
         /* CONTROL */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_done, memory_order_acquire));
@@ -306,6 +337,12 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
     case PROGRESS:
         /* CONTROL */
         return PyLong_FromUnsignedLongLong(atomic_load_explicit(&header->progress, memory_order_acquire));
+    case SEALING:
+        /* relaxed: only its growth is looked at. */
+        return PyLong_FromUnsignedLongLong(atomic_load_explicit(&header->sealing, memory_order_relaxed));
+    case STARTS:
+        /* relaxed: as above. */
+        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->starts, memory_order_relaxed));
     case ENDED_BY:
         /* relaxed: a lock says that who writes it is dead. */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->ended_by, memory_order_relaxed));
@@ -315,8 +352,16 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
 
 static PyObject *segment_starting(SegmentObject *self, void *Py_UNUSED(closure))
 {
+    if (!open_locks(self)) {
+        return NULL;
+    }
     int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
-    return PyBool_FromLong(shmlog_flusher_is_starting(self->segment.header, now));
+    return PyBool_FromLong(shmlog_flusher_is_starting(self->segment.header, self->lock_fd, now));
+}
+
+static PyObject *segment_flusher_lives(SegmentObject *self, void *Py_UNUSED(closure))
+{
+    return open_locks(self) ? PyBool_FromLong(shmlog_flusher_lives(self->lock_fd)) : NULL;
 }
 
 static PyObject *segment_run_id(SegmentObject *self, void *Py_UNUSED(closure))
@@ -438,12 +483,17 @@ static PyGetSetDef getters[] = {
     {"finish_request", (getter)segment_word, NULL, "Number of the latest request to finish.",
      (void *)FINISH_REQUEST},
     {"finish_status", (getter)segment_word, NULL, "Status that it asks for.", (void *)FINISH_STATUS},
+    {"finish_noted", (getter)segment_word, NULL, "Latest request of which it is known what it waits for.",
+     (void *)FINISH_NOTED},
     {"finish_done", (getter)segment_word, NULL, "Latest request carried out.", (void *)FINISH_DONE},
     {"closed", (getter)segment_word, NULL, "Nobody may attach any more.", (void *)CLOSED},
     {"flusher_state", (getter)segment_word, NULL, "0 starting, 1 running.", (void *)FLUSHER_STATE},
-    {"flusher_is_starting", (getter)segment_starting, NULL, "One was started less than 10 s ago.", NULL},
+    {"flusher_lives", (getter)segment_flusher_lives, NULL, "One keeps the run, or has been started.", NULL},
+    {"flusher_is_starting", (getter)segment_starting, NULL, "One was started less than 10 s ago, and lives.", NULL},
     {"sleeping", (getter)segment_word, NULL, "The flusher sleeps on its doorbell.", (void *)SLEEPING},
     {"progress", (getter)segment_word, NULL, "Grows while the flusher gets anything done.", (void *)PROGRESS},
+    {"sealing", (getter)segment_word, NULL, "The same, but for draining.", (void *)SEALING},
+    {"starts", (getter)segment_word, NULL, "How many flushers were started.", (void *)STARTS},
     {"ended_by", (getter)segment_word, NULL, "Signal that has ended the maker of the run, or 0.", (void *)ENDED_BY},
     {NULL, NULL, NULL, NULL, NULL},
 };
