@@ -155,7 +155,24 @@ void shmlog_producer_add_counts(shmlog_producer *sum, const shmlog_producer *pro
 #define START_PATIENCE_NS (10 * NS_PER_S)
 #define PROBE_EVERY_NS (20 * NS_PER_MS)
 
-bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now)
+bool shmlog_flusher_lives(int lock_fd)
+{
+    return shmlog_lock_probe(lock_fd, SHMLOG_LOCK_FLUSHER) != 0 || shmlog_lock_probe(lock_fd, SHMLOG_LOCK_START) != 0;
+}
+
+/* The same, by a descriptor of the producer's own or, if the program has closed that, by another; true if there is none. */
+static bool flusher_lives(const shmlog_producer *producer)
+{
+    bool is_there = shmlog_description_is_there(&producer->lock);
+    int fd = is_there ? producer->lock.fd : shmlog_description_reopen(&producer->segment->file, producer->path);
+    bool lives = fd < 0 || shmlog_flusher_lives(fd);
+    if (!is_there && fd >= 0) {
+        close(fd);
+    }
+    return lives;
+}
+
+bool shmlog_flusher_was_started(const shmlog_header *header, int64_t now)
 {
     /* CONTROL, acquire side. */
     if (atomic_load_explicit(&header->flusher_state, memory_order_acquire) == SHMLOG_FLUSHER_RUNNING) {
@@ -199,13 +216,7 @@ static bool flusher_is_dead(const shmlog_producer *producer, shmlog_wait *wait, 
         return false;
     }
     wait->probed_ns = now;
-    bool is_there = shmlog_description_is_there(&producer->lock);
-    int fd = is_there ? producer->lock.fd : shmlog_description_reopen(&producer->segment->file, producer->path);
-    bool is_dead = fd >= 0 && shmlog_lock_probe(fd, SHMLOG_LOCK_FLUSHER) == 0;
-    if (!is_there && fd >= 0) {
-        close(fd);
-    }
-    return is_dead;
+    return !flusher_lives(producer);
 }
 
 shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shmlog_wait *wait)
@@ -221,7 +232,7 @@ shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shml
     /* A flusher that starts, for ten seconds at most, is progress. So is one that seals: a slow
      * disk, and not a dead one, holds its drain. */
     if (tail != wait->tail || progress != wait->progress ||
-        shmlog_flusher_is_starting(producer->segment->header, now)) {
+        (shmlog_flusher_was_started(producer->segment->header, now) && flusher_lives(producer))) {
         wait->tail = tail;
         wait->progress = progress;
         wait->since_ns = now;
