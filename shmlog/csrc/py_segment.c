@@ -225,7 +225,7 @@ static PyObject *segment_mark_finished(SegmentObject *self, PyObject *arg)
  * one. The descriptor leaves free what the flusher has as 0 to 3. Returns -1 with errno. */
 static int open_start_lock(SegmentObject *self)
 {
-    int low = shmlog_lock_reopen(self->segment.fd, PyUnicode_AsUTF8(self->path));
+    int low = shmlog_description_reopen(&self->segment.file, PyUnicode_AsUTF8(self->path));
     int fd = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, 4);
     int error = fd < 0 ? errno : shmlog_lock_take(fd, SHMLOG_LOCK_START, false);
     if (low >= 0) {
