@@ -327,6 +327,25 @@ static shmlog_outcome wait_for_room(WriterObject *writer, uint32_t slots)
     return room && outcome != SHMLOG_RAISED ? SHMLOG_WRITTEN : outcome;
 }
 
+/* Count drops when an interrupt has ended the wait; it goes on to the caller. The run may have ended meanwhile, so
+ * that nobody would tell of them. */
+static void drop_interrupted(WriterObject *writer, enum shmlog_reason reason, uint64_t records)
+{
+    shmlog_producer *producer = &writer->producer;
+    PyObject *type, *interrupt, *trace;
+    PyErr_Fetch(&type, &interrupt, &trace);
+    bool has_left = !producer->lane.slots;
+    shmlog_producer_drop(producer, has_left ? SHMLOG_DROP_CLOSED : reason, records);
+    bool ok = !has_left || count_late(writer, records);
+    if (shmlog_producer_is_cut(producer)) {
+        ok = shmlog_writer_cut(writer, 0) != SHMLOG_RAISED && ok;
+    }
+    if (!ok) {
+        PyErr_Clear(); /* a second interrupt: one is enough */
+    }
+    PyErr_Restore(type, interrupt, trace);
+}
+
 shmlog_outcome shmlog_writer_find_room(WriterObject *writer, uint32_t slots, uint64_t records, bool *wake)
 {
     shmlog_producer *producer = &writer->producer;
@@ -354,7 +373,7 @@ shmlog_outcome shmlog_writer_find_room(WriterObject *writer, uint32_t slots, uin
     }
     enum shmlog_reason reason = shmlog_producer_why_full(producer);
     if (outcome == SHMLOG_RAISED) {
-        shmlog_producer_drop(producer, reason, records);
+        drop_interrupted(writer, reason, records);
         return outcome;
     }
     return shmlog_writer_dropped(writer, reason, records);

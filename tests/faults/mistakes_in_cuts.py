@@ -81,6 +81,15 @@ MISTAKES_IN_CUTS = (
         f"{CUT}[scalar-owner_finished]",
     ),
     Mutation(
+        "interrupted-drop-untold",
+        "csrc/py_room.c",
+        "        ok = shmlog_writer_cut(writer, 0) != SHMLOG_RAISED && ok;\n",
+        "",
+        "I4: the drop of a wait that Ctrl-C has ended is lost, since the run was closed meanwhile",
+        "unit/test_core.py::test_the_drop_of_a_wait_that_was_interrupted_is_told_though_the_run_has_ended"
+        "[the flusher closes the run]",
+    ),
+    Mutation(
         "event-goes-on-with-its-lane",
         "csrc/py_event.c",
         "    uint32_t id;\n    if (!shmlog_writer_name_id(writer, event_type, &id)) {\n",

@@ -13,6 +13,7 @@ import threading
 import time
 import zlib
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,45 @@ def test_who_waits_for_room_waits_as_long_as_the_flusher_seals(tmp_path: Path) -
     counts = producer._counts()
     assert (sum(counts["dropped"].values()), counts["waits"]) == (0, 1)
     assert counts["waited_s"] > 1.0
+
+
+class Interrupted(Producer):
+    """A producer that is interrupted while it waits for room, when the run has just been closed."""
+
+    def __init__(self, close: Callable[[], object]) -> None:
+        self.close = close
+        self.late = 0
+
+    def _flusher_lost(self) -> bool:
+        self.close()
+        raise KeyboardInterrupt
+
+    def _count_late(self, records: int) -> None:
+        self.late += records
+
+
+@pytest.mark.parametrize("ending", ["the flusher closes the run", "another thread leaves"])
+def test_the_drop_of_a_wait_that_was_interrupted_is_told_though_the_run_has_ended(tmp_path: Path, ending: str) -> None:
+    ring = Ring(tmp_path, policy=shm.DropPolicy(wait=True, max_wait_s=60.0, strict=False))
+    ring.begin()
+
+    def close() -> None:
+        ring.segment.cut_all()
+        assert ring.drain.drain_pass()[0] == 0
+        assert not ring.drain.finalize()
+        assert ring.drain.settle() == 0
+
+    producer = Interrupted(close)
+    if ending == "another thread leaves":
+        producer.close = producer._leave
+    producer._join(ring.segment, str(ring.path), True, 0)
+    for step in range(SLOTS - OWNER_SLOTS):
+        producer.log("x", 1.0, step)
+    with pytest.raises(KeyboardInterrupt):
+        producer.log("x", 1.0, SLOTS)
+    assert producer.late == 1, "I4: a drop that nobody tells"
+    assert sum(producer._counts()["dropped"].values()) == 1
+    assert sum(ring.segment.unlaned.values()) == 0
 
 
 def _seal_then_drain(ring: Ring) -> None:
