@@ -229,8 +229,10 @@ def test_the_drop_of_a_wait_that_was_interrupted_is_told_though_the_run_has_ende
     if ending == "another thread leaves":
         producer.close = producer._leave
     producer._join(ring.segment, str(ring.path), True, 0)
+    for step in range(SLOTS - OWNER_SLOTS):
+        producer.log("x", 1.0, step)
     with pytest.raises(KeyboardInterrupt):
-        any(producer.log("x", 1.0, step) for step in range(SLOTS + 1))
+        producer.log("x", 1.0, SLOTS)
     assert producer.late == 1, "I4: a drop that nobody tells"
     assert sum(producer._counts()["dropped"].values()) == 1
     assert sum(ring.segment.unlaned.values()) == 0
