@@ -259,9 +259,17 @@ class Sealer:
     def _start_part(self, log: _OpenLog | _ClosedLog) -> Future[None] | None:
         tables = [batch.metrics for batch in log.batches if batch.metrics.num_rows]
         if "parquet" not in self._sinks or not tables:
+            self._remove_part(log.number)
             return None
         booked = sum(count.metrics for batch in log.batches for count in batch.counts.values())
         return self._writers.submit(self._write_part, log.number, tables, booked)
+
+    def _remove_part(self, number: int) -> None:
+        """Remove what an earlier sealer has made of a log that has lost its content since, with the power."""
+        path = self.layout.part(number)
+        if path.exists():
+            path.unlink()
+            fsync_dir(path.parent)
 
     def _write_part(self, number: int, tables: list[pa.Table], booked: int) -> None:
         path, run_id = self.layout.part(number), self.layout.run_id

@@ -134,6 +134,14 @@ FLUSHER = (
         f"{BOOKS}::test_a_loss_that_no_check_sees_is_counted_and_its_log_kept[first]",
     ),
     Mutation(
+        "part-without-log",
+        "flusher/sealer.py",
+        "            self._remove_part(log.number)\n",
+        "",
+        "I4: the files hold records that no book tells of, after a loss of power",
+        f"{BOOKS}::test_a_part_of_a_log_that_the_power_has_emptied_does_not_count",
+    ),
+    Mutation(
         "part-taken-on-trust",
         "flusher/sealer.py",
         "            if rows != booked:\n",

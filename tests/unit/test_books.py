@@ -23,9 +23,10 @@ from shmlog.reader.verify import verify
 from shmlog.storage import decode, parts, runfile
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.ledger import Ledger
 from shmlog.storage.wal import Frame, scan
 from tests.support.books import assert_books_balance
-from tests.support.folders import OWNER, Folder
+from tests.support.folders import OWNER, Folder, simple_log
 from tests.support.frames import Log
 from tests.support.processes import wait_until
 
@@ -258,6 +259,24 @@ def test_the_next_attempt_goes_on_with_the_books_of_a_loss(
     assert stored.metrics().num_rows == 1
 
 
+def test_a_part_of_a_log_that_the_power_has_emptied_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was durable before the books told of it, and its log never was."""
+    folder = Folder(tmp_path / "digits" / "one")
+    folder.add(simple_log())
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "commit", failing(lambda *_: None, OSError(errno.ENOSPC, "full"), 1))
+        with pytest.raises(OSError, match="full"):
+            folder.seal(1)
+    assert folder.layout.part(0).exists()
+    folder.layout.log(0).write_bytes(b"")
+    folder.complete()
+    stored = shmlog.load(folder.dir)
+    assert stored.counts["metrics"] == stored.metrics().num_rows == 0
+    assert verify(folder.dir).ok
+
+
 def test_a_run_of_an_earlier_version_has_lost_nothing_that_is_known(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "digits" / "one")
     log = Log()
@@ -289,9 +308,10 @@ def frames_of(path: Path, log: int) -> list[Frame]:
 
 
 def log_frames(run: shmlog.Run, keeper: Keeper, count: int) -> None:
-    """Put a frame with one record after another into the log; each record has a name of its own."""
+    """Put frames into the log, each with a record of a new name and one of the name before."""
     for number in range(count):
         run.log(f"name{number}", float(number), number)
+        run.log(f"name{max(0, number - 1)}", float(number), number)
         assert keeper._drain.drain_pass()[0] == 0
 
 
@@ -314,8 +334,9 @@ def test_a_damaged_frame_of_an_open_log_costs_itself_alone(unkept_run: shmlog.Ru
     frame = frames_of(layout.log(0), 0)[damaged]
     flip(layout.log(0), frame.offset + frame.length // 2)
     recover_from(unkept_run, reboot=reboot)
-    stored = assert_lost(layout.dir, {0: 1}, [0])
-    assert stored.names() == [f"name{number}" for number in range(8) if number != damaged - 1]
+    stored = assert_lost(layout.dir, {0: 2 if damaged else EVENTS}, [0])
+    assert stored.metrics().num_rows == (14 if damaged else 16)
+    assert stored.names() == [f"name{number}" for number in range(8)]
     assert stored.metrics()["pid"].unique().to_pylist() == [stored.metadata["pid"]]
 
 
@@ -328,7 +349,7 @@ def test_a_damaged_end_of_the_log_is_counted_by_who_has_the_segment(unkept_run: 
         flip(layout.log(0), frame.offset + frame.length // 2)
     unkept_run.log("behind", 1.0)
     recover_from(unkept_run, reboot=False)
-    stored = assert_lost(layout.dir, {0: 2}, [0])
+    stored = assert_lost(layout.dir, {0: 4}, [0])
     assert stored.names() == ["behind", "name0", "name1"]
 
 
