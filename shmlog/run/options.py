@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog.run.plain import to_plain
+from shmlog.segment.clock import clock_number
+from shmlog.segment.place import choose_size
 from shmlog.segment.shm import DropPolicy
 from shmlog.storage.layout import check_id
 from shmlog.storage.logsettings import LogSettings, check_settings, settings_of
@@ -55,6 +57,8 @@ def check(
             raise TypeError(f"{what} must be a str, not {type(text).__name__}")
     if git_diff is not None and not isinstance(git_diff, bool):
         raise TypeError(f"git_diff must be True or False, not {git_diff!r}")
+    choose_size(0, lanes, lane_records)
+    clock_number(clock)
     asked = check_settings(level, console, rotate_events)
     return Options(
         check_id(experiment, "experiment"), Path(os.path.abspath(root)), name, to_plain(config or {}),
