@@ -209,7 +209,10 @@ def _decode_scalar(node: dict[str, Any]) -> Any:
     dtype = np.dtype(node["dtype"])
     if dtype.hasobject:
         raise ValueError("a numpy scalar of dtype object")
-    return np.ndarray((), dtype, bytes.fromhex(node["hex"]) or None)[()]
+    data = bytes.fromhex(node["hex"])
+    if len(data) != dtype.itemsize:  # numpy takes no bytes for memory of its own, with what was in it before
+        raise ValueError(f"a numpy scalar of {dtype.itemsize} bytes, of which {len(data)} are there")
+    return np.ndarray((), dtype, data or None)[()]
 
 
 # ---- and back ----

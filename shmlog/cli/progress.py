@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Self
 
+from shmlog.cli.text import clean
+
 _WAIT_S = 0.5  # a command that is over by then needs none
 _EVERY_S = 0.1
 _WIDTH = 30
@@ -15,7 +17,7 @@ class ProgressBar:
     """A bar on stderr, if that is a terminal."""
 
     def __init__(self, title: str) -> None:
-        self._title = title
+        self._title = clean(title)
         self._next = time.monotonic() + _WAIT_S
         self._is_shown = False
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from shmlog.cli.find import ROOT, resolve_run
 from shmlog.cli.output import print_json, say
 from shmlog.cli.parser import UsageError, add_command, natural, path
-from shmlog.cli.text import plural, shorten, table, value, width, window_columns
+from shmlog.cli.text import clean, plural, shorten, table, value, width, window_columns
 from shmlog.errors import QueryError, RunNotFoundError
 
 if TYPE_CHECKING:
@@ -95,8 +95,19 @@ def _rows(found: pa.Table) -> Iterator[tuple[Any, ...]]:
 
 def _write_csv(found: pa.Table) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(found.column_names)
-    writer.writerows([_plain(item) for item in row] for row in _rows(found))
+    is_shown = sys.stdout.isatty()
+    writer.writerow(_csv_cell(name, is_shown) for name in found.column_names)
+    writer.writerows([_csv_cell(item, is_shown) for item in row] for row in _rows(found))
+
+
+def _csv_cell(item: Any, is_shown: bool) -> Any:
+    """Return a cell that no spreadsheet takes for a formula, and no terminal for a command."""
+    from shmlog.transfer.cells import guard
+
+    plain = _plain(item)
+    if not isinstance(plain, str):
+        return plain
+    return guard(clean(plain) if is_shown else plain)
 
 
 def _plain(item: Any) -> Any:

@@ -6,7 +6,7 @@ import stat
 
 from shmlog.errors import StorageError, log_warning
 from shmlog.run.join import make_current
-from shmlog.run.options import Options
+from shmlog.run.options import Options, redacted
 from shmlog.run.run import Run
 from shmlog.run.start import close_segment, describe_process, open_segment, start
 from shmlog.segment import shm
@@ -18,6 +18,7 @@ from shmlog.storage.times import utc_now
 
 def create(options: Options, turn: int) -> Run:
     """Make a run as `init` says; if that fails, nothing of it is left."""
+    options = redacted(options)
     layout = _make_folder(options)
     try:
         run, placed = open_segment(layout, options)

@@ -44,6 +44,7 @@ def init(
     console: bool | None = None,
     rotate_events: int | str | None = None,
     git_diff: bool | None = None,
+    redact: str | None = None,
     resume: RunLike | None = None,
 ) -> Run:
     """Start a run and make it the current one.
@@ -98,12 +99,17 @@ def init(
     git_diff : bool
         Keep what the code has changed since its commit as git.diff: changes of files that git knows, up to 10 MB,
         of the repository that the working directory is in. Default: False.
+    redact : str
+        Regular expression, searched for in the names of parameters (of ``config`` at any depth, of `Run.log_config`)
+        and of arguments of the command line, whatever their case: ``[redacted]`` is written instead of their
+        values. Default: names that end in password, secret, credentials, token, api_key and the like. ``""``: all
+        is written as it is.
     resume : str, path, StoredRun or the like, optional
         Take a run that is over up again as its next attempt: its id, its folder, or an object that has its
         ``dir``. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
         ``parent`` that are given replace those it had, and ``config`` is merged into its parameters. What is
-        not given of ``level``, ``console``, ``rotate_events`` and ``git_diff`` is as in the attempt before. A
-        run that has crashed is recovered first.
+        not given of ``level``, ``console``, ``rotate_events``, ``git_diff`` and ``redact`` is as in the attempt
+        before. A run that has crashed is recovered first.
 
     Returns
     -------
@@ -130,7 +136,7 @@ def init(
         return disabled_run(experiment)
     options = check(
         experiment, root, name, config, tags, group, notes, parent, sinks, lane_records, lanes, on_full,
-        max_wait, clock, strict, level, console, rotate_events, git_diff,
+        max_wait, clock, strict, level, console, rotate_events, git_diff, redact,
     )  # fmt: skip
     notebook.finish_earlier()
     run = _parents_run() or _meet(options, resume)

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog.run.plain import to_plain
+from shmlog.run.redact import redact_config
+from shmlog.segment.clock import clock_number
+from shmlog.segment.place import choose_size
 from shmlog.segment.shm import DropPolicy
 from shmlog.storage.layout import check_id
 from shmlog.storage.logsettings import LogSettings, check_settings, settings_of
@@ -41,7 +44,7 @@ def check(
     experiment: str, root: str | os.PathLike[str], name: str | None, config: Mapping[str, Any] | None,
     tags: Iterable[str] | None, group: str | None, notes: str | None, parent: str | None, sinks: Iterable[str],
     lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
-    level: str | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None,
+    level: str | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None, redact: str | None,
 ) -> Options:  # fmt: skip
     """Return the arguments as they are used; raises TypeError or ValueError."""
     if on_full not in ("wait", "drop"):
@@ -55,7 +58,9 @@ def check(
             raise TypeError(f"{what} must be a str, not {type(text).__name__}")
     if git_diff is not None and not isinstance(git_diff, bool):
         raise TypeError(f"git_diff must be True or False, not {git_diff!r}")
-    asked = check_settings(level, console, rotate_events)
+    choose_size(0, lanes, lane_records)
+    clock_number(clock)
+    asked = check_settings(level, console, rotate_events, redact)
     return Options(
         check_id(experiment, "experiment"), Path(os.path.abspath(root)), name, to_plain(config or {}),
         _names("tags", tags or ()), group, notes, parent, _sinks(sinks), lane_records, lanes,
@@ -67,7 +72,12 @@ def as_before(options: Options, described: Mapping[str, Any]) -> Options:
     """Return the options of a run's next attempt: what was not given is as run.yaml says of the last one."""
     log_settings = settings_of(described)._replace(**options.log_asked)
     git_diff = described.get("git_diff") is True if options.git_diff is None else options.git_diff
-    return options._replace(log_settings=log_settings, git_diff=git_diff)
+    return redacted(options._replace(log_settings=log_settings, git_diff=git_diff))
+
+
+def redacted(options: Options) -> Options:
+    """Return the options of an attempt as they are written: without the parameters that are not to be kept."""
+    return options._replace(config=redact_config(options.config, options.log_settings.redact))
 
 
 def _names(what: str, values: Iterable[str]) -> list[str]:

@@ -16,6 +16,7 @@ from shmlog.run.handed import hand_down
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.patience import Flushers, Patience
 from shmlog.run.plain import dumps, to_plain
+from shmlog.run.redact import redact_config
 from shmlog.run.structured import StructuredLog
 from shmlog.segment import beacon
 from shmlog.segment.beacon import Entry
@@ -153,8 +154,9 @@ class Run(StructuredLog):
             self.event("log", {"level": level, "message": str(message)})
 
     def log_config(self, config: Mapping[str, Any]) -> None:
-        """Log parameters: a ``config`` event, merged into config.yaml."""
-        self.event("config", config)
+        """Log parameters: a ``config`` event, merged into config.yaml, without what ``init(redact=…)`` names."""
+        is_mapping = isinstance(config, Mapping)
+        self.event("config", redact_config(to_plain(config), self._settings.redact) if is_mapping else config)
 
     def log_progress(self, current: int, total: int, metrics: Mapping[str, Any] | None = None) -> None:
         """Log how far the work is: ``current`` of ``total``, with some metrics."""

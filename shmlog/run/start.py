@@ -14,6 +14,7 @@ from shmlog.flusher.process import start_flusher
 from shmlog.run import join
 from shmlog.run.environment import environment_of_process
 from shmlog.run.options import Options
+from shmlog.run.redact import redact_argv
 from shmlog.run.run import Run
 from shmlog.segment import shm
 from shmlog.segment.process import process_of
@@ -106,7 +107,9 @@ def describe_process(options: Options, placed: shm.Placed, turn: int) -> dict[st
         "pid": os.getpid(),
         "pid_start": process_of(os.getpid()).start,
         "turn": turn,
-        "argv": [os.fsencode(a).decode("utf-8", "replace") for a in getattr(sys, "argv", [])],
+        "argv": redact_argv(
+            [os.fsencode(a).decode("utf-8", "replace") for a in getattr(sys, "argv", [])], options.log_settings.redact
+        ),
         "user": _user(),
         **_span(),
         "python": ".".join(str(part) for part in sys.version_info[:3]),

@@ -15,17 +15,25 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 ROTATE_BYTES_MIN = 1024
 
+#: Ends of names under which secrets are given. Not those of models' own: max_tokens, pad_token, num_key_value_heads.
+SECRET_NAMES = (
+    r"(?:password|passwd|passphrase|secret|credentials?"
+    r"|(?:access|account|api|auth|encryption|license|private|secret|service|signing|ssh)[_.-]?key"
+    r"|(?:^|[.]|(?:access|api|auth|bearer|github|gitlab|hf|hub|refresh|secret|session|wandb)[_.-]?)token|(?:^|[.])key)$"
+)
+
 _KEY = "structured_log"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKMGT])(i?)B|B)?")
 _POWERS = {"k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 class LogSettings(NamedTuple):
-    """The level of messages, whether they go to the console, and the size of a file of events."""
+    """The level of messages, whether they go to the console, the size of a file of events, and what is not kept."""
 
     level: str = "debug"
     console: bool = False
     rotate_bytes: int | None = None
+    redact: str = SECRET_NAMES  # names of parameters whose values are not kept; empty: all are
 
     def keeps(self, level: int) -> bool:
         """Whether messages of that level are kept."""
@@ -36,7 +44,9 @@ class LogSettings(NamedTuple):
         return {_KEY: self._asdict()}
 
 
-def check_settings(level: str | None, console: bool | None, rotate_events: int | str | None) -> dict[str, Any]:
+def check_settings(
+    level: str | None, console: bool | None, rotate_events: int | str | None, redact: str | None
+) -> dict[str, Any]:
     """Return those of the settings that a user has asked for; raises TypeError or ValueError."""
     asked: dict[str, Any] = {}
     if level is not None:
@@ -52,7 +62,21 @@ def check_settings(level: str | None, console: bool | None, rotate_events: int |
         if 0 != size < ROTATE_BYTES_MIN:
             raise ValueError(f"rotate_events must be 0, or at least {ROTATE_BYTES_MIN} bytes, not {size}")
         asked["rotate_bytes"] = size or None
+    if redact is not None:
+        if not isinstance(redact, str):
+            raise TypeError(f"redact must be a str, not {type(redact).__name__}")
+        if not _is_pattern(redact):
+            raise ValueError(f"redact must be a regular expression, not {redact!r}")
+        asked["redact"] = redact
     return asked
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return True
 
 
 def parse_size(size: int | str) -> int:
@@ -72,12 +96,13 @@ def settings_of(described: Mapping[str, Any]) -> LogSettings:
     """Return what run.yaml says; the default for what is not as it should be."""
     told = described.get(_KEY)
     told = told if isinstance(told, Mapping) else {}
-    level, rotate_bytes = told.get("level"), told.get("rotate_bytes")
+    level, rotate_bytes, redact = told.get("level"), told.get("rotate_bytes"), told.get("redact")
     is_size = type(rotate_bytes) is int and rotate_bytes >= ROTATE_BYTES_MIN
     return LogSettings(
         level if isinstance(level, str) and level in LEVELS else LogSettings().level,
         told.get("console") is True,
         rotate_bytes if is_size else None,
+        redact if isinstance(redact, str) and _is_pattern(redact) else SECRET_NAMES,
     )
 
 

@@ -17,6 +17,8 @@ from shmlog.store.place import Place, is_run
 SUFFIX = ".tar.zst"
 FILES_MAX = 200_000
 """Most files and folders of an archive: each costs an inode, and memory while it is unpacked."""
+FREE_BYTES_MIN = 64 << 20
+"""What is left free: runs of the same disk go on logging."""
 _HEADER_BYTES_MAX = 1 << 20
 _HEADERS = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
@@ -96,8 +98,9 @@ def _unpack(path: Path, folder: Path, run_id: str) -> None:
         for member in archive:
             _check(member, run_id, seen)
             free = shutil.disk_usage(folder).free
-            if member.size > free:
-                raise StorageError(f"{path}: {member.name!r} takes {member.size:,} bytes, {free:,} are free")
+            if member.size > free - FREE_BYTES_MIN:
+                text = f"takes {member.size:,} bytes, {free:,} are free, of which {FREE_BYTES_MIN:,} are left alone"
+                raise StorageError(f"{path}: {member.name!r} {text}")
             archive.extract(member, folder, filter="data")
             seen.add(member.name)
 

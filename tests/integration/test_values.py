@@ -370,3 +370,10 @@ def test_event_data_that_is_nested_in_itself_is_refused(run: shmlog.Run) -> None
         run.event("data", data)
     with pytest.raises(TypeError):
         run.event("data", [1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("argument", [{"lanes": 0}, {"lanes": "4"}, {"lane_records": 1 << 40}, {"clock": "sundial"}])
+def test_an_argument_that_is_not_usable_makes_nothing(argument: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=next(iter(argument))):
+        shmlog.init("nothing", root=tmp_path / "runs", **argument)
+    assert not (tmp_path / "runs").exists()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 import shmlog
-from shmlog.cli import find, lines, output, text
+from shmlog.cli import find, lines, output, progress, text
 from shmlog.cli import main as main_module
 from shmlog.cli import show as show_module
 from shmlog.cli.follow import Follower
@@ -698,3 +698,13 @@ def test_gc_removes_a_segment_without_a_run_folder(monkeypatch: pytest.MonkeyPat
     segments = Segments(monkeypatch, None)
     assert main(["gc", "--force"]) == 0
     assert segments.done == ["remove"]
+
+
+def test_a_name_in_a_progress_bar_acts_on_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_WAIT_S", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.ProgressBar("export \x1b[2Jx") as bar:
+        bar.update(1, 2)
+    assert "export \\x1b[2Jx [" in capsys.readouterr().err

@@ -70,6 +70,47 @@ def test_without_changes_or_a_wish_there_is_no_diff(repository: Repository) -> N
     assert diff == b""
 
 
+FILTERS = ("filter.{0}.clean", "filter.{0}.process", "filter.{0}.smudge", "core.fsmonitor")
+
+
+@pytest.mark.parametrize("with_diff", [False, True])
+@pytest.mark.parametrize("name", ["evil", "a.b"])
+def test_no_program_of_the_repository_is_run(
+    repository: Repository, name: str, with_diff: bool, tmp_path: Path
+) -> None:
+    repository.change()
+    ran = tmp_path / "ran"
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\ncat\n")
+    program.chmod(stat.S_IRWXU)
+    (repository.folder / ".git" / "info" / "attributes").write_text(f"* filter={name}\n")
+    for setting in FILTERS:
+        repository.git("config", setting.format(name), str(program))
+    repository.git("config", f"filter.{name}.required", "true")
+    state, diff = git_state(str(repository.code), with_diff=with_diff)
+    assert (state or {})["dirty"] is True
+    assert bool(diff) == with_diff
+    assert not ran.exists()
+
+
+def test_a_filter_that_cannot_be_left_out_leaves_the_changes_unknown(repository: Repository) -> None:
+    with open(repository.folder / ".git" / "config", "a") as config:
+        config.write('[filter "a=b"]\n\tclean = touch ran\n')
+    repository.change()
+    state, diff = git_state(str(repository.code), with_diff=True)
+    assert (state or {})["dirty"] is None
+    assert "a filter called 'a=b'" in (state or {})["diff_problem"]
+    assert diff == b""
+
+
+def test_a_filter_of_the_user_is_used(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "settings").write_text('[filter "upper"]\n\tclean = tr a-z A-Z\n')
+    (repository.folder / ".git" / "info" / "attributes").write_text("*.py filter=upper\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "settings"))
+    (repository.code / "train.py").write_bytes(b"lr = 0.2\n")
+    assert b"+LR = 0.2" in git_state(str(repository.code), with_diff=True)[1]
+
+
 def test_a_detached_head_is_on_no_branch(repository: Repository) -> None:
     repository.git("checkout", "-q", "--detach")
     state, _ = git_state(str(repository.code), with_diff=False)

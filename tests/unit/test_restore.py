@@ -101,8 +101,19 @@ def test_a_hostile_archive_is_refused_by_name(root: Path, kind: str) -> None:
 def test_a_member_larger_than_the_disk_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 74: what its header says is enough; not a byte of it is unpacked."""
     make(root, lambda archive: put(archive, "a/zeros", bytes(1 << 20)))
-    monkeypatch.setattr(restore.shutil, "disk_usage", lambda _: shutil_usage(free=1 << 19))
+    monkeypatch.setattr(restore.shutil, "disk_usage", lambda _: shutil_usage(restore.FREE_BYTES_MIN + (1 << 19)))
     assert "1,048,576 bytes" in assert_refused(root, shmlog.StorageError)
+
+
+def test_the_last_of_the_disk_is_left_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(root, lambda archive: put(archive, "a/big", b"x" * 1000))
+    free = restore.FREE_BYTES_MIN + 999
+    monkeypatch.setattr(restore.shutil, "disk_usage", lambda _: shutil_usage(free))
+    with pytest.raises(
+        shmlog.StorageError, match="takes 1,000 bytes, 67,109,863 are free, of which 67,108,864 are left"
+    ):
+        shmlog.Store(root).restore("digits/a")
+    assert not (root / "digits").exists()
 
 
 def shutil_usage(free: int) -> object:

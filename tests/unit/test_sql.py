@@ -489,6 +489,18 @@ def test_a_scan_for_polars_and_duckdb(harmless: Path) -> None:
 # ---- the command ----
 
 
+def test_csv_is_neither_a_formula_nor_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = str(add_metrics(tmp_path, "cells").dir)
+    query = ["sql", "select '=1+1' as \"@name\", -1.5 as number, chr(27) || '[2J' as screen", run, "--csv"]
+    assert main(query) == 0
+    assert capsys.readouterr().out == "'@name,number,screen\n'=1+1,-1.5,\x1b[2J\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(query) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "'=1+1,-1.5,\\x1b[2J"
+
+
 def test_the_command(harmless: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query = "select name, count(*) as n from metrics group by name order by name"
     assert main(["sql", query, "--root", str(harmless)]) == 0
