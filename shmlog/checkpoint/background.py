@@ -6,7 +6,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from shmlog.checkpoint.container import write_all
 from shmlog.errors import StorageError
-from shmlog.flusher.process import flusher_environment
+from shmlog.flusher.process import helper_command, helper_environment
 
 _NAP_S = 0.005
 _REAP_S = 1.0
@@ -101,7 +100,7 @@ class Writer:
 def _start(path: Path, snapshot: int, answer: int, ended: int) -> subprocess.Popen[bytes]:
     """Start the process; its end of the pipe ``ended`` closes when it ends, whoever reaps it."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "shmlog.checkpoint.writer", str(snapshot), os.fspath(path)],
+        helper_command("shmlog.checkpoint.writer", str(snapshot), os.fspath(path)),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=answer, pass_fds=(snapshot, ended),
-        env=flusher_environment(), start_new_session=True,
+        env=helper_environment(), start_new_session=True,
     )  # fmt: skip

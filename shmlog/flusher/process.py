@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from shmlog.errors import ShmlogError
+from shmlog.flusher import launch
 from shmlog.storage.layout import RunLayout
 
 _SHELL = "/bin/sh"
@@ -26,15 +28,29 @@ _MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
-_DROPPED = ("LD_PRELOAD", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONPROFILEIMPORTTIME", "PYTHONWARNINGS")
+_DROPPED = ("LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONPROFILEIMPORTTIME", "PYTHONWARNINGS")
 
 
-def flusher_environment() -> dict[str, str]:
-    """Return the environment of a flusher: ours, importing what we can import."""
+def helper_command(module: str, *arguments: str) -> list[str]:
+    """Return the command of a process that runs one of our modules; it needs `helper_environment`."""
+    flags = "-SP" + "E" * sys.flags.ignore_environment + "s" * sys.flags.no_user_site
+    return [sys.executable, flags, os.path.abspath(launch.__file__), module, *arguments]
+
+
+def helper_environment() -> dict[str, str]:
+    """Return the environment of such a process: ours, importing what we can import."""
     environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    environment[launch.IMPORT_PATH] = "\n".join(_import_path())
     environment |= _MEMORY
     return environment
+
+
+def _import_path() -> list[str]:
+    """Return the folders that this process imports from, and that of shmlog, which may be the current one no more."""
+    folders = [folder for folder in sys.path if isinstance(folder, str) and folder]
+    with suppress(OSError):  # there may be no current folder: then relative ones lead nowhere, here and there
+        folders = [os.path.abspath(folder) for folder in folders]
+    return [*folders, str(Path(__file__).parents[2])]
 
 
 def start_flusher(layout: RunLayout) -> None:
@@ -51,10 +67,7 @@ def start_flusher(layout: RunLayout) -> None:
     """
     if not sys.executable:
         raise ShmlogError("sys.executable is empty: the flusher can't be started; run 'shmlog recover' afterwards")
-    arguments = [
-        _SHELL, "-c", _COMMAND, "shmlog",
-        sys.executable, "-P", "-m", "shmlog.flusher", str(layout.dir),
-    ]  # fmt: skip
+    arguments = [_SHELL, "-c", _COMMAND, "shmlog", *helper_command("shmlog.flusher", str(layout.dir))]
     layout.refuse_links()
     pid = _spawn(arguments, layout.flusher_log)
     try:
@@ -67,8 +80,8 @@ def recover_apart(layout: RunLayout) -> str | None:
     """Recover a run in a process of its own: it takes numpy and pyarrow, and may take long. Returns why it failed."""
     import subprocess
 
-    command = [sys.executable, "-P", "-m", "shmlog", "recover", str(layout.dir)]
-    done = subprocess.run(command, env=flusher_environment(), capture_output=True, text=True, check=False)
+    command = helper_command("shmlog", "recover", str(layout.dir))
+    done = subprocess.run(command, env=helper_environment(), capture_output=True, text=True, check=False)
     return done.stderr.strip().removeprefix("shmlog: error: ") if done.returncode else None
 
 
@@ -81,6 +94,6 @@ def _spawn(arguments: list[str], log: Path) -> int:
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
     ]
     try:
-        return os.posix_spawn(_SHELL, arguments, flusher_environment(), file_actions=files, setsid=True, setsigmask=[])
+        return os.posix_spawn(_SHELL, arguments, helper_environment(), file_actions=files, setsid=True, setsigmask=[])
     finally:
         os.close(fd)

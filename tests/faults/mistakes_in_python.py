@@ -674,6 +674,23 @@ ENDING = (
         "unit/test_progress.py::test_who_only_tries_again_makes_no_progress",
     ),
     Mutation(
+        "project-before-python",
+        "flusher/launch.py",
+        "dict.fromkeys([*standard, *given, *sys.path])",
+        "dict.fromkeys([*given, *standard, *sys.path])",
+        "P7: a file of the project that has a name of Python's ends the flusher",
+        "integration/test_helpers_imports.py::test_files_of_the_project_do_not_end_the_flusher",
+    ),
+    Mutation(
+        "path-before-start-up",
+        "flusher/launch.py",
+        "    site.main()  # the environment's own packages, as at the start of any Python: -S has put it off\n",
+        '    sys.path.extend(os.environ[IMPORT_PATH].split("\\n"))\n    site.main()\n',
+        "a sitecustomize.py that the program does not run is run by the flusher",
+        "integration/test_helpers_imports.py::test_what_the_program_does_not_run_at_its_start_runs_in_no_flusher"
+        "[sitecustomize]",
+    ),
+    Mutation(
         "exit-leaves-no-flusher",
         "run/exits.py",
         "            start_flusher(layout)  # it finds that nobody is attached, and closes the run\n",
