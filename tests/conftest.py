@@ -85,7 +85,7 @@ def seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def unkept_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[shmlog.Run]:
     """Return a run that no flusher keeps yet."""
-    monkeypatch.setattr("shmlog.run.start.start_flusher", lambda layout: None)
+    monkeypatch.setattr("shmlog.run.start.start_flusher", lambda layout, segment: None)
     run = shmlog.init("unkept", root=tmp_path)
     yield run
     run._dismiss_followers()

@@ -23,9 +23,13 @@ int shmlog_drain_open(shmlog_drain *drain, shmlog_segment *segment, int folder, 
     drain->segment = segment;
     drain->frame_slots = segment->lane_slots / 4 > FRAME_SLOTS ? segment->lane_slots / 4 : FRAME_SLOTS;
     drain->folder = folder;
+    atomic_store_explicit(&drain->next_folder, -1, memory_order_relaxed); /* relaxed: nobody else has it yet */
     drain->fd = -1;
     drain->bell = bell;
     drain->log = log;
+    /* CONTROL, acquire side. A request that was noted and not carried out is noted anew. */
+    uint32_t finished = atomic_load_explicit(&segment->header->finish_done, memory_order_acquire);
+    atomic_store_explicit(&drain->noted, finished, memory_order_relaxed); /* relaxed: nobody else has it yet */
     drain->doubted_below = log; /* nobody knows how an fsync of the last flusher has ended */
     drain->cursors = calloc(lanes, sizeof *drain->cursors);
     drain->staged = calloc(lanes, sizeof *drain->staged);
@@ -58,6 +62,19 @@ uint32_t shmlog_drain_rotate(shmlog_drain *drain)
     return atomic_fetch_add_explicit(&drain->rotate, 1, memory_order_release) + 1;
 }
 
+static void close_folder(int folder)
+{
+    if (folder >= 0) {
+        close(folder);
+    }
+}
+
+void shmlog_drain_move(shmlog_drain *drain, int folder)
+{
+    /* REQUEST, both sides: of two that come before the next log, the first is closed here. */
+    close_folder(atomic_exchange_explicit(&drain->next_folder, folder, memory_order_acq_rel));
+}
+
 void shmlog_drain_limit(shmlog_drain *drain, uint32_t limit)
 {
     atomic_store_explicit(&drain->limit, limit, memory_order_relaxed); /* relaxed: as in is_limited() */
@@ -77,9 +94,8 @@ void shmlog_drain_close(shmlog_drain *drain)
     if (drain->fd >= 0) {
         close(drain->fd);
     }
-    if (drain->folder >= 0) {
-        close(drain->folder);
-    }
+    close_folder(drain->folder);
+    shmlog_drain_move(drain, -1);
     if (drain->bell) {
         sem_close(drain->bell);
     }
@@ -382,6 +398,11 @@ int shmlog_drain_sync(shmlog_drain *drain)
 static int open_log(shmlog_drain *drain, uint32_t number)
 {
     close_log(drain);
+    int folder = atomic_exchange_explicit(&drain->next_folder, -1, memory_order_acq_rel); /* REQUEST, acquire side */
+    if (folder >= 0) {
+        close_folder(drain->folder);
+        drain->folder = folder;
+    }
     drain->fd = open_file(drain, number, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND);
     drain->log = number;
     drain->index = 0;

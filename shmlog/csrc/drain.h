@@ -40,6 +40,7 @@ typedef struct {
     shmlog_cursor *cursors; /* what the log holds */
     shmlog_cursor *staged;  /* the same after the frame under construction */
     uint64_t *asked;        /* by lane: up to where the rotation that is being carried out has to get */
+    uint64_t asked_slots;   /* most that it may still take */
     uint8_t *names_seen;    /* bit per id: in some log */
     uint8_t *names_staged;  /* the same with the frame under construction */
     shmlog_frame frame;
@@ -47,8 +48,12 @@ typedef struct {
     uint32_t next_lane;   /* where the next pass begins, so that all get their turn */
     uint32_t known_lanes; /* no lane from this one on was ever allotted */
     bool is_idle;         /* the last pass found nothing */
+    bool is_asked;        /* a rotation is being carried out: for ... */
+    uint32_t asked_rotate; /* ... this value of `rotate` */
+    uint32_t asked_finish; /* ... and this finish_request of the segment */
 
     int folder; /* of the logs */
+    _Atomic int next_folder; /* to go on in from the next log on, or -1; set by other threads */
     int fd;     /* of the open log; -1: none */
     uint32_t log;
     uint32_t index; /* frames in it */
@@ -66,6 +71,8 @@ typedef struct {
     _Atomic uint32_t rotate;   /* how often other threads have asked for the next log */
     _Atomic uint32_t rotated;  /* the last of these that was answered */
     _Atomic uint32_t rotated_below; /* logs below this one have what the lanes held then */
+    _Atomic uint32_t noted;        /* the last finish_request for which the log was changed */
+    _Atomic uint32_t finish_below; /* logs below this one have what the lanes held when it was seen */
     _Atomic uint32_t limit;    /* logs from this one on are not opened yet, unless one was asked for; set by others */
     _Atomic int error;         /* why nothing can be written just now, or 0 */
     _Atomic uint64_t log_bytes;
@@ -86,8 +93,12 @@ void shmlog_drain_stop(shmlog_drain *drain);
 
 /* Have shmlog_drain_run() drain what the lanes hold by now, then go on to the next
  * log, `rotated_below`. From any thread. Returns what `rotated` will have reached when
- * that is done. */
+ * that is done. A request to finish in the segment has it do the same by itself: what
+ * such a request waits for must not depend on what the rest of the flusher is busy with. */
 uint32_t shmlog_drain_rotate(shmlog_drain *drain);
+
+/* Have the next log, and those after it, lie in another folder (taken over). From any thread. */
+void shmlog_drain_move(shmlog_drain *drain, int folder);
 
 /* Logs below `limit` may be opened; without a call, all. When the last of these has
  * reached its size, run() leaves lanes to fill until the limit is raised: what is

@@ -161,30 +161,68 @@ static bool is_drained_as_asked(const shmlog_drain *drain)
     return number == drain->segment->lane_count;
 }
 
-/* Drain all that the lanes hold now, but not what is added without end meanwhile: not past the heads,
- * and if one of these is damaged and never reached, not more than the lanes can hold. */
+/* Look whether the next log was asked for, or a finish; if so, note at once what that has to wait for. */
+static void note_requests(shmlog_drain *drain)
+{
+    /* CONTROL, acquire side: what was logged before the request is seen with it. */
+    uint32_t finish = atomic_load_explicit(&drain->segment->header->finish_request, memory_order_acquire);
+    uint32_t rotate = atomic_load_explicit(&drain->rotate, memory_order_acquire); /* REQUEST, acquire side */
+    /* relaxed: both are our own answers. */
+    if (!drain->is_asked && (finish != atomic_load_explicit(&drain->noted, memory_order_relaxed) ||
+                             rotate != atomic_load_explicit(&drain->rotated, memory_order_relaxed))) {
+        drain->is_asked = true;
+        drain->asked_finish = finish;
+        drain->asked_rotate = rotate;
+        drain->asked_slots = (uint64_t)drain->segment->lane_count * drain->segment->lane_slots;
+        note_heads(drain);
+    }
+}
+
+/* The log that was open when note_requests() has noted the heads is closed, and holds what lay below them. */
+static void answer_requests(shmlog_drain *drain)
+{
+    /* relaxed: the answers publish them. */
+    atomic_store_explicit(&drain->rotated_below, drain->log, memory_order_relaxed);
+    atomic_store_explicit(&drain->finish_below, drain->log, memory_order_relaxed); /* relaxed: as above */
+    /* REQUEST, release side of the answers. */
+    atomic_store_explicit(&drain->rotated, drain->asked_rotate, memory_order_release);
+    atomic_store_explicit(&drain->noted, drain->asked_finish, memory_order_release); /* REQUEST */
+    /* CONTROL, release side. */
+    atomic_store_explicit(&drain->segment->header->finish_noted, drain->asked_finish, memory_order_release);
+    drain->is_asked = false;
+}
+
+/* Drain all that the lanes held at the request, but not what is added without end meanwhile: not past the
+ * heads, and if one of these is damaged and never reached, not more than the lanes can hold. */
 static int drain_backlog(shmlog_drain *drain, uint64_t log_bytes_max)
 {
-    uint64_t slots = (uint64_t)drain->segment->lane_count * drain->segment->lane_slots;
     shmlog_drained drained = {.more = true};
     int error = 0;
-    note_heads(drain);
-    for (uint64_t taken = 0; error == 0 && drained.more && taken < slots && !is_drained_as_asked(drain);
-         taken += drained.slots) {
+    while (error == 0 && drained.more && drain->asked_slots && !is_drained_as_asked(drain)) {
         if (is_log_large(drain, log_bytes_max)) {
             change_log(drain);
         }
         error = shmlog_drain_pass(drain, &drained);
+        uint64_t slots = error ? 0 : drained.slots;
+        drain->asked_slots -= slots < drain->asked_slots ? slots : drain->asked_slots;
     }
     return error;
+}
+
+/* Drain as much as is due. Returns 0, or why the next log is needed. */
+static int drain_what_is_due(shmlog_drain *drain, uint64_t log_bytes_max)
+{
+    if (drain->is_asked) {
+        return drain_backlog(drain, log_bytes_max);
+    }
+    return is_log_large(drain, log_bytes_max) && is_limited(drain) ? hold(drain) : drain_busily(drain);
 }
 
 /* Tell who waits that the rest of the flusher gets on. */
 static void count_work(shmlog_drain *drain)
 {
     if (shmlog_work_goes_on(&drain->work)) {
-        /* relaxed: only its growth is looked at. */
-        atomic_fetch_add_explicit(&drain->segment->header->progress, 1, memory_order_relaxed);
+        shmlog_count_sealing(drain->segment->header);
     }
 }
 
@@ -193,29 +231,24 @@ void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
     /* CONTROL, release side: from now on lanes are drained, whatever the rest of
      * the flusher is still busy with. */
     atomic_store_explicit(&drain->segment->header->flusher_state, SHMLOG_FLUSHER_RUNNING, memory_order_release);
+    /* relaxed: our own answer. CONTROL, release side: takes back what a flusher before us has noted. */
+    uint32_t noted = atomic_load_explicit(&drain->noted, memory_order_relaxed);
+    atomic_store_explicit(&drain->segment->header->finish_noted, noted, memory_order_release); /* CONTROL */
     if (drain->fd < 0) {
         change_log(drain);
     }
-    uint32_t rotated = 0;
     while (!is_stopped(drain)) {
         count_work(drain);
-        bool is_held = is_log_large(drain, log_bytes_max) && is_limited(drain);
-        int error = is_held ? hold(drain) : drain_busily(drain);
-        uint32_t rotate = atomic_load_explicit(&drain->rotate, memory_order_acquire); /* REQUEST, acquire side */
-        if (error == 0 && rotate != rotated) {
-            error = drain_backlog(drain, log_bytes_max);
-        }
+        note_requests(drain);
+        int error = drain_what_is_due(drain, log_bytes_max);
         if (error) {
             tell_error(drain, error);
         }
-        if (error || rotate != rotated || (is_log_large(drain, log_bytes_max) && !is_limited(drain))) {
+        if (error || drain->is_asked || (is_log_large(drain, log_bytes_max) && !is_limited(drain))) {
             change_log(drain);
         }
-        if (error == 0 && rotate != rotated) {
-            /* relaxed: the answer publishes it. */
-            atomic_store_explicit(&drain->rotated_below, drain->log, memory_order_relaxed);
-            /* REQUEST, release side of the answer. */
-            atomic_store_explicit(&drain->rotated, rotated = rotate, memory_order_release);
+        if (error == 0 && drain->is_asked) {
+            answer_requests(drain);
         }
     }
 }

@@ -103,6 +103,7 @@
 /* Bytes of the segment file that carry open-file-description locks. */
 #define SHMLOG_LOCK_FLUSHER 0
 #define SHMLOG_LOCK_MEMBER 1
+#define SHMLOG_LOCK_START 2
 #define SHMLOG_LOCK_LANE 16
 
 enum shmlog_kind {
@@ -186,9 +187,12 @@ typedef struct {
     _Atomic uint32_t sleeping;
     _Atomic uint32_t finish_done; /* last finish_request that was carried out */
     _Atomic uint32_t closed;      /* nobody may attach any more */
-    _Atomic uint64_t progress;    /* grows while the flusher gets anything done */
+    _Atomic uint64_t progress;    /* grows while the flusher gets anything done; see shmlog_count_sealing() */
     _Atomic uint64_t started_ns;  /* CLOCK_MONOTONIC when a flusher was last started */
     _Atomic uint32_t disk_error;  /* errno for which the log can't be written just now, or 0 */
+    _Atomic uint32_t starts;      /* how many flushers were started; written by who starts one */
+    _Atomic uint64_t sealing;     /* grows while it gets anything done but drain */
+    _Atomic uint32_t finish_noted; /* last finish_request of which it is known what it has to wait for */
 } shmlog_header;
 
 typedef struct {
@@ -263,6 +267,14 @@ static inline uint32_t shmlog_finish_merge(uint32_t old, uint32_t status, bool b
 {
     uint32_t known = old & (SHMLOG_BY_MAKER - 1);
     return (known > status ? known : status) | (old & SHMLOG_BY_MAKER) | (by_maker ? SHMLOG_BY_MAKER : 0);
+}
+
+/* Tell that the flusher gets on with what is not draining: who waits for a finish must not go by what others log. */
+static inline void shmlog_count_sealing(shmlog_header *header)
+{
+    /* relaxed: only their growth is looked at. */
+    atomic_fetch_add_explicit(&header->progress, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&header->sealing, 1, memory_order_relaxed); /* relaxed: as above */
 }
 
 /* The end of a lane, and who has decided it. */

@@ -133,7 +133,11 @@ typedef struct {
     bool replaced; /* another flusher was started during this wait */
 } shmlog_wait;
 
-/* Whether a flusher was started less than ten seconds ago and does not drain yet. */
+/* Whether a flusher keeps the run of the segment that `lock_fd` is of, or one that was started gets ready to. Also
+ * if that can't be told. */
+bool shmlog_flusher_lives(int lock_fd);
+
+/* Whether one was started less than ten seconds ago and does not drain yet, if it lives. */
 bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now_ns);
 
 /* Begin to wait for room; OVER if waiting is not allowed now. */

@@ -162,6 +162,19 @@ static PyObject *drain_rotate(DrainObject *self, PyObject *Py_UNUSED(none))
     return PyLong_FromUnsignedLong(shmlog_drain_rotate(&self->drain));
 }
 
+PyDoc_STRVAR(move_doc, "move(folder)\n--\n\nHave the next log, and those after it, lie in another folder, whose descriptor is taken\n"
+                       "over. From any thread.");
+
+static PyObject *drain_move(DrainObject *self, PyObject *arg)
+{
+    int folder = PyLong_AsInt(arg);
+    if (folder == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    shmlog_drain_move(&self->drain, folder);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(limit_doc, "limit(number)\n--\n\nLet run() open logs below this one only; without a call, all. From any thread.");
 
 static PyObject *drain_limit(DrainObject *self, PyObject *arg)
@@ -206,6 +219,18 @@ static PyObject *drain_rotated_below(DrainObject *self, void *Py_UNUSED(closure)
     return PyLong_FromUnsignedLong(atomic_load_explicit(&self->drain.rotated_below, memory_order_relaxed));
 }
 
+static PyObject *drain_noted(DrainObject *self, void *Py_UNUSED(closure))
+{
+    /* REQUEST, acquire side of the answer. */
+    return PyLong_FromUnsignedLong(atomic_load_explicit(&self->drain.noted, memory_order_acquire));
+}
+
+static PyObject *drain_finish_below(DrainObject *self, void *Py_UNUSED(closure))
+{
+    /* relaxed: `noted` was read before. */
+    return PyLong_FromUnsignedLong(atomic_load_explicit(&self->drain.finish_below, memory_order_relaxed));
+}
+
 static PyObject *drain_closed_below(DrainObject *self, void *Py_UNUSED(closure))
 {
     /* CLOSED, acquire side. */
@@ -236,6 +261,7 @@ static PyMethodDef methods[] = {
     {"settle", (PyCFunction)drain_settle, METH_NOARGS, settle_doc},
     {"sync", (PyCFunction)drain_sync, METH_NOARGS, sync_doc},
     {"stop", (PyCFunction)drain_stop, METH_NOARGS, stop_doc},
+    {"move", (PyCFunction)drain_move, METH_O, move_doc},
     {"limit", (PyCFunction)drain_limit, METH_O, limit_doc},
     {"begin_work", (PyCFunction)drain_begin_work, METH_NOARGS, begin_work_doc},
     {"end_work", (PyCFunction)drain_end_work, METH_O, end_work_doc},
@@ -246,6 +272,8 @@ static PyMethodDef methods[] = {
 static PyGetSetDef getters[] = {
     {"rotated", (getter)drain_rotated, NULL, "The last rotate() that was carried out.", NULL},
     {"rotated_below", (getter)drain_rotated_below, NULL, "Logs below this one hold what was asked for.", NULL},
+    {"noted", (getter)drain_noted, NULL, "The last request to finish of which `finish_below` tells.", NULL},
+    {"finish_below", (getter)drain_finish_below, NULL, "Logs below this one hold what it asks for.", NULL},
     {"closed_below", (getter)drain_closed_below, NULL, "Logs below this one are closed.", NULL},
     {"error", (getter)drain_error, NULL, "errno for which nothing can be written just now, or 0.", NULL},
     {"log_bytes", (getter)drain_counter, NULL, "Bytes in the current log.", (void *)LOG_BYTES},

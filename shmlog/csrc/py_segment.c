@@ -7,6 +7,7 @@
 #include "signals.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 static PyObject *raise_for(PyTypeObject *type, int error, PyObject *path)
@@ -113,7 +114,7 @@ static void segment_dealloc(SegmentObject *self)
 
 /* ---- locks ---- */
 
-static bool open_locks(SegmentObject *self)
+bool shmlog_segment_open_locks(SegmentObject *self)
 {
     if (shmlog_description_is_there(&self->lock)) {
         return true;
@@ -134,7 +135,7 @@ PyDoc_STRVAR(lock_doc, "lock(byte)\n--\n\nTake the exclusive lock on a byte. Fal
 static PyObject *segment_lock(SegmentObject *self, PyObject *arg)
 {
     int byte = PyLong_AsInt(arg);
-    if ((byte == -1 && PyErr_Occurred()) || !open_locks(self)) {
+    if ((byte == -1 && PyErr_Occurred()) || !shmlog_segment_open_locks(self)) {
         return NULL;
     }
     int error = shmlog_lock_take(self->lock.fd, byte, true);
@@ -149,7 +150,7 @@ PyDoc_STRVAR(unlock_doc, "unlock(byte)\n--\n\nGive up a lock of this object.");
 static PyObject *segment_unlock(SegmentObject *self, PyObject *arg)
 {
     int byte = PyLong_AsInt(arg);
-    if ((byte == -1 && PyErr_Occurred()) || !open_locks(self)) {
+    if ((byte == -1 && PyErr_Occurred()) || !shmlog_segment_open_locks(self)) {
         return NULL;
     }
     int error = shmlog_lock_drop(self->lock.fd, byte);
@@ -161,7 +162,7 @@ PyDoc_STRVAR(probe_doc, "probe(byte)\n--\n\nWhether anybody but this object hold
 static PyObject *segment_probe(SegmentObject *self, PyObject *arg)
 {
     int byte = PyLong_AsInt(arg);
-    if ((byte == -1 && PyErr_Occurred()) || !open_locks(self)) {
+    if ((byte == -1 && PyErr_Occurred()) || !shmlog_segment_open_locks(self)) {
         return NULL;
     }
     int held = shmlog_lock_probe(self->lock.fd, byte);
@@ -220,16 +221,41 @@ static PyObject *segment_mark_finished(SegmentObject *self, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(mark_starting_doc, "mark_starting()\n--\n\nSay that a flusher is being started.");
+/* A description that holds the lock of a flusher that is being started: whoever has a descriptor of it counts as
+ * one. The descriptor leaves free what the flusher has as 0 to 3. Returns -1 with errno. */
+static int open_start_lock(SegmentObject *self)
+{
+    int low = shmlog_description_reopen(&self->segment.file, PyUnicode_AsUTF8(self->path));
+    int fd = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, 4);
+    int error = fd < 0 ? errno : shmlog_lock_take(fd, SHMLOG_LOCK_START, false);
+    if (low >= 0) {
+        close(low);
+    }
+    if (error && fd >= 0) {
+        close(fd);
+    }
+    errno = error;
+    return error ? -1 : fd;
+}
+
+PyDoc_STRVAR(mark_starting_doc, "mark_starting()\n--\n\n"
+                                "Say that a flusher is being started. Returns a descriptor for it to inherit, to be\n"
+                                "closed here: as long as that is open there, it counts as starting.");
 
 static PyObject *segment_mark_starting(SegmentObject *self, PyObject *Py_UNUSED(none))
 {
     shmlog_header *header = self->segment.header;
+    int fd = open_start_lock(self);
+    if (fd < 0) {
+        return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, self->path);
+    }
+    /* relaxed: only its growth is looked at. */
+    atomic_fetch_add_explicit(&header->starts, 1, memory_order_relaxed);
     /* relaxed: published by the next store. */
     atomic_store_explicit(&header->started_ns, (uint64_t)shmlog_clock_ns(CLOCK_MONOTONIC), memory_order_relaxed);
     /* CONTROL, release side. */
     atomic_store_explicit(&header->flusher_state, SHMLOG_FLUSHER_STARTING, memory_order_release);
-    Py_RETURN_NONE;
+    return PyLong_FromLong(fd);
 }
 
 PyDoc_STRVAR(cut_followers_doc, "cut_followers(token)\n--\n\nEnd the parts of an owner's followers.");
@@ -259,8 +285,7 @@ PyDoc_STRVAR(add_progress_doc, "add_progress()\n--\n\nCount something that the f
 
 static PyObject *segment_add_progress(SegmentObject *self, PyObject *Py_UNUSED(none))
 {
-    /* relaxed: only its growth is looked at. */
-    atomic_fetch_add_explicit(&self->segment.header->progress, 1, memory_order_relaxed);
+    shmlog_count_sealing(self->segment.header);
     Py_RETURN_NONE;
 }
 
@@ -270,7 +295,7 @@ PyDoc_STRVAR(keep_spares_doc, "keep_spares(count)\n--\n\n"
 static PyObject *segment_keep_spares(SegmentObject *self, PyObject *arg)
 {
     unsigned long count = PyLong_AsUnsignedLong(arg);
-    if (PyErr_Occurred() || !open_locks(self)) {
+    if (PyErr_Occurred() || !shmlog_segment_open_locks(self)) {
         return NULL;
     }
     int error = shmlog_segment_keep_spares(&self->segment, self->lock.fd, (uint32_t)count);

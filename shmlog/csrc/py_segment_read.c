@@ -5,7 +5,10 @@
 
 const char *const shmlog_reason_names[SHMLOG_REASONS] = {"full", "names", "large", "lane", "closed", "disk"};
 
-enum word { FINISH_REQUEST, FINISH_STATUS, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS, ENDED_BY };
+enum word {
+    FINISH_REQUEST, FINISH_STATUS, FINISH_NOTED, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS, SEALING, STARTS,
+    ENDED_BY
+};
 
 static PyObject *segment_word(SegmentObject *self, void *closure)
 {
@@ -18,6 +21,9 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
     case FINISH_STATUS:
         /* CONTROL */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_status, memory_order_acquire));
+    case FINISH_NOTED:
+        /* CONTROL */
+        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_noted, memory_order_acquire));
     case FINISH_DONE:
         /* CONTROL */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_done, memory_order_acquire));
@@ -33,6 +39,12 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
     case PROGRESS:
         /* CONTROL */
         return PyLong_FromUnsignedLongLong(atomic_load_explicit(&header->progress, memory_order_acquire));
+    case SEALING:
+        /* relaxed: only its growth is looked at. */
+        return PyLong_FromUnsignedLongLong(atomic_load_explicit(&header->sealing, memory_order_relaxed));
+    case STARTS:
+        /* relaxed: as above. */
+        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->starts, memory_order_relaxed));
     case ENDED_BY:
         /* relaxed: a lock says that who writes it is dead. */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->ended_by, memory_order_relaxed));
@@ -42,8 +54,16 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
 
 static PyObject *segment_starting(SegmentObject *self, void *Py_UNUSED(closure))
 {
+    if (!shmlog_segment_open_locks(self)) {
+        return NULL;
+    }
     int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
-    return PyBool_FromLong(shmlog_flusher_is_starting(self->segment.header, now));
+    return PyBool_FromLong(shmlog_flusher_is_starting(self->segment.header, now) && shmlog_flusher_lives(self->lock.fd));
+}
+
+static PyObject *segment_flusher_lives(SegmentObject *self, void *Py_UNUSED(closure))
+{
+    return shmlog_segment_open_locks(self) ? PyBool_FromLong(shmlog_flusher_lives(self->lock.fd)) : NULL;
 }
 
 static PyObject *segment_run_id(SegmentObject *self, void *Py_UNUSED(closure))
@@ -140,12 +160,17 @@ PyGetSetDef shmlog_segment_getters[] = {
     {"finish_request", (getter)segment_word, NULL, "Number of the latest request to finish.",
      (void *)FINISH_REQUEST},
     {"finish_status", (getter)segment_word, NULL, "Status that it asks for.", (void *)FINISH_STATUS},
+    {"finish_noted", (getter)segment_word, NULL, "Latest request of which it is known what it waits for.",
+     (void *)FINISH_NOTED},
     {"finish_done", (getter)segment_word, NULL, "Latest request carried out.", (void *)FINISH_DONE},
     {"closed", (getter)segment_word, NULL, "Nobody may attach any more.", (void *)CLOSED},
     {"flusher_state", (getter)segment_word, NULL, "0 starting, 1 running.", (void *)FLUSHER_STATE},
-    {"flusher_is_starting", (getter)segment_starting, NULL, "One was started less than 10 s ago.", NULL},
+    {"flusher_lives", (getter)segment_flusher_lives, NULL, "One keeps the run, or has been started.", NULL},
+    {"flusher_is_starting", (getter)segment_starting, NULL, "One was started less than 10 s ago, and lives.", NULL},
     {"sleeping", (getter)segment_word, NULL, "The flusher sleeps on its doorbell.", (void *)SLEEPING},
     {"progress", (getter)segment_word, NULL, "Grows while the flusher gets anything done.", (void *)PROGRESS},
+    {"sealing", (getter)segment_word, NULL, "The same, but for draining.", (void *)SEALING},
+    {"starts", (getter)segment_word, NULL, "How many flushers were started.", (void *)STARTS},
     {"ended_by", (getter)segment_word, NULL, "Signal that has ended the maker of the run, or 0.", (void *)ENDED_BY},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -155,6 +155,11 @@ void shmlog_producer_add_counts(shmlog_producer *sum, const shmlog_producer *pro
 #define START_PATIENCE_NS (10 * NS_PER_S)
 #define PROBE_EVERY_NS (20 * NS_PER_MS)
 
+bool shmlog_flusher_lives(int lock_fd)
+{
+    return shmlog_lock_probe(lock_fd, SHMLOG_LOCK_FLUSHER) != 0 || shmlog_lock_probe(lock_fd, SHMLOG_LOCK_START) != 0;
+}
+
 bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now)
 {
     /* CONTROL, acquire side. */
@@ -201,7 +206,7 @@ static bool flusher_is_dead(const shmlog_producer *producer, shmlog_wait *wait, 
     wait->probed_ns = now;
     bool is_there = shmlog_description_is_there(&producer->lock);
     int fd = is_there ? producer->lock.fd : shmlog_description_reopen(&producer->segment->file, producer->path);
-    bool is_dead = fd >= 0 && shmlog_lock_probe(fd, SHMLOG_LOCK_FLUSHER) == 0;
+    bool is_dead = fd >= 0 && !shmlog_flusher_lives(fd);
     if (!is_there && fd >= 0) {
         close(fd);
     }
@@ -220,13 +225,14 @@ shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shml
     uint64_t progress = progress_of(producer);
     /* A flusher that starts, for ten seconds at most, is progress. So is one that seals: a slow
      * disk, and not a dead one, holds its drain. */
-    if (tail != wait->tail || progress != wait->progress ||
-        shmlog_flusher_is_starting(producer->segment->header, now)) {
+    if (tail != wait->tail || progress != wait->progress) {
         wait->tail = tail;
         wait->progress = progress;
         wait->since_ns = now;
     } else if (flusher_is_dead(producer, wait, now)) {
         return SHMLOG_WAIT_DEAD;
+    } else if (shmlog_flusher_is_starting(producer->segment->header, now)) {
+        wait->since_ns = now;
     }
     return now - wait->since_ns < producer->drop_policy.max_wait_ns ? SHMLOG_WAIT_AGAIN : SHMLOG_WAIT_OVER;
 }

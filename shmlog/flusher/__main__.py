@@ -1,4 +1,4 @@
-"""``python -P -m shmlog.flusher RUN_DIR``: the flusher process of one run."""
+"""``python -m shmlog.flusher RUN_DIR``: the flusher process of one run. Started by `shmlog.flusher.process`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from shmlog import _core
 from shmlog.flusher.keeper import keep
 from shmlog.flusher.nice import be_nice
+from shmlog.flusher.process import START_LOCK
 from shmlog.segment import meeting, shm
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
@@ -29,12 +30,16 @@ def main(run_dir: Path) -> None:
         signal.signal(number, signal.SIG_IGN)  # of the trainer's group: it has to outlive it
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the trainer's may be too low for us
-    os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), 4096))
+    is_expected = _is_open(START_LOCK)
+    os.closerange(START_LOCK + 1, min(os.sysconf("SC_OPEN_MAX"), 4096))
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     layout = RunLayout(run_dir)
     ref = read_ref(layout)
     segment = shm.open_segment(ref)
-    if segment.lock(_core.LOCK_FLUSHER) and not runfile.read(layout.run_yaml).get("complete"):
+    is_keeper = segment.lock(_core.LOCK_FLUSHER)
+    if is_expected:
+        os.close(START_LOCK)  # now the flusher's own lock tells that it lives
+    if is_keeper and not runfile.read(layout.run_yaml).get("complete"):
         is_over = threading.Event()
         helper = threading.Thread(target=_help_neighbours, args=(run_dir, is_over), name="neighbours", daemon=True)
         helper.start()
@@ -42,6 +47,14 @@ def main(run_dir: Path) -> None:
         is_over.set()
         helper.join()  # a run that is half recovered, whose own flusher has found us at it, would stay so
         meeting.see_off(layout, _LAUNCHER_S)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _help_neighbours(run_dir: Path, is_over: threading.Event) -> None:

@@ -18,6 +18,7 @@ from shmlog.errors import StorageError
 from shmlog.flusher import final
 from shmlog.flusher.appendfile import SyncError
 from shmlog.flusher.nice import be_nice
+from shmlog.flusher.place import Place
 from shmlog.flusher.progress import Progress
 from shmlog.flusher.provenance import Provenance
 from shmlog.segment.doorbell import Doorbell
@@ -62,9 +63,8 @@ class _Finish:
     """A request to finish that is being carried out."""
 
     request: int
-    rotation: int  # of the drain: closes the last log that holds what was there before the request
+    below: int  # the logs to be sealed
     asked_s: float
-    below: int | None = None  # the logs to be sealed, when it is known
 
 
 class Keeper:
@@ -87,13 +87,14 @@ class Keeper:
         self._told: tuple[str, float] = "", 0.0  # last failure, and when it was reported
         self._spare_lanes = SPARE_LANES
         layout.refuse_links()
+        self._place = Place(layout)
         logs = layout.logs()
-        folder = os.open(layout.wal, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         number = logs[-1] + 1 if logs else final.first_log(layout, segment)
-        self._drain = _core.Drain(segment, folder, number, ref.name)
+        self._drain = _core.Drain(segment, self._place.open_logs(), number, ref.name)
         self._progress = Progress(segment, self._drain, lambda: self._sealer.next_log if self._sealer else 0)
         if logs:
             final.restore_cursors(self._drain, segment, layout)
+        self._limit_logs(logs[0] if logs else number)
 
     # ---- while anybody is attached ----
 
@@ -162,6 +163,9 @@ class Keeper:
     def _tick(self) -> None:
         if self._drain.error:
             self._tell(f"the log can't be written: {os.strerror(self._drain.error)}")
+        if self._place.has_new_logs():
+            self._move()
+            self._drain.rotate()
         sealer = self._get_sealer()
         now, frames, closed_below = time.monotonic(), self._drain.frames, self._drain.closed_below
         if closed_below > sealer.reading or (frames != self._taken_frames and now - self._taken_s >= TICK_S):
@@ -173,10 +177,16 @@ class Keeper:
             sealer.commit_done()
         self._keep_spares()
         if now - self._taken_s < IDLE_AFTER_S or sealer.next_log < closed_below:
-            self._limit_logs(sealer)
+            self._limit_logs(sealer.next_log)
         is_looking = self._provenance.keep()
         self._carry_out_finish(sealer, is_looking)
         self._rotate_old_log()
+
+    def _move(self) -> None:
+        """Go on in the folder of the logs that is in the place of the last one."""
+        self._layout.refuse_links()
+        report(f"{self._layout.wal} is another folder than before: what was in that and not sealed is gone")
+        self._drain.move(self._place.open_logs())
 
     def _keep_spares(self) -> None:
         """Have memory ready for processes that have not logged yet."""
@@ -186,10 +196,10 @@ class Keeper:
             except OSError:
                 self._spare_lanes = 0  # no room in shared memory: who needs a lane tries for itself, and tells it
 
-    def _limit_logs(self, sealer: Sealer) -> None:
-        """Hold the drain, and so its producers, when it is far ahead of the sealing."""
+    def _limit_logs(self, unsealed: int) -> None:
+        """Hold the drain, and so its producers, when it is far ahead of ``unsealed``, the first log to be sealed."""
         disk = os.statvfs(self._layout.dir)
-        self._drain.limit(sealer.next_log + unsealed_logs_max(disk.f_bavail * disk.f_frsize))
+        self._drain.limit(unsealed + unsealed_logs_max(disk.f_bavail * disk.f_frsize))
 
     def _get_sealer(self) -> Sealer:
         """Import pyarrow (a second on a busy machine) when draining is under way."""
@@ -215,18 +225,16 @@ class Keeper:
             self._sealer = None
 
     def _carry_out_finish(self, sealer: Sealer, is_looking: bool) -> None:
-        """Have all be sealed that was logged before a request to finish, then answer it."""
-        request = self._segment.finish_request
+        """Answer a request to finish when all is sealed that was logged before it, as the drain has noted."""
+        request = self._drain.noted
         if self._finish is None and request != self._finished:
-            self._finish = _Finish(request, self._rotate(), time.monotonic())
+            self._finish = _Finish(request, self._drain.finish_below, time.monotonic())
         finish = self._finish
         if finish is None:
             return
-        if finish.below is None and self._drain.rotated >= finish.rotation:
-            finish.below = self._drain.rotated_below
         if is_looking and time.monotonic() - finish.asked_s < PROVENANCE_S:
             self._segment.add_progress()
-        elif finish.below is not None and sealer.next_log >= finish.below:
+        elif sealer.next_log >= finish.below:
             final.write_finished(self._layout, self._segment, sealer.ledger)
             self._segment.mark_finished(finish.request)
             self._finished, self._finish = finish.request, None
@@ -234,14 +242,10 @@ class Keeper:
     def _rotate_old_log(self) -> None:
         """Close a log in which records have lain for long, so that they get into a part."""
         if time.monotonic() - self._rotated_s > LOG_AGE_MAX_S and self._drain.slots > self._rotated_slots:
-            self._rotate()
-
-    def _rotate(self) -> int:
-        self._rotated_s = time.monotonic()
-        self._rotated_slots = self._drain.slots
-        rotation = self._drain.rotate()
-        self._bell.ring()
-        return rotation
+            self._rotated_s = time.monotonic()
+            self._rotated_slots = self._drain.slots
+            self._drain.rotate()
+            self._bell.ring()
 
     # ---- when the last has gone ----
 
@@ -249,7 +253,7 @@ class Keeper:
         """Drain what is left, seal it, write the final state, remove the segment.
 
         The caller holds the member lock alone. ``patient``: wait for a disk that
-        fails, as long as the run folder is there.
+        fails, as long as run.yaml and the folder of the logs are there.
 
         Raises
         ------
@@ -267,9 +271,12 @@ class Keeper:
     def _may_heal(self, error: Exception) -> bool:
         """Whether what has failed may work some day, in this process and in this folder."""
         is_ours = not isinstance(error, OSError) or error.errno in (errno.EFBIG, errno.EMFILE)  # a limit of ours stays
-        return not is_ours and self._layout.dir.exists()
+        return not is_ours and not self._place.is_lost()
 
     def _close_once(self) -> None:
+        if self._place.has_new_logs(at_once=True):
+            self._move()
+            self._next_log()
         self._drain_rest()
         if self._drain.finalize():
             self._drain_rest()

@@ -6,12 +6,17 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shmlog.errors import ShmlogError
 from shmlog.flusher import launch
 from shmlog.storage.layout import RunLayout
 
+if TYPE_CHECKING:
+    from shmlog import _core
+
 _SHELL = "/bin/sh"
+START_LOCK = 3  # descriptor by which a flusher holds the lock of one that starts
 # The shell starts it in the background and ends at once, so that the flusher is
 # no child that the trainer's wait() could reap.
 _COMMAND = '"$@" &'
@@ -53,10 +58,17 @@ def _import_path() -> list[str]:
     return [*folders, str(Path(__file__).parents[2])]
 
 
-def start_flusher(layout: RunLayout) -> None:
+def start_flusher(layout: RunLayout, segment: _core.Segment | None = None) -> None:
     """Start the flusher of a run, and do not wait for it.
 
     Starting two is harmless: the flusher's lock lets one of them work.
+
+    Parameters
+    ----------
+    layout : RunLayout
+        Of the run.
+    segment : Segment, optional
+        Its segment, which tells those who wait that a flusher starts, as long as that lives.
 
     Raises
     ------
@@ -69,7 +81,12 @@ def start_flusher(layout: RunLayout) -> None:
         raise ShmlogError("sys.executable is empty: the flusher can't be started; run 'shmlog recover' afterwards")
     arguments = [_SHELL, "-c", _COMMAND, "shmlog", *helper_command("shmlog.flusher", str(layout.dir))]
     layout.refuse_links()
-    pid = _spawn(arguments, layout.flusher_log)
+    lock = segment.mark_starting() if segment is not None else None
+    try:
+        pid = _spawn(arguments, layout.flusher_log, lock)
+    finally:
+        if lock is not None:
+            os.close(lock)
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:
@@ -85,14 +102,16 @@ def recover_apart(layout: RunLayout) -> str | None:
     return done.stderr.strip().removeprefix("shmlog: error: ") if done.returncode else None
 
 
-def _spawn(arguments: list[str], log: Path) -> int:
-    """Start a process that says nothing but into ``log``, in a session of its own."""
+def _spawn(arguments: list[str], log: Path, lock: int | None) -> int:
+    """Start a process that says nothing but into ``log``, in a session of its own, and holds ``lock``."""
     fd = os.open(log, _APPEND, 0o666)
     files = [
         (os.POSIX_SPAWN_DUP2, fd, 2),  # first: where fds 0 to 2 were closed, it is one of them
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
     ]
+    if lock is not None:
+        files.append((os.POSIX_SPAWN_DUP2, lock, START_LOCK))
     try:
         return os.posix_spawn(_SHELL, arguments, helper_environment(), file_actions=files, setsid=True, setsigmask=[])
     finally:

@@ -141,8 +141,7 @@ def _recover_segment(
     if _has_flusher(segment):
         return _result(layout, changed=False, message=_AT_WORK)
     if segment.probe(_core.LOCK_MEMBER):
-        segment.mark_starting()
-        start_flusher(layout)
+        start_flusher(layout, segment)
         return _result(layout, changed=True, message="processes are attached; another flusher was started")
     try:
         return _recover_alone(layout, described, segment, ref)

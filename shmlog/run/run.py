@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from shmlog import _core
-from shmlog.errors import DroppedError, RunStateError, ShmlogError, log_warning
+from shmlog.errors import DroppedError, RunStateError, log_warning
 from shmlog.run import exits, follow, late, registry
 from shmlog.run.handed import hand_down
 from shmlog.run.identity import Identity, script_name
+from shmlog.run.patience import Flushers, Patience
 from shmlog.run.plain import dumps, to_plain
 from shmlog.run.structured import StructuredLog
 from shmlog.segment import beacon
@@ -26,7 +27,7 @@ from shmlog.storage.reasons import CLOSED
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import FINISH_CODES, FINISHED
 
-PATIENCE_S = 2.0  # without any progress of the flusher
+FLUSH_S = 10.0
 _NO_ERRORS = (SystemExit, GeneratorExit, KeyboardInterrupt)
 
 
@@ -56,7 +57,7 @@ class Run(StructuredLog):
         self._started_s = time.monotonic()
         self._status = "running"
         self._names_are_synced = False
-        self._replaced_in_vain = False
+        self._flushers = Flushers(layout)
 
     # ---- what it is ----
 
@@ -222,7 +223,7 @@ class Run(StructuredLog):
 
     # ---- flush, statistics ----
 
-    def flush(self, timeout: float = 10.0, *, durable: bool = False) -> bool:
+    def flush(self, timeout: float = FLUSH_S, *, durable: bool = False) -> bool:
         """Wait until all that this process logged is in the write-ahead log.
 
         Parameters
@@ -239,13 +240,14 @@ class Run(StructuredLog):
             Whether it is. False is no loss: the records wait in shared memory, or the run has ended for this
             process, and they were sealed with it.
         """
-        if not self._is_member:
-            return self._disabled
+        return self._flush(self._patience(), timeout, durable) if self._is_member else self._disabled
+
+    def _flush(self, patience: Patience, timeout: float, durable: bool) -> bool:
         self._settle()
         if durable:
             self._request_sync()
         heads = {lane: head for lane, (head, _, _) in self._lanes().items()}
-        is_flushed = self._await(lambda: self._is_flushed(heads, durable), timeout)
+        is_flushed = patience.wait(lambda: self._is_flushed(heads, durable), patience.anything, timeout)
         return is_flushed and (not durable or self._sync_names())
 
     def _sync_names(self) -> bool:
@@ -269,23 +271,8 @@ class Run(StructuredLog):
         lanes = self._lanes().items()
         return all((synced if durable else tail) >= heads.get(lane, 0) for lane, (_, tail, synced) in lanes)
 
-    def _await(self, is_done: Any, timeout: float) -> bool:
-        """Wait for the flusher to get something done; False when it does not."""
-        segment = self._segment
-        deadline = time.monotonic() + timeout
-        stalled, progress, nap = time.monotonic(), segment.progress, 0.0002
-        while not is_done():
-            self._bell.ring()
-            now = time.monotonic()
-            if segment.progress != progress:
-                stalled, progress = now, segment.progress
-            if now >= deadline or (now - stalled > PATIENCE_S and not self._may_be_starting()):
-                return False
-            if now - stalled > 0.2 and not self._flusher_lives() and not self._flusher_lost():
-                return False
-            time.sleep(nap)
-            nap = min(nap * 1.5, 0.01)
-        return True
+    def _patience(self) -> Patience:
+        return Patience(self._segment, self._ring, self._flusher_lives, self._flusher_lost)
 
     @property
     def stats(self) -> dict[str, Any]:
@@ -348,7 +335,8 @@ class Run(StructuredLog):
             self._segment.cut_followers(self._entry.token)
 
     def _seal(self, status: str) -> bool:
-        self.flush()  # makes room for the last event, whatever waits in the lane
+        patience = self._patience()
+        self._flush(patience, FLUSH_S, False)  # makes room for the last event, whatever waits in the lane
         if self._is_maker:
             duration_s = time.monotonic() - self._started_s
             try:
@@ -357,7 +345,7 @@ class Run(StructuredLog):
                 pass  # counted; finish itself never raises because of the machinery
         self._settle()
         request = self._segment.request_finish(FINISH_CODES[status], self._is_maker)
-        return self._await(lambda: self._segment.finish_done >= request, timeout=float("inf"))
+        return patience.wait(lambda: self._segment.finish_done >= request, lambda: patience.finishing(request))
 
     def __enter__(self) -> Self:
         return self
@@ -392,27 +380,13 @@ class Run(StructuredLog):
 
     def _flusher_lives(self) -> bool:
         try:
-            return bool(self._segment.probe(_core.LOCK_FLUSHER)) or self._may_be_starting()
+            return self._segment.flusher_lives
         except OSError:
             return True  # no descriptor is left to look: who waits for it gives up in time
 
-    def _may_be_starting(self) -> bool:
-        return self._segment.flusher_is_starting
-
     def _flusher_lost(self) -> bool:
         """Start another flusher; called by whoever notices that there is none."""
-        from shmlog.flusher.process import start_flusher
-
-        never_came_up = not self._segment.flusher_state
-        if self._segment.closed or (never_came_up and self._replaced_in_vain):
-            return False  # nor would a third; each is waited for, and the end of a process must not take that long
-        self._replaced_in_vain = never_came_up
-        self._segment.mark_starting()
-        try:
-            start_flusher(self._layout)
-        except (OSError, ShmlogError):
-            return False
-        return True
+        return self._flushers.replace(self._segment, {lane: tail for lane, (_, tail, _) in self._lanes().items()})
 
     def _spill(self, data: bytes) -> bytes:
         """Keep a text that is too large for the ring in a file of its own."""

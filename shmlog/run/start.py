@@ -150,9 +150,8 @@ def start(run: Run, data: dict[str, Any], config: dict[str, Any]) -> None:
     run.event("experiment_start", data)
     if config:
         run.event("config", config)
-    run._segment.mark_starting()
     try:
-        start_flusher(run._layout)
+        start_flusher(run._layout, run._segment)
     except OSError as error:
         raise StorageError(
             f"the flusher of {run.dir} can't be started ({error.strerror}): is there a limit of processes (ulimit -u) "

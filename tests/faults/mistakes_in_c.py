@@ -8,6 +8,7 @@ CORE = "unit/test_core.py"
 STEPS = "faults/test_steps.py"
 DISK = "faults/test_full_disk.py"
 FAULTS = "integration/test_faults.py"
+STARTS = "integration/test_flusher_starts.py"
 EVERY_STATE = f"{STEPS}::test_every_state_that_a_kill_can_leave_is_drained_and_taken_over"
 
 LANE = (
@@ -19,6 +20,14 @@ LANE = (
         "",
         "P5: finish() waits for a lap of every lane that there could be",
         f"{CORE}::test_a_rotation_is_not_held_up_by_a_producer_that_never_pauses",
+    ),
+    Mutation(
+        "finish-notes-no-heads",
+        "csrc/drain_run.c",
+        "        note_heads(drain);\n",
+        "",
+        "P5: finish() returns before all is sealed that was logged before it",
+        "unit/test_keeper.py::test_a_request_that_a_dead_flusher_has_noted_is_noted_anew",
     ),
     Mutation(
         "commit-before-payload",
@@ -50,10 +59,18 @@ LANE = (
     Mutation(
         "sealing-is-no-progress",
         "csrc/room.c",
-        "if (tail != wait->tail || progress != wait->progress ||",
-        "if (tail != wait->tail ||",
+        "if (tail != wait->tail || progress != wait->progress) {",
+        "if (tail != wait->tail) {",
         "I4: records are dropped though the flusher works",
         f"{CORE}::test_who_waits_for_room_waits_as_long_as_the_flusher_seals",
+    ),
+    Mutation(
+        "starting-is-living",
+        "csrc/py_segment_read.c",
+        "shmlog_flusher_is_starting(self->segment.header, now) && shmlog_flusher_lives(self->lock.fd)",
+        "shmlog_flusher_is_starting(self->segment.header, now)",
+        "I9: all wait 10 s for a flusher that died while it started",
+        f"{STARTS}::test_it_is_known_at_once_that_a_flusher_has_died_while_it_started",
     ),
     Mutation(
         "numbers-header-first",

@@ -653,6 +653,7 @@ FOLLOWING = (
 )
 
 EXITS = "integration/test_exits.py"
+STARTS = "integration/test_flusher_starts.py"
 CONTAINERS = "faults/test_containers.py"
 
 ENDING = (
@@ -689,6 +690,62 @@ ENDING = (
         "a sitecustomize.py that the program does not run is run by the flusher",
         "integration/test_helpers_imports.py::test_what_the_program_does_not_run_at_its_start_runs_in_no_flusher"
         "[sitecustomize]",
+    ),
+    Mutation(
+        "limit-comes-with-pyarrow",
+        "flusher/keeper.py",
+        "        self._limit_logs(logs[0] if logs else number)\n",
+        "",
+        "P4: what is logged while pyarrow is imported fills the disk",
+        "unit/test_keeper.py::test_the_logs_that_may_wait_are_limited_before_anything_is_sealed",
+    ),
+    Mutation(
+        "folder-of-logs-for-good",
+        "flusher/place.py",
+        "        is_new = logs != self._logs\n",
+        "        is_new = False\n",
+        "P8: a flusher whose folder was replaced never ends",
+        f"{STARTS}::test_a_flusher_ends_whose_folders_were_taken_away[the folder of the logs, made anew]",
+    ),
+    Mutation(
+        "lost-folder-may-heal",
+        "flusher/keeper.py",
+        "        return not is_ours and not self._place.is_lost()\n",
+        "        return not is_ours\n",
+        "P8: a flusher whose folder is gone never ends",
+        f"{STARTS}::test_a_flusher_ends_whose_folders_were_taken_away[run.yaml]",
+    ),
+    Mutation(
+        "others-log-is-progress",
+        "run/patience.py",
+        "            return self._segment.sealing\n",
+        "            return self.anything()\n",
+        "I9: a finish whose sealing fails does not return while others log",
+        f"{STARTS}::test_a_finish_does_not_take_what_others_log_for_progress",
+    ),
+    Mutation(
+        "starts-without-end",
+        "run/patience.py",
+        "if segment.starts - self._starts >= STARTS_MAX:",
+        "if False:",
+        "I9: a finish does not return while each flusher dies",
+        f"{STARTS}::test_three_flushers_that_die_while_they_seal_are_enough",
+    ),
+    Mutation(
+        "start-holds-no-lock",
+        "flusher/process.py",
+        "        files.append((os.POSIX_SPAWN_DUP2, lock, START_LOCK))\n",
+        "        pass\n",
+        "a flusher that starts is taken for dead",
+        f"{STARTS}::test_one_that_hangs_while_it_starts_is_alive_until_it_is_killed",
+    ),
+    Mutation(
+        "patience-for-each",
+        "run/run.py",
+        "        return patience.wait(lambda: self._segment.finish_done",
+        "        return self._patience().wait(lambda: self._segment.finish_done",
+        "P7: a finish waits twice for a flusher that is stopped",
+        f"{STARTS}::test_a_finish_beside_a_stopped_flusher_takes_no_longer_than_a_flush",
     ),
     Mutation(
         "exit-leaves-no-flusher",

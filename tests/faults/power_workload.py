@@ -19,10 +19,12 @@ LARGE = 40_000
 """Bytes of a text that is too large for the ring of this run, so that it gets a file of its own."""
 
 FLUSHER = """
-import sys
+import os, sys
 from pathlib import Path
 from shmlog.flusher import keeper
 from shmlog.flusher.__main__ import main
+from shmlog.flusher.process import START_LOCK
+os.dup2(int(sys.argv[2]), START_LOCK)
 keeper.LOG_BYTES_MAX = 4 << 10
 main(Path(sys.argv[1]))
 """
@@ -40,12 +42,14 @@ def artifact(phase: int) -> bytes:
     return f"what phase {phase} has come to\n".encode() * 200
 
 
-def _start_flusher(layout: Any) -> None:
+def _start_flusher(layout: Any, segment: Any) -> None:
+    lock = segment.mark_starting()
     with open(layout.flusher_log, "ab") as log:
         subprocess.Popen(
-            [sys.executable, "-P", "-c", FLUSHER, str(layout.dir)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True,
+            [sys.executable, "-P", "-c", FLUSHER, str(layout.dir), str(lock)], stdin=subprocess.DEVNULL, stdout=log,
+            stderr=log, start_new_session=True, pass_fds=[lock],
         )  # fmt: skip
+    os.close(lock)
 
 
 def _work(run: Any, who: str, phase: int, marks: int, sources: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import shmlog
+from shmlog import _core
 from shmlog.flusher import __main__ as flusher_main
 from shmlog.flusher.recover import recover
 from shmlog.segment import shm
@@ -205,16 +206,20 @@ class Failing:
 
         self.child = fork_traced(build(folder), be_flusher)
 
-        def start(layout: RunLayout) -> None:
+        def start(layout: RunLayout, segment: _core.Segment) -> None:
             monkeypatch.undo()
-            self._thread = Background(lambda: self._follow(layout, fault))
+            lock = segment.mark_starting()
+            self._thread = Background(lambda: self._follow(layout, fault, lock))
             os.write(telling, os.fsencode(layout.dir))
 
         monkeypatch.setattr(importlib.import_module("shmlog.run.start"), "start_flusher", start)
         self.run = shmlog.init("failing", root=folder / "runs", **options)  # type: ignore[arg-type]
 
-    def _follow(self, layout: RunLayout, fault: Fault) -> None:
-        self.code = self.child.follow(fault, folder=layout.dir, shared=None, log=self.log)
+    def _follow(self, layout: RunLayout, fault: Fault, lock: int) -> None:
+        try:
+            self.code = self.child.follow(fault, folder=layout.dir, shared=None, log=self.log)
+        finally:
+            os.close(lock)
 
     def end(self) -> None:
         """Wait for the flusher's end."""

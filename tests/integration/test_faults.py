@@ -78,26 +78,6 @@ def test_producers_that_fill_their_lane_start_another_flusher(tmp_path: Path) ->
     assert stored.dropped == {}
 
 
-def test_a_flusher_that_never_comes_up_is_replaced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P7: who ends waits for one that starts, but not for one after the other."""
-    run = shmlog.init("broken", root=tmp_path)
-    log_some(run, 10)
-    assert run.flush()
-    os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
-    wait_until(lambda: is_flusher_gone(run.dir), "the flusher's death")
-    started: list[RunLayout] = []
-    with monkeypatch.context() as patch:
-        patch.setattr("shmlog.flusher.process.start_flusher", started.append)
-        assert run._flusher_lost(), "it had come up, so another may"
-        assert run._flusher_lost(), "this one did not: perhaps by chance"
-        assert not run._flusher_lost(), "P7"
-    assert len(started) == 2
-    start_flusher(RunLayout(run.dir))
-    assert run.finish(), "one that somebody else starts is as good"
-    wait_for_end(run.dir)
-    assert_books_balance(run.dir, offered=10)
-
-
 def test_a_second_flusher_gives_way(tmp_path: Path) -> None:
     with shmlog.init("two", root=tmp_path) as run:
         assert run.flush()  # this one is at work

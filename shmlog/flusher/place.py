@@ -1,0 +1,62 @@
+"""Whether the run folder, and that of the logs in it, are still those that the flusher began in."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from shmlog.errors import StorageError
+from shmlog.storage.layout import RunLayout
+
+_LOOK_EVERY_S = 1.0
+
+
+class Place:
+    """The folders of a run, by what the kernel knows them by: their names may come to mean others."""
+
+    def __init__(self, layout: RunLayout) -> None:
+        self._layout = layout
+        self._run = _identity(layout.dir)
+        self._logs = _identity(layout.wal)
+        self._looked_s = time.monotonic()
+
+    def open_logs(self) -> int:
+        """Return a descriptor of the folder of the logs."""
+        return os.open(self._layout.wal, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def has_new_logs(self, *, at_once: bool = False) -> bool:
+        """Whether the folder of the logs is another one than at the last look; looks only now and then.
+
+        Whoever has replaced it has taken what was not sealed. What comes can be kept in the new one.
+
+        Raises
+        ------
+        OSError
+            If it is gone.
+        StorageError
+            If the run folder is another one: the books are not about what lies there.
+        """
+        if not at_once and time.monotonic() - self._looked_s < _LOOK_EVERY_S:
+            return False
+        if _identity(self._layout.dir) != self._run:
+            raise StorageError(f"{self._layout.dir} is another folder than the run was begun in; it is left as it is")
+        logs = _identity(self._layout.wal)
+        is_new = logs != self._logs
+        self._logs, self._looked_s = logs, time.monotonic()
+        return is_new
+
+    def is_lost(self) -> bool:
+        """Whether what the run could be closed in is gone; not if it can't be told, as by a disk that fails."""
+        try:
+            os.stat(self._layout.run_yaml)
+            os.stat(self._layout.wal)
+            return _identity(self._layout.dir) != self._run
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+
+
+def _identity(folder: os.PathLike[str]) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
