@@ -139,8 +139,8 @@ typedef struct {
  * if that can't be told. */
 bool shmlog_flusher_lives(int lock_fd);
 
-/* Whether the last that was started, less than ten seconds ago, does not drain yet. It may be dead. */
-bool shmlog_flusher_was_started(const shmlog_header *header, int64_t now_ns);
+/* Whether one was started less than ten seconds ago and does not drain yet, if it lives. */
+bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now_ns);
 
 /* Begin to wait for room; OVER if waiting is not allowed now. */
 shmlog_wait_state shmlog_producer_wait_begin(shmlog_producer *producer, shmlog_wait *wait);

@@ -85,8 +85,8 @@ static inline int shmlog_dict_get(PyObject *dict, PyObject *key, PyObject **valu
 /* ---- py_segment_read.c ---- */
 
 extern PyGetSetDef shmlog_segment_getters[];
-/* Have a description for locks of the object's own. Sets OSError. */
-bool shmlog_segment_py_open_locks(SegmentObject *self);
+/* Have its own description for locks. Raises OSError. */
+bool shmlog_segment_open_locks(SegmentObject *self);
 PyObject *shmlog_segment_py_lane(SegmentObject *self, PyObject *number);
 
 /* ---- py_value.c ---- */

@@ -114,7 +114,7 @@ static void segment_dealloc(SegmentObject *self)
 
 /* ---- locks ---- */
 
-bool shmlog_segment_py_open_locks(SegmentObject *self)
+bool shmlog_segment_open_locks(SegmentObject *self)
 {
     if (shmlog_description_is_there(&self->lock)) {
         return true;
@@ -135,7 +135,7 @@ PyDoc_STRVAR(lock_doc, "lock(byte)\n--\n\nTake the exclusive lock on a byte. Fal
 static PyObject *segment_lock(SegmentObject *self, PyObject *arg)
 {
     int byte = PyLong_AsInt(arg);
-    if ((byte == -1 && PyErr_Occurred()) || !shmlog_segment_py_open_locks(self)) {
+    if ((byte == -1 && PyErr_Occurred()) || !shmlog_segment_open_locks(self)) {
         return NULL;
     }
     int error = shmlog_lock_take(self->lock.fd, byte, true);
@@ -150,7 +150,7 @@ PyDoc_STRVAR(unlock_doc, "unlock(byte)\n--\n\nGive up a lock of this object.");
 static PyObject *segment_unlock(SegmentObject *self, PyObject *arg)
 {
     int byte = PyLong_AsInt(arg);
-    if ((byte == -1 && PyErr_Occurred()) || !shmlog_segment_py_open_locks(self)) {
+    if ((byte == -1 && PyErr_Occurred()) || !shmlog_segment_open_locks(self)) {
         return NULL;
     }
     int error = shmlog_lock_drop(self->lock.fd, byte);
@@ -162,7 +162,7 @@ PyDoc_STRVAR(probe_doc, "probe(byte)\n--\n\nWhether anybody but this object hold
 static PyObject *segment_probe(SegmentObject *self, PyObject *arg)
 {
     int byte = PyLong_AsInt(arg);
-    if ((byte == -1 && PyErr_Occurred()) || !shmlog_segment_py_open_locks(self)) {
+    if ((byte == -1 && PyErr_Occurred()) || !shmlog_segment_open_locks(self)) {
         return NULL;
     }
     int held = shmlog_lock_probe(self->lock.fd, byte);
@@ -308,7 +308,7 @@ PyDoc_STRVAR(keep_spares_doc, "keep_spares(count)\n--\n\n"
 static PyObject *segment_keep_spares(SegmentObject *self, PyObject *arg)
 {
     unsigned long count = PyLong_AsUnsignedLong(arg);
-    if (PyErr_Occurred() || !shmlog_segment_py_open_locks(self)) {
+    if (PyErr_Occurred() || !shmlog_segment_open_locks(self)) {
         return NULL;
     }
     int error = shmlog_segment_keep_spares(&self->segment, self->lock.fd, (uint32_t)count);

@@ -60,16 +60,16 @@ static PyObject *segment_lost(SegmentObject *self, void *Py_UNUSED(closure))
 
 static PyObject *segment_starting(SegmentObject *self, void *Py_UNUSED(closure))
 {
-    if (!shmlog_segment_py_open_locks(self)) {
+    if (!shmlog_segment_open_locks(self)) {
         return NULL;
     }
-    bool was_started = shmlog_flusher_was_started(self->segment.header, shmlog_clock_ns(CLOCK_MONOTONIC));
-    return PyBool_FromLong(was_started && shmlog_flusher_lives(self->lock.fd));
+    int64_t now = shmlog_clock_ns(CLOCK_MONOTONIC);
+    return PyBool_FromLong(shmlog_flusher_is_starting(self->segment.header, now) && shmlog_flusher_lives(self->lock.fd));
 }
 
 static PyObject *segment_flusher_lives(SegmentObject *self, void *Py_UNUSED(closure))
 {
-    return shmlog_segment_py_open_locks(self) ? PyBool_FromLong(shmlog_flusher_lives(self->lock.fd)) : NULL;
+    return shmlog_segment_open_locks(self) ? PyBool_FromLong(shmlog_flusher_lives(self->lock.fd)) : NULL;
 }
 
 static PyObject *segment_run_id(SegmentObject *self, void *Py_UNUSED(closure))

@@ -160,19 +160,7 @@ bool shmlog_flusher_lives(int lock_fd)
     return shmlog_lock_probe(lock_fd, SHMLOG_LOCK_FLUSHER) != 0 || shmlog_lock_probe(lock_fd, SHMLOG_LOCK_START) != 0;
 }
 
-/* The same, by a descriptor of the producer's own or, if the program has closed that, by another; true if there is none. */
-static bool flusher_lives(const shmlog_producer *producer)
-{
-    bool is_there = shmlog_description_is_there(&producer->lock);
-    int fd = is_there ? producer->lock.fd : shmlog_description_reopen(&producer->segment->file, producer->path);
-    bool lives = fd < 0 || shmlog_flusher_lives(fd);
-    if (!is_there && fd >= 0) {
-        close(fd);
-    }
-    return lives;
-}
-
-bool shmlog_flusher_was_started(const shmlog_header *header, int64_t now)
+bool shmlog_flusher_is_starting(const shmlog_header *header, int64_t now)
 {
     /* CONTROL, acquire side. */
     if (atomic_load_explicit(&header->flusher_state, memory_order_acquire) == SHMLOG_FLUSHER_RUNNING) {
@@ -216,7 +204,13 @@ static bool flusher_is_dead(const shmlog_producer *producer, shmlog_wait *wait, 
         return false;
     }
     wait->probed_ns = now;
-    return !flusher_lives(producer);
+    bool is_there = shmlog_description_is_there(&producer->lock);
+    int fd = is_there ? producer->lock.fd : shmlog_description_reopen(&producer->segment->file, producer->path);
+    bool is_dead = fd >= 0 && !shmlog_flusher_lives(fd);
+    if (!is_there && fd >= 0) {
+        close(fd);
+    }
+    return is_dead;
 }
 
 shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shmlog_wait *wait)
@@ -231,13 +225,14 @@ shmlog_wait_state shmlog_producer_wait_nap(const shmlog_producer *producer, shml
     uint64_t progress = progress_of(producer);
     /* A flusher that starts, for ten seconds at most, is progress. So is one that seals: a slow
      * disk, and not a dead one, holds its drain. */
-    if (tail != wait->tail || progress != wait->progress ||
-        (shmlog_flusher_was_started(producer->segment->header, now) && flusher_lives(producer))) {
+    if (tail != wait->tail || progress != wait->progress) {
         wait->tail = tail;
         wait->progress = progress;
         wait->since_ns = now;
     } else if (flusher_is_dead(producer, wait, now)) {
         return SHMLOG_WAIT_DEAD;
+    } else if (shmlog_flusher_is_starting(producer->segment->header, now)) {
+        wait->since_ns = now;
     }
     return now - wait->since_ns < producer->drop_policy.max_wait_ns ? SHMLOG_WAIT_AGAIN : SHMLOG_WAIT_OVER;
 }

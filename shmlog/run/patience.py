@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from shmlog.errors import ShmlogError
+from shmlog.errors import ShmlogError, log_warning
 
 if TYPE_CHECKING:
     from shmlog import _core
@@ -56,12 +56,7 @@ class Flushers:
         if self._is_told:
             return
         self._is_told = True
-        try:
-            import logging  # slow to import, and rarely needed
-        except OSError:
-            return  # no descriptor is left
-
-        logging.getLogger("shmlog").warning(
+        log_warning(
             "the flusher of run %s has died %d times at the same place, see %s; what was logged is kept, "
             "'shmlog recover %s' goes on from there",
             self._layout.run_id,
