@@ -339,6 +339,13 @@ int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count);
 
 PyObject *shmlog_py_owner_record(PyObject *module, PyObject *args);
 
+/* ---- py_exits.c: methods of Segment ---- */
+
+extern const char shmlog_request_finish_doc[], shmlog_await_exit_doc[], shmlog_watch_signals_doc[];
+PyObject *shmlog_py_request_finish(SegmentObject *self, PyObject *args);
+PyObject *shmlog_py_await_exit(SegmentObject *self, PyObject *args);
+PyObject *shmlog_py_watch_signals(SegmentObject *self, PyObject *none);
+
 /* ---- py_log.c ---- */
 
 PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords);
