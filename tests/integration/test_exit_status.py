@@ -331,3 +331,20 @@ def test_readers_without_the_core_find_the_same(tmp_path: Path) -> None:
         os.waitpid(pid, 0)
     assert liveness.finished_as(described) == FINISH_STATUSES[placed.segment.finish_status] == "failed"
     placed.path.unlink()
+
+
+def test_what_was_said_before_the_end_of_the_process_says_nothing_of_it(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    begin = BEGIN.replace("sys.argv[1]", "sys.argv[1], console=True")
+    done = run_script(begin + "raise SystemExit(3)", root, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "INFO: Experiment ended"
+    run_dir = only_run(root)
+    wait_for_end(run_dir)
+    for path in (run_dir, run_dir / "events.jsonl"):
+        assert shmlog.analyze_logs(path)["final_status"] == "failed", "run.yaml knows it"
+    (tmp_path / "events.jsonl").write_text((run_dir / "events.jsonl").read_text())
+    assert shmlog.analyze_logs(tmp_path / "events.jsonl")["final_status"] is None
+    described = (run_dir / "run.yaml").read_text()
+    (run_dir / "run.yaml").write_text(described.replace('"user": ', '"user":  '))
+    with pytest.warns(shmlog.ShmlogWarning, match=r"run\.yaml"):
+        assert shmlog.load(run_dir).status == "failed", "damaged elsewhere"
