@@ -75,19 +75,31 @@ def analyze_logs(path: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         ``total_events``; ``event_counts`` by type, the most frequent first; ``start_time`` and
         ``end_time``, RFC 3339, of the first ``experiment_start`` and the last ``experiment_end`` or else of
-        the first and last event; ``final_status`` as the last ``experiment_end`` tells it, else None.
+        the first and last event; ``final_status`` as the last ``experiment_end`` tells it, or the run, if it was
+        at the exit of its process that it ended; else None.
     """
     events = load_structured_logs(path)
     starts = [event for event in events if event.get("event_type") == "experiment_start"]
     ends = [event for event in events if event.get("event_type") == "experiment_end"]
-    data = ends[-1].get("data") if ends else None
     return {
         "total_events": len(events),
         "event_counts": dict(Counter(str(event.get("event_type")) for event in events).most_common()),
         "start_time": _time(starts[:1] or events[:1], "start_time"),
         "end_time": _time(ends[-1:] or events[-1:], "end_time"),
-        "final_status": data.get("status") if isinstance(data, dict) else None,
+        "final_status": _final_status(Path(path), ends[-1].get("data")) if ends else None,
     }
+
+
+def _final_status(path: Path, data: object) -> Any:
+    """Return how a run has ended whose last event says ``data``: what happens after it at an exit, run.yaml knows."""
+    if isinstance(data, dict) and data.get("status") is not None:
+        return data["status"]
+    layout = RunLayout(path if path.is_dir() else path.parent)
+    if not layout.run_yaml.is_file():
+        return None
+    from shmlog.reader.stored import load
+
+    return load(layout.dir).status
 
 
 def _time(events: list[dict[str, Any]], field: str) -> Any:

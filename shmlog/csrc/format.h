@@ -33,6 +33,8 @@
  *   header.sleeping       flusher      producer    relaxed          (hint)
  *   header.disk_error     flusher      producer    relaxed          (hint)
  *   header.ended_by       its maker    flusher     relaxed          (read after the maker's death)
+ *   header.likely_status  owners       flusher     release/acquire  CONTROL
+ *   header.exiting        owners       flusher     release/acquire  CONTROL
  *   header.control words  see shmlog_header         release/acquire  CONTROL
  *   lane.sync_request     producer     flusher     release/acquire  SYNC
  *   lane.synced           flusher      producer    release/acquire  SYNC
@@ -186,6 +188,9 @@ typedef struct {
     /* Drops of processes that own no lane, in all attempts: the only shared read-modify-write. */
     _Atomic uint64_t unlaned[SHMLOG_REASONS];
     _Atomic uint32_t ended_by; /* number of the signal that has ended the run's maker, or 0; see signals.h */
+    /* Of owners whose status only the end of their process decides; see exits.h. */
+    _Atomic uint32_t likely_status; /* shmlog_finish_merge() of what each has likely, until it is decided */
+    _Atomic uint32_t exiting;       /* how many have not decided yet */
 
     /* CONTROL, written by the flusher. */
     _Alignas(SHMLOG_LINE) _Atomic uint32_t flusher_state;
@@ -251,6 +256,8 @@ _Static_assert(offsetof(shmlog_header, constants.run_id) == 88, "header.run_id")
 _Static_assert(offsetof(shmlog_header, constants.drop_policy) == 2160, "header.drop_policy");
 _Static_assert(offsetof(shmlog_header, finish_request) == 2176, "header: producers' line");
 _Static_assert(offsetof(shmlog_header, ended_by) == 2232, "header.ended_by");
+_Static_assert(offsetof(shmlog_header, likely_status) == 2236, "header.likely_status");
+_Static_assert(offsetof(shmlog_header, exiting) == 2240, "header.exiting");
 _Static_assert(offsetof(shmlog_header, flusher_state) == 2304, "header: flusher's line");
 _Static_assert(sizeof(shmlog_header) <= SHMLOG_PAGE, "the header is one page");
 _Static_assert(offsetof(shmlog_lane_header, tail) == 128, "lane: flusher's line");

@@ -151,5 +151,6 @@ int shmlog_lock_probe(int fd, int byte)
             return -1;
         }
     }
-    return lock.l_type != F_UNLCK;
+    return lock.l_type == F_UNLCK ? SHMLOG_LOCK_FREE
+                                  : lock.l_type == F_RDLCK ? SHMLOG_LOCK_SHARED : SHMLOG_LOCK_EXCLUSIVE;
 }

@@ -50,7 +50,9 @@ int shmlog_lock_take(int fd, int byte, bool exclusive);
 
 int shmlog_lock_drop(int fd, int byte);
 
-/* Does another description than `fd` hold any lock on the byte? 1, 0, or -1 with errno. */
+enum { SHMLOG_LOCK_FREE = 0, SHMLOG_LOCK_SHARED = 1, SHMLOG_LOCK_EXCLUSIVE = 2 };
+
+/* How another description than `fd` holds a lock on the byte: one of these, or -1 with errno. */
 int shmlog_lock_probe(int fd, int byte);
 
 #endif

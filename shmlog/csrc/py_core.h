@@ -359,6 +359,12 @@ extern PyGetSetDef shmlog_producer_getters[];
 PyObject *shmlog_producer_py_request_sync(ProducerObject *self, PyObject *none);
 PyObject *shmlog_producer_py_positions(ProducerObject *self, PyObject *none);
 PyObject *shmlog_producer_py_counts(ProducerObject *self, PyObject *none);
+/* ---- py_exits.c: methods of Segment ---- */
+
+extern const char shmlog_request_finish_doc[], shmlog_await_exit_doc[], shmlog_watch_signals_doc[];
+PyObject *shmlog_py_request_finish(SegmentObject *self, PyObject *args);
+PyObject *shmlog_py_await_exit(SegmentObject *self, PyObject *args);
+PyObject *shmlog_py_watch_signals(SegmentObject *self, PyObject *none);
 
 /* ---- py_log.c ---- */
 

@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "cut.h"
+#include "exits.h"
 #include "lock.h"
 #include "signals.h"
 
@@ -171,43 +172,6 @@ static PyObject *segment_probe(SegmentObject *self, PyObject *arg)
 
 /* ---- control words ---- */
 
-PyDoc_STRVAR(request_finish_doc, "request_finish(status, is_maker)\n--\n\n"
-                                 "Ask the flusher to seal; returns the number to wait for in finish_done.\n\n"
-                                 "The worst status of all owners holds, once the run's maker has given one.");
-
-static PyObject *segment_request_finish(SegmentObject *self, PyObject *args)
-{
-    unsigned status;
-    int is_maker;
-    if (!PyArg_ParseTuple(args, "Ip", &status, &is_maker)) {
-        return NULL;
-    }
-    shmlog_header *header = self->segment.header;
-    /* relaxed: the exchange does it again. */
-    uint32_t old = atomic_load_explicit(&header->finish_status, memory_order_relaxed), merged;
-    do {
-        merged = shmlog_finish_merge(old, status, is_maker != 0);
-        /* relaxed: the request below publishes it. */
-    } while (!atomic_compare_exchange_weak_explicit(&header->finish_status, &old, merged, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    /* CONTROL, release side: records and status come before the request. */
-    uint32_t requests = atomic_fetch_add_explicit(&header->finish_request, 1, memory_order_acq_rel);
-    if (self->is_watched) { /* how its maker ends says nothing more of the run */
-        self->is_watched = !shmlog_signals_forget(header);
-    }
-    return PyLong_FromUnsignedLong(1 + requests);
-}
-
-PyDoc_STRVAR(watch_signals_doc, "watch_signals()\n--\n\n"
-                                "Have a signal that ends this process at once leave its number in `ended_by`.");
-
-static PyObject *segment_watch_signals(SegmentObject *self, PyObject *Py_UNUSED(none))
-{
-    self->is_watched = true;
-    shmlog_signals_watch(self->segment.header);
-    Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(mark_finished_doc, "mark_finished(request)\n--\n\nSay that a finish request was carried out.");
 
 static PyObject *segment_mark_finished(SegmentObject *self, PyObject *arg)
@@ -323,8 +287,9 @@ static PyMethodDef methods[] = {
     {"lock", (PyCFunction)segment_lock, METH_O, lock_doc},
     {"unlock", (PyCFunction)segment_unlock, METH_O, unlock_doc},
     {"probe", (PyCFunction)segment_probe, METH_O, probe_doc},
-    {"request_finish", (PyCFunction)segment_request_finish, METH_VARARGS, request_finish_doc},
-    {"watch_signals", (PyCFunction)segment_watch_signals, METH_NOARGS, watch_signals_doc},
+    {"request_finish", (PyCFunction)shmlog_py_request_finish, METH_VARARGS, shmlog_request_finish_doc},
+    {"await_exit", (PyCFunction)shmlog_py_await_exit, METH_VARARGS, shmlog_await_exit_doc},
+    {"watch_signals", (PyCFunction)shmlog_py_watch_signals, METH_NOARGS, shmlog_watch_signals_doc},
     {"mark_finished", (PyCFunction)segment_mark_finished, METH_O, mark_finished_doc},
     {"mark_starting", (PyCFunction)segment_mark_starting, METH_NOARGS, mark_starting_doc},
     {"cut_followers", (PyCFunction)segment_cut_followers, METH_O, cut_followers_doc},

@@ -2,6 +2,7 @@
 #include "py_core.h"
 
 #include "clock.h"
+#include "exits.h"
 
 const char *const shmlog_reason_names[SHMLOG_REASONS] = {"full", "names", "large", "lane", "closed", "disk"};
 
@@ -19,8 +20,7 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
         /* CONTROL */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_request, memory_order_acquire));
     case FINISH_STATUS:
-        /* CONTROL */
-        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_status, memory_order_acquire));
+        return PyLong_FromUnsignedLong(shmlog_finish_status(header));
     case FINISH_NOTED:
         /* CONTROL */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->finish_noted, memory_order_acquire));
@@ -167,7 +167,7 @@ PyGetSetDef shmlog_segment_getters[] = {
     {"unlaned", (getter)segment_unlaned, NULL, "Drops of processes without a lane, by reason.", NULL},
     {"finish_request", (getter)segment_word, NULL, "Number of the latest request to finish.",
      (void *)FINISH_REQUEST},
-    {"finish_status", (getter)segment_word, NULL, "Status that it asks for.", (void *)FINISH_STATUS},
+    {"finish_status", (getter)segment_word, NULL, "Status of the run, as far as it is known.", (void *)FINISH_STATUS},
     {"finish_noted", (getter)segment_word, NULL, "Latest request of which it is known what it waits for.",
      (void *)FINISH_NOTED},
     {"finish_done", (getter)segment_word, NULL, "Latest request carried out.", (void *)FINISH_DONE},

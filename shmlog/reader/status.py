@@ -12,13 +12,16 @@ from shmlog.storage.status import CRASHED, PENDING, RUNNING, map_status
 def find_status(described: Mapping[str, Any], live: bool | None) -> str:
     """Return the status of the run that run.yaml describes.
 
-    A run that says ``pending`` or ``running`` is over if it is complete, or if the kernel knows that none of
-    its processes lives. Then it has crashed, unless its segment says that it was finished, or that a signal has
-    stopped it: the flusher may be late to write that.
+    A run is over if it is complete, or if the kernel knows that none of its processes lives. If it is not complete
+    then, its segment knows better than run.yaml: that it was finished, that its maker has ended otherwise than was
+    likely, or that a signal has stopped it. The flusher may be late to write that. Else a run that says ``pending``
+    or ``running`` has crashed.
     """
     status = map_status(described.get("status")) or RUNNING
-    is_over = described.get("complete") is True or live is False
-    return finished_as(described) or CRASHED if status in (PENDING, RUNNING) and is_over else status
+    is_complete, is_open = described.get("complete") is True, status in (PENDING, RUNNING)
+    if (is_open and is_complete) or (not is_complete and live is False):
+        return finished_as(described) or (CRASHED if is_open else status)
+    return status
 
 
 def status_of_events(events: Iterable[Mapping[str, Any]]) -> str | None:

@@ -214,7 +214,7 @@ class StoredRun(Frames):
         metadata, problem = self._describe()
         if problem:
             told = status.status_of_events(self.events())
-            metadata = {**metadata, "status": told}
+            metadata = {**metadata, "status": told or metadata.get("status")}
         return status.find_status(metadata, liveness.members_live(metadata))
 
     @property

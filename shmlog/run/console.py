@@ -57,7 +57,7 @@ def lines_of(event_type: str, data: dict[str, Any]) -> Iterator[str]:
     elif event_type == "checkpoint":
         yield f"Checkpoint saved: {data.get('path')}"
     elif event_type == "experiment_end":
-        yield f"Experiment completed: {data.get('status')}"
+        yield f"Experiment completed: {data['status']}" if data.get("status") else "Experiment ended"
 
 
 def _progress(data: dict[str, Any]) -> str:

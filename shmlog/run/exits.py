@@ -1,7 +1,8 @@
 """How the process ends, for runs that nobody finished.
 
-An uncaught exception shows in ``sys.excepthook``, a ``sys.exit`` in the call;
-both go on to whatever was there before.
+When Python comes to its end, an uncaught exception can be seen, but not the number that the process exits with, nor
+whether anything else happens meanwhile. So the run gets a status then that is only likely, and the C library tells
+the true one when the process is through: csrc/exits.c.
 """
 
 from __future__ import annotations
@@ -10,60 +11,38 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, NoReturn
 
 from shmlog.errors import ShmlogError
 from shmlog.flusher.process import start_flusher
 from shmlog.run import registry
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.status import CANCELLED, FAILED, status_of_exit
+from shmlog.storage.status import CANCELLED, FAILED, SUCCESS, status_of_exit
 
 _CLOSING_S = 30.0  # how long it may take to close the runs: their parts are merged
 _NAP_S = 0.01
 _HOST_PIDS = "pid:[4026531836]"  # the namespace that the kernel itself makes: PROC_PID_INIT_INO
 
 _watching = False
-_exception: BaseException | None = None
-_exit_code: object = None
 _ended: list[tuple[int, RunLayout]] = []  # with the process that has finished it: not a child of that
 
 
 def watch() -> None:
     """Have the runs of this process finished at its exit. Once per process."""
     global _watching
-    if _watching:
-        return
-    _watching = True
-    atexit.register(finish_all)
-    sys.excepthook = _remembering_hook(sys.excepthook)
-    sys.exit = _remembering_exit(sys.exit)
+    if not _watching:
+        _watching = True
+        atexit.register(finish_all)
 
 
-def _remembering_hook(previous: Callable[..., Any]) -> Callable[..., Any]:
-    def excepthook(kind: type[BaseException], exception: BaseException, trace: TracebackType | None) -> None:
-        global _exception
-        _exception = exception
-        previous(kind, exception, trace)
+def _uncaught(*, at_prompt: bool) -> BaseException | None:
+    """Return the exception that this process is ending by, as Python notes it whatever the hooks for it do.
 
-    return excepthook
-
-
-def _remembering_exit(previous: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
-    def exit(status: object = None, /) -> NoReturn:
-        global _exit_code
-        _exit_code = status
-        previous(status)
-
-    return exit
-
-
-def exit_status() -> str:
-    """Return the status of a run whose process is ending by itself."""
-    return status_of_exit(_exit_code) if _exception is None else status_after(_exception)
+    At a prompt it is of what was typed last, and only a KeyboardInterrupt may end the process.
+    """
+    exception = getattr(sys, "last_exc", getattr(sys, "last_value", None))
+    return None if at_prompt and not isinstance(exception, KeyboardInterrupt) else exception
 
 
 def status_after(exception: BaseException) -> str:
@@ -73,13 +52,16 @@ def status_after(exception: BaseException) -> str:
     return CANCELLED if isinstance(exception, KeyboardInterrupt) else FAILED
 
 
-def note_end(layout: RunLayout, *, sealed: bool) -> None:
-    """Have the exit of this process see to a run that it has finished, if its flusher may not be able to close it."""
-    if not sealed or _ends_with_us():
+def note_end(layout: RunLayout, *, sealed: bool, is_awaited: bool) -> None:
+    """Have the exit of this process see to a run that it has finished, if its flusher may not be able to close it.
+
+    ``is_awaited``: the end of the process decides the status, and waits for the flusher, which closes the run then.
+    """
+    if not sealed or (not is_awaited and ends_with_us()):
         _ended.append((os.getpid(), layout))
 
 
-def _ends_with_us() -> bool:
+def ends_with_us() -> bool:
     """Whether the flusher may be killed when this process ends: with the first process of a container all others are.
 
     Docker's ``--init`` and a shell that runs us end right after us.
@@ -92,15 +74,18 @@ def _ends_with_us() -> bool:
 
 def finish_all() -> None:
     """Finish every open run of this process; bounded, and never raises."""
-    status = exit_status()
+    at_prompt = hasattr(sys, "ps1")
+    exception = _uncaught(at_prompt=at_prompt)
+    status = SUCCESS if exception is None else status_after(exception)
     for run in registry.open_runs():
         try:
-            if run.is_owner and status == FAILED and _exception is not None:
-                run.log_error(_exception)
-            run.finish(status)
+            if exception is not None and run.is_owner and status == FAILED:
+                run.log_error(exception)
+            # After a KeyboardInterrupt Python has SIGINT end the process: the C library has nothing to tell.
+            run._end(status, is_likely=at_prompt or not isinstance(exception, KeyboardInterrupt))
         except Exception:  # the interpreter is ending: nobody is left to hear of it
             run._leave()
-    deadline = time.monotonic() + _CLOSING_S if _ends_with_us() else 0.0
+    deadline = time.monotonic() + _CLOSING_S if ends_with_us() else 0.0
     for pid, layout in _ended:
         if pid == os.getpid():
             with suppress(ShmlogError, OSError):  # recover goes on from there
@@ -114,11 +99,11 @@ def _see_off(layout: RunLayout, deadline: float) -> None:
     is_started = False
     while not _is_closed(layout):
         described = runfile.read(layout.run_yaml)
-        if liveness.members_live(described) and not liveness.is_closing(described):
-            return  # others are attached
         if not is_started and liveness.flusher_lives(described) is False:
-            start_flusher(layout)  # it finds that nobody is attached, and closes the run
+            start_flusher(layout)  # it closes the run as soon as nobody is attached
             is_started = True
+        if liveness.members_live(described) and not liveness.is_closing(described):
+            return  # others are attached, or this process is until its end
         if time.monotonic() >= deadline:
             return
         time.sleep(_NAP_S)

@@ -327,7 +327,7 @@ class Run(StructuredLog):
         bool
             Whether all is sealed. False when the flusher made no progress for
             2 s: nothing is lost, ``shmlog recover`` finishes the job. False also if
-            records are lost, which is logged as an error: ``shmlog verify`` tells which.
+            records are lost, of which a warning is logged: ``shmlog verify`` tells which.
 
         Raises
         ------
@@ -337,16 +337,21 @@ class Run(StructuredLog):
         final = FINISHED.get(status.lower() if isinstance(status, str) else "")
         if final is None:
             raise ValueError(f"status must be one of {', '.join(sorted(FINISHED))}, not {status!r}")
+        return self._end(final)
+
+    def _end(self, status: str, *, is_likely: bool = False) -> bool:
+        """Do what `finish` does; ``is_likely``: the end of this process may make another status of it."""
         if self._status != "running":
             return True
-        self._status = final
+        self._status = status
         sealed = True
         if self.is_owner and self._is_member:
             self._dismiss_followers()
-            sealed = self._seal(final)
+            is_awaited = is_likely and self._await_exit(status)
+            sealed = self._seal(None if is_awaited else status)
             if self._is_maker:
                 recovered.tell(self._layout)
-            exits.note_end(self._layout, sealed=sealed)
+            exits.note_end(self._layout, sealed=sealed, is_awaited=is_awaited)
             sealed = sealed and not self._has_lost()
         self._leave()
         registry.forget(self)
@@ -369,17 +374,23 @@ class Run(StructuredLog):
             beacon.withdraw(self._entry)
             self._segment.cut_followers(self._entry.token)
 
-    def _seal(self, status: str) -> bool:
+    def _await_exit(self, likely: str) -> bool:
+        wal = str(self._layout.wal) if exits.ends_with_us() else None
+        return self._segment.await_exit(FINISH_CODES[likely], self._is_maker, wal)
+
+    def _seal(self, status: str | None) -> bool:
+        """Have all be sealed; None: the status will be known when the process has ended."""
         patience = self._patience()
         self._flush(patience, FLUSH_S, False)  # makes room for the last event, whatever waits in the lane
         if self._is_maker:
-            duration_s = time.monotonic() - self._started_s
+            told = {} if status is None else {"status": status}
             try:
-                self.event("experiment_end", {"status": status, "duration_s": duration_s})
+                self.event("experiment_end", {**told, "duration_s": time.monotonic() - self._started_s})
             except DroppedError:
                 pass  # counted; finish itself never raises because of the machinery
         self._settle()
-        request = self._segment.request_finish(FINISH_CODES[status], self._is_maker)
+        code, by_maker = (0, False) if status is None else (FINISH_CODES[status], self._is_maker)
+        request = self._segment.request_finish(code, by_maker)
         return patience.wait(lambda: self._segment.finish_done >= request, lambda: patience.finishing(request))
 
     def __enter__(self) -> Self:

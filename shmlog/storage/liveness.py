@@ -21,7 +21,7 @@ from typing import Any
 from shmlog.storage import machine, runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY, is_segment_name
-from shmlog.storage.status import FINISH_STATUSES, status_ended_by
+from shmlog.storage.status import FINISH_STATUSES, finish_code, status_ended_by
 
 LOCK_FLUSHER = 0
 LOCK_MEMBER = 1
@@ -29,7 +29,7 @@ LOCK_MEMBER = 1
 _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, len, pid of struct flock on 64-bit Linux
 _FINISH = struct.Struct("<II")  # finish_request and finish_status of the segment's header
 _FINISH_OFFSET = 2176
-_ENDED_BY = struct.Struct("<I")
+_ENDED_BY = struct.Struct("<III")  # ended_by, likely_status and exiting
 _ENDED_BY_OFFSET = 2232
 _IS_64_BIT = sys.maxsize > 1 << 32
 _GOING_S = 0.5  # how long the kernel may take to release the locks of a process that was killed
@@ -140,13 +140,13 @@ def finished_as(described: Mapping[str, Any]) -> str | None:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != (segment["device"], segment.get("inode")):
             return None
-        _, code = _FINISH.unpack(os.pread(fd, _FINISH.size, _FINISH_OFFSET))
-        (number,) = _ENDED_BY.unpack(os.pread(fd, _ENDED_BY.size, _ENDED_BY_OFFSET))
+        _, told = _FINISH.unpack(os.pread(fd, _FINISH.size, _FINISH_OFFSET))
+        number, likely, exiting = _ENDED_BY.unpack(os.pread(fd, _ENDED_BY.size, _ENDED_BY_OFFSET))
     except (OSError, struct.error):
         return None
     finally:
         os.close(fd)
-    return FINISH_STATUSES.get(code) or status_ended_by(number)
+    return FINISH_STATUSES.get(finish_code(told, likely, exiting)) or status_ended_by(number)
 
 
 def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False) -> bool | None:

@@ -44,6 +44,12 @@ _WORDS = {
 }
 
 
+def finish_code(told: int, likely: int, exiting: int) -> int:
+    """Return the code that the words of a segment's header make; ``likely`` holds while an owner is at its exit."""
+    known = max(told % _BY_MAKER, likely % _BY_MAKER) | ((told | likely) & _BY_MAKER)
+    return known if exiting else told
+
+
 def status_ended_by(number: int) -> str:
     """Return the status of a run that nobody finished, whose maker a signal has ended; 0: none that is known."""
     return CANCELLED if number in STOPPING else CRASHED

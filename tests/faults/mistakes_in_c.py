@@ -443,7 +443,59 @@ SEGMENT = (
 STOPPED = "integration/test_exits.py::test_a_run_whose_maker_a_signal_ends_was_stopped_or_has_crashed"
 PROGRESS = "unit/test_progress.py"
 
+EXITS = "integration/test_exit_status.py"
+OF_PROCESS = f"{EXITS}::test_the_status_is_that_of_the_end_of_the_process"
+
 ENDS = (
+    # ---- exits.c ----
+    Mutation(
+        "exit-code-unheeded",
+        "csrc/exits.c",
+        "    add(&header->finish_status, status, run->by_maker);\n",
+        "    add(&header->finish_status, status ? SHMLOG_SUCCESS : 0, run->by_maker);\n",
+        "a program that has failed looks well",
+        f"{OF_PROCESS}[raise SystemExit(3)]",
+    ),
+    Mutation(
+        "likely-status-stays",
+        "csrc/exits.c",
+        "    atomic_fetch_sub_explicit(&header->exiting, 1, memory_order_acq_rel);\n",
+        "",
+        "a program that has exited well looks as if it had failed",
+        f"{OF_PROCESS}[an exception that was printed]",
+    ),
+    Mutation(
+        "child-decides-by-its-exit",
+        "csrc/exits.c",
+        "    runs = NULL;\n    process",
+        "    process",
+        "how a child ends is taken for the end of the run",
+        f"{OF_PROCESS}[a child that exits when the run is finished]",
+    ),
+    Mutation(
+        "child-keeps-the-run-open",
+        "csrc/exits.c",
+        "        close(run->lock_fd);\n    }\n    runs",
+        "    }\n    runs",
+        "P8: a run does not end, as long as a child of its dead owner lives",
+        f"{EXITS}::test_who_is_at_its_exit_is_an_owner_until_it_ends",
+    ),
+    Mutation(
+        "unlikely-end-is-told-late",
+        "csrc/exits.c",
+        "        wait_for_answer(run, now_ns + ANSWER_NS);\n",
+        "        (void)run, (void)now_ns, (void)wait_for_answer;\n",
+        "run.yaml says success when a program that has failed has ended",
+        f"{EXITS}::test_an_unlikely_end_waits_for_the_flusher_to_write_it",
+    ),
+    Mutation(
+        "exit-of-a-container-waits-for-nobody",
+        "csrc/exits.c",
+        "            see_off(run, now_ns + CLOSING_NS);\n",
+        "            (void)see_off;\n",
+        "P8: a run is killed with its container before it is closed",
+        "faults/test_containers.py::test_a_run_is_closed_before_its_container_ends[Python-by its exit]",
+    ),
     # ---- signals.c, work.c ----
     Mutation(
         "child-is-taken-for-maker",
@@ -455,7 +507,7 @@ ENDS = (
     ),
     Mutation(
         "finished-runs-stay-watched",
-        "csrc/py_segment.c",
+        "csrc/py_exits.c",
         "        self->is_watched = !shmlog_signals_forget(header);\n",
         "        self->is_watched = true;\n",
         "after some runs, a signal says nothing of the next one",

@@ -847,7 +847,7 @@ ENDING = (
     Mutation(
         "exit-leaves-no-flusher",
         "run/exits.py",
-        "            start_flusher(layout)  # it finds that nobody is attached, and closes the run\n",
+        "            start_flusher(layout)  # it closes the run as soon as nobody is attached\n",
         "",
         "P5: a run stays unsealed",
         f"{EXITS}::test_an_exit_without_a_flusher_leaves_one_behind_that_closes_the_run",
@@ -855,10 +855,26 @@ ENDING = (
     Mutation(
         "exit-waits-for-nobody",
         "run/exits.py",
-        "    deadline = time.monotonic() + _CLOSING_S if _ends_with_us() else 0.0\n",
+        "    deadline = time.monotonic() + _CLOSING_S if ends_with_us() else 0.0\n",
         "    deadline = 0.0\n",
         "P8: a run is killed with its container before it is closed",
-        f"{CONTAINERS}::test_a_run_is_closed_before_its_container_ends[Python-by its exit]",
+        f"{CONTAINERS}::test_a_run_is_closed_before_its_container_ends[Python-with a run]",
+    ),
+    Mutation(
+        "likely-end-is-certain",
+        "run/exits.py",
+        "is_likely=at_prompt or not isinstance(exception, KeyboardInterrupt)",
+        "is_likely=False",
+        "a program that has failed looks well",
+        "integration/test_exit_status.py::test_the_status_is_that_of_the_end_of_the_process[exit(3)]",
+    ),
+    Mutation(
+        "likely-end-is-read",
+        "reader/status.py",
+        "or (not is_complete and live is False)",
+        "or (is_open and live is False)",
+        "a program that has failed looks well where the flusher was killed",
+        "integration/test_exit_status.py::test_a_status_that_the_flusher_did_not_live_to_write_is_known_all_the_same",
     ),
     Mutation(
         "any-table-of-locks-is-relied-on",

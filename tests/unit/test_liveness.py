@@ -103,11 +103,16 @@ def test_the_words_of_the_header_are_where_the_page_says() -> None:
     told = {words: int(offset) for offset, words in re.findall(r"^\| (\d+) \| u32 \| (.*) \|$", page, re.MULTILINE)}
     offsets = {offset for words, offset in told.items() if re.search("finish|status asked|signal", words)}
     size = liveness._FINISH.size // 2
-    assert offsets == {liveness._FINISH_OFFSET, liveness._FINISH_OFFSET + size, liveness._ENDED_BY_OFFSET}
+    due = {liveness._FINISH_OFFSET + size * n for n in range(2)} | {
+        liveness._ENDED_BY_OFFSET + size * n for n in range(3)
+    }
+    assert offsets == due
     header = (CSRC / "format.h").read_text()
     asserted = dict(re.findall(r"offsetof\(shmlog_header, (\w+)\) == (\d+)", header))
     assert int(asserted["finish_request"]) == liveness._FINISH_OFFSET
     assert int(asserted["ended_by"]) == liveness._ENDED_BY_OFFSET
+    assert int(asserted["likely_status"]) == liveness._ENDED_BY_OFFSET + size
+    assert int(asserted["exiting"]) == liveness._ENDED_BY_OFFSET + 2 * size
 
 
 def test_a_run_of_another_boot_is_dead_on_its_own_machine_and_unknown_elsewhere(
