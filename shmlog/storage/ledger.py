@@ -251,7 +251,7 @@ def read_offered(value: object) -> dict[int, int]:
     """Return by lane what it was offered, as a file of ours tells; what makes no sense is left out."""
     if not isinstance(value, dict):
         return {}
-    return {int(lane): n for lane, n in value.items() if _LANE.fullmatch(lane) and type(n) is int and n >= 0}
+    return {int(lane): n for lane, n in value.items() if _LANE.fullmatch(str(lane)) and type(n) is int and n >= 0}
 
 
 def read_kept_logs(told: Mapping[str, Any]) -> list[int]:
