@@ -531,7 +531,7 @@ STORAGE = (
         "    if first_hole < size:\n",
         "    if False:\n",
         "P9: a file that takes no room on the disk fills the memory",
-        "unit/test_strange_files.py::test_a_file_that_is_all_hole_fills_no_memory[crashed-wal/000002.wal]",
+        "unit/test_strange_files.py::test_a_file_that_is_all_hole_fills_no_memory[complete-events.jsonl]",
     ),
     Mutation(
         "missing-part-not-told",
