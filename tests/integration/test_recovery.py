@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -184,10 +185,12 @@ def test_nothing_is_removed_through_a_link_in_a_run_that_is_complete(root: Path,
         place.rename(tmp_path / "saved")
     place.symlink_to(target)
     RunLayout(run.dir).wal.mkdir(exist_ok=True)
-    with pytest.raises(StorageError, match="is a symlink"):
+    with contextlib.suppress(OSError):
         recover(run.dir)
     pass_by(root)
     assert sorted(names) == sorted(path.name for path in target.iterdir())
+    with pytest.raises(StorageError, match="is a symlink"):
+        recover(run.dir)
 
 
 # ---- neighbours ----
@@ -231,9 +234,8 @@ def test_the_next_run_says_which_one_it_has_recovered(root: Path, caplog: pytest
     with shmlog.init("next", root=root) as run:
         note = RunLayout(run.dir).recovered
         wait_until(lambda: note.exists() and note.read_text().endswith("\n"), "the flusher to recover the crashed run")
-    (record,) = caplog.records
-    assert record.name == "shmlog"
-    assert record.getMessage() == f"recovered {run_dir}: its processes had died before it was closed"
+    said = [(record.name, record.getMessage()) for record in caplog.records]
+    assert said == [("shmlog", f"recovered {run_dir}: its processes had died before it was closed")]
     wait_for_end(run.dir)
     assert not note.exists()
     assert_whole(run_dir)
