@@ -265,6 +265,9 @@ int shmlog_producer_allot(shmlog_producer *producer, const char *owner, uint32_t
     if (owner_bytes > SHMLOG_OWNER_BYTES_MAX) {
         return EINVAL;
     }
+    if (is_closed(producer->segment)) {
+        return ESTALE; /* before memory is taken for a lane */
+    }
     memcpy(producer->owner, owner, owner_bytes);
     producer->owner_bytes = owner_bytes;
     for (int any = 0; any <= 1; any++) {

@@ -379,6 +379,7 @@ static PyMethodDef methods[] = {
     {"_disable", (PyCFunction)producer_disable, METH_NOARGS, disable_doc},
     {"_leave", (PyCFunction)producer_leave, METH_NOARGS, leave_doc},
     {"_allot", (PyCFunction)producer_allot, METH_NOARGS, allot_doc},
+    {"_announced", (PyCFunction)shmlog_run_announced, METH_VARARGS, shmlog_announced_doc},
     {"_put_event", (PyCFunction)producer_put_event, METH_VARARGS, put_event_doc},
     {"_settle", (PyCFunction)producer_settle, METH_NOARGS, settle_doc},
     {"_intern", (PyCFunction)producer_intern, METH_O, intern_doc},
@@ -393,6 +394,7 @@ static PyGetSetDef getters[] = {
     {"_is_over", (getter)producer_is_over, NULL, "The run has ended for this process, as far as it knows.", NULL},
     {"_is_live", (getter)producer_is_live, NULL, "It is known to take calls, or to be disabled.", NULL},
     {"_has_lane", (getter)producer_has_lane, NULL, "It is known when the run ends for this process.", NULL},
+    {"_is_announced", (getter)shmlog_run_get_is_announced, NULL, "The run is open, as its owner's beacon is as it was.", NULL},
     {"_generation", (getter)producer_generation, NULL, "How often the process was forked since joining.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
