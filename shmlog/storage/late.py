@@ -15,7 +15,7 @@ from collections import Counter
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.reasons import LATE_REASONS
 
-_FILE = re.compile(r"\d+-[0-9a-f]{8}\.json")
+_FILE = r"\d+-[0-9a-f]{8}\.json"
 _DIGITS = 20
 _BYTES_MAX = 256
 
@@ -59,7 +59,7 @@ def read_late(layout: RunLayout) -> tuple[dict[str, int], list[str]]:
 
 
 def _read(layout: RunLayout, name: str) -> dict[str, int] | None:
-    if not _FILE.fullmatch(name):
+    if not re.fullmatch(_FILE, name):
         return None
     try:
         fd = os.open(layout.late / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -16,7 +16,7 @@ import shmlog
 from shmlog.run import follow
 from shmlog.segment import beacon
 from tests.support.books import assert_books_balance
-from tests.support.processes import wait_for_end
+from tests.support.processes import run_script, wait_for_end
 
 UNSEEN_NS = 1_000_000_000
 
@@ -130,3 +130,21 @@ def test_who_has_just_seen_that_there_is_no_run_finds_the_one_that_is_made(
         assert run.stats["logged"] == before
     wait_for_end(run.dir)
     assert set(assert_books_balance(run.dir).metrics("x")["int_value"].to_pylist()) == {1}
+
+
+NOT_AT_THE_BEGIN = ("datetime", "getpass", "logging", "signal", "socket", "subprocess", "hashlib", "inspect")
+
+BEGIN = f"""
+import sys
+before = set(sys.modules)
+import shmlog
+run = shmlog.init("starts", root=sys.argv[1])
+run.log("x", 1, 0)
+print(sorted((set(sys.modules) - before) & set({NOT_AT_THE_BEGIN!r})))
+print("shmlog.run.rendezvous" in sys.modules, "shmlog.segment.meeting" in sys.modules)
+"""
+
+
+def test_to_begin_a_run_imports_nothing_that_is_slow_and_rarely_needed(tmp_path: Path) -> None:
+    done = run_script(BEGIN, str(tmp_path), cwd=tmp_path)
+    assert done.stdout.splitlines() == ["[]", "False False"]
