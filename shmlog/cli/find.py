@@ -10,7 +10,7 @@ from typing import NamedTuple
 from shmlog.cli.output import say
 from shmlog.cli.text import relative
 from shmlog.errors import RunNotFoundError
-from shmlog.storage.layout import ID_PATTERN, RunLayout
+from shmlog.storage.layout import RunLayout, is_id
 from shmlog.store import place
 from shmlog.store.place import Place
 
@@ -60,7 +60,7 @@ def find_runs(text: str | None, root: Path = ROOT) -> Found:
 
 def _find_named(text: str, root: Path) -> Found | None:
     """Return what is called ``text`` in a store: a run, or the runs of an experiment."""
-    if not all(ID_PATTERN.fullmatch(part) for part in text.split("/", 1)):
+    if not all(is_id(part) for part in text.split("/", 1)):
         return None
     store = Place(root)
     try:

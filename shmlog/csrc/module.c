@@ -1,10 +1,6 @@
 /* Module shmlog._core: its types and constants, nothing else. */
 #include "py_core.h"
 
-#include <sys/stat.h>
-
-#include "clock.h"
-
 static PyObject *core_head_bytes(PyObject *Py_UNUSED(module), PyObject *arg)
 {
     unsigned long lanes = PyLong_AsUnsignedLong(arg);
@@ -14,23 +10,19 @@ static PyObject *core_head_bytes(PyObject *Py_UNUSED(module), PyObject *arg)
 PyDoc_STRVAR(owner_record_doc, "owner_record(rank, local_rank, worker, script)\n--\n\n"
                                "The JSON object of this process; what is None is found out.");
 
-PyDoc_STRVAR(changed_ns_doc, "changed_ns(path)\n--\n\nWhen a folder was last changed, in ns since the epoch; 0: it can't be read.");
+PyDoc_STRVAR(state_of_doc, "state_of(paths)\n--\n\n"
+                           "A number that is another one when one of the files has been made, replaced or removed; "
+                           "0: there is none of them.");
 
-static PyObject *core_changed_ns(PyObject *Py_UNUSED(module), PyObject *path)
-{
-    struct stat status;
-    const char *name = PyUnicode_AsUTF8(path);
-    if (!name) {
-        return NULL;
-    }
-    bool known = stat(name, &status) == 0;
-    return PyLong_FromLongLong(known ? status.st_mtim.tv_sec * 1000000000LL + status.st_mtim.tv_nsec : 0);
-}
+PyDoc_STRVAR(variable_doc, "variable(name)\n--\n\n"
+                           "What the environment has by that name, or None: `os.environ` takes ten times as long to "
+                           "tell that it has nothing.");
 
 static PyMethodDef functions[] = {
-    {"changed_ns", core_changed_ns, METH_O, changed_ns_doc},
     {"head_bytes", core_head_bytes, METH_O, "head_bytes(lanes)\n--\n\nBytes of a segment before its first lane."},
     {"owner_record", shmlog_py_owner_record, METH_VARARGS, owner_record_doc},
+    {"state_of", shmlog_py_state_of, METH_O, state_of_doc},
+    {"variable", shmlog_py_variable, METH_O, variable_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -273,6 +273,9 @@ int shmlog_producer_allot(shmlog_producer *producer, const char *owner, uint32_t
     if (lost) {
         return lost;
     }
+    if (shmlog_segment_is_closed(producer->segment)) {
+        return ESTALE; /* before memory is taken for a lane */
+    }
     memcpy(producer->owner, owner, owner_bytes);
     producer->owner_bytes = owner_bytes;
     for (int any = 0; any <= 1; any++) {

@@ -202,6 +202,8 @@ typedef struct ProducerObject {
     PyMutex writers_lock;
     uint64_t *departed; /* by lane: up to where threads that have ended wrote; NULL: none has */
 #endif
+    uint64_t beacon_state; /* in which the owner's beacon tells children that the run is open; 0: unknown */
+    char beacon[128];      /* its path */
 } ProducerObject;
 
 #ifdef Py_GIL_DISABLED
@@ -345,9 +347,20 @@ uint32_t shmlog_metric_id(PyObject *metric);
 /* Count `count` steps for calls of a metric that give none; returns the first. */
 int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count);
 
+/* ---- py_beacon.c ---- */
+
+PyObject *shmlog_py_state_of(PyObject *module, PyObject *paths);
+extern const char shmlog_announced_doc[];
+PyObject *shmlog_run_announced(ProducerObject *run, PyObject *args);
+PyObject *shmlog_run_get_is_announced(ProducerObject *run, void *closure);
+
+/* Whether the owner's beacon is as it was when it told that the run is open. Else it is to be read. */
+bool shmlog_run_is_announced(const ProducerObject *run);
+
 /* ---- py_owner.c ---- */
 
 PyObject *shmlog_py_owner_record(PyObject *module, PyObject *args);
+PyObject *shmlog_py_variable(PyObject *module, PyObject *name);
 
 /* ---- py_event.c ---- */
 

@@ -3,6 +3,8 @@
 
 #include "owner.h"
 
+#include <stdlib.h>
+
 /* What a function of a module that is loaded returns; None if it is not, or fails. */
 static PyObject *ask(const char *module, const char *function)
 {
@@ -46,6 +48,13 @@ static int64_t worker_number(void)
 static int64_t number_or_unknown(PyObject *object)
 {
     return object == Py_None ? SHMLOG_UNKNOWN : PyLong_AsLongLong(object);
+}
+
+PyObject *shmlog_py_variable(PyObject *Py_UNUSED(module), PyObject *name)
+{
+    const char *key = PyUnicode_AsUTF8AndSize(name, NULL);
+    const char *value = key ? getenv(key) : NULL;
+    return value ? PyUnicode_DecodeFSDefault(value) : key ? Py_NewRef(Py_None) : NULL;
 }
 
 PyObject *shmlog_py_owner_record(PyObject *Py_UNUSED(module), PyObject *args)

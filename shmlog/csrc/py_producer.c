@@ -195,6 +195,7 @@ static PyMethodDef methods[] = {
     {"_leave", (PyCFunction)producer_leave, METH_NOARGS, leave_doc},
     {"_allot", (PyCFunction)producer_allot, METH_NOARGS, allot_doc},
     {"_put_event", (PyCFunction)shmlog_put_event, METH_VARARGS, put_event_doc},
+    {"_announced", (PyCFunction)shmlog_run_announced, METH_VARARGS, shmlog_announced_doc},
     {"_settle", (PyCFunction)producer_settle, METH_NOARGS, settle_doc},
     {"_intern", (PyCFunction)producer_intern, METH_O, intern_doc},
     {"_request_sync", (PyCFunction)shmlog_producer_py_request_sync, METH_NOARGS, request_sync_doc},

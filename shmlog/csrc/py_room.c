@@ -1,8 +1,7 @@
 /* Room for a record: a writer's lane, and what happens when that is full.
  *
  * Hooks, all methods of the Python class above Producer: _identity() -> bytes, the owner's
- * JSON, or None if the run has ended for this process; _is_open(if_unknown) -> bool, the same of a
- * follower that has a lane; _ring() wakes the flusher; _flusher_lost() -> bool, whether another was
+ * JSON; _is_open(if_unknown) -> bool, whether the run goes on for a follower; _ring() wakes the flusher; _flusher_lost() -> bool, whether another was
  * started; _spill(bytes) -> bytes, the name of a file that holds a large text;
  * _first_drop(reason) tells the user once; _count_late(records) books what the run has not taken
  * since it has ended; _next() -> Run or None, where calls on a run that is over go. */
@@ -95,7 +94,7 @@ shmlog_outcome shmlog_writer_dropped(WriterObject *writer, enum shmlog_reason re
  * can't be told: before a lane is cut, nobody has said that the run has ended; then somebody has. */
 static int is_open(WriterObject *writer, bool if_unknown)
 {
-    if (writer->producer.is_owner) {
+    if (writer->producer.is_owner || shmlog_run_is_announced(writer->run)) {
         return 1;
     }
     PyObject *result =
@@ -226,7 +225,8 @@ static shmlog_outcome take_lane(WriterObject *writer, PyObject *identity, uint64
     if (!producer->lane.slots) { /* no other thread has taken one meanwhile */
         error = shmlog_producer_allot(producer, PyBytes_AS_STRING(identity), (uint32_t)PyBytes_GET_SIZE(identity));
     }
-    int open = error == ESTALE ? 0 : error ? 1 : is_open(writer, true);
+    /* Asked behind the lane's begin: who ends our part from now on, cuts it. */
+    int open = error == ESTALE ? 0 : is_open(writer, true);
     if (open <= 0) {
         shmlog_producer_leave(producer);
         return open < 0 ? SHMLOG_RAISED : SHMLOG_MOVED;
@@ -251,10 +251,7 @@ static shmlog_outcome allot(WriterObject *writer, uint64_t records)
         return SHMLOG_RAISED;
     }
     shmlog_outcome outcome;
-    if (identity == Py_None) {
-        shmlog_producer_leave(&writer->producer);
-        outcome = SHMLOG_MOVED;
-    } else if (identity && PyBytes_Check(identity) && !shmlog_writer_is_closed(writer)) {
+    if (identity && PyBytes_Check(identity) && !shmlog_writer_is_closed(writer)) {
         outcome = take_lane(writer, identity, records);
     } else {
         outcome = shmlog_writer_dropped(writer, SHMLOG_DROP_LANE, records);

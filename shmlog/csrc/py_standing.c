@@ -115,6 +115,7 @@ PyGetSetDef shmlog_producer_getters[] = {
     {"_is_over", (getter)producer_is_over, NULL, "The run has ended for this process, as far as it knows.", NULL},
     {"_is_live", (getter)producer_is_live, NULL, "It is known to take calls, or to be disabled.", NULL},
     {"_has_lane", (getter)producer_has_lane, NULL, "It is known when the run ends for this process.", NULL},
+    {"_is_announced", (getter)shmlog_run_get_is_announced, NULL, "The run is open, as its owner's beacon is as it was.", NULL},
     {"_generation", (getter)producer_generation, NULL, "How often the process was forked since joining.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

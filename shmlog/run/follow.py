@@ -17,9 +17,19 @@ from shmlog.segment.beacon import Entry
 if TYPE_CHECKING:
     from shmlog.run.run import Run
 
-_no_beacon_at = -1
-_family: tuple[tuple[int, int], list[str]] = ((0, 0), [])
-_RECENT_NS = 100_000_000  # more than the time between two ticks that files are dated with
+_family: _Family | None = None
+
+
+class _Family:
+    """The ancestors of a process, as long as its parent lives."""
+
+    def __init__(self, pid: int, parent: int) -> None:
+        self.pid, self.parent = pid, parent
+        self.beacons = tuple(beacon.name_of(process) for process in beacon.ancestors())
+        self.paths = tuple(str(beacon.path_of(name)) for name in self.beacons)
+        self.born_s = beacon.born_s()
+        self.in_vain = 0  # state of the beacons in which none of them told of anything; 0: that there is none
+        self.unseen_until_ns = 0
 
 
 def entries_of(name: str) -> list[Entry]:
@@ -64,25 +74,25 @@ def of_ancestors() -> tuple[str, list[Entry]] | None:
 
     Those begun before it were handed down, or meant not to be.
     """
-    global _no_beacon_at
-    folder = beacon.folder()
-    changed = _core.changed_ns(folder)
-    if changed == _no_beacon_at:
+    now_ns = time.monotonic_ns()
+    if _family is not None and now_ns < _family.unseen_until_ns:
         return None
-    for name in _beacons_of_ancestors():
-        if os.access(f"{folder}/{name}", os.F_OK):
-            born_s = beacon.born_s()
-            entries = [entry for entry in entries_of(name) if entry.since_s >= born_s]
+    family = _family_now()
+    state = _core.state_of(family.paths)
+    if state != family.in_vain:
+        for name in family.beacons:
+            entries = [entry for entry in entries_of(name) if entry.since_s >= family.born_s]
             if entries:
                 return name, entries
-    # A folder that has changed just now may change again without being dated anew.
-    _no_beacon_at = changed if changed < time.time_ns() - _RECENT_NS else -1
+    family.in_vain = state
+    family.unseen_until_ns = now_ns + beacon.UNSEEN_NS  # from before the look on
     return None
 
 
-def _beacons_of_ancestors() -> list[str]:
+def _family_now() -> _Family:
     global _family
-    family = os.getpid(), os.getppid()
-    if _family[0] != family:
-        _family = family, [beacon.name_of(process) for process in beacon.ancestors()]
-    return _family[1]
+    pid, parent = os.getpid(), os.getppid()
+    family = _family
+    if family is None or family.pid != pid or family.parent != parent:
+        _family = family = _Family(pid, parent)
+    return family

@@ -11,6 +11,7 @@ import os
 import sys
 from typing import Any, NamedTuple
 
+from shmlog import _core
 from shmlog.errors import RunNotFoundError
 from shmlog.run import registry
 from shmlog.storage.layout import RunLayout
@@ -46,7 +47,7 @@ def handed_down() -> Handed | None:
     """
     value = _config().get(VARIABLE)
     if value is None:
-        value = os.environ.get(VARIABLE)
+        value = _core.variable(VARIABLE)
     return _parse(value) if value else None
 
 

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import NamedTuple, Self
 
+from shmlog import _core
+
 # What a launcher calls a rank, and in which of them it says how many there are.
 _RANKS = (
     ("RANK", ("WORLD_SIZE", "LOCAL_WORLD_SIZE")),
@@ -24,6 +26,8 @@ class Identity(NamedTuple):
 
     def detected(self) -> Self:
         """Return it with the rank that the C core would not find: that of a process which only has a local one."""
+        if _core.variable("LOCAL_RANK") is None:  # for a child's first record, which is not to wait for the rest
+            return self
         local = lone_local_rank()
         is_known = self.rank is not None or "SHMLOG_RANK" in os.environ
         if is_known or local is None or os.environ.get("NODE_RANK", "0") != "0":

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shmlog.run import notebook
 from shmlog.run.create import create
-from shmlog.run.current import current, unbound_run
 from shmlog.run.handed import handed_down
 from shmlog.run.join import disabled_run
 from shmlog.run.mode import is_disabled
 from shmlog.run.options import DEFAULT_SINKS, Options, check
-from shmlog.run.rendezvous import Makers, meet
 from shmlog.run.run import Run
+from shmlog.run.turns import Makers, take_turn
 
 if TYPE_CHECKING:
     from shmlog.storage.layout import RunLayout, RunLike
@@ -132,27 +130,42 @@ def init(
         If there is no room for the shared memory. Nothing was made.
     """
     if is_disabled(mode):
-        notebook.finish_earlier()
+        _finish_earlier_of_cell()
         return disabled_run(experiment)
     options = check(
         experiment, root, name, config, tags, group, notes, parent, sinks, lane_records, lanes, on_full,
         max_wait, clock, strict, level, console, rotate_events, git_diff, redact,
     )  # fmt: skip
-    notebook.finish_earlier()
+    _finish_earlier_of_cell()
     run = _parents_run() or _meet(options, resume)
-    notebook.remember(run)
+    if _may_be_notebook():
+        from shmlog.run import notebook
+
+        notebook.remember(run)
     return run
+
+
+def _may_be_notebook() -> bool:
+    """Whether there is IPython: else what sees to cells need not be imported."""
+    return "IPython" in sys.modules
+
+
+def _finish_earlier_of_cell() -> None:
+    if _may_be_notebook():
+        from shmlog.run import notebook
+
+        notebook.finish_earlier()
 
 
 def _meet(options: Options, resume: RunLike | None) -> Run:
     again = partial(_next_attempt, options)
     if resume is None:
-        return meet(options.root, options.experiment, Makers(partial(create, options), again))
+        return take_turn(options.root, options.experiment, Makers(partial(create, options), again))
     from shmlog.run.resume import find, reopen  # rarely needed, and with the flusher's half of the package
 
     layout = find(resume, options)
     folder = layout.dir.parent
-    return meet(folder.parent, folder.name, Makers(partial(reopen, options, layout), again))
+    return take_turn(folder.parent, folder.name, Makers(partial(reopen, options, layout), again))
 
 
 def _next_attempt(options: Options, layout: RunLayout, turn: int) -> Run | None:
@@ -173,4 +186,6 @@ def _parents_run() -> Run | None:
     handed = handed_down()
     if handed is not None and handed.is_disabled:
         return None
+    from shmlog.run.current import current, unbound_run  # what only makes runs does without
+
     return current() or unbound_run()

@@ -46,7 +46,7 @@ def own(run: Run, segment: _core.Segment) -> None:
 def make_current(run: Run) -> Run:
     """Make a run that this process owns that of its thread or task and of its children, finished at exit."""
     assert run._entry is not None
-    beacon.announce(run._entry)
+    beacon.announce(run._entry, run._announced)
     registry.remember(run, current=True)
     hand_down()
     if run._is_maker:

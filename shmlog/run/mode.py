@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from shmlog import _core
 
 VARIABLE = "SHMLOG_MODE"
 STRICT = "strict"  # as enabled, and a call that names no run raises where there is none
@@ -22,7 +22,7 @@ def is_strict() -> bool:
 
 
 def _from_environment() -> str:
-    mode = os.environ.get(VARIABLE) or "enabled"
+    mode = _core.variable(VARIABLE) or "enabled"
     if mode not in (*_MODES, STRICT):
         raise ValueError(f"${VARIABLE} must be 'enabled', 'disabled' or 'strict', not {mode!r}")
     return mode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import enum
 import json
 import math
@@ -59,11 +58,12 @@ def _key(key: Any) -> str:
 def _foreign(value: Any, depth: int) -> Any:
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
-    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
-        return value.isoformat()
+    datetime: Any = sys.modules.get("datetime")  # slow to import, and there if one was made
+    if datetime is not None and isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
+        return str(value.isoformat())
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
-    dataclasses: Any = sys.modules.get("dataclasses")  # slow to import, and there if one was made
+    dataclasses: Any = sys.modules.get("dataclasses")  # the same
     if dataclasses is not None and dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name), depth + 1) for f in dataclasses.fields(value)}
     tolist = getattr(value, "tolist", None)  # numpy and torch: scalars and arrays

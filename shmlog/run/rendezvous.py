@@ -11,7 +11,6 @@ A rank is in a run once: what starts another program, or calls `init` once more,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +19,8 @@ from shmlog.run.attach import attach
 from shmlog.run.handed import handed_down
 from shmlog.run.identity import lone_local_rank, rank_among_several
 from shmlog.run.run import Run
-from shmlog.segment import beacon
-from shmlog.segment.meeting import Entry, Meeting, meeting_place, open_meeting, sweep
+from shmlog.run.turns import Makers
+from shmlog.segment.meeting import Entry, Meeting, meeting_place, open_meeting
 from shmlog.segment.process import Process, pid_namespace, process_of
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
@@ -34,16 +33,6 @@ _JOBS = (
 )  # fmt: skip
 _MASTER = ("MASTER_ADDR", "MASTER_PORT")  # torchrun's may be another one after a restart
 
-# How many runs this process has made or joined in an experiment. A forked child begins anew.
-_turns: dict[tuple[int, Path, str], int] = {}
-
-
-class Makers(NamedTuple):
-    """How runs of one experiment come to be."""
-
-    make: Callable[[int], Run]  # one that no rank of this launch has made yet, in a turn
-    next_attempt: Callable[[RunLayout, int], Run | None]  # of one whose ranks were started anew; None if it is finished
-
 
 class _Rank(NamedTuple):
     """A process as its launcher sees it."""
@@ -54,16 +43,10 @@ class _Rank(NamedTuple):
     restarts_max: int
 
 
-def meet(root: Path, experiment: str, makers: Makers) -> Run:
+def meet(root: Path, experiment: str, turn: int, makers: Makers) -> Run:
     """Return the run that another rank of this launch has made in this turn, or else make one."""
-    key = (os.getpid(), root, experiment)
-    turn = _turns.get(key, 0) + 1
-    sweep()
-    beacon.sweep()
     me = _rank_of_this_process()
-    run = makers.make(turn) if me is None else _meet_others(me, root, experiment, turn, makers)
-    _turns[key] = turn
-    return run
+    return makers.make(turn) if me is None else _meet_others(me, root, experiment, turn, makers)
 
 
 def _rank_of_this_process() -> _Rank | None:

@@ -19,7 +19,7 @@ from shmlog.run.start import close_segment, describe_process, open_segment, star
 from shmlog.segment.runlock import locked
 from shmlog.storage import liveness, runfile
 from shmlog.storage.attempts import attempts_of, fault_of_attempts
-from shmlog.storage.layout import ID_PATTERN, RunLayout, RunLike, folder_of
+from shmlog.storage.layout import RunLayout, RunLike, folder_of, is_id
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.status import RUNNING, SUCCESS, RunStatus, map_status
 from shmlog.storage.times import utc_now
@@ -73,7 +73,7 @@ def _look_up(name: str, options: Options) -> RunLayout:
 
 def _is_run(root: Path, experiment: str, run_id: str) -> bool:
     """Whether there is such a run. What dots or a link lead to lies elsewhere, and is named by its folder."""
-    if not (ID_PATTERN.fullmatch(experiment) and ID_PATTERN.fullmatch(run_id)):
+    if not (is_id(experiment) and is_id(run_id)):
         return False
     folder = root / experiment / run_id
     return not folder.parent.is_symlink() and not folder.is_symlink() and (folder / "run.yaml").is_file()

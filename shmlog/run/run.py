@@ -101,7 +101,7 @@ class Run(StructuredLog):
         """Whether the run takes what this process logs."""
         if self._disabled:
             return self._status == "running"
-        return not self._is_over and (self._has_lane or self._is_open())
+        return not self._is_over and (self._has_lane or self._is_announced or self._is_open())
 
     def __repr__(self) -> str:
         return f"<shmlog.Run {self.experiment}/{self.id} {self._status} at {str(self.dir)!r}>"
@@ -406,9 +406,9 @@ class Run(StructuredLog):
 
     # ---- hooks of the C base class ----
 
-    def _identity(self) -> bytes | None:
-        """Return who this process is; None: the run has ended for it."""
-        return _core.owner_record(*self._identity_known.detected(), self._script) if self._is_open() else None
+    def _identity(self) -> bytes:
+        """Return who this process is."""
+        return _core.owner_record(*self._identity_known.detected(), self._script)
 
     def _is_open(self, if_unknown: bool = True) -> bool:
         return self.is_owner or follow.is_open(self, if_unknown)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from shmlog import _core
-from shmlog.run import console
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.logsettings import LogSettings, read_settings
 
@@ -67,6 +66,8 @@ class StructuredLog(_core.Producer):
         """Print an event for people, if the run has a console."""
         settings = self._settings
         if settings.console and not self._disabled:
+            from shmlog.run import console  # rarely needed
+
             console.tell(event_type, data, settings)
 
     @property

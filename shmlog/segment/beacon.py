@@ -13,23 +13,28 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from shmlog import _core
 from shmlog.errors import log_warning
 from shmlog.segment.process import Process, parent_of, pid_namespace, process_of
 from shmlog.storage.layout import atomic_write
-from shmlog.storage.segmentref import SHARED_MEMORY
+from shmlog.storage.segmentref import SHARED_MEMORY, names_in
 
 _PREFIX = "shmlog.runs-"
 # User, pid namespace, pid, start time; and what a write that was killed has left.
-_NAME = re.compile(rf"{re.escape(_PREFIX)}(\d+)-(\d+)-(\d+)-(\d+)(?:[0-9a-f]{{8}}\.tmp)?")
+_NAME = rf"{re.escape(_PREFIX)}(\d+)-(\d+)-(\d+)-(\d+)(?:[0-9a-f]{{8}}\.tmp)?"
 _BYTES_MAX = 1 << 20
 _UNUSABLE = (OSError, ValueError, TypeError, KeyError)  # made once: without memory no tuple can be
 _ANCESTORS_MAX = 64
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+#: How long a process may go by it that none of its ancestors has told of a run. `announce` takes that long, so that
+#: who calls after it finds the run all the same.
+UNSEEN_NS = 200_000
 
 
 class Entry(NamedTuple):
@@ -45,13 +50,19 @@ class Entry(NamedTuple):
     since_s: float  # CLOCK_BOOTTIME when it was made
 
 
+Hearer = Callable[[str, int], None]
+"""Is told the path of a beacon, and its state, in which it tells of a run."""
+
+
 class _Own:
     """The beacon of this process."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.name = name_of(process_of(self.pid))
+        self.path = str(path_of(self.name))
         self.entries: dict[int, Entry] = {}
+        self.hearers: dict[int, Hearer] = {}
         self.count = 0
 
     def write(self) -> None:
@@ -113,24 +124,34 @@ def new_entry(run_dir: Path, segment: str | None, chain: int | None, under: tupl
     return own.name, Entry(str(run_dir), segment, token, own.count, chain or own.count, not own.entries, under, since_s)
 
 
-def announce(entry: Entry) -> None:
-    """Tell children of a run that this process owns now."""
+def announce(entry: Entry, hearer: Hearer) -> None:
+    """Tell children of a run that this process owns now.
+
+    ``hearer`` is called at each change as long as it does, so that a child which was forked since the last one need
+    not read the beacon.
+    """
     own = _ours()
-    own.entries[entry.begun] = entry
+    own.entries[entry.begun], own.hearers[entry.begun] = entry, hearer
     _write(own)
+    time.sleep(UNSEEN_NS * 1e-9)
 
 
 def withdraw(entry: Entry) -> None:
     """Tell children that the run has ended for this process and for them."""
     if _own is not None and _own.pid == os.getpid() and _own.entries.pop(entry.begun, None) is not None:
+        del _own.hearers[entry.begun]
         _write(_own)
 
 
 def _write(own: _Own) -> None:
     try:
         own.write()
+        # Before the look at what is open: a run that another thread withdraws meanwhile changes the state again.
+        state = _core.state_of((own.path,))
         # A forked child finds it read: its first record is not to wait for that.
-        _read_before[own.name] = _date_of(own.name), list(own.entries.values())
+        _read_before[own.name] = state, list(own.entries.values())
+        for hearer in list(own.hearers.values()):
+            hearer(own.path, state)
     except OSError as error:
         # Without descriptors a file can still be removed: rather no word of our runs than an old one.
         _remove(own)
@@ -142,30 +163,23 @@ def _write(own: _Own) -> None:
 # ---- of others ----
 
 
-_Date = tuple[int, int]  # inode and time of the last change
-_read_before: dict[str, tuple[_Date, list[Entry] | None]] = {}
+_read_before: dict[str, tuple[int, list[Entry] | None]] = {}  # with the state that it was in
 
 
 def read(name: str) -> list[Entry] | None:
     """Return the runs that a process has open, the oldest first; None if its beacon is gone or can't be read."""
-    try:
-        date = _date_of(name)
-    except OSError:
+    state = _core.state_of((f"{_FOLDER}/{name}",))
+    if not state:
         _read_before.pop(name, None)
         return None
     known = _read_before.get(name)
-    if known is None or known[0] != date:
-        _read_before[name] = known = date, _parse(name)
+    if known is None or known[0] != state:
+        _read_before[name] = known = state, _parse(name)
     return known[1]
 
 
-def _date_of(name: str) -> _Date:
-    status = os.stat(f"{_FOLDER}/{name}")
-    return status.st_ino, status.st_mtime_ns
-
-
 def _parse(name: str) -> list[Entry] | None:
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         return None
     try:
         data = _read_ours(path_of(name))
@@ -204,11 +218,11 @@ def born_s() -> float:
 
 def stale() -> list[Path]:
     """Return the beacons of this user whose processes are gone, as far as it can be told from here."""
-    return sorted(path for path in Path(_FOLDER).glob(f"{_PREFIX}{os.geteuid()}-*") if _is_stale(path.name))
+    return [path_of(name) for name in names_in(Path(_FOLDER), f"{_PREFIX}{os.geteuid()}-") if _is_stale(name)]
 
 
 def _is_stale(name: str) -> bool:
-    match = _NAME.fullmatch(name)
+    match = re.fullmatch(_NAME, name)
     if match is None:
         return False
     if match[2] != _namespace():

@@ -18,10 +18,9 @@ from shmlog.segment.lockfile import hold
 from shmlog.segment.process import Process, pid_namespace
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SHARED_MEMORY
+from shmlog.storage.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
 from shmlog.storage.status import SUCCESS
 
-_PREFIX = "shmlog.meet-"
 _BYTES_MAX = 1 << 20
 _NAP_S = 0.1
 
@@ -118,7 +117,7 @@ def meeting_place(key: str) -> Path:
     import hashlib  # slow to import
 
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return SHARED_MEMORY / f"{_PREFIX}{os.geteuid()}-{digest}"
+    return SHARED_MEMORY / f"{MEETING_PREFIX}{os.geteuid()}-{digest}"
 
 
 def open_meeting(path: Path) -> Meeting:
@@ -163,7 +162,7 @@ def see_off(layout: RunLayout, patience_s: float) -> None:
 
 
 def _places() -> list[Path]:
-    return sorted(SHARED_MEMORY.glob(f"{_PREFIX}{os.geteuid()}-*"))
+    return [SHARED_MEMORY / name for name in names_in(SHARED_MEMORY, f"{MEETING_PREFIX}{os.geteuid()}-")]
 
 
 def _runs_of(path: Path, *, sweep: bool) -> list[str] | None:

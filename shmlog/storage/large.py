@@ -13,8 +13,8 @@ from pathlib import Path
 
 from shmlog.storage.layout import fsync_dir
 
-_CHECKSUM = re.compile(r".*-([0-9a-f]{8})\.txt")
-_LARGE = re.compile(r"large/([A-Za-z0-9._-]+)")
+_CHECKSUM = r".*-([0-9a-f]{8})\.txt"
+_LARGE = r"large/([A-Za-z0-9._-]+)"
 
 
 def large_name(data: bytes) -> str:
@@ -58,7 +58,7 @@ def _fill(fd: int, data: bytes) -> None:
 
 def _open(run_dir: Path, path: str) -> int:
     """Open the regular file that a record names; no symbolic link leads out of the folder."""
-    match = _LARGE.fullmatch(path)
+    match = re.fullmatch(_LARGE, path)
     if match is None:
         raise OSError(f"{path!r} is not the path of a large payload")
     folder = os.open(run_dir / "large", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -91,7 +91,7 @@ def read_large(run_dir: Path, path: str) -> bytes:
     large_size(run_dir, path)
     with open(_open(run_dir, path), "rb") as file:
         data = file.read()
-    told = _CHECKSUM.fullmatch(path)
+    told = re.fullmatch(_CHECKSUM, path)
     if told is not None and int(told[1], 16) != zlib.crc32(data):
         raise OSError(f"the checksum of {path!r} is wrong")
     return data

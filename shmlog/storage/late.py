@@ -17,7 +17,7 @@ from shmlog.storage.layout import RunLayout
 from shmlog.storage.reasons import LATE_REASONS
 from shmlog.storage.regular import open_regular
 
-_FILE = re.compile(r"\d+-[0-9a-f]{8}\.json")
+_FILE = r"\d+-[0-9a-f]{8}\.json"
 _DIGITS = 20
 _BYTES_MAX = 256
 
@@ -61,7 +61,7 @@ def read_late(layout: RunLayout) -> tuple[dict[str, int], list[str]]:
 
 
 def _read(layout: RunLayout, name: str) -> dict[str, int] | None:
-    if not _FILE.fullmatch(name):
+    if not re.fullmatch(_FILE, name):
         return None
     try:
         with open_regular(layout.late / name) as file:

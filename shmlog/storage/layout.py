@@ -12,11 +12,14 @@ from typing import NamedTuple, Protocol
 from shmlog.errors import CorruptDataError, StorageError
 from shmlog.storage.regular import open_regular, open_to_write
 
-ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_LOG = re.compile(r"(\d{6,})\.wal")
-_EVENTS = re.compile(r"events(?:\.([1-9]\d{0,5}))?\.jsonl")
-_PROVENANCE = re.compile(r"(?:provenance(?:\.[1-9]\d*)?\.yaml|git(?:\.[1-9]\d*)?\.diff)")
-_PART = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?\.parquet")
+_ID_BYTES_MAX = 64
+_ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+
+# Compiled by `re` at the first use of each, and kept there: `init` needs none.
+_LOG = r"(\d{6,})\.wal"
+_EVENTS = r"events(?:\.([1-9]\d{0,5}))?\.jsonl"
+_PROVENANCE = r"(?:provenance(?:\.[1-9]\d*)?\.yaml|git(?:\.[1-9]\d*)?\.diff)"
+_PART = r"part-(\d{6,})(?:-(\d{6,}))?\.parquet"
 
 TEMPORARY_SUFFIX = ".tmp"
 _TRIES = 16  # of a free run id
@@ -155,13 +158,13 @@ def _of_attempt(name: str, attempt: int, end: str) -> str:
     return f"{name}.{end}" if attempt == 1 else f"{name}.{attempt}.{end}"
 
 
-def _matches(folder: Path, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
+def _matches(folder: Path, pattern: str) -> Iterator[re.Match[str]]:
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in names:
-        match = pattern.fullmatch(name)
+        match = re.fullmatch(pattern, name)
         if match:
             yield match
 
@@ -210,6 +213,11 @@ def folder_of(run: RunLike, expected: str) -> str | os.PathLike[str]:
     return folder
 
 
+def is_id(text: str) -> bool:
+    """Whether ``text`` can be the name of a folder of ours."""
+    return 0 < len(text) <= _ID_BYTES_MAX and _ID_LETTERS.issuperset(text)
+
+
 def check_id(value: str, what: str) -> str:
     """Return ``value`` if it can be the name of a folder of ours.
 
@@ -220,7 +228,7 @@ def check_id(value: str, what: str) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(f"{what} must be a str, not {type(value).__name__}")
-    if not ID_PATTERN.fullmatch(value):
+    if not is_id(value):
         raise ValueError(f"{what} {value!r}: use 1 to 64 letters, digits, '_' or '-'")
     return value
 

@@ -23,7 +23,7 @@ SECRET_NAMES = (
 )
 
 _KEY = "structured_log"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKMGT])(i?)B|B)?")
+_SIZE = r"(\d+(?:\.\d+)?) ?(?:([kKMGT])(i?)B|B)?"
 _POWERS = {"k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -85,7 +85,7 @@ def parse_size(size: int | str) -> int:
         return size
     if not isinstance(size, str):
         raise TypeError(f"a size must be an int or a str, not {type(size).__name__}")
-    found = _SIZE.fullmatch(size.strip())
+    found = re.fullmatch(_SIZE, size.strip())
     if not found:
         raise ValueError(f"size {size!r}: write a number of bytes, or such as '64 MB' or '64 MiB'")
     number, prefix, binary = found.groups()

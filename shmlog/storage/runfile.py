@@ -22,14 +22,17 @@ _YAML_BYTES_MAX = 64 << 10
 
 _KEY = "crc32_above"  # of the text above that line
 _MARK = f',\n  "{_KEY}": '.encode()
-_CHECKSUM = re.compile(rb'"([0-9a-f]{8})"\n}\n\Z')
+_CHECKSUM = rb'"([0-9a-f]{8})"\n}\n\Z'  # compiled at its first use
 
 # PyYAML refuses these characters unescaped, and takes some for line breaks.
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+_UNPRINTABLE = "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]"
 
 
 def _string(text: str) -> str:
-    return _UNPRINTABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(text, ensure_ascii=False))
+    quoted = json.dumps(text, ensure_ascii=False)
+    if quoted.isascii() and "\x7f" not in quoted:
+        return quoted  # without the pattern, which would have to be compiled at `init`
+    return re.sub(_UNPRINTABLE, lambda m: f"\\u{ord(m[0]):04x}", quoted)
 
 
 def _number(value: float) -> str:
@@ -92,7 +95,7 @@ def is_intact(data: bytes) -> bool:
 
 def _has_lost_mark(data: bytes) -> bool:
     """Whether the last value is the checksum of what is above it, so that its key is damaged."""
-    told = _CHECKSUM.search(data)
+    told = re.search(_CHECKSUM, data)
     if told is None:
         return False
     ends = range(max(0, told.start() - 2 * len(_MARK)), told.start())

@@ -13,13 +13,16 @@ from shmlog.storage.layout import RunLayout
 
 SHARED_MEMORY = Path("/dev/shm")
 
+#: How the names of the files begin, in there, by which the ranks of a launch meet.
+MEETING_PREFIX = "shmlog.meet-"
+
 # run.yaml may come from anybody: no other object than one of ours is opened or removed because of it.
-_NAME = re.compile(r"/shmlog-[0-9a-f]{16}")
+_NAME = r"/shmlog-[0-9a-f]{16}"
 
 
 def is_segment_name(name: object) -> bool:
     """Whether a shared-memory object of that name can be a segment."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+    return isinstance(name, str) and re.fullmatch(_NAME, name) is not None
 
 
 class SegmentRef(NamedTuple):
@@ -27,6 +30,14 @@ class SegmentRef(NamedTuple):
 
     name: str | None  # of the shared-memory object and its doorbell; None: a file in the run folder
     path: Path
+
+
+def names_in(folder: Path, prefix: str) -> list[str]:
+    """Return the names in a folder that begin so, in order; none if there is no such folder, or it can't be read."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.startswith(prefix))
+    except OSError:
+        return []
 
 
 def make_ref(layout: RunLayout, name: str | None) -> SegmentRef:

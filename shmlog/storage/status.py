@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from enum import StrEnum
 
 from shmlog.errors import RunStateError
@@ -28,8 +27,8 @@ _BY_MAKER = 8
 #: What the flusher is told, once the maker of the run is among those who have finished it.
 FINISH_STATUSES = {code | _BY_MAKER: status for status, code in FINISH_CODES.items()}
 
-#: Signals by which somebody stops a process, as a batch system or Ctrl-C does.
-STOPPING = frozenset((signal.SIGTERM, signal.SIGINT))
+# SIGINT and SIGTERM, by which a person or a batch system stops a process. `signal` is slow to import.
+_STOPPING = frozenset((2, 15))
 
 _WORDS = {
     **FINISHED,
@@ -52,7 +51,7 @@ def finish_code(told: int, likely: int, exiting: int) -> int:
 
 def status_ended_by(number: int) -> str:
     """Return the status of a run that nobody finished, whose maker a signal has ended; 0: none that is known."""
-    return CANCELLED if number in STOPPING else CRASHED
+    return CANCELLED if number in _STOPPING else CRASHED
 
 
 def status_of_exit(code: object) -> str:
@@ -60,7 +59,7 @@ def status_of_exit(code: object) -> str:
 
     128 and the number of a signal is what a handler for it exits with, as shells do.
     """
-    if code in {128 + number for number in STOPPING}:
+    if code in {128 + number for number in _STOPPING}:
         return CANCELLED
     return FAILED if code is not None and code != 0 else SUCCESS
 

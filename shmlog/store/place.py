@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shmlog.errors import ExperimentNotFoundError, RunNotFoundError, StorageError
 from shmlog.storage import flock
-from shmlog.storage.layout import ID_PATTERN, RunLayout, check_id
+from shmlog.storage.layout import RunLayout, check_id, is_id
 
 _STALE_S = 86_400
 _RUN_FILES = ("run.yaml", "events.jsonl")
@@ -174,7 +174,7 @@ def _folders(folder: Path) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if ID_PATTERN.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                if is_id(entry.name) and entry.is_dir(follow_symlinks=False):
                     yield entry.name
     except FileNotFoundError:
         return

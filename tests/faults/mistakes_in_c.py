@@ -143,7 +143,15 @@ LANE = (
 )
 
 PRODUCER = (
-    # ---- producer.c, room.c ----
+    # ---- producer.c, room.c, py_room.c ----
+    Mutation(
+        "lane-without-a-look",
+        "csrc/py_room.c",
+        "    int open = error == ESTALE ? 0 : is_open(writer, true);\n",
+        "    int open = error != ESTALE;\n",
+        "a child whose parent has left a run logs on into it",
+        "integration/test_starts.py::test_a_child_whose_owner_has_left_a_run_that_goes_on_is_not_in_it[before]",
+    ),
     Mutation(
         "one-slot-too-many",
         "csrc/room.c",

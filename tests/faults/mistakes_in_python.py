@@ -712,6 +712,7 @@ LAUNCHES = (
 
 FOLLOWERS = "integration/test_followers.py"
 CURRENT = "integration/test_current_run.py"
+STARTS = "integration/test_starts.py"
 
 FOLLOWING = (
     # ---- run.py, handed.py, follow.py, current.py, late.py ----
@@ -722,6 +723,22 @@ FOLLOWING = (
         "            pass\n",
         "a worker that outlives a run logs on into it",
         f"{FOLLOWERS}::test_three_runs_over_one_crew_have_their_own[pool-fork]",
+    ),
+    Mutation(
+        "withdrawn-run-told-of",
+        "segment/beacon.py",
+        "        del _own.hearers[entry.begun]\n",
+        "",
+        "a child that is forked while its parent leaves a run logs on into it",
+        f"{STARTS}::test_a_child_whose_owner_has_left_a_run_that_goes_on_is_not_in_it[after]",
+    ),
+    Mutation(
+        "told-and-gone",
+        "segment/beacon.py",
+        "    time.sleep(UNSEEN_NS * 1e-9)\n",
+        "",
+        "a worker that has just seen that there is no run logs nothing into the one that was made",
+        f"{STARTS}::test_who_has_just_seen_that_there_is_no_run_finds_the_one_that_is_made",
     ),
     Mutation(
         "run-not-withdrawn",
