@@ -85,10 +85,17 @@ def first_log(layout: RunLayout, segment: _core.Segment) -> int:
     As long as nothing was drained that is the first which is not sealed, not 0 if the run was resumed.
     Else all that the segment has held is sealed, and who drains it once more shall do so into a log that
     does not count.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is not complete, and nothing tells what is sealed.
     """
-    if any(segment.lane(number)["tail"] for number in range(segment.lanes)):
+    was_drained = any(segment.lane(number)["tail"] for number in range(segment.lanes))
+    if was_drained and runfile.read(layout.run_yaml).get("complete"):
         return 0
-    return Ledger.load(layout).next_log
+    next_log = Ledger.load(layout).next_log
+    return 0 if was_drained else next_log
 
 
 def note_lost(segment: _core.Segment, ledger: Ledger) -> None:

@@ -100,7 +100,10 @@ def recover_apart(layout: RunLayout) -> str | None:
 
     command = helper_command("shmlog", "recover", str(layout.dir))
     done = subprocess.run(command, env=helper_environment(), capture_output=True, text=True, check=False)
-    return done.stderr.strip().removeprefix("shmlog: error: ") if done.returncode else None
+    if done.returncode == 0:
+        return None
+    errors = [line.removeprefix("shmlog: error: ") for line in done.stderr.splitlines() if "error: " in line]
+    return "; ".join(errors) or done.stderr.strip()
 
 
 def _spawn(arguments: list[str], log: Path, lock: int | None) -> int:

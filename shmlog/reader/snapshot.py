@@ -22,7 +22,7 @@ from shmlog.reader.tally import read_producers
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.extent import Extent, extents_of
 from shmlog.storage.layout import Part, RunLayout, event_file_name
-from shmlog.storage.ledger import read_offered
+from shmlog.storage.ledger import MISSING, read_offered
 from shmlog.storage.reasons import REASONS
 from shmlog.storage.regular import LOG_BYTES_MAX, read_regular
 from shmlog.storage.wal import FIRST, TORN_TAIL, Damage, Frame, scan
@@ -180,6 +180,8 @@ def _take_live(layout: RunLayout, described: dict[str, Any]) -> Snapshot | None:
     """Return None if something has changed meanwhile."""
     books = _read_books(layout)
     try:
+        if books is None and layout.lacks_books():
+            raise CorruptDataError(f"{layout.sealed_json}: {MISSING}")
         sealed = _read_sealed(layout) if books is not None else _NOTHING_SEALED
     except CorruptDataError as error:
         snapshot = _take_everything(layout, described)

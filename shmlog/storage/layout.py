@@ -92,6 +92,11 @@ class RunLayout:
         """Return the path of write-ahead log ``number``."""
         return self.wal / f"{number:06d}.wal"
 
+    def lacks_books(self) -> bool:
+        """Whether the books of what was sealed are missing: a log goes only when they tell what became of it."""
+        is_begun = bool(self.parts() or self.logs()) or any(path.stat().st_size for path in self.event_files().values())
+        return is_begun and not self.log(0).exists() and not self.sealed_json.exists()
+
     def kept_log(self, number: int) -> Path:
         """Return where log ``number`` lies if it holds records that are nowhere else."""
         return self.kept / self.log(number).name

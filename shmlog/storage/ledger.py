@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shmlog.storage.decode import Batch
 
 _LANE = re.compile(r"[0-9]{1,10}")
+MISSING = "is missing, so that nothing tells what of the logs is sealed"
 
 
 class Ledger:
@@ -47,13 +48,15 @@ class Ledger:
         Raises
         ------
         CorruptDataError
-            If they are damaged: what is sealed is not known then.
+            If they are damaged or missing: what is sealed is not known then.
         """
         path = layout.sealed_json
         ledger = cls(path)
         try:
             data = read_regular(path)
         except FileNotFoundError:
+            if layout.lacks_books():
+                raise CorruptDataError(f"{path}: {MISSING}; put it back from a copy of the run") from None
             return ledger
         told = runfile.parse(path, data)
         if not runfile.is_intact(data):

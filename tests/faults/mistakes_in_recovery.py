@@ -18,6 +18,14 @@ MISTAKES_IN_RECOVERY = (
         f"{RECOVERY}::test_shared_memory_that_can_not_be_used_is_kept[version]",
     ),
     Mutation(
+        "missing-books-are-new",
+        "storage/ledger.py",
+        "            if layout.lacks_books():\n",
+        "            if False:\n",
+        "I4: a recovery without books cuts events.jsonl to nothing",
+        "unit/test_books.py::test_recovery_cuts_no_file_of_which_the_books_are_missing[reboot]",
+    ),
+    Mutation(
         "copy-takes-the-records",
         "flusher/recover.py",
         'is_copy = original != "" and not os.path.samefile(original, layout.dir)',

@@ -14,7 +14,7 @@ import pytest
 
 import shmlog
 from shmlog.cli.main import main
-from shmlog.errors import StorageError
+from shmlog.errors import CorruptDataError, StorageError
 from shmlog.flusher import final
 from shmlog.flusher.keeper import Keeper
 from shmlog.flusher.recover import _recover_files
@@ -257,6 +257,26 @@ def test_the_next_attempt_goes_on_with_the_books_of_a_loss(
     wait_until(lambda: not RunLayout(run.dir).wal.exists(), "the flusher's end")
     stored = assert_lost(run.dir, {0: RECORDS + EVENTS}, [0])
     assert stored.metrics().num_rows == 1
+
+
+@pytest.mark.parametrize("reboot", [False, True], ids=["crash", "reboot"])
+def test_recovery_cuts_no_file_of_which_the_books_are_missing(unkept_run: shmlog.Run, reboot: bool) -> None:
+    """Without wal/ nothing tells what of events.jsonl is sealed: all of it is read, and nothing of it is removed."""
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    assert keeper._drain.next_log() == 0
+    keeper._get_sealer().catch_up(1, wait=True)
+    layout = RunLayout(unkept_run.dir)
+    for path in layout.wal.iterdir():
+        path.unlink()
+    before = layout.events.read_bytes()
+    assert before
+    with pytest.raises(CorruptDataError, match="sealed.json: is missing"):
+        recover_from(unkept_run, reboot=reboot)
+    assert layout.events.read_bytes() == before
+    with pytest.warns(shmlog.ShmlogWarning, match="sealed.json: is missing"):
+        assert shmlog.load(unkept_run.dir).metrics().num_rows == RECORDS
+    assert not verify(unkept_run.dir).ok
 
 
 def test_a_part_of_a_log_that_the_power_has_emptied_does_not_count(
