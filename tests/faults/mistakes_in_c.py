@@ -483,7 +483,7 @@ ENDS = (
     Mutation(
         "child-keeps-the-run-open",
         "csrc/exits.c",
-        "        close(run->lock_fd);\n    }\n    runs",
+        "        shmlog_description_close(&run->lock);\n    }\n    runs",
         "    }\n    runs",
         "P8: a run does not end, as long as a child of its dead owner lives",
         f"{EXITS}::test_who_is_at_its_exit_is_an_owner_until_it_ends",

@@ -160,8 +160,8 @@ FLUSHER = (
     Mutation(
         "finished-before-sealed",
         "flusher/keeper.py",
-        "if finish.below is not None and sealer.next_log >= finish.below:",
-        "if finish.below is not None:",
+        "        elif sealer.next_log >= finish.below:\n",
+        "        else:\n",
         "P5: finish() returns before all is sealed",
         "unit/test_keeper.py::test_a_finish_waits_for_what_was_logged_before_it_and_no_more",
     ),

@@ -911,7 +911,11 @@ def test_files_of_the_program_under_the_numbers_of_ours_are_left_alone(ring: Rin
     assert producer._allot() == 0
     child = os.fork()
     if child == 0:
-        os._exit(10 + producer._allot())
+        lane = -10
+        try:
+            lane = producer._allot()
+        finally:
+            os._exit(10 + lane)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 11, "I7: a forked child takes the next lane"
     assert ring.producer()._allot() == 1
     producer._leave()
