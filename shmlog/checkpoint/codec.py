@@ -210,7 +210,8 @@ def _decode_scalar(node: dict[str, Any]) -> Any:
     if dtype.hasobject:
         raise ValueError("a numpy scalar of dtype object")
     data = bytes.fromhex(node["hex"])
-    if len(data) != dtype.itemsize:  # numpy takes no bytes for memory of its own, with what was in it before
+    # An empty text has no size, and some bytes. To numpy no bytes mean memory of its own, with what was in it before.
+    if dtype.itemsize and len(data) != dtype.itemsize:
         raise ValueError(f"a numpy scalar of {dtype.itemsize} bytes, of which {len(data)} are there")
     return np.ndarray((), dtype, data or None)[()]
 

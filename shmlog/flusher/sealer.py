@@ -29,7 +29,7 @@ import pyarrow as pa
 from shmlog.errors import CorruptDataError
 from shmlog.flusher.appendfile import AppendFile, RedoError
 from shmlog.flusher.eventfiles import EventFiles
-from shmlog.storage import jsonl, parts, runfile, wal
+from shmlog.storage import footer, jsonl, parts, runfile, wal
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.extent import Extent
 from shmlog.storage.large import read_large
@@ -276,8 +276,7 @@ class Sealer:
         with self._at_work():
             table = pa.concat_tables(tables).unify_dictionaries()
             parts.write_part(path, table, run_id=run_id, first=number, last=number, progress=self._progress)
-            with parts.open_file(path) as file:
-                rows = file.metadata.num_rows
+            rows = footer.read_facts(path).rows
             if rows != booked:
                 raise CorruptDataError(f"{path}: {rows} rows were written, of {booked} metrics")
 

@@ -151,7 +151,8 @@ class Ledger:
 
     def _note_offered(self, offered: Mapping[int, int]) -> None:
         for lane, count in offered.items():
-            self._offered[lane] = max(count, self._offered.get(lane, 0))
+            if count:  # a lane that was kept spare is none of the run's
+                self._offered[lane] = max(count, self._offered.get(lane, 0))
 
     def add_owner(self, lane: int, tenancy: int, owner: dict[str, Any]) -> None:
         """Book who had the lane in that tenancy."""

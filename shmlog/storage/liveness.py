@@ -87,7 +87,8 @@ def is_abandoned(layout: RunLayout) -> bool:
         return False
     if os.stat(layout.run_yaml, follow_symlinks=False).st_uid != os.geteuid() or not os.access(layout.dir, os.W_OK):
         return False
-    return is_dead(layout, runfile.read(layout.run_yaml))
+    # One whose flusher was about to end has been closed meanwhile.
+    return is_dead(layout, runfile.read(layout.run_yaml)) and layout.wal.is_dir()
 
 
 def is_in_use(path: Path) -> bool:

@@ -41,23 +41,19 @@ def test_training_may_change_the_state_at_once(tmp_path: Path) -> None:
     assert not manager.load().state["w"].any()
 
 
-def test_one_save_at_most_is_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stuck = tmp_path / "stuck"
-    stuck.mkdir()
-    (stuck / "sitecustomize.py").write_text(
-        f"import os, time\nwhile not os.path.exists({str(stuck / 'go')!r}): time.sleep(0.01)\n"
-    )
+def test_one_save_at_most_is_in_flight(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path / "c")
-    monkeypatch.syspath_prepend(stuck)
     first = manager.save_async({"n": 1}, 1)
     assert first is not None
+    writer = first._writer._process.pid
+    os.kill(writer, signal.SIGSTOP)  # while it starts
     assert not first.done
     assert manager.save_async({"n": 2}, 2, if_busy="skip") is None
     assert not manager.wait(0.05)
     with pytest.raises(TimeoutError):
         first.result(0.05)
     assert steps(tmp_path / "c") == []
-    threading.Timer(0.2, (stuck / "go").touch).start()
+    threading.Timer(0.2, os.kill, (writer, signal.SIGCONT)).start()
     manager.save({"n": 3}, 3)
     assert first.done
     assert steps(tmp_path / "c") == [1, 3]

@@ -15,6 +15,7 @@ import shmlog
 from shmlog import _core
 from shmlog.segment import shm
 from shmlog.storage import liveness
+from shmlog.storage.machine import boot_id
 from shmlog.storage.status import FINISH_CODES, FINISH_STATUSES
 from tests.support.books import assert_books_balance
 from tests.support.processes import only_run, run_script, start_script, stop, wait_for_end, wait_for_flusher, wait_until
@@ -322,8 +323,8 @@ def test_an_unlikely_end_does_not_wait_for_a_flusher_that_gives_no_answer(segmen
 def test_readers_without_the_core_find_the_same(tmp_path: Path) -> None:
     placed = shm.create("run", tmp_path, lanes=1, lane_records=64, clock="auto", private=tmp_path / "segment")
     place = placed.path.stat()
-    told = {"path": str(placed.path), "device": place.st_dev, "inode": place.st_ino}
-    described = {"boot_id": liveness.this_boot(), "segment": told}
+    told = {"name": f"/{placed.path.name}", "path": str(placed.path), "device": place.st_dev, "inode": place.st_ino}
+    described = {"boot_id": boot_id(), "segment": told}
     for pid in fork_and_exit(placed.segment, [("failed", True, 0)]):
         os.waitpid(pid, 0)
     assert liveness.finished_as(described) == FINISH_STATUSES[placed.segment.finish_status] == "success"

@@ -271,10 +271,10 @@ def test_recovery_cuts_no_file_of_which_the_books_are_missing(unkept_run: shmlog
         path.unlink()
     before = layout.events.read_bytes()
     assert before
-    with pytest.raises(CorruptDataError, match="sealed.json: is missing"):
+    with pytest.raises(CorruptDataError, match=r"sealed\.json: is missing"):
         recover_from(unkept_run, reboot=reboot)
     assert layout.events.read_bytes() == before
-    with pytest.warns(shmlog.ShmlogWarning, match="sealed.json: is missing"):
+    with pytest.warns(shmlog.ShmlogWarning, match=r"sealed\.json: is missing"):
         assert shmlog.load(unkept_run.dir).metrics().num_rows == RECORDS
     assert not verify(unkept_run.dir).ok
 

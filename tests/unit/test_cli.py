@@ -423,6 +423,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "id": "1",
         "experiment": "digits",
         "status": "success",
+        "lost": {},
         "live": False,
         "unrecovered": False,
         "annotations": {},

@@ -24,6 +24,7 @@ import shmlog
 from shmlog import CheckpointManager
 from shmlog.cli.main import main
 from shmlog.reader.verify import verify
+from shmlog.storage import footer
 from shmlog.storage.parts import open_writer
 from shmlog.storage.schema import METRICS
 from tests.support.bombs import BOMBS
@@ -224,14 +225,17 @@ def test_the_hook_sees_a_pickle(unpickled: list[Any]) -> None:
 def test_a_part_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     """FAULTS 74: a file of few bytes and many rows; the rest of the run is read."""
     folder = Folder(tmp_path / "runs" / "digits" / "bomb")
-    folder.describe(complete=True, status="success", producers=[], dropped={})
     rows = 9_000_000
+    producer = {"lane": 0, "tenancy": 1, "metrics": rows, "events": 0, "dropped": {}}
+    folder.describe(complete=True, status="success", producers=[producer], dropped={})
     alike = {
         field.name: pa.nulls(rows, field.type) if field.nullable else pa.repeat(_one(field), rows) for field in METRICS
     }
     path = folder.layout.part(0)
     with open_writer(path) as writer:
         writer.write_table(pa.table(alike, METRICS), row_group_size=rows)
+        its_own = {footer.RUN_ID: folder.layout.run_id, footer.FIRST_LOG: "0", footer.LAST_LOG: "0"}
+        writer.add_key_value_metadata(its_own)
     assert path.stat().st_size < 1 << 20
     before = pa.total_allocated_bytes()
     del alike
