@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from shmlog.errors import log_warning
 from shmlog.storage.layout import RunLayout
 
 
@@ -26,7 +27,5 @@ def tell(layout: RunLayout) -> None:
             run_dirs = os.fsdecode(file.read()).splitlines()
     except OSError:  # nearly always: there is none
         return
-    import logging
-
     for run_dir in run_dirs:
-        logging.getLogger("shmlog").warning("recovered %s: its processes had died before it was closed", run_dir)
+        log_warning("recovered %s: its processes had died before it was closed", run_dir)
