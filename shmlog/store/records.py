@@ -97,7 +97,8 @@ class RunRecord(Record):
     complete : bool
         Whether nothing is left to drain into its files.
     counts : dict or None
-        ``metrics``, ``events`` and ``dropped``; None until it is finished.
+        ``metrics``, ``events`` and ``dropped``, as they were when the run was closed; None until then.
+        `StoredRun.counts` has what was dropped after the end, too.
     problems : tuple of str
         What of its files is damaged. What stands in them otherwise is here all the same.
     """
