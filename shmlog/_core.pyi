@@ -5,6 +5,7 @@ from typing import Any, Final, Self
 from shmlog.run.run import Run
 
 LOCK_FLUSHER: Final[int]
+LOCK_START: Final[int]
 LOCK_MEMBER: Final[int]
 LOCK_LANE: Final[int]
 LANES_MAX: Final[int]

@@ -226,6 +226,16 @@ static void count_work(shmlog_drain *drain)
     }
 }
 
+/* Who starts a flusher has looked before whether there is one, and may have been slow to say so. */
+static void say_running(shmlog_drain *drain)
+{
+    _Atomic uint32_t *state = &drain->segment->header->flusher_state;
+    /* relaxed: looked at again soon. */
+    if (atomic_load_explicit(state, memory_order_relaxed) != SHMLOG_FLUSHER_RUNNING) {
+        atomic_store_explicit(state, SHMLOG_FLUSHER_RUNNING, memory_order_release); /* CONTROL, release side */
+    }
+}
+
 void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
 {
     /* CONTROL, release side: from now on lanes are drained, whatever the rest of
@@ -238,6 +248,7 @@ void shmlog_drain_run(shmlog_drain *drain, uint64_t log_bytes_max)
         change_log(drain);
     }
     while (!is_stopped(drain)) {
+        say_running(drain);
         count_work(drain);
         note_requests(drain);
         int error = drain_what_is_due(drain, log_bytes_max);

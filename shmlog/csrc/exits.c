@@ -42,6 +42,7 @@ uint32_t shmlog_finish_status(const shmlog_header *header)
 #define ANSWER_NS (INT64_C(1000) * 1000 * 1000) /* for a status that nobody expected to be written */
 #define ANSWER_NAP_NS (INT64_C(1000) * 1000)
 #define CLOSING_NS (30 * ANSWER_NS) /* for a run to be closed: its parts are merged */
+#define ALONE_NS (3 * ANSWER_NS) /* for a flusher to come up that closes it */
 #define CLOSING_NAP_NS (10 * ANSWER_NAP_NS)
 
 /* A run whose status the end of this process decides. Independent of Python's objects, which are gone by then. */
@@ -91,22 +92,39 @@ static void decide(awaited *run, uint32_t status)
     }
 }
 
+/* How somebody else holds a lock, as shmlog_lock_probe(); -1 also if the program has closed our descriptor. */
+static int probe(const awaited *run, int byte)
+{
+    return shmlog_description_is_there(&run->lock) ? shmlog_lock_probe(run->lock.fd, byte) : -1;
+}
+
 static void wait_for_answer(const awaited *run, int64_t deadline_ns)
 {
     /* CONTROL, acquire side. */
     while (atomic_load_explicit(&run->header->finish_done, memory_order_acquire) < run->request &&
-           shmlog_lock_probe(run->lock.fd, SHMLOG_LOCK_FLUSHER) != 0 && may_wait(deadline_ns, ANSWER_NAP_NS)) {
+           probe(run, SHMLOG_LOCK_FLUSHER) != SHMLOG_LOCK_FREE && may_wait(deadline_ns, ANSWER_NAP_NS)) {
+    }
+}
+
+static void give_up_membership(awaited *run)
+{
+    if (shmlog_description_is_there(&run->lock)) {
+        shmlog_lock_drop(run->lock.fd, SHMLOG_LOCK_MEMBER);
+    } else {
+        shmlog_description_close(&run->lock);
     }
 }
 
 /* Wait until the flusher has closed the run, which begins when its last owner has left. */
-static void see_off(const awaited *run, int64_t deadline_ns)
+static void see_off(awaited *run, int64_t deadline_ns)
 {
+    int64_t alone_ns = shmlog_clock_ns(CLOCK_MONOTONIC) + ALONE_NS;
     bool had_flusher = false;
-    shmlog_lock_drop(run->lock.fd, SHMLOG_LOCK_MEMBER);
-    while (access(run->wal, F_OK) == 0 && may_wait(deadline_ns, CLOSING_NAP_NS)) {
-        bool has_flusher = shmlog_lock_probe(run->lock.fd, SHMLOG_LOCK_FLUSHER) != 0;
-        bool has_owners = shmlog_lock_probe(run->lock.fd, SHMLOG_LOCK_MEMBER) == SHMLOG_LOCK_SHARED;
+    give_up_membership(run);
+    while (access(run->wal, F_OK) == 0 && may_wait(had_flusher ? deadline_ns : alone_ns, CLOSING_NAP_NS)) {
+        bool has_flusher = probe(run, SHMLOG_LOCK_FLUSHER) != SHMLOG_LOCK_FREE ||
+                           probe(run, SHMLOG_LOCK_START) != SHMLOG_LOCK_FREE;
+        bool has_owners = probe(run, SHMLOG_LOCK_MEMBER) == SHMLOG_LOCK_SHARED;
         if (has_owners || (had_flusher && !has_flusher)) {
             return;
         }
@@ -127,7 +145,7 @@ static void tell(int code, void *unused)
     for (const awaited *run = runs; run; run = run->next) {
         wait_for_answer(run, now_ns + ANSWER_NS);
     }
-    for (const awaited *run = runs; run; run = run->next) {
+    for (awaited *run = runs; run; run = run->next) {
         if (run->wal[0]) {
             see_off(run, now_ns + CLOSING_NS);
         }
@@ -138,6 +156,7 @@ static void tell(int code, void *unused)
 static void forget_all(void)
 {
     for (awaited *run = runs; run; run = run->next) {
+        run->lock.pin = NULL; /* that is the parent's alone */
         shmlog_description_close(&run->lock);
     }
     runs = NULL;
@@ -173,6 +192,7 @@ static bool become_owner(awaited *run, const shmlog_segment *segment, const char
     int fd = shmlog_description_reopen(&segment->file, path);
     bool is_kept = fd >= 0 && shmlog_description_keep(&run->lock, fd) == 0;
     if (is_kept && shmlog_lock_take(fd, SHMLOG_LOCK_MEMBER, false) == 0) {
+        shmlog_description_pin(&run->lock);
         return true;
     }
     if (fd >= 0) {

@@ -57,6 +57,7 @@ static int add_constants(PyObject *module)
         long value;
     } constants[] = {
         {"LOCK_FLUSHER", SHMLOG_LOCK_FLUSHER},
+        {"LOCK_START", SHMLOG_LOCK_START},
         {"LOCK_MEMBER", SHMLOG_LOCK_MEMBER},
         {"LOCK_LANE", SHMLOG_LOCK_LANE},
         {"LANES_MAX", SHMLOG_LANES_MAX},

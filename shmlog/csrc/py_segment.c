@@ -217,8 +217,10 @@ static PyObject *segment_mark_starting(SegmentObject *self, PyObject *Py_UNUSED(
     atomic_fetch_add_explicit(&header->starts, 1, memory_order_relaxed);
     /* relaxed: published by the next store. */
     atomic_store_explicit(&header->started_ns, (uint64_t)shmlog_clock_ns(CLOCK_MONOTONIC), memory_order_relaxed);
-    /* CONTROL, release side. */
-    atomic_store_explicit(&header->flusher_state, SHMLOG_FLUSHER_STARTING, memory_order_release);
+    if (shmlog_lock_probe(fd, SHMLOG_LOCK_FLUSHER) == SHMLOG_LOCK_FREE) {
+        /* CONTROL, release side. A flusher that has come up meanwhile says again that it runs. */
+        atomic_store_explicit(&header->flusher_state, SHMLOG_FLUSHER_STARTING, memory_order_release);
+    }
     return PyLong_FromLong(fd);
 }
 

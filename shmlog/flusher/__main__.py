@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -38,7 +40,7 @@ def main(run_dir: Path) -> None:
     segment = shm.open_segment(ref)
     is_keeper = segment.lock(_core.LOCK_FLUSHER)
     if is_expected:
-        os.close(START_LOCK)  # now the flusher's own lock tells that it lives
+        _give_up_start_lock()
     if is_keeper and not runfile.read(layout.run_yaml).get("complete"):
         is_over = threading.Event()
         helper = threading.Thread(target=_help_neighbours, args=(run_dir, is_over), name="neighbours", daemon=True)
@@ -47,6 +49,13 @@ def main(run_dir: Path) -> None:
         is_over.set()
         helper.join()  # a run that is half recovered, whose own flusher has found us at it, would stay so
         meeting.see_off(layout, _LAUNCHER_S)
+
+
+def _give_up_start_lock() -> None:
+    """Now the flusher's own lock tells that it lives. A child of who has started it may have this one's descriptor."""
+    unlock = struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, _core.LOCK_START, 1, 0)  # struct flock
+    fcntl.fcntl(START_LOCK, fcntl.F_OFD_SETLK, unlock)
+    os.close(START_LOCK)
 
 
 def _is_open(fd: int) -> bool:

@@ -684,6 +684,20 @@ def test_a_producer_that_never_pauses_is_drained_in_few_frames(tmp_path: Path) -
     assert most <= 3, "frames beyond two a millisecond"
 
 
+def test_who_starts_a_flusher_beside_one_that_runs_does_not_make_it_look_as_if_it_started(ring: Ring) -> None:
+    """It may have looked for one before that came up, and said so after it."""
+    thread = threading.Thread(target=ring.drain.run, args=(1 << 40,))
+    thread.start()
+    try:
+        wait_until(lambda: ring.segment.flusher_state == 1, "the drain to run")
+        for _ in range(3):
+            os.close(ring.segment.mark_starting())
+            wait_until(lambda: ring.segment.flusher_state == 1, "the drain to say again that it runs")
+    finally:
+        ring.drain.stop()
+        thread.join()
+
+
 def test_the_logs_that_may_wait_are_a_share_of_the_free_disk() -> None:
     assert unsealed_logs_max(0) == 4
     assert unsealed_logs_max(1 << 40) == (1 << 40) // 8 // LOG_BYTES_MAX
