@@ -223,7 +223,8 @@ class StoredRun(Frames):
         metadata = self.metadata
         if metadata.get("complete") is True or liveness.members_live(metadata) is not False:
             return False
-        return liveness.has_flusher(metadata) is not True
+        # One that was about to end has closed the run while it was looked at.
+        return liveness.has_flusher(metadata) is not True and self.metadata.get("complete") is not True
 
     @property
     def age(self) -> float:

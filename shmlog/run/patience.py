@@ -40,6 +40,8 @@ class Flushers:
         from shmlog.flusher.process import start_flusher
 
         try:
+            if segment.flusher_lives:
+                return True  # another process has started one meanwhile
             start_flusher(self._layout, segment)
         except (OSError, ShmlogError):
             return False
@@ -108,7 +110,13 @@ class Patience:
     def _is_worth_it(self, stalled_s: float) -> bool:
         if stalled_s > _LOOK_AFTER_S and not self._lives():
             return self._replace()
-        return stalled_s <= PATIENCE_S or self._segment.flusher_is_starting
+        return stalled_s <= PATIENCE_S or self._is_starting()
+
+    def _is_starting(self) -> bool:
+        try:
+            return self._segment.flusher_is_starting
+        except OSError:
+            return False  # no descriptor is left to look
 
     # ---- what counts as progress ----
 

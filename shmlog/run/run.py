@@ -58,6 +58,7 @@ class Run(StructuredLog):
         self._bell = Doorbell.open(ref.name if ref else None)
         self._started_s = time.monotonic()
         self._status = "running"
+        self._is_sealed = True
         self._names_are_synced = False
         self._flushers = Flushers(layout)
 
@@ -342,21 +343,27 @@ class Run(StructuredLog):
     def _end(self, status: str, *, is_likely: bool = False) -> bool:
         """Do what `finish` does; ``is_likely``: the end of this process may make another status of it."""
         if self._status != "running":
-            return True
+            return self._is_sealed
         self._status = status
-        sealed = True
-        if self.is_owner and self._is_member:
-            self._dismiss_followers()
-            is_awaited = is_likely and self._await_exit(status)
-            sealed = self._seal(None if is_awaited else status)
-            if self._is_maker:
-                recovered.tell(self._layout)
-            exits.note_end(self._layout, sealed=sealed, is_awaited=is_awaited)
-            sealed = sealed and not self._has_lost()
-        self._leave()
-        registry.forget(self)
-        hand_down()
-        return sealed
+        try:
+            if self.is_owner and self._is_member:
+                self._is_sealed = False
+                self._is_sealed = self._close(status, is_likely)
+        finally:
+            self._leave()
+            registry.forget(self)
+            hand_down()
+        return self._is_sealed
+
+    def _close(self, status: str, is_likely: bool) -> bool:
+        """End an owner's part, and that of its followers. Returns whether all is sealed and nothing is lost."""
+        self._dismiss_followers()
+        is_awaited = is_likely and self._await_exit(status)
+        is_sealed = self._seal(None if is_awaited else status)
+        if self._is_maker:
+            recovered.tell(self._layout)
+        exits.note_end(self._layout, sealed=is_sealed, is_awaited=is_awaited)
+        return is_sealed and not self._has_lost()
 
     def _has_lost(self) -> bool:
         lost = self._segment.lost

@@ -203,6 +203,45 @@ def test_a_finish_beside_a_stopped_flusher_takes_no_longer_than_a_flush(tmp_path
     assert_books_balance(run.dir, offered=1)
 
 
+WITHOUT_DESCRIPTORS = """
+import os, resource, signal, sys
+import shmlog
+from tests.support.processes import stop, wait_for_flusher
+run = shmlog.init("exhausted", root=sys.argv[1])
+assert run.flush()
+flusher = wait_for_flusher(run.dir)
+stop(flusher)
+run.log("x", 1.0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+kept = []
+try:
+    while True: kept.append(os.dup(0))
+except OSError: pass
+ends = run.flush(), run.finish(), run.finish()
+assert ends == (False, False, False), ends
+assert shmlog.current() is None
+os.kill(flusher, signal.SIGCONT)
+for fd in kept: os.close(fd)
+"""
+
+
+def test_without_descriptors_nobody_waits_longer_and_nothing_is_raised(tmp_path: Path) -> None:
+    done = run_script(WITHOUT_DESCRIPTORS, tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run_dir = only_run(tmp_path)
+    wait_for_end(run_dir)
+    assert_books_balance(run_dir, offered=1)
+
+
+def test_a_run_that_was_just_finished_is_not_unrecovered(tmp_path: Path) -> None:
+    """Its flusher may end while it is looked at."""
+    for _ in range(3):
+        with shmlog.init("finished", root=tmp_path) as run:
+            run.log("x", 1.0)
+        assert not shmlog.load(run.dir).unrecovered
+        wait_for_end(run.dir)
+
+
 WHILE_OTHERS_LOG = f"""
 import os, sys, time
 import shmlog
