@@ -16,10 +16,16 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 ROTATE_BYTES_MIN = 1024
 
 #: Ends of names under which secrets are given. Not those of models' own: max_tokens, pad_token, num_key_value_heads.
+# (A look behind has one length.)
+_OWN_TOKENS = (
+    r"(?<!(?:pad|eos|bos|unk|cls|sep|end)[_.-])(?<!(?:mask|stop|next)[_.-])"
+    r"(?<!(?:image|audio|video|start)[_.-])(?<!special[_.-])"
+)
 SECRET_NAMES = (
-    r"(?:password|passwd|passphrase|secret|credentials?"
-    r"|(?:access|account|api|auth|encryption|license|private|secret|service|signing|ssh)[_.-]?key"
-    r"|(?:^|[.]|(?:access|api|auth|bearer|github|gitlab|hf|hub|refresh|secret|session|wandb)[_.-]?)token|(?:^|[.])key)$"
+    r"(?:passwords?|passwd|passphrase|pwd|secrets?|credentials?|authorization"
+    r"|(?:access|account|api|auth|encryption|license|private|secret|service|signing|ssh"
+    r"|anthropic|azure|github|gitlab|hf|kaggle|openai|wandb)[_.-]?keys?"
+    rf"|(?:^|[._-]|(?<=access)|(?<=auth)|(?<=api)|(?<=bearer)){_OWN_TOKENS}token)$"
 )
 
 _KEY = "structured_log"

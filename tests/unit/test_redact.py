@@ -15,11 +15,12 @@ from shmlog.storage.logsettings import SECRET_NAMES
 SECRET = "hunter2-hunter2"
 SECRETS = (
     "password", "db_password", "PASSWD", "passphrase", "client_secret", "api_key", "apiKey", "WANDB_API_KEY",
-    "aws_secret_access_key", "ssh-key", "token", "hf_token", "HF_TOKEN", "auth.token", "credentials", "key",
+    "aws_secret_access_key", "ssh-key", "token", "hf_token", "HF_TOKEN", "auth.token", "credentials",
+    "slack_token", "DB_PWD", "openai_key",
 )  # fmt: skip
 PLAIN = (
     "max_tokens", "pad_token", "eos_token", "num_key_value_heads", "tokenizer", "image_key", "sort_key", "monitor",
-    "keys", "secretary", "key_dim", "lr",
+    "key", "keys", "next_token", "secretary", "key_dim", "lr",
 )  # fmt: skip
 
 
