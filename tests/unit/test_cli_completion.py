@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -109,11 +108,11 @@ def test_a_shell_takes_its_script(shell: str, tmp_path: Path) -> None:
     subprocess.run([shell, "-n", str(tmp_path / "script")], check=True, timeout=30)
 
 
-def test_help_starts_fast() -> None:
-    """The best of three: what else the machine does is not its fault."""
-    took = []
-    for _ in range(3):
-        begun = time.monotonic()
-        subprocess.run([sys.executable, "-m", "shmlog", "--help"], check=True, capture_output=True, timeout=60)
-        took.append(time.monotonic() - begun)
-    assert min(took) < 0.3
+def test_help_loads_nothing_that_is_slow() -> None:
+    script = (
+        "import sys\nfrom shmlog.cli.main import main\n"
+        "try: main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    slow = {"numpy", "pyarrow", "pandas", "polars", "duckdb", "yaml", "tensorboard", "torch"}
+    assert slow.isdisjoint(done.stderr.split())
