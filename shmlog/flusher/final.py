@@ -116,6 +116,8 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
         ledger.set_unlaned(segment.unlaned)
         note_lost(segment, ledger)
         described["damaged_lanes"] = _damaged_lanes(segment, described.get("damaged_lanes"))
+    else:
+        described["recovered_without_segment"] = True  # nothing tells what was in that alone
     described["producers"] = ledger.producers()
     described["counts"] = ledger.counts()
     described["dropped"] = ledger.dropped()
@@ -183,7 +185,7 @@ def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
         try:
             parts = layout.parts()
             if parts:
-                merge(layout, run_id=layout.run_id, parts=parts, progress=lambda: None)
+                merge(layout, run_id=runfile.run_id(layout), parts=parts, progress=lambda: None)
             remove_covered(layout)
         except OSError as error:
             report(f"merging: {error}")

@@ -108,8 +108,8 @@ def _is_described(ref: SegmentRef, described: dict[str, Any]) -> bool:
 
 
 def _is_its(segment: _core.Segment, layout: RunLayout, force: bool) -> bool:
-    """Whether a segment is that of this run, not of another one, nor of one that this is a copy of."""
-    if segment.run_id != layout.run_id:
+    """Whether the segment belongs to this run folder: not to another run, nor to one that this is a copy of."""
+    if segment.run_id not in (layout.run_id, runfile.run_id(layout)):
         return False
     original = segment.run_dir  # empty if it is too long for the header
     try:

@@ -80,6 +80,7 @@ class Sealer:
     ) -> None:  # fmt: skip
         self.layout = layout
         self.ledger = Ledger.load(layout)
+        self._run_id = runfile.run_id(layout)
         self._sinks = frozenset(sinks)
         self._progress = progress
         self._report = report
@@ -272,10 +273,10 @@ class Sealer:
             fsync_dir(path.parent)
 
     def _write_part(self, number: int, tables: list[pa.Table], booked: int) -> None:
-        path, run_id = self.layout.part(number), self.layout.run_id
+        path = self.layout.part(number)
         with self._at_work():
             table = pa.concat_tables(tables).unify_dictionaries()
-            parts.write_part(path, table, run_id=run_id, first=number, last=number, progress=self._progress)
+            parts.write_part(path, table, run_id=self._run_id, first=number, last=number, progress=self._progress)
             rows = footer.read_facts(path).rows
             if rows != booked:
                 raise CorruptDataError(f"{path}: {rows} rows were written, of {booked} metrics")

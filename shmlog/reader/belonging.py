@@ -37,6 +37,7 @@ def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]
         fault = fault_of(part, ids_of(layout, taken), found.metadata)
         if fault:
             problems.append(f"{part.path}: {fault}; left out")
+            rows = None
             continue
         own.append(part)
         rows = None if rows is None else rows + found.rows

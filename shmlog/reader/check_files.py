@@ -71,6 +71,8 @@ def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
         report.warning(path, f"schema {described.get('schema')!r}, this version of shmlog knows {_SCHEMA}")
     if described.get("run_id") != layout.run_id:
         report.warning(path, f"says run {described.get('run_id')!r}: the folder was renamed or copied")
+    if described.get("recovered_without_segment"):
+        report.warning(path, "its shared memory was gone when it was recovered: what was in that alone is not counted")
     if not isinstance(described.get("sinks"), list):
         report.error(path, "does not say where the metrics are (sinks)")
     status = map_status(described.get("status"))

@@ -13,6 +13,7 @@ from shmlog.run.handed import DISABLED, Handed, hand_down
 from shmlog.run.run import Run
 from shmlog.segment import beacon, shm
 from shmlog.segment.beacon import Entry
+from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SegmentRef, make_ref, read_ref
 
@@ -173,7 +174,7 @@ def _open_segment(layout: RunLayout, ref: SegmentRef) -> _core.Segment:
         if not layout.dir.is_dir():
             raise RunNotFoundError(f"there is no run folder {layout.dir}") from error
         raise RunStateError(f"run {layout.dir} has ended: its shared memory is gone") from error
-    if segment.run_id != layout.run_id:
+    if segment.run_id != layout.run_id and segment.run_id != runfile.run_id(layout):
         raise SegmentError(f"{ref.path} belongs to run {segment.run_id!r}, not to {layout.run_id!r}")
     return segment
 

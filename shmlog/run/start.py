@@ -18,6 +18,7 @@ from shmlog.run.redact import redact_argv
 from shmlog.run.run import Run
 from shmlog.segment import shm
 from shmlog.segment.process import process_of
+from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.machine import boot_id, machine_id
 from shmlog.storage.reasons import REASONS
@@ -49,8 +50,8 @@ def open_segment(
     """
     with _segment_errors(layout):
         placed = shm.create(
-            layout.run_id, layout.dir, lanes=options.lanes, lane_records=options.lane_records, clock=options.clock,
-            private=layout.segment, first_lane=first_lane,
+            runfile.run_id(layout), layout.dir, lanes=options.lanes, lane_records=options.lane_records,
+            clock=options.clock, private=layout.segment, first_lane=first_lane,
             unlaned=tuple((unlaned or {}).get(reason, 0) for reason in REASONS), drop_policy=options.drop_policy,
         )  # fmt: skip
     try:

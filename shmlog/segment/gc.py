@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from shmlog import _core
 from shmlog.errors import CorruptDataError, RunNotFoundError, SegmentError
 from shmlog.segment import beacon, meeting, runlock, shm
 from shmlog.storage import liveness, unbegun
@@ -17,11 +18,14 @@ from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
 
 _YOUNG_S = 10
 _ORPHAN_S = 86_400
+_ORPHAN_WITH_RECORDS_S = 30 * _ORPHAN_S
 
 _UNUSABLE = "not usable"
 _NEVER_WHOLE = "its process was killed before it was whole"
 _UNBEGUN = "its process was killed before the run began"
 _ORPHANED = "its processes are dead and its run folder is gone"
+_ORPHANED_WITH_RECORDS = f"{_ORPHANED}; it holds records that are nowhere else"
+_UNKNOWN = "its processes are dead; where its run folder lies is not known"
 
 #: Why a file is stale, how those are found, and how one is removed that still is.
 _FILES = {
@@ -77,12 +81,32 @@ def _examine(ref: SegmentRef) -> Stale | None:
     except OSError as error:
         reason = f"{_UNUSABLE}: {error}" if shm.may_hold_records(ref) else _NEVER_WHOLE
         return Stale(name, ref.path, None, "", 0, reason)
+    if not segment.run_dir:  # too long for the header
+        return Stale(name, ref.path, None, segment.run_id, used, _UNKNOWN)
     run_dir = Path(segment.run_dir)
-    if not segment.run_dir or not run_dir.is_dir():
-        return Stale(name, ref.path, None, segment.run_id, used, _ORPHANED)
+    if _is_gone(run_dir):
+        reason = _ORPHANED_WITH_RECORDS if _holds_records(segment) else _ORPHANED
+        return Stale(name, ref.path, None, segment.run_id, used, reason)
     if not _is_known(RunLayout(run_dir), ref):
         return Stale(name, ref.path, None, segment.run_id, used, _UNBEGUN)
     return Stale(name, ref.path, run_dir, segment.run_id, used, "its processes are dead")
+
+
+def _is_gone(run_dir: Path) -> bool:
+    """Whether there is no such folder, for sure: a disk that fails, or is not mounted, is no evidence of that."""
+    try:
+        os.stat(run_dir)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _holds_records(segment: _core.Segment) -> bool:
+    """Whether a lane has more than was drained."""
+    lanes = map(segment.lane, range(segment.lanes))
+    return any(lane["head"] > lane["tail"] for lane in lanes)
 
 
 def _is_known(layout: RunLayout, ref: SegmentRef) -> bool:
@@ -124,7 +148,8 @@ def sweep(report: Callable[[str], None]) -> None:
     """Remove the segments of this user that belong to no run: those of an `init` that was killed, and orphans.
 
     The folder of an orphan's run may have been moved, or lie where this container does not see it. Therefore an
-    orphan is marked when it is first met, and goes a day later.
+    orphan is marked when it is met, and goes when its folder has not been seen for a day, or for thirty if it
+    holds records.
     """
     for ref in _own_segments():
         try:
@@ -135,18 +160,26 @@ def sweep(report: Callable[[str], None]) -> None:
 
 def _sweep(ref: SegmentRef, report: Callable[[str], None]) -> None:
     stale = _examine(ref)
-    if stale is None or stale.reason not in (_NEVER_WHOLE, _UNBEGUN, _ORPHANED):
-        return
-    if stale.reason == _ORPHANED and not _is_marked_for_long(ref.path):
+    patience_s = _PATIENCE_S.get(stale.reason) if stale is not None else None
+    is_orphan = patience_s is not None and patience_s > 0
+    marked_s = _mark(ref.path, is_orphan)
+    if stale is None or patience_s is None or marked_s < patience_s:
         return
     remove(stale)
     report(f"{ref.path}: removed: {stale.reason}")
 
 
-def _is_marked_for_long(path: Path) -> bool:
-    """Whether an orphan was marked a day ago; it is marked now if it is not. The mark is the sticky bit."""
+#: How long what nobody needs is left alone; not among them: it stays until somebody says so.
+_PATIENCE_S = {_NEVER_WHOLE: 0, _UNBEGUN: 0, _ORPHANED: _ORPHAN_S, _ORPHANED_WITH_RECORDS: _ORPHAN_WITH_RECORDS_S}
+
+
+def _mark(path: Path, is_orphan: bool) -> float:
+    """Mark an orphan, and take the mark from what is none. Returns for how many seconds it is marked.
+
+    The mark is the sticky bit.
+    """
     status = path.stat()
-    if not status.st_mode & stat.S_ISVTX:
-        path.chmod(stat.S_IMODE(status.st_mode) | stat.S_ISVTX)
-        return False
-    return time.time() - status.st_ctime > _ORPHAN_S
+    is_marked = bool(status.st_mode & stat.S_ISVTX)
+    if is_marked != is_orphan:
+        path.chmod(stat.S_IMODE(status.st_mode) ^ stat.S_ISVTX)
+    return time.time() - status.st_ctime if is_marked and is_orphan else 0.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage.layout import atomic_write
+from shmlog.storage.layout import RunLayout, atomic_write
 from shmlog.storage.regular import read_regular
 
 # Of a file that is no JSON: the YAML library reads some 50 KB a second, and is slower the deeper it is nested.
@@ -113,6 +113,15 @@ def read(path: Path) -> dict[str, Any]:
         If it is neither JSON nor YAML, or no mapping, or no file that `read_regular` takes.
     """
     return parse(path, read_regular(path))
+
+
+def run_id(layout: RunLayout) -> str:
+    """Return the id that a run was made under; its folder may have been renamed since."""
+    try:
+        made_under = read(layout.run_yaml).get("run_id")
+    except (FileNotFoundError, CorruptDataError):
+        return layout.run_id
+    return made_under if isinstance(made_under, str) else layout.run_id
 
 
 def parse(path: Path, data: bytes) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunStateError, SegmentError, StorageError
 from shmlog.flusher.recover import recover, recover_neighbours
+from shmlog.reader.verify import verify
 from shmlog.segment import gc, runlock, shm
 from shmlog.segment.doorbell import Doorbell
 from shmlog.storage import flock, liveness, machine, runfile
@@ -157,6 +158,7 @@ def test_a_copy_does_not_take_the_shared_memory_of_the_run_itself(root: Path, tm
     assert_whole(run_dir)
     assert "log alone" in recover(copy).message
     assert shmlog.load(copy).metrics().num_rows == LOGGED
+    assert [finding.message for finding in verify(copy).findings if "shared memory was gone" in finding.message]
 
 
 def test_a_run_that_was_moved_is_recovered_where_it_is(root: Path, tmp_path: Path) -> None:
@@ -165,6 +167,29 @@ def test_a_run_that_was_moved_is_recovered_where_it_is(root: Path, tmp_path: Pat
     moved = tmp_path / "moved" / run_dir.relative_to(root)
     assert recover(moved).changed
     assert_whole(moved)
+
+
+@pytest.mark.parametrize("how", ["by name", "in passing"])
+def test_a_run_that_was_renamed_is_recovered_whole_and_read_under_any_name(root: Path, how: str) -> None:
+    """Parts have the id that the run was made under, whatever its folder is called."""
+    run_dir = crashed(root)
+    copy = Path(shutil.copytree(run_dir, run_dir.with_name("copy")))
+    with pytest.raises(RunStateError, match=f"is a copy of {run_dir}"):
+        recover(copy)
+    shutil.rmtree(copy)
+    renamed = run_dir.rename(run_dir.with_name("renamed"))
+    if how == "by name":
+        assert recover(renamed).changed
+    else:
+        pass_by(root)
+    assert_whole(renamed)
+    for name in ("again", "once-more"):
+        with shmlog.init(renamed.parent.name, root=root, resume=renamed) as run:
+            run.log("x", 1.0, step=2 * LOGGED)
+        wait_for_end(renamed)
+        renamed = renamed.rename(renamed.with_name(name))
+        assert shmlog.load(renamed).metrics(superseded=True).num_rows >= 2 * LOGGED + 1
+        assert verify(renamed).ok
 
 
 # ---- links in a run that is complete ----
@@ -434,24 +459,48 @@ def test_the_folder_of_a_run_that_never_began_is_removed_some_time_later(root: P
 
 
 @pytest.mark.usefixtures("_old")
-def test_shared_memory_of_a_run_that_was_deleted_goes_a_day_after_it_was_met(
+def test_shared_memory_of_a_run_that_was_deleted_goes_when_that_was_not_seen_for_long(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = crashed(root)
     path = segment_of(run_dir).path
-    gc.sweep(print)
-    root.rename(tmp_path / "moved")
-    gc.sweep(print)
-    gc.sweep(print)
-    assert path.exists(), "its folder may come back"
-    monkeypatch.setattr(gc, "_ORPHAN_S", 0.0)
-    (tmp_path / "moved").rename(root)
-    gc.sweep(print)
-    assert path.exists(), "it has come back"
-    root.rename(tmp_path / "moved")
-    gc.sweep(print)
-    assert not path.exists()
+    moved = tmp_path / "moved"
+
+    def is_swept(*reasons: str) -> bool:
+        monkeypatch.setattr(gc, "_PATIENCE_S", gc._PATIENCE_S | dict.fromkeys(reasons, 1e-9))
+        gc.sweep(print)
+        return not path.exists()
+
+    assert not is_swept()
+    root.rename(moved)
+    assert not any(is_swept() for _ in range(2)), "its folder may come back"
+    assert not any(is_swept(gc._ORPHANED) for _ in range(2)), "it holds records that are nowhere else"
+    moved.rename(root)
+    assert not is_swept(gc._ORPHANED_WITH_RECORDS), "it has come back"
+    root.rename(moved)
+    assert not is_swept(), "it was seen since it was missed first"
+    assert is_swept()
     assert not (SHARED_MEMORY / f"sem.{path.name}").exists()
+
+
+@pytest.mark.usefixtures("_old")
+def test_shared_memory_of_a_run_whose_folder_has_a_long_path_is_never_swept(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header has no room for its path."""
+    deep = root.joinpath(*["x" * 200] * 10)
+    deep.mkdir(parents=True)
+    run_dir = crashed(deep)
+    path = segment_of(run_dir).path
+    monkeypatch.setattr(gc, "_PATIENCE_S", dict.fromkeys(gc._PATIENCE_S, 1e-9))
+    for _ in range(2):
+        gc.sweep(print)
+    assert path.exists()
+    stale = gc._examine(segment_of(run_dir))
+    assert stale is not None
+    assert stale.reason == gc._UNKNOWN
+    assert recover(run_dir).changed
+    assert_whole(run_dir)
 
 
 # ---- locks that others hold or plant ----
