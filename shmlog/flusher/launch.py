@@ -1,4 +1,4 @@
-"""``python -SP launch.py MODULE ARGUMENT...``: run a module of ours, which finds what the process that starts it does.
+"""``python -SP launch.py MODULE ARGUMENT...``: run a module with the import path of the process that starts it.
 
 The standard library comes first, and what the environment runs at the start of each Python is over before the rest of
 the path is there: a program's own ``queue.py`` must not end what shmlog starts for it, nor its ``sitecustomize.py``

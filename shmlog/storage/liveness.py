@@ -167,7 +167,7 @@ def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False)
 
 
 def _has_restarted(described: Mapping[str, Any]) -> bool:
-    """Whether another kernel was that of this machine before it restarted: a name alone, others may have too."""
+    """Whether the run is from an earlier boot of this machine. Other machines may share its host name."""
     here = machine.machine_id()
     return here is not None and described.get("machine") == here and described.get("host") == platform.node()
 
