@@ -130,7 +130,8 @@ def test_a_run_that_pytest_leaves_open_ends_as_pytest_does(tmp_path: Path, code:
     (tmp_path / "test_it.py").write_text(test)
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"], cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_ADDOPTS": ""}, capture_output=True,
+        timeout=60, check=False,
     )  # fmt: skip
     assert shmlog.load(only_run(root)).status == status
     wait_for_end(only_run(root))
