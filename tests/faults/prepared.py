@@ -118,7 +118,8 @@ def prepare(folder: Path, *, resumed: bool = False) -> Prepared:
     copy, segment = folder / "copy" / run.id, folder / "segment"
     shutil.copytree(run.dir, copy)
     diff = _forget_provenance(RunLayout(copy))
-    shutil.copyfile(run.stats["segment"], segment)
+    where = os.fsencode(run.dir)  # forgotten: who recovers a copy must not take it for one
+    segment.write_bytes(Path(run.stats["segment"]).read_bytes().replace(where, bytes(len(where)), 1))
     run.finish()
     wait_until(lambda: is_flusher_gone(run.dir) and not RunLayout(run.dir).wal.exists(), "the flusher's end")
     return Prepared(copy, segment, offered, diff)
