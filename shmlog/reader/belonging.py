@@ -54,7 +54,8 @@ def ids_of(layout: RunLayout, taken: Snapshot) -> set[object] | None:
     """
     if any(path == layout.run_yaml for path, _ in taken.problems):
         return None
-    return {taken.described.get("run_id"), layout.run_id}
+    made_under = taken.described.get("run_id")
+    return {made_under, layout.run_id} if isinstance(made_under, str) else None
 
 
 def fault_of(part: Part, ids: set[object] | None, metadata: Mapping[str, Any]) -> str | None:

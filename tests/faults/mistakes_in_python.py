@@ -233,7 +233,7 @@ FLUSHER = (
     Mutation(
         "another-runs-segment",
         "flusher/recover.py",
-        "    if segment.run_id != layout.run_id:\n",
+        "    if segment.run_id not in (layout.run_id, runfile.run_id(layout)):\n",
         "    if False:\n",
         "I11: the records of one run are drained into another",
         f"{FAULTS}::test_the_shared_memory_of_another_run_is_left_alone",

@@ -68,8 +68,8 @@ MISTAKES_IN_RECOVERY = (
     Mutation(
         "nobody-hears-of-it",
         "run/run.py",
-        "                recovered.tell(self._layout)\n",
-        "                pass\n",
+        "            recovered.tell(self._layout)\n",
+        "            pass\n",
         "P8: a run that crashed is recovered without a word",
         f"{RECOVERY}::test_the_next_run_says_which_one_it_has_recovered",
     ),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import shmlog
@@ -50,6 +50,7 @@ MEMORY_BYTES = 64 << 20
 
 @ROOMY
 @given(data=st.binary(max_size=300) | NEARLY.map(lambda value: json.dumps(value).encode()))
+@example(data=b"{run_id: []}")
 def test_any_bytes_are_a_mapping_or_a_clean_error(tmp_path: Path, data: bytes) -> None:
     """I11: run.yaml, config.yaml and sealed.json that are anything."""
     layout = RunLayout(tmp_path)

@@ -196,7 +196,7 @@ def test_what_a_missing_part_held_is_taken_from_the_lines(tmp_path: Path) -> Non
 def test_a_part_of_another_run_is_left_out(tmp_path: Path) -> None:
     made, other = (two_parts(tmp_path / "digits" / name) for name in ("one", "other"))
     shutil.copy(other.layout.part(1), made.layout.part(1))
-    assert_all_tell(made.dir, "a part of run 'other'; left out", "hold 81 metrics, but 162 were written")
+    assert_all_tell(made.dir, "a part of run 'other'; left out")
     with pytest.warns(ShmlogWarning):
         stored = shmlog.load(made.dir)
     with pytest.warns(ShmlogWarning):
