@@ -11,13 +11,11 @@ from shmlog.cli.output import one_line, print_json, say
 from shmlog.cli.parser import add_command, path
 from shmlog.cli.text import clean, plural, relative
 from shmlog.errors import CorruptDataError
-from shmlog.storage import runfile
+from shmlog.storage import recovered, runfile
 from shmlog.storage.layout import RunLayout
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
-
-_NOTHING = "nothing to recover"  # as recover() says it of a run
 
 _EXAMPLE = """
 shmlog recover                   finish every crashed run below ./runs
@@ -79,5 +77,5 @@ def _print(outcomes: list[dict[str, object]]) -> None:
         else:
             print(clean(f"{name}  {outcome['status']}  {outcome['records']:,} metrics  {outcome['message']}"))
     changed = sum(bool(outcome["changed"]) for outcome in outcomes)
-    is_done = all(outcome.get("message") == _NOTHING for outcome in outcomes)  # not where somebody is at work
-    say(f"shmlog: {_NOTHING if is_done else plural(changed, 'run') + ' recovered'}")
+    is_done = all(outcome.get("message") == recovered.NOTHING for outcome in outcomes)  # not if somebody is at work
+    say(f"shmlog: {recovered.NOTHING if is_done else plural(changed, 'run') + ' recovered'}")

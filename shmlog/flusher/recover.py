@@ -72,7 +72,7 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
         if lock_path(layout).exists():  # of a recovery that was killed
             with locked(layout):
                 pass
-        return _result(layout, changed=False, message="nothing to recover")
+        return _result(layout, changed=False, message=recovered.NOTHING)
     ref = read_ref(layout)
     try:
         segment = shm.open_segment(ref)

@@ -50,7 +50,7 @@ class Entry(NamedTuple):
     since_s: float  # CLOCK_BOOTTIME when it was made
 
 
-Hearer = Callable[[str, int], None]
+Listener = Callable[[str, int], None]
 """Is told the path of a beacon, and its state, in which it tells of a run."""
 
 
@@ -62,7 +62,7 @@ class _Own:
         self.name = name_of(process_of(self.pid))
         self.path = str(path_of(self.name))
         self.entries: dict[int, Entry] = {}
-        self.hearers: dict[int, Hearer] = {}
+        self.listeners: dict[int, Listener] = {}
         self.count = 0
 
     def write(self) -> None:
@@ -124,14 +124,14 @@ def new_entry(run_dir: Path, segment: str | None, chain: int | None, under: tupl
     return own.name, Entry(str(run_dir), segment, token, own.count, chain or own.count, not own.entries, under, since_s)
 
 
-def announce(entry: Entry, hearer: Hearer) -> None:
+def announce(entry: Entry, listener: Listener) -> None:
     """Tell children of a run that this process owns now.
 
-    ``hearer`` is called at each change as long as it does, so that a child which was forked since the last one need
+    ``listener`` is called at each change as long as it does, so that a child which was forked since the last one need
     not read the beacon.
     """
     own = _ours()
-    own.entries[entry.begun], own.hearers[entry.begun] = entry, hearer
+    own.entries[entry.begun], own.listeners[entry.begun] = entry, listener
     _write(own)
     time.sleep(UNSEEN_NS * 1e-9)
 
@@ -139,7 +139,7 @@ def announce(entry: Entry, hearer: Hearer) -> None:
 def withdraw(entry: Entry) -> None:
     """Tell children that the run has ended for this process and for them."""
     if _own is not None and _own.pid == os.getpid() and _own.entries.pop(entry.begun, None) is not None:
-        del _own.hearers[entry.begun]
+        del _own.listeners[entry.begun]
         _write(_own)
 
 
@@ -150,8 +150,8 @@ def _write(own: _Own) -> None:
         state = _core.state_of((own.path,))
         # A forked child finds it read: its first record is not to wait for that.
         _read_before[own.name] = state, list(own.entries.values())
-        for hearer in list(own.hearers.values()):
-            hearer(own.path, state)
+        for listener in list(own.listeners.values()):
+            listener(own.path, state)
     except OSError as error:
         # Without descriptors a file can still be removed: rather no word of our runs than an old one.
         _remove(own)

@@ -1,18 +1,20 @@
-"""Which crashed runs the flusher of a run has recovered: a note for the process that says so."""
+"""What recoveries say: to their caller, and of other runs to the process of the run whose flusher has done them."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from shmlog.errors import log_warning
+from shmlog.errors import CorruptDataError, log_warning
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.regular import open_to_write, read_regular
+
+NOTHING = "nothing to recover"  # the whole message for a run that is complete
 
 
 def note(layout: RunLayout, run_dir: Path) -> None:
     """Note, in the run at ``layout``, that its flusher has recovered another."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(layout.recovered, flags, 0o666)
+    fd = open_to_write(layout.recovered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         os.write(fd, os.fsencode(run_dir) + b"\n")
     finally:
@@ -22,10 +24,8 @@ def note(layout: RunLayout, run_dir: Path) -> None:
 def tell(layout: RunLayout) -> None:
     """Say which runs are noted in the one at ``layout``, to whoever is told of warnings; never raises."""
     try:
-        fd = os.open(layout.recovered, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            run_dirs = os.fsdecode(file.read()).splitlines()
-    except OSError:  # nearly always: there is none
+        run_dirs = os.fsdecode(read_regular(layout.recovered)).splitlines()
+    except (OSError, CorruptDataError):  # nearly always: there is none
         return
     for run_dir in run_dirs:
         log_warning("recovered %s: its processes had died before it was closed", run_dir)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +87,6 @@ def _rebuild(layout: RunLayout) -> dict[str, Any]:
 def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
     """Return what a file holds; None if there is none, or if it is damaged, which is told."""
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise CorruptDataError(f"{path}: not a regular file; refused")
         return read_mapping(path)
     except FileNotFoundError:
         return None

@@ -727,7 +727,7 @@ FOLLOWING = (
     Mutation(
         "withdrawn-run-told-of",
         "segment/beacon.py",
-        "        del _own.hearers[entry.begun]\n",
+        "        del _own.listeners[entry.begun]\n",
         "",
         "a child that is forked while its parent leaves a run logs on into it",
         f"{STARTS}::test_a_child_whose_owner_has_left_a_run_that_goes_on_is_not_in_it[after]",
