@@ -19,6 +19,7 @@ import shmlog
 from shmlog.flusher import final
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
+from shmlog.run import attach as _attach  # noqa: F401 -- the child that is another user can perhaps not read the package
 from shmlog.segment import shm
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
