@@ -9,14 +9,14 @@ from shmlog.errors import MissingExtraError
 
 
 def import_extra(package: str, what: str) -> Any:
-    """Return a package that the extra of pyproject.toml that lists it is named for, else ``sql``.
+    """Return a package that an extra of pyproject.toml lists.
 
     Raises
     ------
     MissingExtraError
         If it is not installed.
     """
-    extra = {"duckdb": "sql"}.get(package, package)
+    extra = {"duckdb": "sql", "shtab": "completion"}.get(package, package)
     try:
         return import_module(package)
     except ImportError as error:
