@@ -19,7 +19,7 @@ from shmlog.store.place import Place
 from shmlog.transfer.folder import final_status, write_run
 from shmlog.transfer.found import BYTES_MAX, Budget, Found, fit_name, parse_us
 
-# By format: the module below sources/ whose function `read` reads it.
+# By format: the module below importers/ whose function `read` reads it.
 _READERS = {
     "fetch_ml": "fetch_ml",
     "expman": "expman",
@@ -152,7 +152,7 @@ def import_run(
 
 
 def _read(format: str, path: Path, budget: Budget) -> Found:
-    reader: Callable[[Path, Budget], Found] = import_module(f"shmlog.transfer.sources.{_READERS[format]}").read
+    reader: Callable[[Path, Budget], Found] = import_module(f"shmlog.transfer.importers.{_READERS[format]}").read
     try:
         found = reader(path, budget)
         budget.foresee(0)  # a reader may have gone on without the file that was too large

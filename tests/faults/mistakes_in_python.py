@@ -552,7 +552,7 @@ STORAGE = (
     # ---- imports ----
     Mutation(
         "packed-buffers-not-counted",
-        "transfer/sources/untrusted.py",
+        "transfer/importers/untrusted.py",
         "    _check_messages(path, data, budget)\n",
         "",
         "a small file of Arrow is unpacked to any size",
@@ -560,7 +560,7 @@ STORAGE = (
     ),
     Mutation(
         "footer-believed",
-        "transfer/sources/parquet_pages.py",
+        "transfer/importers/parquet_pages.py",
         "max(_bytes_in_pages(path, data, one), ",
         "max(one[6], ",
         "a Parquet file whose footer lies is unpacked to any size",

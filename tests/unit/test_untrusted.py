@@ -247,7 +247,7 @@ def test_a_part_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
 
 BOUNDED = """
 import re, sys
-import shmlog, shmlog.transfer.sources.exported_table, shmlog.transfer.sources.expman, shmlog.transfer.imports
+import shmlog, shmlog.transfer.importers.exported_table, shmlog.transfer.importers.expman, shmlog.transfer.imports
 peak = lambda: int(re.search("VmHWM:\\s*([0-9]+) kB", open("/proc/self/status").read())[1]) << 10
 before = peak()
 try:

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
 from shmlog.store.codec import plain
+from shmlog.transfer.exporters.arrow import KEY
 from shmlog.transfer.found import Budget, Found
-from shmlog.transfer.sources.checked import checked_table, curve_of
-from shmlog.transfer.sources.untrusted import read_arrow, read_batches
-from shmlog.transfer.to_arrow import KEY
+from shmlog.transfer.importers.checked import checked_table, curve_of
+from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 
 _ARROW = b"ARROW1\0\0"
 """With it begins a file whose rest is a stream, and a list of where what is in it, which a stranger can make up."""

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
 from shmlog.transfer.found import Budget
-from shmlog.transfer.sources.parquet_pages import bytes_told
+from shmlog.transfer.importers.parquet_pages import bytes_told
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from shmlog.errors import CorruptDataError
 from shmlog.storage.times import timestamp
+from shmlog.transfer.exporters.tensorboard import PARAMS_TAG, missing
 from shmlog.transfer.found import Budget, Found, time_in_range
-from shmlog.transfer.sources.exported_table import take_description
-from shmlog.transfer.to_tensorboard import PARAMS_TAG, missing
+from shmlog.transfer.importers.exported_table import take_description
 
 _PLUGIN_OF = {"image": "images", "histo": "histograms", "audio": "audio", "obsolete_old_style_histogram": "histograms"}
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import METRICS
 from shmlog.transfer.found import Budget, Found, Rows, is_text, owner_of, parse_us, time_in_range
-from shmlog.transfer.sources.checked import tell_of_superseded
-from shmlog.transfer.sources.exported_table import take_description
+from shmlog.transfer.importers.checked import tell_of_superseded
+from shmlog.transfer.importers.exported_table import take_description
 
 _WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _UNPACKED = 8  # bytes that Python takes for one of a record as JSON

@@ -18,7 +18,7 @@ from shmlog.storage import runfile
 from shmlog.storage.times import timestamp
 from shmlog.store.codec import plain
 from shmlog.transfer.found import Budget, Found, files_below, is_text, parse_us, time_in_range
-from shmlog.transfer.sources.untrusted import read_arrow, read_batches
+from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 
 _YAML_BYTES_MAX = 1 << 20
 _TABLES = ("vectors.parquet", "metrics.parquet")

@@ -15,8 +15,8 @@ from shmlog.storage.schema import METRICS, RECORDS
 from shmlog.storage.times import timestamp
 from shmlog.transfer.cells import unguard, unguard_column
 from shmlog.transfer.found import Budget, Found, owner_of, parse_us, time_in_range
+from shmlog.transfer.importers.checked import checked_table, curve_of
 from shmlog.transfer.results_csv import Cell, split
-from shmlog.transfer.sources.checked import checked_table, curve_of
 
 _STEPS = ("step", "global_step", "_step", "iteration", "iter", "epoch")
 _TIMES = ("ts", "timestamp", "time", "wall_time", "wall time", "_timestamp", "datetime")
