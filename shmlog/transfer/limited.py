@@ -31,7 +31,7 @@ BYTES_MAX = 6 << 30
 """Of memory, that reading a source may take unless it is trusted."""
 
 SECONDS_PER_GIB = 600
-"""Of work, for each GiB of memory that it may take: a hundred times what reading that much takes."""
+"""Of work, for each GiB of memory that it may take: some twenty times what reading that much takes."""
 
 _TOLD = ("experiment", "described", "params", "annotations", "status")
 _PLACES = ("artifacts", "files")

@@ -574,14 +574,6 @@ STORAGE = (
         "what reads a source goes on after the end of who waits for it",
         "unit/test_limited.py::test_no_reader_outlives_who_waits_for_it[SIGKILL]",
     ),
-    Mutation(
-        "cut-results-taken",
-        "transfer/limited.py",
-        '    if not lines or len(lines) != 1 + lines[0].pop("events"):\n',
-        '    if len(lines) != 1 + lines[0].pop("events"):\n',
-        "where exit codes are lost, a reader that was ended fails without a word for the source",
-        "unit/test_limited.py::test_a_source_that_takes_too_long_is_refused[SIGCHLD ignored]",
-    ),
 )
 
 PROVENANCE = (
