@@ -33,7 +33,7 @@ ONLY = {
     "storage": {"errors", "_bulk"},
     "store": {"errors", "storage", "reader"},
     "analysis": {"errors", "storage", "reader", "store"},
-    "transfer": {"errors", "storage", "reader", "store"},
+    "transfer": {"errors", "storage", "reader", "store", "flusher"},  # of flusher: how our processes are started
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import CorruptDataError, MissingExtraError, UnsafeDataError
 from shmlog.transfer import results_csv
-from shmlog.transfer.output import Target, open_target
+from shmlog.transfer.exporters.output import Target, open_target
 from shmlog.transfer.values import Keys, flatten, plain, restore
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from shmlog.reader.stored import StoredRun
-from shmlog.transfer.describe import describe
-from shmlog.transfer.output import Progress
+from shmlog.transfer.exporters.describe import describe
+from shmlog.transfer.exporters.output import Progress
 from shmlog.transfer.values import plain
 
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute
 
 from shmlog.reader.stored import StoredRun
-from shmlog.transfer.describe import describe
-from shmlog.transfer.output import Progress, slices
+from shmlog.transfer.exporters.describe import describe
+from shmlog.transfer.exporters.output import Progress, slices
 from shmlog.transfer.values import word_of
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes

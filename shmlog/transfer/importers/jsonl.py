@@ -13,12 +13,12 @@ from typing import Any
 from shmlog.errors import CorruptDataError
 from shmlog.storage.times import timestamp
 from shmlog.store.codec import plain
-from shmlog.transfer.found import Budget, Found, fit_name, is_text, owner_of, parse_us, time_in_range
+from shmlog.transfer.found import Found, fit_name, is_text, owner_of, parse_us, time_in_range
 
 _WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
-def read(path: Path, budget: Budget) -> Found:
+def read(path: Path) -> Found:
     """Return what the log tells.
 
     Raises
@@ -26,7 +26,7 @@ def read(path: Path, budget: Budget) -> Found:
     CorruptDataError
         If not a single line is one of such a log.
     """
-    found = Found(budget, experiment=fit_name(path.stem.removesuffix("_structured")))
+    found = Found(experiment=fit_name(path.stem.removesuffix("_structured")))
     reading = _Reading(found)
     lines = found.read("log", path).split(b"\n")
     for number, line in enumerate(lines, 1):

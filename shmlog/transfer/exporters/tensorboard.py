@@ -16,8 +16,8 @@ import pyarrow as pa
 from shmlog.errors import MissingExtraError, ShmlogWarning
 from shmlog.reader.stored import StoredRun
 from shmlog.store.codec import moment
-from shmlog.transfer.describe import describe
-from shmlog.transfer.output import Progress, slices
+from shmlog.transfer.exporters.describe import describe
+from shmlog.transfer.exporters.output import Progress, slices
 
 PARAMS_TAG = "shmlog/run"
 
