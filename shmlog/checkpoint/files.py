@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shmlog.base.times import moment
 from shmlog.checkpoint.codec import Decoder
 from shmlog.checkpoint.container import Header, read_header
 from shmlog.errors import CorruptDataError, ShmlogWarning
@@ -88,7 +89,7 @@ def _info(path: Path, header: Header) -> CheckpointInfo:
             plain = Decoder(None, allow_pickle=False).decode
             return CheckpointInfo(
                 path, str(about["name"]), int(about["step"]), int(about["number"]),
-                datetime.fromisoformat(about["created_at"]), dict(plain(about["metrics"])),
+                moment(about["created_at"]), dict(plain(about["metrics"])),
                 dict(plain(about["metadata"])), header.file_bytes, bool(about["has_pickled"]),
             )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:

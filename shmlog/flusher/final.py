@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shmlog import _core
+from shmlog.base.times import utc_now
 from shmlog.errors import CorruptDataError
 from shmlog.segment import beacon, meeting, shm
 from shmlog.storage import runfile
@@ -21,7 +22,6 @@ from shmlog.storage.manifest import write_manifest
 from shmlog.storage.regular import LOG_BYTES_MAX, read_regular
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import CRASHED, FINISH_STATUSES, status_ended_by
-from shmlog.storage.times import utc_now
 
 if TYPE_CHECKING:
     from shmlog.storage.decode import Cursor

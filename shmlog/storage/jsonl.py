@@ -18,10 +18,10 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from shmlog import _bulk
+from shmlog.base.times import timestamp
 from shmlog.storage.decode import Batch, Event, Gap, Producer
 from shmlog.storage.order import row_order
 from shmlog.storage.regular import open_regular
-from shmlog.storage.times import timestamp
 from shmlog.storage.wal import TORN_TAIL, Damage
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes

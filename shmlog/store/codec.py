@@ -6,14 +6,14 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
+from shmlog.base.times import moment, rfc3339
 from shmlog.errors import CorruptDataError
 from shmlog.storage.status import RunStatus
-from shmlog.storage.times import rfc3339
 
 DEPTH_MAX = 100
 
@@ -121,12 +121,6 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_to_json(item) for item in value]
     return plain(value) if isinstance(value, (float, dict)) else value
-
-
-def moment(value: str | datetime) -> datetime:
-    """Return a time that is RFC 3339, or a datetime; one without a time zone is in UTC, as YAML has it."""
-    found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 # ---- values ----

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from shmlog.base.times import utc_now
 from shmlog.errors import RunStateError, StorageError
 from shmlog.reader.description import read_mapping
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout, check_id, new_run_folder
 from shmlog.storage.status import RunStatus
-from shmlog.storage.times import utc_now
 from shmlog.store import codec
 from shmlog.store.annotations import check_tags, check_text
 from shmlog.store.place import Place

@@ -11,13 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.times import parse_us, utc_now
 from shmlog.errors import CorruptDataError, RunNotFoundError, StorageError
 from shmlog.storage.artifacts import Logged
 from shmlog.storage.layout import RunLayout, check_id
-from shmlog.storage.times import utc_now
 from shmlog.store.place import Place
 from shmlog.transfer.folder import final_status, write_run
-from shmlog.transfer.found import BYTES_MAX, Budget, Found, fit_name, parse_us
+from shmlog.transfer.found import BYTES_MAX, Budget, Found, fit_name
 
 # By format: the module below sources/ whose function `read` reads it.
 _READERS = {

@@ -13,9 +13,9 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from shmlog.base.times import read_time
 from shmlog.errors import MissingExtraError, ShmlogWarning
 from shmlog.reader.stored import StoredRun
-from shmlog.store.codec import moment
 from shmlog.transfer.describe import describe
 from shmlog.transfer.output import Progress, slices
 
@@ -45,11 +45,8 @@ def file_name(run: StoredRun) -> str:
 
 
 def _began(run: StoredRun) -> float:
-    began = run.metadata.get("started_at") or run.metadata.get("created_at")
-    try:
-        return moment(began).timestamp() if began else 0.0
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
+    began = read_time(run.metadata.get("started_at") or run.metadata.get("created_at"))
+    return began.timestamp() if began else 0.0
 
 
 def write_events(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:

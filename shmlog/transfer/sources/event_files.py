@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.storage.times import timestamp
-from shmlog.transfer.found import Budget, Found, time_in_range
+from shmlog.transfer.found import Budget, Found
 from shmlog.transfer.sources.exported_table import take_description
 from shmlog.transfer.to_tensorboard import PARAMS_TAG, missing
 

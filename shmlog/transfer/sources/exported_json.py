@@ -8,9 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import METRICS
-from shmlog.transfer.found import Budget, Found, Rows, is_text, owner_of, parse_us, time_in_range
+from shmlog.transfer.found import Budget, Found, Rows, is_text, owner_of
 from shmlog.transfer.sources.checked import tell_of_superseded
 from shmlog.transfer.sources.exported_table import take_description
 

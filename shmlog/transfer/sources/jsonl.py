@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.storage.times import timestamp
 from shmlog.store.codec import plain
-from shmlog.transfer.found import Budget, Found, fit_name, is_text, owner_of, parse_us, time_in_range
+from shmlog.transfer.found import Budget, Found, fit_name, is_text, owner_of
 
 _WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
