@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shmlog.errors import CorruptDataError, MissingExtraError, UnsafeDataError
+from shmlog.base.extras import import_extra
+from shmlog.errors import CorruptDataError, UnsafeDataError
 from shmlog.transfer import results_csv
 from shmlog.transfer.output import Target, open_target
 from shmlog.transfer.values import Keys, flatten, plain, restore
@@ -317,10 +318,8 @@ def create_results_dataframe(results: Results, flatten_nested: bool = True) -> p
     MissingExtraError
         If pandas is not there.
     """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise MissingExtraError("data frames need the package pandas: pip install pandas") from error
+    pandas = import_extra("pandas", "data frames")
     rows = [dict(flatten(one)) if flatten_nested else dict(one) for one in _checked(results)]
     columns = sorted({name for row in rows for name in row})
-    return pd.DataFrame(rows, columns=columns)
+    frame: pd.DataFrame = pandas.DataFrame(rows, columns=columns)
+    return frame
