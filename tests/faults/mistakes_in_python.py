@@ -790,7 +790,7 @@ ENDING = (
     ),
     Mutation(
         "project-before-python",
-        "flusher/launch.py",
+        "base/spawn.py",
         "dict.fromkeys([*standard, *given, *sys.path])",
         "dict.fromkeys([*given, *standard, *sys.path])",
         "P7: a file of the project that has a name of Python's ends the flusher",
@@ -798,9 +798,9 @@ ENDING = (
     ),
     Mutation(
         "path-before-start-up",
-        "flusher/launch.py",
+        "base/spawn.py",
         "    site.main()  # the environment's own packages, as at the start of any Python: -S has put it off\n",
-        '    sys.path.extend(os.environ[IMPORT_PATH].split("\\n"))\n    site.main()\n',
+        '    sys.path.extend(os.environ[_IMPORT_PATH].split("\\n"))\n    site.main()\n',
         "a sitecustomize.py that the program does not run is run by the flusher",
         "integration/test_helpers_imports.py::test_what_the_program_does_not_run_at_its_start_runs_in_no_flusher"
         "[sitecustomize]",
