@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from shmlog.base.plain import WORDS, from_word
 from shmlog.base.times import read_time
 from shmlog.reader.numbers import NUMBER_MAX
 from shmlog.storage.jsonl import METRICS_TYPE, is_of_user
 from shmlog.storage.regular import open_regular, refuse_holes
 from shmlog.storage.schema import METRICS
 
-_UNUSUAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _INT64 = range(-(2**63), 2**63)
 _INT32 = range(-(2**31), 2**31)
 _LANE = range(2**31)
@@ -160,7 +160,6 @@ def _value(value: Any) -> dict[str, Any]:
         return {"kind": "bool", "value": float(value), "int_value": int(value), "text": None}
     if isinstance(value, int):
         return {"kind": "int", "value": float(value), "int_value": value, "text": None}
-    if isinstance(value, str) and value not in _UNUSUAL:
+    if isinstance(value, str) and value not in WORDS:
         return {"kind": "text", "value": None, "int_value": None, "text": value}
-    number = _UNUSUAL[value] if isinstance(value, str) else value
-    return {"kind": "float", "value": number, "int_value": None, "text": None}
+    return {"kind": "float", "value": from_word(value), "int_value": None, "text": None}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from shmlog.base.plain import plain
 from shmlog.base.times import timestamp
 from shmlog.errors import StorageError
 from shmlog.reader.lines import fault_of
@@ -25,7 +26,6 @@ from shmlog.storage.manifest import write_manifest
 from shmlog.storage.schema import METRICS
 from shmlog.storage.status import CRASHED, SUCCESS, map_status
 from shmlog.store.annotations import ANNOTATED
-from shmlog.store.codec import plain
 from shmlog.store.place import Place
 from shmlog.transfer.found import Found, owner_of
 

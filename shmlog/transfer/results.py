@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.base.extras import import_extra
+from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError, UnsafeDataError
 from shmlog.transfer import results_csv
 from shmlog.transfer.output import Target, open_target
-from shmlog.transfer.values import Keys, flatten, plain, restore
+from shmlog.transfer.values import flatten, restore, take_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,8 +74,8 @@ def export_results_json(
     It is strict JSON: NaN and infinities are the words ``"NaN"``, ``"Infinity"`` and
     ``"-Infinity"``, and ``non_finite`` holds the places of those that are numbers.
     """
-    words: list[Keys] = []
-    document = plain(_document(results, metadata), words)
+    document = plain(_document(results, metadata), None, words=False, name="document")
+    words = take_out(document)
     if words:
         document[_WORDS] = words
     text = json.dumps(document, indent=2 if pretty else None, allow_nan=False)
@@ -156,7 +157,7 @@ def export_summary_statistics(results: Results, output_path: Target) -> None:
     """
     fields: dict[str, list[int | float]] = {}
     for result in _checked(results):
-        for name, value in flatten(plain(result)):
+        for name, value in flatten(plain(result, None, words=False, name="result")):
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 fields.setdefault(name, []).append(value)
     document = {
@@ -164,7 +165,7 @@ def export_summary_statistics(results: Results, output_path: Target) -> None:
         "timestamp": datetime.now(UTC).isoformat(),
         "statistics": {name: statistics_of(fields[name]) for name in sorted(fields)},
     }
-    text = json.dumps(plain(document, []), indent=2, allow_nan=False)
+    text = json.dumps(plain(document), indent=2, allow_nan=False)
     with open_target(output_path) as file:
         file.write(f"{text}\n".encode())
 

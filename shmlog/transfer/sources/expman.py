@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.ipc
 
+from shmlog.base.plain import plain
 from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
-from shmlog.store.codec import plain
 from shmlog.transfer.found import Budget, Found, files_below, is_text
 from shmlog.transfer.sources.untrusted import read_arrow, read_batches
 
