@@ -13,9 +13,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.durable import atomic_write
 from shmlog.base.plain import word_of
 from shmlog.errors import CorruptDataError
-from shmlog.storage.layout import RunLayout, atomic_write
+from shmlog.storage.layout import RunLayout
 from shmlog.storage.regular import read_regular
 
 # Of a file that is no JSON: the YAML library reads some 50 KB a second, and is slower the deeper it is nested.
