@@ -76,7 +76,7 @@ class MissingExtraError(ShmlogError, ImportError):
 
 
 class ShmlogWarning(UserWarning):
-    """Something went wrong that does not stop the program; it is counted."""
+    """Something went wrong that does not stop the program; the message says what is missing or was left undone."""
 
 
 def log_warning(message: str, *arguments: object) -> None:

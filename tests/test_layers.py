@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "shmlog"
 # Lowest first. A module imports from lower rows and from its own package.
 LAYERS = [
     ["errors", "_core", "_bulk"],
+    ["base"],
     ["storage"],
     ["segment", "reader"],
     ["flusher"],
@@ -29,11 +30,12 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Closer than the rows say: the read side works where there is no core.
 ONLY = {
-    "reader": {"errors", "storage"},
-    "storage": {"errors", "_bulk"},
-    "store": {"errors", "storage", "reader"},
-    "analysis": {"errors", "storage", "reader", "store"},
-    "transfer": {"errors", "storage", "reader", "store", "flusher"},  # of flusher: how our processes are started
+    "base": {"errors"},
+    "reader": {"errors", "base", "storage"},
+    "storage": {"errors", "base", "_bulk"},
+    "store": {"errors", "base", "storage", "reader"},
+    "analysis": {"errors", "base", "storage", "reader", "store"},
+    "transfer": {"errors", "base", "storage", "reader", "store"},
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

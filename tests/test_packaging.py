@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import shmlog
+from shmlog.base.extras import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -69,6 +70,12 @@ def test_extras_refer_to_extras_that_are_there() -> None:
         for requirement in requirements:
             for name in re.findall(r"^shmlog\[(\w+)\]", requirement):
                 assert name in extras
+
+
+def test_every_package_that_code_asks_for_comes_with_the_extra_that_the_error_names() -> None:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    for package, extra in EXTRAS.items():
+        assert any(requirement.startswith(f"{package}>=") for requirement in extras[extra]), package
 
 
 @pytest.fixture

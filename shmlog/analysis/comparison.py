@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shmlog.store.codec import plain
+from shmlog.base.plain import plain
 from shmlog.store.records import RunRecord
 from shmlog.store.tables import flat_params
 

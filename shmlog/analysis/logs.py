@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.warn import warn_caller
 from shmlog.errors import RunNotFoundError
 from shmlog.reader.lines import read_lines
-from shmlog.reader.warn import warn_caller
 from shmlog.storage.layout import RunLayout, event_file_name
 
 

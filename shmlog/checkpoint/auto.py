@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from shmlog.base.warn import warn_caller
 from shmlog.checkpoint.manager import CheckpointManager
-from shmlog.errors import ShmlogWarning
 
 # What SLURM sends before it preempts a job or its time is over.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -70,7 +69,7 @@ class AutoCheckpoint:
 
     def __enter__(self) -> Self:
         if self._signals and threading.current_thread() is not threading.main_thread():
-            warnings.warn("AutoCheckpoint: signals can be handled in the main thread only", ShmlogWarning, stacklevel=2)
+            warn_caller("AutoCheckpoint: signals can be handled in the main thread only")
             return self
         for number in self._signals:
             if signal.getsignal(number) is not None:  # one that C code has installed could not be put back
@@ -112,7 +111,7 @@ class AutoCheckpoint:
             self._manager._save_only(self._get_state(), step, metadata={**metadata, "interrupted": True})
         except Exception as error:  # whatever it is, it must not hide why we are here
             failure = f"{type(error).__name__}: {error}"
-            warnings.warn(f"AutoCheckpoint: nothing saved: {failure}", ShmlogWarning, stacklevel=3)
+            warn_caller(f"AutoCheckpoint: nothing saved: {failure}")
             return failure
         return None
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from shmlog.base.spawn import helper_command, helper_environment
 from shmlog.checkpoint.container import write_all
 from shmlog.errors import StorageError
-from shmlog.flusher.process import helper_command, helper_environment
 
 _NAP_S = 0.005
 _REAP_S = 1.0

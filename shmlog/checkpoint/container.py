@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shmlog.base.extras import import_extra
 from shmlog.checkpoint.tensor import Tensor
-from shmlog.errors import CorruptDataError, MissingExtraError
+from shmlog.errors import CorruptDataError
 from shmlog.storage.regular import open_regular
 
 SHA256 = "shmlog.sha256"  # the SHA-256 of all bytes before it
@@ -26,21 +27,6 @@ _HEADER_BYTES_MAX = 100_000_000  # of safetensors
 _CHUNK_BYTES = 8 << 20
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
          "U64": 64, "I64": 64, "F64": 64}  # fmt: skip
-
-
-def require_safetensors() -> Any:
-    """Return the module safetensors.
-
-    Raises
-    ------
-    MissingExtraError
-        If it is not installed.
-    """
-    try:
-        import safetensors
-    except ImportError as error:
-        raise MissingExtraError("checkpoints need the package safetensors: pip install 'shmlog[checkpoint]'") from error
-    return safetensors
 
 
 # ---- writing ----
@@ -176,7 +162,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._safetensors = require_safetensors()
+        self._safetensors = import_extra("safetensors", str(self.path))
         self._open: dict[str, Any] = {}
 
     def numpy(self, name: str) -> Any:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shmlog.base.times import moment
+from shmlog.base.warn import warn_caller
 from shmlog.checkpoint.codec import Decoder
 from shmlog.checkpoint.container import Header, read_header
-from shmlog.errors import CorruptDataError, ShmlogWarning
+from shmlog.errors import CorruptDataError
 
 ABOUT = "shmlog.checkpoint"  # the key of the header's metadata
 SCHEMA = 1
@@ -88,7 +89,7 @@ def _info(path: Path, header: Header) -> CheckpointInfo:
             plain = Decoder(None, allow_pickle=False).decode
             return CheckpointInfo(
                 path, str(about["name"]), int(about["step"]), int(about["number"]),
-                datetime.fromisoformat(about["created_at"]), dict(plain(about["metrics"])),
+                moment(about["created_at"]), dict(plain(about["metrics"])),
                 dict(plain(about["metadata"])), header.file_bytes, bool(about["has_pickled"]),
             )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
@@ -126,7 +127,7 @@ class Index:
         except FileNotFoundError:  # deleted just now
             return (), None
         except CorruptDataError as error:
-            warnings.warn(f"passed over: {error}", ShmlogWarning, stacklevel=5)
+            warn_caller(f"passed over: {error}")
             return version, None
 
 

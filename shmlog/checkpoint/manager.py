@@ -6,17 +6,17 @@ import atexit
 import operator
 import os
 import threading
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from shmlog.base.warn import warn_caller
 from shmlog.checkpoint import state as states
 from shmlog.checkpoint.background import Writer
 from shmlog.checkpoint.files import CheckpointInfo, file_name
 from shmlog.checkpoint.publish import publish, remove_abandoned
 from shmlog.checkpoint.state import Checkpoint, Encoded
 from shmlog.checkpoint.store import CheckpointStore, Which
-from shmlog.errors import CheckpointNotFoundError, RunStateError, ShmlogWarning, StorageError
+from shmlog.errors import CheckpointNotFoundError, RunStateError, StorageError
 from shmlog.storage.layout import RunLayout
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class CheckpointManager(CheckpointStore):
                 return False
             failure = self._settle(pending)
         if failure is not None:
-            warnings.warn(f"save_async: {failure}", ShmlogWarning, stacklevel=3)
+            warn_caller(f"save_async: {failure}")
         return True
 
     def _settle(self, pending: PendingSave) -> str | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import operator
 import os
-import warnings
 from pathlib import Path
 
+from shmlog.base.extras import import_extra
+from shmlog.base.warn import warn_caller
 from shmlog.checkpoint import state as states
-from shmlog.checkpoint.container import require_safetensors, verify
+from shmlog.checkpoint.container import verify
 from shmlog.checkpoint.files import CheckpointInfo, Index, checkpoint_files, file_name, read_info
 from shmlog.checkpoint.publish import copy
 from shmlog.checkpoint.state import Checkpoint
-from shmlog.errors import CheckpointNotFoundError, CorruptDataError, ShmlogWarning
+from shmlog.errors import CheckpointNotFoundError, CorruptDataError
 from shmlog.storage.layout import check_id
 
 #: How a checkpoint is named: its step, its file, or what `list` returned.
@@ -23,7 +24,7 @@ class CheckpointStore:
     """What `CheckpointManager` does without saving."""
 
     def __init__(self, folder: str | os.PathLike[str], name: str, *, allow_pickle: bool) -> None:
-        require_safetensors()  # now, not when the first state is to be saved
+        import_extra("safetensors", "checkpoints")  # now, not when the first state is to be saved
         self.folder = Path(os.path.abspath(folder))
         self.name = check_id(name, "name")
         self.allow_pickle = allow_pickle
@@ -89,7 +90,7 @@ class CheckpointStore:
             try:
                 return states.read(info.path, allow_pickle=self.allow_pickle)
             except (CorruptDataError, FileNotFoundError) as error:
-                warnings.warn(f"passed over, trying the one before: {error}", ShmlogWarning, stacklevel=3)
+                warn_caller(f"passed over, trying the one before: {error}")
         files = checkpoint_files(self.folder, self.name)
         if files:
             raise CorruptDataError(f"{self.folder}: all {len(files)} checkpoints {self.name!r} are damaged")

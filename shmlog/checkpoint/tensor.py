@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shmlog.errors import MissingExtraError
+from shmlog.base.extras import import_extra
 
 if TYPE_CHECKING:
     from shmlog.checkpoint.container import Reader
@@ -154,10 +154,7 @@ def decode_torch(reader: Reader, name: str, node: dict[str, Any]) -> Any:
     MissingExtraError
         If torch is not installed.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError(f"{reader.path}: holds tensors of torch; pip install torch") from error
+    torch = import_extra("torch", f"{reader.path}: tensors of torch")
     tensor = reader.torch(name)
     if "dtype" in node:
         dtype = getattr(torch, node["dtype"], None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from shmlog.base.times import rfc3339
 from shmlog.cli.text import clean, value
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _metric_line(rows: list[dict[str, Any]]) -> Line:
     first = rows[0]
     metrics = {row["name"]: _value(row) for row in rows}
     return {
-        "timestamp": _timestamp(first["ts"]),
+        "timestamp": rfc3339(first["ts"]),
         "event_type": "metrics",
         "data": {"step": first["step"], "metrics": metrics},
         **{key: first[key] for key in _PRODUCER},
@@ -74,10 +74,6 @@ def _value(row: dict[str, Any]) -> object:
     if row["kind"] == "bool":
         return bool(row["int_value"])
     return row["int_value"] if row["kind"] == "int" else row["value"]
-
-
-def _timestamp(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 def metrics_of(line: Line) -> dict[str, Any] | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import shutil
 import sys
 
+from shmlog.base.plain import plain
 from shmlog.cli.text import clean
 
 
@@ -19,22 +19,12 @@ def say(text: object) -> None:
 
 def to_json(value: object, indent: int | None = None) -> str:
     """Return strict JSON in ASCII: NaN and infinities are strings, paths and times too."""
-    return json.dumps(_strict(value), indent=indent, allow_nan=False, default=str)
+    return json.dumps(plain(value, str), indent=indent, allow_nan=False)
 
 
 def print_json(value: object) -> None:
     """Print ``value`` as the machine output of a command."""
     print(to_json(value, indent=2))
-
-
-def _strict(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    if isinstance(value, dict):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    return value
 
 
 def one_line(error: Exception) -> str:

@@ -6,8 +6,8 @@ import os
 from collections import deque
 from pathlib import Path
 
+from shmlog.base.durable import open_to_write
 from shmlog.storage.extent import Extent, crc32
-from shmlog.storage.regular import open_to_write
 
 
 class RedoError(OSError):

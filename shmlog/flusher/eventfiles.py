@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from shmlog.base.durable import fsync_dir
 from shmlog.flusher.appendfile import AppendFile
 from shmlog.storage.extent import Extent
-from shmlog.storage.layout import RunLayout, fsync_dir
+from shmlog.storage.layout import RunLayout
 
 
 class EventFiles:

@@ -10,18 +10,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shmlog import _core
+from shmlog.base.durable import sweep
+from shmlog.base.times import utc_now
 from shmlog.errors import CorruptDataError
 from shmlog.segment import beacon, meeting, shm
 from shmlog.storage import runfile
 from shmlog.storage.attempts import close_attempt
 from shmlog.storage.extent import of_file
-from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
+from shmlog.storage.layout import RunLayout
 from shmlog.storage.ledger import Ledger, read_kept_logs
 from shmlog.storage.manifest import write_manifest
 from shmlog.storage.regular import LOG_BYTES_MAX, read_regular
 from shmlog.storage.segmentref import SegmentRef
 from shmlog.storage.status import CRASHED, FINISH_STATUSES, status_ended_by
-from shmlog.storage.times import utc_now
 
 if TYPE_CHECKING:
     from shmlog.storage.decode import Cursor
@@ -172,8 +173,7 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
     _merge_parts(layout, report)
     _write_manifest(layout, report)
     for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill
-        for temporary in folder.glob(f"*{TEMPORARY_SUFFIX}"):
-            temporary.unlink(missing_ok=True)
+        sweep(folder)
     remove_wal(layout, read_kept_logs(runfile.read(layout.run_yaml)))
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shmlog.base.durable import open_to_write
+from shmlog.base.spawn import helper_command, helper_environment
 from shmlog.errors import ShmlogError
-from shmlog.flusher import launch
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.regular import open_to_write
 
 if TYPE_CHECKING:
     from shmlog import _core
@@ -22,41 +21,6 @@ START_LOCK = 3  # descriptor by which a flusher holds the lock of one that start
 # no child that the trainer's wait() could reap.
 _COMMAND = '"$@" &'
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-
-# What must not reach it: libraries meant for the trainer, start-up hooks, and
-# thread pools sized for the trainer's work.
-# Sealing uses the same memory log after log: giving it back in between costs more
-# than the work that is done in it.
-_MEMORY = {
-    "OMP_NUM_THREADS": "1",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-}
-_DROPPED = ("LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONPROFILEIMPORTTIME", "PYTHONWARNINGS")
-
-
-def helper_command(module: str, *arguments: str) -> list[str]:
-    """Return the command of a process that runs one of our modules; it needs `helper_environment`."""
-    flags = "-SP" + "E" * sys.flags.ignore_environment + "s" * sys.flags.no_user_site
-    return [sys.executable, flags, os.path.abspath(launch.__file__), module, *arguments]
-
-
-def helper_environment() -> dict[str, str]:
-    """Return the environment of such a process: ours, importing what we can import."""
-    environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
-    environment[launch.IMPORT_PATH] = "\n".join(_import_path())
-    environment |= _MEMORY
-    return environment
-
-
-def _import_path() -> list[str]:
-    """Return the folders that this process imports from, and that of shmlog, which may be the current one no more."""
-    folders = [folder for folder in sys.path if isinstance(folder, str) and folder]
-    with suppress(OSError):  # there may be no current folder: then relative ones lead nowhere, here and there
-        folders = [os.path.abspath(folder) for folder in folders]
-    return [*folders, str(Path(__file__).parents[2])]
 
 
 def start_flusher(layout: RunLayout, segment: _core.Segment | None = None) -> None:

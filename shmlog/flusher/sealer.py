@@ -26,6 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from shmlog.base.durable import fsync_dir
 from shmlog.errors import CorruptDataError
 from shmlog.flusher.appendfile import AppendFile, RedoError
 from shmlog.flusher.eventfiles import EventFiles
@@ -33,7 +34,7 @@ from shmlog.storage import footer, jsonl, parts, runfile, wal
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.extent import Extent
 from shmlog.storage.large import read_large
-from shmlog.storage.layout import RunLayout, fsync_dir, fsync_run
+from shmlog.storage.layout import RunLayout, fsync_run
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.regular import open_regular, refuse_holes
 

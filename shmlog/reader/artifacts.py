@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from shmlog.base.times import read_time
 from shmlog.errors import ArtifactNotFoundError, CorruptDataError
 from shmlog.storage.artifacts import Logged, files_below, media_type_of
 from shmlog.storage.content import Content, content_at
@@ -134,13 +135,10 @@ def find_artifacts(layout: RunLayout, events: Iterable[Mapping[str, Any]]) -> li
 
 
 def _of_event(layout: RunLayout, logged: Logged) -> Artifact:
-    try:
-        created_at = datetime.fromisoformat(logged.timestamp)
-    except ValueError:
-        created_at = datetime.fromtimestamp(0, UTC)  # of an event that is none of ours
+    created_at = read_time(logged.timestamp) or datetime.fromtimestamp(0, UTC)  # 1970: no event of ours
     return Artifact(
         name=logged.name, path=layout.artifacts / logged.name, size_bytes=logged.content.size_bytes,
-        digest=logged.content.digest, media_type=logged.media_type, created_at=created_at.astimezone(UTC),
+        digest=logged.content.digest, media_type=logged.media_type, created_at=created_at,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.durable import leftovers
 from shmlog.errors import CorruptDataError
 from shmlog.reader.description import read_mapping
 from shmlog.reader.report import Report
@@ -14,7 +15,7 @@ from shmlog.storage import liveness
 from shmlog.storage.attempts import fault_of_attempts
 from shmlog.storage.large import read_large
 from shmlog.storage.late import read_late
-from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
+from shmlog.storage.layout import RunLayout
 from shmlog.storage.status import PENDING, RUNNING, map_status
 
 _SCHEMA = 1
@@ -101,7 +102,7 @@ def check_leftovers(layout: RunLayout, taken: Snapshot, report: Report) -> None:
     if live or flusher:
         return
     for folder in (layout.dir, layout.metrics, layout.wal):
-        for path in sorted(folder.glob(f"*{TEMPORARY_SUFFIX}")):
+        for path in leftovers(folder):
             report.warning(path, "a temporary file that was never completed; it can be deleted")
     if not taken.complete:
         report.warning(layout.wal, "nobody drains this run any more; 'shmlog recover' finishes it")

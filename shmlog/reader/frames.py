@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from shmlog.reader.extras import import_extra
+from shmlog.base.extras import import_extra
 from shmlog.reader.sources import find_sources, is_damaged
 from shmlog.storage.schema import METRICS
 

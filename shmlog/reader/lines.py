@@ -7,7 +7,6 @@ exponent a float, true and false are bools, strings are texts; the strings
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 import os
@@ -17,12 +16,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from shmlog.base.plain import WORDS, from_word
+from shmlog.base.times import read_time
 from shmlog.reader.numbers import NUMBER_MAX
 from shmlog.storage.jsonl import METRICS_TYPE, is_of_user
 from shmlog.storage.regular import open_regular, refuse_holes
 from shmlog.storage.schema import METRICS
 
-_UNUSUAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _INT64 = range(-(2**63), 2**63)
 _INT32 = range(-(2**31), 2**31)
 _LANE = range(2**31)
@@ -95,7 +95,7 @@ def fault_of(event: dict[str, Any]) -> str | None:
     for name in (*_OWNER, "pid"):
         if event.get(name) is not None and not _is_in(event[name], _INT32):
             return f"{name} is neither a number nor null"
-    return None if _time(event.get("timestamp")) else "timestamp is no time with its zone"
+    return None if read_time(event.get("timestamp"), needs_zone=True) else "timestamp is no time with its zone"
 
 
 def is_call(event: dict[str, Any]) -> bool:
@@ -144,18 +144,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _time(text: object) -> datetime.datetime | None:
-    try:
-        time = datetime.datetime.fromisoformat(text) if isinstance(text, str) else None
-        return time.astimezone(datetime.UTC) if time is not None and time.tzinfo else None
-    except (ValueError, OverflowError):
-        return None
-
-
 def _rows(event: dict[str, Any]) -> list[dict[str, Any]]:
     data = event["data"]
     shared = {name: event.get(name) for name in _OWNER}
-    shared |= {"step": data["step"], "ts": _time(event["timestamp"]), "lane": event["lane"]}
+    shared |= {"step": data["step"], "ts": read_time(event["timestamp"]), "lane": event["lane"]}
     shared["pid"] = -1 if event.get("pid") is None else event["pid"]
     return [
         {**shared, **_value(value), "name": name, "seq": event["seq"] + i}
@@ -168,7 +160,6 @@ def _value(value: Any) -> dict[str, Any]:
         return {"kind": "bool", "value": float(value), "int_value": int(value), "text": None}
     if isinstance(value, int):
         return {"kind": "int", "value": float(value), "int_value": value, "text": None}
-    if isinstance(value, str) and value not in _UNUSUAL:
+    if isinstance(value, str) and value not in WORDS:
         return {"kind": "text", "value": None, "int_value": None, "text": value}
-    number = _UNUSUAL[value] if isinstance(value, str) else value
-    return {"kind": "float", "value": number, "int_value": None, "text": None}
+    return {"kind": "float", "value": from_word(value), "int_value": None, "text": None}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogWarning
+from shmlog.base.warn import warn_caller
+from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.reader import records, snapshot, status
 from shmlog.reader.artifacts import Artifact, choose, find_artifacts
 from shmlog.reader.attempts import mark_attempts
@@ -24,7 +23,6 @@ from shmlog.reader.lines import fault_of
 from shmlog.reader.provenance import number_of, read_diff, read_provenance
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
-from shmlog.reader.warn import warn_caller
 from shmlog.storage import liveness
 from shmlog.storage.attempts import attempts_of
 from shmlog.storage.extent import extents_of
@@ -143,7 +141,7 @@ class StoredRun(Frames):
         extent = extents_of(self.metadata.get("files")).get(path.name)
         fault = extent.fault(path) if extent else None
         if fault:
-            _warn(f"{path}: {fault}")
+            warn_caller(f"{path}: {fault}")
         return self._read_small(path)
 
     def _read_small(self, path: Path) -> dict[str, Any]:
@@ -152,7 +150,7 @@ class StoredRun(Frames):
         except FileNotFoundError:
             return {}
         except CorruptDataError as error:
-            _warn(str(error))
+            warn_caller(str(error))
             return {}
 
     @property
@@ -178,7 +176,7 @@ class StoredRun(Frames):
         try:
             found = read_provenance(self._layout, number).get("packages")
         except CorruptDataError as error:
-            _warn(str(error))
+            warn_caller(str(error))
             found = None
         return found if isinstance(found, dict) else {}
 
@@ -240,7 +238,7 @@ class StoredRun(Frames):
         except FileNotFoundError as error:
             raise RunNotFoundError(f"no run in {self.dir} any more: its run.yaml is gone") from error
         if problem:
-            _warn(problem)
+            warn_caller(problem)
         return described, problem
 
     # ---- records ----
@@ -298,7 +296,7 @@ class StoredRun(Frames):
                 continue  # a part was merged meanwhile
             if taken.is_still_there(self._layout):
                 for problem in [*(text for _, text in taken.problems), *problems]:
-                    _warn(problem)
+                    warn_caller(problem)
                 return found
         raise CorruptDataError(f"{self.dir}: its parts keep disappearing; copy the run and read the copy")
 
@@ -338,7 +336,7 @@ class StoredRun(Frames):
         producers, dropped, lost = self._look(self._books_of)
         late, problems = read_late(self._layout)
         for problem in problems:
-            _warn(problem)
+            warn_caller(problem)
         return producers, dict(Counter(dropped) + Counter(late)), lost
 
     def _books_of(self, taken: Snapshot) -> tuple[_Books, list[str]]:
@@ -389,11 +387,3 @@ def _written_at(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _warn(problem: str) -> None:
-    """Warn at the line that called into this package."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(problem, ShmlogWarning, stacklevel=level - 1)

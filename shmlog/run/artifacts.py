@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shmlog.base.durable import fsync_dir, temporary_of
 from shmlog.errors import RunStateError, StorageError
 from shmlog.storage import objects
 from shmlog.storage.artifacts import check_name, data_of
 from shmlog.storage.content import Content, check_algorithm, content_at, copy_content
-from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout, fsync_dir
+from shmlog.storage.layout import RunLayout
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -115,7 +115,7 @@ def _stage(layout: RunLayout, source: _Source, algorithm: str) -> _Staged:
 
     What a kill leaves there is removed when the run is over.
     """
-    copy = layout.dir / f".artifact-{os.getpid()}-{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    copy = temporary_of(layout.dir / "artifact", exclusive=True)
     original = os.open(source.path, _FILE_FLAGS)
     try:
         before = os.fstat(original)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shmlog.run.plain import to_plain
+from shmlog.base.plain import plain
 from shmlog.storage.logsettings import LEVELS, LogSettings
 
 
@@ -15,7 +15,7 @@ def tell(event_type: str, data: Mapping[str, Any], settings: LogSettings) -> Non
     level = _level(event_type, data)
     if not settings.keeps(LEVELS.get(level, LEVELS["info"])):
         return
-    text = "".join(f"{level.upper()}: {line}\n" for line in lines_of(event_type, to_plain(data)))
+    text = "".join(f"{level.upper()}: {line}\n" for line in lines_of(event_type, plain(data)))
     try:
         _write(text)
     except (OSError, ValueError, AttributeError):

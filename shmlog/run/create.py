@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 
+from shmlog.base.times import utc_now
 from shmlog.errors import StorageError, log_warning
 from shmlog.run.join import make_current
 from shmlog.run.options import Options, redacted
@@ -13,7 +14,6 @@ from shmlog.segment import shm
 from shmlog.storage import runfile, unbegun
 from shmlog.storage.attempts import first_attempt
 from shmlog.storage.layout import RunLayout, new_run_folder
-from shmlog.storage.times import utc_now
 
 
 def create(options: Options, turn: int) -> Run:

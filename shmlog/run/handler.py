@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from shmlog.base.plain import dumps
 from shmlog.errors import ShmlogError
 from shmlog.run.current import current
-from shmlog.run.plain import dumps
 
 if TYPE_CHECKING:
     from shmlog.run.run import Run

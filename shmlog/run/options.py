@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shmlog.run.plain import to_plain
+from shmlog.base.plain import plain
 from shmlog.run.redact import redact_config
 from shmlog.segment.clock import clock_number
 from shmlog.segment.place import choose_size
@@ -62,7 +62,7 @@ def check(
     clock_number(clock)
     asked = check_settings(level, console, rotate_events, redact)
     return Options(
-        check_id(experiment, "experiment"), Path(os.path.abspath(root)), name, to_plain(config or {}),
+        check_id(experiment, "experiment"), Path(os.path.abspath(root)), name, plain(config or {}),
         _names("tags", tags or ()), group, notes, parent, _sinks(sinks), lane_records, lanes,
         DropPolicy(on_full == "wait", float(max_wait), bool(strict)), clock, LogSettings(**asked), asked, git_diff,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from shmlog.base.boot import boot_id
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError, log_warning
 from shmlog.run.attach import attach
 from shmlog.run.handed import handed_down
@@ -24,7 +25,6 @@ from shmlog.segment.meeting import Entry, Meeting, meeting_place, open_meeting
 from shmlog.segment.process import Process, pid_namespace, process_of
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.machine import boot_id
 from shmlog.storage.segmentref import SHARED_MEMORY
 
 _JOBS = (

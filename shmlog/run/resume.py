@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.times import utc_now
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
 from shmlog.flusher.process import recover_apart
 from shmlog.reader.description import read_sealed_mapping
@@ -22,7 +23,6 @@ from shmlog.storage.attempts import attempts_of, fault_of_attempts
 from shmlog.storage.layout import RunLayout, RunLike, folder_of, is_id
 from shmlog.storage.ledger import Ledger
 from shmlog.storage.status import RUNNING, SUCCESS, RunStatus, map_status
-from shmlog.storage.times import utc_now
 
 _CLOSING_S = 60.0  # how long a flusher may take to close the run: it merges the parts
 _NAP_S = 0.02

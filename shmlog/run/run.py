@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from shmlog import _core
+from shmlog.base.plain import dumps, plain
 from shmlog.errors import DroppedError, RunStateError, log_warning
 from shmlog.run import exits, follow, late, registry
 from shmlog.run.handed import hand_down
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.patience import Flushers, Patience
-from shmlog.run.plain import dumps, to_plain
 from shmlog.run.redact import redact_config
 from shmlog.run.structured import StructuredLog
 from shmlog.segment import beacon
@@ -157,7 +157,7 @@ class Run(StructuredLog):
     def log_config(self, config: Mapping[str, Any]) -> None:
         """Log parameters: a ``config`` event, merged into config.yaml, without what ``init(redact=…)`` names."""
         is_mapping = isinstance(config, Mapping)
-        self.event("config", redact_config(to_plain(config), self._settings.redact) if is_mapping else config)
+        self.event("config", redact_config(plain(config), self._settings.redact) if is_mapping else config)
 
     def log_progress(self, current: int, total: int, metrics: Mapping[str, Any] | None = None) -> None:
         """Log how far the work is: ``current`` of ``total``, with some metrics."""
@@ -191,7 +191,7 @@ class Run(StructuredLog):
             "traceback": "".join(lines),
         }
         if context:
-            data["context"] = to_plain(context)
+            data["context"] = plain(context)
         self.event("error", data)
 
     def log_artifact(self, path: str | os.PathLike[str], name: str | None = None, *, algorithm: str = "sha256") -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from shmlog.base.boot import boot_id, machine_id
 from shmlog.errors import SegmentError, ShmlogError, StorageError
 from shmlog.flusher.process import start_flusher
 from shmlog.run import join
@@ -20,7 +21,6 @@ from shmlog.segment import shm
 from shmlog.segment.process import process_of
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.machine import boot_id, machine_id
 from shmlog.storage.reasons import REASONS
 from shmlog.storage.segmentref import SegmentRef
 

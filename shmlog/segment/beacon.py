@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog import _core
+from shmlog.base.durable import atomic_write
 from shmlog.errors import log_warning
 from shmlog.segment.process import Process, parent_of, pid_namespace, process_of
-from shmlog.storage.layout import atomic_write
 from shmlog.storage.segmentref import SHARED_MEMORY, names_in
 
 _PREFIX = "shmlog.runs-"
 # User, pid namespace, pid, start time; and what a write that was killed has left.
-_NAME = rf"{re.escape(_PREFIX)}(\d+)-(\d+)-(\d+)-(\d+)(?:[0-9a-f]{{8}}\.tmp)?"
+_NAME = rf"{re.escape(_PREFIX)}(\d+)-(\d+)-(\d+)-(\d+)(?:\..+\.tmp)?"
 _BYTES_MAX = 1 << 20
 _UNUSABLE = (OSError, ValueError, TypeError, KeyError)  # made once: without memory no tuple can be
 _ANCESTORS_MAX = 64
@@ -67,7 +67,9 @@ class _Own:
 
     def write(self) -> None:
         data = json.dumps([entry._asdict() for entry in self.entries.values()])
-        atomic_write(path_of(self.name), data.encode("utf-8", "surrogateescape"), durable=False, private=True)
+        atomic_write(
+            path_of(self.name), data.encode("utf-8", "surrogateescape"), durable=False, exclusive=True, mode=0o600
+        )
 
 
 _own: _Own | None = None

@@ -18,10 +18,11 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from shmlog import _bulk
+from shmlog.base.plain import WORDS
+from shmlog.base.times import timestamp
 from shmlog.storage.decode import Batch, Event, Gap, Producer
 from shmlog.storage.order import row_order
 from shmlog.storage.regular import open_regular
-from shmlog.storage.times import timestamp
 from shmlog.storage.wal import TORN_TAIL, Damage
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
@@ -89,9 +90,9 @@ def _values(table: pa.Table) -> Any:
     value = table["value"].combine_chunks()
     text = _floats(value)
     if not pc.all(pc.is_finite(value)).as_py():
-        for unusual, name in ((pc.is_nan(value), "NaN"), (pc.equal(value, np.inf), "Infinity")):
-            text = pc.if_else(pc.fill_null(unusual, False), json.dumps(name), text)
-        text = pc.if_else(pc.fill_null(pc.equal(value, -np.inf), False), '"-Infinity"', text)
+        for word, number in WORDS.items():
+            is_alike = pc.is_nan(value) if word == "NaN" else pc.equal(value, number)
+            text = pc.if_else(pc.fill_null(is_alike, False), json.dumps(word), text)
     kind: Any = table["kind"].combine_chunks()
     codes = kind.indices.to_numpy()
     if not codes.any():

@@ -11,7 +11,7 @@ import stat
 import zlib
 from pathlib import Path
 
-from shmlog.storage.layout import fsync_dir
+from shmlog.base.durable import fsync_dir
 
 _CHECKSUM = r".*-([0-9a-f]{8})\.txt"
 _LARGE = r"large/([A-Za-z0-9._-]+)"

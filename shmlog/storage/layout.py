@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from shmlog.base.durable import fsync_dir
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.storage.regular import open_regular, open_to_write
+from shmlog.storage.regular import open_regular
 
 _ID_BYTES_MAX = 64
 _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
@@ -21,7 +22,6 @@ _EVENTS = r"events(?:\.([1-9]\d{0,5}))?\.jsonl"
 _PROVENANCE = r"(?:provenance(?:\.[1-9]\d*)?\.yaml|git(?:\.[1-9]\d*)?\.diff)"
 _PART = r"part-(\d{6,})(?:-(\d{6,}))?\.parquet"
 
-TEMPORARY_SUFFIX = ".tmp"
 _TRIES = 16  # of a free run id
 
 
@@ -238,15 +238,6 @@ def check_id(value: str, what: str) -> str:
     return value
 
 
-def fsync_dir(folder: Path) -> None:
-    """Make renames and new names in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def fsync_run(layout: RunLayout) -> None:
     """Make durable that the run is there: what `init` wrote, its folders, and the names of those above.
 
@@ -265,24 +256,3 @@ def fsync_run(layout: RunLayout) -> None:
             fsync_dir(folder)
         except OSError:
             return  # none of ours
-
-
-def atomic_write(path: Path, data: bytes, *, durable: bool = True, private: bool = False) -> None:
-    """Replace ``path`` by ``data``: temporary file, fsync, rename, fsync of the folder.
-
-    ``durable=False`` leaves the fsyncs out: readers see the old file or the new one,
-    but after a power loss it may be empty. ``private=True``: only this user may read it, in a
-    folder where others may put files, too.
-    """
-    part = os.urandom(4).hex() if private else ""
-    temporary = path.with_name(path.name + part + TEMPORARY_SUFFIX)
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if private else os.O_TRUNC)
-    fd = open_to_write(temporary, flags, 0o600 if private else 0o666)
-    with open(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        if durable:
-            os.fsync(fd)
-    os.replace(temporary, path)
-    if durable:
-        fsync_dir(path.parent)

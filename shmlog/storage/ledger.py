@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shmlog.base.durable import atomic_write
+from shmlog.base.times import timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
 from shmlog.storage.extent import Extent, extents_of, of_file
-from shmlog.storage.layout import RunLayout, atomic_write, event_file_name
+from shmlog.storage.layout import RunLayout, event_file_name
 from shmlog.storage.reasons import REASONS
 from shmlog.storage.regular import read_regular
-from shmlog.storage.times import timestamp
 
 if TYPE_CHECKING:
     from shmlog.storage.decode import Batch

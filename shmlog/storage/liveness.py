@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shmlog.storage import machine, runfile
+from shmlog.base import boot
+from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY, is_segment_name
 from shmlog.storage.status import FINISH_STATUSES, finish_code, status_ended_by
@@ -72,7 +73,7 @@ def is_dead(layout: RunLayout, described: Mapping[str, Any]) -> bool:
     """
     if members_live(described) is not False or has_flusher(described) is not False:
         return False
-    return described.get("boot_id") == machine.boot_id() or _logged_at(layout) < machine.booted_at()
+    return described.get("boot_id") == boot.boot_id() or _logged_at(layout) < boot.booted_at()
 
 
 def is_abandoned(layout: RunLayout) -> bool:
@@ -118,9 +119,7 @@ def is_closing(described: Mapping[str, Any]) -> bool:
 def is_elsewhere(described: Mapping[str, Any]) -> bool:
     """Return whether the segment lies in the shared memory of another container of this kernel."""
     segment = described.get("segment")
-    return (
-        isinstance(segment, Mapping) and described.get("boot_id") == machine.boot_id() and not _is_same_place(segment)
-    )
+    return isinstance(segment, Mapping) and described.get("boot_id") == boot.boot_id() and not _is_same_place(segment)
 
 
 def finished_as(described: Mapping[str, Any]) -> str | None:
@@ -129,7 +128,7 @@ def finished_as(described: Mapping[str, Any]) -> str | None:
     None: it can't be told from here.
     """
     segment = described.get("segment")
-    if not isinstance(segment, Mapping) or described.get("boot_id") != machine.boot_id():
+    if not isinstance(segment, Mapping) or described.get("boot_id") != boot.boot_id():
         return None
     if not _is_same_place(segment):
         return None
@@ -151,11 +150,11 @@ def finished_as(described: Mapping[str, Any]) -> str | None:
 
 
 def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False) -> bool | None:
-    segment, boot = described.get("segment"), described.get("boot_id")
-    here = machine.boot_id()
-    if not isinstance(segment, Mapping) or boot is None or here is None:
+    segment, its_boot = described.get("segment"), described.get("boot_id")
+    here = boot.boot_id()
+    if not isinstance(segment, Mapping) or its_boot is None or here is None:
         return None
-    if boot != here:
+    if its_boot != here:
         return False if _has_restarted(described) else None
     if _is_same_place(segment):
         return _probe(segment, byte, exclusively)
@@ -168,7 +167,7 @@ def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False)
 
 def _has_restarted(described: Mapping[str, Any]) -> bool:
     """Whether the run is from an earlier boot of this machine. Other machines may share its host name."""
-    here = machine.machine_id()
+    here = boot.machine_id()
     return here is not None and described.get("machine") == here and described.get("host") == platform.node()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from shmlog.base.durable import TEMPORARY_SUFFIX
 from shmlog.storage import runfile
 from shmlog.storage.artifacts import files_below
 from shmlog.storage.content import content_of
-from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
+from shmlog.storage.layout import RunLayout
 
 SCHEMA = 1
 

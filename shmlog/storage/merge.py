@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from shmlog.storage.layout import TEMPORARY_SUFFIX, Part, RunLayout, fsync_dir
+from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, replacing
+from shmlog.storage.layout import Part, RunLayout
 from shmlog.storage.order import ROW_KEYS, row_order
 from shmlog.storage.parts import open_file, open_part, open_writer, raise_for, row_groups, write_group
 from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS
@@ -77,7 +78,7 @@ def _merge_round(path: Path, sources: list[Path], temporaries: list[Path], progr
         temporary = path.with_name(f"{path.name}.{len(temporaries)}{TEMPORARY_SUFFIX}")
         temporaries.append(temporary)
         merged.append(temporary)
-        with open_writer(temporary) as writer:
+        with replacing(temporary, durable=False) as fd, open_writer(fd) as writer:
             _merge_files(writer, sources[start : start + _FAN_IN], progress)
     return merged
 

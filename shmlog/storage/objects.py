@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from shmlog.base.durable import TEMPORARY_SUFFIX, temporary_of
 from shmlog.storage.content import Content
-from shmlog.storage.layout import TEMPORARY_SUFFIX
 
 FOLDER = ".artifacts"
 READ_ONLY = 0o444  # less the umask: who wrote to a file of one run would change it for all
-_OBJECT = re.compile(rf"[0-9a-f]{{64,128}}(?:\.[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)})?")
+_OBJECT = re.compile(rf"[0-9a-f]{{64,128}}(?:\..+{re.escape(TEMPORARY_SUFFIX)})?")
 _TRIES = 3
 
 
@@ -42,7 +41,7 @@ def object_path(root: Path, content: Content) -> Path:
 def adopt(root: Path, file: Path, content: Content) -> bool:
     """Make a file, there or not, a link to the object of its content; False if there is none that can be linked to."""
     path = object_path(root, content)
-    spare = file.with_name(f"{file.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    spare = temporary_of(file, exclusive=True)
     try:
         os.link(path, spare, follow_symlinks=False)
     except OSError:
@@ -126,7 +125,7 @@ def collect(root: Path) -> None:
 
 def _remove(path: Path, is_left_over: bool) -> None:
     """Take an object aside, where nobody finds it; put it back if somebody has linked to it meanwhile."""
-    aside = path if is_left_over else path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    aside = path if is_left_over else temporary_of(path, exclusive=True)
     try:
         if not is_left_over:
             os.rename(path, aside)

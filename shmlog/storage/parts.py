@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -13,11 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shmlog.base.durable import replacing
 from shmlog.errors import CorruptDataError
 from shmlog.storage import footer
-from shmlog.storage.layout import TEMPORARY_SUFFIX, fsync_dir
 from shmlog.storage.order import sort_by_name, with_names
-from shmlog.storage.regular import open_to_write
 from shmlog.storage.schema import METRICS, NAME_GROUP_ROWS, ROW_GROUP_ROWS, VERSION, write_options
 
 NAME_GROUPS = 16  # more would slow the writing down
@@ -41,36 +39,27 @@ class _WholeWrites(FileIO):
 @contextmanager
 def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.ParquetWriter]:
     """Write a part under a temporary name; it appears whole and durable, or not at all."""
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    try:
-        with open_writer(temporary) as writer:
-            yield writer
-            writer.add_key_value_metadata(
-                {
-                    "shmlog.schema": str(VERSION),
-                    footer.RUN_ID: run_id,
-                    footer.FIRST_LOG: str(first),
-                    footer.LAST_LOG: str(last),
-                }
-            )
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_dir(path.parent)
+    with replacing(path) as fd, open_writer(fd) as writer:
+        yield writer
+        writer.add_key_value_metadata(
+            {
+                "shmlog.schema": str(VERSION),
+                footer.RUN_ID: run_id,
+                footer.FIRST_LOG: str(first),
+                footer.LAST_LOG: str(last),
+            }
+        )
 
 
 @contextmanager
-def open_writer(path: Path) -> Iterator[pq.ParquetWriter]:
-    """Write a file of metrics; it is durable when this ends."""
-    fd = open_to_write(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    with _WholeWrites(fd, "wb") as file, _buffered(file) as sink:
+def open_writer(fd: int) -> Iterator[pq.ParquetWriter]:
+    """Write metrics into a file that is empty, and can be read, too."""
+    with _WholeWrites(fd, "wb", closefd=False) as file, _buffered(file) as sink:
         with pq.ParquetWriter(sink, METRICS, **write_options()) as writer:
             yield writer
             writer.add_key_value_metadata({footer.KEY: footer.UNSEALED})
         sink.flush()
         footer.seal(fd)
-        os.fsync(fd)
 
 
 @contextmanager

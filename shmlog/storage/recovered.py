@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from shmlog.base.durable import open_to_write
 from shmlog.errors import CorruptDataError, log_warning
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.regular import open_to_write, read_regular
+from shmlog.storage.regular import read_regular
 
 NOTHING = "nothing to recover"  # the whole message for a run that is complete
 

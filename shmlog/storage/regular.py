@@ -12,6 +12,7 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
+from shmlog.base.durable import HARMLESS
 from shmlog.errors import CorruptDataError
 
 BYTES_MAX = 64 << 20
@@ -19,7 +20,6 @@ BYTES_MAX = 64 << 20
 LOG_BYTES_MAX = 16 << 30
 """Of a log, which ends at some 16 MB, behind a frame that holds what all lanes had."""
 
-_HARMLESS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NO_FILE = (errno.ENXIO, errno.ELOOP)  # of a socket; of a link
 _REFUSED = "not a regular file; refused"
 
@@ -49,21 +49,6 @@ def read_regular(path: Path, most: int = BYTES_MAX) -> bytes:
         return file.read(size)
 
 
-def open_to_write(path: Path, flags: int, mode: int = 0o666) -> int:
-    """Open a file with some flags, and return its descriptor.
-
-    Raises
-    ------
-    OSError
-        If it can't be opened, and if it is a link, a pipe, a folder or the like.
-    """
-    fd = os.open(path, flags | _HARMLESS, mode)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return fd
-
-
 def refuse_holes(file: BufferedReader, path: Path) -> None:
     """Raise CorruptDataError for a large file that has holes: we leave none in what is read as a whole or by lines."""
     size = os.fstat(file.fileno()).st_size
@@ -77,7 +62,7 @@ def refuse_holes(file: BufferedReader, path: Path) -> None:
 
 def _open(path: str, flags: int) -> int:
     try:
-        fd = os.open(path, flags | _HARMLESS)
+        fd = os.open(path, flags | HARMLESS)
     except OSError as error:
         if error.errno in _NO_FILE:
             raise CorruptDataError(f"{path}: {_REFUSED}") from error

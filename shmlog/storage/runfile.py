@@ -13,8 +13,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.durable import atomic_write
+from shmlog.base.plain import word_of
 from shmlog.errors import CorruptDataError
-from shmlog.storage.layout import RunLayout, atomic_write
+from shmlog.storage.layout import RunLayout
 from shmlog.storage.regular import read_regular
 
 # Of a file that is no JSON: the YAML library reads some 50 KB a second, and is slower the deeper it is nested.
@@ -37,7 +39,7 @@ def _string(text: str) -> str:
 
 def _number(value: float) -> str:
     if not math.isfinite(value):
-        return '"NaN"' if math.isnan(value) else ('"Infinity"' if value > 0 else '"-Infinity"')
+        return f'"{word_of(value)}"'
     text = repr(value)
     # YAML 1.1 takes 1e-05 for a string; 1.0e-05 is a number for both.
     return text.replace("e", ".0e") if "e" in text and "." not in text else text

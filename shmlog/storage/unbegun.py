@@ -6,7 +6,8 @@ import os
 import time
 from contextlib import suppress
 
-from shmlog.storage.layout import TEMPORARY_SUFFIX, RunLayout
+from shmlog.base.durable import temporary_of
+from shmlog.storage.layout import RunLayout
 
 _OLD_S = 3600  # of one that another host may be making, by another clock
 
@@ -39,7 +40,7 @@ def remove_folder(layout: RunLayout) -> None:
 def remove(layout: RunLayout) -> None:
     """Remove what was made, by its names: perhaps no descriptor is left to list a folder, or to import shutil."""
     files = [layout.run_yaml, layout.config_yaml]
-    files += [path.with_name(path.name + TEMPORARY_SUFFIX) for path in files]
+    files += [temporary_of(path) for path in files]
     for path in (*files, layout.segment, layout.flusher_log):
         with suppress(OSError):
             path.unlink(missing_ok=True)

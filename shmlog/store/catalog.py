@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError
-from shmlog.reader.warn import warn_caller
 from shmlog.storage.layout import RunLayout
 from shmlog.store import index
 from shmlog.store.facts import Facts, make_record, read_facts, sign

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
+from shmlog.base.plain import plain
+from shmlog.base.times import moment, rfc3339
 from shmlog.errors import CorruptDataError
 from shmlog.storage.status import RunStatus
-from shmlog.storage.times import rfc3339
-
-DEPTH_MAX = 100
 
 
 class Record:
@@ -121,45 +119,6 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_to_json(item) for item in value]
     return plain(value) if isinstance(value, (float, dict)) else value
-
-
-def moment(value: str | datetime) -> datetime:
-    """Return a time that is RFC 3339, or a datetime; one without a time zone is in UTC, as YAML has it."""
-    found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-# ---- values ----
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """Return what a YAML or JSON file holds as JSON has it, numbers that JSON lacks as words.
-
-    Raises
-    ------
-    ValueError
-        If it is nested more than 100 levels deep.
-    """
-    if depth > DEPTH_MAX:
-        raise ValueError(f"nested more than {DEPTH_MAX} levels deep")
-    if isinstance(value, dict):
-        return {key if type(key) is str else str(key): plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [plain(item, depth + 1) for item in value]
-    if isinstance(value, float):
-        return word_of(value)
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, datetime):
-        return rfc3339(moment(value))
-    return value.isoformat() if isinstance(value, (date, time)) else repr(value)
-
-
-def word_of(value: float) -> float | str:
-    """Return a number that JSON can hold, or the word for one that it can't."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
 _READERS: dict[Any, Reader] = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from shmlog.base.plain import plain
+from shmlog.base.times import utc_now
 from shmlog.errors import RunStateError, StorageError
 from shmlog.reader.description import read_mapping
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout, check_id, new_run_folder
 from shmlog.storage.status import RunStatus
-from shmlog.storage.times import utc_now
-from shmlog.store import codec
 from shmlog.store.annotations import check_tags, check_text
 from shmlog.store.place import Place
 
@@ -27,7 +27,7 @@ def create_run(place: Place, experiment: str, params: Mapping[str, Any], told: M
     for field in _TEXTS:
         check_text(field, told.get(field))
     tags = check_tags(told.get("tags") or ())
-    config = codec.plain(dict(params))
+    config = plain(dict(params))
     layout = new_run_folder(place.experiment(experiment))
     described = {
         "schema": 1, "run_id": layout.run_id, "experiment": experiment, **dict.fromkeys(_TEXTS), **told, "tags": tags,

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.times import utc_now
 from shmlog.errors import CorruptDataError, StorageError
 from shmlog.reader.description import read_mapping
 from shmlog.storage import runfile
-from shmlog.storage.times import utc_now
 from shmlog.store import codec
 from shmlog.store.place import Place
 from shmlog.store.records import ExperimentRecord

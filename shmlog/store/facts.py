@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.reader.description import read_mapping
 from shmlog.reader.status import find_status
@@ -105,7 +106,7 @@ def _checked(found: Mapping[str, Any], path: Path, problems: list[str]) -> dict[
             continue
         try:
             reader.read(found[name])
-            checked[name] = codec.plain(found[name])
+            checked[name] = plain(found[name])
         except (TypeError, ValueError, OverflowError, CorruptDataError) as error:
             problems.append(f"{path}: {name}: {error}")
     return checked

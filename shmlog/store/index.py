@@ -8,8 +8,8 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shmlog.base.durable import atomic_write
 from shmlog.errors import CorruptDataError, ShmlogError
-from shmlog.storage.layout import atomic_write
 from shmlog.storage.regular import read_regular
 from shmlog.store.place import Place
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.times import rfc3339
 from shmlog.errors import CorruptDataError
 from shmlog.reader import records, snapshot
 from shmlog.reader.lines import Line, is_call, read_lines
@@ -23,7 +24,6 @@ from shmlog.storage.attempts import fault_of_attempts, latest_attempt
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.regular import read_regular
 from shmlog.storage.status import CRASHED, RUNNING
-from shmlog.storage.times import rfc3339
 
 _SALVAGED_MAX = 16 << 20
 _STAMP = re.compile(r"(\d{8}-\d{6})-")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.plain import from_word
 from shmlog.errors import RunStateError
 from shmlog.storage.status import RunStatus
 from shmlog.store.codec import Record
@@ -229,9 +230,8 @@ class MetricRecord(Record):
     @classmethod
     def from_dict(cls, data: Any) -> MetricRecord:
         """Return the record that `to_dict` made ``data`` of; raises CorruptDataError."""
-        value = data.get("value")
-        if data.get("kind") == "float" and value in ("NaN", "Infinity", "-Infinity"):
-            data = {**data, "value": float(value)}
+        if data.get("kind") == "float":
+            data = {**data, "value": from_word(data.get("value"))}
         return super(MetricRecord, cls).from_dict(data)
 
 

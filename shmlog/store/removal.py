@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from shmlog.base.durable import fsync_dir
 from shmlog.errors import RunNotFoundError, StorageError
 from shmlog.storage import liveness, objects
-from shmlog.storage.layout import RunLayout, fsync_dir
+from shmlog.storage.layout import RunLayout
 from shmlog.store.facts import Facts, make_record
 from shmlog.store.place import Place
 

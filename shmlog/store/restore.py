@@ -10,8 +10,9 @@ from typing import Self
 
 import pyarrow as pa
 
+from shmlog.base.durable import fsync_dir
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, StorageError
-from shmlog.storage.layout import RunLayout, check_id, fsync_dir
+from shmlog.storage.layout import RunLayout, check_id
 from shmlog.store.place import Place, is_run
 
 SUFFIX = ".tar.zst"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from shmlog.base.times import moment
 from shmlog.errors import QueryError
 from shmlog.storage.status import RunStatus
-from shmlog.store import codec
 from shmlog.store.records import RunRecord
 from shmlog.store.tagquery import parse_tags
 from shmlog.store.where import MISSING, Subject, parse_field, parse_where
@@ -92,7 +92,7 @@ def to_moment(what: str, value: Moment) -> datetime:
     try:
         if isinstance(value, str) and _SPAN.fullmatch(value):
             return datetime.now(UTC) - to_span(what, value)
-        return codec.moment(value)
+        return moment(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise QueryError(f"{what}: {value!r:.60} is no time; write 2026-11-21, 2026-11-21T03:15:00Z or 30d") from error
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from shmlog.base.extras import import_extra
+from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError, QueryError
 from shmlog.reader import records, snapshot
-from shmlog.reader.extras import import_extra
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.sources import NO_ROWS, Sources, find_sources, is_damaged
-from shmlog.reader.warn import warn_caller
 from shmlog.storage.attempts import first_lanes
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.schema import METRICS

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
+from shmlog.base.times import read_time
 from shmlog.reader.artifacts import find_artifacts
 from shmlog.storage.layout import RunLayout
 from shmlog.store.records import RunRecord
@@ -117,7 +117,7 @@ def event_rows(record: RunRecord, events: Iterable[Mapping[str, Any]]) -> Iterat
         row = _ids(record)
         row |= {name: _integer(event.get(name), _INT32) for name in ("rank", "local_rank", "worker", "pid", "lane")}
         row["seq"] = _integer(event.get("seq"), _INT64)
-        row["ts"] = _time(event.get("timestamp"))
+        row["ts"] = read_time(event.get("timestamp"))
         row["event_type"] = _text(event.get("event_type"))
         row["data"] = _text(json.dumps(event.get("data"), ensure_ascii=False))
         yield row
@@ -148,11 +148,3 @@ def _float(value: float) -> float | None:
         return float(value)
     except OverflowError:
         return None
-
-
-def _time(value: object) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from shmlog.base.times import moment
 from shmlog.errors import QueryError
 from shmlog.storage.status import RunStatus
-from shmlog.store import codec
 from shmlog.store.boolean import COMPARISONS, LENGTH_MAX, Parser, Predicate, is_quoted, unquote
 from shmlog.store.records import RunRecord
 
@@ -156,7 +156,7 @@ def _convert(name: str, wanted: Any, parser: Parser) -> Any:
     """Return a value as a field of a run has it: a time, a status."""
     try:
         if name.removeprefix("run.") in _TIMES and name.startswith("run.") and wanted is not None:
-            return codec.moment(str(wanted))
+            return moment(str(wanted))
         return RunStatus.parse(wanted) if name == "run.status" else wanted
     except (TypeError, ValueError, AttributeError) as error:
         raise QueryError(f"where: {name}: {error}") from error

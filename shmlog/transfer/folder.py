@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from shmlog.base.durable import fsync_dir
+from shmlog.base.plain import plain
+from shmlog.base.times import timestamp
 from shmlog.errors import StorageError
 from shmlog.reader.lines import fault_of
 from shmlog.reader.numbers import Numbers
@@ -19,13 +22,11 @@ from shmlog.reader.tally import Tally, gap_of, sum_dropped
 from shmlog.storage import objects, parts, runfile
 from shmlog.storage.content import ALGORITHM, copy_content
 from shmlog.storage.extent import of_file
-from shmlog.storage.layout import RunLayout, fsync_dir
+from shmlog.storage.layout import RunLayout
 from shmlog.storage.manifest import write_manifest
 from shmlog.storage.schema import METRICS
 from shmlog.storage.status import CRASHED, SUCCESS, map_status
-from shmlog.storage.times import timestamp
 from shmlog.store.annotations import ANNOTATED
-from shmlog.store.codec import plain
 from shmlog.store.place import Place
 from shmlog.transfer.found import Found, owner_of
 

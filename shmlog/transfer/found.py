@@ -8,19 +8,17 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from shmlog.base.times import time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import KINDS, METRICS
 
 _INT64 = range(-(2**63), 2**63)
 _INT32 = range(-(2**31), 2**31)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TIMES_US = range(-62_135_596_800_000_000, 253_402_300_800_000_000)  # the years 1 … 9999
 _PROBLEMS_TOLD = 5
 
 
@@ -47,7 +45,7 @@ class Rows:
             columns[column].append(cell)
         columns["step"].append(step)
         columns["name"].append(name)
-        columns["ts"].append(ts_us if ts_us in _TIMES_US else 0)
+        columns["ts"].append(ts_us if time_in_range(ts_us) else 0)
         for column in ("rank", "local_rank", "worker", "pid"):
             columns[column].append((owner or {}).get(column))
         return None
@@ -213,28 +211,3 @@ def files_below(folder: Path, problems: Problems) -> dict[str, Path]:
 def fit_name(text: object, instead: str = "imported") -> str:
     """Return a text as the name of a folder of ours."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", str(text or "")).strip("_")[:64] or instead
-
-
-# ---- times ----
-
-
-def to_us(when: datetime) -> int:
-    """Return a time as µs since 1970; one without a zone is in UTC."""
-    aware = when if when.tzinfo else when.replace(tzinfo=UTC)
-    spent = aware - _EPOCH
-    return (spent.days * 86_400 + spent.seconds) * 1_000_000 + spent.microseconds
-
-
-def parse_us(value: object) -> int | None:
-    """Return a time, as text or as datetime, as µs since 1970; None if it is none."""
-    try:
-        if isinstance(value, datetime):
-            return to_us(value)
-        return to_us(datetime.fromisoformat(value)) if isinstance(value, str) else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def time_in_range(ts_us: int) -> bool:
-    """Whether a time can be written as RFC 3339."""
-    return ts_us in _TIMES_US

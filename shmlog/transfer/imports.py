@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.times import parse_us, utc_now
 from shmlog.errors import RunNotFoundError, StorageError
 from shmlog.storage.artifacts import Logged
 from shmlog.storage.layout import RunLayout, check_id
-from shmlog.storage.times import utc_now
 from shmlog.store.place import Place
 from shmlog.transfer.folder import final_status, write_run
-from shmlog.transfer.found import Found, fit_name, parse_us
+from shmlog.transfer.found import Found, fit_name
 from shmlog.transfer.importers.formats import check_format, guess_format
 from shmlog.transfer.limited import BYTES_MAX, read_apart
 

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from shmlog import errors
+from shmlog.base.spawn import helper_command, helper_environment
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.flusher.process import helper_command, helper_environment
 from shmlog.transfer.found import Found, Problems
 
 BYTES_MAX = 6 << 30

@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shmlog.errors import CorruptDataError, MissingExtraError, UnsafeDataError
+from shmlog.base.extras import import_extra
+from shmlog.base.plain import plain
+from shmlog.errors import CorruptDataError, UnsafeDataError
 from shmlog.transfer import results_csv
 from shmlog.transfer.exporters.output import Target, open_target
-from shmlog.transfer.values import Keys, flatten, plain, restore
+from shmlog.transfer.values import flatten, restore, take_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,8 +74,8 @@ def export_results_json(
     It is strict JSON: NaN and infinities are the words ``"NaN"``, ``"Infinity"`` and
     ``"-Infinity"``, and ``non_finite`` holds the places of those that are numbers.
     """
-    words: list[Keys] = []
-    document = plain(_document(results, metadata), words)
+    document = plain(_document(results, metadata), None, words=False, name="document")
+    words = take_out(document)
     if words:
         document[_WORDS] = words
     text = json.dumps(document, indent=2 if pretty else None, allow_nan=False)
@@ -155,7 +157,7 @@ def export_summary_statistics(results: Results, output_path: Target) -> None:
     """
     fields: dict[str, list[int | float]] = {}
     for result in _checked(results):
-        for name, value in flatten(plain(result)):
+        for name, value in flatten(plain(result, None, words=False, name="result")):
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 fields.setdefault(name, []).append(value)
     document = {
@@ -163,7 +165,7 @@ def export_summary_statistics(results: Results, output_path: Target) -> None:
         "timestamp": datetime.now(UTC).isoformat(),
         "statistics": {name: statistics_of(fields[name]) for name in sorted(fields)},
     }
-    text = json.dumps(plain(document, []), indent=2, allow_nan=False)
+    text = json.dumps(plain(document), indent=2, allow_nan=False)
     with open_target(output_path) as file:
         file.write(f"{text}\n".encode())
 
@@ -317,10 +319,8 @@ def create_results_dataframe(results: Results, flatten_nested: bool = True) -> p
     MissingExtraError
         If pandas is not there.
     """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise MissingExtraError("data frames need the package pandas: pip install pandas") from error
+    pandas = import_extra("pandas", "data frames")
     rows = [dict(flatten(one)) if flatten_nested else dict(one) for one in _checked(results)]
     columns = sorted({name for row in rows for name in row})
-    return pd.DataFrame(rows, columns=columns)
+    frame: pd.DataFrame = pandas.DataFrame(rows, columns=columns)
+    return frame

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError
 from shmlog.transfer.cells import guard, unguard
-from shmlog.transfer.values import flatten, plain
+from shmlog.transfer.values import flatten
 
 _CELL = re.compile(r'(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n|\r|\n|\Z)')
 _INTEGER = re.compile(r"-?[0-9]{1,4000}", re.ASCII)
@@ -44,7 +45,8 @@ def to_rows(results: Sequence[Mapping[str, Any]], *, flatten_nested: bool) -> li
 
 def _row(number: int, result: Mapping[str, Any], flatten_nested: bool) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for name, value in flatten(plain(result, None, [number])) if flatten_nested else plain(result).items():
+    fields = plain(result, None, words=False, name=f"results[{number}]")
+    for name, value in flatten(fields) if flatten_nested else fields.items():
         if name in row:
             raise ValueError(f"results[{number}] has two fields {name!r}; pass flatten_nested=False")
         row[name] = json.dumps(value) if isinstance(value, (list, dict)) else value

@@ -332,14 +332,6 @@ STORAGE = (
     ),
     # ---- parts.py, merge.py, layout.py, large.py ----
     Mutation(
-        "part-without-rename",
-        "storage/parts.py",
-        "    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)\n",
-        "    temporary = path\n",
-        "I6: half a part is read",
-        "unit/test_parts.py::test_a_part_appears_when_it_is_whole",
-    ),
-    Mutation(
         "footer-unchecked",
         "storage/parts.py",
         "    footer.check(path)\n",
@@ -364,18 +356,10 @@ STORAGE = (
         "unit/test_joined.py::test_a_part_of_another_schema_is_refused",
     ),
     Mutation(
-        "part-not-synced",
-        "storage/parts.py",
-        "        os.fsync(fd)\n",
+        "file-has-no-name",
+        "base/durable.py",
+        "    if durable:\n        fsync_dir(path.parent)\n",
         "",
-        "P5: a part is not on the disk when its log goes",
-        "unit/test_parts.py::test_a_part_that_is_there_is_durable",
-    ),
-    Mutation(
-        "part-has-no-name",
-        "storage/parts.py",
-        "        raise\n    fsync_dir(path.parent)\n",
-        "        raise\n",
         "P5: a part is on the disk, and its name is not",
         "unit/test_parts.py::test_a_part_that_is_there_is_durable",
     ),
@@ -397,16 +381,16 @@ STORAGE = (
     ),
     Mutation(
         "file-replaced-in-place",
-        "storage/layout.py",
-        "    temporary = path.with_name(path.name + part + TEMPORARY_SUFFIX)\n",
+        "base/durable.py",
+        "    temporary = temporary_of(path, exclusive=exclusive)\n",
         "    temporary = path\n",
         "I6: half a file is read",
         "unit/test_runfile.py::test_a_file_is_replaced_by_one_that_is_whole_and_durable",
     ),
     Mutation(
         "file-not-synced",
-        "storage/layout.py",
-        "        if durable:\n            os.fsync(fd)\n",
+        "base/durable.py",
+        "            if durable:\n                os.fsync(fd)\n",
         "",
         "P5: the books are empty after a loss of power",
         "unit/test_runfile.py::test_a_file_is_replaced_by_one_that_is_whole_and_durable",
@@ -798,7 +782,7 @@ ENDING = (
     ),
     Mutation(
         "project-before-python",
-        "flusher/launch.py",
+        "base/spawn.py",
         "dict.fromkeys([*standard, *given, *sys.path])",
         "dict.fromkeys([*given, *standard, *sys.path])",
         "P7: a file of the project that has a name of Python's ends the flusher",
@@ -806,9 +790,9 @@ ENDING = (
     ),
     Mutation(
         "path-before-start-up",
-        "flusher/launch.py",
+        "base/spawn.py",
         "    site.main()  # the environment's own packages, as at the start of any Python: -S has put it off\n",
-        '    sys.path.extend(os.environ[IMPORT_PATH].split("\\n"))\n    site.main()\n',
+        '    sys.path.extend(os.environ[_IMPORT_PATH].split("\\n"))\n    site.main()\n',
         "a sitecustomize.py that the program does not run is run by the flusher",
         "integration/test_helpers_imports.py::test_what_the_program_does_not_run_at_its_start_runs_in_no_flusher"
         "[sitecustomize]",

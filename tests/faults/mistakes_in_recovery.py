@@ -85,7 +85,7 @@ MISTAKES_IN_RECOVERY = (
     Mutation(
         "copied-machine-is-believed",
         "storage/liveness.py",
-        " or _logged_at(layout) < machine.booted_at()",
+        " or _logged_at(layout) < boot.booted_at()",
         " or True",
         "I7: a run that lives on a machine with the same id is recovered",
         f"{RECOVERY}::test_a_run_that_was_logged_to_since_the_start_is_of_a_machine_with_the_same_id",

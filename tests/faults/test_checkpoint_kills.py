@@ -29,10 +29,10 @@ _FEWER = {"first": ("mkdir", "rename"), "next": CHANGING[:-1], "replaced": ("wri
 SAVE = """
 import os, sys
 from shmlog import CheckpointManager
-from shmlog.checkpoint import publish
+from shmlog.base import durable
 folder, step = sys.argv[1], int(sys.argv[2])
-publish.os.getpid = lambda: 1
-publish.secrets.token_hex = lambda count: "0"
+durable.os.getpid = lambda: 1
+durable._random = lambda: "0" * 8
 state = {"a": b"x" * 100, "b": bytes(1000), "step": step, "by": sys.argv[3]}
 CheckpointManager(folder, keep_last=2).save(state, step)
 """
@@ -60,7 +60,7 @@ def prepare(folder: Path, case: Case) -> None:
 def traced(script: Path, folder: Path, case: Case, *options: str) -> subprocess.CompletedProcess[str]:
     """Save under strace, which sees only the calls that concern the files of the save."""
     final = f"checkpoint-{case.step:08d}.safetensors"
-    names = [final, f".{final}.{os.uname().nodename}.1.0.tmp", "checkpoint-00000001.safetensors"]
+    names = [final, f"{final}.{os.uname().nodename}.1.{'0' * 8}.tmp", "checkpoint-00000001.safetensors"]
     paths = [f"--trace-path={path}" for path in (folder, *(folder / name for name in names))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.run(

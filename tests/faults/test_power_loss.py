@@ -22,10 +22,11 @@ from unittest import mock
 import pytest
 
 import shmlog
+from shmlog.base import boot
 from shmlog.flusher import recover as recovery
 from shmlog.flusher.recover import recover
 from shmlog.reader.verify import verify
-from shmlog.storage import liveness, machine
+from shmlog.storage import liveness
 from tests.faults.crash_states import MODES, Tree, digest, replay, write_tree
 from tests.faults.oplog import Op, record
 from tests.faults.power_workload import EVENT_EVERY, PHASES, STEPS, artifact, value
@@ -98,9 +99,9 @@ def test_what_was_flushed_durably_survives_a_loss_of_power(
 def _another_boot() -> Iterator[None]:
     """Nobody holds a lock; and what recovery syncs, or says, is not what is tested: it has to be quick."""
     with (
-        mock.patch.object(machine, "boot_id", return_value="another boot"),
+        mock.patch.object(boot, "boot_id", return_value="another boot"),
         mock.patch.object(liveness, "_has_restarted", return_value=True),
-        mock.patch.object(machine, "booted_at", return_value=float("inf")),
+        mock.patch.object(boot, "booted_at", return_value=float("inf")),
         mock.patch.object(os, "fsync", return_value=None),
         mock.patch.object(recovery, "report", return_value=None),
     ):

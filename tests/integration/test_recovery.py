@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 import shmlog
+from shmlog.base import boot
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunStateError, SegmentError, StorageError
 from shmlog.flusher.recover import recover, recover_neighbours
 from shmlog.reader.verify import verify
 from shmlog.segment import gc, runlock, shm
 from shmlog.segment.doorbell import Doorbell
-from shmlog.storage import flock, liveness, machine, runfile
+from shmlog.storage import flock, liveness, runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
 from shmlog.store.place import Place
@@ -274,7 +275,7 @@ def machine_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the file with this machine's id: some have none."""
     path = tmp_path / "machine-id"
     path.write_text("0123456789abcdef" * 2 + "\n")
-    monkeypatch.setattr(machine, "_MACHINE_ID", path)
+    monkeypatch.setattr(boot, "_MACHINE_ID", path)
     return path
 
 
@@ -283,7 +284,7 @@ def restarted(run_dir: Path, **changes: Any) -> RunLayout:
     layout = RunLayout(run_dir)
     shm.unlink(segment_of(run_dir))
     described = runfile.read(layout.run_yaml)
-    told = {"boot_id": "an earlier one", "machine": machine.machine_id(), **changes}
+    told = {"boot_id": "an earlier one", "machine": boot.machine_id(), **changes}
     runfile.write(layout.run_yaml, described | told)
     for number in layout.logs():
         os.utime(layout.log(number), (0.0, 0.0))
@@ -327,14 +328,14 @@ def assert_nobody_takes(layout: RunLayout) -> None:
 
 
 def test_an_id_that_is_none_tells_no_machine(machine_id: Path) -> None:
-    told = machine.machine_id()
+    told = boot.machine_id()
     assert told is not None
     assert machine_id.read_text().strip() not in told, "it is not to be given away"
     for text in ("", "uninitialized\n"):
         machine_id.write_text(text)
-        assert machine.machine_id() is None
+        assert boot.machine_id() is None
     machine_id.unlink()
-    assert machine.machine_id() is None
+    assert boot.machine_id() is None
 
 
 # ---- what is left in shared memory ----
@@ -589,7 +590,7 @@ def test_no_other_file_is_looked_at_because_a_run_yaml_names_it(tmp_path: Path) 
     for name, known in (("of somebody", None), ("segment", True)):
         status = (tmp_path / name).stat()
         place = {"path": str(tmp_path / name), "device": status.st_dev, "inode": status.st_ino, "name": None}
-        assert liveness.members_live({"boot_id": machine.boot_id(), "segment": place}) is known
+        assert liveness.members_live({"boot_id": boot.boot_id(), "segment": place}) is known
     process.kill()
     process.communicate()
 

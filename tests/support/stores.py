@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.times import rfc3339
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.times import rfc3339
 from tests.support.folders import Folder, simple_log
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -487,7 +487,7 @@ def test_abandoned_files_of_killed_saves_are_removed(tmp_path: Path) -> None:
     dead = 2**22 + 1  # above every pid
 
     def leave(final: str, of: str, pid: int, age: float) -> Path:
-        left = tmp_path / f".{final}.{of}.{pid}.{int(age):08x}.tmp"
+        left = tmp_path / f"{final}.{of}.{pid}.{int(age):08x}.tmp"
         left.write_bytes(b"x")
         os.utime(left, (now - age, now - age))
         return left

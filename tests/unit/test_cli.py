@@ -106,17 +106,13 @@ def test_every_command_has_machine_output(command: str) -> None:
     assert build_parser().parse_args([command, *words, "--json"]).json is True
 
 
-def test_help_starts_fast_and_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys, time; start = time.perf_counter()\n"
-        "from shmlog.cli.main import build_parser; build_parser().format_help()\n"
-        "heavy = {'numpy', 'pyarrow', 'yaml', 'multiprocessing'} & set(sys.modules)\n"
-        "print(time.perf_counter() - start, *heavy)"
+        "import sys; from shmlog.cli.main import build_parser; build_parser().format_help()\n"
+        "print(*{'numpy', 'pyarrow', 'yaml', 'multiprocessing'} & set(sys.modules))"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3)]
-    assert all(run.returncode == 0 for run in runs), runs[0].stderr
-    assert not any(run.stdout.split()[1:] for run in runs)
-    assert min(float(run.stdout.split()[0]) for run in runs) < 0.3
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 # --- errors and exit codes --------------------------------------------------

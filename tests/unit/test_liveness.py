@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import shmlog
-from shmlog.storage import liveness, machine
+from shmlog.base import boot
+from shmlog.storage import liveness
 from tests.support.csource import CSRC, ROOT
 from tests.support.processes import wait_until
 
@@ -119,8 +120,8 @@ def test_a_run_of_another_boot_is_dead_on_its_own_machine_and_unknown_elsewhere(
     described: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "machine-id").write_text("0123456789abcdef" * 2)
-    monkeypatch.setattr(machine, "_MACHINE_ID", tmp_path / "machine-id")
-    here = {**described, "boot_id": "another", "machine": machine.machine_id()}
+    monkeypatch.setattr(boot, "_MACHINE_ID", tmp_path / "machine-id")
+    here = {**described, "boot_id": "another", "machine": boot.machine_id()}
     assert liveness.members_live(here) is False
     assert liveness.members_live({**here, "host": f"not-{os.uname().nodename}"}) is None
     assert liveness.members_live({**here, "machine": "another"}) is None, "images and containers share a name"

@@ -147,6 +147,7 @@ def warnings_of(read: Any) -> list[list[str]]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             call()
+        assert {warning.filename for warning in caught} <= {__file__}, "a warning names the line of who calls"
         told.append([str(warning.message) for warning in caught])
     return told
 
@@ -179,6 +180,23 @@ def test_a_missing_part_of_a_live_run_is_told(folder: Folder) -> None:
     folder.layout.part(0).unlink()
     with pytest.warns(ShmlogWarning, match="hold 0 metrics, but 81 were written"):
         shmlog.load(folder.dir).metrics()
+
+
+def test_every_warning_of_a_run_names_the_line_that_called(tmp_path: Path) -> None:
+    made = two_parts(tmp_path / "digits" / "one", ("parquet", "jsonl"))
+    stored = shmlog.load(made.dir)
+    made.layout.part(0).write_bytes(b"damaged")
+    for path in (made.layout.events, made.layout.config_yaml, made.layout.annotations_yaml, made.layout.provenance(1)):
+        path.write_bytes(b"{damaged")
+    damaged = made.layout.run_yaml.read_bytes().replace(b'"experiment"', b'"experimental"', 1)
+    made.layout.run_yaml.write_bytes(damaged)
+    reads = (
+        stored.metrics, lambda: stored.events(), lambda: stored.config, lambda: stored.annotations, stored.packages,
+        lambda: stored.metadata, lambda: stored.artifacts, stored.to_pandas,
+        lambda: stored.sql("select count(*) from metrics"),
+    )  # fmt: skip
+    told = warnings_of(reads)
+    assert all(told), f"each of them reads a file that is damaged: {list(map(len, told))}"
 
 
 def test_what_a_missing_part_held_is_taken_from_the_lines(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import shmlog
+from shmlog.base import durable
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError
 from shmlog.storage import layout, regular, runfile
@@ -125,8 +126,8 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
             regular.open_regular(tmp_path / name)
     for name in ("link", "folder", "pipe"):
         with pytest.raises(OSError, match=name), no_waiting(10):
-            regular.open_to_write(tmp_path / name, os.O_WRONLY | os.O_CREAT)
+            durable.open_to_write(tmp_path / name, os.O_WRONLY | os.O_CREAT)
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     with pytest.raises(OSError, match="not a regular file"):
-        regular.open_to_write(tmp_path / "pipe", os.O_WRONLY)
+        durable.open_to_write(tmp_path / "pipe", os.O_WRONLY)
     os.close(reader)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from shmlog.base.extras import import_extra
 from shmlog.cli.output import print_json
 from shmlog.cli.parser import add_command
-from shmlog.reader.extras import import_extra
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands

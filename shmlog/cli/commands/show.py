@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shmlog.base.times import read_time
 from shmlog.cli.dead import recover_dead
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import command, print_json, say
@@ -159,24 +160,15 @@ def _attempts(attempts: list[dict[str, Any]]) -> str:
 
 
 def _times(found: dict[str, Any]) -> str:
-    start = _time(found["started_at"] or found["created_at"])
+    start = read_time(str(found["started_at"] or found["created_at"]))
     if start is None:
         return ""
-    end = _time(found["ended_at"])
+    end = read_time(str(found["ended_at"]))
     span = duration(((end or datetime.now(UTC)) - start).total_seconds())
-    began = f"{start.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    began = f"{start:%Y-%m-%d %H:%M:%S} UTC"
     if end:
         return f"{began}, took {span}"
     return f"{began}, {span} ago"
-
-
-def _time(text: object) -> datetime | None:
-    """Return the time that run.yaml gives; a damaged one is none."""
-    try:
-        time = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _records(found: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from shmlog.base.plain import plain
 from shmlog.reader.stored import StoredRun
-from shmlog.store.codec import plain
 
 VERSION = 1
 

@@ -9,10 +9,10 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
+from shmlog.base.plain import plain
 from shmlog.reader.stored import StoredRun
 from shmlog.transfer.exporters.describe import describe
 from shmlog.transfer.exporters.output import Progress
-from shmlog.transfer.values import plain
 
 
 def write_summary(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
@@ -26,7 +26,7 @@ def write_summary(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Pr
         "run_id": run.id, "experiment": run.experiment, "status": run.status, "counts": run.counts,
         "statistics": figures,
     }  # fmt: skip
-    file.write(f"{json.dumps(plain(document, []), indent=2, allow_nan=False)}\n".encode())
+    file.write(f"{json.dumps(plain(document), indent=2, allow_nan=False)}\n".encode())
     return len(names)
 
 

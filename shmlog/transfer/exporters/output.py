@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from shmlog.base.durable import replacing
 from shmlog.errors import StorageError
-from shmlog.storage.layout import TEMPORARY_SUFFIX
 
 Progress = Callable[[int, int], None]  # records done, records in all
 Target = str | os.PathLike[str] | IO[bytes]
@@ -35,19 +34,12 @@ def open_target(target: Target) -> Iterator[IO[bytes]]:
         yield target
         return
     path = Path(target)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
+        with replacing(path, durable=False, exclusive=True) as fd, open(fd, "wb", closefd=False) as file:
             yield file
-        os.replace(temporary, path)
     except OSError as error:
         raise StorageError(error.errno, f"cannot be written ({error.strerror or error})", str(path)) from error
-    finally:
-        try:
-            temporary.unlink()
-        except OSError:
-            pass  # it has become the file, or never came to be
 
 
 def slices(table: Any, progress: Progress) -> Iterator[Any]:

@@ -7,15 +7,15 @@ are exact; texts are what ``add_text`` writes.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator
 from typing import IO, Any
 
 import pyarrow as pa
 
-from shmlog.errors import MissingExtraError, ShmlogWarning
+from shmlog.base.extras import import_extra
+from shmlog.base.times import read_time
+from shmlog.base.warn import warn_caller
 from shmlog.reader.stored import StoredRun
-from shmlog.store.codec import moment
 from shmlog.transfer.exporters.describe import describe
 from shmlog.transfer.exporters.output import Progress, slices
 
@@ -24,19 +24,11 @@ PARAMS_TAG = "shmlog/run"
 _EXACT = 1 << 53
 
 
-def missing(error: ImportError) -> MissingExtraError:
-    """Return the error that says what to install."""
-    return MissingExtraError(f"event files need the package tensorboard: pip install 'shmlog[tensorboard]' ({error})")
-
-
 def import_writer() -> tuple[Any, Any]:
     """Return TensorBoard's classes of an event and of what writes event files; raises MissingExtraError."""
-    try:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
-    except ImportError as error:
-        raise missing(error) from error
-    return Event, RecordWriter
+    event_pb2 = import_extra("tensorboard.compat.proto.event_pb2", "event files")
+    record_writer = import_extra("tensorboard.summary.writer.record_writer", "event files")
+    return event_pb2.Event, record_writer.RecordWriter
 
 
 def file_name(run: StoredRun) -> str:
@@ -45,11 +37,8 @@ def file_name(run: StoredRun) -> str:
 
 
 def _began(run: StoredRun) -> float:
-    began = run.metadata.get("started_at") or run.metadata.get("created_at")
-    try:
-        return moment(began).timestamp() if began else 0.0
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
+    began = read_time(run.metadata.get("started_at") or run.metadata.get("created_at"))
+    return began.timestamp() if began else 0.0
 
 
 def write_events(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
@@ -114,5 +103,4 @@ def _warn_of_rounded(table: pa.Table) -> None:
     whole = table["int_value"].drop_null().to_numpy()
     rounded = int(((whole > _EXACT) | (whole < -_EXACT)).sum())
     if rounded:
-        text = f"{rounded} ints of more than 53 bits may be rounded: an event file has no others than floats"
-        warnings.warn(text, ShmlogWarning, stacklevel=2)
+        warn_caller(f"{rounded} ints of more than 53 bits may be rounded: an event file has no others than floats")

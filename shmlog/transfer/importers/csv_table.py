@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
+from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import METRICS, RECORDS
-from shmlog.storage.times import timestamp
 from shmlog.transfer.cells import unguard, unguard_column
-from shmlog.transfer.found import Found, owner_of, parse_us, time_in_range
+from shmlog.transfer.found import Found, owner_of
 from shmlog.transfer.importers.checked import checked_table, curve_of
 from shmlog.transfer.results_csv import Cell, split
 

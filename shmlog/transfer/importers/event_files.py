@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.extras import import_extra
+from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.storage.times import timestamp
-from shmlog.transfer.exporters.tensorboard import PARAMS_TAG, missing
-from shmlog.transfer.found import Found, time_in_range
+from shmlog.transfer.exporters.tensorboard import PARAMS_TAG
+from shmlog.transfer.found import Found
 from shmlog.transfer.importers.exported_table import take_description
 
 _PLUGIN_OF = {"image": "images", "histo": "histograms", "audio": "audio", "obsolete_old_style_histogram": "histograms"}
@@ -28,10 +29,7 @@ def read(path: Path) -> Found:
     MissingExtraError
         If the package tensorboard is missing.
     """
-    try:
-        import tensorboard.compat.proto.event_pb2  # noqa: F401
-    except ImportError as error:
-        raise missing(error) from error
+    import_extra("tensorboard.compat.proto.event_pb2", "event files")
     found = Found(experiment=(path if path.is_dir() else path.parent).name)
     paths = sorted(p for p in path.iterdir() if "tfevents" in p.name) if path.is_dir() else [path]
     if not paths:

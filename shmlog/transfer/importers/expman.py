@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.ipc
 
+from shmlog.base.plain import plain
+from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
-from shmlog.storage.times import timestamp
-from shmlog.store.codec import plain
-from shmlog.transfer.found import Found, files_below, is_text, parse_us, time_in_range
+from shmlog.transfer.found import Found, files_below, is_text
 from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 
 _YAML_BYTES_MAX = 1 << 20

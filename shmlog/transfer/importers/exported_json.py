@@ -8,13 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from shmlog.base.plain import from_word
+from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import METRICS
-from shmlog.transfer.found import Found, Rows, is_text, owner_of, parse_us, time_in_range
+from shmlog.transfer.found import Found, Rows, is_text, owner_of
 from shmlog.transfer.importers.checked import tell_of_superseded
 from shmlog.transfer.importers.exported_table import take_description
 
-_WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _LANES = range(2**31)
 _SEQS = range(2**60)
 
@@ -70,7 +71,7 @@ def _number(value: Any, allowed: range) -> int:
 def _add(taken: Rows, row: dict[str, Any]) -> str | None:
     value, ts = row.get("value"), parse_us(row.get("ts"))
     if row.get("kind") == "float":
-        value = _WORDS.get(value, value) if isinstance(value, str) else value
+        value = from_word(value)
         value = float(value) if type(value) is int and abs(value) < 1 << 53 else value
     if ts is None or not time_in_range(ts):
         return f"{row.get('ts')!r} is no time"

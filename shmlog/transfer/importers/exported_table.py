@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError
-from shmlog.store.codec import plain
 from shmlog.transfer.exporters.arrow import KEY
 from shmlog.transfer.found import Found
 from shmlog.transfer.importers.checked import checked_table, curve_of

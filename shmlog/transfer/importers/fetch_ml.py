@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.storage.times import timestamp
-from shmlog.transfer.found import Found, files_below, time_in_range
+from shmlog.transfer.found import Found, files_below
 
 _RECORD = struct.Struct(">qIdB")
 _META = struct.Struct(">Bq")

@@ -10,12 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.plain import from_word, plain
+from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.storage.times import timestamp
-from shmlog.store.codec import plain
-from shmlog.transfer.found import Found, fit_name, is_text, owner_of, parse_us, time_in_range
-
-_WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+from shmlog.transfer.found import Found, fit_name, is_text, owner_of
 
 
 def read(path: Path) -> Found:
@@ -107,7 +105,7 @@ class _Reading:
         if type(step) is int:
             self._next = step + 1
         for name, value in metrics.items():
-            number = _WORDS.get(value, value) if isinstance(value, str) else value
+            number = from_word(value)
             self._found.add(where, name, step, number, ts, owner)
 
     def close(self) -> None:

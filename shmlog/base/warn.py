@@ -9,7 +9,7 @@ from shmlog.errors import ShmlogWarning
 
 
 def warn_caller(problem: str) -> None:
-    """Warn at the line that called into shmlog."""
+    """Warn at the first line outside shmlog: the one that called into it."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and str(frame.f_globals.get("__package__")).partition(".")[0] == "shmlog":
         frame, level = frame.f_back, level + 1

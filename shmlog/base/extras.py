@@ -1,0 +1,41 @@
+"""Packages that shmlog does without until they are asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from shmlog.errors import MissingExtraError
+
+EXTRAS = {
+    "duckdb": "sql",
+    "pandas": "pandas",
+    "polars": "polars",
+    "safetensors": "checkpoint",
+    "shtab": "completion",
+    "tensorboard": "tensorboard",
+}
+"""The extra of pyproject.toml that brings each package; other packages have none."""
+
+
+def import_extra(module: str, what: str) -> Any:
+    """Return a module of an optional package.
+
+    Parameters
+    ----------
+    module : str
+        Its full name, such as ``"tensorboard.compat.proto.event_pb2"``.
+    what : str
+        What needs it: the message begins with it.
+
+    Raises
+    ------
+    MissingExtraError
+        If it can't be imported; the message says what to install.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        extra = f"'shmlog[{EXTRAS[package]}]'" if package in EXTRAS else package
+        raise MissingExtraError(f"{what}: needs the package {package}: pip install {extra} ({error})") from error

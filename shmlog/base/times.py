@@ -1,0 +1,73 @@
+"""Times as text, RFC 3339 in UTC with microseconds wherever a file of ours has one, and text as times."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+# `datetime` is slow to import, and not needed at `init`: what needs it imports it when called.
+
+_SECONDS = range(-62_135_596_800, 253_402_300_800)  # of the years 1 to 9999
+
+
+def rfc3339(when: datetime) -> str:
+    """Return a time as text."""
+    from datetime import UTC
+
+    return when.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def utc_now() -> str:
+    """Return the time that it is, as text."""
+    return timestamp(time.time_ns() // 1000)
+
+
+def timestamp(ts_us: int) -> str:
+    """Return microseconds since 1970 as text; 1970, if the clock was nowhere near."""
+    seconds, rest = divmod(ts_us, 1_000_000)
+    year, *others = time.gmtime(seconds if seconds in _SECONDS else 0)[:6]
+    return "{:04d}-{:02d}-{:02d}T{:02d}:{:02d}:{:02d}.".format(year, *others) + f"{rest:06d}Z"
+
+
+def time_in_range(ts_us: int) -> bool:
+    """Whether microseconds since 1970 can be written as text."""
+    return ts_us // 1_000_000 in _SECONDS
+
+
+def moment(value: str | datetime) -> datetime:
+    """Return a time in UTC; one without a time zone is in UTC already, as YAML has it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no time of the years 1 to 9999.
+    """
+    from datetime import UTC, datetime
+
+    when = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    try:
+        return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError(f"{value} is before the year 1 or after 9999 in UTC") from error
+
+
+def read_time(value: object, *, needs_zone: bool = False) -> datetime | None:
+    """Return what `moment` does of anything that a file may hold; None if it is no time, or lacks a needed zone."""
+    from datetime import datetime
+
+    try:
+        when = datetime.fromisoformat(value) if isinstance(value, str) else value
+        return moment(when) if isinstance(when, datetime) and (when.tzinfo or not needs_zone) else None
+    except ValueError:
+        return None
+
+
+def parse_us(value: object) -> int | None:
+    """Return a time, as text or as datetime, as microseconds since 1970; None if it is no time."""
+    from datetime import UTC, datetime, timedelta
+
+    when = read_time(value)
+    return None if when is None else (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
