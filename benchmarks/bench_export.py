@@ -12,7 +12,7 @@ from harness import Bench, alternate, main, seconds, wait_for_quiet
 
 import shmlog
 from shmlog.storage.schema import METRICS
-from shmlog.transfer.to_csv import widen
+from shmlog.transfer.exporters.csv import widen
 
 NAMES = [f"metric{number}" for number in range(10)]
 

@@ -17,6 +17,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 15.0
+WORKERS_OF_CPU = 3  # the tests wait twice as long as they work
 
 
 def _prefer_what_is_installed() -> None:
@@ -52,6 +53,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--faults", choices=["ci", "full"], default="ci", help="size of the fault tests (default: ci)")
     group.addoption("--no-skips", action="store_true", help="a test that skips itself fails")
     group.addoption("--seed", type=int, default=None, help="seed of the fault tests: repeats a failure (default: new)")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many workers share the tests: none where one file or test is named."""
+    is_small = len(config.args) == 1 and not Path(config.invocation_params.dir, config.args[0]).is_dir()
+    return 0 if is_small else WORKERS_OF_CPU * len(os.sched_getaffinity(0))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -105,9 +112,25 @@ def _fresh_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Fail the session if a process or a segment of its runs outlives it."""
+    """Fail a worker's last test if a process or a segment of its runs outlives them all."""
     yield
-    base = tmp_path_factory.getbasetemp()
+    left = _end_what_is_left(tmp_path_factory.getbasetemp())
+    assert not left, f"left behind by the tests: {left}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the whole if something of any worker outlives it."""
+    if hasattr(session.config, "workerinput"):
+        return
+    left = _end_what_is_left(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+    if left:
+        print(f"\nleft behind by the tests: {left}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _end_what_is_left(base: Path) -> list[tuple[int | str, str]]:
+    """Return the processes and segments of runs below ``base`` that do not end by themselves, once they are gone."""
     deadline = time.monotonic() + PATIENCE_S
     while (left := [*_processes(base), *segments_below(base)]) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -117,7 +140,7 @@ def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     for path, _ in segments_below(base):
         (SHARED_MEMORY / path).unlink(missing_ok=True)
         (SHARED_MEMORY / f"sem.{path}").unlink(missing_ok=True)
-    assert not left, f"left behind by the tests: {left}"
+    return left
 
 
 def _processes(base: Path) -> Iterator[tuple[int, str]]:

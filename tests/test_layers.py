@@ -53,20 +53,19 @@ ARROWS_TODAY = {
     "demo/books.py": {"reader"},
     "demo/corpus.py": {"errors"},
     "demo/trainer.py": {"errors"},
-    "cli/artifacts.py": {"storage"},
-    "cli/checkpoints.py": {"storage"},
+    "cli/commands/artifacts.py": {"storage"},
+    "cli/commands/checkpoints.py": {"storage"},
     "cli/dead.py": {"storage", "flusher"},
     "cli/find.py": {"storage"},
     "cli/follow.py": {"storage"},
-    "cli/gc.py": {"segment", "flusher"},
-    "cli/recover.py": {"storage", "flusher"},
-    "cli/verify.py": {"storage"},
+    "cli/commands/gc.py": {"segment", "flusher"},
+    "cli/commands/recover.py": {"storage", "flusher"},
+    "cli/commands/verify.py": {"storage"},
 }
 """By file, what it imports all the same."""
 
 CIRCLES_TODAY = {
     ("checkpoint/tensor.py", "checkpoint/container.py"),
-    ("cli/completion.py", "cli/main.py"),
     ("_core.pyi", "run/run.py"),
     ("run/registry.py", "run/run.py"),
     ("run/registry.py", "run/join.py"),
@@ -86,7 +85,7 @@ ONCE = {
     r"\bwarnings\.warn\(": {"base/warn.py"},
     r"""['"]+-?Infinity['"]""": {"base/plain.py"},
     r"(?<!class )\bMissingExtraError\(": {"base/extras.py"},
-    r"\bParquetFile\(": {"storage/parts.py", "transfer/sources/untrusted.py"},
+    r"\bParquetFile\(": {"storage/parts.py", "transfer/importers/untrusted.py"},
     r"FROM read_parquet\(": {"store/sql.py"},
     r"\bfromisoformat\(": {"base/times.py", "checkpoint/codec.py"},  # the codec has types of its own to restore
     r"/proc/sys/kernel/random/boot_id": {"base/boot.py"},
@@ -102,20 +101,19 @@ FILES_TODAY = {"run/run.py": 457, "csrc/py_log.c": 457}
 
 ARGUMENTS = 5  # by position, in a call
 ARGUMENTS_TODAY = {
-    "analysis/findings.py": 4, "checkpoint/files.py": 1, "checkpoint/manager.py": 1,
-    "checkpoint/state.py": 1, "demo/books.py": 1, "demo/main.py": 1, "demo/workers.py": 1,
-    "flusher/__main__.py": 1, "flusher/final.py": 1, "flusher/git.py": 1, "flusher/keeper.py": 1,
-    "flusher/sealer.py": 1, "reader/verify.py": 1, "run/init.py": 1, "run/options.py": 1,
-    "segment/beacon.py": 1, "segment/gc.py": 6, "segment/shm.py": 2, "storage/columns.py": 1,
-    "storage/joined.py": 1, "storage/jsonl.py": 1, "transfer/sources/csv_table.py": 1,
-    "transfer/sources/event_files.py": 1, "transfer/sources/expman.py": 2,
-    "transfer/sources/fetch_ml.py": 1, "transfer/sources/jsonl.py": 1,
+    "analysis/findings.py": 4, "checkpoint/files.py": 1, "checkpoint/manager.py": 1, "checkpoint/state.py": 1,
+    "demo/books.py": 1, "demo/main.py": 1, "demo/workers.py": 1, "flusher/__main__.py": 1, "flusher/final.py":
+    1, "flusher/git.py": 1, "flusher/keeper.py": 1, "flusher/sealer.py": 1, "reader/verify.py": 1,
+    "run/init.py": 1, "run/options.py": 1, "segment/beacon.py": 1, "segment/gc.py": 6, "segment/shm.py": 2,
+    "storage/columns.py": 1, "storage/joined.py": 1, "storage/jsonl.py": 1, "transfer/importers/csv_table.py":
+    1, "transfer/importers/event_files.py": 1, "transfer/importers/expman.py": 2,
+    "transfer/importers/fetch_ml.py": 1, "transfer/importers/jsonl.py": 1, "transfer/limited.py": 1,
 }  # fmt: skip
 """By file, how many calls have more."""
 
 CLASSES_TODAY = {
-    "Decoder", "Entry", "Facts", "Finding", "Found", "Options", "Parser", "Place",
-    "Reader", "Store", "StoredRun",
+    "Decoder", "Entry", "Facts", "Finding", "Found", "Options", "Parser", "Place", "Reader", "Store",
+    "StoredRun",
 }  # fmt: skip
 """Names that two public classes have."""
 

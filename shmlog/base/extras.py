@@ -12,6 +12,7 @@ EXTRAS = {
     "pandas": "pandas",
     "polars": "polars",
     "safetensors": "checkpoint",
+    "shtab": "completion",
     "tensorboard": "tensorboard",
 }
 """The extra of pyproject.toml that brings each package; other packages have none."""

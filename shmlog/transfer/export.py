@@ -14,18 +14,18 @@ from shmlog.errors import MissingExtraError
 from shmlog.reader.stored import StoredRun, load
 from shmlog.storage.layout import RunLike, folder_of
 from shmlog.storage.schema import METRICS
-from shmlog.transfer.output import Progress, Target, no_progress, open_target
+from shmlog.transfer.exporters.output import Progress, Target, no_progress, open_target
 
-# By format: who writes it, imported when it is needed.
+# By format: the module below exporters/ and its function that writes it, imported when it is needed.
 _WRITERS = {
-    "json": ("to_json", "write_json"),
-    "csv": ("to_csv", "write_long"),
-    "wide-csv": ("to_csv", "write_wide"),
-    "parquet": ("to_arrow", "write_parquet"),
-    "arrow": ("to_arrow", "write_arrow"),
-    "summary": ("to_others", "write_summary"),
-    "pickle": ("to_others", "write_pickle"),
-    "tensorboard": ("to_tensorboard", "write_events"),
+    "json": ("json", "write_json"),
+    "csv": ("csv", "write_long"),
+    "wide-csv": ("csv", "write_wide"),
+    "parquet": ("arrow", "write_parquet"),
+    "arrow": ("arrow", "write_arrow"),
+    "summary": ("others", "write_summary"),
+    "pickle": ("others", "write_pickle"),
+    "tensorboard": ("tensorboard", "write_events"),
 }
 _SUFFIXES = {".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 _ALL = {
@@ -118,7 +118,7 @@ def guess_format(path: Target) -> str:
 
 def _writer(format: str) -> Callable[..., Any]:
     module, name = _WRITERS[format]
-    writer: Callable[..., Any] = getattr(import_module(f"shmlog.transfer.{module}"), name)
+    writer: Callable[..., Any] = getattr(import_module(f"shmlog.transfer.exporters.{module}"), name)
     return writer
 
 
@@ -136,9 +136,9 @@ def _export_all(run: StoredRun, folder: Path, superseded: bool, progress: Progre
 
 
 def _export_events(run: StoredRun, folder: Path, progress: Progress) -> list[Path]:
-    to_tensorboard = import_module("shmlog.transfer.to_tensorboard")
-    to_tensorboard.import_writer()  # before the folder is made
-    path = folder / to_tensorboard.file_name(run)
+    tensorboard = import_module("shmlog.transfer.exporters.tensorboard")
+    tensorboard.import_writer()  # before the folder is made
+    path = folder / tensorboard.file_name(run)
     with open_target(path) as file:
         _writer("tensorboard")(run, _records(run, superseded=False), file, progress)
     return [path]

@@ -17,11 +17,6 @@ from shmlog.base.times import time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import KINDS, METRICS
 
-BYTES_MAX = 2 << 30
-"""Sources that hold more, unpacked, are refused unless they are trusted: they are read into memory."""
-
-_RECORD_BYTES = 256  # of a record in `Rows`
-
 _INT64 = range(-(2**63), 2**63)
 _INT32 = range(-(2**31), 2**31)
 _PROBLEMS_TOLD = 5
@@ -100,37 +95,12 @@ def owner_of(found: dict[str, Any]) -> dict[str, Any]:
     return {name: number for name, number in owner.items() if type(number) is int and number in _INT32}
 
 
-class Budget:
-    """How much of a source is taken into memory, and how much may be."""
-
-    def __init__(self, source: Path, limit: int = BYTES_MAX) -> None:
-        self._source = source
-        self._limit = limit
-        self._spent = 0
-
-    def spend(self, size: int) -> None:
-        """Count bytes that were taken; raises CorruptDataError if they are too many."""
-        self._spent += size
-        self.foresee(0)
-
-    def foresee(self, size: int) -> None:
-        """Raise CorruptDataError if so many bytes more would be too many; from then on, any are."""
-        if self._spent + size > self._limit:
-            self._spent = self._limit + 1
-            raise CorruptDataError(
-                f"{self._source}: holds more than the {self._limit:,} bytes, unpacked, that an import takes; if you "
-                "trust it, raise the limit: import_run(…, max_bytes=…), shmlog import --max-gib …"
-            )
-
-
 @dataclass
 class Found:
     """A run as a source tells it.
 
     Attributes
     ----------
-    budget : Budget
-        What may be read.
     experiment : str
         What the source says, or a name made of its own; not yet fit for a folder.
     metrics : Rows or Table
@@ -147,7 +117,6 @@ class Found:
         The source's own word.
     """
 
-    budget: Budget
     experiment: str
     metrics: Rows | pa.Table = field(default_factory=Rows)
     described: dict[str, Any] = field(default_factory=dict)
@@ -173,14 +142,13 @@ class Found:
     def add(self, where: str, name: str, step: int, value: Any, ts_us: int, owner: dict[str, Any]) -> None:
         """Add a record, or tell why it can't be one."""
         assert isinstance(self.metrics, Rows)
-        self.budget.spend(_RECORD_BYTES)
         fault = self.metrics.add(name, step, value, ts_us, owner)
         if fault:
             self.problems.add("records left out", f"{where}: {fault}")
 
     def read(self, name: str, path: Path, limit: int | None = None) -> bytes:
         """Return the bytes of a file that belongs to the source; see `_read_file`."""
-        data = _read_file(path, self.budget, limit)
+        data = _read_file(path, limit)
         self.files[name] = path
         return data
 
@@ -206,13 +174,13 @@ class Problems:
                 yield f"{sort}: {self._count[sort]} in all"
 
 
-def _read_file(path: Path, budget: Budget, limit: int | None) -> bytes:
+def _read_file(path: Path, limit: int | None) -> bytes:
     """Return the bytes of a regular file; no link is followed.
 
     Raises
     ------
     CorruptDataError
-        If it is something else, or larger than ``limit`` or the budget.
+        If it is something else, or larger than ``limit``.
     OSError
         If it can't be read.
     """
@@ -221,12 +189,9 @@ def _read_file(path: Path, budget: Budget, limit: int | None) -> bytes:
         told = os.fstat(fd)
         if not stat.S_ISREG(told.st_mode):
             raise CorruptDataError(f"{path}: not a regular file; refused")
-        budget.foresee(told.st_size)
         if limit is not None and told.st_size > limit:
             raise CorruptDataError(f"{path}: {told.st_size} bytes, more than the {limit} that are read")
-        data = file.read(told.st_size)
-    budget.spend(len(data))
-    return data
+        return file.read(told.st_size)
 
 
 def files_below(folder: Path, problems: Problems) -> dict[str, Path]:

@@ -4,39 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from shmlog.base.times import parse_us, utc_now
-from shmlog.errors import CorruptDataError, RunNotFoundError, StorageError
+from shmlog.errors import RunNotFoundError, StorageError
 from shmlog.storage.artifacts import Logged
 from shmlog.storage.layout import RunLayout, check_id
 from shmlog.store.place import Place
 from shmlog.transfer.folder import final_status, write_run
-from shmlog.transfer.found import BYTES_MAX, Budget, Found, fit_name
-
-# By format: the module below sources/ whose function `read` reads it.
-_READERS = {
-    "fetch_ml": "fetch_ml",
-    "expman": "expman",
-    "jsonl": "jsonl",
-    "csv": "csv_table",
-    "json": "exported_json",
-    "parquet": "exported_table",
-    "arrow": "exported_table",
-    "tensorboard": "event_files",
-}
-_SUFFIXES = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow",
-    ".feather": "arrow",
-}  # fmt: skip
-_WANDB = "wandb offers no reader of its own files; upload them by 'wandb sync', and import what its API gives as CSV"
-
-FORMATS = tuple(_READERS)
+from shmlog.transfer.found import Found, fit_name
+from shmlog.transfer.importers.formats import check_format, guess_format
+from shmlog.transfer.limited import BYTES_MAX, read_apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +75,8 @@ def import_run(
     experiment : str, optional
         Default: what the source says, or its name.
     max_bytes : int
-        Of what the source holds, unpacked. All of it is taken into memory, which may then hold some three times as
-        much; a small file can hold any number of them.
+        Of memory, that reading the source may take: a small file can hold any number of them. A process of its
+        own reads it; where the system does not limit the memory of one, sources of more than 64 MiB are refused.
 
     Returns
     -------
@@ -108,11 +90,12 @@ def import_run(
     ValueError
         If there is no such format, or the source looks like none.
     CorruptDataError
-        If nothing of it can be read, or it holds more than ``max_bytes``. Nothing was written.
+        If nothing of it can be read, or that takes more than ``max_bytes``, or ten minutes of work for each
+        GiB of them. Nothing was written.
     MissingExtraError
         If a package for the format is missing.
     StorageError
-        If the run can't be written. Nothing was.
+        If the run can't be written, or no process can be started. Nothing was written.
 
     Notes
     -----
@@ -122,14 +105,12 @@ def import_run(
     path = Path(os.path.abspath(source))
     if not path.exists():
         raise RunNotFoundError(f"nothing to import: {path} does not exist")
-    wanted = format or guess_format(path)
-    if wanted not in _READERS:
-        raise ValueError(f"format {wanted!r} is none; use one of {', '.join(FORMATS)}" + _about_wandb(wanted))
+    wanted = check_format(format or guess_format(path))
     if experiment is not None:
         check_id(experiment, "experiment")
     if not isinstance(max_bytes, int) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a number of bytes, not {max_bytes!r}")
-    found = _read(wanted, path, Budget(path, max_bytes))
+    found = read_apart(wanted, path, max_bytes)
     _tell_of_missing_artifacts(found)
     digest = _digest(wanted, found)
     place = Place(root)
@@ -151,60 +132,10 @@ def import_run(
     )  # fmt: skip
 
 
-def _read(format: str, path: Path, budget: Budget) -> Found:
-    reader: Callable[[Path, Budget], Found] = import_module(f"shmlog.transfer.sources.{_READERS[format]}").read
-    try:
-        found = reader(path, budget)
-        budget.foresee(0)  # a reader may have gone on without the file that was too large
-    except (CorruptDataError, StorageError):
-        raise
-    except OSError as error:
-        if error.errno is None:
-            raise CorruptDataError(f"{path}: damaged ({error})") from error
-        raise
-    return found
-
-
 def _tell_of_missing_artifacts(found: Found) -> None:
     for logged in filter(None, map(Logged.of_event, found.events)):
         if logged.name not in found.artifacts:
             found.problems.add("artifacts", f"artifact {logged.name!r} was logged, and is not in the source")
-
-
-def _about_wandb(format: str) -> str:
-    return f"; {_WANDB}" if format == "wandb" else ""
-
-
-def guess_format(path: Path) -> str:
-    """Return what a source looks like; raises ValueError if that is nothing."""
-    found = _guess_of_folder(path) if path.is_dir() else _guess_of_file(path.name)
-    if found == "wandb":
-        raise ValueError(f"{path}: {_WANDB}")
-    if found is None:
-        raise ValueError(f"{path}: looks like nothing that can be imported; pass the format: {', '.join(FORMATS)}")
-    return found
-
-
-def _guess_of_file(name: str) -> str | None:
-    if "tfevents" in name:
-        return "tensorboard"
-    return "wandb" if name.endswith(".wandb") else _SUFFIXES.get(Path(name).suffix.lower())
-
-
-def _guess_of_folder(path: Path) -> str | None:
-    names = set(os.listdir(path))
-    if names & {"meta.bin", "metrics.bin"}:
-        return "fetch_ml"
-    if "run.yaml" in names:
-        if names & {"metrics", "wal", "events.jsonl"}:
-            raise ValueError(f"{path}: is a run of shmlog; copy the folder")
-        return "expman"
-    kinds = {_guess_of_file(name) for name in names}
-    if "tensorboard" in kinds:
-        return "tensorboard"
-    if any(name.startswith("vectors") and name.endswith((".parquet", ".arrow")) for name in names):
-        return "expman"
-    return "wandb" if "wandb" in kinds else None
 
 
 # ---- identity ----

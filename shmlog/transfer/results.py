@@ -15,7 +15,7 @@ from shmlog.base.extras import import_extra
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError, UnsafeDataError
 from shmlog.transfer import results_csv
-from shmlog.transfer.output import Target, open_target
+from shmlog.transfer.exporters.output import Target, open_target
 from shmlog.transfer.values import flatten, restore, take_out
 
 if TYPE_CHECKING:

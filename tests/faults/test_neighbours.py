@@ -36,7 +36,7 @@ from tests.support.processes import (
 from tests.support.stores import add_run
 
 NOBODY = 65534
-SQUATTED = bytes(range(8))
+SQUATTED = os.getpid().to_bytes(8, "big")
 PLANTED = SHARED_MEMORY / f"shmlog-{SQUATTED.hex()}"
 
 
@@ -164,7 +164,7 @@ def test_what_lies_in_the_place_of_a_segment_is_refused(
     tmp_path: Path, planted: Callable[[str, Path], None], kind: str, named: bool, victim: Path
 ) -> None:
     """FAULTS 2: attaching opens regular files of ours alone, and never waits for a FIFO's other end."""
-    place = PLANTED if named else SHARED_MEMORY / "segment-of-a-folder"
+    place = PLANTED if named else SHARED_MEMORY / f"segment-of-a-folder-{os.getpid()}"
     planted(kind, place)
     with pytest.raises((shmlog.SegmentError, FileNotFoundError)):
         shm.open_segment(SegmentRef(f"/{place.name}" if named else None, place))

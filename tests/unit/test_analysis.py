@@ -17,7 +17,7 @@ import shmlog
 from shmlog.analysis.bootstrap import VALUES_MIN, Difference, bootstrap_difference, compare_metric
 from shmlog.analysis.comparison import compare
 from shmlog.analysis.findings import find, spike_scores, trend_of
-from shmlog.cli.compare import Condition, condition, holds
+from shmlog.cli.commands.compare import Condition, condition, holds
 from shmlog.cli.main import main
 from shmlog.errors import RunNotFoundError, ShmlogWarning
 from tests.support.folders import Folder

@@ -17,14 +17,14 @@ import pytest
 import shmlog
 from shmlog.cli import find, lines, output, progress, text
 from shmlog.cli import main as main_module
-from shmlog.cli import show as show_module
+from shmlog.cli.commands import show as show_module
 from shmlog.cli.follow import Follower
 from shmlog.cli.main import build_parser, main
-from shmlog.cli.shells import commands_of
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.reader import summary
+from tests.support.cli import commands_of
 
-COMMANDS = tuple(command.name for command in commands_of(build_parser()) if command.name)
+COMMANDS = tuple(commands_of(build_parser()))
 HOSTILE = "a\x1b[31mb\nc\u202ed\x9be\u2028f\ud800g"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import shmlog
-from shmlog.cli import show
+from shmlog.cli.commands import show
 from shmlog.flusher import final, git, machine
 from shmlog.flusher.git import Git, git_state
 from shmlog.flusher.provenance import Provenance

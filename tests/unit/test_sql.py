@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shmlog
+from shmlog.cli.commands.sql import fit, rows_of
 from shmlog.cli.main import main
-from shmlog.cli.sql import fit, rows_of
 from shmlog.errors import MissingExtraError, QueryError, ShmlogWarning
 from shmlog.storage import schema
 from shmlog.storage.schema import METRICS
@@ -540,7 +540,7 @@ def test_columns_of_one_name_are_kept_apart() -> None:
 )
 def test_a_table_fits_the_window(rows: list[list[str | None]], columns: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shmlog.cli.sql.window_columns", lambda: columns)
+        patch.setattr("shmlog.cli.commands.sql.window_columns", lambda: columns)
         head, cells = fit(["first", "second", "third", "fourth", "fifth column"], rows)
     for line in [head, *cells]:
         assert len(line) == len(head) >= 1

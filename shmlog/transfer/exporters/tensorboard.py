@@ -16,8 +16,8 @@ from shmlog.base.extras import import_extra
 from shmlog.base.times import read_time
 from shmlog.base.warn import warn_caller
 from shmlog.reader.stored import StoredRun
-from shmlog.transfer.describe import describe
-from shmlog.transfer.output import Progress, slices
+from shmlog.transfer.exporters.describe import describe
+from shmlog.transfer.exporters.output import Progress, slices
 
 PARAMS_TAG = "shmlog/run"
 

@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError
-from shmlog.transfer.found import Budget, Found
-from shmlog.transfer.sources.checked import checked_table, curve_of
-from shmlog.transfer.sources.untrusted import read_arrow, read_batches
-from shmlog.transfer.to_arrow import KEY
+from shmlog.transfer.exporters.arrow import KEY
+from shmlog.transfer.found import Found
+from shmlog.transfer.importers.checked import checked_table, curve_of
+from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 
 _ARROW = b"ARROW1\0\0"
 """With it begins a file whose rest is a stream, and a list of where what is in it, which a stranger can make up."""
 
 
-def read(path: Path, budget: Budget) -> Found:
+def read(path: Path) -> Found:
     """Return what the file tells.
 
     Raises
@@ -29,16 +29,16 @@ def read(path: Path, budget: Budget) -> Found:
     CorruptDataError
         If it is no such file.
     """
-    found = Found(budget, experiment=path.stem)
+    found = Found(experiment=path.stem)
     data = found.read("table", path)
     try:
-        table = _table(path, data, budget)
+        table = _table(path, data)
+        found.metrics = checked_table(path, curve_of(path, table.replace_schema_metadata(None), found.problems))
     except CorruptDataError:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
         raise CorruptDataError(f"{path}: neither Parquet nor Arrow, or damaged ({error})") from error
     told = (table.schema.metadata or {}).get(KEY)
-    found.metrics = checked_table(path, curve_of(path, table.replace_schema_metadata(None), found.problems))
     if told is None:
         found.problems.add("description", "the file does not say which run it is of")
         return found
@@ -49,14 +49,14 @@ def read(path: Path, budget: Budget) -> Found:
     return found
 
 
-def _table(path: Path, data: bytes, budget: Budget) -> pa.Table:
+def _table(path: Path, data: bytes) -> pa.Table:
     if data.startswith(b"PAR1"):
-        batches, schema = list(read_batches(path, data, budget)), pq.read_schema(pa.BufferReader(data))
+        batches, schema = list(read_batches(path, data)), pq.read_schema(pa.BufferReader(data))
     else:
         if not data.startswith(_ARROW):
             raise ValueError("it does not begin as one")
         stream = pa.py_buffer(data).slice(len(_ARROW))
-        batches, schema = list(read_arrow(path, stream, budget)), pa.ipc.read_schema(stream)
+        batches, schema = list(read_arrow(path, stream)), pa.ipc.read_schema(stream)
     return pa.Table.from_batches(batches, batches[0].schema if batches else schema)
 
 

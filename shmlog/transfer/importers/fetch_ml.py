@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.transfer.found import Budget, Found, files_below
+from shmlog.transfer.found import Found, files_below
 
 _RECORD = struct.Struct(">qIdB")
 _META = struct.Struct(">Bq")
@@ -19,7 +19,7 @@ _META_BYTES_MAX = 1 << 16
 _FIELDS = ("commit", "job", "user")
 
 
-def read(path: Path, budget: Budget) -> Found:
+def read(path: Path) -> Found:
     """Return what the folder tells.
 
     Raises
@@ -27,7 +27,7 @@ def read(path: Path, budget: Budget) -> Found:
     CorruptDataError
         If there is neither meta.bin nor metrics.bin.
     """
-    found = Found(budget, experiment=path.parent.name)
+    found = Found(experiment=path.parent.name)
     if not path.is_dir() or not any((path / name).is_file() for name in ("meta.bin", "metrics.bin")):
         raise CorruptDataError(f"{path}: not a folder of fetch_ml: it has neither meta.bin nor metrics.bin")
     _read_meta(path, found)

@@ -13,10 +13,10 @@ from typing import Any
 from shmlog.base.plain import from_word, plain
 from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.transfer.found import Budget, Found, fit_name, is_text, owner_of
+from shmlog.transfer.found import Found, fit_name, is_text, owner_of
 
 
-def read(path: Path, budget: Budget) -> Found:
+def read(path: Path) -> Found:
     """Return what the log tells.
 
     Raises
@@ -24,7 +24,7 @@ def read(path: Path, budget: Budget) -> Found:
     CorruptDataError
         If not a single line is one of such a log.
     """
-    found = Found(budget, experiment=fit_name(path.stem.removesuffix("_structured")))
+    found = Found(experiment=fit_name(path.stem.removesuffix("_structured")))
     reading = _Reading(found)
     lines = found.read("log", path).split(b"\n")
     for number, line in enumerate(lines, 1):

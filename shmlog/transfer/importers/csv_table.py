@@ -14,21 +14,20 @@ from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import METRICS, RECORDS
 from shmlog.transfer.cells import unguard, unguard_column
-from shmlog.transfer.found import Budget, Found, owner_of
+from shmlog.transfer.found import Found, owner_of
+from shmlog.transfer.importers.checked import checked_table, curve_of
 from shmlog.transfer.results_csv import Cell, split
-from shmlog.transfer.sources.checked import checked_table, curve_of
 
 _STEPS = ("step", "global_step", "_step", "iteration", "iter", "epoch")
 _TIMES = ("ts", "timestamp", "time", "wall_time", "wall time", "_timestamp", "datetime")
 _OWNER = ("rank", "local_rank", "worker", "pid")
-_CELL_BYTES = 128  # of a `Cell`
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}|-?[0-9]{19}", re.ASCII)
 _NUMBER = re.compile(
     r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf(?:inity)?|nan)", re.ASCII | re.IGNORECASE
 )
 
 
-def read(path: Path, budget: Budget) -> Found:
+def read(path: Path) -> Found:
     """Return what the table tells.
 
     Raises
@@ -36,7 +35,7 @@ def read(path: Path, budget: Budget) -> Found:
     CorruptDataError
         If it is no CSV, or has no rows.
     """
-    found = Found(budget, experiment=path.stem)
+    found = Found(experiment=path.stem)
     data = found.read("table", path)
     try:
         text = data.decode("utf-8-sig")
@@ -123,7 +122,6 @@ def _read_wide(path: Path, text: str, found: Found) -> None:
 def _whole(lines: Iterator[tuple[int, list[Cell]]], width: int, found: Found) -> Iterator[tuple[int, list[Cell]]]:
     for number, cells in lines:
         if len(cells) == width:
-            found.budget.spend(_CELL_BYTES * width)
             yield number, cells
         elif cells != [Cell("", False)]:
             found.problems.add("rows", f"line {number}: {len(cells)} cells in {width} columns; left out")

@@ -12,16 +12,15 @@ from shmlog.base.plain import from_word
 from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import METRICS
-from shmlog.transfer.found import Budget, Found, Rows, is_text, owner_of
-from shmlog.transfer.sources.checked import tell_of_superseded
-from shmlog.transfer.sources.exported_table import take_description
+from shmlog.transfer.found import Found, Rows, is_text, owner_of
+from shmlog.transfer.importers.checked import tell_of_superseded
+from shmlog.transfer.importers.exported_table import take_description
 
-_UNPACKED = 8  # bytes that Python takes for one of a record as JSON
 _LANES = range(2**31)
 _SEQS = range(2**60)
 
 
-def read(path: Path, budget: Budget) -> Found:
+def read(path: Path) -> Found:
     """Return what the file tells.
 
     Raises
@@ -29,11 +28,9 @@ def read(path: Path, budget: Budget) -> Found:
     CorruptDataError
         If it is no such file.
     """
-    found = Found(budget, experiment=path.stem)
+    found = Found(experiment=path.stem)
     try:
-        data = found.read("export", path)
-        budget.spend((_UNPACKED - 1) * len(data))
-        told = json.loads(data)
+        told = json.loads(found.read("export", path))
         take_description(found, told)
         rows, events = told["metrics"], told["events"]
         if not isinstance(rows, list) or not isinstance(events, list):

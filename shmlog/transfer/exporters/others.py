@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from shmlog.base.plain import plain
 from shmlog.reader.stored import StoredRun
-from shmlog.transfer.describe import describe
-from shmlog.transfer.output import Progress
+from shmlog.transfer.exporters.describe import describe
+from shmlog.transfer.exporters.output import Progress
 
 
 def write_summary(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:

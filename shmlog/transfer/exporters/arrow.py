@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from shmlog.reader.stored import StoredRun
 from shmlog.storage.schema import ROW_GROUP_ROWS, write_options
-from shmlog.transfer.describe import describe
-from shmlog.transfer.output import Progress, slices
+from shmlog.transfer.exporters.describe import describe
+from shmlog.transfer.exporters.output import Progress, slices
 
 KEY = b"shmlog.run"
 

@@ -10,8 +10,8 @@ import pyarrow.compute
 
 from shmlog.base.plain import word_of
 from shmlog.reader.stored import StoredRun
-from shmlog.transfer.describe import describe
-from shmlog.transfer.output import Progress, slices
+from shmlog.transfer.exporters.describe import describe
+from shmlog.transfer.exporters.output import Progress, slices
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 

@@ -32,8 +32,8 @@ def add_parser(commands: Commands) -> None:
     add_root_option(parser)
     parser.add_argument("--experiment", metavar="NAME", help="default: what the source says, or its name")
     parser.add_argument("-f", "--format", choices=_FORMATS, help="default: what the source looks like")
-    text = "of what a source holds, unpacked, which is taken into memory (default: 2)"
-    parser.add_argument("--max-gib", metavar="N", type=positive, default=2, help=text)
+    text = "of memory, that reading a source may take (default: 6)"
+    parser.add_argument("--max-gib", metavar="N", type=positive, default=6, help=text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,14 +12,14 @@ from typing import Any
 from shmlog.base.extras import import_extra
 from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.transfer.found import Budget, Found
-from shmlog.transfer.sources.exported_table import take_description
-from shmlog.transfer.to_tensorboard import PARAMS_TAG
+from shmlog.transfer.exporters.tensorboard import PARAMS_TAG
+from shmlog.transfer.found import Found
+from shmlog.transfer.importers.exported_table import take_description
 
 _PLUGIN_OF = {"image": "images", "histo": "histograms", "audio": "audio", "obsolete_old_style_histogram": "histograms"}
 
 
-def read(path: Path, budget: Budget) -> Found:
+def read(path: Path) -> Found:
     """Return what an event file, or all of those in a folder, tell.
 
     Raises
@@ -30,7 +30,7 @@ def read(path: Path, budget: Budget) -> Found:
         If the package tensorboard is missing.
     """
     import_extra("tensorboard.compat.proto.event_pb2", "event files")
-    found = Found(budget, experiment=(path if path.is_dir() else path.parent).name)
+    found = Found(experiment=(path if path.is_dir() else path.parent).name)
     paths = sorted(p for p in path.iterdir() if "tfevents" in p.name) if path.is_dir() else [path]
     if not paths:
         raise CorruptDataError(f"{path}: there is no event file in it")
@@ -41,7 +41,6 @@ def read(path: Path, budget: Budget) -> Found:
             found.problems.add("files left out", f"{one.name}: not a regular file; left out")
             continue
         found.files[one.name if path.is_dir() else "events"] = one
-        budget.spend(one.stat().st_size)
         for event in _events(one, found):
             reading.take(one.name, event)
     reading.close()
@@ -71,7 +70,7 @@ def _events(path: Path, found: Found) -> Iterator[Any]:
             return
         except DecodeError:
             found.problems.add("events", f"{path.name}: event {count} makes no sense; left out")
-        except (errors.DataLossError, MemoryError, OverflowError) as error:
+        except (errors.DataLossError, OverflowError) as error:
             why = str(error).removeprefix(f"{path} ") or type(error).__name__
             found.problems.add("events", f"{path.name}: damaged behind {count} events, where reading ends ({why})")
             return
@@ -120,6 +119,8 @@ class _Reading:
         count = math.prod(dim.size for dim in value.tensor.tensor_shape.dim)
         try:
             item = make_ndarray(value.tensor).item() if count == 1 else None
+        except MemoryError:
+            raise
         except Exception:  # a tensor whose parts do not fit fails in any way
             item = None
         if isinstance(item, bytes):

@@ -17,8 +17,8 @@ from shmlog.base.plain import plain
 from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.storage import runfile
-from shmlog.transfer.found import Budget, Found, files_below, is_text
-from shmlog.transfer.sources.untrusted import read_arrow, read_batches
+from shmlog.transfer.found import Found, files_below, is_text
+from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 
 _YAML_BYTES_MAX = 1 << 20
 _TABLES = ("vectors.parquet", "metrics.parquet")
@@ -27,7 +27,7 @@ _LEVELS = {"WARN": "warning"}
 _COPIED = ("console.log", "provenance.yaml")
 
 
-def read(path: Path, budget: Budget) -> Found:
+def read(path: Path) -> Found:
     """Return what the folder tells.
 
     Raises
@@ -39,7 +39,7 @@ def read(path: Path, budget: Budget) -> Found:
     tables = [path / name for name in _TABLES if (path / name).is_file()]
     if not (path / "run.yaml").is_file() and not tables and not journals:
         raise CorruptDataError(f"{path}: not a run of expman: it has neither run.yaml nor {_TABLES[0]}")
-    found = Found(budget, experiment=path.parent.name)
+    found = Found(experiment=path.parent.name)
     found.params = _yaml(path, "config.yaml", found)
     _describe(path, found, _yaml(path, "run.yaml", found))
     _read_tables(found, [*tables, *journals])
@@ -66,6 +66,8 @@ def _yaml(path: Path, name: str, found: Found) -> dict[str, Any]:
         return plain(told)  # type: ignore[no-any-return]
     except FileNotFoundError:
         found.problems.add(name, f"{name} is missing")
+    except MemoryError:
+        raise  # else a run would be imported without what did not fit
     except Exception as error:  # the YAML library has many ways to fail
         found.problems.add(name, f"{name} can't be read ({error})")
     return {}
@@ -110,6 +112,8 @@ def _read_tables(found: Found, paths: list[Path]) -> None:
             data = found.read(path.name, path)
             for batch in _batches(path, data, found):
                 last = _add_batch(found, path.name, batch, last, known, rows)
+        except MemoryError:
+            raise
         except (OSError, CorruptDataError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
             text = f"{path.name}: what is behind {found.records} records can't be read ({error})"
             found.problems.add("tables", text)
@@ -118,10 +122,12 @@ def _read_tables(found: Found, paths: list[Path]) -> None:
 
 def _batches(path: Path, data: bytes, found: Found) -> Iterator[pa.RecordBatch]:
     if path.suffix == ".parquet":
-        yield from read_batches(path, data, found.budget)
+        yield from read_batches(path, data)
         return
     try:
-        yield from read_arrow(path, data, found.budget)
+        yield from read_arrow(path, data)
+    except MemoryError:
+        raise
     except (OSError, pa.ArrowException) as error:
         found.problems.add("tables", f"{path.name}: its end is torn; left out ({error})")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shmlog.reader.stored import StoredRun
 from shmlog.storage.order import row_order
 from shmlog.transfer.cells import guard, guard_column
-from shmlog.transfer.output import Progress, slices
+from shmlog.transfer.exporters.output import Progress, slices
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 

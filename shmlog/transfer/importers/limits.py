@@ -1,0 +1,90 @@
+"""What the process that reads a source may take: it must hurt nobody, whatever the source does to it."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from shmlog.errors import CorruptDataError
+
+UNLIMITED_BYTES_MAX = 64 << 20
+"""Sources that hold more are refused where the system does not limit memory."""
+
+_PR_SET_PDEATHSIG = 1
+_PAGE = resource.getpagesize()
+_PROBE_BYTES = 64 << 20
+
+
+def end_with(parent: int) -> None:
+    """End when the process that waits for this one does, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it has ended before it was asked
+        os._exit(1)
+
+
+def limit_files_and_time(max_bytes: int, seconds: int) -> None:
+    """Write no larger files, and be ended after so many seconds of work; leave no core."""
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_FSIZE, max_bytes)
+    _lower(resource.RLIMIT_CPU, seconds)
+
+
+@contextmanager
+def memory_limited(max_bytes: int) -> Iterator[bool]:
+    """Have memory for so many bytes more than now; yield whether the system holds to that.
+
+    What is behind the block may take any, so that it can tell of a MemoryError in it.
+    """
+    with suppress(OSError):  # where memory is short for all, this process is the one to be ended
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    try:
+        is_limited = _limit_data(_PROBE_BYTES // 2) and not _can_take(_PROBE_BYTES)
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+        yield is_limited and _limit_data(max_bytes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def refuse_large(path: Path) -> None:
+    """Raise CorruptDataError if the files of a source are too many bytes to read without a limit."""
+    files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    if size > UNLIMITED_BYTES_MAX:
+        raise CorruptDataError(
+            f"{path}: holds {size:,} bytes, more than the {UNLIMITED_BYTES_MAX:,} that an import takes where the "
+            "system does not limit the memory of a process (RLIMIT_DATA); import it elsewhere, and copy the run"
+        )
+
+
+def _limit_data(size: int) -> bool:
+    """Limit memory to so many bytes more than now; return whether it is known how many these are."""
+    try:
+        taken = int(Path("/proc/self/statm").read_text().split()[5]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return False
+    _lower(resource.RLIMIT_DATA, taken + size)
+    return True
+
+
+def _can_take(size: int) -> bool:
+    try:
+        mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _lower(limit: int, value: int) -> None:
+    """Lower a limit, which may be lower as it is."""
+    soft, hard = resource.getrlimit(limit)
+    known = [one for one in (soft, hard, value, sys.maxsize) if one != resource.RLIM_INFINITY]
+    resource.setrlimit(limit, (min(known), hard))
