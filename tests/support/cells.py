@@ -14,6 +14,8 @@ from tests.support.processes import only_run, wait_until
 
 SHARED_MEMORY = Path("/dev/shm")
 _MARK = "TEST_CELL"
+# Taken once: cells are started in threads while pytest changes os.environ for the next test.
+_SURROUNDING = {name: value for name, value in os.environ.items() if not name.startswith(("SHMLOG_", "PYTEST_"))}
 _HELPERS = (b"shmlog.flusher", b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
 
 
@@ -28,9 +30,8 @@ class Cell:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the job: marked, and with a folder of its own for temporary files."""
-        found = {name: value for name, value in os.environ.items() if not name.startswith("SHMLOG_")}
         path = os.pathsep.join(p for p in sys.path if p)
-        return found | {_MARK: str(self.folder), "TMPDIR": str(self._temporary), "PYTHONPATH": path}
+        return _SURROUNDING | {_MARK: str(self.folder), "TMPDIR": str(self._temporary), "PYTHONPATH": path}
 
     def start(self, *command: str | Path) -> subprocess.Popen[bytes]:
         """Start a Python script as the leader of a session of its own; what it says is in the folder."""
