@@ -503,9 +503,9 @@ STORAGE = (
     ),
     Mutation(
         "pipes-waited-for",
-        "storage/regular.py",
-        "_HARMLESS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK\n",
-        "_HARMLESS = os.O_CLOEXEC | os.O_NOFOLLOW\n",
+        "base/durable.py",
+        "HARMLESS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK\n",
+        "HARMLESS = os.O_CLOEXEC | os.O_NOFOLLOW\n",
         "P9: a pipe in the place of a file holds up whoever reads the run",
         "unit/test_strange_files.py::test_what_is_no_file_is_told",
     ),
