@@ -9,6 +9,7 @@ FAULTS = "integration/test_faults.py"
 WAL = "unit/test_wal.py"
 READER = "unit/test_reader.py"
 BOOKS = "unit/test_books.py"
+FOREIGN = f"{BOOKS}::test_recovery_takes_nothing_from_the_log_of_another_run_and_keeps_it"
 MERGE = "unit/test_merge.py"
 ARTIFACTS = "unit/test_artifacts.py"
 MANIFEST = "unit/test_manifest.py"
@@ -273,6 +274,38 @@ STORAGE = (
         "    if False:\n",
         "I11: what an old file has left behind the end is read",
         f"{WAL}::test_frames_of_another_log_are_left_out",
+    ),
+    Mutation(
+        "frame-of-any-run",
+        "storage/wal.py",
+        "    if run_id is not None and origin != run_id:\n",
+        "    if False:\n",
+        "I11: the records of another run are read as this one's",
+        f"{READER}::test_a_log_of_another_run_is_left_out_and_told",
+    ),
+    Mutation(
+        "log-of-another-run-deleted",
+        "flusher/sealer.py",
+        "            self.ledger.keep(log.number)\n",
+        "            pass\n",
+        "I4: the only copy of another run's records may go",
+        f"{FOREIGN}[behind frames of this run-crash]",
+    ),
+    Mutation(
+        "log-of-another-run-taken-for-sealed",
+        "flusher/sealer.py",
+        "    if number not in kept_logs and not is_foreign:\n",
+        "    if number not in kept_logs:\n",
+        "I4: a log that nobody has looked into is removed",
+        f"{FOREIGN}[among what is sealed-crash]",
+    ),
+    Mutation(
+        "log-of-an-earlier-version-sealed",
+        "flusher/sealer.py",
+        "        if isinstance(damage, wal.OtherVersion):\n",
+        "        if False:\n",
+        "I4: a log goes that this version can't read",
+        f"{BOOKS}::test_a_log_of_an_earlier_version_is_left_to_that",
     ),
     Mutation(
         "frames-taken-twice",

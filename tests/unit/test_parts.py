@@ -35,7 +35,7 @@ class WholeWrites(parts._WholeWrites, ShortWrites):
 
 
 def table_of(log: Log) -> pa.Table:
-    found = [one for one in scan(log.data, path=Path("x"), log=log.number) if isinstance(one, Frame)]
+    found = [one for one in scan(log.data, path=Path("x"), log=log.number, run_id=None) if isinstance(one, Frame)]
     return Decoder(Path()).decode(found).metrics
 
 

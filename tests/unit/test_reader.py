@@ -214,6 +214,30 @@ def test_a_part_under_another_name_is_left_out(tmp_path: Path) -> None:
         assert rows_of(stored) == expected_rows(made)
 
 
+def test_a_log_of_another_run_is_left_out_and_told(folder: Folder) -> None:
+    """One that was copied there, and one of the run that lay there before another was copied over it."""
+    foreign = simple_log(1)
+    folder.layout.log(1).write_bytes(foreign.of_run("other"))
+    stored = shmlog.load(folder.dir)
+    for read in (stored.metrics, stored.names, stored.events, lambda: stored.sql("select * from metrics")):
+        with pytest.warns(ShmlogWarning, match=r"000001\.wal: frames of run 'other' at byte 0; left out"):
+            read()
+    with pytest.warns(ShmlogWarning):
+        assert rows_in(stored.metrics()) == expected_rows(folder)
+    assert any("frames of run 'other'" in finding.message for finding in verify(folder.dir).findings)
+    assert not verify(folder.dir).ok
+    folder.describe(run_id="other")
+    with pytest.warns(ShmlogWarning, match=r"000000\.wal: frames of run 'one'"):
+        assert shmlog.load(folder.dir).metrics().num_rows == len(foreign.records)
+
+
+def test_a_part_of_the_run_that_another_was_copied_over_is_left_out(folder: Folder) -> None:
+    folder.seal(1)
+    folder.describe(run_id="other")
+    with pytest.warns(ShmlogWarning, match="a part of run 'one'; left out"):
+        assert shmlog.load(folder.dir).metrics().num_rows == 0
+
+
 def test_a_run_in_a_renamed_folder_keeps_its_parts(folder: Folder) -> None:
     folder.seal(1)
     log = simple_log().next()
@@ -323,7 +347,7 @@ def test_a_run_is_read_while_it_is_sealed(tmp_path: Path, folder: Folder) -> Non
     log = simple_log().next()
     folder.seal(1)
     fill(log)
-    torn = log.data + log.data[:100]
+    torn = log.of_run("one") + log.data[:100]
     folder.add(log)
     folder.layout.log(1).write_bytes(torn)
     assert_whole(folder.dir, folder)
@@ -588,7 +612,7 @@ def test_without_books_what_is_met_twice_is_read_once(tmp_path: Path, data: byte
     folder = Folder(tmp_path / "run" / "one", sinks)
     log = simple_log()
     folder.add(log)
-    copy = log.data
+    copy = log.of_run("one")
     folder.seal(1)
     log = log.next()
     fill(log)
