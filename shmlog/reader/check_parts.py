@@ -45,8 +45,8 @@ def _read(part: Part, run_id: str | None, report: Report) -> Iterator[pa.Table]:
     """Yield who logged the rows, and their numbers, by row group."""
     with open_file(part.path) as file:
         _check_metadata(part, file.metadata, run_id, report)
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group).cast(METRICS)
+        for group in file.groups:
+            table = file.read([group]).cast(METRICS)
             table.validate(full=True)
             for fault in (*_faults(table), *_faults_of_statistics(table, file.metadata.row_group(group))):
                 report.error(part.path, f"row group {group}: {fault}")
