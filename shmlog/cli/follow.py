@@ -43,6 +43,7 @@ class Follower:
         self._offset = 0
         self._decoder = Decoder(self._layout.dir)
         self._next_check = 0.0
+        self._run_id = runfile.run_id(self._layout)
         self.stored = shmlog.load(run_dir)
 
     def history(self, count: int) -> list[Line]:
@@ -132,7 +133,7 @@ class Follower:
         self._file.seek(self._offset)
         data = self._file.read()
         frames, start = [], self._offset
-        for found in wal.scan(data, path=self._layout.log(self._log), log=self._log):
+        for found in wal.scan(data, path=self._layout.log(self._log), log=self._log, run_id=self._run_id):
             if isinstance(found, wal.Frame):
                 frames.append(found)
             elif found.reason == wal.TORN_TAIL:

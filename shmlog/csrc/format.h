@@ -82,7 +82,7 @@
 #include <stdint.h>
 
 #define SHMLOG_MAGIC UINT64_C(0x31474f4c4d485331) /* "1SHMLOG1" */
-#define SHMLOG_VERSION 3u
+#define SHMLOG_VERSION 4u
 #define SHMLOG_LINE 128u
 #define SHMLOG_PAGE 4096u
 

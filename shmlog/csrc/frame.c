@@ -10,10 +10,13 @@
 
 enum {
     HEADER_BYTES = 64,
-    FIXED_BYTES = HEADER_BYTES + 2 * (int)sizeof(shmlog_anchor) + SHMLOG_REASONS * 8
+    RUN_ID_BYTES = sizeof(((shmlog_constants *)0)->run_id),
+    UNLANED_AT = HEADER_BYTES + 2 * (int)sizeof(shmlog_anchor),
+    RUN_ID_AT = UNLANED_AT + SHMLOG_REASONS * 8,
+    FIXED_BYTES = RUN_ID_AT + RUN_ID_BYTES
 };
 
-_Static_assert(FIXED_BYTES == 160, "docs/format.md");
+_Static_assert(FIXED_BYTES == 232, "docs/format.md");
 
 /* ---- little-endian pieces of a frame ---- */
 
@@ -309,10 +312,9 @@ static void fill_header(const shmlog_drain *drain, unsigned char *header, size_t
     const shmlog_frame *frame = &drain->frame;
     const shmlog_header *shared = drain->segment->header;
     shmlog_anchor now = shmlog_clock_anchor(drain->segment->tsc);
-    unsigned char *unlaned = header + HEADER_BYTES + 2 * sizeof now;
 
     memset(header, 0, FIXED_BYTES);
-    memcpy(header, "SLF1", 4);
+    memcpy(header, "SLF2", 4);
     put_u64(header + 8, length);
     put_u32(header + 16, drain->log);
     put_u32(header + 20, drain->index);
@@ -328,8 +330,10 @@ static void fill_header(const shmlog_drain *drain, unsigned char *header, size_t
     memcpy(header + HEADER_BYTES + sizeof now, &now, sizeof now);
     for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
         /* relaxed: a counter. */
-        put_u64(unlaned + 8 * reason, atomic_load_explicit(&shared->unlaned[reason], memory_order_relaxed));
+        put_u64(header + UNLANED_AT + 8 * reason,
+                atomic_load_explicit(&shared->unlaned[reason], memory_order_relaxed));
     }
+    memcpy(header + RUN_ID_AT, drain->segment->constants.run_id, RUN_ID_BYTES);
 }
 
 static int write_all(int fd, struct iovec *pieces, int count)

@@ -39,8 +39,8 @@ def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayou
     decoder = Decoder(layout.dir)
     for number in layout.logs():
         path = layout.log(number)
-        data = read_regular(path, LOG_BYTES_MAX)
-        frames = [found for found in scan(data, path=path, log=number) if isinstance(found, Frame)]
+        pieces = scan(read_regular(path, LOG_BYTES_MAX), path=path, log=number, run_id=segment.run_id)
+        frames = [piece for piece in pieces if isinstance(piece, Frame)]
         decoder.decode(frames)
     for number in range(segment.lanes):
         cursor, drained = decoder.cursors.get(segment.first_lane + number), segment.lane(number)

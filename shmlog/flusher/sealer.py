@@ -51,6 +51,7 @@ class _OpenLog:
     number: int
     offset: int = 0
     batches: list[Batch] = field(default_factory=list)
+    holds_foreign: bool = False
 
 
 @dataclass
@@ -59,6 +60,7 @@ class _ClosedLog:
 
     number: int
     batches: list[Batch]
+    holds_foreign: bool
     events: tuple[Extent, ...]
     run_log: Extent
     offered: Mapping[int, int]  # by lane, up to its end, as the drain tells
@@ -72,7 +74,8 @@ class Sealer:
     new sealer has to do again what is not committed: it writes the text files from the logs, from where they
     were durable, and decodes from the first log that is not sealed.
 
-    A log of which a record is neither in the files nor counted as dropped is not deleted: it goes to ``kept/``.
+    A log of which a record is neither in the files nor counted as dropped is not deleted: it goes to ``kept/``. So
+    does one with frames of another run: nothing tells whether they are anywhere else.
     """
 
     def __init__(
@@ -165,18 +168,30 @@ class Sealer:
         end = log.offset
         frames: list[wal.Frame] = []
         goes_on = not (is_end and is_closed)
-        for found in wal.scan(data, path=Path(file.name), log=log.number, goes_on=goes_on):
+        for found in wal.scan(data, path=Path(file.name), log=log.number, run_id=self._run_id, goes_on=goes_on):
+            if isinstance(found, wal.Frame | wal.Foreign):
+                end = start + found.offset + found.length
             if isinstance(found, wal.Frame):
                 frames.append(found)
-                end = start + found.offset + found.length
-            elif not goes_on:
-                self._report(f"{found.path}: {found.reason} at byte {start + found.offset}")
+            else:
+                self._pass_over(found, start, is_told=not goes_on)
         if frames:
             self._take(frames)
-            log.offset = end
+        has_grown, log.offset = end > log.offset, end
         if is_end:
             return 0
-        return CHUNK_BYTES if frames else size * 2  # a frame that is larger than that
+        return CHUNK_BYTES if has_grown else size * 2  # a frame that is larger than that
+
+    def _pass_over(self, damage: wal.Damage, start: int, *, is_told: bool) -> None:
+        """Leave out what is no frame of this log; raises CorruptDataError if another version has to seal it."""
+        where = f"{damage.path}: {damage.reason} at byte {start + damage.offset}"
+        if isinstance(damage, wal.OtherVersion):
+            raise CorruptDataError(f"{damage.path}: {damage.reason}: recover the run with that, or move the log away")
+        if isinstance(damage, wal.Foreign):
+            self._open.holds_foreign = True
+            self._report(f"{where}; left out, and the log is kept in {self.layout.kept}")
+        elif is_told:
+            self._report(where)
 
     def _take(self, frames: list[wal.Frame]) -> None:
         try:
@@ -245,18 +260,21 @@ class Sealer:
         self._run_log.retry()
         self._closed.append(
             _ClosedLog(
-                log.number, log.batches, self._events.extents, self._run_log.extent, offered, self._start_part(log)
+                log.number, log.batches, log.holds_foreign, self._events.extents, self._run_log.extent, offered,
+                self._start_part(log),
             )
-        )
+        )  # fmt: skip
         self._open = _OpenLog(log.number + 1)
 
     def _offered_before(self, number: int) -> Mapping[int, int]:
         """Return what each lane was offered before log ``number``, whose first frame tells."""
         try:
-            frame = wal.first_frame(self.layout.log(number), number)
+            first = wal.first_piece(self.layout.log(number), number, self._run_id)
         except FileNotFoundError:
             return {}
-        return dict(zip(frame.lanes["lane"].tolist(), frame.lanes["seq"].tolist(), strict=True)) if frame else {}
+        if not isinstance(first, wal.Frame):
+            return {}
+        return dict(zip(first.lanes["lane"].tolist(), first.lanes["seq"].tolist(), strict=True))
 
     def _start_part(self, log: _OpenLog | _ClosedLog) -> Future[None] | None:
         tables = [batch.metrics for batch in log.batches if batch.metrics.num_rows]
@@ -313,10 +331,12 @@ class Sealer:
             self._closed.popleft()
         for number in self.layout.logs():
             if number < self.ledger.next_log:  # one of an earlier sealer may be among them
-                remove_log(self.layout, number, self.ledger.kept_logs)
+                remove_log(self.layout, number, self._run_id, self.ledger.kept_logs)
         self._progress()
 
     def _account_for(self, log: _ClosedLog) -> None:
+        if log.holds_foreign:
+            self.ledger.keep(log.number)
         for lane, count in self.ledger.account_for(log.number, log.offered).items():
             self._report(
                 f"{self.layout.log(log.number)}: of lane {lane}, {count} records are neither in the files nor counted "
@@ -345,9 +365,16 @@ def _is_done(part: Future[None] | None) -> bool:
     return part is None or part.done()
 
 
-def remove_log(layout: RunLayout, number: int, kept_logs: Collection[int]) -> None:
-    """Remove a log that is sealed, or put it aside if it holds what nothing else does."""
-    if number not in kept_logs:
+def remove_log(layout: RunLayout, number: int, run_id: str, kept_logs: Collection[int]) -> None:
+    """Remove a log that is sealed, or put it aside if it holds what nothing else does.
+
+    So is one of another run that was put among those sealed: nobody has looked into it.
+    """
+    try:
+        is_foreign = isinstance(wal.first_piece(layout.log(number), number, run_id), wal.Foreign)
+    except (FileNotFoundError, CorruptDataError):
+        is_foreign = False
+    if number not in kept_logs and not is_foreign:
         layout.log(number).unlink(missing_ok=True)
         return
     layout.kept.mkdir(exist_ok=True)
@@ -358,8 +385,9 @@ def remove_log(layout: RunLayout, number: int, kept_logs: Collection[int]) -> No
 
 def remove_wal(layout: RunLayout, kept_logs: Collection[int]) -> None:
     """Remove the logs of a run that is complete, but for those to be kept, the books last."""
+    run_id = runfile.run_id(layout)
     for number in layout.logs():
-        remove_log(layout, number, kept_logs)
+        remove_log(layout, number, run_id, kept_logs)
     for path in (layout.flusher_log, layout.recovered, layout.sealed_json):
         path.unlink(missing_ok=True)
     try:

@@ -34,7 +34,7 @@ def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]
             own.append(part)
             rows = None
             continue
-        fault = fault_of(part, ids_of(layout, taken), found.metadata)
+        fault = fault_of(part, taken.run_id, found.metadata)
         if fault:
             problems.append(f"{part.path}: {fault}; left out")
             rows = None
@@ -47,22 +47,11 @@ def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]
     return own, problems
 
 
-def ids_of(layout: RunLayout, taken: Snapshot) -> set[object] | None:
-    """Return the ids that parts of the run may have; None where run.yaml is damaged, so that it is not known.
-
-    Of a folder that was renamed and then recovered, some have that of run.yaml, the others the folder's name.
-    """
-    if any(path == layout.run_yaml for path, _ in taken.problems):
-        return None
-    made_under = taken.described.get("run_id")
-    return {made_under, layout.run_id} if isinstance(made_under, str) else None
-
-
-def fault_of(part: Part, ids: set[object] | None, metadata: Mapping[str, Any]) -> str | None:
-    """Return why a file is not the part of the run that its name says; None if it is."""
-    run_id = metadata.get(footer.RUN_ID)
-    if ids is not None and run_id not in ids:
-        return f"a part of run {run_id!r}"
+def fault_of(part: Part, run_id: str | None, metadata: Mapping[str, Any]) -> str | None:
+    """Return why a file is not the part of run ``run_id`` that its name says; None if it is, or as far as is known."""
+    origin = metadata.get(footer.RUN_ID)
+    if run_id is not None and origin != run_id:
+        return f"a part of run {origin!r}"
     first, last = metadata.get(footer.FIRST_LOG), metadata.get(footer.LAST_LOG)
     if (first, last) != (str(part.first), str(part.last)):
         return f"it holds logs {first} to {last}, not those that its name says"

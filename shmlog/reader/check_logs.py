@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 
+from shmlog.errors import CorruptDataError
 from shmlog.reader.check_files import check_large
 from shmlog.reader.numbers import Numbers
 from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot, read_frames
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.layout import RunLayout
+from shmlog.storage.regular import LOG_BYTES_MAX, read_regular
 from shmlog.storage.wal import FIRST, TORN_TAIL, Damage, Frame
 
 
@@ -23,13 +25,25 @@ def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, report: Report) 
         if number != due:
             report.error(layout.log(due), "this log is missing")
         due = number + 1
-        frames, damage = read_frames(layout.log(number), number, data)
+        frames, damage = read_frames(layout.log(number), number, data, taken.run_id)
         report.counts["logs"] += 1
         report.counts["frames"] += len(frames)
         _check_order(frames, report)
         batch = decoder.decode(frames)
         _tell([*damage, *batch.damage], report)
         _count(layout, batch, numbers, report)
+
+
+def check_kept(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+    """Tell what lies in the logs that were put aside when they were sealed, and is in no file."""
+    for number in layout.kept_logs():
+        path = layout.kept_log(number)
+        try:
+            data = read_regular(path, LOG_BYTES_MAX)
+        except CorruptDataError as error:
+            report.error(path, str(error).removeprefix(f"{path}: "))
+            continue
+        _tell(read_frames(path, number, data, taken.run_id)[1], report)
 
 
 def _check_order(frames: list[Frame], report: Report) -> None:

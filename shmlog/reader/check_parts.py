@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
-from shmlog.reader.belonging import fault_of, ids_of
+from shmlog.reader.belonging import fault_of
 from shmlog.reader.numbers import NUMBER_MAX, Numbers
 from shmlog.reader.records import guarded
 from shmlog.reader.report import Report
@@ -25,11 +25,10 @@ _NAME = METRICS.get_field_index("name")
 
 def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, tally: Tally, report: Report) -> None:
     """Check all pages of all parts, and the rows in them; add their numbers."""
-    ids = ids_of(layout, taken)
     for part in taken.parts:
         report.counts["parts"] += 1
         try:
-            tables = guarded(part.path, lambda part=part: list(_read(part, ids, report)))
+            tables = guarded(part.path, lambda part=part: list(_read(part, taken.run_id, report)))
         except CorruptDataError as error:
             report.error(part.path, str(error).removeprefix(f"{part.path}: "))
             continue
@@ -42,23 +41,23 @@ def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, tally: Tally, re
             numbers.add(table["lane"].to_numpy(), table["seq"].to_numpy())
 
 
-def _read(part: Part, ids: set[object] | None, report: Report) -> Iterator[pa.Table]:
+def _read(part: Part, run_id: str | None, report: Report) -> Iterator[pa.Table]:
     """Yield who logged the rows, and their numbers, by row group."""
     with open_file(part.path) as file:
-        _check_metadata(part, file.metadata, ids, report)
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group).cast(METRICS)
+        _check_metadata(part, file.metadata, run_id, report)
+        for group in file.groups:
+            table = file.read([group]).cast(METRICS)
             table.validate(full=True)
             for fault in (*_faults(table), *_faults_of_statistics(table, file.metadata.row_group(group))):
                 report.error(part.path, f"row group {group}: {fault}")
             yield table.select(["lane", "pid", "seq", "rank", "local_rank", "worker"])
 
 
-def _check_metadata(part: Part, metadata: pq.FileMetaData, ids: set[object] | None, report: Report) -> None:
+def _check_metadata(part: Part, metadata: pq.FileMetaData, run_id: str | None, report: Report) -> None:
     told = {key.decode(): value.decode("utf-8", "replace") for key, value in (metadata.metadata or {}).items()}
     if told.get("shmlog.schema") != str(VERSION):
         report.error(part.path, f"shmlog.schema is {told.get('shmlog.schema')!r}, not {str(VERSION)!r}")
-    fault = fault_of(part, ids, told)
+    fault = fault_of(part, run_id, told)
     if fault:
         report.error(part.path, fault)
 

@@ -24,7 +24,7 @@ from shmlog.reader.snapshot import Snapshot
 from shmlog.storage import joined, jsonl, parts
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.merge import names_of
-from shmlog.storage.order import sort_rows
+from shmlog.storage.order import sort_rows, take_rows
 from shmlog.storage.schema import METRICS
 from shmlog.storage.wal import Damage
 
@@ -195,7 +195,7 @@ def _without_duplicates(table: pa.Table) -> pa.Table:
     order = np.lexsort((seq, lane))
     is_first = np.ones(len(order), bool)
     is_first[1:] = (np.diff(lane[order]) != 0) | (np.diff(seq[order]) != 0)
-    return table.combine_chunks().take(pa.array(np.sort(order[is_first])))
+    return take_rows(table, np.sort(order[is_first]))
 
 
 # ---- events ----

@@ -58,6 +58,8 @@ class Snapshot:
         Whether logs may hold what parts and events.jsonl hold, too.
     problems : list of (Path, str)
         Files that could not be made sense of.
+    run_id : str or None
+        The id that the run was made under, which is in all parts and frames of it. None: run.yaml does not say.
     """
 
     described: dict[str, Any]
@@ -71,6 +73,7 @@ class Snapshot:
     files: dict[str, Extent] = field(default_factory=dict)
     overlaps: bool = False
     problems: list[tuple[Path, str]] = field(default_factory=list)
+    run_id: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -105,7 +108,7 @@ class Snapshot:
         """
         decoder = Decoder(layout.dir)
         for number, data in sorted(self.logs.items()):
-            frames, damage = read_frames(layout.log(number), number, data)
+            frames, damage = read_frames(layout.log(number), number, data, self.run_id)
             if frames or self.next_log != number or number == max(self.logs):
                 damage = [piece for piece in damage if piece.reason != TORN_TAIL]
             damage += self._missing(layout.log(number - 1), decoder, frames)
@@ -127,11 +130,11 @@ class Snapshot:
         return set(self.parts) <= set(layout.parts()) and (not self.complete or self.parts == layout.parts())
 
 
-def read_frames(path: Path, number: int, data: bytes) -> tuple[list[Frame], list[Damage]]:
-    """Return the whole frames of a log and what lies between them."""
+def read_frames(path: Path, number: int, data: bytes, run_id: str | None) -> tuple[list[Frame], list[Damage]]:
+    """Return the whole frames of a log and what lies between them; see `scan`."""
     frames: list[Frame] = []
     damage: list[Damage] = []
-    for piece in scan(data, path=path, log=number):
+    for piece in scan(data, path=path, log=number, run_id=run_id):
         if isinstance(piece, Frame):
             frames.append(piece)
         else:
@@ -157,6 +160,8 @@ def take(layout: RunLayout) -> Snapshot:
         if snapshot is not None:
             if problem:
                 snapshot.problems.append((layout.run_yaml, problem))
+            elif isinstance(described.get("run_id"), str):
+                snapshot.run_id = described["run_id"]
             return snapshot
     raise CorruptDataError(f"{layout.dir}: its logs and {layout.sealed_json.name} don't fit together")
 

@@ -86,6 +86,7 @@ class _Check:
         for problem in self._numbers.problems():
             self._tell(problem, damaged)
         self._check_books(damaged)
+        check_logs.check_kept(self._layout, self._taken, self._report)
         check_manifest.check(self._layout, self._taken, self._report)
         check_files.check_late(self._layout, self._report)
         check_files.check_leftovers(self._layout, self._taken, self._report)

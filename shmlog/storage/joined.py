@@ -18,7 +18,7 @@ import pyarrow as pa
 from shmlog import _bulk
 from shmlog.errors import CorruptDataError
 from shmlog.storage import footer
-from shmlog.storage.parts import check_cells, only_names, open_checked, raise_for, read_part
+from shmlog.storage.parts import check_cells, only_names, open_checked, read_part
 from shmlog.storage.schema import METRICS
 
 _MOST_BYTES = 16 << 20  # of files at a time: they are in memory while rows are made of them
@@ -107,10 +107,7 @@ def _read(pieces: list[_Piece], names: list[str] | None) -> pa.Table:
     path = pieces[0].path.parent
     data = _join(pieces)
     with open_checked(path, pa.BufferReader(data), len(data)) as file:
-        try:
-            table = file.read_row_groups(list(range(file.num_row_groups)))
-        except (OSError, pa.ArrowException) as error:
-            raise_for(path, error)
+        table = file.read(file.groups)
     return table if names is None else only_names(table, names)
 
 

@@ -36,7 +36,7 @@ class Ledger:
         self.next_log = 0
         self.events: tuple[Extent, ...] = (Extent(),)  # of events.jsonl and the files that it goes on in
         self.run_log = Extent()
-        self.kept_logs: list[int] = []  # which hold records that nothing else does
+        self.kept_logs: list[int] = []  # which hold records that nothing else does, or may
         self._unlaned: dict[str, int] = {}
         self._producers: dict[tuple[int, int], dict[str, Any]] = {}
         self._offered: dict[int, int] = {}  # by lane
@@ -146,9 +146,14 @@ class Ledger:
         found = {lane: lost.get(lane, 0) - self._settled.get(lane, 0) for lane in sorted(lanes)}
         self._settled = lost
         found = {lane: count for lane, count in found.items() if count}
-        if found and number not in self.kept_logs:
-            self.kept_logs.append(number)
+        if found:
+            self.keep(number)
         return found
+
+    def keep(self, number: int) -> None:
+        """Have a log be one of `kept_logs`."""
+        if number not in self.kept_logs:
+            self.kept_logs.append(number)
 
     def _note_offered(self, offered: Mapping[int, int]) -> None:
         for lane, count in offered.items():

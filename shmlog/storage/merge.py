@@ -14,12 +14,21 @@ from numpy.typing import NDArray
 
 from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, replacing
 from shmlog.storage.layout import Part, RunLayout
-from shmlog.storage.order import ROW_KEYS, row_order
-from shmlog.storage.parts import open_file, open_part, open_writer, raise_for, row_groups, write_group
-from shmlog.storage.schema import METRICS, ROW_GROUP_ROWS
+from shmlog.storage.order import ROW_KEYS, row_order, take_rows
+from shmlog.storage.parts import (
+    PartFile,
+    open_file,
+    open_part,
+    open_writer,
+    row_groups,
+    text_lengths,
+    write_group,
+)
+from shmlog.storage.schema import GROUP_TEXT_BYTES, METRICS, ROW_GROUP_ROWS
 
-# Memory holds so many rows of so many files at a time. More files are merged in rounds.
+# Memory holds so many rows, or so much text, of so many files at a time. More files are merged in rounds.
 _CHUNK_ROWS = 1 << 16
+_CHUNK_TEXT_BYTES = 8 << 20
 _FAN_IN = 16
 
 _Key = tuple[int, ...]
@@ -52,7 +61,9 @@ def merge(layout: RunLayout, *, run_id: str, parts: list[Part], progress: Callab
         sources = [part.path for part in parts]
         while len(sources) > _FAN_IN:
             sources = _merge_round(path, sources, temporaries, progress)
-        with open_part(path, run_id=run_id, first=parts[0].first, last=parts[-1].last) as writer:
+        with open_part(
+            path, run_id=run_id, first=parts[0].first, last=parts[-1].last, text_bytes=_text_bytes(sources)
+        ) as writer:
             _merge_files(writer, sources, progress)
     finally:
         for temporary in temporaries:
@@ -78,22 +89,27 @@ def _merge_round(path: Path, sources: list[Path], temporaries: list[Path], progr
         temporary = path.with_name(f"{path.name}.{len(temporaries)}{TEMPORARY_SUFFIX}")
         temporaries.append(temporary)
         merged.append(temporary)
-        with replacing(temporary, durable=False) as fd, open_writer(fd) as writer:
-            _merge_files(writer, sources[start : start + _FAN_IN], progress)
+        some = sources[start : start + _FAN_IN]
+        with replacing(temporary, durable=False) as fd, open_writer(fd, _text_bytes(some)) as writer:
+            _merge_files(writer, some, progress)
     return merged
+
+
+def _text_bytes(paths: list[Path]) -> int:
+    """Return how much text some files hold, or a little more."""
+    total = 0
+    for path in paths:
+        with open_file(path) as file:
+            total += sum(map(file.text_bytes, file.groups))
+    return total
 
 
 def _names_in(paths: list[Path]) -> list[str]:
     names: set[str] = set()
     for path in paths:
         with open_file(path) as file:
-            for group in range(file.num_row_groups):
-                try:
-                    column: Any = file.read_row_group(group, columns=["name"], use_threads=False)["name"]
-                except (OSError, pa.ArrowException) as error:
-                    raise_for(path, error)
-                for chunk in column.chunks:
-                    names.update(chunk.dictionary.to_pylist())
+            for group in file.groups:
+                names.update(file.read_names(group))
     return sorted(names)
 
 
@@ -103,8 +119,7 @@ def _names_in(paths: list[Path]) -> list[str]:
 class _Stream:
     """The rows of a sorted file, a chunk at a time; names have the codes of all files together."""
 
-    def __init__(self, path: Path, file: pq.ParquetFile, names: pa.Array[Any], code_of: dict[str, int]) -> None:
-        self._path = path
+    def __init__(self, file: PartFile, names: pa.Array[Any], code_of: dict[str, int]) -> None:
         self._file = file
         self._names = names
         self._code_of = code_of
@@ -112,20 +127,19 @@ class _Stream:
         self.table = METRICS.empty_table()
         self._keys: list[NDArray[np.int64]] = []
 
-    def _read(self) -> Iterator[pa.RecordBatch]:
-        for group in range(self._file.num_row_groups):
-            yield from self._file.iter_batches(batch_size=_CHUNK_ROWS, row_groups=[group])
+    def _read(self) -> Iterator[pa.Table]:
+        for group in self._file.groups:
+            rows = self._file.metadata.row_group(group).num_rows
+            fitting = rows * _CHUNK_TEXT_BYTES // max(1, self._file.text_bytes(group))
+            yield from self._file.batches(group, max(1, min(_CHUNK_ROWS, fitting)))
 
     def fill(self) -> bool:
         """Load the next chunk if the last one is used up. False at the end."""
         while self.table.num_rows == 0:
-            try:
-                batch = next(self._batches, None)
-            except (OSError, pa.ArrowException) as error:
-                raise_for(self._path, error)
-            if batch is None:
+            table = next(self._batches, None)
+            if table is None:
                 return False
-            self._load(pa.Table.from_batches([batch]))
+            self._load(table)
         return True
 
     def _load(self, table: pa.Table) -> None:
@@ -168,11 +182,10 @@ def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable
     waiting: list[pa.Table] = []
     with ExitStack() as stack:
         files = [stack.enter_context(open_file(path)) for path in paths]
-        pairs = zip(paths, files, strict=True)
-        streams = [_Stream(path, file, dictionary, code_of) for path, file in pairs]
+        streams = [_Stream(file, dictionary, code_of) for file in files]
         for table in _merged(streams):
             waiting.append(table)
-            if sum(table.num_rows for table in waiting) > ROW_GROUP_ROWS:
+            if _is_enough(waiting):
                 *whole, last = row_groups(pa.concat_tables(waiting).combine_chunks())
                 for group in whole:
                     write_group(writer, group)
@@ -181,6 +194,12 @@ def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable
     if waiting:
         for group in row_groups(pa.concat_tables(waiting).combine_chunks()):
             write_group(writer, group)
+
+
+def _is_enough(tables: list[pa.Table]) -> bool:
+    """Whether some tables have more than one row group may have."""
+    rows = sum(table.num_rows for table in tables)
+    return rows > ROW_GROUP_ROWS or sum(int(text_lengths(table).sum()) for table in tables) > GROUP_TEXT_BYTES
 
 
 def _merged(streams: list[_Stream]) -> Iterator[pa.Table]:
@@ -196,6 +215,5 @@ def _merged(streams: list[_Stream]) -> Iterator[pa.Table]:
         table = pa.concat_tables([table for table, _ in taken])
         if len(taken) > 1:
             codes, *keys = (np.concatenate(parts) for parts in zip(*(keys for _, keys in taken), strict=True))
-            order: Any = pa.array(row_order(keys, codes.astype(np.int32), int(codes.max()) + 1))
-            table = table.combine_chunks().take(order)
+            table = take_rows(table, row_order(keys, codes.astype(np.int32), int(codes.max()) + 1))
         yield table

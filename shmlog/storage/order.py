@@ -15,6 +15,9 @@ from shmlog.storage.schema import METRICS
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
+TEXT_ARRAY_BYTES = (1 << 31) - (1 << 20)
+"""An array of texts holds 2 GiB at most; its column has several if there is more."""
+
 ROW_KEYS = ("step", "ts", "lane", "seq")
 """The columns by which the rows of a name are sorted, the most significant first."""
 
@@ -56,16 +59,45 @@ def row_order(keys: Iterable[NDArray[np.int64]], group: NDArray[np.int32], group
     return order
 
 
+def take_rows(table: pa.Table, rows: NDArray[Any]) -> pa.Table:
+    """Return some rows of a table, in the order of ``rows``, also where its texts are too many for one array."""
+    text = table["text"]
+    if text.nbytes <= TEXT_ARRAY_BYTES:
+        return table.combine_chunks().take(pa.array(rows))
+    column = table.column_names.index("text")
+    others = table.remove_column(column).combine_chunks().take(pa.array(rows))
+    return others.add_column(column, table.field(column), _take_texts(text, rows))
+
+
+def _take_texts(column: Any, rows: NDArray[Any]) -> Any:
+    """Return some texts, as arrays of which each can hold what is in it."""
+    large = column.cast(pa.large_string()).combine_chunks()
+    ends = pc.fill_null(pc.binary_length(large), 0).to_numpy()[rows].cumsum()
+    chunks = []
+    start = 0
+    while start < len(rows):
+        done = ends[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, done + TEXT_ARRAY_BYTES, side="right")))
+        chunks.append(large.take(pa.array(rows[start:end])).cast(pa.string()))
+        start = end
+    return pa.chunked_array(chunks, pa.string())
+
+
 def _sorted(table: pa.Table, group: NDArray[np.int32], groups: int, leave: str | None = None) -> pa.Table:
     """Return the rows by group and keys; column ``leave`` is left as it is."""
+    texts = table["text"] if table["text"].nbytes > TEXT_ARRAY_BYTES else None
+    left = (leave, None if texts is None else "text")
     columns = {
-        name: column if name == leave or _is_constant(column) else column.combine_chunks()
+        name: column if name in left or _is_constant(column) else column.combine_chunks()
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
     keys = [columns[key].cast(pa.int64()).to_numpy() for key in ROW_KEYS if not _is_chunked(columns[key])]
     if not keys or (groups == 1 and _is_in_order(keys[0])):
         return table
-    order: Any = pa.array(row_order(keys, group, groups))
+    rows = row_order(keys, group, groups)
+    if texts is not None:
+        columns["text"] = _take_texts(texts, rows)
+    order: Any = pa.array(rows)
     taken = [
         column if _is_chunked(column) else pc.take(column, order, boundscheck=False) for column in columns.values()
     ]

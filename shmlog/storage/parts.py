@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from shmlog.base.durable import replacing
 from shmlog.errors import CorruptDataError
 from shmlog.storage import footer
-from shmlog.storage.order import sort_by_name, with_names
-from shmlog.storage.schema import METRICS, NAME_GROUP_ROWS, ROW_GROUP_ROWS, VERSION, write_options
+from shmlog.storage.order import sort_by_name, take_rows, with_names
+from shmlog.storage.schema import (
+    GROUP_TEXT_BYTES,
+    METRICS,
+    NAME_GROUP_ROWS,
+    ROW_GROUP_ROWS,
+    TEXT_BYTES,
+    TEXT_SHARE,
+    VERSION,
+    write_options,
+)
+
+pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
 NAME_GROUPS = 16  # more would slow the writing down
 _BUFFER_BYTES = 1 << 20
 
 _CELLS = 100_000_000
 _CELLS_PER_BYTE = 200  # ours have some 30 where all is alike
+
+_TEXT = METRICS.get_field_index("text")
+_TYPES_AS_READ = [*METRICS.types[:_TEXT], pa.dictionary(pa.int32(), pa.string()), *METRICS.types[_TEXT + 1 :]]
 
 
 class _WholeWrites(FileIO):
@@ -37,9 +53,9 @@ class _WholeWrites(FileIO):
 
 
 @contextmanager
-def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.ParquetWriter]:
-    """Write a part under a temporary name; it appears whole and durable, or not at all."""
-    with replacing(path) as fd, open_writer(fd) as writer:
+def open_part(path: Path, *, run_id: str, first: int, last: int, text_bytes: int) -> Iterator[pq.ParquetWriter]:
+    """Write a part under a temporary name; it appears whole and durable, or not at all; see `open_writer`."""
+    with replacing(path) as fd, open_writer(fd, text_bytes) as writer:
         yield writer
         writer.add_key_value_metadata(
             {
@@ -52,10 +68,10 @@ def open_part(path: Path, *, run_id: str, first: int, last: int) -> Iterator[pq.
 
 
 @contextmanager
-def open_writer(fd: int) -> Iterator[pq.ParquetWriter]:
-    """Write metrics into a file that is empty, and can be read, too."""
+def open_writer(fd: int, text_bytes: int) -> Iterator[pq.ParquetWriter]:
+    """Write metrics, with so much text, in bytes, into a file that is empty, and can be read, too."""
     with _WholeWrites(fd, "wb", closefd=False) as file, _buffered(file) as sink:
-        with pq.ParquetWriter(sink, METRICS, **write_options()) as writer:
+        with pq.ParquetWriter(sink, METRICS, **write_options(text_bytes)) as writer:
             yield writer
             writer.add_key_value_metadata({footer.KEY: footer.UNSEALED})
         sink.flush()
@@ -86,10 +102,20 @@ def write_part(
         If it can't be written; then there is no such part.
     """
     table = sort_by_name(table)
-    with open_part(path, run_id=run_id, first=first, last=last) as writer:
+    text_bytes = int(text_lengths(table).sum())
+    with open_part(path, run_id=run_id, first=first, last=last, text_bytes=text_bytes) as writer:
         for group in row_groups(table):
             write_group(writer, group)
             progress()
+
+
+def text_lengths(table: pa.Table) -> NDArray[np.int64]:
+    """Return the bytes of each row's text."""
+    column: Any = table["text"]
+    if column.null_count == len(column):
+        return np.zeros(len(column), np.int64)
+    lengths: NDArray[np.int64] = pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
+    return lengths
 
 
 def row_groups(table: pa.Table) -> Iterator[pa.Table]:
@@ -101,13 +127,24 @@ def row_groups(table: pa.Table) -> Iterator[pa.Table]:
     start = 0
     for end in name_ends:
         while end - start > ROW_GROUP_ROWS:
-            yield table.slice(start, ROW_GROUP_ROWS)
+            yield from _text_groups(table.slice(start, ROW_GROUP_ROWS))
             start += ROW_GROUP_ROWS
         if end - start >= least:
-            yield table.slice(start, end - start)
+            yield from _text_groups(table.slice(start, end - start))
             start = end
     if start < len(codes):
-        yield table.slice(start)
+        yield from _text_groups(table.slice(start))
+
+
+def _text_groups(table: pa.Table) -> Iterator[pa.Table]:
+    """Yield a row group in pieces whose texts are not too many for one."""
+    ends = text_lengths(table).cumsum()
+    start = 0
+    while start < table.num_rows:
+        done = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, done + GROUP_TEXT_BYTES, side="right")))
+        yield table.slice(start, end - start)
+        start = end
 
 
 def write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
@@ -121,7 +158,130 @@ def write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
     writer.write_table(table, row_group_size=max(1, table.num_rows))
 
 
-def open_file(path: Path) -> pq.ParquetFile:
+class PartFile:
+    """A part that is open for reading: whatever reads rows of parts does so here.
+
+    Texts are first read as dictionaries, in which one that stands a million times takes its room once. So it is known
+    what they would expand to before they are.
+    """
+
+    def __init__(self, path: Path, file: pq.ParquetFile, size: int) -> None:
+        self._path = path
+        self._file = file
+        self._text_bytes_max = max(TEXT_BYTES, int(size / TEXT_SHARE))
+        self.metadata = file.metadata
+        self._check_told_texts()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def groups(self) -> range:
+        """The numbers of the row groups."""
+        return range(self.metadata.num_row_groups)
+
+    def text_bytes(self, group: int) -> int:
+        """Return how many bytes of text the footer tells of a row group, or a little more."""
+        described = self.metadata.row_group(group)
+        if described.total_byte_size <= described.num_rows:
+            return 0
+        return int(described.column(_TEXT).total_uncompressed_size)
+
+    def read(self, groups: Iterable[int]) -> pa.Table:
+        """Return the rows of some row groups, schema `METRICS` but for what may be null.
+
+        Raises
+        ------
+        CorruptDataError
+            If a page is damaged, or the texts would fill the memory.
+        """
+        tables: list[pa.Table] = []
+        expanded = 0
+        for portion in self._portions(list(groups)):
+            try:
+                table = self._file.read_row_groups(portion)
+            except (OSError, pa.ArrowException) as error:
+                raise_for(self._path, error)
+            expanded += _expanded_bytes(table[_TEXT])
+            self._check_texts(expanded)
+            tables.append(_with_plain_texts(table))
+        return pa.concat_tables(tables) if tables else METRICS.empty_table()
+
+    def read_names(self, group: int) -> list[str]:
+        """Return the names in a row group."""
+        try:
+            column: Any = self._file.read_row_group(group, columns=["name"], use_threads=False)["name"]
+        except (OSError, pa.ArrowException) as error:
+            raise_for(self._path, error)
+        return [name for chunk in column.chunks for name in chunk.dictionary.to_pylist()]
+
+    def batches(self, group: int, rows: int) -> Iterator[pa.Table]:
+        """Yield the rows of a row group, some at a time; raises as `read`."""
+        expanded = 0
+        batches = self._file.iter_batches(batch_size=rows, row_groups=[group])
+        while True:
+            try:
+                batch = next(batches, None)
+            except (OSError, pa.ArrowException) as error:
+                raise_for(self._path, error)
+            if batch is None:
+                return
+            table = pa.Table.from_batches([batch])
+            expanded += _expanded_bytes(table[_TEXT])
+            self._check_texts(expanded)
+            yield _with_plain_texts(table)
+
+    def _portions(self, groups: list[int]) -> list[list[int]]:
+        """Return the groups as they can be read together: what an array of texts can hold is limited."""
+        if sum(self.metadata.row_group(group).total_byte_size for group in groups) <= TEXT_BYTES:
+            return [groups]
+        return [[group] for group in groups]
+
+    def _check_told_texts(self) -> None:
+        """Refuse at once what the footer itself tells of; it counts four bytes more for each text, and its pages."""
+        if sum(self.metadata.row_group(group).total_byte_size for group in self.groups) > self._text_bytes_max:
+            self._check_texts((sum(map(self.text_bytes, self.groups)) - 4 * self.metadata.num_rows) // 2)
+
+    def _check_texts(self, count: int) -> None:
+        if count > self._text_bytes_max:
+            raise CorruptDataError(
+                f"{self._path}: {count:,} bytes of text in it, packed more than ours are: refused, since it may fill "
+                "the memory"
+            )
+
+
+def _expanded_bytes(column: pa.ChunkedArray[Any]) -> int:
+    """Return how many bytes the texts of a column of dictionaries are."""
+    total = 0
+    chunk: Any
+    for chunk in column.chunks:
+        if chunk.null_count < len(chunk):
+            lengths = pc.binary_length(chunk.dictionary).to_numpy(zero_copy_only=False).astype(np.int64)
+            counts = np.bincount(chunk.indices.drop_null().to_numpy(), minlength=len(lengths))
+            total += int(counts @ lengths)
+    return total
+
+
+def _with_plain_texts(table: pa.Table) -> pa.Table:
+    """Return a table with its column of dictionaries as texts."""
+    chunks: list[Any] = []
+    chunk: Any
+    for chunk in table[_TEXT].chunks:
+        if chunk.null_count == len(chunk):
+            chunks.append(pa.nulls(len(chunk), pa.string()))
+        else:
+            chunks.append(chunk.dictionary_decode())
+    return table.set_column(_TEXT, METRICS.field(_TEXT), pa.chunked_array(chunks, pa.string()))
+
+
+def open_file(path: Path) -> PartFile:
     """Open a part for reading, its footer and pages checked against their checksums.
 
     Raises
@@ -135,17 +295,17 @@ def open_file(path: Path) -> pq.ParquetFile:
     return open_checked(path, path, path.stat().st_size)
 
 
-def open_checked(path: Path, source: Path | pa.BufferReader, size: int) -> pq.ParquetFile:
+def open_checked(path: Path, source: Path | pa.BufferReader, size: int) -> PartFile:
     """Open what has a footer that is in order: ``path``, or bytes that were taken from there."""
     try:
-        file = pq.ParquetFile(source, page_checksum_verification=True)
+        file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=[_TEXT])
     except (OSError, pa.ArrowException) as error:
         raise_for(path, error)
     schema = file.schema_arrow
-    if (schema.names, schema.types) != (METRICS.names, METRICS.types):
+    if (schema.names, schema.types) != (METRICS.names, _TYPES_AS_READ):
         raise CorruptDataError(f"{path}: not a part of shmlog, or its schema is damaged ({schema.names})")
     check_cells(path, file.metadata.num_rows * file.metadata.num_columns, size)
-    return file
+    return PartFile(path, file, size)
 
 
 def check_cells(path: Path, cells: int, size: int) -> None:
@@ -172,24 +332,19 @@ def read_part(path: Path, names: list[str] | None = None) -> pa.Table:
     Raises
     ------
     FileNotFoundError, CorruptDataError
-        As in `open_file`, and if a page is damaged.
+        As in `open_file` and `PartFile.read`.
     """
     with open_file(path) as file:
-        groups = _groups_with(file, names)
-        try:
-            table = file.read_row_groups(groups)
-        except (OSError, pa.ArrowException) as error:
-            raise_for(path, error)
+        table = file.read(_groups_with(file, names))
     return table if names is None else only_names(table, names)
 
 
-def _groups_with(file: pq.ParquetFile, names: list[str] | None) -> list[int]:
-    groups = list(range(file.num_row_groups))
+def _groups_with(file: PartFile, names: list[str] | None) -> Iterable[int]:
     if names is None:
-        return groups
+        return file.groups
     column = METRICS.get_field_index("name")
     kept = []
-    for group in groups:
+    for group in file.groups:
         statistics: Any = file.metadata.row_group(group).column(column).statistics
         unknown = statistics is None or not statistics.has_min_max
         if unknown or any(statistics.min <= name <= statistics.max for name in names):
@@ -203,13 +358,13 @@ def only_names(table: pa.Table, names: list[str]) -> pa.Table:
     asked = set(names)
     if all(asked.issuperset(chunk.dictionary.to_pylist()) for chunk in column.chunks):
         return table  # as row groups end with a name, most need no look at their rows
-    table = table.unify_dictionaries().combine_chunks()
+    table = table.unify_dictionaries()
     if table.num_rows == 0:
         return table
-    chunk: Any = table["name"].chunk(0)
+    chunk: Any = table["name"].combine_chunks()
     wanted = {i for i, name in enumerate(chunk.dictionary.to_pylist()) if name in asked}
     codes = chunk.indices.to_numpy()
     rows = np.flatnonzero(np.isin(codes, list(wanted)))
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         return table.slice(int(rows[0]), len(rows))
-    return table.take(rows)
+    return take_rows(table, rows)

@@ -17,6 +17,16 @@ ROW_GROUP_ROWS = 1 << 18
 NAME_GROUP_ROWS = 1 << 12
 """A row group of so many rows may end where a name does, so that who reads one name skips most of the others."""
 
+TEXT_BYTES = 1 << 30
+"""A part with more texts than that, in bytes, is packed so that they take at least a share of it; see `TEXT_SHARE`."""
+
+TEXT_SHARE = 1 / 32
+"""Readers refuse a file whose texts would be more than `TEXT_BYTES` and of which it is a smaller share: no writer of
+ours makes one. Snappy can't pack anything better than 1 to 22."""
+
+GROUP_TEXT_BYTES = 64 << 20
+"""Most bytes of texts in a row group of several rows: so much is in memory at a time."""
+
 METRICS: pa.Schema = pa.schema(
     [
         pa.field("step", pa.int64(), nullable=False),
@@ -48,12 +58,19 @@ RECORDS: pa.Schema = pa.schema(
 _FEW_VALUES = ["name", "kind", "rank", "local_rank", "worker", "pid", "lane"]
 
 
-def write_options() -> dict[str, Any]:
-    """Return the keyword arguments with which ``pyarrow.parquet.ParquetWriter`` writes metrics."""
+def write_options(text_bytes: int = 0) -> dict[str, Any]:
+    """Return the keyword arguments with which ``pyarrow.parquet.ParquetWriter`` writes metrics.
+
+    Parameters
+    ----------
+    text_bytes : int
+        How much text there is in the file.
+    """
+    # A page of few values is a few bytes, for which zstd sets up more than it saves.
+    lightly_packed = [*_FEW_VALUES, "text"] if text_bytes > TEXT_BYTES else _FEW_VALUES
     return {
-        # A page of few values is a few bytes, for which zstd sets up more than it saves.
-        "compression": {name: "snappy" if name in _FEW_VALUES else "zstd" for name in METRICS.names},
-        "compression_level": {name: 1 for name in METRICS.names if name not in _FEW_VALUES},
+        "compression": {name: "snappy" if name in lightly_packed else "zstd" for name in METRICS.names},
+        "compression_level": {name: 1 for name in METRICS.names if name not in lightly_packed},
         "use_dictionary": _FEW_VALUES,
         "column_encoding": {
             "step": "DELTA_BINARY_PACKED",

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shmlog import _bulk
+from shmlog.storage.regular import open_regular
 
-MAGIC = b"SLF1"
+MAGIC = b"SLF2"
 FIRST = 1
 """Flag of a frame that repeats the full state."""
 
@@ -34,7 +35,9 @@ ENTRY = np.dtype(
 
 _HEADER = struct.Struct("<4sIQ10IQ")
 _ENTRY = struct.Struct("<II")
-_FIXED_BYTES = 160
+_FIXED_BYTES = 232
+_UNLANED_AT, _RUN_ID_AT = 112, 160
+_EARLIER_MAGIC = b"SLF1"
 _CRC_BEGIN = 8
 # What a search for the next whole frame may cost, in bytes checked per byte of the log.
 _SEARCH_EFFORT = 16
@@ -52,6 +55,14 @@ class Damage:
     offset: int
     length: int
     reason: str
+
+
+class Foreign(Damage):
+    """Frames that are whole, but another run's or another log's."""
+
+
+class OtherVersion(Damage):
+    """A stretch that begins with a frame of an earlier version of shmlog, which alone can read it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +106,17 @@ class _BadFrameError(Exception):
     """There is no whole frame here."""
 
 
+class _ForeignFrameError(_BadFrameError):
+    """The frame is whole, and does not belong here."""
+
+
+class _EarlierVersionError(_BadFrameError):
+    """The frame is of an earlier version."""
+
+    def __init__(self) -> None:
+        super().__init__("written by an earlier version of shmlog, which alone can read it")
+
+
 class _CutShortError(_BadFrameError):
     """The data ends before the frame does."""
 
@@ -119,7 +141,7 @@ class _Header:
 
 
 def scan(
-    data: bytes | memoryview, *, path: Path, log: int, start: int = 0, goes_on: bool = False
+    data: bytes | memoryview, *, path: Path, log: int, run_id: str | None, start: int = 0, goes_on: bool = False
 ) -> Iterator[Frame | Damage]:
     """Yield the whole frames of a log, and what lies between them.
 
@@ -131,6 +153,8 @@ def scan(
         Of the log, for reports.
     log : int
         Its number; frames with another one are left out.
+    run_id : str or None
+        Id of the run; frames of another one are left out. None: it is not known, and those of any run count.
     start : int
         Where in ``data`` to begin, in bytes.
     goes_on : bool
@@ -143,47 +167,65 @@ def scan(
         reason ``"torn tail"``.
     """
     view = memoryview(data).cast("B")
-    search = _Search(view, log)
+    pieces = _pieces(view, path=path, log=log, run_id=run_id, start=start, goes_on=goes_on)
+    foreign: Foreign | None = None
+    for piece in pieces:
+        if foreign is not None and isinstance(piece, Foreign) and piece.reason == foreign.reason:
+            foreign = Foreign(path, foreign.offset, foreign.length + piece.length, foreign.reason)
+            continue
+        if foreign is not None:
+            yield foreign
+        foreign = piece if isinstance(piece, Foreign) else None
+        if foreign is None:
+            yield piece
+    if foreign is not None:
+        yield foreign
+
+
+def _pieces(
+    view: memoryview, *, path: Path, log: int, run_id: str | None, start: int, goes_on: bool
+) -> Iterator[Frame | Damage]:
+    """Yield what `scan` does, each foreign frame by itself."""
+    search = _Search(view)
     while start < len(view):
         try:
-            header = _read_header(view, start, log)
+            header = _read_header(view, start)
             _check_crc(view, start, header)
         except _BadFrameError as bad:
             if goes_on and isinstance(bad, _CutShortError):
                 return
             found = search.next_whole(start + 1)
             end = len(view) if found is None else found
-            yield Damage(path, start, end - start, TORN_TAIL if found is None else str(bad))
+            if isinstance(bad, _EarlierVersionError):
+                yield OtherVersion(path, start, end - start, str(bad))
+            else:
+                yield Damage(path, start, end - start, TORN_TAIL if found is None else str(bad))
             start = end
             continue
         try:
+            _check_origin(view, start, header, log, run_id)
             yield _read_frame(view, start, header, path)
+        except _ForeignFrameError as bad:
+            yield Foreign(path, start, header.length, str(bad))
         except _BadFrameError as bad:
             yield Damage(path, start, header.length, str(bad))
         start += header.length
 
 
-def first_frame(path: Path, log: int) -> Frame | None:
-    """Return the first frame of a log, which tells what the logs before it hold; None if it is not whole."""
-    with open(path, "rb") as file:
+def first_piece(path: Path, log: int, run_id: str | None) -> Frame | Damage | None:
+    """Return what a log begins with: its first frame tells what the logs before it hold. None: it is empty."""
+    with open_regular(path) as file:
         data = file.read(_CRC_BEGIN + 8)
         length = int.from_bytes(data[_CRC_BEGIN:], "little")
         data += file.read(min(length, os.fstat(file.fileno()).st_size))
-    view = memoryview(data)
-    try:
-        header = _read_header(view, 0, log)
-        _check_crc(view, 0, header)
-        return _read_frame(view, 0, header, path)
-    except _BadFrameError:
-        return None
+    return next(scan(data, path=path, log=log, run_id=run_id), None)
 
 
 class _Search:
     """Looks for the next whole frame, with bounded effort whatever the bytes are."""
 
-    def __init__(self, view: memoryview, log: int) -> None:
+    def __init__(self, view: memoryview) -> None:
         self._view = view
-        self._log = log
         self._budget = _SEARCH_EFFORT * len(view)
         self._bytes: bytes | None = None
 
@@ -193,7 +235,7 @@ class _Search:
         at = self._bytes.find(MAGIC, start)
         while at >= 0 and self._budget > 0:
             try:
-                header = _read_header(self._view, at, self._log)
+                header = _read_header(self._view, at)
                 self._budget -= header.length
                 _check_crc(self._view, at, header)
             except _BadFrameError:
@@ -203,7 +245,9 @@ class _Search:
         return None
 
 
-def _read_header(view: memoryview, at: int, log: int) -> _Header:
+def _read_header(view: memoryview, at: int) -> _Header:
+    if view[at : at + len(_EARLIER_MAGIC)] == _EARLIER_MAGIC:
+        raise _EarlierVersionError
     if len(view) - at < _FIXED_BYTES:
         raise _CutShortError
     magic, *fields, reserved = _HEADER.unpack_from(view, at)
@@ -211,8 +255,6 @@ def _read_header(view: memoryview, at: int, log: int) -> _Header:
     sections = 80 * header.lanes + header.names_bytes + header.owners_bytes + 32 * header.slots
     if magic != MAGIC or reserved or header.length % 8 or header.length != _FIXED_BYTES + sections:
         raise _BadFrameError("no frame where one should begin")
-    if header.log != log:
-        raise _BadFrameError(f"frame of log {header.log}")
     if header.length > len(view) - at:
         raise _CutShortError
     return header
@@ -223,8 +265,16 @@ def _check_crc(view: memoryview, at: int, header: _Header) -> None:
         raise _BadFrameError("wrong checksum")
 
 
+def _check_origin(view: memoryview, at: int, header: _Header, log: int, run_id: str | None) -> None:
+    """Raise _ForeignFrameError if a frame does not belong to the log that it was found in."""
+    origin = bytes(view[at + _RUN_ID_AT : at + _FIXED_BYTES]).rstrip(b"\0").decode("utf-8", "replace")
+    if run_id is not None and origin != run_id:
+        raise _ForeignFrameError(f"frames of run {origin!r}")
+    if header.log != log:
+        raise _ForeignFrameError(f"frames of log {header.log}")
+
+
 def _read_frame(view: memoryview, at: int, header: _Header, path: Path) -> Frame:
-    counters = at + 64
     lanes_at = at + _FIXED_BYTES
     names_at = lanes_at + 80 * header.lanes
     owners_at = names_at + header.names_bytes
@@ -240,8 +290,8 @@ def _read_frame(view: memoryview, at: int, header: _Header, path: Path) -> Frame
         clock=header.clock,
         offset=at,
         length=header.length,
-        anchors=np.frombuffer(view, "<i8", 6, counters).reshape(2, 3),
-        unlaned=np.frombuffer(view, "<u8", 6, counters + 48),
+        anchors=np.frombuffer(view, "<i8", 6, at + _HEADER.size).reshape(2, 3),
+        unlaned=np.frombuffer(view, "<u8", 6, at + _UNLANED_AT),
         lanes=lanes,
         names=_decode_names(_read_texts(view[names_at:owners_at], header.names)),
         owners=_read_texts(view[owners_at:slots_at], header.owners),

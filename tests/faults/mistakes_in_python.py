@@ -9,6 +9,7 @@ FAULTS = "integration/test_faults.py"
 WAL = "unit/test_wal.py"
 READER = "unit/test_reader.py"
 BOOKS = "unit/test_books.py"
+FOREIGN = f"{BOOKS}::test_recovery_takes_nothing_from_the_log_of_another_run_and_keeps_it"
 MERGE = "unit/test_merge.py"
 ARTIFACTS = "unit/test_artifacts.py"
 MANIFEST = "unit/test_manifest.py"
@@ -273,6 +274,62 @@ STORAGE = (
         "    if False:\n",
         "I11: what an old file has left behind the end is read",
         f"{WAL}::test_frames_of_another_log_are_left_out",
+    ),
+    Mutation(
+        "frame-of-any-run",
+        "storage/wal.py",
+        "    if run_id is not None and origin != run_id:\n",
+        "    if False:\n",
+        "I11: the records of another run are read as this one's",
+        f"{READER}::test_a_log_of_another_run_is_left_out_and_told",
+    ),
+    Mutation(
+        "log-of-another-run-deleted",
+        "flusher/sealer.py",
+        "            self.ledger.keep(log.number)\n",
+        "            pass\n",
+        "I4: the only copy of another run's records may go",
+        f"{FOREIGN}[behind frames of this run-crash]",
+    ),
+    Mutation(
+        "log-of-another-run-taken-for-sealed",
+        "flusher/sealer.py",
+        "    if number not in kept_logs and not is_foreign:\n",
+        "    if number not in kept_logs:\n",
+        "I4: a log that nobody has looked into is removed",
+        f"{FOREIGN}[among what is sealed-crash]",
+    ),
+    Mutation(
+        "log-of-an-earlier-version-sealed",
+        "flusher/sealer.py",
+        "        if isinstance(damage, wal.OtherVersion):\n",
+        "        if False:\n",
+        "I4: a log goes that this version can't read",
+        f"{BOOKS}::test_a_log_of_an_earlier_version_is_left_to_that",
+    ),
+    Mutation(
+        "texts-expanded-unchecked",
+        "storage/parts.py",
+        "        if count > self._text_bytes_max:\n",
+        "        if False:\n",
+        "P9: some kilobytes of a part fill the memory",
+        "unit/test_parts.py::test_texts_that_would_fill_the_memory_are_refused[dictionary]",
+    ),
+    Mutation(
+        "texts-packed-beyond-what-is-read",
+        "storage/schema.py",
+        '[*_FEW_VALUES, "text"] if text_bytes > TEXT_BYTES else _FEW_VALUES',
+        "_FEW_VALUES",
+        "I11: a part of ours is taken for a bomb, and left out",
+        "unit/test_parts.py::test_what_we_write_is_never_refused_however_well_its_texts_pack",
+    ),
+    Mutation(
+        "texts-in-one-array",
+        "storage/order.py",
+        "    if text.nbytes <= TEXT_ARRAY_BYTES:\n",
+        "    if True:\n",
+        "I11: a run with more than 2 GiB of texts can't be read",
+        "unit/test_parts.py::test_more_texts_than_an_array_holds_are_read[all]",
     ),
     Mutation(
         "frames-taken-twice",

@@ -138,9 +138,9 @@ def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
 def test_any_bytes_are_frames_or_damage(tmp_path: Path, data: st.DataObject) -> None:
     """FAULTS 13: a log of anything; each of its bytes is in a frame, or is told to be damaged."""
     whole = simple_log(0, 3).data
-    pieces = st.lists(st.binary(max_size=40) | st.sampled_from([whole, whole[:200], b"SLF1", whole[-100:]]), max_size=6)
+    pieces = st.lists(st.binary(max_size=40) | st.sampled_from([whole, whole[:200], b"SLF2", whole[-100:]]), max_size=6)
     log = b"".join(data.draw(pieces))
-    found = list(scan(log, path=tmp_path / "000000.wal", log=0))
+    found = list(scan(log, path=tmp_path / "000000.wal", log=0, run_id=None))
     assert sum(piece.length for piece in found) == len(log)
     assert sorted(found, key=lambda piece: piece.offset) == found
     Decoder(tmp_path).decode([piece for piece in found if isinstance(piece, Frame)])
@@ -158,7 +158,7 @@ def test_frames_whose_checksum_is_right_may_hold_anything(tmp_path: Path, data: 
         value = data.draw(st.sampled_from([0, 1, 2, 31, 2**31 - 1, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1))
         changed[at : at + 4] = struct.pack("<I", value)
     path = tmp_path / "000000.wal"
-    found = list(scan(reseal(bytes(changed)), path=path, log=0))
+    found = list(scan(reseal(bytes(changed)), path=path, log=0, run_id=None))
     decoder = Decoder(tmp_path)
     batch = decoder.decode([piece for piece in found if isinstance(piece, Frame)])
     batch.metrics.validate(full=True)

@@ -47,7 +47,7 @@ class Folder:
 
     def add(self, log: Log) -> None:
         """Put a log into the folder."""
-        self.layout.log(log.number).write_bytes(log.data)
+        self.layout.log(log.number).write_bytes(log.of_run(self.described["run_id"]))
         self.records += log.records
         self.happenings += log.happenings
 

@@ -5,6 +5,7 @@ Shares no code with shmlog: it is the oracle that the decoder is held against.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import struct
@@ -206,6 +207,7 @@ class Log:
     lanes: dict[int, Lane] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
     unlaned: list[int] = field(default_factory=lambda: [0] * 6)
+    run_id: str = "run"
     records: list[Record] = field(default_factory=list)
     happenings: list[Happening] = field(default_factory=list)
     _defined: set[int] = field(default_factory=set)
@@ -236,7 +238,7 @@ class Log:
         owners = {lane.number: owner for lane, (_, _, owner) in zip(wanted, taken, strict=True) if owner}
         anchors = self._anchors(now, ticks_per_ns, began)
         sections = [
-            anchors + struct.pack("<6Q", *self.unlaned),
+            anchors + struct.pack("<6Q72s", *self.unlaned, self.run_id.encode()),
             b"".join(entry for entry, _, _ in taken),
             _texts(new),
             _texts(owners) if first else b"",
@@ -257,9 +259,18 @@ class Log:
         ticks = now if ticks_per_ns is None else round((now - began) * ticks_per_ns)
         return struct.pack("<6q", 0, 0, UTC_OF_TICK_ZERO, ticks, now, UTC_OF_TICK_ZERO + now)
 
+    def of_run(self, run_id: str) -> bytes:
+        """Return the log as it is in run ``run_id``."""
+        bounds = itertools.pairwise([*self.frames, len(self.data)])
+        made_over = [
+            self.data[begin : begin + 160] + struct.pack("72s", run_id.encode()) + self.data[begin + 232 : end]
+            for begin, end in bounds
+        ]
+        return b"".join(map(reseal, made_over))
+
     def next(self) -> Log:
         """Return the log that follows: same lanes and names, all to be told again."""
-        log = Log(self.number + 1, lanes=self.lanes, names=self.names, unlaned=list(self.unlaned))
+        log = Log(self.number + 1, lanes=self.lanes, names=self.names, unlaned=list(self.unlaned), run_id=self.run_id)
         for lane in log.lanes.values():
             lane.log = log
         return log
@@ -268,7 +279,7 @@ class Log:
 def seal(log: int, index: int, rest: bytes) -> bytes:
     """Return a frame with the right length and checksum; ``rest`` begins with the lane count."""
     body = struct.pack("<QII", 16 + 8 + len(rest), log, index) + rest
-    return b"SLF1" + struct.pack("<I", zlib.crc32(body)) + body
+    return b"SLF2" + struct.pack("<I", zlib.crc32(body)) + body
 
 
 def reseal(frame: bytes) -> bytes:

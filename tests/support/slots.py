@@ -18,7 +18,7 @@ from tests.support.frames import DATA, EVENT, GAP, LONGTEXT, MEMBER, OWNER, REAS
 RECORDS = range(1, 6)
 HEADER = struct.Struct("<4sIQ10IQ")
 ENTRY = struct.Struct("<IIQQII6Q")
-FIXED_BYTES = 160
+FIXED_BYTES = 232
 SLOT = struct.Struct("<QQqQ")
 
 Record = tuple[str, int, int | bytes, int]
@@ -94,7 +94,7 @@ class Books:
         magic, crc, length, log, index, lanes, names, _, slots, _, _, names_bytes, owners_bytes, _ = HEADER.unpack_from(
             data, offset
         )
-        assert (magic, log, index) == (b"SLF1", *self._frames), f"frame {log}.{index} follows {self._frames}"
+        assert (magic, log, index) == (b"SLF2", *self._frames), f"frame {log}.{index} follows {self._frames}"
         assert zlib.crc32(data[offset + 8 : offset + length]) == crc, f"frame {log}.{index}: checksum"
         self._frames = (log, index + 1)
         at = offset + FIXED_BYTES

@@ -313,6 +313,56 @@ def test_a_run_of_an_earlier_version_has_lost_nothing_that_is_known(tmp_path: Pa
     assert shmlog.load(folder.dir).lost == {}
 
 
+# ---- logs of other runs ----
+
+
+@pytest.mark.parametrize("reboot", [False, True], ids=["crash", "reboot"])
+@pytest.mark.parametrize("number", [0, 1, 7], ids=["among what is sealed", "behind frames of this run", "alone"])
+def test_recovery_takes_nothing_from_the_log_of_another_run_and_keeps_it(
+    unkept_run: shmlog.Run, reboot: bool, number: int
+) -> None:
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    assert keeper._drain.next_log() == 0
+    sealer = keeper._get_sealer()
+    sealer.catch_up(1, wait=True)
+    sealer.close()
+    layout, foreign = RunLayout(unkept_run.dir), simple_log(number).of_run("other")
+    with open(layout.log(number), "ab") as file:
+        begin = file.tell()
+        file.write(foreign)
+    held = layout.log(number).read_bytes()
+    recover_from(unkept_run, reboot=reboot)
+    stored = shmlog.load(unkept_run.dir)
+    assert stored.metrics().num_rows == stored.counts["metrics"] == RECORDS
+    assert stored.lost == {}
+    assert layout.kept_log(number).read_bytes() == held
+    report = verify(unkept_run.dir)
+    assert [finding.message for finding in report.findings if finding.file.parent == layout.kept] == [
+        f"frames of run 'other', {len(foreign)} bytes at byte {begin}"
+    ]
+    assert not report.ok
+
+
+def test_what_the_log_of_another_run_has_replaced_is_lost_and_told(unkept_run: shmlog.Run) -> None:
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    assert keeper._drain.next_log() == 0
+    layout = RunLayout(unkept_run.dir)
+    layout.log(0).write_bytes(simple_log(0).of_run("other"))
+    recover_from(unkept_run, reboot=False)
+    assert_lost(unkept_run.dir, {0: RECORDS + EVENTS}, [0])
+
+
+def test_a_log_of_an_earlier_version_is_left_to_that(unkept_run: shmlog.Run) -> None:
+    layout = RunLayout(unkept_run.dir)
+    data = simple_log(0).of_run(unkept_run.id).replace(b"SLF2", b"SLF1")
+    layout.log(0).write_bytes(data)
+    with pytest.raises(CorruptDataError, match="earlier version of shmlog, which alone can read it: recover the run"):
+        recover_from(unkept_run, reboot=True)
+    assert layout.log(0).read_bytes() == data
+
+
 # ---- damaged frames ----
 
 
@@ -324,7 +374,7 @@ def flip(path: Path, offset: int) -> None:
 
 
 def frames_of(path: Path, log: int) -> list[Frame]:
-    return [found for found in scan(path.read_bytes(), path=path, log=log) if isinstance(found, Frame)]
+    return [found for found in scan(path.read_bytes(), path=path, log=log, run_id=None) if isinstance(found, Frame)]
 
 
 def log_frames(run: shmlog.Run, keeper: Keeper, count: int) -> None:

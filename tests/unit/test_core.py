@@ -96,7 +96,7 @@ class Ring:
 
     def frames(self, log: int) -> list[Frame]:
         path = self.logs / f"{log:06}.wal"
-        return [found for found in scan(path.read_bytes(), path=path, log=log) if isinstance(found, Frame)]
+        return [found for found in scan(path.read_bytes(), path=path, log=log, run_id=None) if isinstance(found, Frame)]
 
     def slot_at(self, lane: int, position: int) -> int:
         """Return the offset in the file of a slot."""
@@ -476,7 +476,7 @@ def test_a_new_log_defines_every_name_again(ring: Ring) -> None:
     producer.log("x", 2.0, 2)
     assert ring.drain.drain_pass() == (0, 1)
     path = ring.logs / "000001.wal"
-    frames = [found for found in scan(path.read_bytes(), path=path, log=1) if isinstance(found, Frame)]
+    frames = [found for found in scan(path.read_bytes(), path=path, log=1, run_id=None) if isinstance(found, Frame)]
     assert frames[0].names == {0: "x"}, "I5"
     batch = Decoder(ring.folder).decode(frames)
     assert batch.metrics["name"].to_pylist() == ["x"]
@@ -527,7 +527,9 @@ def test_what_is_in_the_log_is_not_drained_again_though_tail_is_behind(ring: Rin
     assert positions(producer)[1] == OWNER_SLOTS + 5, "I2: tail follows what is durable"
     assert ring.drain.next_log() == 0
     path = ring.logs / "000001.wal"
-    batch = ring.decoder.decode([f for f in scan(path.read_bytes(), path=path, log=1) if isinstance(f, Frame)])
+    batch = ring.decoder.decode(
+        [f for f in scan(path.read_bytes(), path=path, log=1, run_id=None) if isinstance(f, Frame)]
+    )
     assert values(batch) == [], "I6: no record twice"
 
 
@@ -548,7 +550,9 @@ def test_a_log_that_has_lost_its_end_does_not_move_tail_back(ring: Ring) -> None
     final.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
     assert ring.drain.next_log() == 0
     path = ring.logs / "000001.wal"
-    batch = ring.decoder.decode([f for f in scan(path.read_bytes(), path=path, log=1) if isinstance(f, Frame)])
+    batch = ring.decoder.decode(
+        [f for f in scan(path.read_bytes(), path=path, log=1, run_id=None) if isinstance(f, Frame)]
+    )
     assert values(batch) == [float(i) for i in range(40)], "I2: behind tail nothing is taken"
 
 

@@ -24,7 +24,7 @@ UNUSUAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def decode(log: Log) -> Batch:
-    return Decoder(Path()).decode([f for f in scan(log.data, path=PATH, log=0) if isinstance(f, Frame)])
+    return Decoder(Path()).decode([f for f in scan(log.data, path=PATH, log=0, run_id=None) if isinstance(f, Frame)])
 
 
 def refuse_constant(name: str) -> None:

@@ -30,7 +30,7 @@ def logged(log: Log, rows: int, rng: random.Random) -> pa.Table:
         ts = rng.randrange(4) * 1000 + i
         log.lane(rng.randrange(3)).metric(rng.choice("cabdé"), value, rng.randrange(5), ts)
     log.frame()
-    found = [one for one in scan(log.data, path=Path("x"), log=log.number) if isinstance(one, Frame)]
+    found = [one for one in scan(log.data, path=Path("x"), log=log.number, run_id=None) if isinstance(one, Frame)]
     return Decoder(Path()).decode(found).metrics
 
 

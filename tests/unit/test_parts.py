@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage import parts
+from shmlog.storage import order, parts, schema
 from shmlog.storage.decode import Decoder
-from shmlog.storage.schema import METRICS
+from shmlog.storage.schema import METRICS, write_options
 from shmlog.storage.wal import Frame, scan
 from tests.support.frames import Log
 
@@ -35,7 +35,7 @@ class WholeWrites(parts._WholeWrites, ShortWrites):
 
 
 def table_of(log: Log) -> pa.Table:
-    found = [one for one in scan(log.data, path=Path("x"), log=log.number) if isinstance(one, Frame)]
+    found = [one for one in scan(log.data, path=Path("x"), log=log.number, run_id=None) if isinstance(one, Frame)]
     return Decoder(Path()).decode(found).metrics
 
 
@@ -118,7 +118,7 @@ def test_row_groups_without_a_name_are_left_alone(path: Path, monkeypatch: pytes
     monkeypatch.setattr(parts, "ROW_GROUP_ROWS", 50)
     write(path, mixed(400))
     file = parts.open_file(path)
-    ranges = [file.metadata.row_group(i).column(1).statistics for i in range(file.num_row_groups)]
+    ranges = [file.metadata.row_group(i).column(1).statistics for i in range(len(file.groups))]
     assert [one.max for one in ranges] == sorted(one.max for one in ranges)
     data = bytearray(path.read_bytes())
     first = file.metadata.row_group(0).column(0)
@@ -212,6 +212,89 @@ def test_what_is_no_parquet_is_named(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(CorruptDataError, match=path.name):
         parts.read_part(path)
+
+
+# ---- texts ----
+
+
+def texts(values: Sequence[str]) -> pa.Table:
+    """Return metrics that are these texts."""
+    log = Log()
+    log.lane(0).owner(OWNER)
+    for step, value in enumerate(values):
+        log.lane(0).metric("note", value, step, step)
+    log.frame()
+    return table_of(log)
+
+
+def repeated(count: int, rows: int) -> pa.Table:
+    """Return metrics that are one text of so many bytes again and again."""
+    table = texts([f"text {i}" for i in range(rows)])
+    text = pa.array(["x" * count]).take(pa.array([0] * rows))
+    return table.set_column(METRICS.get_field_index("text"), METRICS.field("text"), text)
+
+
+@pytest.mark.parametrize("encoding", ["dictionary", "plain"])
+def test_texts_that_would_fill_the_memory_are_refused(
+    path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some kilobytes, made by no writer of ours, whose texts would be 300 MB."""
+    monkeypatch.setattr(parts, "TEXT_BYTES", 16 << 20)
+    options = write_options()
+    if encoding == "dictionary":
+        options["use_dictionary"] = True
+        del options["column_encoding"]
+    with monkeypatch.context() as patched:
+        patched.setattr(parts, "write_options", lambda _: options)
+        patched.setattr(parts, "GROUP_TEXT_BYTES", 1 << 40)
+        write(path, repeated(1 << 16, 4800))
+    assert path.stat().st_size < 200_000
+
+    def read_batches() -> None:
+        with parts.open_file(path) as file:
+            for group in file.groups:
+                list(file.batches(group, 1000))
+
+    for read in (lambda: parts.read_part(path), read_batches):
+        with pytest.raises(CorruptDataError, match=r"bytes of text .*refused"):
+            read()
+
+
+def test_what_we_write_is_never_refused_however_well_its_texts_pack(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of texts that would be refused if zstd packed them."""
+    monkeypatch.setattr(parts, "TEXT_BYTES", 1 << 20)
+    monkeypatch.setattr(schema, "TEXT_BYTES", 1 << 20)
+    table = repeated(1 << 16, 100)
+    write(path, table)
+    assert read_or_name(path) == rows_of(table)
+
+
+def test_a_row_group_has_no_more_text_than_is_in_memory_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "GROUP_TEXT_BYTES", 1000)
+    table = texts(["a" * size for size in (400, 600, 1, 5000, 0, 999, 2)])
+    write(path, table)
+    with parts.open_file(path) as file:
+        assert [file.metadata.row_group(group).num_rows for group in file.groups] == [2, 1, 1, 2, 1]
+    assert rows_of(parts.read_part(path)) == rows_of(table)
+
+
+@pytest.mark.parametrize("names", [None, ["note"]], ids=["all", "one name"])
+def test_more_texts_than_an_array_holds_are_read(
+    path: Path, names: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "TEXT_ARRAY_BYTES", 2000)
+    monkeypatch.setattr(parts, "TEXT_BYTES", 2000)
+    table = texts([f"text {i} " * (i % 40) for i in range(100)])
+    upside_down = pa.array(range(99, -1, -1))
+    write(path, table.take(upside_down))
+    read = parts.read_part(path, names)
+    assert rows_of(read) == rows_of(table)
+    back = order.take_rows(read, upside_down.to_numpy())
+    assert rows_of(back) == rows_of(table.take(upside_down))
+    assert all(chunk.nbytes < 3000 for chunk in back["text"].chunks)
+    assert rows_of(order.sort_rows(back)) == rows_of(table)
 
 
 def test_what_is_no_part_is_named(path: Path) -> None:

@@ -18,13 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shmlog
+from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogError, ShmlogWarning
 from shmlog.reader import records, snapshot
 from shmlog.reader.stored import StoredRun
 from shmlog.reader.verify import verify
 from shmlog.storage import parts
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.schema import RECORDS
+from shmlog.storage.schema import METRICS, RECORDS, write_options
 from shmlog.storage.status import map_status
 from tests.support.folders import OWNER, Folder, fill, simple_log, states_of
 from tests.support.frames import Log
@@ -232,6 +233,54 @@ def test_a_part_under_another_name_is_left_out(tmp_path: Path) -> None:
         assert rows_of(stored) == expected_rows(made)
 
 
+def test_a_log_of_another_run_is_left_out_and_told(folder: Folder) -> None:
+    """One that was copied there, and one of the run that lay there before another was copied over it."""
+    foreign = simple_log(1)
+    folder.layout.log(1).write_bytes(foreign.of_run("other"))
+    stored = shmlog.load(folder.dir)
+    for read in (stored.metrics, stored.names, stored.events, lambda: stored.sql("select * from metrics")):
+        with pytest.warns(ShmlogWarning, match=r"000001\.wal: frames of run 'other' at byte 0; left out"):
+            read()
+    with pytest.warns(ShmlogWarning):
+        assert rows_in(stored.metrics()) == expected_rows(folder)
+    assert any("frames of run 'other'" in finding.message for finding in verify(folder.dir).findings)
+    assert not verify(folder.dir).ok
+    folder.describe(run_id="other")
+    with pytest.warns(ShmlogWarning, match=r"000000\.wal: frames of run 'one'"):
+        assert shmlog.load(folder.dir).metrics().num_rows == len(foreign.records)
+
+
+def test_a_part_of_the_run_that_another_was_copied_over_is_left_out(folder: Folder) -> None:
+    folder.seal(1)
+    folder.describe(run_id="other")
+    with pytest.warns(ShmlogWarning, match="a part of run 'one'; left out"):
+        assert shmlog.load(folder.dir).metrics().num_rows == 0
+
+
+def test_a_part_whose_texts_would_fill_the_memory_is_left_out_and_told(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.complete()
+    path = folder.layout.part(0)
+    table = parts.read_part(path)
+    texts = pa.array(["x" * (1 << 20)]).take(pa.array([0] * table.num_rows))
+    bomb = table.set_column(METRICS.get_field_index("text"), METRICS.field("text"), texts)
+    options = {**write_options(), "use_dictionary": True, "column_encoding": None}
+    with monkeypatch.context() as patched:
+        patched.setattr(parts, "write_options", lambda _: options)
+        parts.write_part(path, bomb, run_id="one", first=0, last=0, progress=lambda: None)
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr(parts, "TEXT_BYTES", 32 << 20)
+    stored = shmlog.load(folder.dir)
+    for read in (stored.metrics, stored.to_pandas, lambda: stored.metrics("loss")):
+        with pytest.warns(ShmlogWarning, match=r"bytes of text in it, .*refused.*; its records are left out"):
+            assert len(read()) == 0
+    assert any("bytes of text" in finding.message for finding in verify(folder.dir).findings)
+    for command in (["show"], ["tail", "--no-follow"], ["export", "-f", "csv", "-o", str(folder.dir.parent / "x.csv")]):
+        main([*command, str(folder.dir)])
+        assert "bytes of text" in capsys.readouterr().err
+
+
 def test_a_run_in_a_renamed_folder_keeps_its_parts(folder: Folder) -> None:
     folder.seal(1)
     log = simple_log().next()
@@ -341,7 +390,7 @@ def test_a_run_is_read_while_it_is_sealed(tmp_path: Path, folder: Folder) -> Non
     log = simple_log().next()
     folder.seal(1)
     fill(log)
-    torn = log.data + log.data[:100]
+    torn = log.of_run("one") + log.data[:100]
     folder.add(log)
     folder.layout.log(1).write_bytes(torn)
     assert_whole(folder.dir, folder)
@@ -606,7 +655,7 @@ def test_without_books_what_is_met_twice_is_read_once(tmp_path: Path, data: byte
     folder = Folder(tmp_path / "run" / "one", sinks)
     log = simple_log()
     folder.add(log)
-    copy = log.data
+    copy = log.of_run("one")
     folder.seal(1)
     log = log.next()
     fill(log)

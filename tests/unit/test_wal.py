@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from shmlog.storage import jsonl
 from shmlog.storage.decode import Batch, Decoder
 from shmlog.storage.schema import METRICS
-from shmlog.storage.wal import Damage, Frame, scan
+from shmlog.storage.wal import Damage, Frame, OtherVersion, scan
 from tests.support import frames
 from tests.support.frames import Happening, Log, Record
 
@@ -29,7 +29,7 @@ OWNER = {"pid": 41, "rank": 3, "local_rank": 1, "worker": None, "host": "h", "st
 
 
 def whole_frames(log: Log) -> list[Frame]:
-    found = list(scan(log.data, path=PATH, log=log.number))
+    found = list(scan(log.data, path=PATH, log=log.number, run_id=None))
     assert not [one for one in found if isinstance(one, Damage)]
     return [one for one in found if isinstance(one, Frame)]
 
@@ -318,13 +318,13 @@ def three_frames() -> Log:
 
 def found_in(data: bytes, log: int = 0) -> list[int | str]:
     """Return the indices of the frames found, and the reasons of the damage between."""
-    return [one.index if isinstance(one, Frame) else one.reason for one in scan(data, path=PATH, log=log)]
+    return [one.index if isinstance(one, Frame) else one.reason for one in scan(data, path=PATH, log=log, run_id=None)]
 
 
 def test_the_stretches_of_a_scan_cover_the_log() -> None:
-    data = b"garbage" + three_frames().data + b"SLF1 and so on"
+    data = b"garbage" + three_frames().data + b"SLF2 and so on"
     at = 0
-    for one in scan(data, path=PATH, log=0):
+    for one in scan(data, path=PATH, log=0, run_id=None):
         assert one.offset == at
         at += one.length
     assert at == len(data)
@@ -347,15 +347,40 @@ def test_a_damaged_frame_costs_only_itself() -> None:
 
 def test_scanning_begins_where_it_is_told() -> None:
     log = three_frames()
-    found = [one for one in scan(log.data, path=PATH, log=0, start=log.frames[1]) if isinstance(one, Frame)]
+    found = [
+        one for one in scan(log.data, path=PATH, log=0, run_id=None, start=log.frames[1]) if isinstance(one, Frame)
+    ]
     assert [(one.index, one.offset) for one in found] == [(1, log.frames[1]), (2, log.frames[2])]
 
 
 def test_frames_of_another_log_are_left_out() -> None:
     first, second = three_frames(), three_frames().next()
     second.frame()
-    assert found_in(first.data + second.data, log=1) == ["frame of log 0", 0]
-    assert found_in(second.data + first.data, log=1) == [0, "torn tail"]
+    assert found_in(first.data + second.data, log=1) == ["frames of log 0", 0]
+    assert found_in(second.data + first.data, log=1) == [0, "frames of log 0"]
+
+
+def test_frames_of_another_run_are_left_out_wherever_they_stand() -> None:
+    """Also where what was in front of one is gone. Those that follow each other are told of once."""
+    log = three_frames()
+    foreign, end = log.of_run("other"), log.frames[1]
+    pieces = (foreign, log.data[:end], foreign[end:], foreign[:100])
+    found = list(scan(b"".join(pieces), path=PATH, log=0, run_id="run"))
+    assert [(type(one).__name__, one.offset, one.length) for one in found] == [
+        ("Foreign", 0, len(foreign)),
+        ("Frame", len(foreign), end),
+        ("Foreign", len(foreign) + end, len(foreign) - end),
+        ("Damage", 2 * len(foreign), 100),
+    ]
+    assert [one.reason for one in found if isinstance(one, Damage)] == [*["frames of run 'other'"] * 2, "torn tail"]
+
+
+def test_frames_of_an_earlier_version_are_told_as_such() -> None:
+    data = frames.reseal(three_frames().data.replace(b"SLF2", b"SLF1"))
+    (piece,) = scan(data, path=PATH, log=0, run_id=None)
+    assert isinstance(piece, OtherVersion)
+    assert (piece.offset, piece.length) == (0, len(data))
+    assert "earlier version of shmlog" in piece.reason
 
 
 def test_what_a_power_loss_leaves_is_a_torn_tail() -> None:
@@ -367,7 +392,7 @@ def test_what_a_power_loss_leaves_is_a_torn_tail() -> None:
 def test_a_hole_between_frames_is_reported() -> None:
     log = three_frames()
     data = log.data[: log.frames[1]] + log.data[log.frames[2] :]
-    batch = Decoder(Path()).decode([one for one in scan(data, path=PATH, log=0) if isinstance(one, Frame)])
+    batch = Decoder(Path()).decode([one for one in scan(data, path=PATH, log=0, run_id=None) if isinstance(one, Frame)])
     assert any("missing" in damage.reason for damage in batch.damage)
     assert [r.seq for r in records_of(batch) if r.name == "x"] == [0, 2]
 
@@ -375,7 +400,7 @@ def test_a_hole_between_frames_is_reported() -> None:
 def test_a_frame_that_comes_twice_counts_once() -> None:
     log = three_frames()
     data = log.data + log.data[log.frames[1] : log.frames[2]]
-    batch = Decoder(Path()).decode([one for one in scan(data, path=PATH, log=0) if isinstance(one, Frame)])
+    batch = Decoder(Path()).decode([one for one in scan(data, path=PATH, log=0, run_id=None) if isinstance(one, Frame)])
     assert batch.metrics.num_rows == len(log.records)
     assert batch.damage
 
@@ -386,8 +411,8 @@ def one_frame(*slots: bytes, name: bytes = b"x", lane: int = 0, seq: int = 0) ->
     names = struct.pack("<II", 0, len(name)) + name.ljust(8, b"\0")
     owners = struct.pack("<II", 0, 2) + b"{}".ljust(8, b"\0")
     rest = struct.pack("<6IIIQ", 1, 1, 1, len(slots), 1, 0, len(names), len(owners), 0)
-    rest += struct.pack("<6q6Q", *[0] * 6, *[0] * 6) + entry + names + owners + b"".join(slots)
-    return [one for one in scan(frames.seal(0, 0, rest), path=PATH, log=0) if isinstance(one, Frame)]
+    rest += struct.pack("<6q6Q72s", *[0] * 6, *[0] * 6, b"run") + entry + names + owners + b"".join(slots)
+    return [one for one in scan(frames.seal(0, 0, rest), path=PATH, log=0, run_id=None) if isinstance(one, Frame)]
 
 
 GOOD = frames.slot(1, 5, 1, frames.INT)
@@ -472,7 +497,7 @@ def decode_anything(data: bytes) -> None:
     """Scan and decode; whatever the bytes are, it ends, and what comes out is valid."""
     at = 0
     found = []
-    for one in scan(data, path=PATH, log=0):
+    for one in scan(data, path=PATH, log=0, run_id=None):
         assert one.offset == at
         assert one.length > 0
         at += one.length
@@ -489,7 +514,7 @@ def decode_anything(data: bytes) -> None:
 
 
 @given(st.binary(max_size=600))
-@example(b"SLF1" * 100)
+@example(b"SLF2" * 100)
 def test_any_bytes_are_survived(data: bytes) -> None:
     decode_anything(data)
 
@@ -531,11 +556,11 @@ def test_mutated_frames_are_survived(mutations: list[tuple[int, int]], checksums
 
 def test_a_log_made_to_slow_the_search_down_is_survived() -> None:
     size = 2_000_000
-    slots = (size - 64 - 160) // 32
-    header = struct.pack("<4sIQ10IQ", b"SLF1", 0, 160 + 32 * slots, 0, 0, 0, 0, 0, slots, 0, 0, 0, 0, 0)
+    slots = (size - 64 - 232) // 32
+    header = struct.pack("<4sIQ10IQ", b"SLF2", 0, 232 + 32 * slots, 0, 0, 0, 0, 0, slots, 0, 0, 0, 0, 0)
     data = header * (size // len(header))
     begin = time.monotonic()
-    assert [one for one in scan(data, path=PATH, log=0) if isinstance(one, Frame)] == []
+    assert [one for one in scan(data, path=PATH, log=0, run_id=None) if isinstance(one, Frame)] == []
     assert time.monotonic() - begin < 30
 
 

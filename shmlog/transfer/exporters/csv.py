@@ -32,8 +32,12 @@ def write_wide(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progr
 
 def safe_table(table: pa.Table) -> pa.Table:
     """Return the table with no text that a spreadsheet would evaluate."""
-    columns = [guard_column(column.combine_chunks()) if _is_text(column.type) else column for column in table.columns]
+    columns = [_safe(column) if _is_text(column.type) else column for column in table.columns]
     return pa.Table.from_arrays(columns, names=[guard(name) for name in table.column_names])
+
+
+def _safe(column: Any) -> Any:
+    return guard_column(column.combine_chunks() if pa.types.is_dictionary(column.type) else column)
 
 
 def _is_text(kind: pa.DataType) -> bool:
