@@ -129,8 +129,8 @@ FLUSHER = (
     Mutation(
         "lossy-log-deleted",
         "flusher/sealer.py",
-        "    if number not in kept_logs:\n",
-        "    if True:\n",
+        "    if number not in kept_logs and not is_foreign:\n",
+        "    if not is_foreign:\n",
         "I4: the only place of a record is deleted",
         f"{BOOKS}::test_a_loss_that_no_check_sees_is_counted_and_its_log_kept[first]",
     ),
@@ -585,7 +585,7 @@ STORAGE = (
     Mutation(
         "foreign-part-read",
         "reader/belonging.py",
-        "    if ids is not None and run_id not in ids:\n",
+        "    if run_id is not None and origin != run_id:\n",
         "    if False:\n",
         "I11: rows of another run are read as the run's",
         f"{READER}::test_a_part_of_another_run_is_left_out",
