@@ -17,6 +17,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 15.0
+END_WITH_US = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "shmlog.transfer.importers")
 WORKERS_OF_CPU = 3  # the tests wait twice as long as they work
 
 
@@ -153,7 +154,7 @@ def _processes(base: Path) -> Iterator[tuple[int, str]]:
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue  # it has ended
-        if state == "Z" or "multiprocessing.resource_tracker" in command or "multiprocessing.forkserver" in command:
+        if state == "Z" or any(name in command for name in END_WITH_US):
             continue  # it has ended, or ends with us
         if int(parent) == os.getpid() or ("shmlog.flusher" in command and str(base) in command):
             yield int(entry.name), command

@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-_IMPORT_PATH = "SHMLOG_IMPORT_PATH"  # where the process that starts it imports from, a line for each folder
+IMPORT_PATH = "SHMLOG_IMPORT_PATH"  # where the process that starts it imports from, a line for each folder
 
 # What must not reach it: libraries meant for the trainer, start-up hooks, and
 # thread pools sized for the trainer's work.
@@ -21,6 +21,8 @@ _IMPORT_PATH = "SHMLOG_IMPORT_PATH"  # where the process that starts it imports 
 # than the work that is done in it.
 _MEMORY = {
     "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
@@ -38,7 +40,7 @@ def helper_command(module: str, *arguments: str) -> list[str]:
 def helper_environment() -> dict[str, str]:
     """Return the environment of such a process: ours, importing what we can import."""
     environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
-    return environment | {_IMPORT_PATH: "\n".join(_import_path())} | _MEMORY
+    return environment | {IMPORT_PATH: "\n".join(_import_path())} | _MEMORY
 
 
 def _import_path() -> list[str]:
@@ -56,7 +58,7 @@ def _run() -> None:
 
     standard = list(sys.path)
     site.main()  # the environment's own packages, as at the start of any Python: -S has put it off
-    given = os.environ.pop(_IMPORT_PATH).split("\n")
+    given = os.environ.pop(IMPORT_PATH).split("\n")
     sys.path[:] = dict.fromkeys([*standard, *given, *sys.path])
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from shmlog.base.times import time_in_range
 from shmlog.errors import CorruptDataError
+from shmlog.storage.regular import open_regular
 from shmlog.storage.schema import KINDS, METRICS
 
 _INT64 = range(-(2**63), 2**63)
@@ -184,14 +185,11 @@ def _read_file(path: Path, limit: int | None) -> bytes:
     OSError
         If it can't be read.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
-        told = os.fstat(fd)
-        if not stat.S_ISREG(told.st_mode):
-            raise CorruptDataError(f"{path}: not a regular file; refused")
-        if limit is not None and told.st_size > limit:
-            raise CorruptDataError(f"{path}: {told.st_size} bytes, more than the {limit} that are read")
-        return file.read(told.st_size)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if limit is not None and size > limit:
+            raise CorruptDataError(f"{path}: {size} bytes, more than the {limit} that are read")
+        return file.read(size)
 
 
 def files_below(folder: Path, problems: Problems) -> dict[str, Path]:

@@ -1,29 +1,33 @@
 """Read a source in a process of its own, which may end or run out of memory instead of this one.
 
-What it has found comes back in two files that have no names: the records as an Arrow stream, and JSON lines, of which
+A warm process, which has imported what importers need, forks one for each source, and ends with this one. What that has
+found comes back in two files that have no names: the records as an Arrow stream, and JSON lines, of which
 the first says all else, and the rest are the events. The limits keep a source from hurting; they are no sandbox.
 """
 
 from __future__ import annotations
 
+import array
+import atexit
 import errno
 import json
 import mmap
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn, Self
+from typing import IO, Any, NamedTuple, NoReturn
 
 import pyarrow as pa
 import pyarrow.ipc
 
 from shmlog import errors
-from shmlog.base.spawn import helper_command, helper_environment
+from shmlog.base.spawn import IMPORT_PATH, helper_command, helper_environment
 from shmlog.errors import CorruptDataError, StorageError
 from shmlog.transfer.found import Found, Problems
 
@@ -36,25 +40,17 @@ SECONDS_PER_GIB = 600
 _TOLD = ("experiment", "described", "params", "annotations", "status")
 _PLACES = ("artifacts", "files")
 _SAID_BYTES_MAX = 1 << 16
+_ANSWER_BYTES_MAX = 16
 _TRUSTED = "if you trust it, raise the limit: import_run(…, max_bytes=…), shmlog import --max-gib …"
 
 
 class Order(NamedTuple):
-    """What the process is to do: its command line."""
+    """What a process is to do; with it go three descriptors: for the records, all else, and its standard output."""
 
     format: str
     source: str
     max_bytes: int
     seconds: int
-    parent: int
-    table: int  # descriptors
-    told: int
-
-    @classmethod
-    def parse(cls, arguments: list[str]) -> Self:
-        """Return the order of a command line."""
-        format, source, *numbers = arguments
-        return cls(format, source, *map(int, numbers))
 
 
 def read_apart(format: str, path: Path, max_bytes: int) -> Found:
@@ -72,11 +68,11 @@ def read_apart(format: str, path: Path, max_bytes: int) -> Found:
     if not sys.executable:
         raise StorageError(f"{path}: sys.executable is empty: no process can be started that reads it")
     seconds = -(-max_bytes // (1 << 30)) * SECONDS_PER_GIB
-    with ExitStack() as files:
+    order = Order(format, str(path), max_bytes, seconds)
+    with ExitStack() as stack:
         try:
-            table, told, said = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-            order = Order(format, str(path), max_bytes, seconds, os.getpid(), table.fileno(), told.fileno())
-            code = _run(order, said)
+            files = table, told, said = tuple(stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+            code = _run(order, files)
         except OSError as error:
             raise StorageError(f"{path}: no process can be started that reads it ({error})") from error
         said.seek(0)
@@ -88,13 +84,72 @@ def read_apart(format: str, path: Path, max_bytes: int) -> Found:
         return _take(order, table, told)
 
 
-def _run(order: Order, said: IO[bytes]) -> int:
-    """Return the exit code of the process; it is ended when this one is interrupted."""
-    command = helper_command("shmlog.transfer.importers", *map(str, order))
-    return subprocess.run(
-        command, env=helper_environment(), stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False,
-        pass_fds=(order.table, order.told),
-    ).returncode  # fmt: skip
+# ---- the warm process ----
+
+
+class _Reader:
+    """A process that takes one order after the other, each in a fork of its own."""
+
+    def __init__(self, surroundings: tuple[str, ...], said: IO[bytes]) -> None:
+        self.surroundings = surroundings
+        self._is_warm = False
+        self._orders, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its_end:
+            self._process = subprocess.Popen(
+                surroundings[:-1], env=helper_environment(), stdin=its_end.fileno(), stdout=said, stderr=said, cwd="/"
+            )
+
+    def read(self, order: Order, files: tuple[IO[bytes], ...]) -> int | None:
+        """Return the exit code of the process that reads, or None if another reader is to be asked."""
+        descriptors = array.array("i", [file.fileno() for file in files])
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)
+        try:
+            self._orders.sendmsg([json.dumps(order).encode()], [rights], socket.MSG_NOSIGNAL)
+            answer = self._orders.recv(_ANSWER_BYTES_MAX)
+        except ConnectionError:
+            answer = b""
+        except BaseException:
+            self.end()
+            raise
+        if not answer:  # it has ended, while it waited or by a signal: a new one tells why, if it does so too
+            code = self.end()
+            return None if self._is_warm else code
+        self._is_warm = True
+        _idle.append(self)
+        return int(answer)
+
+    def end(self) -> int:
+        """End the process, and with it what it has forked; return its exit code. In a fork of ours, nothing ends."""
+        self._orders.close()
+        self._process.kill()
+        return self._process.wait()
+
+
+_idle: list[_Reader] = []  # those that wait for an order; threads share it
+
+
+def _run(order: Order, files: tuple[IO[bytes], ...]) -> int:
+    """Return the exit code of the process that reads; it is ended when this one is interrupted."""
+    command = helper_command("shmlog.transfer.importers", str(os.getpid()))
+    surroundings = (*command, helper_environment()[IMPORT_PATH])
+    code = None
+    while code is None:
+        try:
+            reader = _idle.pop()
+        except IndexError:
+            reader = _Reader(surroundings, files[-1])
+        if reader.surroundings == surroundings:
+            code = reader.read(order, files)
+        else:  # of the process that this one is a fork of, or what can be imported has changed
+            reader.end()
+    return code
+
+
+@atexit.register
+def end_readers() -> None:
+    """End the processes that wait for an order."""
+    while _idle:
+        _idle.pop().end()
 
 
 # ---- what it hands over, in that process ----

@@ -608,6 +608,14 @@ STORAGE = (
         "unit/test_limited.py::test_where_memory_is_not_limited_large_sources_are_refused",
     ),
     Mutation(
+        "warm-reader-outlives-parent",
+        "transfer/importers/__main__.py",
+        "select.select(waiting, [], [], _IDLE_S)[0]",
+        "select.select([orders], [], [])[0]",
+        "what reads sources stays behind as long as a fork of the process that has ended",
+        "unit/test_limited.py::test_a_fork_has_a_reader_of_its_own_and_none_stays[kill]",
+    ),
+    Mutation(
         "reader-outlives-parent",
         "transfer/importers/limits.py",
         "    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)\n",
@@ -849,7 +857,7 @@ ENDING = (
         "path-before-start-up",
         "base/spawn.py",
         "    site.main()  # the environment's own packages, as at the start of any Python: -S has put it off\n",
-        '    sys.path.extend(os.environ[_IMPORT_PATH].split("\\n"))\n    site.main()\n',
+        '    sys.path.extend(os.environ[IMPORT_PATH].split("\\n"))\n    site.main()\n',
         "a sitecustomize.py that the program does not run is run by the flusher",
         "integration/test_helpers_imports.py::test_what_the_program_does_not_run_at_its_start_runs_in_no_flusher"
         "[sitecustomize]",

@@ -18,16 +18,10 @@ from hypothesis import strategies as st
 
 import shmlog
 from shmlog.cli.main import main
-from tests.support.imports import read_here
+from shmlog.transfer.importers.formats import reader_of
 from tests.support.records import make_run, sound
 
 FUNCTION_FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read sources in this process."""
-    read_here(monkeypatch)
 
 
 def rows_of(report: shmlog.ImportReport) -> list[tuple[Any, ...]]:
@@ -103,7 +97,6 @@ def test_the_same_source_twice_is_one_run(fetch_ml: Path, tmp_path: Path) -> Non
     assert list((tmp_path / "runs" / ".shmlog" / "imports").iterdir()) == []
 
 
-@pytest.mark.usefixtures("here")
 def test_metrics_bin_cut_at_every_length(fetch_ml: Path, tmp_path: Path) -> None:
     whole = (fetch_ml / "metrics.bin").read_bytes()
     ends = [0]
@@ -118,7 +111,6 @@ def test_metrics_bin_cut_at_every_length(fetch_ml: Path, tmp_path: Path) -> None
         sound(report.dir)
 
 
-@pytest.mark.usefixtures("here")
 def test_meta_bin_cut_at_every_length(fetch_ml: Path, tmp_path: Path) -> None:
     whole = meta_bin()
     for size in range(len(whole) + 1):
@@ -129,7 +121,6 @@ def test_meta_bin_cut_at_every_length(fetch_ml: Path, tmp_path: Path) -> None:
         sound(report.dir)
 
 
-@pytest.mark.usefixtures("here")
 @settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
 @given(meta=st.binary(max_size=60) | st.binary(max_size=40).map(lambda b: b"\x01" + b), metrics=st.binary(max_size=120))
 def test_hostile_bytes_are_told(meta: bytes, metrics: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -212,7 +203,6 @@ def test_expman(table: str, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("here")
 def test_the_journal_of_a_killed_expman_run_cut_at_every_length(tmp_path: Path) -> None:
     folder = expman_folder(tmp_path / "digits" / "a")
     (folder / "vectors.parquet").unlink()
@@ -298,7 +288,6 @@ DATA = st.recursive(
 TYPES = st.sampled_from(["metrics", "config", "gap", "experiment_end", "experiment_start", "x"])
 
 
-@pytest.mark.usefixtures("here")
 @settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
 @given(data=DATA, kind=TYPES)
 def test_any_event_is_taken_or_told(data: Any, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -326,7 +315,6 @@ def test_csv(tmp_path: Path) -> None:
     sound(report.dir)
 
 
-@pytest.mark.usefixtures("here")
 @settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
 @given(text=st.text(st.sampled_from("a1,\"\n\r='.-\x00e"), max_size=30), ours=st.booleans())
 def test_any_text_is_read_as_csv_or_refused(text: str, ours: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -346,7 +334,6 @@ def test_any_text_is_read_as_csv_or_refused(text: str, ours: bool, tmp_path_fact
 # ---- our own exports, damaged ----
 
 
-@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("suffix", ["json", "parquet", "arrow", "csv"])
 def test_damaged_exports_are_refused_or_read(suffix: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", [("a", i, float(i), i + 1, None) for i in range(20)])
@@ -360,6 +347,27 @@ def test_damaged_exports_are_refused_or_read(suffix: str, tmp_path: Path) -> Non
             except shmlog.CorruptDataError:
                 continue
             sound(report.dir)
+
+
+def test_events_that_are_nested_too_deeply_are_told(tmp_path: Path) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(101):
+        deep = {"a": deep}
+    (path,) = shmlog.export_run(make_run(tmp_path / "r", [("a", 0, 1.5, 1, None)]), tmp_path / "a.json")
+    told = json.loads(path.read_bytes())
+    event = {"timestamp": "2026-01-01T00:00:00Z", "event_type": "x"}
+    told["events"] = [{**event, "data": deep}, {**event, "data": {"a": 1}}]
+    path.write_text(json.dumps(told))
+    report = shmlog.import_run(path, tmp_path / "runs")
+    assert [one["data"] for one in sound(report.dir).events()] == [{"a": 1}]
+    assert report.problems == ("event 0: value is nested more than 100 levels deep, or in itself; left out",)
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "jsonl", "parquet", "arrow"])
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, format: str) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(shmlog.CorruptDataError, match=f"^{tmp_path / 'a'}: not a regular file; refused$"):
+        shmlog.import_run(tmp_path / "a", tmp_path / "runs", format)
 
 
 def test_a_hostile_export(tmp_path: Path) -> None:
@@ -436,15 +444,12 @@ def test_scalars_as_others_write_them(tmp_path: Path) -> None:
     sound(report.dir)
 
 
-@pytest.mark.usefixtures("here")
-def test_an_event_file_cut_at_many_lengths(events: Path, tmp_path: Path) -> None:
+def test_an_event_file_cut_at_many_lengths(events: Path) -> None:
     whole = events.read_bytes()
     seen = []
     for size in range(0, len(whole) + 1, 5):
         events.write_bytes(whole[:size])
-        report = shmlog.import_run(events.parent, tmp_path / "runs")
-        seen.append(report.counts["metrics"])
-        sound(report.dir)
+        seen.append(reader_of("tensorboard")(events.parent).records)  # here: a new process imports tensorboard anew
     assert seen == sorted(seen)
     assert set(seen) >= {0, 1, 2}
 

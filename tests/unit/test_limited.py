@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ from tests.support.processes import TIMEOUT_S
 READER = b"shmlog.transfer.importers"
 
 
+@pytest.fixture(autouse=True)
+def _no_readers_yet() -> None:
+    """End those of other tests."""
+    limited.end_readers()
+
+
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:
     """Return a source that takes a while."""
@@ -33,26 +40,44 @@ def slow(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Return a source that takes no time."""
+    path = tmp_path / "small.csv"
+    path.write_text("step,loss\n1,0.5\n")
+    return path
+
+
 def reader_below(pid: int) -> int:
-    """Wait for the process that reads for another one, until it has what it needs; return its number."""
+    """Wait for the process that reads a source for another one, until its limits are set; return its number."""
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
-        for child in _children(pid):
-            if READER in Path(f"/proc/{child}/cmdline").read_bytes() and _ignores_interrupts(child):
-                return child
+        for child in warm_below(pid):
+            for reader in _children(child):
+                if _is_limited(reader):
+                    return reader
         time.sleep(0.01)
     raise AssertionError("nothing reads")
 
 
+def warm_below(pid: int) -> list[int]:
+    """Return the children of a process that fork a reader for each source."""
+    return [child for child in _children(pid) if READER in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    found: list[int] = []
+    with suppress(OSError):  # it has ended meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
-def _ignores_interrupts(pid: int) -> bool:
-    """Whether it has come to where it is bound to its parent."""
-    ignored = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn"))
-    return bool(int(ignored.split()[1], 16) >> (signal.SIGINT - 1) & 1)
+def _is_limited(pid: int) -> bool:
+    """Whether it has come behind where it is bound to its parent."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
+    return False
 
 
 def wait_until_gone(pid: int) -> None:
@@ -88,7 +113,7 @@ def test_a_source_that_takes_too_long_is_refused(
     monkeypatch.setattr(limited, "SECONDS_PER_GIB", 1)
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL if is_heard else signal.SIG_IGN)
     try:
-        words = "more than 1 s; if you trust it, raise the limit" if is_heard else "before it was done"
+        words = "more than 1 s; if you trust it, raise the limit"
         with pytest.raises(shmlog.CorruptDataError, match=f"^{slow}: refused, since .*{words}"):
             shmlog.import_run(slow, tmp_path / "runs", max_bytes=1 << 30)
     finally:
@@ -146,6 +171,109 @@ def test_where_memory_is_not_limited_large_sources_are_refused(tmp_path: Path, m
         shmlog.import_run(tmp_path / "a.csv", tmp_path / "runs")
 
 
+def test_sources_are_read_by_one_warm_process_without_threads(small: Path) -> None:
+    shmlog.import_run(small)
+    warm = warm_below(os.getpid())
+    shmlog.import_run(small, "others")
+    assert len(warm) == 1
+    assert warm_below(os.getpid()) == warm
+    assert len(os.listdir(f"/proc/{warm[0]}/task")) == 1, "a fork of a process with threads may wait for ever"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_warm_process_that_has_ended_is_replaced(small: Path, number: signal.Signals) -> None:
+    shmlog.import_run(small)
+    (warm,) = warm_below(os.getpid())
+    os.kill(warm, number)
+    wait_until_gone(warm)
+    assert shmlog.import_run(small, "others").is_new
+
+
+def test_a_warm_process_that_ends_while_it_reads_is_replaced(slow: Path, small: Path) -> None:
+    shmlog.import_run(small)
+    (warm,) = warm_below(os.getpid())
+
+    def end() -> None:
+        reader_below(os.getpid())
+        os.kill(warm, signal.SIGKILL)
+
+    killer = threading.Thread(target=end)
+    killer.start()
+    assert shmlog.import_run(slow).counts["metrics"] == 400_000
+    killer.join()
+
+
+def test_threads_import_at_once(tmp_path: Path) -> None:
+    """Each thread ends before the next import, which uses what it has started."""
+    for i in range(4):
+        (tmp_path / f"{i}.csv").write_text(f"step,loss\n{i},0.5\n")
+    for root in ("first", "second"):
+        with ThreadPoolExecutor(4) as threads:
+            reports = list(threads.map(lambda i, root=root: shmlog.import_run(f"{i}.csv", root), range(4)))
+        assert [shmlog.load(report.dir).metrics()["step"].to_pylist() for report in reports] == [[0], [1], [2], [3]]
+
+
+FORKS = """
+import os, sys
+import shmlog
+from shmlog.transfer import limited
+shmlog.import_run(sys.argv[1], "parent")
+child = os.fork()
+if child == 0:
+    (inherited,) = limited._idle
+    report = shmlog.import_run(sys.argv[1], "child")
+    (own,) = limited._idle
+    raise SystemExit(report.is_new is False or own is inherited)
+assert os.waitpid(child, 0)[1] == 0
+(before,) = limited._idle
+assert shmlog.import_run(sys.argv[1], "again").is_new
+assert limited._idle == [before]
+print(before._process.pid)
+"""
+ENDINGS = {"return": "", "exit": "os._exit(0)", "kill": "sys.stdout.flush(); os.kill(os.getpid(), 9)"}
+A_FORK_STAYS = """
+sys.stdout.flush()
+if os.fork() == 0:
+    os.close(1); os.close(2)
+    sys.stdin.read()
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_fork_has_a_reader_of_its_own_and_none_stays(small: Path, ending: str) -> None:
+    """Not even where a fork outlives the process, and holds what that has had open."""
+    script = FORKS + A_FORK_STAYS + ENDINGS[ending]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script, str(small)], **pipes) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        warm = process.stdout.read()
+        assert process.stderr.read() == b""
+        wait_until_gone(int(warm))
+
+
+OWN = ("array", "json", "queue", "select", "socket", "tempfile")  # which the program has of Python
+
+
+@pytest.mark.parametrize("name", ["sitecustomize", "usercustomize", *OWN])
+def test_files_of_the_current_folder_and_of_the_path_do_not_run_in_a_reader(small: Path, name: str) -> None:
+    project = small.parent / "project"
+    project.mkdir()
+    mark = project / "mark"
+    (project / f"{name}.py").write_text(
+        f"import sys\nif {READER.decode()!r} in sys.orig_argv:\n    open({str(mark)!r}, 'w')\n    raise SystemExit(7)\n"
+    )
+    script = (
+        f"import os, sys, {', '.join(OWN)}\nos.environ['PYTHONPATH'] = os.getcwd()\nsys.path.insert(0, os.getcwd())\n"
+        "import shmlog\nprint(shmlog.import_run(sys.argv[1]).is_new)\n"
+    )
+    command = [sys.executable, "-P", "-c", script, str(small)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.stdout == "True\n", done.stderr
+    assert not mark.exists()
+
+
 def test_what_a_reader_says_reaches_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages" / "tensorboard.py").write_text("import sys\nprint('an old file', file=sys.stderr)\n")
@@ -162,8 +290,6 @@ def test_no_room_for_what_was_read_is_told(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_opened_is_the_same_error_as_here(tmp_path: Path) -> None:
-    (tmp_path / "link.csv").symlink_to(tmp_path / "secret")
-    (tmp_path / "secret").write_text("step,loss\n1,0.5\n")
-    with pytest.raises(OSError, match=r"link\.csv") as caught:
-        shmlog.import_run(tmp_path / "link.csv", tmp_path / "runs")
-    assert caught.value.errno == errno.ELOOP
+    with pytest.raises(FileNotFoundError, match=r"gone\.csv") as caught:
+        limited.read_apart("csv", tmp_path / "gone.csv", 1 << 30)
+    assert caught.value.errno == errno.ENOENT

@@ -1,36 +1,89 @@
-"""``python -m shmlog.transfer.importers``: read a source within limits, and hand over what was found.
+"""``python -m shmlog.transfer.importers PID``: read sources for that process, each in a fork with limits.
 
-`shmlog.transfer.limited` starts it and takes that.
+`shmlog.transfer.limited` starts it, gives it orders by the socket that is its standard input, and gets exit codes back.
 """
 
 from __future__ import annotations
 
+import array
+import json
 import os
+import select
+import socket
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
+import pyarrow as pa
+
+from shmlog.transfer.found import Found
 from shmlog.transfer.importers import limits
 from shmlog.transfer.importers.formats import reader_of
 from shmlog.transfer.limited import Order, hand_over, hand_over_error
 
+_IDLE_S = 60
+_ORDER_BYTES_MAX = 1 << 16
+_DESCRIPTORS = 3
+
 
 def main() -> None:
-    """Do what the command line says."""
-    order = Order.parse(sys.argv[1:])
-    limits.end_with(order.parent)
+    """Take orders until the other process ends, or for a minute has none."""
+    limits.reset_signals()
+    pa.array([0])  # the first such call imports pandas, where it is installed
+    parent = os.pidfd_open(int(sys.argv[1]))  # its socket alone says too little: a fork of it may hold that
+    with socket.socket(fileno=os.dup(0)) as orders:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        waiting: list[Any] = [orders, parent]
+        while parent not in (ready := select.select(waiting, [], [], _IDLE_S)[0]):
+            if not ready:
+                orders.shutdown(socket.SHUT_RD)  # from now on none comes; one may be there already
+            data, ancillary, _, _ = orders.recvmsg(_ORDER_BYTES_MAX, socket.CMSG_LEN(4 * _DESCRIPTORS))
+            if not data:
+                return
+            table, told, said = (os.fdopen(fd, "wb") for fd in array.array("i", ancillary[0][2]))
+            with table, told, said:
+                code = _read_in_fork(Order(*json.loads(data)), table, told, said, waiting)
+            orders.send(str(code).encode())
+
+
+def _read_in_fork(order: Order, table: IO[bytes], told: IO[bytes], said: IO[bytes], waiting: list[Any]) -> int:
+    """Return the exit code of a process that reads; end with it if nobody waits for it any more."""
+    for stream in (1, 2):
+        os.dup2(said.fileno(), stream)
+    read = reader_of(order.format)  # once for all sources of that format
+    sys.stdout.flush()
+    this = os.getpid()
+    child = os.fork()
+    if child == 0:
+        try:
+            limits.end_with(this)
+            _read(order, read, table, told)
+            sys.stdout.flush()
+            os._exit(0)  # all is handed over: to take gigabytes apart would be for nothing
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    with open(os.pidfd_open(child), "rb", buffering=0) as end:
+        ready, _, _ = select.select([end, *waiting], [], [])
+    if end not in ready:
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _read(order: Order, read: Callable[[Path], Found], table: IO[bytes], told: IO[bytes]) -> None:
+    """Read a source within limits, and hand over what was found."""
     limits.limit_files_and_time(order.max_bytes, order.seconds)
-    table, told = os.fdopen(order.table, "wb"), os.fdopen(order.told, "wb")
+    path = Path(order.source)
     try:
-        read = reader_of(order.format)  # before the limit: what it imports is not the source's
         with limits.memory_limited(order.max_bytes) as is_limited:
             if not is_limited:
-                limits.refuse_large(Path(order.source))
-            hand_over(read(Path(order.source)), table, told)
+                limits.refuse_large(path)
+            hand_over(read(path), table, told)
     except Exception as error:
         hand_over_error(error, told)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # all is handed over: to take gigabytes apart would be for nothing
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from shmlog.base.plain import from_word
+from shmlog.base.plain import from_word, plain
 from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.storage.schema import METRICS
@@ -29,8 +29,9 @@ def read(path: Path) -> Found:
         If it is no such file.
     """
     found = Found(experiment=path.stem)
+    data = found.read("export", path)
     try:
-        told = json.loads(found.read("export", path))
+        told = json.loads(data)
         take_description(found, told)
         rows, events = told["metrics"], told["events"]
         if not isinstance(rows, list) or not isinstance(events, list):
@@ -84,6 +85,11 @@ def _add_event(found: Found, where: str, event: Any) -> None:
     if not is_sound or not is_text(json.dumps(event, ensure_ascii=False)) or type(event.get("event_type")) is not str:
         found.problems.add("events left out", f"{where} is none of ours")
         return
+    try:
+        data = plain(event["data"])
+    except ValueError as error:
+        found.problems.add("events left out", f"{where}: {error}; left out")
+        return
     numbers = {"lane": _number(event.get("lane"), _LANES), "seq": _number(event.get("seq"), _SEQS)}
-    told = {"timestamp": ts, "event_type": event["event_type"], "data": event["data"]}
+    told = {"timestamp": ts, "event_type": event["event_type"], "data": data}
     found.events.append({**owner_of(event), **told, **numbers})

@@ -64,7 +64,7 @@ def take_description(found: Found, told: Any) -> None:
     """Take what an export says of its run; raises ValueError if it says nothing that makes sense."""
     if not isinstance(told, dict) or told.get("shmlog") != 1 or not isinstance(told.get("run"), dict):
         raise ValueError("not an export of a run")
-    told = plain(told)
+    told = {name: plain(told[name]) for name in ("run", "params", "annotations") if name in told}
     run = told["run"]
     found.described = run
     found.experiment = str(run.get("experiment") or found.experiment)

@@ -22,9 +22,15 @@ _PAGE = resource.getpagesize()
 _PROBE_BYTES = 64 << 20
 
 
-def end_with(parent: int) -> None:
-    """End when the process that waits for this one does, and leave Ctrl-C to it."""
+def reset_signals() -> None:
+    """Leave Ctrl-C to the process that waits for this one; what that ignores besides counts here."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+
+
+def end_with(parent: int) -> None:
+    """End when the process that waits for this one does."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it has ended before it was asked
         os._exit(1)
