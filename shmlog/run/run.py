@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -388,16 +389,16 @@ class Run(StructuredLog):
     def _seal(self, status: str | None) -> bool:
         """Have all be sealed; None: the status will be known when the process has ended."""
         patience = self._patience()
-        self._flush(patience, FLUSH_S, False)  # makes room for the last event, whatever waits in the lane
-        if self._is_maker:
-            told = {} if status is None else {"status": status}
-            try:
-                self.event("experiment_end", {**told, "duration_s": time.monotonic() - self._started_s})
-            except DroppedError:
-                pass  # counted; finish itself never raises because of the machinery
-        self._settle()
         code, by_maker = (0, False) if status is None else (FINISH_CODES[status], self._is_maker)
-        request = self._segment.request_finish(code, by_maker)
+        try:
+            self._flush(patience, FLUSH_S, False)  # makes room for the last event, whatever waits in the lane
+            if self._is_maker:
+                told = {} if status is None else {"status": status}
+                with suppress(DroppedError):  # counted; finish itself never raises because of the machinery
+                    self.event("experiment_end", {**told, "duration_s": time.monotonic() - self._started_s})
+            self._settle()
+        finally:  # a Ctrl-C does not make another status of it
+            request = self._segment.request_finish(code, by_maker)
         return patience.wait(lambda: self._segment.finish_done >= request, lambda: patience.finishing(request))
 
     def __enter__(self) -> Self:

@@ -798,6 +798,14 @@ CONTAINERS = "faults/test_containers.py"
 ENDING = (
     # ---- progress.py, exits.py, liveness.py, runlock.py ----
     Mutation(
+        "interrupted-finish-says-nothing",
+        "run/run.py",
+        "        finally:  # a Ctrl-C does not make another status of it\n",
+        "        except DroppedError:\n            raise\n        else:\n",
+        "a run that was finished reads crashed, if a Ctrl-C has ended the wait",
+        "integration/test_exit_status.py::test_a_finish_that_is_interrupted_has_said_the_status",
+    ),
+    Mutation(
         "import-is-no-progress",
         "flusher/keeper.py",
         "            with self._progress.at_work():\n                self._sealer = self._make_sealer()\n",
