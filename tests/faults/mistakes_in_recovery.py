@@ -100,6 +100,14 @@ MISTAKES_IN_RECOVERY = (
     ),
     # ---- gc.py, doorbell.py, lockfile.py ----
     Mutation(
+        "doorbell-of-a-live-run-removed",
+        "segment/doorbell.py",
+        "    return is_ours and not os.path.lexists(",
+        "    return is_ours or not os.path.lexists(",
+        "a flusher that nobody can wake",
+        "integration/test_faults.py::test_gc_removes_the_doorbell_of_a_segment_that_is_gone",
+    ),
+    Mutation(
         "gc-lists-what-it-can-not-open",
         "segment/gc.py",
         "    if liveness.is_in_use(ref.path):",
