@@ -100,6 +100,14 @@ MISTAKES_IN_RECOVERY = (
     ),
     # ---- gc.py, doorbell.py, lockfile.py ----
     Mutation(
+        "lock-kept-by-a-child",
+        "storage/flock.py",
+        "        fcntl.flock(fd, fcntl.LOCK_UN)\n",
+        "        pass\n",
+        "P10: nobody can recover, join or delete runs as long as a worker lives",
+        f"{RECOVERY}::test_a_child_that_is_forked_under_a_lock_does_not_keep_it[launch]",
+    ),
+    Mutation(
         "doorbell-of-a-live-run-removed",
         "segment/doorbell.py",
         "    return is_ours and not os.path.lexists(",
