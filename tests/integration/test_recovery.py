@@ -640,11 +640,21 @@ def test_a_child_that_is_forked_under_a_lock_does_not_keep_it(tmp_path: Path, wh
         child = os.fork()
         if child == 0:
             signal.pause()
-    fd = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert is_free(path)
     finally:
-        os.close(fd)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         place.unlink(missing_ok=True)
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock of a file or folder."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
