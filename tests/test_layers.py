@@ -107,7 +107,7 @@ ARGUMENTS_TODAY = {
     "run/init.py": 1, "run/options.py": 1, "segment/beacon.py": 1, "segment/gc.py": 6, "segment/shm.py": 2,
     "storage/columns.py": 1, "storage/joined.py": 1, "storage/jsonl.py": 1, "transfer/importers/csv_table.py":
     1, "transfer/importers/event_files.py": 1, "transfer/importers/expman.py": 2,
-    "transfer/importers/fetch_ml.py": 1, "transfer/importers/jsonl.py": 1, "transfer/limited.py": 1,
+    "transfer/importers/fetch_ml.py": 1, "transfer/importers/jsonl.py": 1,
 }  # fmt: skip
 """By file, how many calls have more."""
 

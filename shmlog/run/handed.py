@@ -53,6 +53,11 @@ def handed_down() -> Handed | None:
 
 def hand_down() -> None:
     """Tell children of the run that is open now: the newest, if it is the only one or was made within the others."""
+    with registry.guard.lock:
+        _hand_down()
+
+
+def _hand_down() -> None:
     global _before
     runs = [run for run in registry.open_runs() if run.is_owner or run._disabled]
     is_set = _before is not None and _before[0] == os.getpid()

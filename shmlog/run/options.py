@@ -62,10 +62,21 @@ def check(
     clock_number(clock)
     asked = check_settings(level, console, rotate_events, redact)
     return Options(
-        check_id(experiment, "experiment"), Path(os.path.abspath(root)), name, plain(config or {}),
+        check_id(experiment, "experiment"), _folder(root), name, plain(config or {}),
         _names("tags", tags or ()), group, notes, parent, _sinks(sinks), lane_records, lanes,
         DropPolicy(on_full == "wait", float(max_wait), bool(strict)), clock, LogSettings(**asked), asked, git_diff,
     )  # fmt: skip
+
+
+def _folder(root: str | os.PathLike[str]) -> Path:
+    path = os.path.abspath(root)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"root {path!a}: its name is not UTF-8, as shared memory holds it; rename the folder"
+        ) from None
+    return Path(path)
 
 
 def as_before(options: Options, described: Mapping[str, Any]) -> Options:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from shmlog.segment.guard import Guard
+
 if TYPE_CHECKING:
     from shmlog.run.run import Run
     from shmlog.segment.beacon import Entry
+
+guard = Guard()
+"""Held by who changes the list, or what is handed down because of it: threads make and finish runs."""
 
 _open: dict[str, Run] = {}
 _last_closed: Run | None = None
@@ -18,8 +23,9 @@ made: ContextVar[tuple[Run, ...]] = ContextVar("shmlog_made", default=())
 
 def remember(run: Run, *, current: bool) -> None:
     """Put ``run`` on the list; ``current``: it is the run of this thread or task from now on."""
-    _open.pop(str(run.dir), None)
-    _open[str(run.dir)] = run
+    with guard.lock:
+        _open.pop(str(run.dir), None)
+        _open[str(run.dir)] = run
     if current:
         made.set((*(other for other in made.get() if other.is_open), run))
 
@@ -27,16 +33,19 @@ def remember(run: Run, *, current: bool) -> None:
 def forget(run: Run) -> None:
     """Take ``run`` off the list."""
     global _last_closed
-    if _open.get(str(run.dir)) is run:
-        del _open[str(run.dir)]
-        _last_closed = run
+    with guard.lock:
+        if _open.get(str(run.dir)) is run:
+            del _open[str(run.dir)]
+            _last_closed = run
 
 
 def forget_ended() -> None:
     """Take the runs of other processes off the list that have ended: one that follows them has come."""
     for run in open_runs():
         if not run.is_owner and not run.is_open:
-            del _open[str(run.dir)]
+            with guard.lock:
+                if _open.get(str(run.dir)) is run:
+                    del _open[str(run.dir)]
 
 
 def last_closed() -> Run | None:

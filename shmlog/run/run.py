@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,10 +37,9 @@ _NO_ERRORS = (SystemExit, GeneratorExit, KeyboardInterrupt)
 class Run(StructuredLog):
     """A run that this process logs to; made by `shmlog.init` or `shmlog.attach`.
 
-    Works as it is in a forked child, and pickles by reference to a spawned one. In a process that
-    follows the one which made the run, calls go on to that one's next run when this one has ended.
-    Logging never raises because of the machinery: it drops and counts, unless
-    the run was made with ``strict=True``.
+    Works as it is in a forked child, and pickles by reference to a spawned one. In a process that follows the one
+    which made the run, calls go on to that one's next run when this one has ended. Logging never raises because of
+    the machinery: it drops and counts, unless the run was made with ``strict=True``.
     """
 
     def __init__(
@@ -388,16 +388,16 @@ class Run(StructuredLog):
     def _seal(self, status: str | None) -> bool:
         """Have all be sealed; None: the status will be known when the process has ended."""
         patience = self._patience()
-        self._flush(patience, FLUSH_S, False)  # makes room for the last event, whatever waits in the lane
-        if self._is_maker:
-            told = {} if status is None else {"status": status}
-            try:
-                self.event("experiment_end", {**told, "duration_s": time.monotonic() - self._started_s})
-            except DroppedError:
-                pass  # counted; finish itself never raises because of the machinery
-        self._settle()
         code, by_maker = (0, False) if status is None else (FINISH_CODES[status], self._is_maker)
-        request = self._segment.request_finish(code, by_maker)
+        try:
+            self._flush(patience, FLUSH_S, False)  # makes room for the last event, whatever waits in the lane
+            if self._is_maker:
+                told = {} if status is None else {"status": status}
+                with suppress(DroppedError):  # counted; finish itself never raises because of the machinery
+                    self.event("experiment_end", {**told, "duration_s": time.monotonic() - self._started_s})
+            self._settle()
+        finally:  # a Ctrl-C does not make another status of it
+            request = self._segment.request_finish(code, by_maker)
         return patience.wait(lambda: self._segment.finish_done >= request, lambda: patience.finishing(request))
 
     def __enter__(self) -> Self:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from shmlog import _core
 from shmlog.base.durable import atomic_write
 from shmlog.errors import log_warning
+from shmlog.segment.guard import Guard
 from shmlog.segment.process import Process, parent_of, pid_namespace, process_of
 from shmlog.storage.segmentref import SHARED_MEMORY, names_in
 
@@ -54,6 +55,9 @@ Listener = Callable[[str, int], None]
 """Is told the path of a beacon, and its state, in which it tells of a run."""
 
 
+_guard = Guard()  # runs are made and finished in several threads
+
+
 class _Own:
     """The beacon of this process."""
 
@@ -66,10 +70,11 @@ class _Own:
         self.count = 0
 
     def write(self) -> None:
-        data = json.dumps([entry._asdict() for entry in self.entries.values()])
-        atomic_write(
-            path_of(self.name), data.encode("utf-8", "surrogateescape"), durable=False, exclusive=True, mode=0o600
-        )
+        written: list[Entry] | None = None
+        while written != (entries := list(self.entries.values())):  # a signal's handler may have changed them meanwhile
+            data = json.dumps([entry._asdict() for entry in entries]).encode("utf-8", "surrogateescape")
+            atomic_write(path_of(self.name), data, durable=False, exclusive=True, mode=0o600)
+            written = entries
 
 
 _own: _Own | None = None
@@ -119,11 +124,13 @@ def new_entry(run_dir: Path, segment: str | None, chain: int | None, under: tupl
 
     ``chain`` is that of the run which it follows; None: it begins another.
     """
-    own = _ours()
-    own.count += 1
+    with _guard.lock:
+        own = _ours()
+        own.count += 1
+        begun, is_alone = own.count, not own.entries
     token = int.from_bytes(os.urandom(8)) | 1
     since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return own.name, Entry(str(run_dir), segment, token, own.count, chain or own.count, not own.entries, under, since_s)
+    return own.name, Entry(str(run_dir), segment, token, begun, chain or begun, is_alone, under, since_s)
 
 
 def announce(entry: Entry, listener: Listener) -> None:
@@ -132,17 +139,19 @@ def announce(entry: Entry, listener: Listener) -> None:
     ``listener`` is called at each change as long as it does, so that a child which was forked since the last one need
     not read the beacon.
     """
-    own = _ours()
-    own.entries[entry.begun], own.listeners[entry.begun] = entry, listener
-    _write(own)
+    with _guard.lock:
+        own = _ours()
+        own.entries[entry.begun], own.listeners[entry.begun] = entry, listener
+        _write(own)
     time.sleep(UNSEEN_NS * 1e-9)
 
 
 def withdraw(entry: Entry) -> None:
     """Tell children that the run has ended for this process and for them."""
-    if _own is not None and _own.pid == os.getpid() and _own.entries.pop(entry.begun, None) is not None:
-        del _own.listeners[entry.begun]
-        _write(_own)
+    with _guard.lock:
+        if _own is not None and _own.pid == os.getpid() and _own.entries.pop(entry.begun, None) is not None:
+            del _own.listeners[entry.begun]
+            _write(_own)
 
 
 def _write(own: _Own) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from shmlog.storage.segmentref import SHARED_MEMORY
+from shmlog.storage.segmentref import SHARED_MEMORY, is_segment_name, names_in
 
 _MODE = 0o600
+_PREFIX = "sem."  # of its file's name, as the C library gives it
 
 
 class Doorbell:
@@ -27,7 +29,7 @@ class Doorbell:
 
         posix_ipc.Semaphore(name, flags=posix_ipc.O_CREX, mode=_MODE, initial_value=0).close()
         with suppress(FileNotFoundError):  # it lies elsewhere, as on macOS
-            os.chmod(SHARED_MEMORY / f"sem.{name[1:]}", _MODE)  # whatever the umask; nobody else can replace it
+            os.chmod(SHARED_MEMORY / f"{_PREFIX}{name[1:]}", _MODE)  # whatever the umask; nobody else can replace it
 
     @classmethod
     def open(cls, name: str | None) -> Doorbell:
@@ -60,3 +62,30 @@ class Doorbell:
         """Wake the flusher."""
         if self._semaphore is not None:
             self._semaphore.release()
+
+
+# ---- what is left of those that were killed, or whose segment somebody has removed ----
+
+
+def stale() -> list[Path]:
+    """Return the doorbells of this user whose segment is gone: it is made before its doorbell, and removed after it."""
+    bells = [SHARED_MEMORY / bell for bell in names_in(SHARED_MEMORY, _PREFIX) if is_segment_name(_segment_of(bell))]
+    return [path for path in bells if _is_stale(path)]
+
+
+def remove_stale(path: Path) -> None:
+    """Remove the doorbell of a segment that is gone."""
+    with suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _segment_of(bell: str) -> str:
+    return f"/{bell.removeprefix(_PREFIX)}"
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        is_ours = path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False
+    return is_ours and not os.path.lexists(SHARED_MEMORY / _segment_of(path.name)[1:])

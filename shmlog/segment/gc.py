@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import CorruptDataError, RunNotFoundError, SegmentError
-from shmlog.segment import beacon, meeting, runlock, shm
+from shmlog.segment import beacon, doorbell, meeting, runlock, shm
 from shmlog.storage import liveness, unbegun
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
@@ -32,6 +32,7 @@ _FILES = {
     "lock of a recovery that was killed": (runlock.stale_locks, runlock.remove_lock),
     "list of the runs of a launch that has ended": (meeting.stale_meetings, meeting.remove_meeting),
     "list of the runs of a process that has ended": (beacon.stale, beacon.remove_stale),
+    "doorbell of a segment that is gone": (doorbell.stale, doorbell.remove_stale),
 }
 
 

@@ -13,7 +13,7 @@ _MODE = 0o600
 
 
 def hold(path: Path, *, make: bool = True, wait: bool = True) -> int:
-    """Open a file of this user, lock it and return its descriptor; who closes that gives it free.
+    """Open a file of this user, lock it and return its descriptor; `flock.release` of that gives it free.
 
     It is in its place: who holds a lock may remove the file, and the next one then has another.
 

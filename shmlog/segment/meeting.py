@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 from shmlog.errors import CorruptDataError
 from shmlog.segment.lockfile import hold
 from shmlog.segment.process import Process, pid_namespace
-from shmlog.storage import runfile
+from shmlog.storage import flock, runfile
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
 from shmlog.storage.status import SUCCESS
@@ -109,7 +109,7 @@ class Meeting:
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._fd)
+        flock.release(self._fd)
 
 
 def meeting_place(key: str) -> Path:

@@ -69,7 +69,7 @@ def _folder_locked(layout: RunLayout, must: bool) -> Iterator[None]:
             )
         yield
     finally:
-        os.close(fd)
+        flock.release(fd)
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def _file_locked(layout: RunLayout) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
-        os.close(fd)
+        flock.release(fd)
 
 
 # ---- what is left of those that were killed ----
@@ -106,5 +106,5 @@ def _if_free(path: Path, *, remove: bool) -> bool:
         if remove:
             path.unlink(missing_ok=True)
     finally:
-        os.close(fd)
+        flock.release(fd)
     return True

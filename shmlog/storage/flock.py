@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import suppress
 
 PATIENCE_S = 60.0
 _NAP_S = 0.02
 
 
 def lock(fd: int) -> bool:
-    """Lock what is open, and return whether that was possible in time; who closes it gives it free.
+    """Lock what is open, and return whether that was possible in time; who calls `release` gives it free.
 
     Raises
     ------
@@ -28,3 +30,12 @@ def lock(fd: int) -> bool:
             time.sleep(_NAP_S)
         else:
             return True
+
+
+def release(fd: int) -> None:
+    """Give a lock free, and close its file, which a child that was forked meanwhile has open still."""
+    import fcntl
+
+    with suppress(OSError):  # there are no locks in that file system
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)

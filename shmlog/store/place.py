@@ -142,7 +142,7 @@ class Place:
                 )
             yield
         finally:
-            os.close(fd)
+            flock.release(fd)
 
 
 def _open_lock(path: Path) -> int:

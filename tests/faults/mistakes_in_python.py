@@ -13,6 +13,7 @@ FOREIGN = f"{BOOKS}::test_recovery_takes_nothing_from_the_log_of_another_run_and
 MERGE = "unit/test_merge.py"
 ARTIFACTS = "unit/test_artifacts.py"
 MANIFEST = "unit/test_manifest.py"
+THREADS = "integration/test_threads.py"
 RESUME = "integration/test_resume.py"
 RANKS = "integration/test_ranks.py"
 KILLED = f"{READER}::test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same"
@@ -772,6 +773,30 @@ CURRENT = "integration/test_current_run.py"
 STARTS = "integration/test_starts.py"
 
 FOLLOWING = (
+    Mutation(
+        "beacon-of-threads-not-locked",
+        "segment/guard.py",
+        "        self.lock = RLock()\n        os.register",
+        "        from contextlib import nullcontext\n        self.lock = nullcontext()\n        os.register",
+        "a child logs nothing into a run that a thread has made while another one made or ended its own",
+        f"{THREADS}::test_a_run_that_is_announced_while_another_is_written_of_stays_told[thread]",
+    ),
+    Mutation(
+        "beacon-of-a-handler-written-over",
+        "segment/beacon.py",
+        "            written = entries\n",
+        "            break\n",
+        "a child logs nothing into a run that was made in the handler of a signal",
+        f"{THREADS}::test_a_run_that_is_announced_while_another_is_written_of_stays_told[handler of a signal]",
+    ),
+    Mutation(
+        "guard-stays-locked-in-a-child",
+        "segment/guard.py",
+        "        os.register_at_fork(after_in_child=self._renew)\n",
+        "",
+        "P7: a child that was forked while a thread made a run hangs in its own init",
+        f"{THREADS}::test_a_child_forked_while_a_thread_announces_a_run_can_make_one",
+    ),
     # ---- run.py, handed.py, follow.py, current.py, late.py ----
     Mutation(
         "followers-not-dismissed",
@@ -784,7 +809,7 @@ FOLLOWING = (
     Mutation(
         "withdrawn-run-told-of",
         "segment/beacon.py",
-        "        del _own.listeners[entry.begun]\n",
+        "            del _own.listeners[entry.begun]\n",
         "",
         "a child that is forked while its parent leaves a run logs on into it",
         f"{STARTS}::test_a_child_whose_owner_has_left_a_run_that_goes_on_is_not_in_it[after]",
@@ -829,6 +854,14 @@ CONTAINERS = "faults/test_containers.py"
 
 ENDING = (
     # ---- progress.py, exits.py, liveness.py, runlock.py ----
+    Mutation(
+        "interrupted-finish-says-nothing",
+        "run/run.py",
+        "        finally:  # a Ctrl-C does not make another status of it\n",
+        "        except DroppedError:\n            raise\n        else:\n",
+        "a run that was finished reads crashed, if a Ctrl-C has ended the wait",
+        "integration/test_exit_status.py::test_a_finish_that_is_interrupted_has_said_the_status",
+    ),
     Mutation(
         "import-is-no-progress",
         "flusher/keeper.py",

@@ -100,6 +100,22 @@ MISTAKES_IN_RECOVERY = (
     ),
     # ---- gc.py, doorbell.py, lockfile.py ----
     Mutation(
+        "lock-kept-by-a-child",
+        "storage/flock.py",
+        "        fcntl.flock(fd, fcntl.LOCK_UN)\n",
+        "        pass\n",
+        "P10: nobody can recover, join or delete runs as long as a worker lives",
+        f"{RECOVERY}::test_a_child_that_is_forked_under_a_lock_does_not_keep_it[launch]",
+    ),
+    Mutation(
+        "doorbell-of-a-live-run-removed",
+        "segment/doorbell.py",
+        "    return is_ours and not os.path.lexists(",
+        "    return is_ours or not os.path.lexists(",
+        "a flusher that nobody can wake",
+        "integration/test_faults.py::test_gc_removes_the_doorbell_of_a_segment_that_is_gone",
+    ),
+    Mutation(
         "gc-lists-what-it-can-not-open",
         "segment/gc.py",
         "    if liveness.is_in_use(ref.path):",

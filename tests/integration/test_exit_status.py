@@ -195,6 +195,34 @@ def test_an_exit_beside_a_flusher_that_stands_still_says_how_it_was(tmp_path: Pa
     assert shmlog.load(run_dir).status == status
 
 
+INTERRUPTED = """
+import signal
+def interrupt(*_): raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+print('ready', flush=True)
+input()
+signal.setitimer(signal.ITIMER_REAL, 1.0)
+run.finish('failed')
+"""
+
+
+def test_a_finish_that_is_interrupted_has_said_the_status(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with start_script(BEGIN + INTERRUPTED, root, cwd=tmp_path, stdin=-1) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        run_dir = only_run(root)
+        flusher = wait_for_flusher(run_dir)
+        stop(flusher)  # for two seconds it waits for it
+        try:
+            _, err = process.communicate("\n", timeout=60)
+            assert "KeyboardInterrupt" in err
+        finally:
+            os.kill(flusher, signal.SIGCONT)
+    wait_for_end(run_dir)
+    assert assert_books_balance(run_dir, offered=1).status == "failed"
+
+
 KILLED = """
 from tests.support.processes import flusher_pid, is_flusher_gone
 def kill():

@@ -23,7 +23,7 @@ from shmlog.flusher.recover import recover
 from shmlog.segment import gc, runlock, shm
 from shmlog.storage import runfile
 from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SegmentRef
+from shmlog.storage.segmentref import SegmentRef, read_ref
 from tests.support.books import assert_books_balance
 from tests.support.processes import (
     flusher_pid,
@@ -381,6 +381,22 @@ with locked(RunLayout(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+def test_gc_removes_the_doorbell_of_a_segment_that_is_gone(tmp_path: Path) -> None:
+    with shmlog.init("bell", root=tmp_path) as run:
+        segment = read_ref(RunLayout(run.dir)).path
+        bell = segment.with_name(f"sem.{segment.name}")
+        assert bell.exists()
+        assert bell not in [stale.path for stale in gc.find_stale()], "it is in use"
+        aside = segment.with_name(f"aside-{segment.name}")
+        segment.rename(aside)
+        (stale,) = [stale for stale in gc.find_stale() if stale.path == bell]
+        gc.remove(stale)
+        assert not bell.exists()
+        aside.rename(segment)
+        run.log("x", 1.0)
+    assert_books_balance(run.dir, offered=1)
 
 
 def test_gc_removes_the_lock_of_a_killed_recovery_and_never_one_that_is_held(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunStateError, SegmentError, StorageError
 from shmlog.flusher.recover import recover, recover_neighbours
 from shmlog.reader.verify import verify
-from shmlog.segment import gc, runlock, shm
+from shmlog.segment import gc, meeting, runlock, shm
 from shmlog.segment.doorbell import Doorbell
 from shmlog.storage import flock, liveness, runfile
 from shmlog.storage.layout import RunLayout
@@ -625,3 +626,36 @@ def test_no_other_object_is_removed_because_a_run_yaml_names_it(root: Path) -> N
     runfile.write(layout.run_yaml, described)
     assert recover(run_dir).changed
     assert not ref.path.exists()
+
+
+@pytest.mark.parametrize("what", ["run", "launch", "store"])
+def test_a_child_that_is_forked_under_a_lock_does_not_keep_it(tmp_path: Path, what: str) -> None:
+    layout = RunLayout(tmp_path)
+    place = meeting.meeting_place(str(tmp_path))
+    path, lock = {
+        "run": (layout.dir, lambda: runlock.locked(layout)),
+        "launch": (place, lambda: meeting.open_meeting(place)),
+        "store": (Place(tmp_path).lock, lambda: Place(tmp_path).locked()),
+    }[what]
+    with lock():
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    try:
+        assert is_free(path)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        place.unlink(missing_ok=True)
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock of a file or folder."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing.process
 import os
 import signal
+import sys
 import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import shmlog
+from shmlog.run.handed import VARIABLE
+from shmlog.segment import beacon
 from tests.support.books import assert_books_balance, assert_in_order
 from tests.support.processes import wait_for_end, wait_for_flusher
 
@@ -215,3 +222,106 @@ def test_a_dict_may_change_in_another_thread_while_it_is_logged(tmp_path: Path) 
     wait_for_end(run.dir)
     stored = assert_books_balance(run.dir)
     assert stored.metrics("m7")["step"].to_pylist() == list(range(N))
+
+
+def call_in_threads(work: Callable[[], None]) -> None:
+    """Call it in several threads at once; raises what one of them does."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        for called in [pool.submit(work) for _ in range(THREADS)]:
+            called.result()
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Have threads take turns as often as can be."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_threads_that_make_and_finish_runs_tell_children_of_each(tmp_path: Path) -> None:
+    wrong: list[str] = []
+
+    def make_and_finish() -> None:
+        for _ in range(100):
+            name, entry = beacon.new_entry(tmp_path, None, None, ())
+            beacon.announce(entry, lambda path, state: None)
+            wrong.extend(["missing"] if entry.token not in tokens_told(name) else [])
+            beacon.withdraw(entry)
+            wrong.extend(["still told"] if entry.token in tokens_told(name) else [])
+
+    call_in_threads(make_and_finish)
+    assert wrong == []
+
+
+def tokens_told(name: str) -> list[int]:
+    """Return the tokens of the runs that a beacon tells of, read from its file."""
+    return [entry["token"] for entry in json.loads(beacon.path_of(name).read_bytes())]
+
+
+@pytest.mark.parametrize("other", ["thread", "handler of a signal"])
+def test_a_run_that_is_announced_while_another_is_written_of_stays_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    write, announced, wrong = beacon.atomic_write, threading.Event(), []
+    (name, first), (_, second) = (beacon.new_entry(tmp_path, None, None, ()) for _ in range(2))
+
+    def announce_second() -> None:
+        beacon.announce(second, lambda path, state: None)
+        announced.set()
+
+    announcer = threading.Thread(target=announce_second)
+    begins = {"second": True}
+
+    def write_meanwhile(*args: Any, **options: Any) -> None:
+        if begins.pop("second", False):
+            announcer.start() if other == "thread" else announce_second()
+            announced.wait(0.5)  # in vain where it has to wait for us
+        write(*args, **options)
+        if other == "thread" and announced.is_set() and second.token not in tokens_told(name):
+            wrong.append("a run that was announced is told no more")
+
+    monkeypatch.setattr(beacon, "atomic_write", write_meanwhile)
+    beacon.announce(first, lambda path, state: None)
+    if other == "thread":
+        announcer.join()
+    assert wrong == []
+    assert {first.token, second.token} <= set(tokens_told(name))
+    for entry in (first, second):
+        beacon.withdraw(entry)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_threads_that_finish_runs_leave_none_handed_down() -> None:
+    def make_and_finish() -> None:
+        for _ in range(100):
+            shmlog.init("threads", mode="disabled").finish()
+
+    call_in_threads(make_and_finish)
+    assert VARIABLE not in os.environ
+    assert not multiprocessing.process.current_process()._config.get(VARIABLE)  # type: ignore[attr-defined]
+
+
+def test_a_child_forked_while_a_thread_announces_a_run_can_make_one(tmp_path: Path) -> None:
+    holds, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with beacon._guard.lock:
+            holds.set()
+            is_over.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    holds.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)
+        try:
+            os._exit(0 if shmlog.init("threads", root=tmp_path).finish() else 1)
+        finally:
+            os._exit(2)
+    is_over.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import shmlog
 
 NO_DESCRIPTOR = """
 import os, resource, sys
@@ -32,3 +35,10 @@ def test_a_warning_does_without_standard_error(tmp_path: Path) -> None:
     script = f"{NO_DESCRIPTOR}\nos.close(2)\nos.dup(0)\nlog_warning('gone')"
     command = [sys.executable, "-c", script]
     assert subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_root_that_is_no_text_is_refused_by_its_name(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"r\xff")
+    with pytest.raises(ValueError, match=r"root '.*r\\udcff': its name is not UTF-8"):
+        shmlog.init("errors", root=root)
+    assert not root.exists()

@@ -242,7 +242,7 @@ def test_a_part_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
         field.name: pa.nulls(rows, field.type) if field.nullable else pa.repeat(_one(field), rows) for field in METRICS
     }
     path = folder.layout.part(0)
-    with replacing(path) as fd, open_writer(fd) as writer:
+    with replacing(path) as fd, open_writer(fd, 0) as writer:
         writer.write_table(pa.table(alike, METRICS), row_group_size=rows)
         its_own = {footer.RUN_ID: folder.layout.run_id, footer.FIRST_LOG: "0", footer.LAST_LOG: "0"}
         writer.add_key_value_metadata(its_own)
