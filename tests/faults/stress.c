@@ -367,7 +367,7 @@ static void check_log(int folder, uint32_t number)
     for (uint64_t at = 0; at < (uint64_t)size; at += get_u64(data + at + 8)) {
         const unsigned char *frame = data + at;
         uint32_t lanes = get_u32(frame + 24);
-        const unsigned char *names = frame + 160 + (size_t)lanes * 80;
+        const unsigned char *names = frame + 232 + (size_t)lanes * 80;
         const unsigned char *raw = names + get_u32(frame + 48) + get_u32(frame + 52);
         uint64_t slots = get_u32(frame + 36);
         log_slot *copy = malloc((slots + 1) * sizeof *copy);
@@ -376,8 +376,8 @@ static void check_log(int folder, uint32_t number)
         check_names(names, get_u32(frame + 28));
         const log_slot *next = copy;
         for (uint32_t i = 0; i < lanes; i++) {
-            check_entry(frame + 160 + i * 80, next);
-            next += get_u32(frame + 160 + i * 80 + 4);
+            check_entry(frame + 232 + i * 80, next);
+            next += get_u32(frame + 232 + i * 80 + 4);
         }
         free(copy);
     }

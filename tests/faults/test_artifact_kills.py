@@ -107,7 +107,7 @@ def _do(work: Callable[[], None]) -> None:
     """Do something with names that are the same each time."""
     numbers = itertools.count()
     secrets.token_hex = lambda _=0: f"{next(numbers):x}"
-    os.urandom = lambda size: b"u" * size
+    os.urandom = lambda size: next(numbers).to_bytes(size, "big")
     os.getpid = lambda: 1
     try:
         work()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import pickle
+import pkgutil
 import shutil
 import signal
 import traceback
@@ -19,7 +21,6 @@ import shmlog
 from shmlog.flusher import final
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
-from shmlog.run import attach as _attach  # noqa: F401 -- the child that is another user can perhaps not read the package
 from shmlog.segment import shm
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
@@ -41,9 +42,12 @@ PLANTED = SHARED_MEMORY / f"shmlog-{SQUATTED.hex()}"
 
 
 def as_nobody(work: Callable[[], object]) -> object:
-    """Return what ``work`` returns or raises in a child that is another user."""
+    """Return what ``work`` returns or raises in a child that is another user, who perhaps can't read the package."""
     if os.geteuid() != 0:
         pytest.fail("needs root, to become another user")
+    for module in pkgutil.walk_packages(shmlog.__path__, "shmlog."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
