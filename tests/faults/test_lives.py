@@ -54,9 +54,11 @@ def fork_as(pid, work):
     with open("/proc/sys/kernel/ns_last_pid", "w") as file: file.write(str(pid - 1))
     child = os.fork()
     if child == 0:
-        work()
+        if os.getpid() == pid: work()
         os._exit(0)
-    assert child == pid, (child, pid)
+    if child != pid:  # a thread of the flusher has taken it first
+        os.waitpid(child, 0)
+        fork_as(pid, work)
 def log(number):
     for i in range(100): run.log(f"child{number}", float(i), step=i)
     if number % 2: os.kill(os.getpid(), signal.SIGKILL)
