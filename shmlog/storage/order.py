@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -72,15 +72,21 @@ def take_rows(table: pa.Table, rows: NDArray[Any]) -> pa.Table:
 def _take_texts(column: Any, rows: NDArray[Any]) -> Any:
     """Return some texts, as arrays of which each can hold what is in it."""
     large = column.cast(pa.large_string()).combine_chunks()
-    ends = pc.fill_null(pc.binary_length(large), 0).to_numpy()[rows].cumsum()
-    chunks = []
-    start = 0
-    while start < len(rows):
-        done = ends[start - 1] if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, done + TEXT_ARRAY_BYTES, side="right")))
-        chunks.append(large.take(pa.array(rows[start:end])).cast(pa.string()))
-        start = end
+    lengths = pc.fill_null(pc.binary_length(large), 0).to_numpy()[rows]
+    pieces = cut(lengths, TEXT_ARRAY_BYTES)
+    chunks = [large.take(pa.array(rows[start:end])).cast(pa.string()) for start, end in pieces]
     return pa.chunked_array(chunks, pa.string())
+
+
+def cut(sizes: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of pieces of at most so much together, or of one element that is more by itself."""
+    ends = sizes.cumsum()
+    start = 0
+    while start < len(ends):
+        done = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, done + most, side="right")))
+        yield start, end
+        start = end
 
 
 def _sorted(table: pa.Table, group: NDArray[np.int32], groups: int, leave: str | None = None) -> pa.Table:

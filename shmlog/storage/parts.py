@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shmlog.base.durable import replacing
 from shmlog.errors import CorruptDataError
 from shmlog.storage import footer
-from shmlog.storage.order import sort_by_name, take_rows, with_names
+from shmlog.storage.order import cut, sort_by_name, take_rows, with_names
 from shmlog.storage.schema import (
     GROUP_TEXT_BYTES,
     METRICS,
@@ -138,13 +138,8 @@ def row_groups(table: pa.Table) -> Iterator[pa.Table]:
 
 def _text_groups(table: pa.Table) -> Iterator[pa.Table]:
     """Yield a row group in pieces whose texts are not too many for one."""
-    ends = text_lengths(table).cumsum()
-    start = 0
-    while start < table.num_rows:
-        done = int(ends[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, done + GROUP_TEXT_BYTES, side="right")))
+    for start, end in cut(text_lengths(table), GROUP_TEXT_BYTES):
         yield table.slice(start, end - start)
-        start = end
 
 
 def write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
