@@ -43,7 +43,7 @@ from tests.support.processes import flusher_pid, wait_for_end, wait_for_flusher,
 
 disk = Path(sys.argv[1])
 ballast = disk / "ballast"
-run = shmlog.init("full", root=disk / "runs", lane_records=4096, max_wait=0.05, sinks=("parquet", "jsonl"))
+run = shmlog.init("full", root=disk / "runs", lane_records=4096, max_wait=2, sinks=("parquet", "jsonl"))
 metric = run.metric("x")
 n = 0
 def log(count):
@@ -81,7 +81,9 @@ assert flusher_pid(run.dir) == pid, "the flusher outlives a full disk"
 
 ballast.unlink()
 wait_until(lambda: run.flush(timeout=1), "records to get through again", timeout=5)
-log(5000)
+for _ in range(5):  # of a lane's room at most: after ten seconds calls wait for little of the time
+    log(1000)
+    assert run.flush(timeout=30)
 dropped = run.stats["dropped"]
 assert flusher_pid(run.dir) == pid, "P4: it resumes without another flusher"
 assert run.finish()
