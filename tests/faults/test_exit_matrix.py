@@ -1,14 +1,9 @@
-"""Every way in which a process ends, of the main process and of every kind of child (FAULTS 23, 24, 26, 27, 39, 40).
-
-Several cells run at a time, so the work is done ahead of the test that asserts it.
-"""
+"""Every way in which a process ends, of the main process and of every kind of child (FAULTS 23, 24, 26, 27, 39, 40)."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,24 +39,10 @@ KILLS_ITS_CHILDREN = ("daemon", "pool")
 ROUNDS_FULL = 11  # 94 cells a round: more than the 1,000 cycles of P8
 
 
-@pytest.fixture(scope="module")
-def cells(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[tuple[str, str], Future[None]]]:
-    """Start the cells that were chosen, as many at a time as there are cores."""
-    chosen = [
-        (item.callspec.params["context"], item.callspec.params["end"])
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
-    ]
-    rounds = ROUNDS_FULL if request.config.getoption("--faults") == "full" else 1
-
-    def do_rounds(context: str, end: str) -> None:
-        for _ in range(rounds):
-            (do_children if end == "children" else do_cell)(Cell(tmp_path_factory.mktemp("cell")), context, end)
-
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as workers:
-        yield {cell: workers.submit(do_rounds, *cell) for cell in chosen}
+@pytest.fixture
+def rounds(tmp_path_factory: pytest.TempPathFactory, full: bool) -> list[Cell]:
+    """Return the cells of a test, each to be used once; their names are short, as addresses of sockets have to be."""
+    return [Cell(tmp_path_factory.mktemp("cell")) for _ in range(ROUNDS_FULL if full else 1)]
 
 
 def start_cell(cell: Cell, context: str, end: str) -> tuple[int, Board]:
@@ -112,8 +93,8 @@ def do_cell(cell: Cell, context: str, end: str) -> None:
     assert abs(missing - late) <= in_flight, f"I4: {missing} records of children are missing, {late} are counted"
 
 
-def do_children(cell: Cell, context: str, end: str) -> None:
-    code, board = start_cell(cell, context, end)
+def do_children(cell: Cell, context: str) -> None:
+    code, board = start_cell(cell, context, "children")
     assert code == 0, cell.output()
     cell.assert_nothing_is_left()
     stored = assert_books_balance(cell.run_dir, offered=READY * len(ENDS))
@@ -135,13 +116,14 @@ def let_children_end(cell: Cell, board: Board, children: int) -> None:
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_whatever_ends_the_main_process(cells: dict[tuple[str, str], Future[None]], context: str, end: str) -> None:
+def test_whatever_ends_the_main_process(rounds: list[Cell], context: str, end: str) -> None:
     """All that was logged is on disk, the status is right, nothing is left (I3, I4, P8; FAULTS 23, 24, 26, 27, 40)."""
-    cells[context, end].result()
+    for cell in rounds:
+        do_cell(cell, context, end)
 
 
-@pytest.mark.parametrize("end", ["children"])
 @pytest.mark.parametrize("context", [context for context in CONTEXTS if context not in ("none", "pool closed")])
-def test_however_children_end(cells: dict[tuple[str, str], Future[None]], context: str, end: str) -> None:
+def test_however_children_end(rounds: list[Cell], context: str) -> None:
     """One child for each end: all that it logged is on disk, and the run is not touched by it (I3, I4; FAULTS 26)."""
-    cells[context, end].result()
+    for cell in rounds:
+        do_children(cell, context)
