@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from harness import Bench, alternate, main, seconds, wait_for_quiet
 
 import shmlog
-from shmlog.storage.schema import METRICS
+from shmlog.records.schema import METRICS
 from shmlog.transfer.exporters.csv import widen
 
 NAMES = [f"metric{number}" for number in range(10)]

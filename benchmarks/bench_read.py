@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from harness import Bench, alternate, main, seconds, wait_for_quiet
 
 import shmlog
-from shmlog.storage import parts
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
+from shmlog.records import parts
 
 METRICS = 10
 NAMES = ["loss", "lr", "accuracy", "step_time", "grad_norm", "val_loss", "tokens_per_s", "data_time", "gpu_mem", "ppl"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from harness import Bench, main, seconds, wait_for_quiet
 
 import shmlog
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
 
 LIST = """
 import sys, time

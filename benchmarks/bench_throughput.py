@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from harness import Bench, main, wait_for_quiet
 
 import shmlog
-from shmlog.storage.parts import row_groups
-from shmlog.storage.schema import write_options
+from shmlog.records.parts import row_groups
+from shmlog.records.schema import write_options
 
 NAMES = [f"metric{i}" for i in range(8)]
 VALUES = 200_000  # logged again and again: forked producers share them

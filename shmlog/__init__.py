@@ -26,13 +26,13 @@ if TYPE_CHECKING:
         StorageError,
         UnsafeDataError,
     )
+    from shmlog.folder.status import RunStatus
     from shmlog.reader.artifacts import Artifact
     from shmlog.run.attach import attach
     from shmlog.run.current import current, event, finish, log, metric
     from shmlog.run.handler import LoggingHandler
     from shmlog.run.init import init
     from shmlog.run.run import Run
-    from shmlog.storage.status import RunStatus
     from shmlog.store.records import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
     from shmlog.transfer.export import export_run
     from shmlog.transfer.imports import ImportReport, import_run
@@ -115,7 +115,7 @@ _MODULES = {
     "shmlog.run.handler": ["LoggingHandler"],
     "shmlog.run.init": ["init"],
     "shmlog.run.run": ["Run"],
-    "shmlog.storage.status": ["RunStatus"],
+    "shmlog.folder.status": ["RunStatus"],
     "shmlog.store.records": ["ArtifactRecord", "ExperimentRecord", "MetricRecord", "RunRecord"],
     "shmlog.transfer.export": ["export_run"],
     "shmlog.transfer.imports": ["ImportReport", "import_run"],

@@ -1,4 +1,4 @@
-# What storage does in bulk: csrc/bulk/py_bulk.c.
+# What records does in bulk: csrc/bulk/py_bulk.c.
 
 from typing import Any
 

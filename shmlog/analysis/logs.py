@@ -10,8 +10,8 @@ from typing import Any
 
 from shmlog.base.warn import warn_caller
 from shmlog.errors import RunNotFoundError
-from shmlog.reader.lines import read_lines
-from shmlog.storage.layout import RunLayout, event_file_name
+from shmlog.folder.layout import RunLayout, event_file_name
+from shmlog.reader.event_lines import read_lines
 
 
 def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

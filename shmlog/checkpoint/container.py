@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from shmlog.base.extras import import_extra
 from shmlog.checkpoint.tensor import Tensor
 from shmlog.errors import CorruptDataError
-from shmlog.storage.regular import open_regular
+from shmlog.folder.regular import open_regular
 
 SHA256 = "shmlog.sha256"  # the SHA-256 of all bytes before it
 DIGEST_BYTES = 32

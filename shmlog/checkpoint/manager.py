@@ -17,7 +17,7 @@ from shmlog.checkpoint.publish import publish, remove_abandoned
 from shmlog.checkpoint.state import Checkpoint, Encoded
 from shmlog.checkpoint.store import CheckpointStore, Which
 from shmlog.errors import CheckpointNotFoundError, RunStateError, StorageError
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
 
 if TYPE_CHECKING:
     from shmlog.run.run import Run

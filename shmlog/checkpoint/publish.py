@@ -9,7 +9,7 @@ from shmlog.base.durable import fsync_dir, replacing, sweep_abandoned
 from shmlog.checkpoint.container import DIGEST_BYTES, read_pieces, write_sealed
 from shmlog.checkpoint.files import split_name
 from shmlog.errors import StorageError
-from shmlog.storage.regular import open_regular
+from shmlog.folder.regular import open_regular
 
 
 def publish(path: Path, chunks: Iterable[memoryview]) -> str:

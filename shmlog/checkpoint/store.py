@@ -14,7 +14,7 @@ from shmlog.checkpoint.files import CheckpointInfo, Index, checkpoint_files, fil
 from shmlog.checkpoint.publish import copy
 from shmlog.checkpoint.state import Checkpoint
 from shmlog.errors import CheckpointNotFoundError, CorruptDataError
-from shmlog.storage.layout import check_id
+from shmlog.folder.layout import check_id
 
 #: How a checkpoint is named: its step, its file, or what `list` returned.
 Which = int | str | os.PathLike[str] | CheckpointInfo

@@ -8,8 +8,8 @@ from pathlib import Path
 from shmlog.cli.output import say
 from shmlog.cli.text import relative
 from shmlog.errors import CorruptDataError
-from shmlog.storage import liveness
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import liveness
+from shmlog.folder.layout import RunLayout
 
 
 def recover_dead(run_dirs: Iterable[Path]) -> bool:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from shmlog.cli.output import say
 from shmlog.cli.text import relative
 from shmlog.errors import RunNotFoundError
-from shmlog.storage.layout import RunLayout, is_id
-from shmlog.store import place
-from shmlog.store.place import Place
+from shmlog.folder.layout import RunLayout, is_id
+from shmlog.folder.root import Root, some
+from shmlog.folder.root import is_run as has_been_run
 
 ROOT = Path("runs")
 
@@ -47,7 +47,7 @@ def find_runs(text: str | None, root: Path = ROOT) -> Found:
         return Found([folder], None)
     runs = runs_below(folder)
     if not runs and text is not None:
-        if place.is_run(RunLayout(folder)):  # one that has lost its run.yaml
+        if has_been_run(RunLayout(folder)):  # one that has lost its run.yaml
             return Found([folder], None)
         named = _find_named(text.rstrip("/"), root)
         if named is not None:
@@ -62,7 +62,7 @@ def _find_named(text: str, root: Path) -> Found | None:
     """Return what is called ``text`` in a store: a run, or the runs of an experiment."""
     if not all(is_id(part) for part in text.split("/", 1)):
         return None
-    store = Place(root)
+    store = Root(root)
     try:
         layout = store.find(text)
     except RunNotFoundError:
@@ -71,8 +71,8 @@ def _find_named(text: str, root: Path) -> Found | None:
 
 
 def _what_there_is(root: Path) -> str:
-    names = Place(root).experiments()
-    return f"experiments in {root}: {place.some(names)}" if names else f"nothing in {root}; create a run: shmlog demo"
+    names = Root(root).experiments()
+    return f"experiments in {root}: {some(names)}" if names else f"nothing in {root}; create a run: shmlog demo"
 
 
 def resolve_run(text: str | None, root: Path = ROOT) -> Path:

@@ -14,11 +14,13 @@ import pyarrow as pa
 import shmlog
 from shmlog.cli.lines import Line, metric_lines, metrics_of
 from shmlog.errors import CorruptDataError
-from shmlog.storage import jsonl, runfile, wal
-from shmlog.storage.decode import Decoder
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.regular import open_regular
-from shmlog.storage.schema import METRICS
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.regular import open_regular
+from shmlog.records import wal
+from shmlog.records.decode import Decoder
+from shmlog.records.lines import event_lines
+from shmlog.records.schema import METRICS
 
 _CHECK_S = 1.0
 
@@ -141,7 +143,7 @@ class Follower:
             self._offset = start + found.offset + found.length
         if not frames:
             return []
-        chunks = jsonl.event_lines(self._decoder.decode(frames), metrics=True)
+        chunks = event_lines(self._decoder.decode(frames), metrics=True)
         return self._new(json.loads(line) for chunk in chunks for line in chunk.splitlines())
 
     def _new(self, lines: Iterable[Line]) -> list[Line]:

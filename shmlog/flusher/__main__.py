@@ -15,10 +15,10 @@ from shmlog import _core
 from shmlog.flusher.keeper import keep, report
 from shmlog.flusher.nice import be_nice
 from shmlog.flusher.process import START_LOCK
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import read_ref
 from shmlog.segment import meeting, shm
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import read_ref
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _SWITCH_INTERVAL_S = 0.001

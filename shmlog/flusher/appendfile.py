@@ -7,7 +7,7 @@ from collections import deque
 from pathlib import Path
 
 from shmlog.base.durable import open_to_write
-from shmlog.storage.extent import Extent, crc32
+from shmlog.folder.extent import Extent, crc32
 
 
 class RedoError(OSError):

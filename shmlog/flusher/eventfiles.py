@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from shmlog.base.durable import fsync_dir
 from shmlog.flusher.appendfile import AppendFile
-from shmlog.storage.extent import Extent
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.extent import Extent
+from shmlog.folder.layout import RunLayout
 
 
 class EventFiles:

@@ -13,19 +13,19 @@ from shmlog import _core
 from shmlog.base.durable import sweep
 from shmlog.base.times import utc_now
 from shmlog.errors import CorruptDataError
+from shmlog.folder import runfile
+from shmlog.folder.attempts import close_attempt
+from shmlog.folder.extent import of_file
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.manifest import write_manifest
+from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
+from shmlog.folder.segmentref import SegmentRef
+from shmlog.folder.status import CRASHED, FINISH_STATUSES, status_ended_by
+from shmlog.records.ledger import Ledger, read_kept_logs
 from shmlog.segment import beacon, meeting, shm
-from shmlog.storage import runfile
-from shmlog.storage.attempts import close_attempt
-from shmlog.storage.extent import of_file
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.ledger import Ledger, read_kept_logs
-from shmlog.storage.manifest import write_manifest
-from shmlog.storage.regular import LOG_BYTES_MAX, read_regular
-from shmlog.storage.segmentref import SegmentRef
-from shmlog.storage.status import CRASHED, FINISH_STATUSES, status_ended_by
 
 if TYPE_CHECKING:
-    from shmlog.storage.decode import Cursor
+    from shmlog.records.decode import Cursor
 
 RETRY_S = 1.0
 MERGE_TRIES = 5
@@ -33,8 +33,8 @@ MERGE_TRIES = 5
 
 def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayout) -> None:
     """Have the drain go on behind what the logs of earlier flushers hold."""
-    from shmlog.storage.decode import Decoder
-    from shmlog.storage.wal import Frame, scan
+    from shmlog.records.decode import Decoder
+    from shmlog.records.wal import Frame, scan
 
     decoder = Decoder(layout.dir)
     for number in layout.logs():
@@ -53,7 +53,7 @@ def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayou
 
 def _sealed_end(layout: RunLayout, lane: int) -> Cursor:
     """Return what the books say of a lane of which the logs tell nothing; they don't know its position."""
-    from shmlog.storage.decode import Cursor
+    from shmlog.records.decode import Cursor
 
     seq, gapped = Ledger.load(layout).end_of(lane)
     return Cursor(position=0, seq=seq, tenancy=0, gapped=gapped, owner_json=b"")
@@ -65,7 +65,7 @@ def _behind_lost_frames(cursor: Cursor, drained: dict[str, int]) -> Cursor:
     What they held is missing in the files, and the numbers of the records say how much. The drops that
     a GAP among them told are told by the next one again.
     """
-    from shmlog.storage.columns import COUNT_MAX
+    from shmlog.records.columns import COUNT_MAX
 
     seq = drained["seq"] - max(0, drained["gapped"] - sum(cursor.gapped))
     if not cursor.seq <= seq <= COUNT_MAX:
@@ -179,7 +179,7 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
 
 def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
     """Merge the parts. The run is whole without it: no long wait for a disk that fails."""
-    from shmlog.storage.merge import merge, remove_covered
+    from shmlog.records.merge import merge, remove_covered
 
     for _ in range(MERGE_TRIES):
         try:

@@ -22,11 +22,11 @@ from shmlog.flusher.nice import be_nice
 from shmlog.flusher.place import Place
 from shmlog.flusher.progress import Progress
 from shmlog.flusher.provenance import Provenance
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.logsettings import settings_of
+from shmlog.folder.segmentref import SegmentRef
 from shmlog.segment.doorbell import Doorbell
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.logsettings import settings_of
-from shmlog.storage.segmentref import SegmentRef
 
 if TYPE_CHECKING:
     from shmlog.flusher.sealer import Sealer

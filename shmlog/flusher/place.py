@@ -6,7 +6,7 @@ import os
 import time
 
 from shmlog.errors import StorageError
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
 
 _LOOK_EVERY_S = 1.0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from shmlog.base.durable import open_to_write
 from shmlog.base.spawn import helper_command, helper_environment
 from shmlog.errors import ShmlogError
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
 
 if TYPE_CHECKING:
     from shmlog import _core

@@ -12,10 +12,10 @@ from shmlog.base.durable import atomic_write
 from shmlog.errors import CorruptDataError, ShmlogError
 from shmlog.flusher import final, git, machine
 from shmlog.flusher.nice import be_nice
-from shmlog.reader.provenance import read_provenance
-from shmlog.storage import runfile
-from shmlog.storage.attempts import close_attempt, latest_attempt
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import runfile
+from shmlog.folder.attempts import close_attempt, latest_attempt
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.runfile import read_provenance
 
 SCHEMA = 1
 FINDING_S = git.TIMEOUT_S + 10.0

@@ -15,12 +15,12 @@ from shmlog.flusher import final
 from shmlog.flusher.keeper import Keeper, report
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.provenance import Provenance
+from shmlog.folder import liveness, recovered, runfile, unbegun
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.logsettings import settings_of
+from shmlog.folder.segmentref import SegmentRef, read_ref
 from shmlog.segment import shm
 from shmlog.segment.runlock import LockError, lock_path, locked
-from shmlog.storage import liveness, recovered, runfile, unbegun
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.logsettings import settings_of
-from shmlog.storage.segmentref import SegmentRef, read_ref
 
 _AT_WORK = "its flusher is at work"
 _RESUMED = "somebody has just resumed it"

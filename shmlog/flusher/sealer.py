@@ -30,13 +30,15 @@ from shmlog.base.durable import fsync_dir
 from shmlog.errors import CorruptDataError
 from shmlog.flusher.appendfile import AppendFile, RedoError
 from shmlog.flusher.eventfiles import EventFiles
-from shmlog.storage import footer, jsonl, parts, runfile, wal
-from shmlog.storage.decode import Batch, Decoder
-from shmlog.storage.extent import Extent
-from shmlog.storage.large import read_large
-from shmlog.storage.layout import RunLayout, fsync_run
-from shmlog.storage.ledger import Ledger
-from shmlog.storage.regular import open_regular, refuse_holes
+from shmlog.folder import runfile
+from shmlog.folder.extent import Extent
+from shmlog.folder.large import read_large
+from shmlog.folder.layout import RunLayout, fsync_run
+from shmlog.folder.regular import open_regular, refuse_holes
+from shmlog.records import footer, parts, wal
+from shmlog.records.decode import Batch, Decoder
+from shmlog.records.ledger import Ledger
+from shmlog.records.lines import event_data, event_lines, human_lines
 
 # Small enough that what is computed from it stays in the caches and in memory
 # that was used before: fresh pages cost several times the work done on them.
@@ -201,8 +203,8 @@ class Sealer:
         self._open.batches.append(batch)
         for damage in batch.damage:
             self._report(f"{damage.path}: {damage.reason}")
-        self._append(self._run_log, self.layout.run_log, [jsonl.human_lines(batch)])
-        self._append(self._events, self.layout.events, jsonl.event_lines(batch, metrics="jsonl" in self._sinks))
+        self._append(self._run_log, self.layout.run_log, [human_lines(batch)])
+        self._append(self._events, self.layout.events, event_lines(batch, metrics="jsonl" in self._sinks))
         self._gather_config(batch)
 
     def _append(self, file: AppendFile | EventFiles, path: Path, chunks: Iterable[bytes]) -> None:
@@ -217,7 +219,7 @@ class Sealer:
     def _gather_config(self, batch: Batch) -> None:
         for event in batch.events:
             if event.event_type == "config":
-                self._config |= self._whole_data(jsonl.event_data(event))
+                self._config |= self._whole_data(event_data(event))
         try:
             self._merge_config()
         except OSError as error:

@@ -12,9 +12,9 @@ from typing import IO, Any
 
 from shmlog.base.times import read_time
 from shmlog.errors import ArtifactNotFoundError, CorruptDataError
-from shmlog.storage.artifacts import Logged, files_below, media_type_of
-from shmlog.storage.content import Content, content_at
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.artifacts import Logged, files_below, media_type_of
+from shmlog.folder.content import Content, content_at
+from shmlog.folder.layout import RunLayout
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER_TYPE = "inode/directory"  # as file managers call it

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shmlog.storage.attempts import first_lanes
-from shmlog.storage.schema import RECORDS
+from shmlog.folder.attempts import first_lanes
+from shmlog.records.schema import RECORDS
 
 _NEVER = np.iinfo(np.int64).max
 

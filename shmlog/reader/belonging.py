@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from shmlog.errors import CorruptDataError
+from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader.snapshot import Snapshot
-from shmlog.storage import footer
-from shmlog.storage.layout import Part, RunLayout
+from shmlog.records import footer
 
 
 def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]]:

@@ -8,15 +8,15 @@ from typing import Any
 
 from shmlog.base.durable import leftovers
 from shmlog.errors import CorruptDataError
-from shmlog.reader.description import read_mapping
+from shmlog.folder import liveness
+from shmlog.folder.attempts import fault_of_attempts
+from shmlog.folder.large import read_large
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.runfile import read_mapping
+from shmlog.folder.status import PENDING, RUNNING, map_status
 from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot
-from shmlog.storage import liveness
-from shmlog.storage.attempts import fault_of_attempts
-from shmlog.storage.large import read_large
-from shmlog.storage.late import read_late
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.status import PENDING, RUNNING, map_status
+from shmlog.records.late import read_late
 
 _SCHEMA = 1
 _LARGE = re.compile(r"large/[A-Za-z0-9._-]+")

@@ -7,14 +7,14 @@ import json
 import numpy as np
 
 from shmlog.errors import CorruptDataError
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
 from shmlog.reader.check_files import check_large
 from shmlog.reader.numbers import Numbers
 from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot, read_frames
-from shmlog.storage.decode import Batch, Decoder
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.regular import LOG_BYTES_MAX, read_regular
-from shmlog.storage.wal import FIRST, TORN_TAIL, Damage, Frame
+from shmlog.records.decode import Batch, Decoder
+from shmlog.records.wal import FIRST, TORN_TAIL, Damage, Frame
 
 
 def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, report: Report) -> None:

@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 from shmlog.errors import CorruptDataError
+from shmlog.folder.artifacts import EVENT_TYPE
+from shmlog.folder.content import Content, content_of, is_digest
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.manifest import SCHEMA, listed_files
+from shmlog.folder.runfile import read_sealed_mapping
 from shmlog.reader.artifacts import find_artifacts
-from shmlog.reader.description import read_sealed_mapping
 from shmlog.reader.records import read_events
 from shmlog.reader.report import ERROR, Report
 from shmlog.reader.snapshot import Snapshot
-from shmlog.storage.artifacts import EVENT_TYPE
-from shmlog.storage.content import Content, content_of, is_digest
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.manifest import SCHEMA, listed_files
 
 
 def check(layout: RunLayout, taken: Snapshot, report: Report) -> None:

@@ -10,15 +10,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
+from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader.belonging import fault_of
 from shmlog.reader.numbers import NUMBER_MAX, Numbers
 from shmlog.reader.records import guarded
 from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally
-from shmlog.storage.layout import Part, RunLayout
-from shmlog.storage.parts import open_file
-from shmlog.storage.schema import KINDS, METRICS, VERSION
+from shmlog.records.parts import open_file
+from shmlog.records.schema import KINDS, METRICS, VERSION
 
 _NAME = METRICS.get_field_index("name")
 

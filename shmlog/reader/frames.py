@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from shmlog.base.extras import import_extra
 from shmlog.reader.sources import find_sources, is_damaged
-from shmlog.storage.schema import METRICS
+from shmlog.records.schema import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow.dataset as ds
 
+    from shmlog.folder.layout import RunLayout
     from shmlog.reader.snapshot import Snapshot
-    from shmlog.storage.layout import RunLayout
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
@@ -96,7 +96,7 @@ class Frames:
         Returns
         -------
         pyarrow.dataset.Dataset
-            Schema `shmlog.storage.schema.METRICS`, in no order. Of a run that was resumed, all records: those
+            Schema `shmlog.records.schema.METRICS`, in no order. Of a run that was resumed, all records: those
             of an attempt are those whose ``lane`` is at least its ``first_lane``, and below that of the next.
             ``polars.scan_pyarrow_dataset(stored.scan())`` makes it a LazyFrame.
 

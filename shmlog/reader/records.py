@@ -18,15 +18,16 @@ import numpy as np
 import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
+from shmlog.folder.layout import RunLayout
 from shmlog.reader.belonging import own_parts
-from shmlog.reader.lines import Line, fault_of, is_call, read_lines, table_of_calls
+from shmlog.reader.event_lines import Line, fault_of, is_call, read_lines, table_of_calls
 from shmlog.reader.snapshot import Snapshot
-from shmlog.storage import joined, jsonl, parts
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.merge import names_of
-from shmlog.storage.order import sort_rows, take_rows
-from shmlog.storage.schema import METRICS
-from shmlog.storage.wal import Damage
+from shmlog.records import joined, parts
+from shmlog.records.lines import METRICS_TYPE, event_lines
+from shmlog.records.merge import names_of
+from shmlog.records.order import sort_rows, take_rows
+from shmlog.records.schema import METRICS
+from shmlog.records.wal import Damage
 
 _LINES_AT_ONCE = 50_000
 
@@ -210,7 +211,7 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
             return event.get("event_type") == event_type
         return not (has_calls and is_call(event))
 
-    skip_calls = has_calls and event_type != jsonl.METRICS_TYPE
+    skip_calls = has_calls and event_type != METRICS_TYPE
     found: list[dict[str, Any]] = []
     problems: list[str] = []
     for path, most in taken.event_files(layout):
@@ -220,8 +221,8 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
     problems += faults_of_lines(layout, taken)
     unsealed = []
     for batch, damage in taken.batches(layout):
-        with_metrics = has_calls and event_type == jsonl.METRICS_TYPE
-        chunks = b"".join(jsonl.event_lines(batch, metrics=with_metrics))
+        with_metrics = has_calls and event_type == METRICS_TYPE
+        chunks = b"".join(event_lines(batch, metrics=with_metrics))
         unsealed += [json.loads(line) for line in chunks.split(b"\n") if line]
         problems += texts_of(damage)
     found += filter(is_wanted, unsealed)

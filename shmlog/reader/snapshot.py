@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
-from shmlog.reader.description import read_description, read_sealed_mapping
+from shmlog.folder.extent import Extent, extents_of
+from shmlog.folder.layout import Part, RunLayout, event_file_name
+from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
+from shmlog.folder.runfile import read_description, read_sealed_mapping
 from shmlog.reader.tally import read_producers
-from shmlog.storage.decode import Batch, Decoder
-from shmlog.storage.extent import Extent, extents_of
-from shmlog.storage.layout import Part, RunLayout, event_file_name
-from shmlog.storage.ledger import MISSING, read_offered
-from shmlog.storage.reasons import REASONS
-from shmlog.storage.regular import LOG_BYTES_MAX, read_regular
-from shmlog.storage.wal import FIRST, TORN_TAIL, Damage, Frame, scan
+from shmlog.records.decode import Batch, Decoder
+from shmlog.records.ledger import MISSING, read_offered
+from shmlog.records.reasons import REASONS
+from shmlog.records.wal import FIRST, TORN_TAIL, Damage, Frame, scan
 
 _TRIES = 50
 

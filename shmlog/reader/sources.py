@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
+from shmlog.folder.layout import RunLayout
 from shmlog.reader import records
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.snapshot import Snapshot
-from shmlog.storage import footer, parts
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.schema import METRICS
+from shmlog.records import footer, parts
+from shmlog.records.schema import METRICS
 
 NO_ROWS: pa.Table = METRICS.empty_table()
 

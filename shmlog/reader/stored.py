@@ -13,22 +13,23 @@ import pyarrow as pa
 
 from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError, RunNotFoundError
-from shmlog.reader import records, snapshot, status
+from shmlog.folder import liveness
+from shmlog.folder.attempts import attempts_of, number_of
+from shmlog.folder.extent import extents_of
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.regular import read_regular
+from shmlog.folder.runfile import read_description, read_mapping, read_provenance
+from shmlog.folder.status import status_of_events
+from shmlog.reader import records, snapshot
 from shmlog.reader.artifacts import Artifact, choose, find_artifacts
 from shmlog.reader.attempts import mark_attempts
 from shmlog.reader.belonging import own_parts
-from shmlog.reader.description import read_description, read_mapping
+from shmlog.reader.event_lines import fault_of
 from shmlog.reader.frames import Frames
-from shmlog.reader.lines import fault_of
-from shmlog.reader.provenance import number_of, read_diff, read_provenance
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
-from shmlog.storage import liveness
-from shmlog.storage.attempts import attempts_of
-from shmlog.storage.extent import extents_of
-from shmlog.storage.late import read_late
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.ledger import Ledger, lost_of
+from shmlog.records.late import read_late
+from shmlog.records.ledger import Ledger, lost_of
 
 _TRIES = 20
 
@@ -194,7 +195,11 @@ class StoredRun(Frames):
             None if it was not kept: the code was that of the commit, or ``git_diff=True`` not given, or
             ``metadata["git"]["diff_problem"]`` says why.
         """
-        return read_diff(self._layout, number_of(attempt, self.metadata))
+        path = self._layout.git_diff(number_of(attempt, self.metadata))
+        try:
+            return read_regular(path)
+        except FileNotFoundError:
+            return None
 
     @property
     def live(self) -> bool | None:
@@ -211,9 +216,9 @@ class StoredRun(Frames):
         """
         metadata, problem = self._describe()
         if problem:
-            told = status.status_of_events(self.events())
+            told = status_of_events(self.events())
             metadata = {**metadata, "status": told or metadata.get("status")}
-        return status.find_status(metadata, liveness.members_live(metadata))
+        return liveness.find_status(metadata, liveness.members_live(metadata))
 
     @property
     def unrecovered(self) -> bool:
@@ -258,7 +263,7 @@ class StoredRun(Frames):
         Returns
         -------
         pyarrow.Table
-            Schema `shmlog.storage.schema.RECORDS`, ordered by step and time. One
+            Schema `shmlog.records.schema.RECORDS`, ordered by step and time. One
             row per record. Of a live run, all that ``flush()`` has returned for.
         """
         wanted = names if names is None or isinstance(names, str) else list(names)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shmlog.storage.jsonl import GAP_TYPE, is_of_user
-from shmlog.storage.reasons import REASONS
+from shmlog.records.lines import GAP_TYPE, is_of_user
+from shmlog.records.reasons import REASONS
 
 Producer = tuple[int, int]  # lane, pid (-1: unknown)
 

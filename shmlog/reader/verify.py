@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.folder.layout import RunLayout
 from shmlog.reader import check_events, check_files, check_logs, check_manifest, check_parts, snapshot
 from shmlog.reader.numbers import Numbers, Problem
 from shmlog.reader.report import Report
 from shmlog.reader.tally import Tally, sum_dropped
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.ledger import lost_of
+from shmlog.records.ledger import lost_of
 
 _TRIES = 20
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from shmlog.base.durable import fsync_dir, temporary_of
 from shmlog.errors import RunStateError, StorageError
-from shmlog.storage import objects
-from shmlog.storage.artifacts import check_name, data_of
-from shmlog.storage.content import Content, check_algorithm, content_at, copy_content
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import blobs
+from shmlog.folder.artifacts import check_name, data_of
+from shmlog.folder.content import Content, check_algorithm, content_at, copy_content
+from shmlog.folder.layout import RunLayout
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -49,7 +49,7 @@ def keep(layout: RunLayout, path: str | os.PathLike[str], name: str | None, algo
         for one in staged:
             _place(layout, one, only_look=True)
         for one in staged:
-            objects.offer(layout.root, one.path, one.content)
+            blobs.offer(layout.root, one.path, one.content)
         for one in staged:
             _place(layout, one, only_look=False)
         for folder in {(layout.artifacts / one.name).parent for one in staged}:
@@ -123,7 +123,7 @@ def _stage(layout: RunLayout, source: _Source, algorithm: str) -> _Staged:
             raise ValueError(f"{source.path} is neither a file nor a folder: it can't be an artifact")
         content = content_at(original, algorithm)
         # What is copied is hashed once more: a file that changes meanwhile must not get under the wrong digest.
-        is_same = objects.adopt(layout.root, copy, content) or _copy(original, copy, algorithm) == content
+        is_same = blobs.adopt(layout.root, copy, content) or _copy(original, copy, algorithm) == content
         after = os.fstat(original)
         if not is_same or content.size_bytes != after.st_size or _version(before) != _version(after):
             raise StorageError(f"{source.path} has changed while it was read; log it when it is written")
@@ -136,7 +136,7 @@ def _stage(layout: RunLayout, source: _Source, algorithm: str) -> _Staged:
 
 
 def _copy(original: int, copy: Path, algorithm: str) -> Content:
-    target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, objects.READ_ONLY)
+    target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, blobs.READ_ONLY)
     try:
         content = copy_content(original, target, algorithm)
         os.fsync(target)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from shmlog.base.plain import plain
-from shmlog.storage.logsettings import LEVELS, LogSettings
+from shmlog.folder.logsettings import LEVELS, LogSettings
 
 
 def tell(event_type: str, data: Mapping[str, Any], settings: LogSettings) -> None:

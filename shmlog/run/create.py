@@ -6,14 +6,14 @@ import stat
 
 from shmlog.base.times import utc_now
 from shmlog.errors import StorageError, log_warning
+from shmlog.folder import runfile, unbegun
+from shmlog.folder.attempts import first_attempt
+from shmlog.folder.layout import RunLayout, new_run_folder
 from shmlog.run.join import make_current
 from shmlog.run.options import Options, redacted
 from shmlog.run.run import Run
 from shmlog.run.start import close_segment, describe_process, open_segment, start
 from shmlog.segment import shm
-from shmlog.storage import runfile, unbegun
-from shmlog.storage.attempts import first_attempt
-from shmlog.storage.layout import RunLayout, new_run_folder
 
 
 def create(options: Options, turn: int) -> Run:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 from shmlog._core import Metric
 from shmlog.errors import RunStateError
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.logsettings import LogSettings
 from shmlog.run import follow, late, mode, registry
 from shmlog.run.handed import Handed, handed_down
 from shmlog.run.join import join_entry, join_handed
 from shmlog.run.run import Run
 from shmlog.segment.beacon import Entry
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.logsettings import LogSettings
 
 _followed: Run | None = None  # the run of our parent that calls went to last
 _said_that_there_is_none = False

@@ -15,10 +15,10 @@ from contextlib import suppress
 
 from shmlog.errors import ShmlogError
 from shmlog.flusher.process import start_flusher
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.status import CANCELLED, FAILED, SUCCESS, status_of_exit
 from shmlog.run import registry
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.status import CANCELLED, FAILED, SUCCESS, status_of_exit
 
 _CLOSING_S = 30.0  # how long it may take to close the runs: their parts are merged
 _NAP_S = 0.01
@@ -94,7 +94,7 @@ def finish_all() -> None:
 
 def _see_off(layout: RunLayout, deadline: float) -> None:
     """Have somebody close a run that is over, and wait for that until the deadline."""
-    from shmlog.storage import liveness  # slow to import: not when a run begins
+    from shmlog.folder import liveness  # slow to import: not when a run begins
 
     is_started = False
     while not _is_closed(layout):

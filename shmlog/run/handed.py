@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from shmlog import _core
 from shmlog.errors import RunNotFoundError
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SegmentRef, make_ref
 from shmlog.run import registry
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SegmentRef, make_ref
 
 VARIABLE = "SHMLOG_RUN"
 DISABLED = "disabled"

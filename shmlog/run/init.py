@@ -17,7 +17,7 @@ from shmlog.run.run import Run
 from shmlog.run.turns import Makers, take_turn
 
 if TYPE_CHECKING:
-    from shmlog.storage.layout import RunLayout, RunLike
+    from shmlog.folder.layout import RunLayout, RunLike
 
 
 def init(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from shmlog import _core
 from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SegmentRef, make_ref, read_ref
 from shmlog.run import exits, follow, registry
 from shmlog.run.handed import DISABLED, Handed, hand_down
 from shmlog.run.run import Run
 from shmlog.segment import beacon, shm
 from shmlog.segment.beacon import Entry
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SegmentRef, make_ref, read_ref
 
 _CLOSING_S = 0.2  # how long a run that is being closed may hold the member lock
 _NOT_THERE = (RunNotFoundError, RunStateError, SegmentError, OSError)  # or no descriptor is left to look

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from shmlog.errors import StorageError, log_warning
-from shmlog.storage.late import LateDrops
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.reasons import AMBIGUOUS
+from shmlog.folder.layout import RunLayout
+from shmlog.records.late import LateDrops
+from shmlog.records.reasons import AMBIGUOUS
 
 _KEPT = 16  # runs of which it is known that they were told of, or where they are counted
 _warned: dict[str, None] = {}

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog.base.plain import plain
+from shmlog.folder.layout import check_id
+from shmlog.folder.logsettings import LogSettings, check_settings, settings_of
 from shmlog.run.redact import redact_config
 from shmlog.segment.clock import clock_number
 from shmlog.segment.place import choose_size
 from shmlog.segment.shm import DropPolicy
-from shmlog.storage.layout import check_id
-from shmlog.storage.logsettings import LogSettings, check_settings, settings_of
 
 SINKS = ("parquet", "jsonl")
 DEFAULT_SINKS = ("parquet",)

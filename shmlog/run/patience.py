@@ -10,7 +10,7 @@ from shmlog.errors import ShmlogError, log_warning
 
 if TYPE_CHECKING:
     from shmlog import _core
-    from shmlog.storage.layout import RunLayout
+    from shmlog.folder.layout import RunLayout
 
 PATIENCE_S = 2.0  # without any progress of the flusher
 STARTS_MAX = 3  # one after the other that come no further than the first

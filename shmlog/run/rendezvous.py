@@ -16,6 +16,9 @@ from typing import NamedTuple
 
 from shmlog.base.boot import boot_id
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError, log_warning
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SHARED_MEMORY
 from shmlog.run.attach import attach
 from shmlog.run.handed import handed_down
 from shmlog.run.identity import lone_local_rank, rank_among_several
@@ -23,9 +26,6 @@ from shmlog.run.run import Run
 from shmlog.run.turns import Makers
 from shmlog.segment.meeting import Entry, Meeting, meeting_place, open_meeting
 from shmlog.segment.process import Process, pid_namespace, process_of
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SHARED_MEMORY
 
 _JOBS = (
     "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "OMPI_MCA_ess_base_jobid",

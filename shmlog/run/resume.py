@@ -12,17 +12,17 @@ from typing import Any
 from shmlog.base.times import utc_now
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
 from shmlog.flusher.process import recover_apart
-from shmlog.reader.description import read_sealed_mapping
+from shmlog.folder import liveness, runfile
+from shmlog.folder.attempts import attempts_of, fault_of_attempts
+from shmlog.folder.layout import RunLayout, RunLike, folder_of, is_id
+from shmlog.folder.runfile import read_sealed_mapping
+from shmlog.folder.status import RUNNING, SUCCESS, RunStatus, map_status
+from shmlog.records.ledger import Ledger
 from shmlog.run.join import make_current
 from shmlog.run.options import Options, as_before
 from shmlog.run.run import Run
 from shmlog.run.start import close_segment, describe_process, open_segment, start
 from shmlog.segment.runlock import locked
-from shmlog.storage import liveness, runfile
-from shmlog.storage.attempts import attempts_of, fault_of_attempts
-from shmlog.storage.layout import RunLayout, RunLike, folder_of, is_id
-from shmlog.storage.ledger import Ledger
-from shmlog.storage.status import RUNNING, SUCCESS, RunStatus, map_status
 
 _CLOSING_S = 60.0  # how long a flusher may take to close the run: it merges the parts
 _NAP_S = 0.02

@@ -13,6 +13,13 @@ from typing import Any, Self
 from shmlog import _core
 from shmlog.base.plain import dumps, plain
 from shmlog.errors import DroppedError, RunStateError, log_warning
+from shmlog.folder import recovered
+from shmlog.folder.large import write_large
+from shmlog.folder.layout import RunLayout, fsync_run
+from shmlog.folder.logsettings import LEVELS, LogSettings
+from shmlog.folder.segmentref import SegmentRef
+from shmlog.folder.status import FINISH_CODES, FINISHED
+from shmlog.records.reasons import CLOSED
 from shmlog.run import exits, follow, late, registry
 from shmlog.run.handed import hand_down
 from shmlog.run.identity import Identity, script_name
@@ -22,13 +29,6 @@ from shmlog.run.structured import StructuredLog
 from shmlog.segment import beacon
 from shmlog.segment.beacon import Entry
 from shmlog.segment.doorbell import Doorbell
-from shmlog.storage import recovered
-from shmlog.storage.large import write_large
-from shmlog.storage.layout import RunLayout, fsync_run
-from shmlog.storage.logsettings import LEVELS, LogSettings
-from shmlog.storage.reasons import CLOSED
-from shmlog.storage.segmentref import SegmentRef
-from shmlog.storage.status import FINISH_CODES, FINISHED
 
 FLUSH_S = 10.0
 _NO_ERRORS = (SystemExit, GeneratorExit, KeyboardInterrupt)

@@ -12,6 +12,10 @@ from typing import Any
 from shmlog.base.boot import boot_id, machine_id
 from shmlog.errors import SegmentError, ShmlogError, StorageError
 from shmlog.flusher.process import start_flusher
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SegmentRef
+from shmlog.records.reasons import REASONS
 from shmlog.run import join
 from shmlog.run.environment import environment_of_process
 from shmlog.run.options import Options
@@ -19,10 +23,6 @@ from shmlog.run.redact import redact_argv
 from shmlog.run.run import Run
 from shmlog.segment import shm
 from shmlog.segment.process import process_of
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.reasons import REASONS
-from shmlog.storage.segmentref import SegmentRef
 
 _EVENT_TYPES = (
     "experiment_start", "config", "progress", "result", "error", "log", "checkpoint", "experiment_end",

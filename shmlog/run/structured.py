@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from shmlog import _core
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.logsettings import LogSettings, read_settings
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.logsettings import LogSettings, read_settings
 
 
 class StructuredLog(_core.Producer):

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from shmlog.folder.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
 from shmlog.run.identity import lone_local_rank, rank_among_several
 from shmlog.run.run import Run
 from shmlog.segment import beacon
-from shmlog.storage.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
 
 if TYPE_CHECKING:
-    from shmlog.storage.layout import RunLayout
+    from shmlog.folder.layout import RunLayout
 
 # How many runs this process has made or joined in an experiment. A forked child begins anew.
 _turns: dict[tuple[int, Path, str], int] = {}

@@ -21,9 +21,9 @@ from typing import NamedTuple
 from shmlog import _core
 from shmlog.base.durable import atomic_write
 from shmlog.errors import log_warning
+from shmlog.folder.segmentref import SHARED_MEMORY, names_in
 from shmlog.segment.guard import Guard
 from shmlog.segment.process import Process, parent_of, pid_namespace, process_of
-from shmlog.storage.segmentref import SHARED_MEMORY, names_in
 
 _PREFIX = "shmlog.runs-"
 # User, pid namespace, pid, start time; and what a write that was killed has left.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from shmlog.storage.segmentref import SHARED_MEMORY, is_segment_name, names_in
+from shmlog.folder.segmentref import SHARED_MEMORY, is_segment_name, names_in
 
 _MODE = 0o600
 _PREFIX = "sem."  # of its file's name, as the C library gives it

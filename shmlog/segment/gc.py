@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import CorruptDataError, RunNotFoundError, SegmentError
+from shmlog.folder import liveness, unbegun
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SHARED_MEMORY, SegmentRef, read_ref
 from shmlog.segment import beacon, doorbell, meeting, runlock, shm
-from shmlog.storage import liveness, unbegun
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
 
 _YOUNG_S = 10
 _ORPHAN_S = 86_400

@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from shmlog.errors import CorruptDataError
+from shmlog.folder import flock, runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
+from shmlog.folder.status import SUCCESS
 from shmlog.segment.lockfile import hold
 from shmlog.segment.process import Process, pid_namespace
-from shmlog.storage import flock, runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
-from shmlog.storage.status import SUCCESS
 
 _BYTES_MAX = 1 << 20
 _NAP_S = 0.1

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import SegmentError
-from shmlog.storage.segmentref import SHARED_MEMORY
+from shmlog.folder.segmentref import SHARED_MEMORY
 
 LANES = 256
 LANE_RECORDS = 65_536

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shmlog.errors import RunStateError
+from shmlog.folder import flock
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SHARED_MEMORY
 from shmlog.segment.lockfile import hold
-from shmlog.storage import flock
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SHARED_MEMORY
 
 _PREFIX = "shmlog.recover-"
 

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import SegmentError
+from shmlog.folder.segmentref import SHARED_MEMORY, SegmentRef
+from shmlog.records.reasons import REASONS
 from shmlog.segment import place
 from shmlog.segment.clock import clock_number
 from shmlog.segment.doorbell import Doorbell
-from shmlog.storage.reasons import REASONS
-from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 
 PREFIX = "/shmlog-"
 _TRIES = 16

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shmlog.errors import StorageError
-from shmlog.reader.description import read_mapping
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.runfile import read_mapping
 
 _SCHEMA = 1
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from shmlog.base.durable import replacing
 from shmlog.errors import StorageError
-from shmlog.storage.layout import RunLayout
-from shmlog.store.place import Place
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.root import Root
 from shmlog.store.restore import SUFFIX
 
 
-def write_archive(place: Place, layout: RunLayout) -> Path:
+def write_archive(root: Root, layout: RunLayout) -> Path:
     """Write a run into ``.archive/EXPERIMENT/ID.tar.zst``, and read it again; return its path.
 
     Raises
@@ -24,7 +24,7 @@ def write_archive(place: Place, layout: RunLayout) -> Path:
     StorageError
         If it can't be written, or does not hold what the folder does.
     """
-    path = place.make_own(place.archive / layout.experiment) / f"{layout.run_id}{SUFFIX}"
+    path = root.make_own(root.archive / layout.experiment) / f"{layout.run_id}{SUFFIX}"
     try:
         with replacing(path) as fd:
             written = _write(fd, layout)

@@ -8,36 +8,36 @@ from typing import Any
 
 from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.root import Root, is_run
 from shmlog.store import index
 from shmlog.store.facts import Facts, make_record, read_facts, sign
 from shmlog.store.index import Entry
-from shmlog.store.place import Place, is_run
 from shmlog.store.records import RunRecord
 
 
 class Catalog:
     """What is known of the runs of a store."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, root: Root) -> None:
+        self._root = root
         self._known: dict[str, dict[str, Entry]] = {}
 
     def runs(self, experiment: str) -> list[RunRecord]:
         """Return all runs of an experiment, in no order; none if there is no such experiment."""
-        path = self._place.index / f"{experiment}.json"
+        path = self._root.index / f"{experiment}.json"
         known = self._known[experiment] if experiment in self._known else index.load(path)
-        folder = self._place.experiment(experiment)
+        folder = self._root.experiment(experiment)
         entries: dict[str, Entry] = {}
         records = []
-        for run_id in self._place.runs(experiment):
+        for run_id in self._root.runs(experiment):
             record, entry = _look(f"{folder}/{run_id}", known.get(run_id))
             if record is not None:
                 records.append(record)
             if entry is not None:
                 entries[run_id] = entry
         if entries != known:
-            index.save(self._place, path, entries)
+            index.save(self._root, path, entries)
         self._known[experiment] = entries
         return records
 
@@ -62,8 +62,8 @@ def _look(run_dir: str, known: Entry | None) -> tuple[RunRecord | None, Entry | 
 class Summaries:
     """Last, least and largest values of the metrics of runs; of complete runs they are kept."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, root: Root) -> None:
+        self._root = root
         self._known: dict[str, dict[str, Entry]] = {}
         self._changed: set[str] = set()
 
@@ -90,11 +90,11 @@ class Summaries:
     def save(self) -> None:
         """Keep what was found since the last time."""
         for experiment in self._changed:
-            index.save(self._place, self._path(experiment), self._known[experiment])
+            index.save(self._root, self._path(experiment), self._known[experiment])
         self._changed.clear()
 
     def _path(self, experiment: str) -> Path:
-        return self._place.index / f"{experiment}.metrics.json"
+        return self._root.index / f"{experiment}.metrics.json"
 
 
 def _summarise(run_dir: Path) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 from shmlog.base.plain import plain
 from shmlog.base.times import moment, rfc3339
 from shmlog.errors import CorruptDataError
-from shmlog.storage.status import RunStatus
+from shmlog.folder.status import RunStatus
 
 
 class Record:

@@ -8,17 +8,17 @@ from typing import Any
 from shmlog.base.plain import plain
 from shmlog.base.times import utc_now
 from shmlog.errors import RunStateError, StorageError
-from shmlog.reader.description import read_mapping
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout, check_id, new_run_folder
-from shmlog.storage.status import RunStatus
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout, check_id, new_run_folder
+from shmlog.folder.root import Root
+from shmlog.folder.runfile import read_mapping
+from shmlog.folder.status import RunStatus
 from shmlog.store.annotations import check_tags, check_text
-from shmlog.store.place import Place
 
 _TEXTS = ("name", "description", "notes", "group", "parent", "job_name")
 
 
-def create_run(place: Place, experiment: str, params: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+def create_run(root: Root, experiment: str, params: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """Make the folder of a pending run; return ``"experiment/id"``."""
     check_id(experiment, "experiment")
     unknown = set(told) - {*_TEXTS, "tags"}
@@ -28,7 +28,7 @@ def create_run(place: Place, experiment: str, params: Mapping[str, Any], told: M
         check_text(field, told.get(field))
     tags = check_tags(told.get("tags") or ())
     config = plain(dict(params))
-    layout = new_run_folder(place.experiment(experiment))
+    layout = new_run_folder(root.experiment(experiment))
     described = {
         "schema": 1, "run_id": layout.run_id, "experiment": experiment, **dict.fromkeys(_TEXTS), **told, "tags": tags,
         "name": told.get("name") or layout.run_id, "status": "pending", "created_at": utc_now(),

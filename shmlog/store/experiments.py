@@ -8,19 +8,19 @@ from typing import Any
 
 from shmlog.base.times import utc_now
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.reader.description import read_mapping
-from shmlog.storage import runfile
+from shmlog.folder import runfile
+from shmlog.folder.root import Root
+from shmlog.folder.runfile import read_mapping
 from shmlog.store import codec
-from shmlog.store.place import Place
 from shmlog.store.records import ExperimentRecord
 
 _SCHEMA = 1
 _TOLD = ("display_name", "description", "tags", "created_at")
 
 
-def read(place: Place, name: str) -> ExperimentRecord:
+def read(root: Root, name: str) -> ExperimentRecord:
     """Return an experiment that is there; it needs no experiment.yaml."""
-    folder = place.experiment(name)
+    folder = root.experiment(name)
     problems: list[str] = []
     described = _described(folder / "experiment.yaml", problems)
     found: dict[str, Any] = {"display_name": name}
@@ -31,7 +31,7 @@ def read(place: Place, name: str) -> ExperimentRecord:
                 found[field] = fields[field].read(described[field])
         except (TypeError, ValueError, OverflowError) as error:
             problems.append(f"{folder / 'experiment.yaml'}: {field}: {error}")
-    runs = sum(1 for _ in place.runs(name))
+    runs = sum(1 for _ in root.runs(name))
     return ExperimentRecord(name=name, dir=folder, runs=runs, problems=tuple(problems), **found)
 
 
@@ -49,7 +49,7 @@ def _described(path: Path, problems: list[str]) -> Mapping[str, Any]:
     return {}
 
 
-def write(place: Place, name: str, changes: Mapping[str, Any]) -> None:
+def write(root: Root, name: str, changes: Mapping[str, Any]) -> None:
     """Change what experiment.yaml says, and make the experiment if there is none.
 
     The caller holds the store's lock.
@@ -61,7 +61,7 @@ def write(place: Place, name: str, changes: Mapping[str, Any]) -> None:
     StorageError
         If it can't be written.
     """
-    folder = place.experiment(name)
+    folder = root.experiment(name)
     path = folder / "experiment.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)

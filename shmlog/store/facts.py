@@ -10,13 +10,13 @@ from typing import Any
 
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError, RunNotFoundError
-from shmlog.reader.description import read_mapping
-from shmlog.reader.status import find_status
-from shmlog.storage import liveness
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import liveness
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.liveness import find_status
+from shmlog.folder.root import is_run
+from shmlog.folder.runfile import read_mapping
 from shmlog.store import codec
 from shmlog.store.annotations import ANNOTATED
-from shmlog.store.place import is_run
 from shmlog.store.records import RunRecord
 
 Signature = list[list[int] | None]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from shmlog.base.durable import atomic_write
 from shmlog.errors import CorruptDataError, ShmlogError
-from shmlog.storage.regular import read_regular
-from shmlog.store.place import Place
+from shmlog.folder.regular import read_regular
+from shmlog.folder.root import Root
 
 _SCHEMA = 1
 _BYTES_MAX = 1 << 30
@@ -39,12 +39,12 @@ def load(path: Path) -> dict[str, Entry]:
         return {}
 
 
-def save(place: Place, path: Path, entries: dict[str, Entry]) -> None:
+def save(root: Root, path: Path, entries: dict[str, Entry]) -> None:
     """Replace a file; where that fails, as in a store that can't be written, one does without."""
     body = json.dumps(entries, separators=(",", ":")).encode("ascii")
     head = json.dumps({"schema": _SCHEMA, "crc32": zlib.crc32(body)}).encode("ascii")
     try:
-        place.make_own(path.parent)
+        root.make_own(path.parent)
         # Two that write at the same time can spoil it: the checksum then has it thrown away.
         atomic_write(path, head + b"\n" + body, durable=False)
     except (OSError, ShmlogError):

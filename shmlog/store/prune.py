@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog.errors import RunStateError, ShmlogError, StorageError
-from shmlog.storage import objects
-from shmlog.storage.status import RunStatus
+from shmlog.folder import blobs
+from shmlog.folder.root import Root
+from shmlog.folder.status import RunStatus
 from shmlog.store import removal
 from shmlog.store.codec import Record
 from shmlog.store.facts import make_record, read_facts
-from shmlog.store.place import Place
 from shmlog.store.records import RunRecord
 from shmlog.store.select import to_span
 
@@ -90,21 +90,21 @@ class PruneResult(Record):
     freed_bytes: int
 
 
-def prune(place: Place, runs: Iterable[RunRecord], rules: Rules, *, archive: bool, dry_run: bool) -> PruneResult:
+def prune(root: Root, runs: Iterable[RunRecord], rules: Rules, *, archive: bool, dry_run: bool) -> PruneResult:
     """Delete those of ``runs``, newest first, that no rule keeps, and what earlier deletions have left."""
     kept: Counter[str] = Counter()
     unreadable: list[str] = []
     chosen = list(_choose(_deletable(runs, kept, unreadable), rules, kept))
-    left = removal.leftovers(place)
-    stored = list(objects.objects(place.root))
+    left = removal.leftovers(root)
+    stored = list(blobs.stored(root.path))
     usages = {(record.experiment, record.run_id): removal.Usage(record.dir) for record in chosen}
     of_left = list(map(removal.Usage, left))
     pruned = [_describe(record, usages[record.experiment, record.run_id]) for record in chosen]
     failed: list[str] = []
     if not dry_run:
         failed = _empty(left)
-        pruned = list(_delete_all(place, pruned, archive, failed))
-        failed += _collect(place)
+        pruned = list(_delete_all(root, pruned, archive, failed))
+        failed += _collect(root)
     freed = removal.freed_bytes([*of_left, *(usages[run.experiment, run.run_id] for run in pruned)], stored)
     freed -= sum(run.archive.stat().st_size for run in pruned if run.archive)
     return PruneResult(
@@ -167,39 +167,39 @@ def _empty(left: Iterable[Path]) -> list[str]:
     return failed
 
 
-def _collect(place: Place) -> list[str]:
+def _collect(root: Root) -> list[str]:
     """Remove what no run holds any more; return what could not be removed."""
     try:
-        removal.collect_objects(place)
+        removal.collect_objects(root)
     except StorageError as error:
         return [str(error)]
     return []
 
 
-def _delete_all(place: Place, runs: Iterable[PrunedRun], archive: bool, failed: list[str]) -> Iterator[PrunedRun]:
+def _delete_all(root: Root, runs: Iterable[PrunedRun], archive: bool, failed: list[str]) -> Iterator[PrunedRun]:
     """Yield each run that is deleted; tell of the others. One that fails does not keep the others from it."""
     for run in runs:
         try:
-            kept_as = _delete(place, run, archive)
+            kept_as = _delete(root, run, archive)
         except (ShmlogError, OSError) as error:
             failed.append(f"{run.experiment}/{run.run_id}: {error}")
         else:
             yield replace(run, archive=kept_as)
 
 
-def _delete(place: Place, run: PrunedRun, archive: bool) -> Path | None:
+def _delete(root: Root, run: PrunedRun, archive: bool) -> Path | None:
     """Delete a run unless it has changed since it was chosen; return its archive."""
-    layout = place.run(run.experiment, run.run_id)
+    layout = root.run(run.experiment, run.run_id)
     kept_as = None
     if archive:
         from shmlog.store.archive import write_archive
 
-        kept_as = write_archive(place, layout)
-    with place.locked():
+        kept_as = write_archive(root, layout)
+    with root.locked():
         facts = read_facts(layout)
         why = removal.why_busy(layout, facts) or ("pinned" if make_record(str(layout.dir), facts).pinned else None)
         if why:
             raise RunStateError(f"kept, since it is {why} by now")
-        trashed = removal.take_away(place, layout)
+        trashed = removal.take_away(root, layout)
     removal.delete(trashed)
     return kept_as

@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import RunNotFoundError
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.root import Root
 from shmlog.store import experiments
 from shmlog.store.catalog import Catalog, Summaries
 from shmlog.store.contents import artifact_record, metric_record
 from shmlog.store.facts import read_record
-from shmlog.store.place import Place
 from shmlog.store.records import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
 from shmlog.store.select import Moment, matching, sort_subjects, tests_of
 from shmlog.store.where import Subject
@@ -35,9 +35,9 @@ class StoreReader:
     """The half of a `Store` that changes nothing but its index."""
 
     def __init__(self, root: str | os.PathLike[str] = "runs") -> None:
-        self._place = Place(root)
-        self._catalog = Catalog(self._place)
-        self._summaries = Summaries(self._place)
+        self._root = Root(root)
+        self._catalog = Catalog(self._root)
+        self._summaries = Summaries(self._root)
 
     def __repr__(self) -> str:
         return f"<shmlog.{type(self).__name__} at {str(self.root)!r}>"
@@ -45,13 +45,13 @@ class StoreReader:
     @property
     def root(self) -> Path:
         """Folder of all experiments."""
-        return self._place.root
+        return self._root.path
 
     # ---- find ----
 
     def experiments(self) -> list[ExperimentRecord]:
         """Return all experiments, by name."""
-        return [experiments.read(self._place, name) for name in self._place.experiments()]
+        return [experiments.read(self._root, name) for name in self._root.experiments()]
 
     def experiment(self, name: str) -> ExperimentRecord:
         """Return an experiment.
@@ -63,8 +63,8 @@ class StoreReader:
         ExperimentNotFoundError
             If there is none of that name.
         """
-        self._place.existing_experiment(name)
-        return experiments.read(self._place, name)
+        self._root.existing_experiment(name)
+        return experiments.read(self._root, name)
 
     def runs(
         self, experiment: str | None = None, *, status: str | Iterable[str] | None = None,
@@ -140,13 +140,13 @@ class StoreReader:
 
     def _subjects(self, experiment: str | None) -> Iterator[Subject]:
         if experiment is not None:
-            self._place.existing_experiment(experiment)
-        for name in self._place.experiments() if experiment is None else [experiment]:
+            self._root.existing_experiment(experiment)
+        for name in self._root.experiments() if experiment is None else [experiment]:
             for record in self._catalog.runs(name):
                 yield Subject(record, partial(self._summaries.of, record))
 
     def _layout(self, run: RunName) -> RunLayout:
-        return self._place.find(f"{run.experiment}/{run.run_id}" if isinstance(run, RunRecord) else run)
+        return self._root.find(f"{run.experiment}/{run.run_id}" if isinstance(run, RunRecord) else run)
 
     # ---- what is in a run ----
 

@@ -14,16 +14,15 @@ from typing import Any
 
 from shmlog.base.times import rfc3339
 from shmlog.errors import CorruptDataError
+from shmlog.folder import runfile
+from shmlog.folder.attempts import fault_of_attempts, latest_attempt
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.regular import read_regular
+from shmlog.folder.runfile import read_provenance
+from shmlog.folder.status import CRASHED, RUNNING, status_of_events
 from shmlog.reader import records, snapshot
-from shmlog.reader.lines import Line, is_call, read_lines
-from shmlog.reader.provenance import read_provenance
-from shmlog.reader.status import status_of_events
+from shmlog.reader.event_lines import Line, is_call, read_lines
 from shmlog.reader.stored import StoredRun
-from shmlog.storage import runfile
-from shmlog.storage.attempts import fault_of_attempts, latest_attempt
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.regular import read_regular
-from shmlog.storage.status import CRASHED, RUNNING
 
 _SALVAGED_MAX = 16 << 20
 _STAMP = re.compile(r"(\d{8}-\d{6})-")

@@ -9,7 +9,7 @@ from typing import Any
 
 from shmlog.base.plain import from_word
 from shmlog.errors import RunStateError
-from shmlog.storage.status import RunStatus
+from shmlog.folder.status import RunStatus
 from shmlog.store.codec import Record
 
 Value = float | int | bool | str

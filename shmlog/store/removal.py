@@ -10,10 +10,10 @@ from pathlib import Path
 
 from shmlog.base.durable import fsync_dir
 from shmlog.errors import RunNotFoundError, StorageError
-from shmlog.storage import liveness, objects
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import blobs, liveness
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.root import Root
 from shmlog.store.facts import Facts, make_record
-from shmlog.store.place import Place
 
 _TRIES = 20
 
@@ -30,7 +30,7 @@ def why_busy(layout: RunLayout, facts: Facts) -> str | None:
     return None
 
 
-def take_away(place: Place, layout: RunLayout) -> Path:
+def take_away(root: Root, layout: RunLayout) -> Path:
     """Move a run to the trash, in one step; return where it is now.
 
     Raises
@@ -40,7 +40,7 @@ def take_away(place: Place, layout: RunLayout) -> Path:
     StorageError
         If it can't be moved.
     """
-    trash = place.make_own(place.trash)
+    trash = root.make_own(root.trash)
     target = trash / f"{layout.experiment}-{layout.run_id}-{os.urandom(4).hex()}"
     try:
         os.rename(layout.dir, target)
@@ -52,10 +52,10 @@ def take_away(place: Place, layout: RunLayout) -> Path:
     return target
 
 
-def leftovers(place: Place) -> list[Path]:
+def leftovers(root: Root) -> list[Path]:
     """Return what of earlier deletions still lies in the trash."""
     try:
-        return sorted(place.trash.iterdir())
+        return sorted(root.trash.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -80,7 +80,7 @@ def delete(folder: Path) -> None:
             return
 
 
-def collect_objects(place: Place) -> None:
+def collect_objects(root: Root) -> None:
     """Remove the contents of artifacts that no run holds any more.
 
     Raises
@@ -89,7 +89,7 @@ def collect_objects(place: Place) -> None:
         If one can't be removed. The next deletion tries again.
     """
     try:
-        objects.collect(place.root)
+        blobs.collect(root.path)
     except OSError as error:
         raise StorageError(f"cannot delete {error.filename}: {error.strerror}") from error
 
@@ -108,7 +108,7 @@ class Usage:
         return sum(found.st_size for found in self.files.values())
 
 
-def freed_bytes(usages: Iterable[Usage], stored: Iterable[objects.Object]) -> int:
+def freed_bytes(usages: Iterable[Usage], stored: Iterable[blobs.Blob]) -> int:
     """Return what is freed when these folders are deleted, and then the contents that no run holds.
 
     ``stored`` is what there was before the first of them was deleted.

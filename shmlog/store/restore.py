@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from shmlog.base.durable import fsync_dir
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, StorageError
-from shmlog.storage.layout import RunLayout, check_id
-from shmlog.store.place import Place, is_run
+from shmlog.folder.layout import RunLayout, check_id
+from shmlog.folder.root import Root, is_run
 
 SUFFIX = ".tar.zst"
 FILES_MAX = 200_000
@@ -38,17 +38,17 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def restore(place: Place, text: str) -> RunLayout:
+def restore(root: Root, text: str) -> RunLayout:
     """Unpack the archive of the run that is called ``id`` or ``experiment/id``; see `Store.restore`.
 
     The archive stays, so that nothing needs to be fsynced but the name.
     """
-    archive = find_archive(place, text)
-    layout = place.run(archive.parent.name, archive.name.removesuffix(SUFFIX))
+    archive = find_archive(root, text)
+    layout = root.run(archive.parent.name, archive.name.removesuffix(SUFFIX))
     if os.path.lexists(layout.dir):
         raise RunStateError(f"there is a run in {layout.dir} already; delete it first")
     try:
-        with place.temporary("restore") as folder:
+        with root.temporary("restore") as folder:
             _unpack(archive, folder, layout.run_id)
             unpacked = RunLayout(folder / layout.run_id)
             if not is_run(unpacked):
@@ -65,7 +65,7 @@ def restore(place: Place, text: str) -> RunLayout:
     return layout
 
 
-def find_archive(place: Place, text: str) -> Path:
+def find_archive(root: Root, text: str) -> Path:
     """Return the archive of a run.
 
     Raises
@@ -79,13 +79,13 @@ def find_archive(place: Place, text: str) -> Path:
     """
     experiment, slash, run_id = text.rpartition("/")
     check_id(run_id, "run id")
-    names = [check_id(experiment, "experiment")] if slash else place.archived_experiments()
-    found = [path for name in names if (path := place.archive / name / f"{run_id}{SUFFIX}").exists()]
+    names = [check_id(experiment, "experiment")] if slash else root.archived_experiments()
+    found = [path for name in names if (path := root.archive / name / f"{run_id}{SUFFIX}").exists()]
     if len(found) > 1:
         raise ValueError(f"archives of {len(found)} runs are called {run_id!r}; write EXPERIMENT/{run_id}")
     if not found:
-        raise RunNotFoundError(f"no archive of a run {text!r} in {place.archive}")
-    return place.inside(found[0])
+        raise RunNotFoundError(f"no archive of a run {text!r} in {root.archive}")
+    return root.inside(found[0])
 
 
 def _unpack(path: Path, folder: Path, run_id: str) -> None:

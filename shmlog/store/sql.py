@@ -12,12 +12,12 @@ import pyarrow as pa
 from shmlog.base.extras import import_extra
 from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError, QueryError
+from shmlog.folder.attempts import first_lanes
+from shmlog.folder.layout import RunLayout
 from shmlog.reader import records, snapshot
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.sources import NO_ROWS, Sources, find_sources, is_damaged
-from shmlog.storage.attempts import first_lanes
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.schema import METRICS
+from shmlog.records.schema import METRICS
 from shmlog.store import tables
 from shmlog.store.attempts_sql import attempts_sql
 from shmlog.store.records import RunRecord

@@ -75,7 +75,7 @@ class Store(StoreReader):
         """Add tags to a run, and remove those that it should not have. Raises as `annotate` does."""
         added, removed = check_tags(add), check_tags(remove)
         layout = self._layout(run)
-        with self._place.locked():
+        with self._root.locked():
             tags = [tag for tag in dict.fromkeys([*read_record(layout).tags, *added]) if tag not in removed]
             write_annotations(layout, {"tags": tags})
         return read_record(layout)
@@ -86,7 +86,7 @@ class Store(StoreReader):
 
     def _annotate(self, run: RunName, changes: dict[str, Any]) -> RunRecord:
         layout = self._layout(run)
-        with self._place.locked():
+        with self._root.locked():
             read_record(layout)
             write_annotations(layout, changes)
         return read_record(layout)
@@ -108,11 +108,11 @@ class Store(StoreReader):
             If it can't be made.
         """
         told = check_changes({"display_name": display_name, "description": description}, tags)
-        folder = self._place.experiment(name)
-        with self._place.locked():
+        folder = self._root.experiment(name)
+        with self._root.locked():
             if folder.exists():
                 raise RunStateError(f"there is an experiment {name!r} in {self.root}; use annotate_experiment")
-            experiments.write(self._place, name, told)
+            experiments.write(self._root, name, told)
         return self.experiment(name)
 
     def annotate_experiment(
@@ -129,9 +129,9 @@ class Store(StoreReader):
             If there is no such experiment.
         """
         changes = check_changes({"display_name": display_name, "description": description}, tags)
-        self._place.existing_experiment(name)
-        with self._place.locked():
-            experiments.write(self._place, name, changes)
+        self._root.existing_experiment(name)
+        with self._root.locked():
+            experiments.write(self._root, name, changes)
         return self.experiment(name)
 
     def create_run(self, experiment: str, *, params: Mapping[str, Any] | None = None, **told: Any) -> RunRecord:
@@ -153,7 +153,7 @@ class Store(StoreReader):
         StorageError
             If the folder can't be made.
         """
-        return self.get(creation.create_run(self._place, experiment, params or {}, told))
+        return self.get(creation.create_run(self._root, experiment, params or {}, told))
 
     def set_status(self, run: RunName, status: str) -> RunRecord:
         """Take a run that no process of shmlog works on to its next status.
@@ -170,7 +170,7 @@ class Store(StoreReader):
             Nothing was changed.
         """
         layout = self._layout(run)
-        with self._place.locked():
+        with self._root.locked():
             creation.set_status(layout, status)
         return read_record(layout)
 
@@ -185,7 +185,7 @@ class Store(StoreReader):
             If run.yaml is not damaged. Nothing was changed.
         """
         layout = self._layout(run)
-        with self._place.locked():
+        with self._root.locked():
             if not read_facts(layout).rebuilt:
                 raise RunStateError(
                     f"{layout.run_yaml} is not damaged so that it can't be read; if its checksum is wrong, look it "
@@ -215,16 +215,16 @@ class Store(StoreReader):
             If it can't be deleted.
         """
         layout = self._layout(run)
-        with self._place.locked():
+        with self._root.locked():
             facts = read_facts(layout)
             why = removal.why_busy(layout, facts)
             if why and (why == "running" or not force):
                 raise RunStateError(f"run {layout.run_id} is {why}; finish it first")
             if make_record(str(layout.dir), facts).pinned and not force:
                 raise RunStateError(f"run {layout.run_id} is pinned; unpin it first")
-            trashed = removal.take_away(self._place, layout)
+            trashed = removal.take_away(self._root, layout)
         removal.delete(trashed)
-        removal.collect_objects(self._place)
+        removal.collect_objects(self._root)
 
     def restore(self, run: str) -> RunRecord:
         """Bring back a run that `prune` has archived; the archive stays.
@@ -252,7 +252,7 @@ class Store(StoreReader):
         """
         from shmlog.store.restore import restore
 
-        return read_record(restore(self._place, run))
+        return read_record(restore(self._root, run))
 
     def delete_experiment(self, name: str) -> None:
         """Delete an experiment that has no runs.
@@ -262,8 +262,8 @@ class Store(StoreReader):
         RunStateError
             If it has runs, or there are files in it that are none of ours. Nothing was changed.
         """
-        folder = self._place.existing_experiment(name)
-        with self._place.locked():
+        folder = self._root.existing_experiment(name)
+        with self._root.locked():
             others = [path.name for path in folder.iterdir() if path.name != "experiment.yaml"]
             if others:
                 raise RunStateError(f"experiment {name!r} is not empty: it holds {', '.join(sorted(others)[:3])}")
@@ -308,4 +308,4 @@ class Store(StoreReader):
         """
         rules = Rules.check(keep, older_than, mode)
         runs = self.runs(experiment, status=status, tags=tags)
-        return prune(self._place, runs, rules, archive=archive, dry_run=dry_run)
+        return prune(self._root, runs, rules, archive=archive, dry_run=dry_run)

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from shmlog.base.times import read_time
+from shmlog.folder.layout import RunLayout
 from shmlog.reader.artifacts import find_artifacts
-from shmlog.storage.layout import RunLayout
 from shmlog.store.records import RunRecord
 
 _TS = pa.timestamp("us", tz="UTC")

@@ -11,7 +11,7 @@ from typing import Any
 
 from shmlog.base.times import moment
 from shmlog.errors import QueryError
-from shmlog.storage.status import RunStatus
+from shmlog.folder.status import RunStatus
 from shmlog.store.boolean import COMPARISONS, LENGTH_MAX, Parser, Predicate, is_quoted, unquote
 from shmlog.store.records import RunRecord
 

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from shmlog.errors import MissingExtraError
+from shmlog.folder.layout import RunLike, folder_of
 from shmlog.reader.stored import StoredRun, load
-from shmlog.storage.layout import RunLike, folder_of
-from shmlog.storage.schema import METRICS
+from shmlog.records.schema import METRICS
 from shmlog.transfer.exporters.output import Progress, Target, no_progress, open_target
 
 # By format: the module below exporters/ and its function that writes it, imported when it is needed.

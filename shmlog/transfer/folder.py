@@ -16,18 +16,19 @@ from shmlog.base.durable import fsync_dir
 from shmlog.base.plain import plain
 from shmlog.base.times import timestamp
 from shmlog.errors import StorageError
-from shmlog.reader.lines import fault_of
+from shmlog.folder import blobs, runfile
+from shmlog.folder.content import ALGORITHM, copy_content
+from shmlog.folder.extent import of_file
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.manifest import write_manifest
+from shmlog.folder.root import Root
+from shmlog.folder.status import CRASHED, SUCCESS, map_status
+from shmlog.reader.event_lines import fault_of
 from shmlog.reader.numbers import Numbers
 from shmlog.reader.tally import Tally, gap_of, sum_dropped
-from shmlog.storage import objects, parts, runfile
-from shmlog.storage.content import ALGORITHM, copy_content
-from shmlog.storage.extent import of_file
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.manifest import write_manifest
-from shmlog.storage.schema import METRICS
-from shmlog.storage.status import CRASHED, SUCCESS, map_status
+from shmlog.records import parts
+from shmlog.records.schema import METRICS
 from shmlog.store.annotations import ANNOTATED
-from shmlog.store.place import Place
 from shmlog.transfer.found import Found, owner_of
 
 _FIELDS = (
@@ -36,9 +37,9 @@ _FIELDS = (
 )  # fmt: skip
 
 
-def write_run(place: Place, layout: RunLayout, found: Found, source: dict[str, Any]) -> dict[str, int]:
+def write_run(root: Root, layout: RunLayout, found: Found, source: dict[str, Any]) -> dict[str, int]:
     """Write the run; return its counts. If it is there meanwhile, it stays as it is."""
-    with _temporary(place, layout) as new:
+    with _temporary(root, layout) as new:
         counts = _fill(new, layout, found, source)
         layout.dir.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -51,10 +52,10 @@ def write_run(place: Place, layout: RunLayout, found: Found, source: dict[str, A
 
 
 @contextmanager
-def _temporary(place: Place, layout: RunLayout) -> Iterator[RunLayout]:
+def _temporary(root: Root, layout: RunLayout) -> Iterator[RunLayout]:
     """Yield a folder beside all experiments that is gone afterwards."""
     try:
-        with place.temporary("imports") as folder:
+        with root.temporary("imports") as folder:
             yield RunLayout(folder / layout.run_id)
     except StorageError:
         raise
@@ -148,11 +149,11 @@ def _copy(found: Found, folder: Path, root: Path) -> None:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         original = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        copy = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, objects.READ_ONLY)
+        copy = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, blobs.READ_ONLY)
         with open(original, "rb"), open(copy, "r+b"):
             content = copy_content(original, copy, ALGORITHM)
             os.fsync(copy)
-        objects.offer(root, target, content)
+        blobs.offer(root, target, content)
 
 
 # ---- numbers ----

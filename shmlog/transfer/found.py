@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from shmlog.base.times import time_in_range
 from shmlog.errors import CorruptDataError
-from shmlog.storage.regular import open_regular
-from shmlog.storage.schema import KINDS, METRICS
+from shmlog.folder.regular import open_regular
+from shmlog.records.schema import KINDS, METRICS
 
 _INT64 = range(-(2**63), 2**63)
 _INT32 = range(-(2**31), 2**31)

@@ -12,9 +12,9 @@ from typing import Any
 
 from shmlog.base.times import parse_us, utc_now
 from shmlog.errors import RunNotFoundError, StorageError
-from shmlog.storage.artifacts import Logged
-from shmlog.storage.layout import RunLayout, check_id
-from shmlog.store.place import Place
+from shmlog.folder.artifacts import Logged
+from shmlog.folder.layout import RunLayout, check_id
+from shmlog.folder.root import Root
 from shmlog.transfer.folder import final_status, write_run
 from shmlog.transfer.found import Found, fit_name
 from shmlog.transfer.importers.formats import check_format, guess_format
@@ -113,10 +113,10 @@ def import_run(
     found = read_apart(wanted, path, max_bytes)
     _tell_of_missing_artifacts(found)
     digest = _digest(wanted, found)
-    place = Place(root)
-    layout = _existing(place, _run_id(found, digest))
+    store = Root(root)
+    layout = _existing(store, _run_id(found, digest))
     is_new = layout is None
-    layout = layout or place.run(experiment or fit_name(found.experiment), _run_id(found, digest))
+    layout = layout or store.run(experiment or fit_name(found.experiment), _run_id(found, digest))
     status = final_status(found)
     problems = tuple(dict.fromkeys(found.problems))
     if is_new:
@@ -124,7 +124,7 @@ def import_run(
             "format": wanted, "path": str(path), "sha256": digest, "status": found.status,
             "imported_at": utc_now(), "problems": list(problems),
         }  # fmt: skip
-        write_run(place, layout, found, told)
+        write_run(store, layout, found, told)
     counts = {"metrics": found.records, "events": len(found.events), "artifacts": len(found.artifacts)}
     return ImportReport(
         dir=layout.dir, run_id=layout.run_id, experiment=layout.experiment, source=path, format=wanted, status=status,
@@ -159,11 +159,11 @@ def _run_id(found: Found, digest: str) -> str:
     return f"{datetime.fromtimestamp(began // 1_000_000, UTC):%Y%m%d-%H%M%S}-{digest[:16]}"
 
 
-def _existing(place: Place, run_id: str) -> RunLayout | None:
-    if place.root.exists() and not place.root.is_dir():
-        raise StorageError(f"{place.root} is no folder")
-    for name in place.experiments():
-        layout = place.run(name, run_id)
+def _existing(root: Root, run_id: str) -> RunLayout | None:
+    if root.path.exists() and not root.path.is_dir():
+        raise StorageError(f"{root.path} is no folder")
+    for name in root.experiments():
+        layout = root.run(name, run_id)
         if layout.run_yaml.is_file():
             return layout
     return None

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import shmlog
-from shmlog.storage import runfile
-from shmlog.storage.large import large_name
+from shmlog.folder import runfile
+from shmlog.folder.large import large_name
 from tests.support.folders import OWNER, Folder, fill
 from tests.support.frames import Log
 

@@ -1,4 +1,4 @@
-"""Mistakes in the flusher, in the storage it writes and in what reads it. See `tests.faults.mutations`."""
+"""Mistakes in the flusher, in the files it writes and in what reads it. See `tests.faults.mutations`."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ FLUSHER = (
     ),
     Mutation(
         "books-of-what-was-decoded",
-        "storage/ledger.py",
+        "records/ledger.py",
         "        self._note_offered(offered)\n        lost = self.lost()\n",
         "        lost = self.lost()\n",
         "I4: what was never decoded is missed by nobody",
@@ -262,7 +262,7 @@ STORAGE = (
     # ---- wal.py, columns.py, jsonl.py, ledger.py ----
     Mutation(
         "frame-checksum-unchecked",
-        "storage/wal.py",
+        "records/wal.py",
         '        raise _BadFrameError("wrong checksum")\n',
         "        pass\n",
         "I11: a damaged frame is believed",
@@ -270,7 +270,7 @@ STORAGE = (
     ),
     Mutation(
         "frame-of-any-log",
-        "storage/wal.py",
+        "records/wal.py",
         "    if header.log != log:\n",
         "    if False:\n",
         "I11: what an old file has left behind the end is read",
@@ -278,7 +278,7 @@ STORAGE = (
     ),
     Mutation(
         "frame-of-any-run",
-        "storage/wal.py",
+        "records/wal.py",
         "    if run_id is not None and origin != run_id:\n",
         "    if False:\n",
         "I11: the records of another run are read as this one's",
@@ -310,7 +310,7 @@ STORAGE = (
     ),
     Mutation(
         "texts-expanded-unchecked",
-        "storage/parts.py",
+        "records/parts.py",
         "        if count > self._text_bytes_max:\n",
         "        if False:\n",
         "P9: some kilobytes of a part fill the memory",
@@ -318,7 +318,7 @@ STORAGE = (
     ),
     Mutation(
         "texts-packed-beyond-what-is-read",
-        "storage/schema.py",
+        "records/schema.py",
         '[*_FEW_VALUES, "text"] if text_bytes > TEXT_BYTES else _FEW_VALUES',
         "_FEW_VALUES",
         "I11: a part of ours is taken for a bomb, and left out",
@@ -326,7 +326,7 @@ STORAGE = (
     ),
     Mutation(
         "texts-in-one-array",
-        "storage/order.py",
+        "records/order.py",
         "    if text.nbytes <= TEXT_ARRAY_BYTES:\n",
         "    if True:\n",
         "I11: a run with more than 2 GiB of texts can't be read",
@@ -334,7 +334,7 @@ STORAGE = (
     ),
     Mutation(
         "frames-taken-twice",
-        "storage/columns.py",
+        "records/columns.py",
         "        elif position < expected:\n",
         "        elif position < 0:\n",
         "I6: a record that stands in two logs counts twice",
@@ -342,7 +342,7 @@ STORAGE = (
     ),
     Mutation(
         "missing-slots-untold",
-        "storage/columns.py",
+        "records/columns.py",
         "            if position == expected:\n                continue\n",
         "            continue\n",
         "I10: lost records are not told",
@@ -350,7 +350,7 @@ STORAGE = (
     ),
     Mutation(
         "gap-has-no-line",
-        "storage/jsonl.py",
+        "records/lines.py",
         "    others: list[Event | Gap] = [*batch.events, *batch.gaps]\n    lines =",
         "    others: list[Event | Gap] = [*batch.events]\n    lines =",
         "I4: events.jsonl does not tell where records were dropped",
@@ -358,7 +358,7 @@ STORAGE = (
     ),
     Mutation(
         "event-of-user-taken-for-ours",
-        "storage/jsonl.py",
+        "records/lines.py",
         """        mark = '"user":true,' if event_type in (GAP_TYPE, METRICS_TYPE) else ""\n""",
         "",
         "I4: an event of the user's is taken for metrics, or for drops",
@@ -366,7 +366,7 @@ STORAGE = (
     ),
     Mutation(
         "total-taken-for-difference",
-        "storage/ledger.py",
+        "records/ledger.py",
         "self._unlaned[reason] = max(count, self._unlaned.get(reason, 0))",
         "self._unlaned[reason] = count + self._unlaned.get(reason, 0)",
         "I4: drops without a lane are counted with every frame",
@@ -374,7 +374,7 @@ STORAGE = (
     ),
     Mutation(
         "books-checksum-unchecked",
-        "storage/ledger.py",
+        "records/ledger.py",
         "        if not runfile.is_intact(data):\n",
         "        if False:\n",
         "I11: damaged books are believed",
@@ -382,7 +382,7 @@ STORAGE = (
     ),
     Mutation(
         "restarted-counter-trusted",
-        "storage/ticks.py",
+        "records/ticks.py",
         "        if now.ticks < self._last.ticks:\n",
         "        if False:\n",
         "I11: after hibernation records have times that they were not logged at",
@@ -391,7 +391,7 @@ STORAGE = (
     # ---- parts.py, merge.py, layout.py, large.py ----
     Mutation(
         "footer-unchecked",
-        "storage/parts.py",
+        "records/parts.py",
         "    footer.check(path)\n",
         "",
         "I11: a damaged footer is read as it stands, or ends the process",
@@ -399,7 +399,7 @@ STORAGE = (
     ),
     Mutation(
         "bounds-left-out",
-        "storage/joined.py",
+        "records/joined.py",
         "at = bisect_left(wanted, low)",
         "at = bisect_left(wanted, low + b'!')",
         "I6: a name that has a row group of its own is passed over",
@@ -407,7 +407,7 @@ STORAGE = (
     ),
     Mutation(
         "joined-with-another-schema",
-        "storage/joined.py",
+        "records/joined.py",
         "piece.schema != waiting[0].schema or ",
         "",
         "I11: a file that is not a part is read as one",
@@ -423,7 +423,7 @@ STORAGE = (
     ),
     Mutation(
         "merged-rows-skipped",
-        "storage/merge.py",
+        "records/merge.py",
         "        bound = min(stream.last_key() for stream in streams)\n",
         "        bound = max(stream.last_key() for stream in streams)\n",
         "P5: a merged part is out of order",
@@ -431,7 +431,7 @@ STORAGE = (
     ),
     Mutation(
         "covered-parts-counted",
-        "storage/layout.py",
+        "folder/layout.py",
         "            is_covered = bool(kept) and part.last <= kept[-1].last\n",
         "            is_covered = False\n",
         "I6: after a merge that was killed, rows are read twice",
@@ -455,7 +455,7 @@ STORAGE = (
     ),
     Mutation(
         "large-text-unchecked",
-        "storage/large.py",
+        "folder/large.py",
         "if told is not None and int(told[1], 16) != zlib.crc32(data):",
         "if False:",
         "I11: a damaged text is believed",
@@ -488,7 +488,7 @@ STORAGE = (
     ),
     Mutation(
         "object-removed-unasked",
-        "storage/objects.py",
+        "folder/blobs.py",
         "        if os.lstat(aside).st_nlink > 1:\n",
         "        if False:\n",
         "content that a run has just been given is stored a second time",
@@ -496,7 +496,7 @@ STORAGE = (
     ),
     Mutation(
         "any-folder-is-a-run",
-        "store/place.py",
+        "folder/root.py",
         "for name in names) if is_run(layout)]\n",
         "for name in names) if layout.dir.is_dir()]\n",
         "rm deletes whatever folder it is given",
@@ -504,7 +504,7 @@ STORAGE = (
     ),
     Mutation(
         "object-of-any-size",
-        "storage/objects.py",
+        "folder/blobs.py",
         "if not stat.S_ISREG(found.st_mode) or found.st_size != content.size_bytes:",
         "if False:",
         "what is damaged in one run is damaged in all that follow",
@@ -569,7 +569,7 @@ STORAGE = (
     ),
     Mutation(
         "holes-read",
-        "storage/regular.py",
+        "folder/regular.py",
         "    if first_hole < size:\n",
         "    if False:\n",
         "P9: a file that takes no room on the disk fills the memory",
@@ -629,7 +629,7 @@ STORAGE = (
 PROVENANCE = (
     Mutation(
         "short-writes-taken-for-whole",
-        "storage/parts.py",
+        "records/parts.py",
         "        while rest:\n",
         "        if rest:\n",
         "a disk that takes a part of a write leaves a damaged part",
@@ -977,7 +977,7 @@ ENDING = (
     ),
     Mutation(
         "likely-end-is-read",
-        "reader/status.py",
+        "folder/liveness.py",
         "or (not is_complete and live is False)",
         "or (is_open and live is False)",
         "a program that has failed looks well where the flusher was killed",
@@ -985,7 +985,7 @@ ENDING = (
     ),
     Mutation(
         "any-table-of-locks-is-relied-on",
-        "storage/liveness.py",
+        "folder/liveness.py",
         "    return False if all(any(name == own for name, _, _ in table) for table in tables) else None\n",
         "    return False\n",
         "I7: a run that lives is recovered",

@@ -19,7 +19,7 @@ MISTAKES_IN_RECOVERY = (
     ),
     Mutation(
         "missing-books-are-new",
-        "storage/ledger.py",
+        "records/ledger.py",
         "            if layout.lacks_books():\n",
         "            if False:\n",
         "I4: a recovery without books cuts events.jsonl to nothing",
@@ -76,7 +76,7 @@ MISTAKES_IN_RECOVERY = (
     # ---- liveness.py ----
     Mutation(
         "name-tells-the-machine",
-        "storage/liveness.py",
+        "folder/liveness.py",
         'here is not None and described.get("machine") == here and described.get("host")',
         'described.get("host")',
         "I7: a run that lives on another machine is recovered",
@@ -84,7 +84,7 @@ MISTAKES_IN_RECOVERY = (
     ),
     Mutation(
         "copied-machine-is-believed",
-        "storage/liveness.py",
+        "folder/liveness.py",
         " or _logged_at(layout) < boot.booted_at()",
         " or True",
         "I7: a run that lives on a machine with the same id is recovered",
@@ -92,7 +92,7 @@ MISTAKES_IN_RECOVERY = (
     ),
     Mutation(
         "any-file-is-looked-at",
-        "storage/liveness.py",
+        "folder/liveness.py",
         "return _may_be_ours(segment) and bool(",
         "return bool(",
         "P10: a device that a run.yaml names is opened",
@@ -101,7 +101,7 @@ MISTAKES_IN_RECOVERY = (
     # ---- gc.py, doorbell.py, lockfile.py ----
     Mutation(
         "lock-kept-by-a-child",
-        "storage/flock.py",
+        "folder/flock.py",
         "        fcntl.flock(fd, fcntl.LOCK_UN)\n",
         "        pass\n",
         "P10: nobody can recover, join or delete runs as long as a worker lives",

@@ -19,11 +19,11 @@ import posix_ipc
 
 import shmlog
 from shmlog.flusher.recover import recover
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.liveness import LOCK_MEMBER
+from shmlog.folder.segmentref import SHARED_MEMORY, read_ref
 from shmlog.segment import shm
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.liveness import LOCK_MEMBER
-from shmlog.storage.segmentref import SHARED_MEMORY, read_ref
 from tests.support.books import assert_books_balance
 from tests.support.processes import is_flusher_gone, wait_for_flusher, wait_until
 from tests.support.repository import Repository

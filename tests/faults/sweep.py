@@ -21,11 +21,11 @@ from shmlog.errors import SegmentError
 from shmlog.flusher import __main__ as flusher_main
 from shmlog.flusher import final, sealer  # noqa: F401  what a flusher imports late is imported here once
 from shmlog.flusher.recover import recover
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.liveness import LOCK_FLUSHER
+from shmlog.folder.segmentref import read_ref
+from shmlog.records import merge  # noqa: F401
 from shmlog.segment import shm
-from shmlog.storage import merge  # noqa: F401
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.liveness import LOCK_FLUSHER
-from shmlog.storage.segmentref import read_ref
 from tests.faults.prepared import Copy, Membership, Prepared, content, recover_and_check, wait_for_finish
 from tests.faults.syscalls import Background, Fault, Point, Seen, Traced, fork, fork_traced, read_log, wait_for
 from tests.support.processes import wait_until

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 import shmlog
+from shmlog.folder import blobs
+from shmlog.folder.layout import RunLayout
 from shmlog.run.artifacts import keep
-from shmlog.storage import objects
-from shmlog.storage.layout import RunLayout
 from tests.faults.syscalls import FAIL, KILL_AFTER, KILL_BEFORE, NOTHING, Fault, build, fork_traced, read_log
 from tests.support.stores import add_run
 
@@ -82,7 +82,7 @@ class Stage:
         for path in (self.kept.artifacts / "f").rglob("*"):
             if path.is_file():
                 assert path.read_bytes() == FILES[path.relative_to(self.kept.artifacts / "f").as_posix()]
-        for stored in objects.objects(self.root):
+        for stored in blobs.stored(self.root):
             digits = stored.path.name.partition(".")[0]
             assert hashlib.sha256(stored.path.read_bytes()).hexdigest() == digits
 
@@ -98,9 +98,9 @@ class Stage:
             left.unlink()  # as the end of a run does
         for path in self.kept.artifacts.rglob("*"):
             assert path.is_dir() or not once or path.stat().st_nlink == 2, f"{path} is stored twice"
-        assert not once or len(list(objects.objects(self.root))) == 4
+        assert not once or len(list(blobs.stored(self.root))) == 4
         shmlog.Store(self.root).delete("kept")
-        assert list(objects.objects(self.root)) == [], "contents that no run holds are left"
+        assert list(blobs.stored(self.root)) == [], "contents that no run holds are left"
 
 
 def _do(work: Callable[[], None]) -> None:

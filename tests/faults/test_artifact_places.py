@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import shmlog
+from shmlog.folder import blobs
 from shmlog.run.artifacts import keep
-from shmlog.storage import objects
 from tests.faults.test_neighbours import as_nobody
 from tests.support.artifacts import put
 from tests.support.processes import run_script
@@ -74,8 +74,8 @@ def test_users_of_one_root_do_not_need_each_other(open_folder: Path) -> None:
     assert theirs_path.read_bytes() == b"same"
     assert (theirs_path.stat().st_uid, theirs_path.stat().st_nlink) == (65534, 1)
     assert ours.stat().st_nlink == 2
-    objects.collect(root)
-    assert len(list(objects.objects(root))) == 1
+    blobs.collect(root)
+    assert len(list(blobs.stored(root))) == 1
 
 
 def test_what_can_not_be_read_is_told(open_folder: Path) -> None:

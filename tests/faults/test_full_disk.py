@@ -22,10 +22,10 @@ import shmlog
 from shmlog import _core
 from shmlog.flusher import __main__ as flusher_main
 from shmlog.flusher.recover import recover
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SegmentRef
 from shmlog.segment import shm
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SegmentRef
 from tests.faults.syscalls import FAIL, Background, Fault, Point, build, fork_traced, read_log
 from tests.support.books import assert_books_balance, assert_in_order
 from tests.support.processes import flusher_pid, is_flusher_gone, wait_for_end, wait_for_flusher, wait_until

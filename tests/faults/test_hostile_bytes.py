@@ -13,10 +13,10 @@ from unittest import mock
 import pytest
 
 import shmlog
+from shmlog.folder import liveness
+from shmlog.folder.segmentref import SegmentRef
 from shmlog.reader.verify import verify
 from shmlog.segment import shm
-from shmlog.storage import liveness
-from shmlog.storage.segmentref import SegmentRef
 from tests.faults.hostile_folders import CALLS, Answer, ask, make_folder, read_all
 
 DAMAGES = 450

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 import shmlog
 from shmlog.flusher.recover import recover
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import read_ref
 from shmlog.reader.verify import verify
-from shmlog.storage import runfile
-from shmlog.storage.decode import Decoder
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.ledger import Ledger
-from shmlog.storage.segmentref import read_ref
-from shmlog.storage.wal import Damage, Frame, scan
+from shmlog.records.decode import Decoder
+from shmlog.records.ledger import Ledger
+from shmlog.records.wal import Damage, Frame, scan
 from tests.faults.hostile_folders import ask, make_folder, read_all
 from tests.support.bombs import BOMBS
 from tests.support.folders import simple_log

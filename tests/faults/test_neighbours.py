@@ -21,9 +21,9 @@ import shmlog
 from shmlog.flusher import final
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SHARED_MEMORY, SegmentRef
 from shmlog.segment import shm
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef
 from shmlog.store import index
 from tests.support.books import assert_books_balance
 from tests.support.processes import (

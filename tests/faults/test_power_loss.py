@@ -25,8 +25,8 @@ import shmlog
 from shmlog.base import boot
 from shmlog.flusher import recover as recovery
 from shmlog.flusher.recover import recover
+from shmlog.folder import liveness
 from shmlog.reader.verify import verify
-from shmlog.storage import liveness
 from tests.faults.crash_states import MODES, Tree, digest, replay, write_tree
 from tests.faults.oplog import Op, record
 from tests.faults.power_workload import EVENT_EVERY, PHASES, STEPS, artifact, value

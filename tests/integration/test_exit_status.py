@@ -14,9 +14,9 @@ import pytest
 import shmlog
 from shmlog import _core
 from shmlog.base.boot import boot_id
+from shmlog.folder import liveness
+from shmlog.folder.status import FINISH_CODES, FINISH_STATUSES
 from shmlog.segment import shm
-from shmlog.storage import liveness
-from shmlog.storage.status import FINISH_CODES, FINISH_STATUSES
 from tests.support.books import assert_books_balance
 from tests.support.processes import only_run, run_script, start_script, stop, wait_for_end, wait_for_flusher, wait_until
 

@@ -69,7 +69,7 @@ def test_the_end_of_the_process_decides_the_status(tmp_path: Path, end: str) -> 
 WAIT = "import threading, time\nprint('ready', flush=True)\ntime.sleep(60)"
 FILL = """
 from shmlog.segment import shm
-from shmlog.storage.segmentref import SegmentRef
+from shmlog.folder.segmentref import SegmentRef
 kept = []
 for i in range(600):
     placed = shm.create("run", run.dir, lanes=1, lane_records=64, clock="auto", private=run.dir / "segment")

@@ -20,10 +20,10 @@ from shmlog import _core
 from shmlog.cli.main import main
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SegmentRef, read_ref
 from shmlog.segment import gc, runlock, shm
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SegmentRef, read_ref
 from tests.support.books import assert_books_balance
 from tests.support.processes import (
     flusher_pid,
@@ -376,7 +376,7 @@ def test_stale_segments_are_found_and_removed(tmp_path: Path, monkeypatch: pytes
 HOLD = """
 import sys, time
 from shmlog.segment.runlock import locked
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
 with locked(RunLayout(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

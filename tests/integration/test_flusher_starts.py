@@ -17,10 +17,10 @@ import pytest
 import shmlog
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
+from shmlog.folder.layout import RunLayout
 from shmlog.run.patience import PATIENCE_S, STARTS_MAX, Patience
 from shmlog.segment import gc
 from shmlog.segment.doorbell import Doorbell
-from shmlog.storage.layout import RunLayout
 from tests.support.books import assert_books_balance
 from tests.support.processes import (
     is_flusher_gone,

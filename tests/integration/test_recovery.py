@@ -18,13 +18,13 @@ from shmlog.base import boot
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunStateError, SegmentError, StorageError
 from shmlog.flusher.recover import recover, recover_neighbours
+from shmlog.folder import flock, liveness, runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.root import Root
+from shmlog.folder.segmentref import SHARED_MEMORY, SegmentRef, read_ref
 from shmlog.reader.verify import verify
 from shmlog.segment import gc, meeting, runlock, shm
 from shmlog.segment.doorbell import Doorbell
-from shmlog.storage import flock, liveness, runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SHARED_MEMORY, SegmentRef, read_ref
-from shmlog.store.place import Place
 from tests.support.books import assert_books_balance
 from tests.support.processes import (
     only_run,
@@ -531,21 +531,21 @@ def test_a_lock_of_the_root_that_somebody_holds_is_not_waited_for_without_end(
     import fcntl
 
     monkeypatch.setattr(flock, "PATIENCE_S", 0.1)
-    place = Place(root)
+    store = Root(root)
     old = os.umask(0)
     try:
         root.mkdir()
-        with place.locked(), pytest.raises(StorageError, match="held this lock"), Place(root).locked():
+        with store.locked(), pytest.raises(StorageError, match="held this lock"), Root(root).locked():
             pass
     finally:
         os.umask(old)
-    assert place.lock.stat().st_mode & 0o002 == 0, "others need not write into it"
-    other = os.open(place.lock, os.O_RDONLY)
+    assert store.lock.stat().st_mode & 0o002 == 0, "others need not write into it"
+    other = os.open(store.lock, os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
-    with pytest.raises(StorageError, match="held this lock"), place.locked():
+    with pytest.raises(StorageError, match="held this lock"), store.locked():
         pass
     os.close(other)
-    with place.locked():
+    with store.locked():
         pass
 
 
@@ -635,7 +635,7 @@ def test_a_child_that_is_forked_under_a_lock_does_not_keep_it(tmp_path: Path, wh
     path, lock = {
         "run": (layout.dir, lambda: runlock.locked(layout)),
         "launch": (place, lambda: meeting.open_meeting(place)),
-        "store": (Place(tmp_path).lock, lambda: Place(tmp_path).locked()),
+        "store": (Root(tmp_path).lock, lambda: Root(tmp_path).locked()),
     }[what]
     with lock():
         child = os.fork()

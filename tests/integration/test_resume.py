@@ -17,13 +17,13 @@ import pytest
 import shmlog
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, StorageError
 from shmlog.flusher.recover import recover
+from shmlog.folder import runfile
 from shmlog.reader.verify import verify
 from shmlog.run import resume
 from shmlog.run.options import Options, check
 from shmlog.run.resume import find
 from shmlog.segment import gc, shm
 from shmlog.segment.doorbell import Doorbell
-from shmlog.storage import runfile
 from tests.support.books import assert_books_balance
 from tests.support.processes import (
     flusher_pid,

@@ -14,10 +14,10 @@ import pytest
 import shmlog
 from shmlog.cli.main import main
 from shmlog.flusher.recover import recover
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
 from shmlog.reader.verify import verify
 from shmlog.run import resume
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
 from tests.support.artifacts import digits, stored
 from tests.support.processes import start_script, wait_for_end, wait_for_flusher, wait_until
 

@@ -11,7 +11,7 @@ import pytest
 import shmlog
 from shmlog.errors import RunStateError
 from shmlog.flusher.recover import recover
-from shmlog.storage import runfile
+from shmlog.folder import runfile
 from tests.support.books import assert_books_balance
 from tests.support.processes import is_flusher_gone, only_run, start_script, wait_for_end, wait_for_flusher, wait_until
 

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 import shmlog
+from shmlog.folder import blobs
+from shmlog.folder.layout import RunLayout
 from shmlog.run.artifacts import keep
-from shmlog.storage import objects
-from shmlog.storage.layout import RunLayout
 from tests.support.processes import wait_for_end
 
 
@@ -43,7 +43,7 @@ def left_over(layout: RunLayout) -> list[str]:
 
 def stored(root: Path) -> dict[str, int]:
     """Return the links of each object, by digits."""
-    return {one.path.name: one.links for one in objects.objects(root)}
+    return {one.path.name: one.links for one in blobs.stored(root)}
 
 
 def digits(data: bytes) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import shmlog
-from shmlog.reader.lines import is_call
+from shmlog.reader.event_lines import is_call
 from shmlog.reader.tally import gap_of
 from shmlog.reader.verify import verify
 

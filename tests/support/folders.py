@@ -12,10 +12,10 @@ from unittest import mock
 
 from shmlog.flusher import final
 from shmlog.flusher.sealer import Sealer, remove_wal
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.logsettings import settings_of
-from shmlog.storage.merge import merge
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.logsettings import settings_of
+from shmlog.records.merge import merge
 from tests.support.frames import Happening, Log, Record
 
 OWNER = {"pid": 41, "rank": 3, "local_rank": 1, "worker": None, "host": "h", "started_ns": 1, "process": "p"}

@@ -10,9 +10,9 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 import shmlog
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.root import Root
 from shmlog.reader.verify import verify
-from shmlog.storage.layout import RunLayout
-from shmlog.store.place import Place
 from shmlog.transfer.folder import write_run
 from shmlog.transfer.found import Found
 
@@ -54,7 +54,7 @@ def make_run(root: Path, records: list[Record], **described: Any) -> shmlog.Stor
     event = {"timestamp": 5_000_000, "event_type": "checked", "data": {"x": [1, None, "ü"]}, "rank": 1}
     found.events.append(event)
     layout = RunLayout(root / "made" / "a")
-    write_run(Place(root), layout, found, {})
+    write_run(Root(root), layout, found, {})
     return sound(layout.dir)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.times import rfc3339
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
 from tests.support.folders import Folder, simple_log
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shmlog.flusher.appendfile import AppendFile, SyncError
-from shmlog.storage.extent import Extent, of_file
+from shmlog.folder.extent import Extent, of_file
 
 
 def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 import shmlog
 from shmlog.errors import ArtifactNotFoundError, RunStateError, StorageError
+from shmlog.folder import blobs, content
+from shmlog.folder.artifacts import NAME_BYTES_MAX, check_name, media_type_of
+from shmlog.folder.content import content_of
+from shmlog.folder.layout import RunLayout
 from shmlog.reader.verify import verify
 from shmlog.run import artifacts as logging_side
 from shmlog.run.artifacts import keep
-from shmlog.storage import content, objects
-from shmlog.storage.artifacts import NAME_BYTES_MAX, check_name, media_type_of
-from shmlog.storage.content import content_of
-from shmlog.storage.layout import RunLayout
 from tests.support.artifacts import digits, finished_run, left_over, put, stored
 from tests.support.processes import run_script, start_script, wait_for_end
 from tests.support.stores import add_run
@@ -217,7 +217,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from shmlog.run.artifacts import keep
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
 sys.stdin.readline()
 for number in range(20):
     source = Path(sys.argv[2]) / str(number)
@@ -419,7 +419,7 @@ def test_memory_is_bounded(layout: RunLayout) -> None:
     script = """
 import sys, tracemalloc
 from shmlog.run.artifacts import keep
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
 tracemalloc.start()
 keep(RunLayout(sys.argv[1]), sys.argv[2], "sparse", "sha256")
 assert tracemalloc.get_traced_memory()[1] < 8 << 20
@@ -495,7 +495,7 @@ def test_a_run_that_was_moved_away_is_whole(tmp_path: Path) -> None:
 def test_an_object_that_is_logged_while_it_is_collected_stays_one(layout: RunLayout, monkeypatch: Any) -> None:
     """Between the look at its links and its end, somebody links to it."""
     put(layout, b"x").unlink()
-    (found,) = objects.objects(layout.root)
+    (found,) = blobs.stored(layout.root)
     rename = os.rename
 
     def link_before(source: Any, target: Any) -> None:
@@ -503,6 +503,6 @@ def test_an_object_that_is_logged_while_it_is_collected_stays_one(layout: RunLay
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", link_before)
-    objects.collect(layout.root)
+    blobs.collect(layout.root)
     assert stored(layout.root) == {digits(b"x"): 2}
     assert found.path.samefile(layout.artifacts / "model.bin")

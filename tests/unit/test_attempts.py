@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shmlog
-from shmlog.reader.status import status_of_events
+from shmlog.folder.attempts import attempts_of, fault_of_attempts, first_lanes
+from shmlog.folder.status import status_of_events
 from shmlog.reader.verify import verify
-from shmlog.storage.attempts import attempts_of, fault_of_attempts, first_lanes
 from tests.support.folders import OWNER, Folder
 from tests.support.frames import Log
 

@@ -19,12 +19,13 @@ from shmlog.flusher import final
 from shmlog.flusher.keeper import Keeper
 from shmlog.flusher.recover import _recover_files
 from shmlog.flusher.sealer import Sealer
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
 from shmlog.reader.verify import verify
-from shmlog.storage import decode, parts, runfile
-from shmlog.storage.decode import Batch, Decoder
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.ledger import Ledger
-from shmlog.storage.wal import Frame, scan
+from shmlog.records import decode, parts
+from shmlog.records.decode import Batch, Decoder
+from shmlog.records.ledger import Ledger
+from shmlog.records.wal import Frame, scan
 from tests.support.books import assert_books_balance
 from tests.support.folders import OWNER, Folder, simple_log
 from tests.support.frames import Log

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shmlog.cli.main import main
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
 from tests.support.artifacts import finished_run
 
 

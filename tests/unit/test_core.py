@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from shmlog import _bulk, _core
 from shmlog.flusher import final
 from shmlog.flusher.keeper import LOG_BYTES_MAX, unsealed_logs_max
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SegmentRef
+from shmlog.records.decode import Batch, Decoder
+from shmlog.records.wal import Frame, scan
 from shmlog.segment import shm
-from shmlog.storage.decode import Batch, Decoder
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SegmentRef
-from shmlog.storage.wal import Frame, scan
 from tests.support.processes import wait_until
 
 SLOTS = 64

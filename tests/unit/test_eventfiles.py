@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import shmlog
 from shmlog.flusher.eventfiles import EventFiles
+from shmlog.folder.extent import Extent, of_file
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.logsettings import parse_size
 from shmlog.reader.verify import verify
-from shmlog.storage.extent import Extent, of_file
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.logsettings import parse_size
 from tests.support.folders import Folder, fill, simple_log
 
 LIMIT = 40

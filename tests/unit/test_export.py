@@ -24,10 +24,11 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.cli.main import main
 from shmlog.cli.progress import ProgressBar
-from shmlog.storage import parts, runfile
-from shmlog.storage.attempts import first_attempt
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.schema import METRICS
+from shmlog.folder import runfile
+from shmlog.folder.attempts import first_attempt
+from shmlog.folder.layout import RunLayout
+from shmlog.records import parts
+from shmlog.records.schema import METRICS
 from shmlog.transfer.cells import guard, guard_column, unguard, unguard_column
 from tests.support.records import HOSTILE, INT64, RECORDS, TEXTS, bits, make_run, records_of, sound
 

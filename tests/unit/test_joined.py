@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from shmlog import _bulk
 from shmlog.errors import CorruptDataError
-from shmlog.storage import footer, joined, parts
-from shmlog.storage.schema import METRICS
+from shmlog.records import footer, joined, parts
+from shmlog.records.schema import METRICS
 from tests.unit.test_parts import mixed, rows_of
 
 NAME = METRICS.get_field_index("name")

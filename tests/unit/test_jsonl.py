@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmlog.storage import jsonl
-from shmlog.storage.decode import Batch, Decoder
-from shmlog.storage.wal import Frame, scan
+from shmlog.reader.event_lines import read_lines
+from shmlog.records.decode import Batch, Decoder
+from shmlog.records.lines import event_lines, human_lines
+from shmlog.records.wal import Frame, scan
 from tests.support import frames
 from tests.support.frames import Log
 
@@ -32,7 +33,7 @@ def refuse_constant(name: str) -> None:
 
 
 def lines_of(batch: Batch, *, metrics: bool = True) -> list[dict[str, Any]]:
-    text = b"".join(jsonl.event_lines(batch, metrics=metrics))
+    text = b"".join(event_lines(batch, metrics=metrics))
     assert text == b"" or text.endswith(b"\n")
     return [json.loads(line, parse_constant=refuse_constant) for line in text.decode().split("\n")[:-1]]
 
@@ -112,7 +113,7 @@ def test_any_name_and_text_stays_on_its_line(name: str) -> None:
     first, second = lines_of(batch)
     assert first["data"]["metrics"] == {name: name}
     assert (second["event_type"], second["data"]) == (name, {name: name})
-    assert len(jsonl.human_lines(batch).decode().splitlines()) == 1
+    assert len(human_lines(batch).decode().splitlines()) == 1
 
 
 # ---- order ----
@@ -155,7 +156,7 @@ def test_data_that_is_no_json_object_is_kept_as_text(data: bytes) -> None:
     log.frame()
     batch = decode(log)
     assert lines_of(batch)[0]["data"] == {"invalid": data.decode()}
-    assert jsonl.human_lines(batch).count(b"\n") == 1
+    assert human_lines(batch).count(b"\n") == 1
 
 
 def test_people_read_messages_without_control_characters() -> None:
@@ -166,7 +167,7 @@ def test_people_read_messages_without_control_characters() -> None:
     lane.event("error", {"type": "ValueError", "message": "bad"}, 1000)
     lane.gap([2, 0, 0, 0, 0, 0], 2000)
     log.frame()
-    first, second, third = jsonl.human_lines(decode(log)).decode().splitlines()
+    first, second, third = human_lines(decode(log)).decode().splitlines()
     assert "WARNING" in first
     assert "\\x1b[31mb\\nc" in first
     assert "rank 3" in first
@@ -184,40 +185,43 @@ def write(tmp_path: Path, data: bytes) -> Path:
     return path
 
 
-def test_no_file_is_no_events(tmp_path: Path) -> None:
-    assert jsonl.read_events(tmp_path / "none") == ([], [])
+def test_no_file_has_no_lines(tmp_path: Path) -> None:
+    assert list(read_lines(tmp_path / "none", None)) == []
 
 
 def test_damaged_lines_are_named_and_the_others_read(tmp_path: Path) -> None:
     data = b'{"a":1}\nnonsense\n\n\xff\n{"b":2}\n[3]\n{"c":'
-    events, damage = jsonl.read_events(write(tmp_path, data))
-    assert events == [{"a": 1}, {"b": 2}]
-    assert [data[one.offset : one.offset + one.length] for one in damage] == [
+    lines = list(read_lines(write(tmp_path, data), None))
+    assert [line.event for line in lines if line.event is not None] == [{"a": 1}, {"b": 2}]
+    assert [data[line.offset : line.offset + line.size] for line in lines if line.event is None] == [
         b"nonsense\n", b"\xff\n", b"[3]\n", b'{"c":',
     ]  # fmt: skip
-    assert damage[-1].reason == "torn tail"
+    assert [line.is_whole for line in lines] == [True] * 5 + [False]
 
 
-def test_what_a_power_loss_leaves_is_a_torn_tail(tmp_path: Path) -> None:
-    events, damage = jsonl.read_events(write(tmp_path, b'{"a":1}\n' + bytes(4096)))
-    assert events == [{"a": 1}]
-    assert [(one.offset, one.length, one.reason) for one in damage] == [(8, 4096, "torn tail")]
+def test_what_a_power_loss_leaves_is_no_event(tmp_path: Path) -> None:
+    lines = list(read_lines(write(tmp_path, b'{"a":1}\n' + bytes(4096)), None))
+    assert lines[0].event == {"a": 1}
+    assert lines[1:] == [(8, 4096, None, False)]
 
 
 def test_a_line_may_hold_any_other_line_break(tmp_path: Path) -> None:
     text = json.dumps({"a": "\r\x0b\x0c\x1c\x85\u2028\u2029"}, ensure_ascii=False)
-    assert jsonl.read_events(write(tmp_path, text.encode() + b"\n")) == ([json.loads(text)], [])
+    (line,) = read_lines(write(tmp_path, text.encode() + b"\n"), None)
+    assert line.event == json.loads(text)
 
 
 def test_only_the_first_bytes_are_read_when_told(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"a":1}\n{"b":2}\n')
-    assert jsonl.read_events(path, 8) == ([{"a": 1}], [])
-    assert jsonl.read_events(path, 0) == ([], [])
+    assert [line.event for line in read_lines(path, 8)] == [{"a": 1}]
+    assert list(read_lines(path, 0)) == []
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_survived(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("x", numbered=True) / "events.jsonl"
     path.write_bytes(data)
-    _, damage = jsonl.read_events(path)
-    assert all(0 <= one.offset < one.offset + one.length <= len(data) for one in damage)
+    lines = list(read_lines(path, None))
+    assert b"".join(data[line.offset : line.offset + line.size] for line in lines) == b"\n".join(
+        line for line in data.split(b"\n") if line
+    ) + (b"\n" if data.endswith(b"\n") and data.strip(b"\n") else b"")

@@ -10,7 +10,7 @@ import pytest
 
 import shmlog
 from shmlog.flusher.keeper import UNSEALED_LOGS_MIN, Keeper
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
 from tests.support.processes import wait_until
 
 MORE_THAN_A_FRAME = 40_000

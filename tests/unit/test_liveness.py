@@ -14,7 +14,7 @@ import pytest
 
 import shmlog
 from shmlog.base import boot
-from shmlog.storage import liveness
+from shmlog.folder import liveness
 from tests.support.csource import CSRC, ROOT
 from tests.support.processes import wait_until
 

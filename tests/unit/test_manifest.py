@@ -15,12 +15,12 @@ import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError
 from shmlog.flusher import final
+from shmlog.folder import runfile
+from shmlog.folder.content import content_of
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.manifest import write_manifest
 from shmlog.reader.artifacts import find_artifacts
 from shmlog.reader.verify import verify
-from shmlog.storage import runfile
-from shmlog.storage.content import content_of
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.manifest import write_manifest
 from tests.support.artifacts import digits, finished_run
 from tests.support.folders import Folder, fill, simple_log
 from tests.support.stores import add_run

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage import merge as merge_module
-from shmlog.storage import parts
-from shmlog.storage.decode import Decoder
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.merge import merge, names_of
-from shmlog.storage.wal import Frame, scan
+from shmlog.folder.layout import RunLayout
+from shmlog.records import merge as merge_module
+from shmlog.records import parts
+from shmlog.records.decode import Decoder
+from shmlog.records.merge import merge, names_of
+from shmlog.records.wal import Frame, scan
 from tests.support.frames import Log
 
 KEY = ("name", "step", "ts", "lane", "seq")

@@ -16,11 +16,11 @@ import pytest
 import shmlog
 from shmlog import _core
 from shmlog.cli.main import main
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
 from shmlog.reader.artifacts import find_artifacts
 from shmlog.reader.verify import verify
 from shmlog.run.start import _span
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
 from tests.support.folders import Folder
 from tests.support.frames import Log
 from tests.support.stores import add_metrics, add_run

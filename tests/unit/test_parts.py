@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage import order, parts, schema
-from shmlog.storage.decode import Decoder
-from shmlog.storage.schema import METRICS, write_options
-from shmlog.storage.wal import Frame, scan
+from shmlog.records import order, parts, schema
+from shmlog.records.decode import Decoder
+from shmlog.records.schema import METRICS, write_options
+from shmlog.records.wal import Frame, scan
 from tests.support.frames import Log
 
 OWNER = {"pid": 41, "rank": 3, "local_rank": None, "worker": 7, "host": "h", "started_ns": 1, "process": "p"}

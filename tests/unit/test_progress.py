@@ -12,7 +12,7 @@ import shmlog
 from shmlog import _core
 from shmlog.flusher.keeper import Keeper
 from shmlog.flusher.progress import Progress
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
 from tests.support.processes import wait_until
 
 PLENTY_S = 0.3  # of processor time

@@ -17,9 +17,9 @@ from shmlog.cli.commands import show
 from shmlog.flusher import final, git, machine
 from shmlog.flusher.git import Git, git_state
 from shmlog.flusher.provenance import Provenance
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
 from shmlog.run.environment import VARIABLES, environment_of_process
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
 from tests.support.processes import wait_until
 from tests.support.repository import TRACKED, Repository
 from tests.support.stores import add_run

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shmlog.errors import QueryError
-from shmlog.storage.status import RunStatus
+from shmlog.folder.status import RunStatus
 from shmlog.store.boolean import DEPTH_MAX, LENGTH_MAX
 from shmlog.store.records import RunRecord
 from shmlog.store.select import to_moment, to_span

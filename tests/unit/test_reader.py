@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogError, ShmlogWarning
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.status import map_status
 from shmlog.reader import records, snapshot
 from shmlog.reader.stored import StoredRun
 from shmlog.reader.verify import verify
-from shmlog.storage import parts
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.schema import METRICS, RECORDS, write_options
-from shmlog.storage.status import map_status
+from shmlog.records import parts
+from shmlog.records.schema import METRICS, RECORDS, write_options
 from tests.support.folders import OWNER, Folder, fill, simple_log, states_of
 from tests.support.frames import Log
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import shmlog
 from shmlog.errors import CorruptDataError, RunStateError
-from shmlog.storage.status import RunStatus
+from shmlog.folder.status import RunStatus
 from shmlog.store.codec import Record
 from shmlog.store.records import ArtifactRecord, ExperimentRecord, GitState, MetricRecord, RunRecord
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import shmlog
+from shmlog.folder.logsettings import SECRET_NAMES
 from shmlog.run.redact import REDACTED, redact_argv, redact_config
-from shmlog.storage.logsettings import SECRET_NAMES
 
 SECRET = "hunter2-hunter2"
 SECRETS = (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage import runfile
+from shmlog.folder import runfile
 
 TOLD = {"schema": 1, "status": "running", "segment": None, "complete": False}
 DATA = runfile.sealed(runfile.render(TOLD))

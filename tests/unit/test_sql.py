@@ -25,8 +25,8 @@ import shmlog
 from shmlog.cli.commands.sql import fit, rows_of
 from shmlog.cli.main import main
 from shmlog.errors import MissingExtraError, QueryError, ShmlogWarning
-from shmlog.storage import schema
-from shmlog.storage.schema import METRICS
+from shmlog.records import schema
+from shmlog.records.schema import METRICS
 from shmlog.store.tables import flat_params
 from tests.support.folders import Folder, fill, simple_log
 from tests.support.frames import Log

@@ -24,9 +24,10 @@ from shmlog.errors import (
     ShmlogError,
     StorageError,
 )
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.root import Root
 from shmlog.reader.verify import verify
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
 from shmlog.store import facts, index
 from tests.support.folders import Folder, fill
 from tests.support.frames import Log
@@ -215,7 +216,7 @@ def test_an_index_of_another_version_is_written_anew(root: Path) -> None:
         run_id: index.Entry(entry.signature, {"record": {"tags": 5}, "members": {"complete": True}})
         for run_id, entry in index.load(path).items()
     }
-    index.save(shmlog.Store(root)._place, path, entries)
+    index.save(Root(root), path, entries)
     assert shmlog.Store(root).runs() == expected
     assert index.load(path) != entries
 

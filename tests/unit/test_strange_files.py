@@ -17,7 +17,7 @@ import shmlog
 from shmlog.base import durable
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError
-from shmlog.storage import layout, regular, runfile
+from shmlog.folder import layout, regular, runfile
 from tests.faults.hostile_folders import make_folder
 
 HOLE_BYTES = 256 << 20

@@ -25,9 +25,9 @@ from shmlog import CheckpointManager
 from shmlog.base.durable import replacing
 from shmlog.cli.main import main
 from shmlog.reader.verify import verify
-from shmlog.storage import footer
-from shmlog.storage.parts import open_writer
-from shmlog.storage.schema import METRICS
+from shmlog.records import footer
+from shmlog.records.parts import open_writer
+from shmlog.records.schema import METRICS
 from shmlog.transfer.importers.formats import reader_of
 from tests.support.bombs import BOMBS
 from tests.support.folders import Folder

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shmlog.storage import jsonl
-from shmlog.storage.decode import Batch, Decoder
-from shmlog.storage.schema import METRICS
-from shmlog.storage.wal import Damage, Frame, OtherVersion, scan
+from shmlog.records.decode import Batch, Decoder
+from shmlog.records.lines import event_data, event_lines, human_lines
+from shmlog.records.schema import METRICS
+from shmlog.records.wal import Damage, Frame, OtherVersion, scan
 from tests.support import frames
 from tests.support.frames import Happening, Log, Record
 
@@ -60,7 +60,7 @@ def records_of(batch: Batch) -> list[Record]:
 
 
 def happenings_of(batch: Batch) -> set[tuple[Any, ...]]:
-    events = [(e, e.event_type, jsonl.event_data(e)) for e in batch.events]
+    events = [(e, e.event_type, event_data(e)) for e in batch.events]
     gaps = [(g, None, g.dropped) for g in batch.gaps]
     return {(one.lane, one.tenancy, one.seq, what, str(data), one.ts_us) for one, what, data in events + gaps}
 
@@ -150,7 +150,7 @@ def test_it_does_not_matter_in_how_many_calls_frames_are_decoded(
     decoder = Decoder(Path())
     parts = [decoder.decode(found[:cut]), decoder.decode(found[cut:])]
     assert [str(r) for part in parts for r in part.metrics.to_pylist()] == [str(r) for r in whole.metrics.to_pylist()]
-    lines = [b"".join(jsonl.event_lines(b, metrics=True)) for b in (*parts, whole)]
+    lines = [b"".join(event_lines(b, metrics=True)) for b in (*parts, whole)]
     assert lines[0] + lines[1] == lines[2]
 
 
@@ -507,10 +507,10 @@ def decode_anything(data: bytes) -> None:
     batch = Decoder(Path("no such folder")).decode(found)
     batch.metrics.validate(full=True)
     assert len(batch.unit) == batch.stretches.rows.sum() == batch.metrics.num_rows
-    for chunk in jsonl.event_lines(batch, metrics=True):
+    for chunk in event_lines(batch, metrics=True):
         for line in chunk.splitlines():
             assert isinstance(json.loads(line, parse_constant=refuse_constant), dict)
-    jsonl.human_lines(batch).decode("utf-8")
+    human_lines(batch).decode("utf-8")
 
 
 @given(st.binary(max_size=600))
@@ -581,4 +581,4 @@ def test_random_slots_are_survived() -> None:
         data = one_frame(*slots)
         batch = Decoder(Path("no such folder")).decode(data)
         batch.metrics.validate(full=True)
-        list(jsonl.event_lines(batch, metrics=True))
+        list(event_lines(batch, metrics=True))

@@ -109,7 +109,7 @@ def _get(artifact: Artifact, output: str | None, json: bool) -> int:
 
 def _copy(artifact: Artifact, target: Path) -> None:
     """Copy a file; what does not come out as it was logged is removed again."""
-    from shmlog.storage.content import ALGORITHM, copy_content
+    from shmlog.folder.content import ALGORITHM, copy_content
 
     algorithm = artifact.digest.partition(":")[0] if artifact.digest else ALGORITHM
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 def _folder(text: str | None) -> Path:
     """Return the folder of checkpoints that ``text`` means."""
     from shmlog.checkpoint.files import checkpoint_files
-    from shmlog.storage.layout import RunLayout
+    from shmlog.folder.layout import RunLayout
 
     if text is not None and not is_run(Path(text)) and checkpoint_files(Path(text)):
         return Path(text)

@@ -11,8 +11,8 @@ from shmlog.cli.output import one_line, print_json, say
 from shmlog.cli.parser import add_command, path
 from shmlog.cli.text import clean, plural, relative
 from shmlog.errors import CorruptDataError
-from shmlog.storage import recovered, runfile
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import recovered, runfile
+from shmlog.folder.layout import RunLayout
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands

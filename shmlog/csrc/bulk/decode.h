@@ -55,8 +55,8 @@ typedef struct {
 } shmlog_log_stretch;
 
 _Static_assert(sizeof(shmlog_log_entry) == 80, "docs/format.md");
-_Static_assert(sizeof(shmlog_log_item) == 104, "storage/columns.py");
-_Static_assert(sizeof(shmlog_log_stretch) == 16, "storage/columns.py");
+_Static_assert(sizeof(shmlog_log_item) == 104, "records/columns.py");
+_Static_assert(sizeof(shmlog_log_stretch) == 16, "records/columns.py");
 
 /* Columns under construction. Rows are the records whose name is known; there
  * must be room for a row and an item per slot, and for a stretch per slot and entry. */

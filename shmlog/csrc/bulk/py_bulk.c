@@ -1,4 +1,4 @@
-/* Module shmlog._bulk: what storage/ does with millions of records at a time. Apart
+/* Module shmlog._bulk: what records/ does with millions of records at a time. Apart
  * from the core, for readers have no shared memory. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -302,7 +302,7 @@ static PyObject *bulk_lines(PyObject *Py_UNUSED(module), PyObject *const *args, 
 /* ---- module ---- */
 
 PyDoc_STRVAR(decode_doc, "decode(frames, names, columns)\n--\n\n"
-                         "Slots of frames to columns; see storage/columns.py, which makes them.");
+                         "Slots of frames to columns; see records/columns.py, which makes them.");
 
 PyDoc_STRVAR(order_doc, "order(group, groups, keys, order)\n--\n\n"
                         "Put the rows' numbers into `order`: by group, then by keys, then as they stand.");

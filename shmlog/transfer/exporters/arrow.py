@@ -10,7 +10,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from shmlog.reader.stored import StoredRun
-from shmlog.storage.schema import ROW_GROUP_ROWS, write_options
+from shmlog.records.schema import ROW_GROUP_ROWS, write_options
 from shmlog.transfer.exporters.describe import describe
 from shmlog.transfer.exporters.output import Progress, slices
 

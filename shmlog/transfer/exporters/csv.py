@@ -11,7 +11,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from shmlog.reader.stored import StoredRun
-from shmlog.storage.order import row_order
+from shmlog.records.order import row_order
 from shmlog.transfer.cells import guard, guard_column
 from shmlog.transfer.exporters.output import Progress, slices
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage.schema import KINDS, METRICS, RECORDS
+from shmlog.records.schema import KINDS, METRICS, RECORDS
 from shmlog.transfer.found import Problems
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes

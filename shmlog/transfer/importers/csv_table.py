@@ -12,7 +12,7 @@ import pyarrow.csv
 
 from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.storage.schema import METRICS, RECORDS
+from shmlog.records.schema import METRICS, RECORDS
 from shmlog.transfer.cells import unguard, unguard_column
 from shmlog.transfer.found import Found, owner_of
 from shmlog.transfer.importers.checked import checked_table, curve_of

@@ -16,7 +16,7 @@ import pyarrow.ipc
 from shmlog.base.plain import plain
 from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.storage import runfile
+from shmlog.folder import runfile
 from shmlog.transfer.found import Found, files_below, is_text
 from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 

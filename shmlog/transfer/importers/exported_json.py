@@ -11,7 +11,7 @@ import pyarrow as pa
 from shmlog.base.plain import from_word, plain
 from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
-from shmlog.storage.schema import METRICS
+from shmlog.records.schema import METRICS
 from shmlog.transfer.found import Found, Rows, is_text, owner_of
 from shmlog.transfer.importers.checked import tell_of_superseded
 from shmlog.transfer.importers.exported_table import take_description

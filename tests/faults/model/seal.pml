@@ -1,7 +1,7 @@
 /* From the logs to parts and events.jsonl, with a kill, or a loss of power, at every step, and a reader.
  *
  * Follows flusher/sealer.py (seal log n, commit the books, delete log n), flusher/final.py and keeper.py
- * (complete, merge, clean up), storage/layout.py (atomic_write) and reader/snapshot.py (books, logs, parts,
+ * (complete, merge, clean up), folder/layout.py (atomic_write) and reader/snapshot.py (books, logs, parts,
  * books again). Log n holds one metric and one event, both durable: what is at stake is whether sealing keeps
  * them. A file has what processes see and what a loss of power leaves at least.
  */

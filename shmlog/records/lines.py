@@ -9,7 +9,6 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,8 @@ from numpy.typing import NDArray
 from shmlog import _bulk
 from shmlog.base.plain import WORDS
 from shmlog.base.times import timestamp
-from shmlog.storage.decode import Batch, Event, Gap, Producer
-from shmlog.storage.order import row_order
-from shmlog.storage.regular import open_regular
-from shmlog.storage.wal import TORN_TAIL, Damage
+from shmlog.records.decode import Batch, Event, Gap, Producer
+from shmlog.records.order import row_order
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
@@ -259,39 +256,3 @@ def human_lines(batch: Batch) -> bytes:
     others: list[Event | Gap] = [*batch.events, *batch.gaps]
     others.sort(key=lambda found: (found.frame, found.ts_us))
     return "".join(_human(batch, found) for found in others).encode("utf-8", "replace")
-
-
-# ---- reading ----
-
-
-def read_events(path: Path, limit_bytes: int | None = None) -> tuple[list[dict[str, Any]], list[Damage]]:
-    """Return the events of a file, or of its first bytes, and the lines that are none.
-
-    A last line without its end, and NUL bytes that a power loss has left, are reported.
-    """
-    events: list[dict[str, Any]] = []
-    damage: list[Damage] = []
-    try:
-        with open_regular(path) as file:
-            data = file.read(-1 if limit_bytes is None else limit_bytes)
-    except FileNotFoundError:
-        return events, damage
-    *lines, tail = data.split(b"\n")
-    offset = 0
-    for line in lines:
-        found = _parse_bytes(line)
-        if found is not None:
-            events.append(found)
-        elif line:
-            damage.append(Damage(path, offset, len(line) + 1, "not a line of JSON"))
-        offset += len(line) + 1
-    if tail:
-        damage.append(Damage(path, offset, len(tail), TORN_TAIL))
-    return events, damage
-
-
-def _parse_bytes(line: bytes) -> dict[str, Any] | None:
-    try:
-        return _parse(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        return None

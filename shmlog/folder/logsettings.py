@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
 
 #: Levels of messages, with the numbers that `logging` has for them.
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from shmlog.base.durable import replacing
 from shmlog.errors import CorruptDataError
-from shmlog.storage import footer
-from shmlog.storage.order import cut, sort_by_name, take_rows, with_names
-from shmlog.storage.schema import (
+from shmlog.records import footer
+from shmlog.records.order import cut, sort_by_name, take_rows, with_names
+from shmlog.records.schema import (
     GROUP_TEXT_BYTES,
     METRICS,
     NAME_GROUP_ROWS,

@@ -11,7 +11,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from shmlog import _bulk
-from shmlog.storage.schema import METRICS
+from shmlog.records.schema import METRICS
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 

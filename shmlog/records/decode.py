@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shmlog.storage.columns import BOOL, EVENT, FLOAT, GAP, INT, LONGTEXT, OWNER, TEXT, Columns, decode_slots
-from shmlog.storage.large import large_size, read_large
-from shmlog.storage.reasons import REASONS
-from shmlog.storage.schema import KINDS, METRICS
-from shmlog.storage.ticks import TickClock
-from shmlog.storage.wal import Damage, Frame
+from shmlog.folder.large import large_size, read_large
+from shmlog.records.columns import BOOL, EVENT, FLOAT, GAP, INT, LONGTEXT, OWNER, TEXT, Columns, decode_slots
+from shmlog.records.reasons import REASONS
+from shmlog.records.schema import KINDS, METRICS
+from shmlog.records.ticks import TickClock
+from shmlog.records.wal import Damage, Frame
 
 # What a call of decode() may read from files of large texts, in bytes.
 _LARGE_BYTES_MAX = 1 << 30

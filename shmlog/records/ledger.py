@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from shmlog.base.durable import atomic_write
 from shmlog.base.times import timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.storage import runfile
-from shmlog.storage.extent import Extent, extents_of, of_file
-from shmlog.storage.layout import RunLayout, event_file_name
-from shmlog.storage.reasons import REASONS
-from shmlog.storage.regular import read_regular
+from shmlog.folder import runfile
+from shmlog.folder.extent import Extent, extents_of, of_file
+from shmlog.folder.layout import RunLayout, event_file_name
+from shmlog.folder.regular import read_regular
+from shmlog.records.reasons import REASONS
 
 if TYPE_CHECKING:
-    from shmlog.storage.decode import Batch
+    from shmlog.records.decode import Batch
 
 _LANE = re.compile(r"[0-9]{1,10}")
 MISSING = "is missing, so that nothing tells what of the logs is sealed"

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from shmlog.base.plain import WORDS, from_word
 from shmlog.base.times import read_time
+from shmlog.folder.regular import open_regular, refuse_holes
 from shmlog.reader.numbers import NUMBER_MAX
-from shmlog.storage.jsonl import METRICS_TYPE, is_of_user
-from shmlog.storage.regular import open_regular, refuse_holes
-from shmlog.storage.schema import METRICS
+from shmlog.records.lines import METRICS_TYPE, is_of_user
+from shmlog.records.schema import METRICS
 
 _INT64 = range(-(2**63), 2**63)
 _INT32 = range(-(2**31), 2**31)

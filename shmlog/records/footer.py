@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from shmlog import _bulk
 from shmlog.errors import CorruptDataError
-from shmlog.storage.regular import open_regular
+from shmlog.folder.regular import open_regular
 
 KEY = "shmlog.footer"
 RUN_ID, FIRST_LOG, LAST_LOG = "shmlog.run_id", "shmlog.first_log", "shmlog.last_log"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog.base.durable import TEMPORARY_SUFFIX, temporary_of
-from shmlog.storage.content import Content
+from shmlog.folder.content import Content
 
 FOLDER = ".artifacts"
 READ_ONLY = 0o444  # less the umask: who wrote to a file of one run would change it for all
@@ -23,7 +23,7 @@ _OBJECT = re.compile(rf"[0-9a-f]{{64,128}}(?:\..+{re.escape(TEMPORARY_SUFFIX)})?
 _TRIES = 3
 
 
-class Object(NamedTuple):
+class Blob(NamedTuple):
     """A file in the store of objects."""
 
     path: Path
@@ -85,7 +85,7 @@ def _make_folder(root: Path, folder: Path) -> None:
         raise OSError(f"{folder} leads out of {root}: nothing is stored there")
 
 
-def objects(root: Path) -> Iterator[Object]:
+def stored(root: Path) -> Iterator[Blob]:
     """Yield all objects of a root, and what a collection that was killed has left."""
     top = root / FOLDER
     for algorithm in _folders(top):
@@ -97,7 +97,7 @@ def objects(root: Path) -> Iterator[Object]:
                     continue  # collected just now
                 if _OBJECT.fullmatch(entry.name) and stat.S_ISREG(found.st_mode):
                     inode = found.st_dev, found.st_ino
-                    yield Object(Path(entry.path), inode, found.st_size, found.st_nlink)
+                    yield Blob(Path(entry.path), inode, found.st_size, found.st_nlink)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -117,7 +117,7 @@ def collect(root: Path) -> None:
     OSError
         If one can't be removed. The next collection tries again.
     """
-    for found in objects(root):
+    for found in stored(root):
         is_left_over = found.path.name.endswith(TEMPORARY_SUFFIX)
         if is_left_over or found.links == 1:
             _remove(found.path, is_left_over)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from shmlog.base.durable import open_to_write
 from shmlog.errors import CorruptDataError, log_warning
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.regular import read_regular
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.regular import read_regular
 
 NOTHING = "nothing to recover"  # the whole message for a run that is complete
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import Any
 
 from shmlog.errors import RunStateError
 
@@ -118,3 +120,15 @@ class RunStatus(StrEnum):
         if wanted not in allowed:
             raise RunStateError(f"a run that is {self} can't become {wanted}, only {' or '.join(allowed)}")
         return wanted
+
+
+def status_of_events(events: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the status that the run told when it ended, if its latest attempt did."""
+    status = None
+    for event in events:
+        data = event.get("data")
+        if event.get("event_type") == "experiment_start":
+            status = None  # the run was resumed
+        elif event.get("event_type") == "experiment_end" and isinstance(data, dict):
+            status = map_status(data.get("status")) or status
+    return status

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shmlog import _bulk
-from shmlog.storage.regular import open_regular
+from shmlog.folder.regular import open_regular
 
 MAGIC = b"SLF2"
 FIRST = 1

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shmlog.base.durable import TEMPORARY_SUFFIX
-from shmlog.storage import runfile
-from shmlog.storage.artifacts import files_below
-from shmlog.storage.content import content_of
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import runfile
+from shmlog.folder.artifacts import files_below
+from shmlog.folder.content import content_of
+from shmlog.folder.layout import RunLayout
 
 SCHEMA = 1
 

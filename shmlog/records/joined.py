@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from shmlog import _bulk
 from shmlog.errors import CorruptDataError
-from shmlog.storage import footer
-from shmlog.storage.parts import check_cells, only_names, open_checked, read_part
-from shmlog.storage.schema import METRICS
+from shmlog.records import footer
+from shmlog.records.parts import check_cells, only_names, open_checked, read_part
+from shmlog.records.schema import METRICS
 
 _MOST_BYTES = 16 << 20  # of files at a time: they are in memory while rows are made of them
 

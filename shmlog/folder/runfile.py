@@ -16,8 +16,8 @@ from typing import Any
 from shmlog.base.durable import atomic_write
 from shmlog.base.plain import word_of
 from shmlog.errors import CorruptDataError
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.regular import read_regular
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.regular import read_regular
 
 # Of a file that is no JSON: the YAML library reads some 50 KB a second, and is slower the deeper it is nested.
 _YAML_BYTES_MAX = 64 << 10
@@ -159,3 +159,56 @@ def _read_yaml(path: Path, data: bytes) -> object:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise CorruptDataError(f"{path}: neither JSON nor YAML ({line})") from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return what a small file of ours holds; raises CorruptDataError whatever is wrong inside."""
+    return _parse_any(path, read_regular(path))
+
+
+def read_sealed_mapping(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Return what `read_mapping` does, and it if the checksum in the file is wrong."""
+    data = read_regular(path)
+    fault = None if is_intact(data) else f"{path}: its checksum is wrong: any of it may be"
+    return _parse_any(path, data), fault
+
+
+def _parse_any(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        return parse(path, data)
+    except (CorruptDataError, OSError):
+        raise
+    except Exception as error:  # the YAML library has many ways to fail
+        raise CorruptDataError(f"{path}: neither JSON nor YAML ({type(error).__name__}: {error})") from error
+
+
+def read_provenance(layout: RunLayout, attempt: int) -> dict[str, Any]:
+    """Return what provenance.yaml of an attempt says; empty if there is none.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is damaged.
+    """
+    try:
+        provenance, fault = read_sealed_mapping(layout.provenance(attempt))
+    except FileNotFoundError:
+        return {}
+    if fault:
+        raise CorruptDataError(fault)
+    return provenance
+
+
+def read_description(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
+    """Return what run.yaml says, or what can be said without it, and why it can't be read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    try:
+        return read_sealed_mapping(layout.run_yaml)
+    except CorruptDataError as error:
+        is_over = not layout.sealed_json.exists() and not layout.logs()
+        return {"run_id": layout.run_id, "experiment": layout.experiment, "complete": is_over}, str(error)

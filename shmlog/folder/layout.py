@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from shmlog.base.durable import fsync_dir
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.storage.regular import open_regular
+from shmlog.folder.regular import open_regular
 
 _ID_BYTES_MAX = 64
 _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shmlog.storage.content import Content, is_digest
+from shmlog.folder.content import Content, is_digest
 
 EVENT_TYPE = "artifact"
 FOLDER = "artifacts"

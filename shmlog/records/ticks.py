@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shmlog.storage.wal import Frame
+from shmlog.records.wal import Frame
 
 _MONOTONIC = 0
 _LIKE = 1.1  # how much two measurements of one speed may differ

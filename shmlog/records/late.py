@@ -13,9 +13,9 @@ import re
 from collections import Counter
 
 from shmlog.errors import CorruptDataError
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.reasons import LATE_REASONS
-from shmlog.storage.regular import open_regular
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.regular import open_regular
+from shmlog.records.reasons import LATE_REASONS
 
 _FILE = r"\d+-[0-9a-f]{8}\.json"
 _DIGITS = 20

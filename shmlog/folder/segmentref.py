@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog.errors import RunNotFoundError
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
 
 SHARED_MEMORY = Path("/dev/shm")
 

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 
 from shmlog.base.durable import temporary_of
-from shmlog.storage.layout import RunLayout
+from shmlog.folder.layout import RunLayout
 
 _OLD_S = 3600  # of one that another host may be making, by another clock
 

@@ -57,3 +57,17 @@ def close_attempt(described: dict[str, Any]) -> None:
     """Have the list say of the latest attempt what run.yaml says of the run."""
     if described.get("attempts") is not None:
         described["attempts"] = attempts_of(described)
+
+
+def number_of(attempt: int | None, description: Mapping[str, Any]) -> int:
+    """Return the number of an attempt, by default of the latest.
+
+    Raises
+    ------
+    ValueError
+        If the run has none of that number.
+    """
+    latest = latest_attempt(description)
+    if attempt is not None and attempt not in range(1, latest + 1):
+        raise ValueError(f"the run has no attempt {attempt!r}; they are numbered from 1 to {latest}")
+    return latest if attempt is None else attempt

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base import boot
-from shmlog.storage import runfile
-from shmlog.storage.layout import RunLayout
-from shmlog.storage.segmentref import SHARED_MEMORY, is_segment_name
-from shmlog.storage.status import FINISH_STATUSES, finish_code, status_ended_by
+from shmlog.folder import runfile
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import SHARED_MEMORY, is_segment_name
+from shmlog.folder.status import CRASHED, FINISH_STATUSES, PENDING, RUNNING, finish_code, map_status, status_ended_by
 
 LOCK_FLUSHER = 0
 LOCK_MEMBER = 1
@@ -285,3 +285,18 @@ def _locks(exclusively: bool) -> Iterator[tuple[str, int, float]]:
         fields = line.split()
         if fields[1] == "OFDLCK" and (fields[3] == "WRITE" or not exclusively):
             yield fields[-3], int(fields[-2]), float("inf") if fields[-1] == "EOF" else int(fields[-1])
+
+
+def find_status(described: Mapping[str, Any], live: bool | None) -> str:
+    """Return the status of the run that run.yaml describes.
+
+    A run is over if it is complete, or if the kernel knows that none of its processes lives. If it is not complete
+    then, its segment knows better than run.yaml: that it was finished, that its maker has ended otherwise than was
+    likely, or that a signal has stopped it. The flusher may be late to write that. Else a run that says ``pending``
+    or ``running`` has crashed.
+    """
+    status = map_status(described.get("status")) or RUNNING
+    is_complete, is_open = described.get("complete") is True, status in (PENDING, RUNNING)
+    if (is_open and is_complete) or (not is_complete and live is False):
+        return finished_as(described) or (CRASHED if is_open else status)
+    return status

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from shmlog import _bulk
 from shmlog.errors import CorruptDataError
-from shmlog.storage.regular import open_regular
+from shmlog.folder.regular import open_regular
 
 crc32 = _bulk.crc32
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shmlog import _bulk
-from shmlog.storage.ticks import FrameClock, TickClock
-from shmlog.storage.wal import ENTRY, SLOT, Damage, Frame
+from shmlog.records.ticks import FrameClock, TickClock
+from shmlog.records.wal import ENTRY, SLOT, Damage, Frame
 
 FLOAT, INT, BOOL, TEXT, LONGTEXT, ROW, EVENT, OWNER, GAP = range(1, 10)
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, replacing
-from shmlog.storage.layout import Part, RunLayout
-from shmlog.storage.order import ROW_KEYS, row_order, take_rows
-from shmlog.storage.parts import (
+from shmlog.folder.layout import Part, RunLayout
+from shmlog.records.order import ROW_KEYS, row_order, take_rows
+from shmlog.records.parts import (
     PartFile,
     open_file,
     open_part,
@@ -24,7 +24,7 @@ from shmlog.storage.parts import (
     text_lengths,
     write_group,
 )
-from shmlog.storage.schema import GROUP_TEXT_BYTES, METRICS, ROW_GROUP_ROWS
+from shmlog.records.schema import GROUP_TEXT_BYTES, METRICS, ROW_GROUP_ROWS
 
 # Memory holds so many rows, or so much text, of so many files at a time. More files are merged in rounds.
 _CHUNK_ROWS = 1 << 16

@@ -11,27 +11,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shmlog.errors import ExperimentNotFoundError, RunNotFoundError, StorageError
-from shmlog.storage import flock
-from shmlog.storage.layout import RunLayout, check_id, is_id
+from shmlog.folder import flock
+from shmlog.folder.layout import RunLayout, check_id, is_id
 
 _STALE_S = 86_400
 _RUN_FILES = ("run.yaml", "events.jsonl")
 
 
-class Place:
+class Root:
     """The root of a store and what belongs to it. Making one touches no file."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(os.path.realpath(root))
-        self.own = self.root / ".shmlog"
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.path.realpath(path))
+        self.own = self.path / ".shmlog"
         self.index = self.own / "index"
         self.trash = self.own / "trash"
         self.lock = self.own / "lock"
-        self.archive = self.root / ".archive"
+        self.archive = self.path / ".archive"
 
     def experiments(self) -> list[str]:
         """Return the names of all experiments, sorted."""
-        return sorted(_folders(self.root))
+        return sorted(_folders(self.path))
 
     def experiment(self, name: str) -> Path:
         """Return the folder of an experiment, which need not exist.
@@ -43,7 +43,7 @@ class Place:
         StorageError
             If it is a symbolic link or anything else than a folder.
         """
-        return self.inside(self.root / check_id(name, "experiment"))
+        return self.inside(self.path / check_id(name, "experiment"))
 
     def archived_experiments(self) -> list[str]:
         """Return the names of the experiments that have archives, sorted."""
@@ -53,7 +53,7 @@ class Place:
         """Return the folder of an experiment that is there, else raise ExperimentNotFoundError."""
         folder = self.experiment(name)
         if not folder.is_dir():
-            raise ExperimentNotFoundError(f"no experiment {name!r} in {self.root}; it has {some(self.experiments())}")
+            raise ExperimentNotFoundError(f"no experiment {name!r} in {self.path}; it has {some(self.experiments())}")
         return folder
 
     def runs(self, experiment: str) -> Iterator[str]:
@@ -83,19 +83,19 @@ class Place:
             raise ValueError(f"run id {run_id!r} is that of {len(found)} runs; write {ways}")
         if not found:
             check_id(run_id, "run id")
-            raise RunNotFoundError(f"no run {text!r} in {self.root}; 'shmlog runs' lists them")
+            raise RunNotFoundError(f"no run {text!r} in {self.path}; 'shmlog runs' lists them")
         return found[0]
 
     def _links(self, experiment: str, run_id: str) -> bool:
         """Whether an experiment has a link of that name, such as to a run of another one: it is none of its own."""
-        return (self.root / experiment / run_id).is_symlink()
+        return (self.path / experiment / run_id).is_symlink()
 
     def inside(self, path: Path) -> Path:
         """Return a path below the root; raises StorageError if a symbolic link is on the way to it."""
         if path.is_symlink():
-            raise StorageError(f"{path} is a symbolic link: refused, since it can lead out of {self.root}")
+            raise StorageError(f"{path} is a symbolic link: refused, since it can lead out of {self.path}")
         if os.path.realpath(path) != str(path):
-            raise StorageError(f"{path} leads out of {self.root}: refused")
+            raise StorageError(f"{path} leads out of {self.path}: refused")
         return path
 
     # ---- what the store keeps for itself ----
