@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     )
     from shmlog.folder.status import RunStatus
     from shmlog.reader.artifacts import Artifact
+    from shmlog.reader.model import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
     from shmlog.run.attach import attach
     from shmlog.run.current import current, event, finish, log, metric
     from shmlog.run.handler import LoggingHandler
     from shmlog.run.init import init
     from shmlog.run.run import Run
-    from shmlog.store.records import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
     from shmlog.transfer.export import export_run
     from shmlog.transfer.imports import ImportReport, import_run
     from shmlog.transfer.results import (
@@ -116,7 +116,7 @@ _MODULES = {
     "shmlog.run.init": ["init"],
     "shmlog.run.run": ["Run"],
     "shmlog.folder.status": ["RunStatus"],
-    "shmlog.store.records": ["ArtifactRecord", "ExperimentRecord", "MetricRecord", "RunRecord"],
+    "shmlog.reader.model": ["ArtifactRecord", "ExperimentRecord", "MetricRecord", "RunRecord"],
     "shmlog.transfer.export": ["export_run"],
     "shmlog.transfer.imports": ["ImportReport", "import_run"],
     "shmlog.transfer.results": [

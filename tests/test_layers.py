@@ -85,7 +85,7 @@ ONCE = {
     r"""['"]+-?Infinity['"]""": {"base/plain.py"},
     r"(?<!class )\bMissingExtraError\(": {"base/extras.py"},
     r"\bParquetFile\(": {"records/parts.py", "transfer/importers/untrusted.py"},
-    r"FROM read_parquet\(": {"store/sql.py"},
+    r"FROM read_parquet\(": {"reader/sql/sql.py"},
     r"\bfromisoformat\(": {"base/times.py", "checkpoint/codec.py"},  # the codec has types of its own to restore
     r"/proc/sys/kernel/random/boot_id": {"base/boot.py"},
 }  # fmt: skip

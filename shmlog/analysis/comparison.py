@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shmlog.base.plain import plain
-from shmlog.store.records import RunRecord
-from shmlog.store.tables import flat_params
+from shmlog.reader.model import RunRecord
+from shmlog.reader.sql.tables import flat_params
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ class StoredRun(stored.StoredRun):
         QueryError
             If DuckDB can't answer it, or it is more than one query. The message says why.
         """
-        from shmlog.store.facts import read_record
-        from shmlog.store.sql import query_runs
+        from shmlog.reader.facts import read_record
+        from shmlog.reader.sql.sql import query_runs
 
         record = replace(read_record(self._layout), run_id=self.id, experiment=self.experiment)
         return query_runs([record], query, params)

@@ -19,6 +19,9 @@ from shmlog.errors import CorruptDataError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import read_regular
 
+ANNOTATED = ("name", "tags", "description", "notes", "group", "pinned")
+"""The fields that annotations.yaml may have, each instead of that of run.yaml."""
+
 # Of a file that is no JSON: the YAML library reads some 50 KB a second, and is slower the deeper it is nested.
 _YAML_BYTES_MAX = 64 << 10
 

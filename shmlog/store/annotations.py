@@ -12,9 +12,6 @@ from shmlog.folder.runfile import read_mapping
 
 _SCHEMA = 1
 
-ANNOTATED = ("name", "tags", "description", "notes", "group", "pinned")
-"""The fields that stand there, each instead of that of run.yaml."""
-
 KEEP: Any = object()
 """Stands for a field that is not to be changed."""
 

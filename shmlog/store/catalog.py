@@ -10,10 +10,10 @@ from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root, is_run
+from shmlog.reader.facts import Facts, make_record, read_facts, sign
+from shmlog.reader.model import RunRecord
 from shmlog.store import index
-from shmlog.store.facts import Facts, make_record, read_facts, sign
 from shmlog.store.index import Entry
-from shmlog.store.records import RunRecord
 
 
 class Catalog:

@@ -11,8 +11,8 @@ from shmlog.errors import CorruptDataError, StorageError
 from shmlog.folder import runfile
 from shmlog.folder.root import Root
 from shmlog.folder.runfile import read_mapping
-from shmlog.store import codec
-from shmlog.store.records import ExperimentRecord
+from shmlog.reader import codec
+from shmlog.reader.model import ExperimentRecord
 
 _SCHEMA = 1
 _TOLD = ("display_name", "description", "tags", "created_at")

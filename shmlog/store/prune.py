@@ -13,10 +13,10 @@ from shmlog.errors import RunStateError, ShmlogError, StorageError
 from shmlog.folder import blobs
 from shmlog.folder.root import Root
 from shmlog.folder.status import RunStatus
+from shmlog.reader.codec import Record
+from shmlog.reader.facts import make_record, read_facts
+from shmlog.reader.model import RunRecord
 from shmlog.store import removal
-from shmlog.store.codec import Record
-from shmlog.store.facts import make_record, read_facts
-from shmlog.store.records import RunRecord
 from shmlog.store.select import to_span
 
 MODES = ("all", "any")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from shmlog.errors import RunNotFoundError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
+from shmlog.reader.contents import artifact_record, metric_record
+from shmlog.reader.facts import read_record
+from shmlog.reader.model import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
 from shmlog.store import experiments
 from shmlog.store.catalog import Catalog, Summaries
-from shmlog.store.contents import artifact_record, metric_record
-from shmlog.store.facts import read_record
-from shmlog.store.records import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
 from shmlog.store.select import Moment, matching, sort_subjects, tests_of
 from shmlog.store.where import Subject
 
@@ -200,7 +200,7 @@ class StoreReader:
         ShmlogWarning
             For what is damaged; the result is of the rest.
         """
-        from shmlog.store.sql import query_runs
+        from shmlog.reader.sql.sql import query_runs
 
         return query_runs(self.runs(), query, params)
 

@@ -13,7 +13,7 @@ from shmlog.errors import RunNotFoundError, StorageError
 from shmlog.folder import blobs, liveness
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
-from shmlog.store.facts import Facts, make_record
+from shmlog.reader.facts import Facts, make_record
 
 _TRIES = 20
 

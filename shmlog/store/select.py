@@ -10,7 +10,7 @@ from typing import Any
 from shmlog.base.times import moment
 from shmlog.errors import QueryError
 from shmlog.folder.status import RunStatus
-from shmlog.store.records import RunRecord
+from shmlog.reader.model import RunRecord
 from shmlog.store.tagquery import parse_tags
 from shmlog.store.where import MISSING, Subject, parse_field, parse_where
 

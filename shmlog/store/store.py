@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 from shmlog.errors import RunStateError
+from shmlog.reader.facts import make_record, read_facts, read_record
+from shmlog.reader.model import ExperimentRecord, RunRecord
 from shmlog.store import creation, experiments, removal
 from shmlog.store.annotations import KEEP, check_changes, check_tags, write_annotations
-from shmlog.store.facts import make_record, read_facts, read_record
 from shmlog.store.prune import PruneResult, Rules, prune
 from shmlog.store.reading import RunName, StoreReader
-from shmlog.store.records import ExperimentRecord, RunRecord
 
 
 class Store(StoreReader):

@@ -12,8 +12,8 @@ from typing import Any
 from shmlog.base.times import moment
 from shmlog.errors import QueryError
 from shmlog.folder.status import RunStatus
+from shmlog.reader.model import RunRecord
 from shmlog.store.boolean import COMPARISONS, LENGTH_MAX, Parser, Predicate, is_quoted, unquote
-from shmlog.store.records import RunRecord
 
 MISSING = object()
 

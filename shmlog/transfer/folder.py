@@ -22,13 +22,13 @@ from shmlog.folder.extent import of_file
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.manifest import write_manifest
 from shmlog.folder.root import Root
+from shmlog.folder.runfile import ANNOTATED
 from shmlog.folder.status import CRASHED, SUCCESS, map_status
 from shmlog.reader.event_lines import fault_of
 from shmlog.reader.numbers import Numbers
 from shmlog.reader.tally import Tally, gap_of, sum_dropped
 from shmlog.records import parts
 from shmlog.records.schema import METRICS
-from shmlog.store.annotations import ANNOTATED
 from shmlog.transfer.found import Found, owner_of
 
 _FIELDS = (

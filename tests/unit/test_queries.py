@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from shmlog.errors import QueryError
 from shmlog.folder.status import RunStatus
+from shmlog.reader.model import RunRecord
 from shmlog.store.boolean import DEPTH_MAX, LENGTH_MAX
-from shmlog.store.records import RunRecord
 from shmlog.store.select import to_moment, to_span
 from shmlog.store.tagquery import parse_tags
 from shmlog.store.where import Subject, parse_where

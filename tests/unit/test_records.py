@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.errors import CorruptDataError, RunStateError
 from shmlog.folder.status import RunStatus
-from shmlog.store.codec import Record
-from shmlog.store.records import ArtifactRecord, ExperimentRecord, GitState, MetricRecord, RunRecord
+from shmlog.reader.codec import Record
+from shmlog.reader.model import ArtifactRecord, ExperimentRecord, GitState, MetricRecord, RunRecord
 
 TEXT = st.text()
 TIME = st.datetimes(timezones=st.just(UTC)).map(lambda time: time.replace(fold=0))

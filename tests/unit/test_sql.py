@@ -25,9 +25,9 @@ import shmlog
 from shmlog.cli.commands.sql import fit, rows_of
 from shmlog.cli.main import main
 from shmlog.errors import MissingExtraError, QueryError, ShmlogWarning
+from shmlog.reader.sql.tables import flat_params
 from shmlog.records import schema
 from shmlog.records.schema import METRICS
-from shmlog.store.tables import flat_params
 from tests.support.folders import Folder, fill, simple_log
 from tests.support.frames import Log
 from tests.support.stores import add_metrics, add_run, tree

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shmlog.analysis.comparison import Comparison
     from shmlog.analysis.stored import StoredRun
     from shmlog.cli.parser import Commands
-    from shmlog.store.records import RunRecord
+    from shmlog.reader.model import RunRecord
 
 _EXAMPLE = """
 shmlog compare runs/digits/A runs/digits/B

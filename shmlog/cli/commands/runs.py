@@ -17,7 +17,7 @@ from shmlog.errors import RunNotFoundError
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
-    from shmlog.store.records import RunRecord
+    from shmlog.reader.model import RunRecord
 
 _EXAMPLE = """
 shmlog runs digits --status failed

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shmlog.reader.artifacts import Artifact
-from shmlog.store.records import ArtifactRecord, MetricRecord, Value
+from shmlog.reader.model import ArtifactRecord, MetricRecord, Value
 
 _PRODUCER = ("rank", "local_rank", "worker", "pid", "lane", "seq")
 

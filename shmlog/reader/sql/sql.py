@@ -15,12 +15,12 @@ from shmlog.errors import CorruptDataError, QueryError
 from shmlog.folder.attempts import first_lanes
 from shmlog.folder.layout import RunLayout
 from shmlog.reader import records, snapshot
+from shmlog.reader.model import RunRecord
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.sources import NO_ROWS, Sources, find_sources, is_damaged
+from shmlog.reader.sql import tables
+from shmlog.reader.sql.attempts import attempts_sql
 from shmlog.records.schema import METRICS
-from shmlog.store import tables
-from shmlog.store.attempts_sql import attempts_sql
-from shmlog.store.records import RunRecord
 
 Params = Sequence[Any] | Mapping[str, Any]
 

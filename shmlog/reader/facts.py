@@ -14,10 +14,9 @@ from shmlog.folder import liveness
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.liveness import find_status
 from shmlog.folder.root import is_run
-from shmlog.folder.runfile import read_mapping
-from shmlog.store import codec
-from shmlog.store.annotations import ANNOTATED
-from shmlog.store.records import RunRecord
+from shmlog.folder.runfile import ANNOTATED, read_mapping
+from shmlog.reader import codec
+from shmlog.reader.model import RunRecord
 
 Signature = list[list[int] | None]
 
@@ -80,7 +79,7 @@ def read_facts(layout: RunLayout) -> Facts:
 
 
 def _rebuild(layout: RunLayout) -> dict[str, Any]:
-    from shmlog.store.rebuild import rebuild_description  # with pyarrow, which whole stores can be listed without
+    from shmlog.reader.rebuild import rebuild_description  # with pyarrow, which whole stores can be listed without
 
     return rebuild_description(layout)
 

@@ -10,7 +10,7 @@ from typing import Any
 from shmlog.base.plain import from_word
 from shmlog.errors import RunStateError
 from shmlog.folder.status import RunStatus
-from shmlog.store.codec import Record
+from shmlog.reader.codec import Record
 
 Value = float | int | bool | str
 

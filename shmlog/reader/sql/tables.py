@@ -12,7 +12,7 @@ import pyarrow as pa
 from shmlog.base.times import read_time
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.artifacts import find_artifacts
-from shmlog.store.records import RunRecord
+from shmlog.reader.model import RunRecord
 
 _TS = pa.timestamp("us", tz="UTC")
 _INT32 = range(-(2**31), 2**31)
