@@ -25,11 +25,8 @@ def rebuild(layout: RunLayout) -> dict[str, Any]:
     if os.path.lexists(layout.run_yaml):
         os.replace(layout.run_yaml, layout.run_yaml.with_name("run.yaml.damaged"))
     runfile.write_sealed(layout.run_yaml, description)
-    if description["complete"] is True and None in (
-        description["producers"],
-        description["counts"],
-        description["dropped"],
-    ):
+    books = [description[name] for name in ("producers", "counts", "dropped")]
+    if description["complete"] is True and None in books:
         stored = StoredRun(layout)
         description |= {"producers": stored.producers, "counts": stored.counts, "dropped": stored.dropped}
         runfile.write_sealed(layout.run_yaml, description)
