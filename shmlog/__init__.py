@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shmlog._core import Metric
-    from shmlog.analysis.logs import analyze_logs, load_structured_logs
-    from shmlog.analysis.store import Store
-    from shmlog.analysis.stored import StoredRun, load
     from shmlog.checkpoint.auto import AutoCheckpoint
     from shmlog.checkpoint.manager import CheckpointManager
     from shmlog.errors import (
@@ -28,12 +25,15 @@ if TYPE_CHECKING:
     )
     from shmlog.folder.status import RunStatus
     from shmlog.reader.artifacts import Artifact
+    from shmlog.reader.event_files import analyze_logs, load_structured_logs
     from shmlog.reader.model import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
+    from shmlog.reader.stored import StoredRun, load
     from shmlog.run.attach import attach
     from shmlog.run.current import current, event, finish, log, metric
     from shmlog.run.handler import LoggingHandler
     from shmlog.run.init import init
     from shmlog.run.run import Run
+    from shmlog.store.store import Store
     from shmlog.transfer.export import export_run
     from shmlog.transfer.imports import ImportReport, import_run
     from shmlog.transfer.results import (
@@ -103,9 +103,9 @@ __all__ = [
 # Each is imported on first use: who logs must not pay for pyarrow, who reads needs no shared memory.
 _MODULES = {
     "shmlog._core": ["Metric"],
-    "shmlog.analysis.logs": ["analyze_logs", "load_structured_logs"],
-    "shmlog.analysis.store": ["Store"],
-    "shmlog.analysis.stored": ["StoredRun", "load"],
+    "shmlog.reader.event_files": ["analyze_logs", "load_structured_logs"],
+    "shmlog.reader.stored": ["StoredRun", "load"],
+    "shmlog.store.store": ["Store"],
     "shmlog.checkpoint.auto": ["AutoCheckpoint"],
     "shmlog.checkpoint.manager": ["CheckpointManager"],
     "shmlog.errors": [name for name in __all__ if name.endswith(("Error", "Warning"))],

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from shmlog.reader.stored import StoredRun
 
 VALUES_MIN = 5
 """Fewer values than this say next to nothing of their spread."""
@@ -101,7 +98,7 @@ def bootstrap_difference(
     too narrow (Hesterberg, The American Statistician 69(4), 2015): a 95 % interval of 10 independent
     values holds the truth some 90 times in 100.
     """
-    samples = [_check("first", first), _check("second", second)]
+    samples = [check_sample("first", first), check_sample("second", second)]
     if statistic not in ("mean", "median"):
         raise ValueError(f"statistic must be 'mean' or 'median', not {statistic!r}")
     if not 0 < confidence < 1 or resamples < 100 or (block is not None and block < 1):
@@ -120,30 +117,13 @@ def bootstrap_difference(
     )  # fmt: skip
 
 
-def compare_metric(
-    first: StoredRun, second: StoredRun, name: str, *, last: int | None = None,
-    window: tuple[int | None, int | None] | None = None, **options: Any,
-) -> Difference:  # fmt: skip
-    """Compare one metric of two runs.
-
-    Parameters
-    ----------
-    last : int, optional
-        Only the last so many records of each, by step and time.
-    window : pair of int or None, optional
-        Only records of these steps, both ends included; None is open.
-    **options
-        As for `bootstrap_difference`, which tells what is returned and raised.
-    """
-    samples = []
-    for stored in (first, second):
-        steps, values = stored.to_numpy(name)
-        if window is not None:
-            values = values[_within(steps, *window)]
-        samples.append(values if last is None else values[max(0, len(values) - last) :])
-    for stored, values in zip((first, second), samples, strict=True):
-        _check(f"metric {name!r} of run {stored.id}", values)
-    return bootstrap_difference(*samples, **options)
+def select(
+    steps: NDArray[np.int64], values: Floats, last: int | None, window: tuple[int | None, int | None] | None
+) -> Floats:
+    """Return the values that are compared; see `StoredRun.compare_metric` for ``last`` and ``window``."""
+    if window is not None:
+        values = values[_within(steps, *window)]
+    return values if last is None else values[max(0, len(values) - last) :]
 
 
 def _within(steps: NDArray[np.int64], begin: int | None, end: int | None) -> NDArray[np.bool_]:
@@ -155,7 +135,8 @@ def _within(steps: NDArray[np.int64], begin: int | None, end: int | None) -> NDA
     return kept
 
 
-def _check(what: str, values: Any) -> Floats:
+def check_sample(what: str, values: Any) -> Floats:
+    """Return values as floats; raises ValueError, which begins with ``what``, if they can't be compared."""
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or len(sample) < VALUES_MIN:
         raise ValueError(f"{what}: at least {VALUES_MIN} values are needed, there are {sample.size}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from shmlog.analysis.statistics import number_rows, portions
+from shmlog.analysis.statistics import number_rows
 
 if TYPE_CHECKING:
-    from shmlog.reader.stored import StoredRun
+    import pyarrow as pa
 
 SPIKE_WINDOW = 31
 """Values around each that tell what is usual there."""
@@ -69,10 +69,10 @@ class Finding:
         return asdict(self)
 
 
-def findings(stored: StoredRun, names: str | Sequence[str] | None) -> list[Finding]:
-    """Return what is worth a look in a run, by name; see `StoredRun.findings`."""
+def findings(tables: Iterable[pa.Table]) -> list[Finding]:
+    """Return what is worth a look in the metrics of a run, by name; see `statistics` for the tables."""
     found: list[Finding] = []
-    for table in portions(stored, names):
+    for table in tables:
         for key, values, steps in number_rows(table, ["name"]):
             found += find(key["name"], steps, values)
     return sorted(found, key=lambda finding: finding.name)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from shmlog.reader.stored import StoredRun
-
 pc: Any = pyarrow.compute
 
 PRODUCER = ("lane", "pid", "rank", "local_rank", "worker")
 """What tells producers apart in a table of metrics."""
 
-_ROWS_AT_ONCE = 4_000_000
 
+def statistics(tables: Iterable[pa.Table], by: str | None, ddof: int, quantiles: Sequence[float]) -> pa.Table:
+    """Return a row for each metric, or for each metric and producer; see `StoredRun.statistics`.
 
-def statistics(
-    stored: StoredRun, names: str | Sequence[str] | None, by: str | None, ddof: int, quantiles: Sequence[float]
-) -> pa.Table:
-    """Return a row for each metric, or for each metric and producer; see `StoredRun.statistics`."""
+    Parameters
+    ----------
+    tables : iterable of pyarrow.Table
+        Schema `shmlog.records.schema.METRICS`, each by step and time; each metric in one of them.
+    """
     if by not in (None, "producer"):
         raise ValueError(f"by must be None or 'producer', not {by!r}")
     if isinstance(ddof, bool) or not isinstance(ddof, int) or ddof < 0:
@@ -34,7 +33,7 @@ def statistics(
         raise ValueError(f"quantiles must lie between 0 and 1, not {list(quantiles)}")
     keys = ["name", *(PRODUCER if by else ())]
     rows: list[dict[str, Any]] = []
-    for table in portions(stored, names):
+    for table in tables:
         rows += [{**key, **describe(values, ddof, quantiles)} for key, values, _ in number_rows(table, keys)]
     rows.sort(key=lambda row: tuple((row[key] is not None, row[key]) for key in keys))
     return pa.Table.from_pylist(rows, schema=_schema(keys, quantiles))
@@ -48,18 +47,6 @@ def _schema(keys: Sequence[str], quantiles: Sequence[float]) -> pa.Schema:
 
 def _title(quantile: float) -> str:
     return f"q{100 * quantile:g}"
-
-
-def portions(stored: StoredRun, names: str | Sequence[str] | None) -> Iterator[pa.Table]:
-    """Yield the metrics, some names at a time, so that a huge run is not in memory all at once."""
-    if names is not None:
-        yield stored.metrics(names)
-        return
-    every = stored.names()
-    records = int(stored.counts.get("metrics") or 0)
-    length = max(1, len(every) * _ROWS_AT_ONCE // max(records, _ROWS_AT_ONCE))
-    for start in range(0, len(every), length):
-        yield stored.metrics(every[start : start + length])
 
 
 def number_rows(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
@@ -18,7 +16,8 @@ from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally
 from shmlog.records.parts import open_file
-from shmlog.records.schema import KINDS, METRICS, VERSION
+from shmlog.records.schema import METRICS, VERSION
+from shmlog.records.values import misfits
 
 _NAME = METRICS.get_field_index("name")
 
@@ -67,19 +66,9 @@ def _faults(table: pa.Table) -> Iterator[str]:
     seq, lane = table["seq"].to_numpy(), table["lane"].to_numpy()
     if ((seq < 0) | (seq >= NUMBER_MAX) | (lane < 0)).any():
         raise CorruptDataError("numbers of records that make no sense")
-    kind = pc.index_in(table["kind"].cast(pa.string()), pa.array(KINDS)).to_numpy(zero_copy_only=False)
-    value, whole, text = (table[name].combine_chunks() for name in ("value", "int_value", "text"))
-    has_value, has_whole, has_text = (np.asarray(column.is_valid()) for column in (value, whole, text))
-    is_whole = (kind == 1) | (kind == 2)
-    wrong = (has_value != (kind <= 2)) | (has_whole != is_whole) | (has_text != (kind == 3))
-    if wrong.any():
-        yield f"{int(wrong.sum())} rows whose kind and values don't fit"
-        return
-    numbers = np.asarray(whole.fill_null(0))
-    differs = is_whole & (numbers.astype(np.float64) != np.asarray(value.fill_null(0.0)))
-    differs |= (kind == 2) & (numbers != 0) & (numbers != 1)
-    if differs.any():
-        yield f"{int(differs.sum())} rows whose value and int_value differ"
+    wrong = int(misfits(table).sum())
+    if wrong:
+        yield f"{wrong} rows whose kind and values don't fit"
 
 
 def _faults_of_statistics(table: pa.Table, group: pq.RowGroupMetaData) -> Iterator[str]:

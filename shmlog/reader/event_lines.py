@@ -17,17 +17,22 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from shmlog.base.plain import WORDS, from_word
-from shmlog.base.times import read_time
+from shmlog.base.times import read_time, rfc3339
 from shmlog.folder.regular import open_regular, refuse_holes
 from shmlog.reader.numbers import NUMBER_MAX
 from shmlog.records.lines import METRICS_TYPE, is_of_user
 from shmlog.records.schema import METRICS
+from shmlog.records.values import INT64, VALUE_COLUMNS, cells_of, is_text, value_in
 
-_INT64 = range(-(2**63), 2**63)
 _INT32 = range(-(2**31), 2**31)
 _LANE = range(2**31)
 _SEQ = range(NUMBER_MAX)
 _OWNER = ("rank", "local_rank", "worker")
+_PRODUCER = (*_OWNER, "pid", "lane", "seq")
+
+
+Event = dict[str, Any]
+"""What a line of events.jsonl says."""
 
 
 class Line(NamedTuple):
@@ -109,8 +114,8 @@ def is_call(event: dict[str, Any]) -> bool:
     ):
         return False
     metrics = data["metrics"]
-    is_ours = _is_in(data["step"], _INT64) and isinstance(metrics, dict) and bool(metrics)
-    return is_ours and all(map(_is_text, metrics)) and all(map(_is_value, metrics.values()))
+    is_ours = _is_in(data["step"], INT64) and isinstance(metrics, dict) and bool(metrics)
+    return is_ours and all(map(is_text, metrics)) and all(map(_is_value, metrics.values()))
 
 
 def table_of_calls(events: Iterable[dict[str, Any]]) -> pa.Table:
@@ -132,16 +137,7 @@ def _is_in(value: object, numbers: range) -> bool:
 def _is_value(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
-    return isinstance(value, bool) or _is_text(value) or _is_in(value, _INT64)
-
-
-def _is_text(value: object) -> bool:
-    """Whether a value is a string without lone surrogates, which JSON can name and UTF-8 can't."""
-    try:
-        value.encode("utf-8") if isinstance(value, str) else None
-    except UnicodeEncodeError:
-        return False
-    return isinstance(value, str)
+    return isinstance(value, bool) or is_text(value) or _is_in(value, INT64)
 
 
 def _rows(event: dict[str, Any]) -> list[dict[str, Any]]:
@@ -150,16 +146,73 @@ def _rows(event: dict[str, Any]) -> list[dict[str, Any]]:
     shared |= {"step": data["step"], "ts": read_time(event["timestamp"]), "lane": event["lane"]}
     shared["pid"] = -1 if event.get("pid") is None else event["pid"]
     return [
-        {**shared, **_value(value), "name": name, "seq": event["seq"] + i}
+        {**shared, **_cells(value), "name": name, "seq": event["seq"] + i}
         for i, (name, value) in enumerate(data["metrics"].items())
     ]
 
 
-def _value(value: Any) -> dict[str, Any]:
-    if isinstance(value, bool):
-        return {"kind": "bool", "value": float(value), "int_value": int(value), "text": None}
-    if isinstance(value, int):
-        return {"kind": "int", "value": float(value), "int_value": value, "text": None}
-    if isinstance(value, str) and value not in WORDS:
-        return {"kind": "text", "value": None, "int_value": None, "text": value}
-    return {"kind": "float", "value": from_word(value), "int_value": None, "text": None}
+def _cells(value: Any) -> dict[str, Any]:
+    """Return the cells of a value of a line that `is_call`, in which words stand for what JSON lacks."""
+    cells = cells_of(from_word(value) if isinstance(value, str) and value in WORDS else value)
+    return dict(zip(VALUE_COLUMNS, cells, strict=True)) if cells else {}
+
+
+# ---- records as lines ----
+
+
+def metric_lines(table: pa.Table, last: int | None = None) -> list[Event]:
+    """Return a line for each call that the metrics of a run came from, oldest first.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Metrics as ``StoredRun.metrics`` returns them.
+    last : int or None
+        Only so many of the newest calls.
+    """
+    newest = table if last is None else _newest(table, last)
+    rows = newest.sort_by([("ts", "ascending"), ("lane", "ascending"), ("seq", "ascending")]).to_pylist()
+    lines = [_metric_line(call) for call in _calls(rows)]
+    return lines if last is None else lines[len(lines) - min(last, len(lines)) :]
+
+
+def _newest(table: pa.Table, calls: int) -> pa.Table:
+    """Return the rows of at least so many of the newest calls, if there are so many."""
+    import pyarrow.compute as pc
+
+    if not calls or not table.num_rows:
+        return table.slice(0, 0)
+    times = table.group_by(["ts", "lane", "step"]).aggregate([])["ts"]
+    oldest = pc.top_k_unstable(times, min(calls, len(times)))[-1]
+    return table.filter(pc.greater_equal(table["ts"], times[oldest.as_py()]))
+
+
+def _calls(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the records of each call: same producer, time and step, and no name twice."""
+    call: list[dict[str, Any]] = []
+    for row in rows:
+        same = call and all(row[key] == call[0][key] for key in ("lane", "ts", "step"))
+        if call and (not same or any(row["name"] == other["name"] for other in call)):
+            yield call
+            call = []
+        call.append(row)
+    if call:
+        yield call
+
+
+def _metric_line(rows: list[dict[str, Any]]) -> Event:
+    first = rows[0]
+    metrics = {row["name"]: value_in(row) for row in rows}
+    return {
+        "timestamp": rfc3339(first["ts"]),
+        "event_type": "metrics",
+        "data": {"step": first["step"], "metrics": metrics},
+        **{key: first[key] for key in _PRODUCER},
+    }
+
+
+def metrics_of(line: Event) -> dict[str, Any] | None:
+    """Return the metrics that a line holds, or None if it is an event."""
+    data = line.get("data") if line.get("event_type") == "metrics" else None
+    metrics = data.get("metrics") if isinstance(data, dict) else None
+    return metrics if isinstance(metrics, dict) else None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from shmlog.base.extras import import_extra
 from shmlog.reader.sources import find_sources, is_damaged
 from shmlog.records.schema import METRICS
+from shmlog.records.values import BOOL, COLUMN_OF, FLOAT, VALUE_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +145,7 @@ class Frames:
         ValueError
             If a metric is called ``step``: leave it out by ``names``.
         """
-        table = self.metrics(names).select(["step", "name", "value", "int_value", "text", "kind"])
+        table = self.metrics(names).select(["step", "name", *VALUE_COLUMNS])
         wanted = sorted(table["name"].unique().to_pylist())
         if "step" in wanted:
             raise ValueError("a metric is called 'step', as the column of steps is; name the others")
@@ -154,14 +155,11 @@ class Frames:
         return pa.Table.from_arrays(columns, names=["step", *wanted])
 
 
-_COLUMN_OF = {"int": "int_value", "bool": "int_value", "text": "text"}
-
-
 def _wide(rows: pa.Table, steps: NDArray[np.int64]) -> Any:
     """Return the values of a metric at ``steps``, the last of each; ``rows`` are ordered by step and time."""
     kinds = rows["kind"].unique().to_pylist()
-    kind = kinds[0] if len(kinds) == 1 else "float"
-    values = rows[_COLUMN_OF.get(kind, "value")]
+    kind = kinds[0] if len(kinds) == 1 else FLOAT
+    values = rows[COLUMN_OF[kind]]
     own = rows["step"].to_numpy()
     last = np.flatnonzero(np.append(own[1:] != own[:-1], True))
     place = np.full(len(steps), -1, np.int64)
@@ -169,4 +167,4 @@ def _wide(rows: pa.Table, steps: NDArray[np.int64]) -> Any:
     indices = pa.array(place, mask=place < 0)
     found = pc.take(values, indices)
     found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-    return found.cast(pa.bool_()) if kind == "bool" else found
+    return found.cast(pa.bool_()) if kind == BOOL else found

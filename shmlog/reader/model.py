@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shmlog.base.plain import from_word
 from shmlog.errors import RunStateError
 from shmlog.folder.status import RunStatus
 from shmlog.reader.codec import Record
+from shmlog.records.values import FLOAT, Value, cells_of, value_in
 
-Value = float | int | bool | str
+if TYPE_CHECKING:
+    from shmlog.reader.artifacts import Artifact
 
-_KINDS: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "text"}
+_PRODUCER = ("rank", "local_rank", "worker", "pid", "lane", "seq")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,10 +221,19 @@ class MetricRecord(Record):
     lane: int | None = None
     seq: int | None = None
 
+    @classmethod
+    def of_row(cls, run_id: str, row: Mapping[str, Any]) -> MetricRecord:
+        """Return the record of a row of a table of schema `shmlog.records.schema.METRICS`."""
+        producer = {name: row[name] for name in _PRODUCER}
+        value = value_in(row)
+        return cls(run_id=run_id, name=row["name"], step=row["step"], value=value, timestamp=row["ts"], **producer)
+
     @property
     def kind(self) -> str:
         """``float``, ``int``, ``bool`` or ``text``."""
-        return _KINDS[type(self.value)]
+        cells = cells_of(self.value)
+        assert cells is not None
+        return cells[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON has it; ``kind`` tells the number NaN from the text."""
@@ -230,7 +242,7 @@ class MetricRecord(Record):
     @classmethod
     def from_dict(cls, data: Any) -> MetricRecord:
         """Return the record that `to_dict` made ``data`` of; raises CorruptDataError."""
-        if data.get("kind") == "float":
+        if data.get("kind") == FLOAT:
             data = {**data, "value": from_word(data.get("value"))}
         return super(MetricRecord, cls).from_dict(data)
 
@@ -257,6 +269,14 @@ class ArtifactRecord(Record):
     created_at: datetime
     digest: str | None = None
     media_type: str | None = None
+
+    @classmethod
+    def of(cls, run_id: str, artifact: Artifact) -> ArtifactRecord:
+        """Return the record of an artifact of a run."""
+        return cls(
+            run_id=run_id, path=artifact.name, size_bytes=artifact.size_bytes, created_at=artifact.created_at,
+            digest=artifact.digest, media_type=artifact.media_type,
+        )  # fmt: skip
 
 
 def _now() -> datetime:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -26,10 +26,14 @@ from shmlog.reader.attempts import mark_attempts
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.event_lines import fault_of
 from shmlog.reader.frames import Frames
+from shmlog.reader.queries import Queries
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
 from shmlog.records.late import read_late
 from shmlog.records.ledger import Ledger, lost_of
+
+if TYPE_CHECKING:
+    pass
 
 _TRIES = 20
 
@@ -99,7 +103,7 @@ def _not_found(layout: RunLayout) -> str:
     return f"no run in {layout.dir}: it has no run.yaml; pass the folder of one run"
 
 
-class StoredRun(Frames):
+class StoredRun(Frames, Queries):
     """A run on disk; made by `load`."""
 
     def __init__(self, layout: RunLayout) -> None:

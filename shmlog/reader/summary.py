@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shmlog.records.values import BOOL, COLUMN_OF
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from shmlog.reader.stored import StoredRun
-
-_ROWS_AT_ONCE = 4_000_000
 
 
 class Summary(NamedTuple):
@@ -35,12 +33,11 @@ class Summary(NamedTuple):
         return sum(row["count"] for row in self.rows)
 
 
-def summarise(stored: StoredRun) -> Summary:
-    """Return what the metrics of a run come to."""
+def summarise(portions: Iterable[pa.Table]) -> Summary:
+    """Return what the metrics of a run come to, whose `StoredRun.portions` are given, superseded records included."""
     rows: list[dict[str, Any]] = []
     superseded = 0
-    for names in _portions(stored):
-        table = stored.metrics(names, superseded=True)
+    for table in portions:
         curve = _curve(table)
         rows += _statistics(curve)
         superseded += table.num_rows - curve.num_rows
@@ -53,15 +50,6 @@ def _curve(table: pa.Table) -> pa.Table:
 
     marks = table["superseded"]
     return table.filter(pc.invert(marks)) if pc.any(marks).as_py() else table
-
-
-def _portions(stored: StoredRun) -> Iterator[list[str]]:
-    """Yield the names in lists, so that a huge run is not in memory all at once."""
-    names = stored.names()
-    records = int(stored.counts.get("metrics") or 0)
-    length = max(1, len(names) * _ROWS_AT_ONCE // max(records, _ROWS_AT_ONCE))
-    for start in range(0, len(names), length):
-        yield names[start : start + length]
 
 
 def _statistics(table: pa.Table) -> list[dict[str, Any]]:
@@ -87,10 +75,5 @@ def _statistics(table: pa.Table) -> list[dict[str, Any]]:
 def _row(group: dict[str, Any]) -> dict[str, Any]:
     kind = group["kind"]
     row = {"name": group["name"], "kind": kind, "count": group["count_all"], "last_step": group["step_last"]}
-    if kind == "text":
-        return row | {"last": group["text_last"], "min": None, "max": None}
-    column, convert = ("value", float) if kind == "float" else ("int_value", bool if kind == "bool" else int)
-    return row | {
-        key: None if group[f"{column}_{key}"] is None else convert(group[f"{column}_{key}"])
-        for key in ("last", "min", "max")
-    }
+    cells = {key: group.get(f"{COLUMN_OF[kind]}_{key}") for key in ("last", "min", "max")}
+    return row | {key: bool(cell) if kind == BOOL and cell is not None else cell for key, cell in cells.items()}

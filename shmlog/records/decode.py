@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from shmlog.folder.large import large_size, read_large
 from shmlog.records.columns import BOOL, EVENT, FLOAT, GAP, INT, LONGTEXT, OWNER, TEXT, Columns, decode_slots
 from shmlog.records.reasons import REASONS
-from shmlog.records.schema import KINDS, METRICS
+from shmlog.records.schema import METRICS
 from shmlog.records.ticks import TickClock
+from shmlog.records.values import KINDS
 from shmlog.records.wal import Damage, Frame
 
 # What a call of decode() may read from files of large texts, in bytes.

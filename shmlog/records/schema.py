@@ -9,8 +9,6 @@ import pyarrow as pa
 VERSION = 1
 """Grows when readers of older parts must know about a difference."""
 
-KINDS = ("float", "int", "bool", "text")
-
 ROW_GROUP_ROWS = 1 << 18
 """Most rows of a row group."""
 

@@ -102,7 +102,7 @@ def _summarise(run_dir: Path) -> dict[str, dict[str, Any]]:
     from shmlog.reader.summary import summarise
 
     found: dict[str, dict[str, Any]] = {}
-    for row in sorted(summarise(load(run_dir)).rows, key=lambda row: row["last_step"]):
+    for row in sorted(summarise(load(run_dir).portions(superseded=True)).rows, key=lambda row: row["last_step"]):
         sofar = found.setdefault(row["name"], {"last": None, "min": None, "max": None, "count": 0})
         sofar["last"] = row["last"]
         sofar["count"] += row["count"]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from shmlog.errors import RunNotFoundError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
-from shmlog.reader.contents import artifact_record, metric_record
 from shmlog.reader.facts import read_record
 from shmlog.reader.model import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
 from shmlog.store import experiments
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from shmlog.reader.stored import StoredRun
+    from shmlog.store.compare import Comparison
 
     Params = Sequence[Any] | Mapping[str, Any]
 
@@ -164,7 +164,7 @@ class StoreReader:
         run_id = self._layout(run).run_id
         for batch in self.load(run).metrics(names).to_batches():
             for row in batch.to_pylist():
-                yield metric_record(run_id, row)
+                yield MetricRecord.of_row(run_id, row)
 
     def summary(self, run: RunName) -> Mapping[str, Mapping[str, Any]]:
         """Return ``last``, ``min``, ``max`` and ``count`` for each metric of a run."""
@@ -207,4 +207,25 @@ class StoreReader:
     def artifacts(self, run: RunName) -> list[ArtifactRecord]:
         """Return what is known of a run's artifacts, by path; ``load(run).artifact(path)`` opens one."""
         stored = self.load(run)
-        return [artifact_record(stored.id, artifact) for artifact in stored.artifacts]
+        return [ArtifactRecord.of(stored.id, artifact) for artifact in stored.artifacts]
+
+    def compare(self, runs: Iterable[RunName]) -> Comparison:
+        """Return two or more runs side by side: parameters in which they differ, and their metrics.
+
+        `StoredRun.compare_metric` tells whether a metric differs more than by chance.
+
+        Parameters
+        ----------
+        runs : iterable of str or RunRecord
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two, or one is there twice.
+        RunNotFoundError
+            If there is no such run.
+        """
+        from shmlog.store.compare import compare
+
+        records = [self.get(run) for run in runs]
+        return compare(records, [self.summary(record) for record in records])

@@ -16,9 +16,9 @@ import pyarrow as pa
 from shmlog.base.times import time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.folder.regular import open_regular
-from shmlog.records.schema import KINDS, METRICS
+from shmlog.records.schema import METRICS
+from shmlog.records.values import INT64, VALUE_COLUMNS, cells_of, is_text
 
-_INT64 = range(-(2**63), 2**63)
 _INT32 = range(-(2**31), 2**31)
 _PROBLEMS_TOLD = 5
 
@@ -34,15 +34,15 @@ class Rows:
 
     def add(self, name: str, step: int, value: Any, ts_us: int, owner: dict[str, Any] | None = None) -> str | None:
         """Add a record; return why it can't be one, or None."""
-        cells = _cells(value)
+        cells = cells_of(value)
         if cells is None:
             return f"{name!r} is {_shown(value)}, which no metric can be"
         if not is_text(name):
             return f"name {name!r} is no text"
-        if type(step) is not int or step not in _INT64:
+        if type(step) is not int or step not in INT64:
             return f"{name!r} has step {_shown(step)}"
         columns = self.columns
-        for column, cell in zip(("kind", "value", "int_value", "text"), cells, strict=True):
+        for column, cell in zip(VALUE_COLUMNS, cells, strict=True):
             columns[column].append(cell)
         columns["step"].append(step)
         columns["name"].append(name)
@@ -66,27 +66,8 @@ def _array(values: list[Any], kind: pa.DataType) -> Any:
     return pa.array(values, kind.value_type).dictionary_encode().cast(kind)
 
 
-def _cells(value: Any) -> tuple[str, float | None, int | None, str | None] | None:
-    """Return kind, value, int_value and text; None if it is no value of a metric."""
-    if isinstance(value, bool):
-        return KINDS[2], float(value), int(value), None
-    if isinstance(value, int):
-        return (KINDS[1], float(value), value, None) if value in _INT64 else None
-    if isinstance(value, float):
-        return KINDS[0], value, None, None
-    return (KINDS[3], None, None, value) if is_text(value) else None
-
-
-def is_text(value: object) -> bool:
-    """Whether a value is a string without lone surrogates, which no file of ours can hold."""
-    try:
-        return isinstance(value, str) and value.encode("utf-8") is not None
-    except UnicodeEncodeError:
-        return False
-
-
 def _shown(value: object) -> str:
-    text = repr(value) if not isinstance(value, int) or value in _INT64 else f"an int of {value.bit_length()} bits"
+    text = repr(value) if not isinstance(value, int) or value in INT64 else f"an int of {value.bit_length()} bits"
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import shmlog
-from shmlog.analysis.bootstrap import VALUES_MIN, Difference, bootstrap_difference, compare_metric
-from shmlog.analysis.comparison import compare
+from shmlog.analysis.bootstrap import VALUES_MIN, Difference, bootstrap_difference
 from shmlog.analysis.findings import find, spike_scores, trend_of
 from shmlog.cli.commands.compare import Condition, condition, holds
 from shmlog.cli.main import main
 from shmlog.errors import RunNotFoundError, ShmlogWarning
+from shmlog.store.compare import compare
 from tests.support.folders import Folder
 from tests.support.frames import Log
 from tests.support.stores import add_run
@@ -160,12 +160,12 @@ def test_a_zero_has_no_per_cent(tmp_path: Path) -> None:
 def test_a_window_of_a_metric(tmp_path: Path) -> None:
     a = make_run(tmp_path, [(0, "m", float(step), step) for step in range(20)])
     b = make_run(tmp_path, [(0, "m", 2.0 * step, step) for step in range(20)])
-    assert compare_metric(a, b, "m", last=5).first == 17
-    assert compare_metric(a, b, "m", window=(0, 4)).second == 4
-    assert compare_metric(a, b, "m", window=(None, 9)).first == 4.5
-    assert compare_metric(a, b, "m", window=(10, None)).first == 14.5
+    assert a.compare_metric(b, "m", last=5).first == 17
+    assert a.compare_metric(b, "m", window=(0, 4)).second == 4
+    assert a.compare_metric(b, "m", window=(None, 9)).first == 4.5
+    assert a.compare_metric(b, "m", window=(10, None)).first == 14.5
     with pytest.raises(ValueError, match="metric 'absent' of run"):
-        compare_metric(a, b, "absent")
+        a.compare_metric(b, "absent")
 
 
 # ---- runs side by side ----

@@ -18,10 +18,11 @@ import shmlog
 from shmlog.cli import find, lines, output, progress, text
 from shmlog.cli import main as main_module
 from shmlog.cli.commands import show as show_module
-from shmlog.cli.follow import Follower
 from shmlog.cli.main import build_parser, main
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.reader import summary
+from shmlog.reader.event_lines import metric_lines
+from shmlog.reader.follow import Follower
 from tests.support.cli import commands_of
 
 COMMANDS = tuple(commands_of(build_parser()))
@@ -373,7 +374,7 @@ def metrics(*rows: tuple[str, object, int, int]) -> pa.Table:
 
 def test_one_call_is_one_line_and_values_keep_their_type() -> None:
     table = metrics(("loss", 0.5, 3, 10), ("n", 2**60 + 1, 3, 10), ("ok", True, 3, 10), ("t", "x", 4, 11))
-    found = lines.metric_lines(table)
+    found = metric_lines(table)
     assert [line["data"] for line in found] == [
         {"step": 3, "metrics": {"loss": 0.5, "n": 2**60 + 1, "ok": True}},
         {"step": 4, "metrics": {"t": "x"}},
@@ -383,19 +384,19 @@ def test_one_call_is_one_line_and_values_keep_their_type() -> None:
 
 
 def test_a_name_that_repeats_within_a_microsecond_is_another_call() -> None:
-    found = lines.metric_lines(metrics(("loss", 1.0, 0, 5), ("loss", 2.0, 0, 5), ("loss", 3.0, 0, 5)))
+    found = metric_lines(metrics(("loss", 1.0, 0, 5), ("loss", 2.0, 0, 5), ("loss", 3.0, 0, 5)))
     assert [line["data"]["metrics"]["loss"] for line in found] == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 99])
 def test_the_last_lines_are_the_newest_calls(last: int) -> None:
     table = metrics(("a", 1.0, 0, 1), ("b", 2.0, 0, 1), ("a", 3.0, 1, 2), ("b", 4.0, 1, 2), ("a", 5.0, 0, 3))
-    newest = lines.metric_lines(table.take([3, 0, 4, 2, 1]), last)
-    assert newest == lines.metric_lines(table)[max(0, 3 - last) :]
+    newest = metric_lines(table.take([3, 0, 4, 2, 1]), last)
+    assert newest == metric_lines(table)[max(0, 3 - last) :]
 
 
 def test_a_line_for_people_is_one_harmless_line() -> None:
-    metric = lines.metric_lines(metrics((f"m{HOSTILE[:4]}", 0.5, 3, 10)))[0]
+    metric = metric_lines(metrics((f"m{HOSTILE[:4]}", 0.5, 3, 10)))[0]
     assert lines.text(metric) == r"00:00:00.000  pid 7  step 3  ma\x1b[3=0.5"
     event = {
         "timestamp": "2026-11-21T03:15:22.123456Z",

@@ -16,10 +16,10 @@ from shmlog.cli.text import shorten, table, value
 
 if TYPE_CHECKING:
     from shmlog.analysis.bootstrap import Difference
-    from shmlog.analysis.comparison import Comparison
-    from shmlog.analysis.stored import StoredRun
     from shmlog.cli.parser import Commands
     from shmlog.reader.model import RunRecord
+    from shmlog.reader.stored import StoredRun
+    from shmlog.store.compare import Comparison
 
 _EXAMPLE = """
 shmlog compare runs/digits/A runs/digits/B
@@ -89,7 +89,7 @@ def fraction(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Compare runs."""
-    from shmlog.analysis.comparison import compare
+    from shmlog.store.compare import compare
 
     _check(args)
     args.run_names = [str(resolve_run(text, Path(args.root))) for text in args.run_names]
@@ -143,11 +143,9 @@ def _changes(
     args: argparse.Namespace, name: str, runs: Sequence[str], stored: Sequence[StoredRun]
 ) -> dict[str, Difference]:
     """Return how the metric of each run differs from that of the first."""
-    from shmlog.analysis.bootstrap import compare_metric
-
     options = {"statistic": args.statistic, "confidence": args.confidence, "seed": args.seed}
     return {
-        run: compare_metric(stored[0], other, name, last=args.last, window=args.window, **options)
+        run: stored[0].compare_metric(other, name, last=args.last, window=args.window, **options)
         for run, other in zip(runs[1:], stored[1:], strict=True)
     }
 

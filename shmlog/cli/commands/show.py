@@ -88,7 +88,7 @@ def _metrics(stored: StoredRun) -> dict[str, Any]:
     """Return the metrics and their count, as readers give them: without what is superseded."""
     counts = stored.counts
     try:
-        summary = summarise(stored)
+        summary = summarise(stored.portions(superseded=True))
     except CorruptDataError as damage:
         return {"counts": counts, "metrics": [], "error": str(damage)}
     counts = {**counts, "metrics": summary.records, "superseded": summary.superseded}

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from shmlog.cli.dead import recover_dead
 from shmlog.cli.find import resolve_run
-from shmlog.cli.lines import Line, text
+from shmlog.cli.lines import text
 from shmlog.cli.output import command, say, to_json
 from shmlog.cli.parser import add_command, add_run_argument, natural
 from shmlog.cli.text import relative
 
 if TYPE_CHECKING:
-    from shmlog.cli.follow import Follower
     from shmlog.cli.parser import Commands
+    from shmlog.reader.event_lines import Event
+    from shmlog.reader.follow import Follower
 
 POLL_S = 0.2
 
@@ -41,7 +42,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the last lines of a run; follow it until it ends."""
-    from shmlog.cli.follow import Follower
+    from shmlog.reader.follow import Follower
 
     run_dir = resolve_run(args.path)
     recover_dead([run_dir])
@@ -64,7 +65,7 @@ def _follow(follower: Follower, as_json: bool) -> None:
     _print(follower.rest(), as_json)
 
 
-def _print(lines: Iterable[Line], as_json: bool) -> None:
+def _print(lines: Iterable[Event], as_json: bool) -> None:
     for line in lines:
         print(to_json(line) if as_json else text(line))
     sys.stdout.flush()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from shmlog.reader.stored import StoredRun
 from shmlog.records.order import row_order
+from shmlog.records.values import VALUE_COLUMNS
 from shmlog.transfer.cells import guard, guard_column
 from shmlog.transfer.exporters.output import Progress, slices
 
@@ -62,7 +63,7 @@ def widen(table: pa.Table) -> pa.Table:
     calls = list(columns)
     by_name = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(names)))
-    values = table.select(["kind", "value", "int_value", "text"])
+    values = table.select(list(VALUE_COLUMNS))
     for code in sorted(range(len(names)), key=names.__getitem__):
         at = by_name[ends[code - 1] if code else 0 : ends[code]]
         if len(at):

@@ -10,6 +10,7 @@ import pyarrow.compute
 
 from shmlog.base.plain import word_of
 from shmlog.reader.stored import StoredRun
+from shmlog.records.values import FLOAT, VALUE_COLUMNS, value_of
 from shmlog.transfer.exporters.describe import describe
 from shmlog.transfer.exporters.output import Progress, slices
 
@@ -37,7 +38,7 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     for name in ("name", "kind"):  # strings become Python's much faster than codes do
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, table[name].cast(pa.string()))
-    values = map(_value, *(table[name].to_pylist() for name in ("kind", "value", "int_value", "text")))
+    values = map(_value, *(table[name].to_pylist() for name in VALUE_COLUMNS))
     columns = {name: table[name].to_pylist() for name in ("step", "name")}
     columns |= {"value": list(values), "kind": table["kind"].to_pylist()}
     columns["ts"] = pc.replace_substring(table["ts"].cast(pa.string()), " ", "T").to_pylist()
@@ -53,8 +54,6 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _value(kind: str, number: float, whole: int, text: str) -> Any:
-    if kind == "text":
-        return text
-    if kind != "float":
-        return whole if kind == "int" else bool(whole)
-    return number if number - number == 0 else word_of(number)  # which NaN and infinities are not
+    if kind == FLOAT:
+        return number if number - number == 0 else word_of(number)  # which NaN and infinities are not
+    return value_of(kind, number, whole, text)

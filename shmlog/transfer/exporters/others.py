@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from shmlog.base.plain import plain
 from shmlog.reader.stored import StoredRun
+from shmlog.records.values import COLUMN_OF
 from shmlog.transfer.exporters.describe import describe
 from shmlog.transfer.exporters.output import Progress
 
@@ -33,8 +34,7 @@ def write_summary(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Pr
 def _figures(table: pa.Table) -> dict[str, Any]:
     """Return the figures of a metric; texts have none but their count and the last one."""
     row = table.slice(table.num_rows - 1).to_pylist()[0]
-    last = row["text"] if row["kind"] == "text" else row["value" if row["kind"] == "float" else "int_value"]
-    found: dict[str, Any] = {"records": table.num_rows, "last": last}
+    found: dict[str, Any] = {"records": table.num_rows, "last": row[COLUMN_OF[row["kind"]]]}
     numbers = table["value"].drop_null().to_numpy()
     finite = numbers[np.isfinite(numbers)]
     if not len(numbers):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
 from shmlog.errors import CorruptDataError
-from shmlog.records.schema import KINDS, METRICS, RECORDS
+from shmlog.records.schema import METRICS, RECORDS
+from shmlog.records.values import misfits
 from shmlog.transfer.found import Problems
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
@@ -32,7 +32,7 @@ def checked_table(path: Path, table: pa.Table) -> pa.Table:
         checked.validate(full=True)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise CorruptDataError(f"{path}: a table of shmlog that is damaged ({error})") from error
-    if any(checked[column.name].null_count for column in METRICS if not column.nullable) or _misfits(checked):
+    if any(checked[column.name].null_count for column in METRICS if not column.nullable) or misfits(checked).any():
         raise CorruptDataError(f"{path}: a table of shmlog with rows whose kind and values don't fit")
     return checked
 
@@ -65,15 +65,3 @@ def _cast(column: Any, kind: pa.DataType) -> Any:
         column = column.cast(kind.value_type).combine_chunks()
         column = column.dictionary_encode()
     return column.cast(kind)
-
-
-def _misfits(table: pa.Table) -> int:
-    """Return how many rows are of no kind, or have the values of another."""
-    kind = pc.index_in(table["kind"].cast(pa.string()), pa.array(KINDS)).fill_null(-1).to_numpy()
-    has = {name: np.asarray(table[name].is_valid()) for name in ("value", "int_value", "text")}
-    is_whole = (kind == 1) | (kind == 2)
-    wrong = (kind < 0) | (has["value"] != (kind != 3)) | (has["int_value"] != is_whole) | (has["text"] != (kind == 3))
-    whole = table["int_value"].fill_null(0).to_numpy()
-    value = table["value"].fill_null(0.0).to_numpy()
-    wrong |= is_whole & ((whole.astype(np.float64) != value) | ((kind == 2) & (whole != 0) & (whole != 1)))
-    return int(wrong.sum())

@@ -17,7 +17,8 @@ from shmlog.base.plain import plain
 from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.folder import runfile
-from shmlog.transfer.found import Found, files_below, is_text
+from shmlog.records.values import is_text
+from shmlog.transfer.found import Found, files_below
 from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 
 _YAML_BYTES_MAX = 1 << 20

@@ -12,7 +12,8 @@ from shmlog.base.plain import from_word, plain
 from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.records.schema import METRICS
-from shmlog.transfer.found import Found, Rows, is_text, owner_of
+from shmlog.records.values import is_text
+from shmlog.transfer.found import Found, Rows, owner_of
 from shmlog.transfer.importers.checked import tell_of_superseded
 from shmlog.transfer.importers.exported_table import take_description
 

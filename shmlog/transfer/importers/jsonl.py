@@ -13,7 +13,8 @@ from typing import Any
 from shmlog.base.plain import from_word, plain
 from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.transfer.found import Found, fit_name, is_text, owner_of
+from shmlog.records.values import is_text
+from shmlog.transfer.found import Found, fit_name, owner_of
 
 
 def read(path: Path) -> Found:

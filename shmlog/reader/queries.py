@@ -1,51 +1,45 @@
-"""A run on disk that can be asked and analysed: what `shmlog.load` returns."""
+"""What a run on disk can be asked beside its records: SQL, statistics, what is worth a look, how two runs differ."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-from shmlog.reader import stored
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from shmlog.analysis.bootstrap import Difference
     from shmlog.analysis.findings import Finding
+    from shmlog.folder.layout import RunLayout
+
+_ROWS_AT_ONCE = 4_000_000
 
 
-def load(run_dir: str | os.PathLike[str]) -> StoredRun:
-    """Open a run folder for reading.
+class Queries:
+    """What of a `StoredRun` computes something from its records."""
 
-    Parameters
-    ----------
-    run_dir : path
-        Folder of a run, which may be running, finished, crashed, or a copy.
+    _layout: RunLayout
+    id: Any
+    experiment: Any
+    counts: Any
+    names: Callable[..., Any]
+    metrics: Callable[..., Any]
+    to_numpy: Callable[[str], tuple[Any, Any]]
 
-    Returns
-    -------
-    StoredRun
-        Reads the files anew at each call, so that a live run is seen as it grows.
+    def portions(self, names: str | Sequence[str] | None = None, *, superseded: bool = False) -> Iterator[pa.Table]:
+        """Yield what `metrics` returns, some names at a time, so that a huge run is never in memory all at once.
 
-    Raises
-    ------
-    RunNotFoundError
-        If there is no run.yaml in it.
-
-    Warns
-    -----
-    ShmlogWarning
-        Here and at every later call, for each file that is damaged, missing or another run's. What is in
-        other files is returned all the same.
-    """
-    layout = stored.find(run_dir)
-    stored.warn_of_strange_parts(layout)
-    return StoredRun(layout)
-
-
-class StoredRun(stored.StoredRun):
-    """A run on disk; made by `load`."""
+        All records of a metric are in one table, by step and time.
+        """
+        if names is not None:
+            yield self.metrics(names, superseded=superseded)
+            return
+        every = self.names()
+        records = int(self.counts.get("metrics") or 0)
+        length = max(1, len(every) * _ROWS_AT_ONCE // max(records, _ROWS_AT_ONCE))
+        for start in range(0, len(every), length):
+            yield self.metrics(every[start : start + length], superseded=superseded)
 
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
         """Return the result of SQL over this run, by DuckDB; as `shmlog.Store.sql` does over all.
@@ -96,7 +90,7 @@ class StoredRun(stored.StoredRun):
         """
         from shmlog.analysis.statistics import statistics
 
-        return statistics(self, names, by, ddof, quantiles)
+        return statistics(self.portions(names), by, ddof, quantiles)
 
     def findings(self, names: str | Sequence[str] | None = None) -> list[Finding]:
         """Return what is worth a look: NaN, infinities, spikes, trends and stalls.
@@ -116,4 +110,34 @@ class StoredRun(stored.StoredRun):
         """
         from shmlog.analysis.findings import findings
 
-        return findings(self, names)
+        return findings(self.portions(names))
+
+    def compare_metric(
+        self, other: Queries, name: str, *, last: int | None = None,
+        window: tuple[int | None, int | None] | None = None, **options: Any,
+    ) -> Difference:  # fmt: skip
+        """Return how a metric of another run differs from that of this one, with a confidence interval.
+
+        Parameters
+        ----------
+        other : StoredRun
+        name : str
+        last : int, optional
+            Only the last so many records of each, by step and time.
+        window : pair of int or None, optional
+            Only records of these steps, both ends included; None is open.
+        **options
+            As for `shmlog.analysis.bootstrap.bootstrap_difference`, which says what is returned.
+
+        Raises
+        ------
+        ValueError
+            If one of them has too few values, or one that is NaN, infinite or text, or an option is out of range.
+        """
+        from shmlog.analysis.bootstrap import bootstrap_difference, check_sample, select
+
+        samples = [
+            check_sample(f"metric {name!r} of run {run.id}", select(*run.to_numpy(name), last, window))
+            for run in (self, other)
+        ]
+        return bootstrap_difference(*samples, **options)

@@ -12,6 +12,7 @@ from shmlog.base.warn import warn_caller
 from shmlog.errors import RunNotFoundError
 from shmlog.folder.layout import RunLayout, event_file_name
 from shmlog.reader.event_lines import read_lines
+from shmlog.reader.stored import load
 
 
 def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -41,8 +42,6 @@ def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     place = Path(path)
     if place.is_dir():
-        from shmlog.reader.stored import load
-
         return load(place).events()
     if not place.is_file():
         raise RunNotFoundError(f"{place}: neither a file nor a run folder")
@@ -97,8 +96,6 @@ def _final_status(path: Path, data: object) -> Any:
     layout = RunLayout(path if path.is_dir() else path.parent)
     if not layout.run_yaml.is_file():
         return None
-    from shmlog.reader.stored import load
-
     return load(layout.dir).status
 
 

@@ -11,12 +11,12 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-import shmlog
-from shmlog.cli.lines import Line, metric_lines, metrics_of
 from shmlog.errors import CorruptDataError
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import open_regular
+from shmlog.reader.event_lines import Event, metric_lines, metrics_of
+from shmlog.reader.stored import load
 from shmlog.records import wal
 from shmlog.records.decode import Decoder
 from shmlog.records.lines import event_lines
@@ -46,15 +46,15 @@ class Follower:
         self._decoder = Decoder(self._layout.dir)
         self._next_check = 0.0
         self._run_id = runfile.run_id(self._layout)
-        self.stored = shmlog.load(run_dir)
+        self.stored = load(run_dir)
 
-    def history(self, count: int) -> list[Line]:
+    def history(self, count: int) -> list[Event]:
         """Return the last ``count`` lines of now; all that came before count as shown."""
         return self._everything(count)
 
-    def poll(self) -> list[Line]:
+    def poll(self) -> list[Event]:
         """Return the lines that came since."""
-        lines: list[Line] = []
+        lines: list[Event] = []
         while True:
             finished = self._layout.log(self._log + 1).exists()
             if self._file is None and not self._open():
@@ -65,7 +65,7 @@ class Follower:
             self._close()
             self._log += 1
 
-    def rest(self) -> list[Line]:
+    def rest(self) -> list[Event]:
         """Return all lines that were not shown, of a run that has ended."""
         self._close()
         return self._everything()
@@ -79,7 +79,7 @@ class Follower:
             return False
         return bool(self.stored.metadata.get("complete")) or not self.stored.live
 
-    def _everything(self, last: int | None = None) -> list[Line]:
+    def _everything(self, last: int | None = None) -> list[Event]:
         """Read the whole run, and return the lines that were not shown, or the last of them."""
         self._log = self._next_log()  # first, so that no log is missed between this and the rest
         table = self.stored.metrics(superseded=True)
@@ -103,16 +103,16 @@ class Follower:
         shown = np.array([self._metrics_shown.get(int(lane), -1) for lane in lanes], np.int64)
         return table.filter(pa.array(table["seq"].to_numpy() > shown[index]))
 
-    def _count_as_shown(self, table: pa.Table, lines: Iterable[Line]) -> None:
+    def _count_as_shown(self, table: pa.Table, lines: Iterable[Event]) -> None:
         for end in table.group_by("lane").aggregate([("seq", "max")]).to_pylist():
             _raise(self._metrics_shown, end["lane"], end["seq_max"])
         for line in lines:
             _raise(self._shown_like(line), line["lane"], _last_seq(line))
 
-    def _shown_like(self, line: Line) -> dict[int, int]:
+    def _shown_like(self, line: Event) -> dict[int, int]:
         return self._events_shown if metrics_of(line) is None else self._metrics_shown
 
-    def _is_new(self, line: Line) -> bool:
+    def _is_new(self, line: Event) -> bool:
         return bool(line["seq"] > self._shown_like(line).get(line["lane"], -1))
 
     def _open(self) -> bool:
@@ -129,7 +129,7 @@ class Follower:
             self._file.close()
         self._file = None
 
-    def _read(self) -> list[Line]:
+    def _read(self) -> list[Event]:
         """Return the new lines of the whole frames behind the offset."""
         assert self._file is not None
         self._file.seek(self._offset)
@@ -146,7 +146,7 @@ class Follower:
         chunks = event_lines(self._decoder.decode(frames), metrics=True)
         return self._new(json.loads(line) for chunk in chunks for line in chunk.splitlines())
 
-    def _new(self, lines: Iterable[Line]) -> list[Line]:
+    def _new(self, lines: Iterable[Event]) -> list[Event]:
         """Return the lines that were not shown, and count them as shown."""
         new = [line for line in lines if self._is_new(line)]
         self._count_as_shown(METRICS.empty_table(), new)
@@ -157,12 +157,12 @@ def _raise(highest: dict[int, int], lane: int, seq: int) -> None:
     highest[lane] = max(seq, highest.get(lane, -1))
 
 
-def _last_seq(line: Line) -> int:
+def _last_seq(line: Event) -> int:
     """Return the number of a line's last record; the metrics of one call are one line."""
     metrics = metrics_of(line)
     return int(line["seq"]) + (1 if metrics is None else len(metrics)) - 1
 
 
-def _is_numbered(line: Line) -> bool:
+def _is_numbered(line: Event) -> bool:
     """Whether a line of events.jsonl is one of ours; `shmlog verify` names the others."""
     return isinstance(line.get("lane"), int) and isinstance(line.get("seq"), int)
