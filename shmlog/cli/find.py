@@ -1,123 +1,85 @@
-"""Which run a user means: its folder, its id, or a folder or an experiment, for the newest run there."""
+"""Which run a user means, in words for people."""
 
 from __future__ import annotations
 
-import re
-import time
+import argparse
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from shmlog.cli.output import say
+from shmlog.cli.output import one_line, print_json, say
+from shmlog.cli.parser import ROOT
 from shmlog.cli.text import relative
 from shmlog.errors import RunNotFoundError
-from shmlog.folder.layout import RunLayout, is_id
-from shmlog.folder.root import Root, some
-from shmlog.folder.root import is_run as has_been_run
+from shmlog.folder.root import Root
 
-ROOT = Path("runs")
-
-_STAMP = re.compile(r"(\d{8}-\d{6})-")
+if TYPE_CHECKING:
+    from shmlog.store.store import Store
 
 
-class Found(NamedTuple):
-    """The runs that a user means, oldest first, and the folder that was named for them; None: it is one run's own."""
+def resolve_run(text: str | None, root: str | Path = ROOT) -> Path:
+    """Return the folder of the run that ``text`` means, for callers that only read: of several, the newest.
 
-    runs: list[Path]
-    folder: Path | None
-
-
-def find_runs(text: str | None, root: Path = ROOT) -> Found:
-    """Return the runs that ``text`` means.
-
-    Parameters
-    ----------
-    text : str or None
-        A run folder; a root or an experiment folder, for all runs in it; of what is below ``root``, the
-        id of a run, EXPERIMENT/ID, or an experiment, for all its runs; or None, for all runs below ``root``.
-
-    Raises
-    ------
-    RunNotFoundError
-        If it is nothing of that.
-    ValueError
-        If it is the id of several runs.
+    Which one that is, it says. Raises what `Root.runs` does; see there for ``text``.
     """
-    folder = root if text is None else Path(text)
-    if is_run(folder):
-        return Found([folder], None)
-    runs = runs_below(folder)
-    if not runs and text is not None:
-        if has_been_run(RunLayout(folder)):  # one that has lost its run.yaml
-            return Found([folder], None)
-        named = _find_named(text.rstrip("/"), root)
-        if named is not None:
-            return named
-    if not folder.is_dir():
-        what = "no runs here" if text is None else f"{text}: no such folder, and no such run or experiment"
-        raise RunNotFoundError(f"{what}; {_what_there_is(root)}")
-    return Found(runs, folder)
+    place = Root(root)
+    folders, named_by = place.runs(text)
+    if not folders:
+        raise RunNotFoundError(f"{named_by}: no run here; {place.content()}")
+    if named_by is not None:
+        say(f"shmlog: newest of {len(folders)} in {relative(named_by)}: {relative(folders[-1])}")
+    return folders[-1]
 
 
-def _find_named(text: str, root: Path) -> Found | None:
-    """Return what is called ``text`` in a store: a run, or the runs of an experiment."""
-    if not all(is_id(part) for part in text.split("/", 1)):
-        return None
-    store = Root(root)
-    try:
-        layout = store.find(text)
-    except RunNotFoundError:
-        return Found(runs_below(root / text), root / text) if text in store.experiments() else None
-    return Found([root / layout.experiment / layout.run_id], None)
+def resolve_named_run(text: str, root: str | Path) -> Path:
+    """Return the folder of the run that ``text`` names itself, for callers that change it: no other is meant.
 
-
-def _what_there_is(root: Path) -> str:
-    names = Root(root).experiments()
-    return f"experiments in {root}: {some(names)}" if names else f"nothing in {root}; create a run: shmlog demo"
-
-
-def resolve_run(text: str | None, root: Path = ROOT) -> Path:
-    """Return the folder of the run that ``text`` means, for who only reads: of several, the newest, which is told.
-
-    Raises what `find_runs` does; see there for ``text``.
+    Raises what `Root.runs` does; see there for ``text``.
     """
-    runs, folder = find_runs(text, root)
-    if not runs:
-        raise RunNotFoundError(f"{folder}: no run here; {_what_there_is(root)}")
-    if folder is not None:
-        say(f"shmlog: newest of {len(runs)} in {relative(folder)}: {relative(runs[-1])}")
-    return runs[-1]
+    place = Root(root)
+    folders, named_by = place.runs(text)
+    if named_by is not None:
+        advice = f"name one of its runs, such as {relative(folders[-1])}" if folders else place.content()
+        raise RunNotFoundError(f"{named_by}: no run; {advice}")
+    return folders[0]
 
 
-def resolve_named_run(text: str, root: Path) -> Path:
-    """Return the folder of the run that ``text`` names itself, for who changes it: no other is meant.
+def locate(run_dir: Path) -> tuple[Store, str]:
+    """Return the store that a run folder is in, and the run's name there."""
+    import shmlog
 
-    Raises what `find_runs` does; see there for ``text``.
-    """
-    runs, folder = find_runs(text, root)
-    if folder is not None:
-        advice = f"name one of its runs, such as {relative(runs[-1])}" if runs else _what_there_is(root)
-        raise RunNotFoundError(f"{folder}: no run; {advice}")
-    return runs[0]
+    folder = Path(os.path.abspath(run_dir))
+    return shmlog.Store(folder.parent.parent), f"{folder.parent.name}/{folder.name}"
 
 
-def is_run(path: Path) -> bool:
-    """Whether ``path`` is a run folder."""
-    return (path / "run.yaml").is_file()
+def locate_named(text: str, root: str) -> tuple[Store, str]:
+    """Return the store of the run that ``text`` names, and the run's name there, for callers that change it."""
+    return locate(resolve_named_run(text, root))
 
 
-def runs_below(folder: Path) -> list[Path]:
-    """Return the run folders in a root or an experiment folder, oldest first; none that a link leads to."""
-    found = [file.parent for pattern in ("*/run.yaml", "*/*/run.yaml") for file in folder.glob(pattern)]
-    return sorted((run for run in found if not _is_linked(run, folder)), key=_created)
+def for_each(
+    args: argparse.Namespace, act: Callable[[Store, str], Any], done: str,
+    find: Callable[[str, str], tuple[Store, str]] = locate_named,
+) -> int:  # fmt: skip
+    """Do something to each run that is named; one that fails does not keep the others from it."""
+    outcomes: list[dict[str, Any]] = []
+    for text in args.run_names:
+        outcome: dict[str, Any] = {"run": text, "error": None}
+        try:
+            act(*find(text, args.root))
+        except Exception as error:  # reported below, and by the exit code; the other runs are not its fault
+            if args.debug:
+                raise
+            outcome["error"] = one_line(error)
+        outcomes.append(outcome)
+    if args.json:
+        print_json(outcomes)
+    else:
+        _say(outcomes, done)
+    return 1 if any(outcome["error"] for outcome in outcomes) else 0
 
 
-def _is_linked(run: Path, folder: Path) -> bool:
-    """Whether a run lies elsewhere than below ``folder``, which may be a link itself."""
-    return run.is_symlink() or (run.parent != folder and run.parent.is_symlink())
-
-
-def _created(run: Path) -> tuple[str, int]:
-    """Return when a run was created: its id says it, or else its file's time."""
-    changed = (run / "run.yaml").stat().st_mtime_ns
-    stamp = _STAMP.match(run.name)
-    return (stamp[1] if stamp else time.strftime("%Y%m%d-%H%M%S", time.gmtime(changed / 1e9)), changed)
+def _say(outcomes: Iterable[dict[str, Any]], done: str) -> None:
+    for outcome in outcomes:
+        say(f"shmlog: error: {outcome['error']}" if outcome["error"] else f"shmlog: {outcome['run']}: {done}")

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from shmlog.cli.text import clean, value
-from shmlog.reader.event_lines import Event, metrics_of
 
 if TYPE_CHECKING:
-    pass
+    from shmlog.reader.event_lines import Event
 
 
 def text(line: Event) -> str:
@@ -25,6 +24,8 @@ def _who(line: Event) -> str:
 
 
 def _what(line: Event) -> Iterator[str]:
+    from shmlog.reader.event_lines import metrics_of  # with pyarrow, which no help text needs
+
     metrics = metrics_of(line)
     if metrics is None:
         yield f"{line.get('event_type')} "

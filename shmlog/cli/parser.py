@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 USAGE = 2
 
+ROOT = "runs"
+"""Where commands look for runs."""
+
+RUN = "a run folder, an id, or EXPERIMENT/ID"
+
 
 class UsageError(Exception):
     """Options that are each right, and wrong together."""
@@ -60,6 +65,24 @@ def add_run_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument RUN."""
     text = "a run folder or id, or a folder or experiment whose newest run is meant (default: runs)"
     parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
+
+
+def add_root_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option --root."""
+    parser.add_argument("--root", type=path, default=ROOT, help="folder of all experiments (default: runs)")
+
+
+def add_runs_argument(parser: argparse.ArgumentParser, *, several: bool, text: str = RUN) -> None:
+    """Add the argument RUN, which is never left out: what is meant is changed."""
+    parser.add_argument("run_name" if not several else "run_names", nargs="+" if several else None, metavar="RUN",
+                        type=path, help=text)  # fmt: skip
+    add_root_option(parser)
+
+
+def add_filter_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that tell which runs are meant."""
+    parser.add_argument("--status", action="append", help="only runs of this status; may be repeated")
+    parser.add_argument("--tag", metavar="EXPR", help="only runs with these tags, such as 'a AND (b OR c)'")
 
 
 def path(text: str) -> str:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from shmlog.errors import ExperimentNotFoundError, RunNotFoundError, StorageError
 from shmlog.folder import flock
 from shmlog.folder.layout import RunLayout, check_id, is_id
 
 _STALE_S = 86_400
+_STAMP = re.compile(r"(\d{8}-\d{6})-")
 _RUN_FILES = ("run.yaml", "events.jsonl")
+
+
+class Runs(NamedTuple):
+    """The runs that a text means, oldest first, and the folder that it names them by; None: it names one run itself."""
+
+    folders: list[Path]
+    named_by: Path | None
 
 
 class Root:
     """The root of a store and what belongs to it. Making one touches no file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.given = Path(path)
         self.path = Path(os.path.realpath(path))
         self.own = self.path / ".shmlog"
         self.index = self.own / "index"
@@ -56,7 +67,7 @@ class Root:
             raise ExperimentNotFoundError(f"no experiment {name!r} in {self.path}; it has {some(self.experiments())}")
         return folder
 
-    def runs(self, experiment: str) -> Iterator[str]:
+    def run_ids(self, experiment: str) -> Iterator[str]:
         """Yield the names of the folders in an experiment that can be runs, in no order."""
         return _folders(self.experiment(experiment))
 
@@ -65,8 +76,14 @@ class Root:
         folder = self.experiment(experiment) / check_id(run_id, "run id")
         return RunLayout(self.inside(folder))
 
-    def find(self, text: str) -> RunLayout:
+    def find(self, text: str, *, prefer: str | None = None) -> RunLayout:
         """Return the paths of the run that is called ``id`` or ``experiment/id``.
+
+        Parameters
+        ----------
+        text : str
+        prefer : str, optional
+            The experiment that is meant if an id is that of runs in several.
 
         Raises
         ------
@@ -77,14 +94,64 @@ class Root:
         """
         experiment, slash, run_id = text.rpartition("/")
         names = [experiment] if slash else [name for name in self.experiments() if not self._links(name, run_id)]
-        found = [layout for layout in (self.run(name, run_id) for name in names) if is_run(layout)]
-        if len(found) > 1:
-            ways = " or ".join(f"{layout.experiment}/{run_id}" for layout in found[:3])
-            raise ValueError(f"run id {run_id!r} is that of {len(found)} runs; write {ways}")
-        if not found:
+        layouts = [layout for layout in (self.run(name, run_id) for name in names) if is_run(layout)]
+        layouts = [layout for layout in layouts if layout.experiment == prefer] or layouts
+        if len(layouts) > 1:
+            ways = " or ".join(f"{layout.experiment}/{run_id}" for layout in layouts[:3])
+            raise ValueError(f"run id {run_id!r} is that of {len(layouts)} runs; write {ways}")
+        if not layouts:
             check_id(run_id, "run id")
             raise RunNotFoundError(f"no run {text!r} in {self.path}; 'shmlog runs' lists them")
-        return found[0]
+        return layouts[0]
+
+    def runs(self, text: str | None) -> Runs:
+        """Return the runs that a text means.
+
+        Parameters
+        ----------
+        text : str or None
+            A run folder; a root or an experiment folder, for all runs in it; of what is below this root, the
+            id of a run, EXPERIMENT/ID, or an experiment, for all its runs; or None, for all runs below this root.
+
+        Raises
+        ------
+        RunNotFoundError
+            If it is nothing of that.
+        ValueError
+            If it is the id of several runs.
+        """
+        folder = self.given if text is None else Path(text)
+        if has_description(folder):
+            return Runs([folder], None)
+        below = runs_below(folder)
+        if not below and text is not None:
+            if is_run(RunLayout(folder)):  # one that has lost its run.yaml
+                return Runs([folder], None)
+            named = self._named(text.rstrip("/"))
+            if named is not None:
+                return named
+        if not folder.is_dir():
+            what = "no runs here" if text is None else f"{text}: no such folder, and no such run or experiment"
+            raise RunNotFoundError(f"{what}; {self.content()}")
+        return Runs(below, folder)
+
+    def _named(self, text: str) -> Runs | None:
+        """Return what is called ``text`` in this root: a run, or the runs of an experiment."""
+        if not all(is_id(part) for part in text.split("/", 1)):
+            return None
+        try:
+            layout = self.find(text)
+        except RunNotFoundError:
+            folder = self.given / text
+            return Runs(runs_below(folder), folder) if text in self.experiments() else None
+        return Runs([self.given / layout.experiment / layout.run_id], None)
+
+    def content(self) -> str:
+        """Return which experiments there are, or how to make one."""
+        names = self.experiments()
+        if not names:
+            return f"nothing in {self.given}; create a run: shmlog demo"
+        return f"experiments in {self.given}: {some(names)}"
 
     def _links(self, experiment: str, run_id: str) -> bool:
         """Whether an experiment has a link of that name, such as to a run of another one: it is none of its own."""
@@ -184,3 +251,26 @@ def some(names: list[str]) -> str:
     """Return the first of some names, and how many there are more."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more if names else "none"
+
+
+def has_description(path: Path) -> bool:
+    """Whether a folder is a run that says what it is."""
+    return (path / "run.yaml").is_file()
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """Return the run folders in a root or an experiment folder, oldest first; none that a link leads to."""
+    runs = [file.parent for pattern in ("*/run.yaml", "*/*/run.yaml") for file in folder.glob(pattern)]
+    return sorted((run for run in runs if not _is_linked(run, folder)), key=_created)
+
+
+def _is_linked(run: Path, folder: Path) -> bool:
+    """Whether a run lies elsewhere than below ``folder``, which may be a link itself."""
+    return run.is_symlink() or (run.parent != folder and run.parent.is_symlink())
+
+
+def _created(run: Path) -> tuple[str, int]:
+    """Return when a run was created: its id says it, or else its file's time."""
+    changed = (run / "run.yaml").stat().st_mtime_ns
+    stamp = _STAMP.match(run.name)
+    return (stamp[1] if stamp else time.strftime("%Y%m%d-%H%M%S", time.gmtime(changed / 1e9)), changed)

@@ -18,6 +18,7 @@ from shmlog.folder.attempts import attempts_of, number_of
 from shmlog.folder.extent import extents_of
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import read_regular
+from shmlog.folder.root import runs_below
 from shmlog.folder.runfile import read_description, read_mapping, read_provenance
 from shmlog.folder.status import status_of_events
 from shmlog.reader import records, snapshot
@@ -96,10 +97,9 @@ def warn_of_strange_parts(layout: RunLayout) -> None:
 def _not_found(layout: RunLayout) -> str:
     if not layout.dir.is_dir():
         return f"no run in {layout.dir}: there is no such folder; pass the folder of one run"
-    below = sorted(path.parent for pattern in ("*", "*/*") for path in layout.dir.glob(f"{pattern}/run.yaml"))
+    below = runs_below(layout.dir)
     if below:
-        newest = max(below, key=lambda path: path.name)
-        return f"no run in {layout.dir}, but {len(below)} below it; pass the folder of one, such as {newest}"
+        return f"no run in {layout.dir}, but {len(below)} below it; pass the folder of one, such as {below[-1]}"
     return f"no run in {layout.dir}: it has no run.yaml; pass the folder of one run"
 
 

@@ -6,7 +6,6 @@ import os
 import reprlib
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from shmlog.base.times import utc_now
@@ -15,6 +14,7 @@ from shmlog.flusher.process import recover_apart
 from shmlog.folder import liveness, runfile
 from shmlog.folder.attempts import attempts_of, fault_of_attempts
 from shmlog.folder.layout import RunLayout, RunLike, folder_of, is_id
+from shmlog.folder.root import Root
 from shmlog.folder.runfile import read_sealed_mapping
 from shmlog.folder.status import RUNNING, SUCCESS, RunStatus, map_status
 from shmlog.records.ledger import Ledger
@@ -57,26 +57,15 @@ def _look_up(name: str, options: Options) -> RunLayout:
     except OSError as error:  # too long for a path, or a folder that may not be looked into
         raise RunNotFoundError(f"no run {reprlib.repr(name)} to resume: {error.strerror}") from error
     experiment, slash, run_id = name.rpartition("/")
-    names = [experiment] if slash else sorted(folder.name for folder in options.root.glob("*"))
-    found = [options.root / name / run_id for name in names if _is_run(options.root, name, run_id)]
-    if not slash:
-        wanted = [folder for folder in found if folder.parent.name == options.experiment]
-        found = wanted or found
-    if not found:
+    try:
+        if not is_id(run_id) or (slash and not is_id(experiment)):
+            raise RunNotFoundError(f"{name!r} can be the name of no run")
+        layout = Root(options.root).find(name, prefer=options.experiment)
+    except (RunNotFoundError, StorageError) as error:  # what a link leads to lies elsewhere
         raise RunNotFoundError(
             f"no run {name!r} to resume: neither a run folder, nor the id of a run in {options.root}"
-        )
-    if len(found) > 1:
-        raise ValueError(f"run {name!r} is in {len(found)} experiments; name one, such as {found[0]}")
-    return RunLayout(found[0])
-
-
-def _is_run(root: Path, experiment: str, run_id: str) -> bool:
-    """Whether there is such a run. What dots or a link lead to lies elsewhere, and is named by its folder."""
-    if not (is_id(experiment) and is_id(run_id)):
-        return False
-    folder = root / experiment / run_id
-    return not folder.parent.is_symlink() and not folder.is_symlink() and (folder / "run.yaml").is_file()
+        ) from error
+    return RunLayout(options.root / layout.experiment / layout.run_id)
 
 
 # ---- is it over ----

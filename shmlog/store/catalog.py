@@ -30,7 +30,7 @@ class Catalog:
         folder = self._root.experiment(experiment)
         entries: dict[str, Entry] = {}
         records = []
-        for run_id in self._root.runs(experiment):
+        for run_id in self._root.run_ids(experiment):
             record, entry = _look(f"{folder}/{run_id}", known.get(run_id))
             if record is not None:
                 records.append(record)

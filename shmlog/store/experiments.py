@@ -31,7 +31,7 @@ def read(root: Root, name: str) -> ExperimentRecord:
                 found[field] = fields[field].read(described[field])
         except (TypeError, ValueError, OverflowError) as error:
             problems.append(f"{folder / 'experiment.yaml'}: {field}: {error}")
-    runs = sum(1 for _ in root.runs(name))
+    runs = sum(1 for _ in root.run_ids(name))
     return ExperimentRecord(name=name, dir=folder, runs=runs, problems=tuple(problems), **found)
 
 

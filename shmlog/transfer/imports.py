@@ -114,9 +114,10 @@ def import_run(
     _tell_of_missing_artifacts(found)
     digest = _digest(wanted, found)
     store = Root(root)
-    layout = _existing(store, _run_id(found, digest))
+    experiment, run_id = experiment or fit_name(found.experiment), _run_id(found, digest)
+    layout = _existing(store, run_id, experiment)
     is_new = layout is None
-    layout = layout or store.run(experiment or fit_name(found.experiment), _run_id(found, digest))
+    layout = layout or store.run(experiment, run_id)
     status = final_status(found)
     problems = tuple(dict.fromkeys(found.problems))
     if is_new:
@@ -159,11 +160,10 @@ def _run_id(found: Found, digest: str) -> str:
     return f"{datetime.fromtimestamp(began // 1_000_000, UTC):%Y%m%d-%H%M%S}-{digest[:16]}"
 
 
-def _existing(root: Root, run_id: str) -> RunLayout | None:
+def _existing(root: Root, run_id: str, experiment: str) -> RunLayout | None:
     if root.path.exists() and not root.path.is_dir():
         raise StorageError(f"{root.path} is no folder")
-    for name in root.experiments():
-        layout = root.run(name, run_id)
-        if layout.run_yaml.is_file():
-            return layout
-    return None
+    try:
+        return root.find(run_id, prefer=experiment)
+    except RunNotFoundError:
+        return None

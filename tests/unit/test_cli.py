@@ -20,7 +20,7 @@ from shmlog.cli import main as main_module
 from shmlog.cli.commands import show as show_module
 from shmlog.cli.main import build_parser, main
 from shmlog.errors import CorruptDataError, RunNotFoundError
-from shmlog.reader import summary
+from shmlog.reader import queries, summary
 from shmlog.reader.event_lines import metric_lines
 from shmlog.reader.follow import Follower
 from tests.support.cli import commands_of
@@ -408,12 +408,12 @@ def test_a_line_for_people_is_one_harmless_line() -> None:
     assert lines.text({}) == "  pid None  None  null"
 
 
-def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
-    table = table.append_column("superseded", pa.array([False] * table.num_rows))
+def marked(table: pa.Table) -> pa.Table:
+    return table.append_column("superseded", pa.array([False] * table.num_rows))
 
-    def select(names: list[str] | None = None, *, superseded: bool = False) -> pa.Table:
-        chosen = [names is None or name in names for name in table["name"].to_pylist()]
-        return table.filter(pa.array(chosen, pa.bool_()))
+
+def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
+    table = marked(table)
 
     standard = {
         "dir": Path("runs/digits/1"),
@@ -430,8 +430,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "dropped": {"full": 0},
         "producers": [],
         "metadata": {"started_at": "2026-11-21T03:15:22Z", "ended_at": "2026-11-21T03:16:23Z", "tags": ["t"]},
-        "metrics": select,
-        "names": lambda: sorted(set(table["name"].to_pylist())),
+        "portions": lambda *, superseded: iter([table]),
     }
     return SimpleNamespace(**standard | fields)
 
@@ -439,7 +438,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
 def test_the_summary_has_last_by_step_and_exact_integers() -> None:
     nan = float("nan")
     table = metrics(("loss", nan, 0, 1), ("loss", 2.0, 1, 2), ("n", 2**62 + 1, 0, 1), ("n", -5, 1, 1), ("t", "x", 0, 1))
-    rows = summary.summarise(stored_run(table)).rows
+    rows = summary.summarise([marked(table)]).rows
     assert rows == [
         {"name": "loss", "kind": "float", "count": 2, "last_step": 1, "last": 2.0, "min": 2.0, "max": 2.0},
         {"name": "n", "kind": "int", "count": 2, "last_step": 1, "last": -5, "min": -5, "max": 2**62 + 1},
@@ -447,16 +446,20 @@ def test_the_summary_has_last_by_step_and_exact_integers() -> None:
     ]
 
 
-def test_the_summary_of_a_huge_run_is_made_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = metrics(*((f"m{i % 7}", float(i), i, i) for i in range(70)))
-    whole = summary.summarise(stored_run(table))
-    monkeypatch.setattr(summary, "_ROWS_AT_ONCE", 20)
-    assert summary.summarise(stored_run(table)) == whole
-    assert len(list(summary._portions(stored_run(table)))) > 1
+def test_the_summary_of_a_huge_run_is_made_in_portions(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with shmlog.init("digits") as run:
+        for i in range(70):
+            run.log(f"m{i % 7}", float(i), step=i)
+    stored = shmlog.load(run.dir)
+    whole = summary.summarise(stored.portions(superseded=True))
+    monkeypatch.setattr(queries, "_ROWS_AT_ONCE", 20)
+    assert len(list(stored.portions())) > 1
+    assert summary.summarise(stored.portions(superseded=True)) == whole
+    assert stored.statistics().num_rows == 7
 
 
 def test_a_name_of_two_kinds_has_two_rows() -> None:
-    rows = summary.summarise(stored_run(metrics(("x", 1, 0, 1), ("x", 1.5, 1, 2), ("x", True, 2, 3)))).rows
+    rows = summary.summarise([marked(metrics(("x", 1, 0, 1), ("x", 1.5, 1, 2), ("x", True, 2, 3)))]).rows
     assert [(row["kind"], row["last"]) for row in rows] == [("bool", True), ("float", 1.5), ("int", 1)]
 
 

@@ -221,7 +221,7 @@ def test_a_live_run_is_seen_as_it_grows_and_each_look_is_consistent() -> None:
 
 def test_a_part_that_is_merged_meanwhile(live: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer comes from files that belong together, whatever happens during the query."""
-    from shmlog.store import sql
+    from shmlog.reader.sql import sql
 
     define, merged = sql._define_metrics, []
 

@@ -27,8 +27,9 @@ from shmlog.errors import (
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
+from shmlog.reader import facts
 from shmlog.reader.verify import verify
-from shmlog.store import facts, index
+from shmlog.store import index
 from tests.support.folders import Folder, fill
 from tests.support.frames import Log
 from tests.support.stores import add_metrics, add_run, ago, tree

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from shmlog.cli.find import locate_named
 from shmlog.cli.output import print_json, say
-from shmlog.cli.parser import UsageError, add_command
-from shmlog.cli.stores import add_runs_argument, locate
+from shmlog.cli.parser import UsageError, add_command, add_runs_argument
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     said = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
     if not said:
         raise UsageError(f"nothing to say: use one of {', '.join(f'--{field}' for field in _FIELDS)}")
-    store, name = locate(args.run_name, args.root)
+    store, name = locate_named(args.run_name, args.root)
     record = store.annotate(name, **said)
     if args.json:
         print_json(record.to_dict())

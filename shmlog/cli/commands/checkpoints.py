@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shmlog.cli.find import is_run, resolve_run
+from shmlog.cli.find import resolve_run
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import UsageError, add_command, path
 from shmlog.cli.text import plural, relative, size, table, value
@@ -55,8 +55,9 @@ def _folder(text: str | None) -> Path:
     """Return the folder of checkpoints that ``text`` means."""
     from shmlog.checkpoint.files import checkpoint_files
     from shmlog.folder.layout import RunLayout
+    from shmlog.folder.root import has_description
 
-    if text is not None and not is_run(Path(text)) and checkpoint_files(Path(text)):
+    if text is not None and not has_description(Path(text)) and checkpoint_files(Path(text)):
         return Path(text)
     try:
         return RunLayout(resolve_run(text)).checkpoints

@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shmlog.cli.find import resolve_run
+from shmlog.cli.find import locate, resolve_run
 from shmlog.cli.output import print_json, say, to_json
-from shmlog.cli.parser import UsageError, add_command, positive
-from shmlog.cli.stores import RUN, add_runs_argument, locate
+from shmlog.cli.parser import RUN, UsageError, add_command, add_runs_argument, positive
 from shmlog.cli.text import shorten, table, value
 
 if TYPE_CHECKING:
     from shmlog.analysis.bootstrap import Difference
     from shmlog.cli.parser import Commands
-    from shmlog.reader.model import RunRecord
     from shmlog.reader.stored import StoredRun
     from shmlog.store.compare import Comparison
 
@@ -92,9 +89,10 @@ def run(args: argparse.Namespace) -> int:
     from shmlog.store.compare import compare
 
     _check(args)
-    args.run_names = [str(resolve_run(text, Path(args.root))) for text in args.run_names]
-    records, stored = _runs(args)
-    comparison = compare(records, [_summary(args, text) for text in args.run_names])
+    places = [locate(resolve_run(text, args.root)) for text in args.run_names]
+    records = [store.get(name) for store, name in places]
+    comparison = compare(records, [store.summary(name) for store, name in places])
+    stored = [store.load(name) for store, name in places] if args.metric else []
     changes = {name: _changes(args, name, comparison.runs, stored) for name in args.metric}
     failed = [
         (name, other) for name, found in changes.items() for other, change in found.items()
@@ -121,22 +119,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--last or --window, not both")
     if args.fail_if and args.fail_if.way in ("worse", "better") and not (args.lower_is_better or args.higher_is_better):
         raise UsageError(f"{args.fail_if.way}: say which with --lower-is-better or --higher-is-better")
-
-
-def _runs(args: argparse.Namespace) -> tuple[list[RunRecord], list[StoredRun]]:
-    import shmlog
-
-    records, stored = [], []
-    for text in args.run_names:
-        store, name = locate(text, args.root)
-        records.append(store.get(name))
-        stored.append(shmlog.load(records[-1].dir))
-    return records, stored
-
-
-def _summary(args: argparse.Namespace, text: str) -> Mapping[str, Mapping[str, Any]]:
-    store, name = locate(text, args.root)
-    return store.summary(name)
 
 
 def _changes(

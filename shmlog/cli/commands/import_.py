@@ -6,8 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import add_command, path, positive
-from shmlog.cli.stores import add_root_option
+from shmlog.cli.parser import add_command, add_root_option, path, positive
 from shmlog.cli.text import plural, relative
 
 if TYPE_CHECKING:

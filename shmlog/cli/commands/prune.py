@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from shmlog.cli.output import print_json, say
-from shmlog.cli.parser import UsageError, add_command, natural
-from shmlog.cli.stores import add_filter_options, add_root_option
+from shmlog.cli.parser import UsageError, add_command, add_filter_options, add_root_option, natural
 from shmlog.cli.text import plural, relative, size, table
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shmlog.cli.find import find_runs
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import add_command, path
+from shmlog.cli.parser import ROOT, add_command, path
 from shmlog.cli.text import clean, plural, relative
 from shmlog.errors import CorruptDataError
 from shmlog.folder import recovered, runfile
 from shmlog.folder.layout import RunLayout
+from shmlog.folder.root import Root
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _chosen(text: str | None) -> list[Path]:
     """Return the run that is named, or all runs in a folder or an experiment that are not complete."""
-    runs, folder = find_runs(text)
+    runs, folder = Root(ROOT).runs(text)
     return [run_dir for run_dir in runs if folder is None or not _complete(run_dir) or RunLayout(run_dir).wal.is_dir()]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from shmlog.cli.parser import add_command
-from shmlog.cli.stores import add_root_option, for_each
+from shmlog.cli.find import for_each
+from shmlog.cli.parser import add_command, add_root_option
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands

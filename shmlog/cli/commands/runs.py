@@ -8,10 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from shmlog.cli.dead import recover_dead
-from shmlog.cli.find import ROOT
 from shmlog.cli.output import command, print_json, say
-from shmlog.cli.parser import add_command, natural
-from shmlog.cli.stores import add_filter_options, add_root_option
+from shmlog.cli.parser import ROOT, add_command, add_filter_options, add_root_option, natural
 from shmlog.cli.text import duration, shorten, table, width, window_columns
 from shmlog.errors import RunNotFoundError
 
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     store = shmlog.Store(args.root)
     if not store.root.is_dir():
-        advice = "create one: shmlog demo" if args.root == str(ROOT) else "pass another --root"
+        advice = "create one: shmlog demo" if args.root == ROOT else "pass another --root"
         raise RunNotFoundError(f"{args.root}: there is no such folder; {advice}")
     find = partial(
         store.runs, args.experiment, status=args.status, tags=args.tag, where=args.where, since=args.since,

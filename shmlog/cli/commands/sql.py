@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from shmlog.cli.find import ROOT, resolve_run
+from shmlog.cli.find import resolve_run
 from shmlog.cli.output import print_json, say
-from shmlog.cli.parser import UsageError, add_command, natural, path
+from shmlog.cli.parser import ROOT, UsageError, add_command, natural, path
 from shmlog.cli.text import clean, plural, shorten, table, value, width, window_columns
 from shmlog.errors import QueryError, RunNotFoundError
 

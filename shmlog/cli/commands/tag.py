@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from shmlog.cli.find import locate_named
 from shmlog.cli.output import print_json
-from shmlog.cli.parser import UsageError, add_command
-from shmlog.cli.stores import add_runs_argument, locate
+from shmlog.cli.parser import UsageError, add_command, add_runs_argument
 from shmlog.cli.text import clean
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Change the tags of one run and print them."""
     if not args.tags and not args.remove:
         raise UsageError("no tag to add or to remove")
-    store, name = locate(args.run_name, args.root)
+    store, name = locate_named(args.run_name, args.root)
     record = store.tag(name, args.tags, args.remove)
     if args.json:
         print_json({"run": f"{record.experiment}/{record.run_id}", "tags": record.tags})
