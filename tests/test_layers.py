@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import shmlog
+
 PACKAGE = Path(__file__).parents[1] / "shmlog"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 STUBS = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.pyi"))
@@ -41,6 +43,9 @@ ARROWS = {
     "transfer": GROUND | READ_WING,
     "checkpoint": GROUND | {"run"},
     "shmlog": GROUND | {"_core", "run", "reader", "store", "analysis", "checkpoint", "transfer"},  # the face
+    "results": GROUND | {"transfer"},
+    "logs": GROUND | {"reader"},
+    "integrations": {"shmlog"},
     "demo": {"shmlog"},
     "cli": {"errors", "base", "reader", "store", "analysis", "checkpoint", "transfer", "shmlog", "demo"},
     "__main__": {"cli"},
@@ -285,6 +290,17 @@ def test_packages_on_the_way_to_logging_are_empty() -> None:
         assert path.parent == PACKAGE or path.read_text().strip() == "", path
 
 
+def test_the_face_is_small_and_typed() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text())
+    typed = [alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    typed += [
+        node.target.id for node in stub.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    ]
+    assert sorted(filter(None, typed)) == sorted(shmlog.__all__)
+    assert len(shmlog.__all__) <= 20
+    assert all(hasattr(shmlog, name) for name in shmlog.__all__)
+
+
 def loaded_by(code: str, folder: Path) -> set[str]:
     """Return the packages in ``sys.modules`` after ``code``."""
     script = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
@@ -319,7 +335,8 @@ assert shmlog.load(path).metrics("loss").num_rows == 2
 RESUME = """
 run.finish()
 import logging
-logging.getLogger().addHandler(shmlog.LoggingHandler())
+from shmlog.integrations.logging import LoggingHandler
+logging.getLogger().addHandler(LoggingHandler())
 run = shmlog.init(root=".", resume=run, config={"lr": 0.5}, console=True)
 logging.warning("again")
 run.finish()

@@ -88,7 +88,7 @@ class CheckpointManager(CheckpointStore):
         RunStateError
             If the run is disabled: it has no folder.
         """
-        if run._disabled:
+        if not run.enabled:
             raise RunStateError("a disabled run has no folder for checkpoints; pass CheckpointManager a folder")
         return cls(RunLayout(run.dir).checkpoints, name, run=run, **options)
 

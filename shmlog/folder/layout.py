@@ -207,7 +207,7 @@ class _HasDir(Protocol):
 
 
 RunLike = str | os.PathLike[str] | _HasDir
-"""A run's folder, or what has its ``dir``: `shmlog.Run`, `shmlog.StoredRun`, `shmlog.RunRecord`."""
+"""A run's folder, or what has its ``dir``: `shmlog.Run`, `shmlog.StoredRun`, `shmlog.reader.model.RunRecord`."""
 
 
 def folder_of(run: RunLike, expected: str) -> str | os.PathLike[str]:

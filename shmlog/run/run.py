@@ -93,6 +93,11 @@ class Run(StructuredLog):
         return self._owner_pid == os.getpid()
 
     @property
+    def enabled(self) -> bool:
+        """Whether calls do anything: not in a run that was made with ``mode="disabled"``."""
+        return not self._disabled
+
+    @property
     def _was_ours(self) -> bool:
         """Whether this process is or was an owner of the run, or it is disabled."""
         return self.is_owner or self._disabled
@@ -112,7 +117,7 @@ class Run(StructuredLog):
 
     # ---- structured log ----
 
-    def event(self, event_type: str, data: Mapping[str, Any] | None = None) -> None:
+    def event(self, event_type: str, data: Mapping[str, Any] | None = None, *, console: bool = True) -> None:
         """Log a structured event into events.jsonl.
 
         Parameters
@@ -122,6 +127,8 @@ class Run(StructuredLog):
         data : mapping, optional
             Anything that JSON can hold; arrays, paths, dates and the like are
             converted, NaN and infinities become strings.
+        console : bool
+            Whether a run with a console prints it.
 
         Raises
         ------
@@ -132,7 +139,8 @@ class Run(StructuredLog):
             raise TypeError(f"an event type must be a str, not {type(event_type).__name__}")
         if not self._disabled:
             self._put_event(event_type, dumps(data or {}))
-            self._tell(event_type, data or {})
+            if console:
+                self._tell(event_type, data or {})
 
     def debug(self, message: str) -> None:
         """Log a line of text for people at level debug."""
@@ -151,7 +159,7 @@ class Run(StructuredLog):
         self._message("error", message)
 
     def _message(self, level: str, message: str) -> None:
-        if self._keeps(LEVELS[level]):
+        if self.keeps(LEVELS[level]):
             self.event("log", {"level": level, "message": str(message)})
 
     def log_config(self, config: Mapping[str, Any]) -> None:

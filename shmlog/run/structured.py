@@ -58,8 +58,8 @@ class StructuredLog(_core.Producer):
         """End the run: `Run.finish` by the name that other structured loggers have for it."""
         return self.finish(final_status)
 
-    def _keeps(self, level: int) -> bool:
-        """Whether messages of that level are logged."""
+    def keeps(self, level: int) -> bool:
+        """Whether messages of that level, a number as in `logging`, are logged; see ``init(level=…)``."""
         return self._settings.keeps(level)
 
     def _tell(self, event_type: str, data: Mapping[str, Any]) -> None:

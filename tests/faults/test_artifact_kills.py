@@ -89,7 +89,7 @@ class Stage:
     def bring_to_an_end(self, *, once: bool = True) -> None:
         """Do it again without a fault; then the store must hold what it should, once."""
         keep(self.kept, self.source, "f", "sha256")
-        with contextlib.suppress(shmlog.RunNotFoundError):
+        with contextlib.suppress(shmlog.errors.RunNotFoundError):
             shmlog.Store(self.root).delete("old")
         assert shmlog.Store(self.root).prune(keep=99, dry_run=False).failed == ()  # empties the trash, too
         self.check()

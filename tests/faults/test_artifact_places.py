@@ -36,7 +36,7 @@ with shmlog.init("full", root=disk / "runs") as run:
     assert before
     try:
         run.log_artifact(source, "too-large")
-    except shmlog.StorageError as error:
+    except shmlog.errors.StorageError as error:
         print(error)
     assert kept() == before, (kept(), before)
     run.log("loss", 0.5)
@@ -89,7 +89,7 @@ def test_what_can_not_be_read_is_told(open_folder: Path) -> None:
         outcome = as_nobody(lambda path=path: keep(layout, path, "x", "sha256"))  # type: ignore[misc]
         assert isinstance(outcome, tuple), outcome
         error, message = outcome
-        assert error is shmlog.StorageError
+        assert error is shmlog.errors.StorageError
         assert "Permission denied" in message
         assert str(secret) in message
     assert sorted(path.name for path in layout.dir.iterdir()) == ["config.yaml", "run.yaml"]

@@ -205,7 +205,7 @@ for save in (manager.save, manager.save_async):
     try:
         pending = save({{"w": bytes(2_000_000)}}, 2)
         pending.result()
-    except shmlog.StorageError as error:
+    except shmlog.errors.StorageError as error:
         print(error)
 print(manager.load().info.step, os.listdir({str(small / "c")!r}))
 """

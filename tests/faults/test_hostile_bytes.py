@@ -161,7 +161,7 @@ def test_no_bytes_in_shared_memory_make_a_reader_or_a_drain_fail(
         copy.chmod(0o600)
         try:
             _drain(copy, logs)
-        except shmlog.SegmentError:
+        except shmlog.errors.SegmentError:
             continue
         except Exception as error:
             error.add_note(f"number {number}; repeat with --seed={seed}")

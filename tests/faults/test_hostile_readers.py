@@ -97,7 +97,7 @@ def test_recovery_of_a_run_with_damaged_books_is_refused_by_name(tmp_path: Path,
     described = runfile.read(folder / "run.yaml")
     runfile.write_sealed(folder / "run.yaml", {**described, "segment": {"name": None}})
     (folder / "wal" / "sealed.json").write_bytes(BOMBS[bomb])
-    with pytest.raises(shmlog.CorruptDataError, match=r"sealed\.json"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match=r"sealed\.json"):
         recover(folder, force=True)
     assert (folder / "wal" / "000002.wal").exists()
 
@@ -115,7 +115,7 @@ def test_a_run_of_somebody_else_makes_recovery_touch_nothing_outside_of_it(tmp_p
             warnings.simplefilter("ignore", shmlog.ShmlogWarning)
             _refusal(lambda: recover(folder, force=True))
         assert victim.read_text() == "precious"
-    with pytest.raises(shmlog.RunNotFoundError, match="does not say where the segment is"):
+    with pytest.raises(shmlog.errors.RunNotFoundError, match="does not say where the segment is"):
         read_ref(RunLayout(folder))
 
 

@@ -61,7 +61,7 @@ SIZES = {
 TRY = """
 try:
     run = shmlog.init("limits", root=sys.argv[1])
-except (shmlog.SegmentError, shmlog.StorageError, MemoryError) as error:
+except (shmlog.errors.SegmentError, shmlog.errors.StorageError, MemoryError) as error:
     print("refused", type(error).__name__, error)
     sys.stdout.flush()
     os._exit(0)
@@ -76,7 +76,7 @@ os._exit(0)
 
 PRELOAD = """
 import getpass, importlib, logging, posix_ipc, pwd, shutil
-shmlog.init, shmlog.SegmentError, shmlog.StorageError
+shmlog.init, shmlog.errors.SegmentError, shmlog.errors.StorageError
 """
 
 

@@ -158,7 +158,7 @@ def test_names_that_are_all_taken_are_an_error(
     """FAULTS 7: it ends, and nothing is made."""
     planted("file", PLANTED)
     monkeypatch.setattr(shm.os, "urandom", Chosen(10_000))
-    with pytest.raises(shmlog.SegmentError, match="squatted"):
+    with pytest.raises(shmlog.errors.SegmentError, match="squatted"):
         create(tmp_path)
 
 
@@ -170,7 +170,7 @@ def test_what_lies_in_the_place_of_a_segment_is_refused(
     """FAULTS 2: attaching opens regular files of ours alone, and never waits for a FIFO's other end."""
     place = PLANTED if named else SHARED_MEMORY / f"segment-of-a-folder-{os.getpid()}"
     planted(kind, place)
-    with pytest.raises((shmlog.SegmentError, FileNotFoundError)):
+    with pytest.raises((shmlog.errors.SegmentError, FileNotFoundError)):
         shm.open_segment(SegmentRef(f"/{place.name}" if named else None, place))
 
 
@@ -219,7 +219,7 @@ def test_another_user_is_refused(open_folder: Path) -> None:
         assert isinstance(outcome, tuple), what
         assert issubclass(outcome[0], (PermissionError, posix_ipc.PermissionsError)), f"{what}: {outcome}"
     refused = as_nobody(lambda: shmlog.attach(run_dir))
-    assert refused == (shmlog.SegmentError, f"{segment}: belongs to another user")
+    assert refused == (shmlog.errors.SegmentError, f"{segment}: belongs to another user")
     # It may read the files, and then says of life what it knows: nothing, or that it lives.
     assert as_nobody(lambda: shmlog.load(run_dir).status) == "running"
     process.communicate(timeout=60)
@@ -250,7 +250,7 @@ def test_init_where_one_may_not_write_is_a_clear_error(open_folder: Path) -> Non
     """FAULTS 5: nothing is left of it."""
     outcome = as_nobody(lambda: shmlog.init("x", root=open_folder / "runs"))
     assert isinstance(outcome, tuple)
-    assert outcome[0] is shmlog.StorageError
+    assert outcome[0] is shmlog.errors.StorageError
     assert list(open_folder.iterdir()) == []
 
 
@@ -382,7 +382,7 @@ def test_a_segment_that_is_cut_under_its_processes(tmp_path: Path) -> None:
     run_dir = Path(done.stdout.strip())
     wait_until(lambda: shmlog.load(run_dir).status == "crashed", "P8: the status crashed", timeout=5.0)
     wait_until(lambda: is_flusher_gone(run_dir), "the flusher's end")
-    with pytest.raises((shmlog.SegmentError, shmlog.RunStateError)):
+    with pytest.raises((shmlog.errors.SegmentError, shmlog.errors.RunStateError)):
         shmlog.attach(run_dir)
     print(recover(run_dir).message)
     stored = assert_books_balance(run_dir)
@@ -394,7 +394,7 @@ def test_a_segment_that_is_cut_under_its_processes(tmp_path: Path) -> None:
 ATTACH = """
 import sys, shmlog
 try: shmlog.attach(sys.argv[1])
-except shmlog.RunStateError as error: print(error)
+except shmlog.errors.RunStateError as error: print(error)
 """
 
 

@@ -75,7 +75,7 @@ def test_a_failed_save_in_the_background_is_told(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path / "file" / "x")
     pending = manager.save_async({}, 1)
     assert pending is not None
-    with pytest.raises(shmlog.StorageError, match=r"cannot write .*file/x"):
+    with pytest.raises(shmlog.errors.StorageError, match=r"cannot write .*file/x"):
         pending.result()
     assert manager.wait()
     manager.save_async({}, 2)
@@ -89,7 +89,7 @@ def test_a_killed_writer_is_told(tmp_path: Path) -> None:
     pending = manager.save_async({"w": np.zeros(SIZE)}, 2)
     assert pending is not None
     os.kill(pending._writer._process.pid, signal.SIGKILL)
-    with pytest.raises(shmlog.StorageError, match="has died"):
+    with pytest.raises(shmlog.errors.StorageError, match="has died"):
         pending.result()
     assert steps(tmp_path) == [1]
 
@@ -119,7 +119,7 @@ def test_no_memory_for_the_copy_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "memfd_create", refuse)
     before = len(os.listdir("/proc/self/fd"))
     manager = CheckpointManager(tmp_path)
-    with pytest.raises(shmlog.StorageError, match=r"in the background \(Cannot allocate memory\); use save"):
+    with pytest.raises(shmlog.errors.StorageError, match=r"in the background \(Cannot allocate memory\); use save"):
         manager.save_async({}, 1)
     assert len(os.listdir("/proc/self/fd")) == before
     assert manager.save({}, 1).step == 1
@@ -408,6 +408,6 @@ def test_saves_are_events_of_the_run(tmp_path: Path) -> None:
 
 
 def test_a_disabled_run_has_no_checkpoints(tmp_path: Path) -> None:
-    with shmlog.init("off", mode="disabled") as run, pytest.raises(shmlog.RunStateError, match="disabled"):
+    with shmlog.init("off", mode="disabled") as run, pytest.raises(shmlog.errors.RunStateError, match="disabled"):
         CheckpointManager.for_run(run)
     assert os.listdir(tmp_path) == []

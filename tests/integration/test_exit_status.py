@@ -16,6 +16,7 @@ from shmlog import _core
 from shmlog.base.boot import boot_id
 from shmlog.folder import liveness
 from shmlog.folder.status import FINISH_CODES, FINISH_STATUSES
+from shmlog.logs import analyze_logs
 from shmlog.segment import shm
 from tests.support.books import assert_books_balance
 from tests.support.processes import only_run, run_script, start_script, stop, wait_for_end, wait_for_flusher, wait_until
@@ -371,9 +372,9 @@ def test_what_was_said_before_the_end_of_the_process_says_nothing_of_it(tmp_path
     run_dir = only_run(root)
     wait_for_end(run_dir)
     for path in (run_dir, run_dir / "events.jsonl"):
-        assert shmlog.analyze_logs(path)["final_status"] == "failed", "run.yaml knows it"
+        assert analyze_logs(path)["final_status"] == "failed", "run.yaml knows it"
     (tmp_path / "events.jsonl").write_text((run_dir / "events.jsonl").read_text())
-    assert shmlog.analyze_logs(tmp_path / "events.jsonl")["final_status"] is None
+    assert analyze_logs(tmp_path / "events.jsonl")["final_status"] is None
     described = (run_dir / "run.yaml").read_text()
     (run_dir / "run.yaml").write_text(described.replace('"user": ', '"user":  '))
     with pytest.warns(shmlog.ShmlogWarning, match=r"run\.yaml"):

@@ -189,7 +189,7 @@ def strict_and_full(root: Path) -> Iterator[shmlog.Run]:
 
 
 def test_strict_raises_when_a_record_is_dropped(tmp_path: Path) -> None:
-    with strict_and_full(tmp_path) as run, pytest.raises(shmlog.DroppedError, match="reason: full"):
+    with strict_and_full(tmp_path) as run, pytest.raises(shmlog.errors.DroppedError, match="reason: full"):
         log_some(run, 10_000)
 
 
@@ -199,7 +199,7 @@ run = shmlog.attach()
 try:
     for step in range(10_000):
         run.log("loss", 0.5, step)
-except shmlog.DroppedError as error:
+except shmlog.errors.DroppedError as error:
     print(error, run.stats["waits"])
 """
 
@@ -357,7 +357,7 @@ def test_the_shared_memory_of_another_run_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_recover_without_a_run_says_so(tmp_path: Path) -> None:
-    with pytest.raises(shmlog.RunNotFoundError, match=r"run\.yaml"):
+    with pytest.raises(shmlog.errors.RunNotFoundError, match=r"run\.yaml"):
         recover(tmp_path)
 
 
@@ -477,7 +477,7 @@ subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", {str(small)!r}]
 import shmlog
 try:
     shmlog.init("none", root={str(small)!r})
-except shmlog.SegmentError as error:
+except shmlog.errors.SegmentError as error:
     print(error)
     import os
     print(os.listdir({str(small / "none")!r}), os.listdir("/dev/shm"))
@@ -491,7 +491,7 @@ except shmlog.SegmentError as error:
 def test_a_run_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(shmlog.StorageError, match="cannot make a run folder"):
+    with pytest.raises(shmlog.errors.StorageError, match="cannot make a run folder"):
         shmlog.init("x", root=blocked)
     assert shmlog.current() is None
 
@@ -502,12 +502,12 @@ def test_a_segment_of_another_user_or_open_to_others_is_refused(tmp_path: Path) 
         assert path.stat().st_mode & 0o777 == 0o600
         ref = SegmentRef(None, path)
         path.chmod(0o644)
-        with pytest.raises(shmlog.SegmentError, match="open to other users"):
+        with pytest.raises(shmlog.errors.SegmentError, match="open to other users"):
             shm.open_segment(ref)
         path.chmod(0o600)
         if os.geteuid() == 0:
             os.chown(path, 65534, -1)
-            with pytest.raises(shmlog.SegmentError, match="belongs to user 65534"):
+            with pytest.raises(shmlog.errors.SegmentError, match="belongs to user 65534"):
                 shm.open_segment(ref)
             os.chown(path, 0, -1)
 
@@ -544,7 +544,7 @@ def test_a_damaged_segment_is_refused(tmp_path: Path, damage: str) -> None:
     with open(placed.path, "r+b") as file:
         file.seek(offset)
         file.write(data)
-    with pytest.raises(shmlog.SegmentError, match=message):
+    with pytest.raises(shmlog.errors.SegmentError, match=message):
         shm.open_segment(ref)
     shm.unlink(ref)
 
@@ -554,7 +554,7 @@ def test_a_cut_segment_is_refused(tmp_path: Path, size: int) -> None:
     placed = shm.create("cut", tmp_path, lanes=1, lane_records=64, clock="auto", private=tmp_path / "segment")
     ref = SegmentRef(placed.name, placed.path)
     os.truncate(placed.path, size)
-    with pytest.raises(shmlog.SegmentError):
+    with pytest.raises(shmlog.errors.SegmentError):
         shm.open_segment(ref)
     shm.unlink(ref)
 
@@ -610,7 +610,7 @@ def test_a_run_of_another_host_is_not_recovered_by_mistake(tmp_path: Path) -> No
     shm.unlink(SegmentRef(*_segment_of(run_dir)))
     runfile.write(run_dir / "run.yaml", {**described, "host": "elsewhere", "boot_id": "another"})
     before = contents(run_dir)
-    with pytest.raises(shmlog.RunStateError, match="made on host 'elsewhere'"):
+    with pytest.raises(shmlog.errors.RunStateError, match="made on host 'elsewhere'"):
         recover(run_dir)
     assert contents(run_dir) == before
     assert recover(run_dir, force=True).changed

@@ -447,7 +447,7 @@ def test_a_rank_whose_run_can_not_be_made_leaves_no_list(tmp_path: Path, monkeyp
     monkeypatch.setenv("WORLD_SIZE", "2")
     root = tmp_path / "no folder"
     root.touch()
-    with pytest.raises(shmlog.StorageError):
+    with pytest.raises(shmlog.errors.StorageError):
         shmlog.init("none", root=root)
     assert not rendezvous._place(process_of(os.getppid()), root, "none").exists()
     assert meeting.stale_meetings() == []

@@ -618,7 +618,7 @@ def test_no_other_object_is_removed_because_a_run_yaml_names_it(root: Path) -> N
         for name in (f"/{victim.name}", "/shmlog-", f"/../shm/{victim.name}", 7):
             place = {"name": name, "path": str(victim), "device": status.st_dev, "inode": status.st_ino}
             runfile.write(layout.run_yaml, described | {"segment": place})
-            with pytest.raises(shmlog.RunNotFoundError, match="does not say where the segment is"):
+            with pytest.raises(shmlog.errors.RunNotFoundError, match="does not say where the segment is"):
                 recover(run_dir, force=True)
             assert victim.exists()
     finally:

@@ -426,7 +426,7 @@ import sys, time
 import shmlog
 try:
     run = shmlog.init(root=sys.argv[1], resume=sys.argv[2])
-except shmlog.RunStateError as error:
+except shmlog.errors.RunStateError as error:
     print("refused", flush=True)
 else:
     run.log("loss", 2.0, step=5)

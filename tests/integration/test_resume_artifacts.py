@@ -138,7 +138,7 @@ def _no_space(layout: RunLayout) -> None:
 def test_a_resumption_that_fails_leaves_the_manifest(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = attempt(root, model=b"first")
     monkeypatch.setattr(resume, "open_segment", _no_segment)
-    with pytest.raises(shmlog.SegmentError):
+    with pytest.raises(shmlog.errors.SegmentError):
         shmlog.init("digits", root=root, resume=layout.run_id)
     monkeypatch.undo()
     assert layout.manifest.exists()
@@ -146,14 +146,14 @@ def test_a_resumption_that_fails_leaves_the_manifest(root: Path, monkeypatch: py
 
 
 def _no_segment(*_: object, **__: object) -> None:
-    raise shmlog.SegmentError("no room")
+    raise shmlog.errors.SegmentError("no room")
 
 
 def test_a_name_means_one_content_over_all_attempts(root: Path, tmp_path: Path) -> None:
     layout = attempt(root, model=b"first")
     with shmlog.init("digits", root=root, resume=layout.run_id) as run:
         (tmp_path / "model").write_bytes(b"other")
-        with pytest.raises(shmlog.RunStateError, match="model"):
+        with pytest.raises(shmlog.errors.RunStateError, match="model"):
             run.log_artifact(tmp_path / "model")
         (tmp_path / "model").write_bytes(b"first")
         run.log_artifact(tmp_path / "model")

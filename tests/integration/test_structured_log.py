@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import shmlog
+from shmlog.integrations.logging import LoggingHandler
+from shmlog.logs import load_structured_logs
 from tests.support.books import assert_books_balance
 from tests.support.processes import only_run, run_script, wait_for_end
 
@@ -64,7 +66,7 @@ def test_by_default_metrics_are_in_parquet_alone(tmp_path: Path) -> None:
     stored = assert_books_balance(run.dir, offered=2)
     assert stored.metadata["sinks"] == ["parquet"]
     assert pq.read_table(run.dir / "metrics").num_rows == 2
-    types = [event["event_type"] for event in shmlog.load_structured_logs(run.dir / "events.jsonl")]
+    types = [event["event_type"] for event in load_structured_logs(run.dir / "events.jsonl")]
     assert types == ["experiment_start", "mine", "experiment_end"]
 
 
@@ -82,7 +84,7 @@ def test_a_checkpoint_is_told_by_its_place_in_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("level", ["info", "ERROR"])
 def test_messages_below_the_level_are_left_out(tmp_path: Path, level: str, logger: logging.Logger) -> None:
-    logger.addHandler(shmlog.LoggingHandler())
+    logger.addHandler(LoggingHandler())
     names = ["debug", "info", "warning", "error"]
     with shmlog.init("digits", root=tmp_path, level=level) as run:
         for name in names:
@@ -169,7 +171,7 @@ def test_a_console_that_is_closed_or_narrow_ends_nothing(tmp_path: Path, monkeyp
 
 
 def test_a_record_of_logging_is_told_with_its_place(tmp_path: Path, logger: logging.Logger) -> None:
-    logger.addHandler(shmlog.LoggingHandler())
+    logger.addHandler(LoggingHandler())
     with shmlog.init("digits", root=tmp_path) as run:
         try:
             raise ValueError("too small")
@@ -192,13 +194,13 @@ def test_a_record_of_logging_is_told_with_its_place(tmp_path: Path, logger: logg
 def log_in_child(handler_is_there: bool) -> None:
     logger = logging.getLogger("tests.structured")
     if not handler_is_there:
-        logger.addHandler(shmlog.LoggingHandler())
+        logger.addHandler(LoggingHandler())
     logger.warning("from a child")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_children_log_into_the_run(tmp_path: Path, method: str, logger: logging.Logger) -> None:
-    logger.addHandler(shmlog.LoggingHandler())
+    logger.addHandler(LoggingHandler())
     with shmlog.init("digits", root=tmp_path) as run:
         child = multiprocessing.get_context(method).Process(target=log_in_child, args=(method == "fork",))
         child.start()
@@ -212,10 +214,10 @@ def test_children_log_into_the_run(tmp_path: Path, method: str, logger: logging.
 def test_before_and_after_the_run_nothing_is_told_and_nothing_fails(
     tmp_path: Path, logger: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logger.addHandler(shmlog.LoggingHandler())
+    logger.addHandler(LoggingHandler())
     logger.warning("before")
     with shmlog.init("digits", root=tmp_path, strict=True) as run:
-        logger.addHandler(shmlog.LoggingHandler(logging.ERROR, run=run))
+        logger.addHandler(LoggingHandler(logging.ERROR, run=run))
         logger.warning("while")
     logger.error("after")
     with shmlog.init("digits", mode="disabled"):
@@ -227,11 +229,12 @@ def test_before_and_after_the_run_nothing_is_told_and_nothing_fails(
 LOOPS = """
 import logging, sys
 import shmlog
+from shmlog.integrations.logging import LoggingHandler
 
 logger = logging.getLogger("loops")
 logger.setLevel(logging.DEBUG)
 logger.propagate = False
-logger.addHandler(shmlog.LoggingHandler())
+logger.addHandler(LoggingHandler())
 
 class Chatty:
     def __str__(self):
@@ -246,7 +249,7 @@ class Endless:
 with shmlog.init("digits", root=sys.argv[1]) as run:
     logger.info("%d", "no number")
     logger.info("%s", Chatty())
-    logging.getLogger("shmlog").addHandler(shmlog.LoggingHandler())
+    logging.getLogger("shmlog").addHandler(LoggingHandler())
     logging.getLogger("shmlog.of_ours").error("about this very handler, perhaps")
     logger.info("%s", Endless())
     logger.info("last")
@@ -264,7 +267,7 @@ def test_mistakes_and_loops_in_what_is_logged_do_not_end_the_program(tmp_path: P
 
 
 def test_a_signal_handler_may_log_while_logging(tmp_path: Path, logger: logging.Logger) -> None:
-    logger.addHandler(shmlog.LoggingHandler())
+    logger.addHandler(LoggingHandler())
     before = signal.signal(signal.SIGALRM, lambda number, frame: logger.info("from the signal"))
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
@@ -288,7 +291,8 @@ def test_a_signal_handler_may_log_while_logging(tmp_path: Path, logger: logging.
 BAD_PLACE = """
 import logging, os, sys
 import shmlog
-logging.getLogger().addHandler(shmlog.LoggingHandler())
+from shmlog.integrations.logging import LoggingHandler
+logging.getLogger().addHandler(LoggingHandler())
 logging.warning("to nowhere")
 print("alive", shmlog.__name__, "numpy" in sys.modules, "pyarrow" in sys.modules)
 """

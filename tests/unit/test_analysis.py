@@ -19,6 +19,9 @@ from shmlog.analysis.findings import find, spike_scores, trend_of
 from shmlog.cli.commands.compare import Condition, condition, holds
 from shmlog.cli.main import main
 from shmlog.errors import RunNotFoundError, ShmlogWarning
+from shmlog.folder.status import RunStatus
+from shmlog.logs import analyze_logs, load_structured_logs
+from shmlog.reader.model import RunRecord
 from shmlog.store.compare import compare
 from tests.support.folders import Folder
 from tests.support.frames import Log
@@ -199,9 +202,9 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers(0, 3) | st.text(max_
 def test_every_parameter_is_the_same_or_differs(a: dict[str, Any], b: dict[str, Any]) -> None:
     from datetime import UTC, datetime
 
-    def record(name: str, params: dict[str, Any]) -> shmlog.RunRecord:
-        status = shmlog.RunStatus.SUCCESS
-        return shmlog.RunRecord(
+    def record(name: str, params: dict[str, Any]) -> RunRecord:
+        status = RunStatus.SUCCESS
+        return RunRecord(
             run_id=name, experiment="e", dir=Path("/e"), status=status, name=name, params=params,
             created_at=datetime.now(UTC),
         )  # fmt: skip
@@ -371,13 +374,13 @@ def test_logs_of_a_run_and_of_its_file() -> None:
         run.log("loss", 1.0, step=0)
         run.info("half way")
         run.event("custom", {"a": 1})
-    found = shmlog.analyze_logs(run.dir)
+    found = analyze_logs(run.dir)
     assert found["event_counts"]["custom"] == 1
     assert found["final_status"] == "success"
     assert found["start_time"] < found["end_time"]
-    of_file = shmlog.analyze_logs(run.dir / "events.jsonl")
+    of_file = analyze_logs(run.dir / "events.jsonl")
     assert of_file["total_events"] == found["total_events"] + of_file["event_counts"]["metrics"]
-    assert shmlog.load_structured_logs(run.dir) == shmlog.load(run.dir).events()
+    assert load_structured_logs(run.dir) == shmlog.load(run.dir).events()
 
 
 def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
@@ -386,9 +389,9 @@ def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
     text = "".join(json.dumps(line) + "\n" for line in lines)
     for cut in range(len(text) + 1):
         path.write_text(text[:cut])
-        assert shmlog.load_structured_logs(path) == lines[: text[: cut + 1].count("\n") if cut < len(text) else 3]
+        assert load_structured_logs(path) == lines[: text[: cut + 1].count("\n") if cut < len(text) else 3]
     path.write_text(text + '{"event_type": "experiment_end", "data": {"status": "comp')
-    assert shmlog.analyze_logs(path) == {
+    assert analyze_logs(path) == {
         "total_events": 3, "event_counts": {"e": 3}, "start_time": "2026-11-21T00:00:00Z",
         "end_time": "2026-11-21T00:00:02Z", "final_status": None,
     }  # fmt: skip
@@ -400,10 +403,10 @@ def test_a_line_that_is_none_is_told(tmp_path: Path) -> None:
         'nonsense\n{"event_type": "experiment_end", "data": {"status": "failed", "end_time": "now"}}\n[1]\n'
     )
     with pytest.warns(ShmlogWarning, match="2 lines") as told:
-        found = shmlog.analyze_logs(path)
+        found = analyze_logs(path)
     assert told[0].filename == __file__
     assert (found["total_events"], found["final_status"], found["end_time"]) == (1, "failed", "now")
     path.write_text("")
-    assert shmlog.analyze_logs(path)["start_time"] is None
+    assert analyze_logs(path)["start_time"] is None
     with pytest.raises(RunNotFoundError):
-        shmlog.analyze_logs(tmp_path / "absent")
+        analyze_logs(tmp_path / "absent")

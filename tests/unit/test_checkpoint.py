@@ -220,7 +220,7 @@ def test_resuming_goes_on_with_the_same_random_numbers(tmp_path: Path) -> None:
 def test_resuming_without_a_checkpoint_starts_afresh(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path / "none")
     assert manager.resume_from_checkpoint() is None
-    with pytest.raises(shmlog.CheckpointNotFoundError):
+    with pytest.raises(shmlog.errors.CheckpointNotFoundError):
         manager.resume_from_checkpoint(3)
 
 
@@ -362,7 +362,7 @@ def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
     with path.open("r+b", buffering=0) as file:
         for at, byte in enumerate(sound):
             os.pwrite(file.fileno(), bytes([byte ^ 0x10]), at)
-            with pytest.raises(shmlog.CorruptDataError, match=path.name):
+            with pytest.raises(shmlog.errors.CorruptDataError, match=path.name):
                 manager.load(2)
             os.pwrite(file.fileno(), bytes([byte]), at)
     assert manager.load(2).state["w"][0] == 1
@@ -375,13 +375,13 @@ def test_every_cut_is_found(tmp_path: Path) -> None:
     for size in reversed(range(len(sound) + 2)):
         os.truncate(path, size)
         if size != len(sound):
-            with pytest.raises(shmlog.CorruptDataError, match=path.name):
+            with pytest.raises(shmlog.errors.CorruptDataError, match=path.name):
                 manager.load(2)
 
 
 @pytest.mark.parametrize("digits", ["", "00", "00" * 9])
 def test_a_scalar_that_is_short_shows_nothing_of_the_memory(digits: str) -> None:
-    with pytest.raises(shmlog.CorruptDataError, match="a numpy scalar of 8 bytes"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match="a numpy scalar of 8 bytes"):
         codec.Decoder(None, allow_pickle=False).decode({codec._TAG: "numpy", "dtype": "S8", "hex": digits})
 
 
@@ -396,9 +396,9 @@ def test_a_damaged_newest_falls_back_to_the_one_before_with_a_warning(tmp_path: 
         found = manager.load()
     assert found.info.step == 1
     path.with_name("checkpoint-00000001.safetensors").write_bytes(b"nothing")
-    with pytest.warns(shmlog.ShmlogWarning), pytest.raises(shmlog.CorruptDataError, match="all 2 checkpoints"):
+    with pytest.warns(shmlog.ShmlogWarning), pytest.raises(shmlog.errors.CorruptDataError, match="all 2 checkpoints"):
         manager.load()
-    with pytest.raises(shmlog.CheckpointNotFoundError):
+    with pytest.raises(shmlog.errors.CheckpointNotFoundError):
         CheckpointManager(tmp_path, "other").load()
 
 
@@ -448,7 +448,7 @@ def test_no_pickle_is_written_or_read_unasked(tmp_path: Path) -> None:
     info = trusting.save({"a": [Custom()], "b": 1}, 1)
     assert info.has_pickled
     assert trusting.load().state == {"a": [Custom()], "b": 1}
-    with pytest.raises(shmlog.UnsafeDataError, match=r"a\.0 is pickled.*allow_pickle=True"):
+    with pytest.raises(shmlog.errors.UnsafeDataError, match=r"a\.0 is pickled.*allow_pickle=True"):
         CheckpointManager(tmp_path).load()
     assert not trusting.save({"b": 1}, 2).has_pickled
     assert CheckpointManager(tmp_path).load().state == {"b": 1}
@@ -511,7 +511,7 @@ def test_a_backup_is_a_checkpoint_of_its_own(tmp_path: Path) -> None:
     assert manager.backup_checkpoint(1, tmp_path / "b").name == "checkpoint-00000001.safetensors"
     assert manager.load(copy).state["w"][0] == 1
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(shmlog.CorruptDataError):
+    with pytest.raises(shmlog.errors.CorruptDataError):
         manager.backup_checkpoint(path, tmp_path / "d")
     assert not (tmp_path / "d").exists()
 
@@ -520,7 +520,7 @@ def test_only_own_checkpoints_are_deleted(tmp_path: Path) -> None:
     manager, path = two(tmp_path / "a")
     other = manager.backup_checkpoint(2, tmp_path / "b")
     for which in (other, tmp_path / "a" / "x", 77, "../b/checkpoint-00000002.safetensors"):
-        with pytest.raises(shmlog.CheckpointNotFoundError):
+        with pytest.raises(shmlog.errors.CheckpointNotFoundError):
             manager.delete(1, which)
     assert steps(manager) == [1, 2]
     manager.delete(1, path)
@@ -530,7 +530,7 @@ def test_only_own_checkpoints_are_deleted(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(shmlog.MissingExtraError, match=r"pip install 'shmlog\[checkpoint\]'"):
+    with pytest.raises(shmlog.errors.MissingExtraError, match=r"pip install 'shmlog\[checkpoint\]'"):
         CheckpointManager(tmp_path)
 
 
@@ -544,5 +544,5 @@ def test_verify_returns_the_sum_that_sha256sum_prints(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(shmlog.StorageError, match=r"cannot write .*file/x"):
+    with pytest.raises(shmlog.errors.StorageError, match=r"cannot write .*file/x"):
         CheckpointManager(tmp_path / "file" / "x").save({}, 1)

@@ -15,6 +15,7 @@ from shmlog.flusher.eventfiles import EventFiles
 from shmlog.folder.extent import Extent, of_file
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import parse_size
+from shmlog.logs import load_structured_logs
 from shmlog.reader.verify import verify
 from tests.support.folders import Folder, fill, simple_log
 
@@ -98,18 +99,18 @@ def test_all_readers_read_all_files(rotated: Folder) -> None:
     stored = shmlog.load(rotated.dir)
     events = stored.events()
     assert [event["event_type"] for event in events] == ["checked", "gap"] * 3
-    assert len(shmlog.load_structured_logs(rotated.dir)) == len(events)
+    assert len(load_structured_logs(rotated.dir)) == len(events)
     assert verify(rotated.dir).ok
     pytest.importorskip("duckdb")
     assert stored.sql("select count(*) as n from events").to_pylist() == [{"n": len(events)}]
 
 
 def test_a_file_of_events_names_the_run(rotated: Folder) -> None:
-    by_file = shmlog.load_structured_logs(rotated.layout.events)
+    by_file = load_structured_logs(rotated.layout.events)
     lines = chain.from_iterable(path.read_text().splitlines() for path in rotated.layout.event_files().values())
     assert len(by_file) == len(list(lines)) > 60
     (first,) = {path for number, path in rotated.layout.event_files().items() if number == 1}
-    assert 0 < len(shmlog.load_structured_logs(first)) < len(by_file)
+    assert 0 < len(load_structured_logs(first)) < len(by_file)
 
 
 def test_verify_misses_a_file_and_names_one_that_is_not_of_the_run(rotated: Folder) -> None:

@@ -29,6 +29,17 @@ from shmlog.folder.attempts import first_attempt
 from shmlog.folder.layout import RunLayout
 from shmlog.records import parts
 from shmlog.records.schema import METRICS
+from shmlog.results import (
+    create_results_dataframe,
+    export_all_formats,
+    export_results_csv,
+    export_results_json,
+    export_results_pickle,
+    export_summary_statistics,
+    load_results_csv,
+    load_results_json,
+    load_results_pickle,
+)
 from shmlog.transfer.cells import guard, guard_column, unguard, unguard_column
 from tests.support.records import HOSTILE, INT64, RECORDS, TEXTS, bits, make_run, records_of, sound
 
@@ -111,7 +122,7 @@ def test_without_tensorboard_the_error_says_what_to_install(
     run: shmlog.StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
-    with pytest.raises(shmlog.MissingExtraError, match=r"shmlog\[tensorboard\]"):
+    with pytest.raises(shmlog.errors.MissingExtraError, match=r"shmlog\[tensorboard\]"):
         shmlog.export_run(run, tmp_path / "tb", "tensorboard")
     assert not (tmp_path / "tb").exists()
 
@@ -200,7 +211,7 @@ def test_what_was_there_stays_when_writing_fails(run: shmlog.StoredRun, tmp_path
         shmlog.export_run(run, tmp_path / "a.csv", progress=stop)
     assert (tmp_path / "a.csv").read_text() == "before"
     assert sorted(os.listdir(tmp_path)) == ["a.csv", "runs"]
-    with pytest.raises(shmlog.StorageError):
+    with pytest.raises(shmlog.errors.StorageError):
         shmlog.export_run(run, tmp_path / "a.csv" / "b.csv")
 
 
@@ -265,14 +276,14 @@ def exact(results: Any) -> Any:
 @MANY
 @given(results=RESULTS)
 def test_results_come_back_as_they_were(results: Any, tmp_path: Path) -> None:
-    shmlog.export_results_json(results, tmp_path / "r.json", {"by": "me"})
-    document = shmlog.load_results_json(tmp_path / "r.json")
+    export_results_json(results, tmp_path / "r.json", {"by": "me"})
+    document = load_results_json(tmp_path / "r.json")
     assert exact(document["results"]) == exact(results)
     assert (document["num_experiments"], document["metadata"]) == (len(results), {"by": "me"})
-    shmlog.export_results_csv(results, tmp_path / "r.csv")
-    assert exact(shmlog.load_results_csv(tmp_path / "r.csv")) == exact(results)
-    shmlog.export_results_pickle(results, tmp_path / "r.pkl")
-    assert exact(shmlog.load_results_pickle(tmp_path / "r.pkl", allow_pickle=True)["results"]) == exact(results)
+    export_results_csv(results, tmp_path / "r.csv")
+    assert exact(load_results_csv(tmp_path / "r.csv")) == exact(results)
+    export_results_pickle(results, tmp_path / "r.pkl")
+    assert exact(load_results_pickle(tmp_path / "r.pkl", allow_pickle=True)["results"]) == exact(results)
 
 
 def test_a_pickle_is_not_loaded_unless_it_is_allowed(tmp_path: Path) -> None:
@@ -281,20 +292,20 @@ def test_a_pickle_is_not_loaded_unless_it_is_allowed(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     (tmp_path / "r.pkl").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(shmlog.UnsafeDataError, match="allow_pickle=True"):
-        shmlog.load_results_pickle(tmp_path / "r.pkl")
+    with pytest.raises(shmlog.errors.UnsafeDataError, match="allow_pickle=True"):
+        load_results_pickle(tmp_path / "r.pkl")
     assert not (tmp_path / "sprung").exists()
 
 
 def test_numpy_values_and_nested_dicts(tmp_path: Path) -> None:
     results = [{"a": np.float32(0.5), "b": {"c": np.arange(2), "d": np.bool_(True)}, "n": np.int64(3)}, {"z": None}]
-    shmlog.export_results_json(results, tmp_path / "r.json", pretty=False)
+    export_results_json(results, tmp_path / "r.json", pretty=False)
     plain = [{"a": 0.5, "b": {"c": [0, 1], "d": True}, "n": 3}, {"z": None}]
-    assert shmlog.load_results_json(tmp_path / "r.json")["results"] == plain
-    shmlog.export_results_csv(results, tmp_path / "r.csv")
+    assert load_results_json(tmp_path / "r.json")["results"] == plain
+    export_results_csv(results, tmp_path / "r.csv")
     assert (tmp_path / "r.csv").read_text() == '"a","b.c","b.d","n","z"\n0.5,"[0, 1]",True,3,\n,,,,\n'
-    shmlog.export_results_csv(results, tmp_path / "r.csv", flatten_nested=False)
-    assert json.loads(shmlog.load_results_csv(tmp_path / "r.csv")[0]["b"]) == plain[0]["b"]
+    export_results_csv(results, tmp_path / "r.csv", flatten_nested=False)
+    assert json.loads(load_results_csv(tmp_path / "r.csv")[0]["b"]) == plain[0]["b"]
 
 
 def test_results_that_cannot_be_written_write_nothing(tmp_path: Path) -> None:
@@ -302,9 +313,9 @@ def test_results_that_cannot_be_written_write_nothing(tmp_path: Path) -> None:
         ([{"a": object()}], TypeError), ([{1: "x", "1": "y"}], ValueError), ({"a": 1}, TypeError), ("ab", TypeError),
     ):  # fmt: skip
         with pytest.raises(error):
-            shmlog.export_results_json(results, tmp_path / "r.json")  # type: ignore[arg-type]
+            export_results_json(results, tmp_path / "r.json")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="two fields"):
-        shmlog.export_results_csv([{"a.b": 1, "a": {"b": 2}}], tmp_path / "r.csv")
+        export_results_csv([{"a.b": 1, "a": {"b": 2}}], tmp_path / "r.csv")
     assert os.listdir(tmp_path) == []
 
 
@@ -314,7 +325,7 @@ def test_statistics_of_every_numeric_field(tmp_path: Path) -> None:
         {"acc": 0.95, "loss": float("nan")},
         {"acc": 0.92, "ok": True},
     ]
-    shmlog.export_summary_statistics(results, tmp_path / "s.json")
+    export_summary_statistics(results, tmp_path / "s.json")
     found = json.loads((tmp_path / "s.json").read_text())
     assert found["num_experiments"] == 3
     assert set(found["statistics"]) == {"acc", "loss", "m.f1"}
@@ -324,17 +335,17 @@ def test_statistics_of_every_numeric_field(tmp_path: Path) -> None:
 
 
 def test_all_formats_at_once(tmp_path: Path) -> None:
-    paths = shmlog.export_all_formats([{"a": 1}], tmp_path / "out", "base")
+    paths = export_all_formats([{"a": 1}], tmp_path / "out", "base")
     assert sorted(os.listdir(tmp_path / "out")) == ["base.csv", "base.json", "base_summary.json"]
     assert set(paths) == {"json", "csv", "summary"}
-    shmlog.export_all_formats([{"a": 1}], tmp_path / "out", "base", pickle=True)
+    export_all_formats([{"a": 1}], tmp_path / "out", "base", pickle=True)
     assert (tmp_path / "out" / "base.pkl").exists()
     with pytest.raises(ValueError, match="no name of a file"):
-        shmlog.export_all_formats([], tmp_path, "../x")
+        export_all_formats([], tmp_path, "../x")
 
 
 def test_a_data_frame_of_results() -> None:
-    frame = shmlog.create_results_dataframe([{"b": 1, "a": {"x": 2.5}}, {"c": "t"}])
+    frame = create_results_dataframe([{"b": 1, "a": {"x": 2.5}}, {"c": "t"}])
     assert list(frame.columns) == ["a.x", "b", "c"]
     assert frame["a.x"].iloc[0] == 2.5
 
@@ -342,17 +353,17 @@ def test_a_data_frame_of_results() -> None:
 @pytest.mark.parametrize("text", ["{}", "[", '{"results": 3}', '{"results": [], "non_finite": [[0]]}', "\xff"])
 def test_files_that_are_no_results(text: str, tmp_path: Path) -> None:
     (tmp_path / "r").write_bytes(text.encode("latin-1"))
-    with pytest.raises(shmlog.CorruptDataError):
-        shmlog.load_results_json(tmp_path / "r")
-    with pytest.raises(shmlog.CorruptDataError):
-        shmlog.load_results_pickle(tmp_path / "r", allow_pickle=True)
+    with pytest.raises(shmlog.errors.CorruptDataError):
+        load_results_json(tmp_path / "r")
+    with pytest.raises(shmlog.errors.CorruptDataError):
+        load_results_pickle(tmp_path / "r", allow_pickle=True)
 
 
 @pytest.mark.parametrize("text", ['"a\n', '"a","a"\n', '"a"\n1,2\n', '"a"x\n'])
 def test_files_that_are_no_csv(text: str, tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text(text)
-    with pytest.raises(shmlog.CorruptDataError):
-        shmlog.load_results_csv(tmp_path / "r.csv")
+    with pytest.raises(shmlog.errors.CorruptDataError):
+        load_results_csv(tmp_path / "r.csv")
 
 
 # ---- command line ----

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.cli.main import main
 from shmlog.transfer.importers.formats import reader_of
+from shmlog.transfer.imports import ImportReport
 from tests.support.records import make_run, sound
 
 FUNCTION_FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-def rows_of(report: shmlog.ImportReport) -> list[tuple[Any, ...]]:
+def rows_of(report: ImportReport) -> list[tuple[Any, ...]]:
     """Return name, step, value and seconds since 1970 of all metrics, in the order they were read."""
     found = shmlog.Store(report.dir.parents[1]).metrics(report.run_id)
     return [(r.name, r.step, r.value, r.timestamp.timestamp()) for r in sorted(found, key=lambda r: r.seq or 0)]
@@ -325,7 +326,7 @@ def test_any_text_is_read_as_csv_or_refused(text: str, ours: bool, tmp_path_fact
     (folder / "a.csv").write_bytes(text.encode())
     try:
         report = shmlog.import_run(folder / "a.csv", folder / "runs")
-    except shmlog.CorruptDataError:
+    except shmlog.errors.CorruptDataError:
         assert not (folder / "runs").exists()
         return
     sound(report.dir)
@@ -344,7 +345,7 @@ def test_damaged_exports_are_refused_or_read(suffix: str, tmp_path: Path) -> Non
             path.write_bytes(data)
             try:
                 report = shmlog.import_run(path, tmp_path / "runs")
-            except shmlog.CorruptDataError:
+            except shmlog.errors.CorruptDataError:
                 continue
             sound(report.dir)
 
@@ -366,7 +367,7 @@ def test_events_that_are_nested_too_deeply_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", ["csv", "json", "jsonl", "parquet", "arrow"])
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, format: str) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(shmlog.CorruptDataError, match=f"^{tmp_path / 'a'}: not a regular file; refused$"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match=f"^{tmp_path / 'a'}: not a regular file; refused$"):
         shmlog.import_run(tmp_path / "a", tmp_path / "runs", format)
 
 
@@ -389,12 +390,12 @@ def test_a_small_parquet_file_that_would_fill_the_memory(tmp_path: Path) -> None
     count = 60_000_000
     zeros = pa.repeat(pa.scalar(0.0), count)
     pq.write_table(pa.table({"a": zeros, "b": zeros}), folder / "vectors.parquet")
-    with pytest.raises(shmlog.CorruptDataError, match="more than the 100,000,000 bytes"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match="more than the 100,000,000 bytes"):
         shmlog.import_run(folder, tmp_path / "runs", max_bytes=100_000_000)
     codes = pa.repeat(pa.scalar(0, pa.int32()), 100_000)
     texts = pa.DictionaryArray.from_arrays(codes, ["x" * 1_000_000])
     pq.write_table(pa.table({"a": texts}), folder / "vectors.parquet")
-    with pytest.raises(shmlog.CorruptDataError, match="more than the 100,000,000 bytes"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match="more than the 100,000,000 bytes"):
         shmlog.import_run(folder, tmp_path / "runs", max_bytes=100_000_000)
     assert not list((tmp_path / "runs").glob("*/*"))
 
@@ -403,7 +404,7 @@ def test_the_limit_is_of_all_that_is_read(tmp_path: Path) -> None:
     """Text files, and records one by one, count as well; the option raises it."""
     path = tmp_path / "a.csv"
     path.write_text("step,loss\n" + "".join(f"{step},0.5\n" for step in range(50_000)))
-    with pytest.raises(shmlog.CorruptDataError, match=r"raise the limit: import_run\(…, max_bytes=…\)"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match=r"raise the limit: import_run\(…, max_bytes=…\)"):
         shmlog.import_run(path, tmp_path / "runs", max_bytes=4 << 20)
     assert main(["import", str(path), "--max-gib", "1", "--experiment", "cli"]) == 0
 
@@ -413,7 +414,7 @@ def test_columns_that_no_metric_can_be_are_refused(tmp_path: Path, kind: pa.Data
     """What they would take is not bounded by what is told of them."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"step": pa.nulls(1, kind)}), path)
-    with pytest.raises(shmlog.CorruptDataError, match="which no metric can be"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match="which no metric can be"):
         shmlog.import_run(path, tmp_path / "runs")
 
 
@@ -468,7 +469,7 @@ def test_without_tensorboard_the_error_says_what_to_install(tmp_path: Path, monk
     (tmp_path / "packages" / "tensorboard.py").write_text("raise ImportError('it is broken')")
     monkeypatch.syspath_prepend(tmp_path / "packages")
     (tmp_path / "a.tfevents.1").write_bytes(b"")
-    with pytest.raises(shmlog.MissingExtraError, match=r"shmlog\[tensorboard\].*it is broken"):
+    with pytest.raises(shmlog.errors.MissingExtraError, match=r"shmlog\[tensorboard\].*it is broken"):
         shmlog.import_run(tmp_path / "a.tfevents.1")
 
 
@@ -481,9 +482,9 @@ def test_what_cannot_be_imported(tmp_path: Path) -> None:
     (tmp_path / "run-1.wandb").write_bytes(b"")
     (tmp_path / "empty.jsonl").write_bytes(b"")
     for source, error, words in (
-        ("nowhere", shmlog.RunNotFoundError, "does not exist"), ("a.pkl", ValueError, "looks like nothing"),
+        ("nowhere", shmlog.errors.RunNotFoundError, "does not exist"), ("a.pkl", ValueError, "looks like nothing"),
         ("run-1.wandb", ValueError, "wandb sync"), (run.dir, ValueError, "copy the folder"),
-        ("empty.jsonl", shmlog.CorruptDataError, "no line"),
+        ("empty.jsonl", shmlog.errors.CorruptDataError, "no line"),
     ):  # fmt: skip
         with pytest.raises(error, match=words):
             shmlog.import_run(tmp_path / source, tmp_path / "runs")
@@ -494,7 +495,7 @@ def test_what_cannot_be_imported(tmp_path: Path) -> None:
 
 def test_a_root_that_cannot_be_written(fetch_ml: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(shmlog.StorageError):
+    with pytest.raises(shmlog.errors.StorageError):
         shmlog.import_run(fetch_ml, tmp_path / "runs")
 
 

@@ -99,7 +99,7 @@ def test_a_reader_that_dies_is_a_refused_source(slow: Path, tmp_path: Path, numb
     killer = threading.Thread(target=lambda: os.kill(reader_below(os.getpid()), number))
     killer.start()
     words = "memory is short.*raise the limit" if number == signal.SIGKILL else number.name
-    with pytest.raises(shmlog.CorruptDataError, match=f"^{slow}: refused, since .*{words}") as caught:
+    with pytest.raises(shmlog.errors.CorruptDataError, match=f"^{slow}: refused, since .*{words}") as caught:
         shmlog.import_run(slow, tmp_path / "runs")
     killer.join()
     assert "\n" not in str(caught.value)
@@ -114,7 +114,7 @@ def test_a_source_that_takes_too_long_is_refused(
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL if is_heard else signal.SIG_IGN)
     try:
         words = "more than 1 s; if you trust it, raise the limit"
-        with pytest.raises(shmlog.CorruptDataError, match=f"^{slow}: refused, since .*{words}"):
+        with pytest.raises(shmlog.errors.CorruptDataError, match=f"^{slow}: refused, since .*{words}"):
             shmlog.import_run(slow, tmp_path / "runs", max_bytes=1 << 30)
     finally:
         signal.signal(signal.SIGCHLD, before)
@@ -167,7 +167,7 @@ def test_where_memory_is_not_limited_large_sources_are_refused(tmp_path: Path, m
     (tmp_path / "a.csv").write_text("step,loss\n1,0.5\n")
     assert shmlog.import_run(tmp_path / "a.csv", tmp_path / "runs").counts["metrics"] == 1
     os.truncate(tmp_path / "a.csv", limits.UNLIMITED_BYTES_MAX + 1)
-    with pytest.raises(shmlog.CorruptDataError, match=r"a\.csv: holds 67,108,865 bytes, .* import it elsewhere"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match=r"a\.csv: holds 67,108,865 bytes, .* import it elsewhere"):
         shmlog.import_run(tmp_path / "a.csv", tmp_path / "runs")
 
 
@@ -279,13 +279,16 @@ def test_what_a_reader_says_reaches_people(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "packages" / "tensorboard.py").write_text("import sys\nprint('an old file', file=sys.stderr)\n")
     monkeypatch.syspath_prepend(tmp_path / "packages")
     (tmp_path / "a.tfevents.1").write_bytes(b"")
-    with pytest.raises(shmlog.MissingExtraError):
+    with pytest.raises(shmlog.errors.MissingExtraError):
         shmlog.import_run(tmp_path / "a.tfevents.1")
     assert capfd.readouterr().err == "an old file\n"
 
 
 def test_no_room_for_what_was_read_is_told(tmp_path: Path) -> None:
-    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(shmlog.StorageError, match=r"no room .* TMPDIR"):
+    with (
+        open("/dev/full", "wb", buffering=0) as full,
+        pytest.raises(shmlog.errors.StorageError, match=r"no room .* TMPDIR"),
+    ):
         limited.hand_over(Found("x"), full, full)  # type: ignore[arg-type]
 
 

@@ -211,7 +211,7 @@ def test_no_link_is_followed_by_a_store(victim: RunLayout, tmp_path: Path, call:
     before = everything(tmp_path / "outside")
     of_experiments = call in ("experiment", "runs", "delete_experiment", "create_run")
     for name in ["linked"] if of_experiments else ["link", "digits/link", "linked/victim"]:
-        with pytest.raises((shmlog.StorageError, LookupError)):
+        with pytest.raises((shmlog.errors.StorageError, LookupError)):
             READERS[call](store, name)
     assert store.runs() == []
     assert everything(tmp_path / "outside") == before
@@ -260,7 +260,7 @@ def test_artifact_of_a_linked_folder_is_not_read(tmp_path: Path) -> None:
     event = {"name": "key", "size_bytes": 8, "digest": f"sha256:{hashlib.sha256(b'precious').hexdigest()}"}
     for linked in (layout.artifacts / "key", layout.artifacts):
         (found,) = find_artifacts(layout, [{"event_type": "artifact", "timestamp": "", "data": event}])
-        with pytest.raises(shmlog.CorruptDataError, match="link"):
+        with pytest.raises(shmlog.errors.CorruptDataError, match="link"):
             found.open()
         if linked != layout.artifacts:
             shutil.rmtree(layout.artifacts)
@@ -296,7 +296,7 @@ def test_a_folder_in_a_run_that_is_a_link_is_refused(tmp_path: Path, folder: str
         lambda: shmlog.Store(tmp_path / "runs").load("one"),
     ]  # fmt: skip
     for read in readers:
-        with pytest.raises(shmlog.CorruptDataError, match=f"{folder}: is a link: refused"):
+        with pytest.raises(shmlog.errors.CorruptDataError, match=f"{folder}: is a link: refused"):
             read()
     assert not (tmp_path / "a.csv").exists()
     report = verify(layout.dir)
@@ -359,7 +359,7 @@ def test_no_run_elsewhere_is_resumed_by_an_id(victim: RunLayout, tmp_path: Path,
     (tmp_path / "runs" / "digits" / "link").symlink_to(victim.dir)
     (tmp_path / "runs" / "linked").symlink_to(victim.dir.parent)
     before = everything(tmp_path / "outside")
-    with pytest.raises(shmlog.RunNotFoundError):
+    with pytest.raises(shmlog.errors.RunNotFoundError):
         shmlog.init(resume=name, root=tmp_path / "runs")
     assert everything(tmp_path / "outside") == before
 

@@ -19,6 +19,7 @@ from shmlog.flusher.git import Git, git_state
 from shmlog.flusher.provenance import Provenance
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
+from shmlog.reader.model import RunRecord
 from shmlog.run.environment import VARIABLES, environment_of_process
 from tests.support.processes import wait_until
 from tests.support.repository import TRACKED, Repository
@@ -250,7 +251,7 @@ def test_what_is_found_is_written(layout: RunLayout, repository: Repository) -> 
     assert record.environment["variables"] == {"SLURM_JOB_ID": "12"}
     assert record.environment["implementation"] == "cpython"
     assert "packages" not in record.environment, "run.yaml is read when a store is listed"
-    assert shmlog.RunRecord.from_json(record.to_json()) == record
+    assert RunRecord.from_json(record.to_json()) == record
     stored = shmlog.load(layout.dir)
     assert "numpy" in stored.packages()
     assert (stored.git_diff() or b"").startswith(b"diff --git a/code/")

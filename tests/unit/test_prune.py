@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import QueryError
+from shmlog.reader.model import RunRecord
 from shmlog.reader.verify import verify
 from shmlog.store.prune import PruneResult
 from tests.support.stores import add_metrics, add_run, tree
@@ -297,7 +298,7 @@ def test_a_run_that_is_pinned_meanwhile_is_kept(root: Path, monkeypatch: pytest.
     store = shmlog.Store(root)
     runs = store.runs
 
-    def pin_behind(*args: Any, **options: Any) -> list[shmlog.RunRecord]:
+    def pin_behind(*args: Any, **options: Any) -> list[RunRecord]:
         found = runs(*args, **options)
         shmlog.Store(root).pin("one")
         return found

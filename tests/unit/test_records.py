@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import shmlog
 from shmlog.errors import CorruptDataError, RunStateError
 from shmlog.folder.status import RunStatus
 from shmlog.reader.codec import Record
@@ -167,7 +166,7 @@ def test_a_running_run_does_not_finish_as_running() -> None:
      ("timed-out", "failed"), ("queued", "pending"), ("active", "running"), ("probably_died", "crashed")],
 )  # fmt: skip
 def test_words_of_other_trackers_are_understood(word: str, status: str) -> None:
-    assert shmlog.RunStatus.parse(word) == status
+    assert RunStatus.parse(word) == status
 
 
 def test_a_word_that_nobody_uses_is_refused() -> None:

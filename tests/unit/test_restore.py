@@ -102,7 +102,7 @@ def test_a_member_larger_than_the_disk_is_refused(root: Path, monkeypatch: pytes
     """FAULTS 74: what its header says is enough; not a byte of it is unpacked."""
     make(root, lambda archive: put(archive, "a/zeros", bytes(1 << 20)))
     monkeypatch.setattr(restore.shutil, "disk_usage", lambda _: shutil_usage(restore.FREE_BYTES_MIN + (1 << 19)))
-    assert "1,048,576 bytes" in assert_refused(root, shmlog.StorageError)
+    assert "1,048,576 bytes" in assert_refused(root, shmlog.errors.StorageError)
 
 
 def test_the_last_of_the_disk_is_left_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_the_last_of_the_disk_is_left_alone(root: Path, monkeypatch: pytest.Monk
     free = restore.FREE_BYTES_MIN + 999
     monkeypatch.setattr(restore.shutil, "disk_usage", lambda _: shutil_usage(free))
     with pytest.raises(
-        shmlog.StorageError, match="takes 1,000 bytes, 67,109,863 are free, of which 67,108,864 are left"
+        shmlog.errors.StorageError, match="takes 1,000 bytes, 67,109,863 are free, of which 67,108,864 are left"
     ):
         shmlog.Store(root).restore("digits/a")
     assert not (root / "digits").exists()
@@ -124,7 +124,7 @@ def test_an_archive_of_too_many_files_is_refused(root: Path, monkeypatch: pytest
     """FAULTS 73: each takes an inode."""
     monkeypatch.setattr(restore, "FILES_MAX", 10)
     make(root, lambda archive: [put(archive, f"a/{i}") for i in range(20)] and None)
-    assert "more than 10 files" in assert_refused(root, shmlog.CorruptDataError)
+    assert "more than 10 files" in assert_refused(root, shmlog.errors.CorruptDataError)
 
 
 def test_an_archive_cut_at_any_length_or_changed_restores_nothing(root: Path) -> None:
@@ -149,14 +149,14 @@ def test_an_archive_without_a_run_is_refused(root: Path) -> None:
     path.parent.mkdir(parents=True)
     with pa.CompressedOutputStream(str(path), "zstd") as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
         put(archive, "a", type=tarfile.DIRTYPE)
-    assert "there is no run in it" in assert_refused(root, shmlog.CorruptDataError)
+    assert "there is no run in it" in assert_refused(root, shmlog.errors.CorruptDataError)
 
 
 def test_a_link_in_the_place_of_an_archive_is_refused(root: Path, tmp_path: Path) -> None:
     path = make(root, lambda archive: None)
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert "symbolic link" in assert_refused(root, shmlog.StorageError)
+    assert "symbolic link" in assert_refused(root, shmlog.errors.StorageError)
 
 
 def test_no_program_gets_rights_by_an_archive(root: Path) -> None:
@@ -174,9 +174,9 @@ def test_which_run_is_meant(root: Path, capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(ValueError, match="EXPERIMENT/a"):
         store.restore("a")
     assert store.restore("letters/a").experiment == "letters"
-    with pytest.raises(shmlog.RunStateError, match="already"):
+    with pytest.raises(shmlog.errors.RunStateError, match="already"):
         store.restore("letters/a")
-    with pytest.raises(shmlog.RunNotFoundError):
+    with pytest.raises(shmlog.errors.RunNotFoundError):
         store.restore("digits/b")
     assert main(["restore", "digits/a", "none", "--root", str(root)]) == 1
     said = capsys.readouterr().err

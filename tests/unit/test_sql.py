@@ -378,7 +378,7 @@ def test_nothing_of_the_home_folder_is_read_or_made(harmless: Path, tmp_path: Pa
     ask = (
         "import shmlog, sys; s = shmlog.Store(sys.argv[1])\n"
         "assert s.sql('select count(*) as n from metrics').to_pylist() == [{'n': 81}]\n"
-        "try: s.sql('from of_duckdbrc')\nexcept shmlog.QueryError: pass\nelse: raise AssertionError"
+        "try: s.sql('from of_duckdbrc')\nexcept shmlog.errors.QueryError: pass\nelse: raise AssertionError"
     )
     environment = {**os.environ, "HOME": str(home)}
     subprocess.run([sys.executable, "-c", ask, str(harmless)], env=environment, timeout=60, check=True)

@@ -28,6 +28,7 @@ from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.reader import facts
+from shmlog.reader.model import RunRecord
 from shmlog.reader.verify import verify
 from shmlog.store import index
 from tests.support.folders import Folder, fill
@@ -46,7 +47,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def ids(records: list[shmlog.RunRecord]) -> list[str]:
+def ids(records: list[RunRecord]) -> list[str]:
     return [record.run_id for record in records]
 
 
@@ -422,7 +423,7 @@ def test_parameters_of_yaml_become_those_of_json(root: Path) -> None:
     record = shmlog.Store(root).get("one")
     expected = {"when": "2026-11-21", "at": "2026-11-21T03:15:00+00:00", "nan": "NaN", "big": "1e3", "1": "one"}
     assert record.params == expected
-    assert shmlog.RunRecord.from_json(record.to_json()) == record
+    assert RunRecord.from_json(record.to_json()) == record
 
 
 def test_a_folder_that_is_no_run_is_passed_over(root: Path) -> None:

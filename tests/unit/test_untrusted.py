@@ -24,10 +24,12 @@ import shmlog
 from shmlog import CheckpointManager
 from shmlog.base.durable import replacing
 from shmlog.cli.main import main
+from shmlog.logs import load_structured_logs
 from shmlog.reader.verify import verify
 from shmlog.records import footer
 from shmlog.records.parts import open_writer
 from shmlog.records.schema import METRICS
+from shmlog.results import load_results_csv, load_results_json, load_results_pickle
 from shmlog.transfer.importers.formats import reader_of
 from tests.support.bombs import BOMBS
 from tests.support.folders import Folder
@@ -87,7 +89,7 @@ def test_the_longest_question_takes_no_time(root: Path, argument: str, text: str
     """FAULTS 70: what just passes the limit is not backtracked over."""
     try:
         shmlog.Store(root).runs(**{argument: text[:4096]})
-    except shmlog.QueryError:
+    except shmlog.errors.QueryError:
         pass
 
 
@@ -97,9 +99,9 @@ def test_no_question_is_run(root: Path, text: str) -> None:
     for argument in ("where", "tags", "sort"):
         try:
             shmlog.Store(root).runs(**{argument: text})
-        except shmlog.QueryError:
+        except shmlog.errors.QueryError:
             pass
-    with pytest.raises(shmlog.QueryError):
+    with pytest.raises(shmlog.errors.QueryError):
         shmlog.Store(root).sql(text)
     assert not Path("pwned").exists()
     assert len(shmlog.Store(root).runs()) == 1
@@ -117,7 +119,7 @@ def test_a_megabyte_of_sql_is_answered_or_refused(root: Path) -> None:
     store = shmlog.Store(root)
     assert store.sql("select 1 as x --" + "y" * 1_000_000)["x"].to_pylist() == [1]
     for query in ("select " + "(" * 100_000 + "1" + ")" * 100_000, "select " + "-" * 1_000_001 + "1 from"):
-        with pytest.raises(shmlog.QueryError):
+        with pytest.raises(shmlog.errors.QueryError):
             store.sql(query)
 
 
@@ -174,11 +176,11 @@ class Malicious:
 
 PICKLE = pickle.dumps(Malicious())
 CALLS: dict[str, Callable[[Path], object]] = {
-    "load_results_pickle": shmlog.load_results_pickle,
-    "load_results_json": shmlog.load_results_json,
-    "load_results_csv": shmlog.load_results_csv,
+    "load_results_pickle": load_results_pickle,
+    "load_results_json": load_results_json,
+    "load_results_csv": load_results_csv,
     "import_run": lambda path: shmlog.import_run(path, "runs"),
-    "load_structured_logs": shmlog.load_structured_logs,
+    "load_structured_logs": load_structured_logs,
     "CheckpointManager.load": lambda path: CheckpointManager(path.parent, "exp").load(path),
     "shmlog checkpoints": lambda path: main(["checkpoints", "verify", str(path.parent)]),
     "shmlog import": lambda path: main(["import", str(path)]),
@@ -261,7 +263,7 @@ import shmlog
 from shmlog.transfer.limited import end_readers
 try:
     shmlog.import_run(sys.argv[1], "runs", max_bytes=32 << 20)
-except shmlog.CorruptDataError as error:
+except shmlog.errors.CorruptDataError as error:
     print(error)
 end_readers()  # what they have taken is known once they have ended
 print(int(re.search("VmHWM:\\s*([0-9]+) kB", open("/proc/self/status").read())[1]) << 10)
@@ -351,7 +353,7 @@ def test_a_buffer_that_lies_about_its_size_is_refused(tmp_path: Path, size: int)
     honest = struct.pack("<q", 8 * 1001)
     assert honest in data
     path.write_bytes(data.replace(honest, struct.pack("<q", size)))
-    with pytest.raises(shmlog.CorruptDataError, match=r"takes more than|damaged"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match=r"takes more than|damaged"):
         shmlog.import_run(path)
 
 
@@ -381,7 +383,7 @@ def test_texts_written_as_differences_are_refused(tmp_path: Path, version: Any) 
         table, tmp_path / "a.parquet", use_dictionary=["name", "kind"], data_page_version=version,
         column_encoding={"text": "DELTA_BYTE_ARRAY"},
     )  # fmt: skip
-    with pytest.raises(shmlog.CorruptDataError, match="DeltaByteArray"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match="DeltaByteArray"):
         shmlog.import_run(tmp_path / "a.parquet", max_bytes=32 << 20)
 
 
@@ -396,7 +398,7 @@ def test_a_damaged_page_header_is_refused(tmp_path: Path) -> None:
             path.write_bytes(data[:place] + bytes([byte]) + data[place + 1 :])
             try:
                 shmlog.import_run(path)
-            except shmlog.CorruptDataError:
+            except shmlog.errors.CorruptDataError:
                 pass
 
 
@@ -406,7 +408,7 @@ def test_lists_in_lists_without_an_end_are_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     begin = pq.ParquetFile(path).metadata.row_group(0).column(0).dictionary_page_offset
     path.write_bytes(data[:begin] + b"\x19" * 3000 + data[begin:])
-    with pytest.raises(shmlog.CorruptDataError, match="damaged"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match="damaged"):
         shmlog.import_run(path)
 
 
@@ -428,7 +430,7 @@ def test_a_damaged_message_is_refused(tmp_path: Path) -> None:
         path.write_bytes(changed)
         try:
             shmlog.import_run(path)
-        except shmlog.CorruptDataError:
+        except shmlog.errors.CorruptDataError:
             pass
 
 

@@ -12,6 +12,18 @@ import pytest
 import shmlog
 from shmlog import CheckpointManager
 from shmlog.cli.main import main
+from shmlog.logs import analyze_logs, load_structured_logs
+from shmlog.results import (
+    create_results_dataframe,
+    export_all_formats,
+    export_results_csv,
+    export_results_json,
+    export_results_pickle,
+    export_summary_statistics,
+    load_results_csv,
+    load_results_json,
+    load_results_pickle,
+)
 from tests.support.coming_from import Kept, row
 
 RESULTS: list[dict[str, Any]] = [{"acc": 0.5, "model": {"depth": 18}}, {"acc": 1.0, "loss": float("inf")}]
@@ -40,38 +52,38 @@ def test_numpy_becomes_json(live: shmlog.Run, tmp_path: Path) -> None:
     plain = {"f": 0.5, "i": 2, "b": True, "a": [0, 1], "f64": 1.0}
     live.event("numpy", values)
     assert events_of(live, "numpy") == [plain]
-    shmlog.export_results_json([values], tmp_path / "r.json")
-    assert shmlog.load_results_json(tmp_path / "r.json")["results"] == [plain]
+    export_results_json([values], tmp_path / "r.json")
+    assert load_results_json(tmp_path / "r.json")["results"] == [plain]
 
 
 @row("export_results_json(")
 def test_results_as_json(tmp_path: Path) -> None:
-    shmlog.export_results_json(RESULTS, tmp_path / "new" / "r.json", metadata={"by": "ann"}, pretty=False)
-    found = shmlog.load_results_json(tmp_path / "new" / "r.json")
+    export_results_json(RESULTS, tmp_path / "new" / "r.json", metadata={"by": "ann"}, pretty=False)
+    found = load_results_json(tmp_path / "new" / "r.json")
     assert (found["results"], found["metadata"], found["num_experiments"]) == (RESULTS, {"by": "ann"}, 2)
     assert "timestamp" in found
 
 
 @row("export_results_csv(")
 def test_results_as_csv(tmp_path: Path) -> None:
-    shmlog.export_results_csv(RESULTS, tmp_path / "r.csv")
+    export_results_csv(RESULTS, tmp_path / "r.csv")
     assert (tmp_path / "r.csv").read_text().splitlines()[0].replace('"', "") == "acc,loss,model.depth"
-    assert shmlog.load_results_csv(tmp_path / "r.csv")[0] == {"acc": 0.5, "model.depth": 18}
-    shmlog.export_results_csv([{"x": "=1+1"}], tmp_path / "s.csv")
+    assert load_results_csv(tmp_path / "r.csv")[0] == {"acc": 0.5, "model.depth": 18}
+    export_results_csv([{"x": "=1+1"}], tmp_path / "s.csv")
     assert "'=1+1" in (tmp_path / "s.csv").read_text()
 
 
 @row("export_results_pickle")
 def test_results_as_pickle(tmp_path: Path) -> None:
-    shmlog.export_results_pickle(RESULTS, tmp_path / "r.pkl")
-    with pytest.raises(shmlog.UnsafeDataError):
-        shmlog.load_results_pickle(tmp_path / "r.pkl")
-    assert shmlog.load_results_pickle(tmp_path / "r.pkl", allow_pickle=True)["results"] == RESULTS
+    export_results_pickle(RESULTS, tmp_path / "r.pkl")
+    with pytest.raises(shmlog.errors.UnsafeDataError):
+        load_results_pickle(tmp_path / "r.pkl")
+    assert load_results_pickle(tmp_path / "r.pkl", allow_pickle=True)["results"] == RESULTS
 
 
 @row("export_summary_statistics")
 def test_figures_of_every_numeric_field(tmp_path: Path) -> None:
-    shmlog.export_summary_statistics(RESULTS, tmp_path / "s.json")
+    export_summary_statistics(RESULTS, tmp_path / "s.json")
     found = json.loads((tmp_path / "s.json").read_text())["statistics"]
     assert set(found) == {"acc", "loss", "model.depth"}
     assert (found["acc"]["std"], found["acc"]["median"], found["loss"]["non_finite"]) == (0.25, 0.75, 1)
@@ -79,14 +91,14 @@ def test_figures_of_every_numeric_field(tmp_path: Path) -> None:
 
 @row("export_all_formats")
 def test_all_formats(tmp_path: Path) -> None:
-    shmlog.export_all_formats(RESULTS, tmp_path / "out", "base", pickle=True)
+    export_all_formats(RESULTS, tmp_path / "out", "base", pickle=True)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"base.json", "base.csv", "base.pkl", "base_summary.json"}
 
 
 @row("create_results_dataframe")
 def test_a_data_frame() -> None:
-    assert shmlog.create_results_dataframe(RESULTS)["acc"].tolist() == [0.5, 1.0]
+    assert create_results_dataframe(RESULTS)["acc"].tolist() == [0.5, 1.0]
 
 
 # ---- experiment_logger ----
@@ -182,14 +194,12 @@ def test_the_end(theirs: str, ours: str, tmp_path: Path) -> None:
 @row("load_structured_logs(path)")
 def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "old_structured.jsonl").write_text('{"timestamp": "t", "event_type": "config", "data": {}}\n{"time')
-    assert [event["event_type"] for event in shmlog.load_structured_logs(tmp_path / "old_structured.jsonl")] == [
-        "config"
-    ]
+    assert [event["event_type"] for event in load_structured_logs(tmp_path / "old_structured.jsonl")] == ["config"]
 
 
 @row("analyze_logs(path)")
 def test_logs_are_counted(logged: Kept) -> None:
-    found = shmlog.analyze_logs(logged.first / "events.jsonl")
+    found = analyze_logs(logged.first / "events.jsonl")
     assert set(found) == {"total_events", "event_counts", "start_time", "end_time", "final_status"}
     assert (found["event_counts"]["config"], found["final_status"]) == (1, "success")
 
@@ -229,7 +239,7 @@ def test_a_checkpoint_is_safetensors(manager: CheckpointManager) -> None:
 def test_a_checkpoint_is_loaded(manager: CheckpointManager, tmp_path: Path) -> None:
     assert manager.load().info.step == 20
     assert manager.load(10).state["w"].tolist() == [10, 10]
-    with pytest.raises(shmlog.CheckpointNotFoundError):
+    with pytest.raises(shmlog.errors.CheckpointNotFoundError):
         CheckpointManager(tmp_path / "none").load()
 
 

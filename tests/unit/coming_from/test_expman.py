@@ -15,6 +15,7 @@ import pytest
 
 import shmlog
 from shmlog.cli.main import main
+from shmlog.folder.status import RunStatus
 from shmlog.reader.verify import verify
 from tests.support.coming_from import Kept, row
 from tests.support.processes import only_run, run_script, wait_until
@@ -158,7 +159,7 @@ def test_the_current_run_is_logged_to(tmp_path: Path) -> None:
 
 @row("RunStatus RUNNING")
 def test_their_words_are_understood() -> None:
-    words = [shmlog.RunStatus.parse(word) for word in ("RUNNING", "FINISHED", "FAILED", "CRASHED")]
+    words = [RunStatus.parse(word) for word in ("RUNNING", "FINISHED", "FAILED", "CRASHED")]
     assert words == ["running", "success", "failed", "crashed"]
 
 

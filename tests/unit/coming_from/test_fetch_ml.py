@@ -31,7 +31,7 @@ def test_paths(logged: Kept) -> None:
 @row("ExperimentExists")
 def test_whether_there_is_a_run(logged: Kept) -> None:
     assert logged.store.get(logged.first.name).run_id == logged.first.name
-    with pytest.raises(shmlog.RunNotFoundError):
+    with pytest.raises(shmlog.errors.RunNotFoundError):
         logged.store.get("c0ffee")
 
 

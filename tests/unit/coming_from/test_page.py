@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import shmlog
 from shmlog.cli.main import build_parser
+from shmlog.reader.model import RunRecord
 from tests.support.coming_from import NOT_HERE, codes, row, rows
 
 # By row: what would be there if shmlog had it.
@@ -45,7 +47,7 @@ ABSENT: dict[str, list[str]] = {
 }
 OWNERS: dict[str, Any] = {
     "shmlog": shmlog, "run": shmlog.Run, "metric": shmlog.Metric, "stored": shmlog.StoredRun, "store": shmlog.Store,
-    "manager": shmlog.CheckpointManager, "RunRecord": shmlog.RunRecord,
+    "manager": shmlog.CheckpointManager, "RunRecord": RunRecord,
 }  # fmt: skip
 FILES = {"run.log", "run.yaml", "events.jsonl", "manifest.json", "config.yaml", "artifacts/", "metrics/"}
 
@@ -53,6 +55,11 @@ FILES = {"run.log", "run.yaml", "events.jsonl", "manifest.json", "config.yaml", 
 def commands() -> set[str]:
     (action,) = (a for a in build_parser()._actions if isinstance(a.choices, dict))
     return set(action.choices)
+
+
+def owner_of(name: str) -> Any:
+    """Return what a name in front of a dot means: an object of the examples, or a module."""
+    return OWNERS[name] if name in OWNERS else import_module(name)
 
 
 def is_there(name: str) -> bool:
@@ -64,8 +71,8 @@ def is_there(name: str) -> bool:
     if parameter:
         from inspect import signature
 
-        return parameter in signature(getattr(OWNERS[owner or "shmlog"], attribute)).parameters
-    return hasattr(OWNERS[owner], attribute)
+        return parameter in signature(getattr(owner_of(owner or "shmlog"), attribute)).parameters
+    return hasattr(owner_of(owner), attribute)
 
 
 def marks() -> Counter[str]:
@@ -104,7 +111,7 @@ def test_what_the_page_names_is_there() -> None:
             continue
         name, _, arguments = code.removeprefix("with ").partition("(")
         owner, _, attribute = name.rpartition(".")
-        assert hasattr(OWNERS[owner], attribute), code
+        assert hasattr(owner_of(owner), attribute), code
         for parameter in re.findall(r"(\w+)=", arguments):
             assert is_there(f"{owner}.{attribute}({parameter})") or name == "store.create_run", code
     assert is_there("shmlog.init(resume)"), "so a missing one would be noticed"

@@ -11,6 +11,8 @@ import pytest
 
 import shmlog
 from shmlog.cli.main import main
+from shmlog.folder.status import RunStatus
+from shmlog.reader.model import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
 from tests.support.coming_from import Kept, row
 from tests.support.processes import wait_until
 
@@ -18,9 +20,9 @@ from tests.support.processes import wait_until
 @row("ExperimentRecord, builder")
 def test_an_experiment_is_a_record(tmp_path: Path) -> None:
     made = shmlog.Store(tmp_path).create_experiment("digits", description="by hand")
-    assert isinstance(made, shmlog.ExperimentRecord)
+    assert isinstance(made, ExperimentRecord)
     assert (made.name, made.description) == ("digits", "by hand")
-    assert shmlog.ExperimentRecord.from_json(made.to_json()) == made
+    assert ExperimentRecord.from_json(made.to_json()) == made
 
 
 @row("RunRecord: start()")
@@ -28,7 +30,7 @@ def test_a_run_that_somebody_else_runs_keeps_its_start(tmp_path: Path) -> None:
     store = shmlog.Store(tmp_path)
     run = store.create_run("digits")
     assert run.status == "pending"
-    with pytest.raises(shmlog.RunStateError):
+    with pytest.raises(shmlog.errors.RunStateError):
         store.set_status(run, "success")
     started = store.set_status(run, "running").started_at
     assert store.set_status(run, "success").started_at == started is not None
@@ -37,8 +39,8 @@ def test_a_run_that_somebody_else_runs_keeps_its_start(tmp_path: Path) -> None:
 @row("RunStatus Pending")
 def test_statuses() -> None:
     words = ["Pending", "Running", "Success", "Failed", "Cancelled"]
-    assert [shmlog.RunStatus.parse(word) for word in words] == [word.lower() for word in words]
-    assert set(shmlog.RunStatus) == {*(word.lower() for word in words), "crashed"}
+    assert [RunStatus.parse(word) for word in words] == [word.lower() for word in words]
+    assert set(RunStatus) == {*(word.lower() for word in words), "crashed"}
 
 
 @row("MetricRecord, get_metrics_for_run")
@@ -48,13 +50,13 @@ def test_metrics_come_by_step_and_equal_steps_as_logged(live: shmlog.Run) -> Non
     live.flush()
     found = list(shmlog.Store(live.dir.parents[1]).metrics(live.id, "sorted"))
     assert [(record.step, record.value) for record in found] == [(1, 2.0), (1, 4.0), (3, 1.0), (3, 3.0)]
-    assert isinstance(found[0], shmlog.MetricRecord)
+    assert isinstance(found[0], MetricRecord)
 
 
 @row("ArtifactRecord cas_hash")
 def test_an_artifact_is_a_record_with_a_digest(logged: Kept) -> None:
     (found,) = logged.store.artifacts(logged.first.name)
-    assert isinstance(found, shmlog.ArtifactRecord)
+    assert isinstance(found, ArtifactRecord)
     assert (found.path, found.size_bytes) == ("plots/loss.png", 3)
     assert found.digest == f"sha256:{hashlib.sha256(b'png').hexdigest()}"
 
@@ -70,7 +72,7 @@ def test_a_store_counts(logged: Kept, tmp_path: Path) -> None:
 def test_what_is_added_is_found_and_nothing_replaced(tmp_path: Path) -> None:
     store = shmlog.Store(tmp_path)
     store.create_experiment("digits")
-    with pytest.raises(shmlog.RunStateError):
+    with pytest.raises(shmlog.errors.RunStateError):
         store.create_experiment("digits")
     runs = [store.create_run("digits") for _ in range(2)]
     assert store.experiment("digits").runs == 2
@@ -81,10 +83,10 @@ def test_what_is_added_is_found_and_nothing_replaced(tmp_path: Path) -> None:
 @row("serde JSON of records")
 def test_records_come_back_from_json(logged: Kept) -> None:
     record = logged.store.get(logged.first.name)
-    assert shmlog.RunRecord.from_json(record.to_json()) == record
+    assert RunRecord.from_json(record.to_json()) == record
     assert json.loads(record.to_json())["created_at"].endswith("Z")
     (nan,) = logged.store.metrics(logged.first.name, "nan")
-    assert shmlog.MetricRecord.from_json(nan.to_json()).to_json() == nan.to_json()
+    assert MetricRecord.from_json(nan.to_json()).to_json() == nan.to_json()
 
 
 @row("SQL: SELECT")
@@ -102,7 +104,7 @@ def test_a_run_is_taken_through_its_life(tmp_path: Path) -> None:
     run = store.create_run("digits", params={"lr": 0.1})
     store.set_status(run, "running")
     store.set_status(run, "failed")
-    with pytest.raises(shmlog.RunStateError):
+    with pytest.raises(shmlog.errors.RunStateError):
         store.set_status(run, "success")
     assert store.load(run).status == "failed"
     assert store.load(run).config == {"lr": 0.1}
@@ -144,17 +146,17 @@ def test_a_run_knows_its_span(logged: Kept, live: shmlog.Run) -> None:
 
 @row("ExperimentNotFound, RunNotFound")
 def test_errors(kept: Kept, tmp_path: Path) -> None:
-    with pytest.raises(shmlog.ExperimentNotFoundError):
+    with pytest.raises(shmlog.errors.ExperimentNotFoundError):
         kept.store.experiment("none")
-    with pytest.raises(shmlog.RunNotFoundError):
+    with pytest.raises(shmlog.errors.RunNotFoundError):
         kept.store.get("none")
-    with pytest.raises(shmlog.RunStateError):
+    with pytest.raises(shmlog.errors.RunStateError):
         kept.store.set_status(kept.first.name, "running")
     (kept.first / "annotations.yaml").write_text("[")
-    with pytest.raises(shmlog.CorruptDataError):
+    with pytest.raises(shmlog.errors.CorruptDataError):
         kept.store.tag(kept.first.name, add=["a"])
     (tmp_path / "file").touch()
-    with pytest.raises(shmlog.StorageError):
+    with pytest.raises(shmlog.errors.StorageError):
         shmlog.init(root=tmp_path / "file")
 
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from shmlog.base.plain import dumps
-from shmlog.errors import ShmlogError
-from shmlog.run.current import current
-
-if TYPE_CHECKING:
-    from shmlog.run.run import Run
+import shmlog
 
 _OURS = "shmlog"
 
@@ -18,7 +13,7 @@ _OURS = "shmlog"
 class LoggingHandler(logging.Handler):
     """Hand the records of `logging` to the current run, as ``log`` events.
 
-    ``logging.getLogger().addHandler(shmlog.LoggingHandler())`` is all there is to do, in the process
+    ``logging.getLogger().addHandler(LoggingHandler())`` is all there is to do, in the process
     that makes the run; forked children have it, a spawned one adds its own. An event has ``level``,
     ``message``, ``logger``, ``file``, ``line`` and, if there is one, the text of the ``exception`` and
     of the ``stack``; a formatter is not asked.
@@ -35,7 +30,7 @@ class LoggingHandler(logging.Handler):
         A run to log to, whichever is the current one. What comes after its end is counted as dropped.
     """
 
-    def __init__(self, level: int | str = logging.NOTSET, *, run: Run | None = None) -> None:
+    def __init__(self, level: int | str = logging.NOTSET, *, run: shmlog.Run | None = None) -> None:
         super().__init__(level)
         self._run = run
 
@@ -44,10 +39,10 @@ class LoggingHandler(logging.Handler):
         if record.name.partition(".")[0] == _OURS:
             return
         try:
-            run = self._run if self._run is not None else current()
-            if run is not None and not run._disabled and run._keeps(record.levelno):
-                run._put_event("log", dumps(_describe(record)))
-        except (ShmlogError, RecursionError):
+            run = self._run if self._run is not None else shmlog.current()
+            if run is not None and run.enabled and run.keeps(record.levelno):
+                run.event("log", _describe(record), console=False)
+        except (shmlog.ShmlogError, RecursionError):
             pass  # no run any more, or no stack left: the program is none the wiser
         except Exception:
             self.handleError(record)  # a mistake in the call, as with any handler: told on standard error
