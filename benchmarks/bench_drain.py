@@ -15,7 +15,7 @@ RECORDS = 16_000  # of a burst: what one frame takes
 LOG_BYTES_MAX = 16 << 20
 
 
-class Producer(_core.Producer):
+class Producer(_core.RunBase):
     """A producer without a run around it."""
 
     def _identity(self) -> bytes:

@@ -1,4 +1,4 @@
-/* Producer: what a process logs to a run with; the C base of shmlog.Run. */
+/* RunBase: what a process logs to a run with; the C base of shmlog.Run. */
 #include "py_core.h"
 
 #include "clock.h"
@@ -269,7 +269,7 @@ static PyType_Slot slots[] = {
 };
 
 PyType_Spec shmlog_producer_spec = {
-    .name = "shmlog._core.Producer",
+    .name = "shmlog._core.RunBase",
     .basicsize = sizeof(ProducerObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = slots,

@@ -31,7 +31,7 @@ static PyType_Slot slots[] = {
 };
 
 PyType_Spec shmlog_writer_spec = {
-    .name = "shmlog._core.Writer",
+    .name = "shmlog._core.Producer",
     .basicsize = sizeof(WriterObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = slots,

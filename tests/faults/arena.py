@@ -31,7 +31,7 @@ TEXT = b"a text that takes two slots and not one"
 # ---- a segment and those who log to it ----
 
 
-class Peer(_core.Producer):
+class Peer(_core.RunBase):
     """A producer of this process: who logs beside the victim, comes after it, or takes its lane."""
 
     def __init__(self, who: str, first_name: str | None = None) -> None:

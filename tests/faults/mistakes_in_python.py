@@ -464,7 +464,7 @@ STORAGE = (
     # ---- artifacts ----
     Mutation(
         "change-while-read-unseen",
-        "run/artifacts.py",
+        "run/keep.py",
         "if not is_same or content.size_bytes != after.st_size or _version(before) != _version(after):",
         "if False:",
         "a file that is half old and half new is logged",
@@ -472,7 +472,7 @@ STORAGE = (
     ),
     Mutation(
         "artifact-not-synced",
-        "run/artifacts.py",
+        "run/keep.py",
         "        os.fsync(target)\n",
         "",
         "P5: an artifact that was logged is empty after a loss of power",
@@ -480,7 +480,7 @@ STORAGE = (
     ),
     Mutation(
         "first-of-a-folder-before-the-last",
-        "run/artifacts.py",
+        "run/keep.py",
         "            _place(layout, one, only_look=True)\n",
         "            _place(layout, one, only_look=False)\n",
         "another content under the name of one file leaves the others in their places",
@@ -800,7 +800,7 @@ FOLLOWING = (
     # ---- run.py, handed.py, follow.py, current.py, late.py ----
     Mutation(
         "followers-not-dismissed",
-        "run/run.py",
+        "run/life.py",
         "            self._segment.cut_followers(self._entry.token)\n",
         "            pass\n",
         "a worker that outlives a run logs on into it",
@@ -856,7 +856,7 @@ ENDING = (
     # ---- progress.py, exits.py, liveness.py, runlock.py ----
     Mutation(
         "interrupted-finish-says-nothing",
-        "run/run.py",
+        "run/life.py",
         "        finally:  # a Ctrl-C does not make another status of it\n",
         "        except DroppedError:\n            raise\n        else:\n",
         "a run that was finished reads crashed, if a Ctrl-C has ended the wait",
@@ -945,7 +945,7 @@ ENDING = (
     ),
     Mutation(
         "patience-for-each",
-        "run/run.py",
+        "run/life.py",
         "        return patience.wait(lambda: self._segment.finish_done",
         "        return self._patience().wait(lambda: self._segment.finish_done",
         "P7: a finish waits twice for a flusher that is stopped",

@@ -67,7 +67,7 @@ MISTAKES_IN_RECOVERY = (
     ),
     Mutation(
         "nobody-hears-of-it",
-        "run/run.py",
+        "run/life.py",
         "            recovered.tell(self._layout)\n",
         "            pass\n",
         "P8: a run that crashed is recovered without a word",

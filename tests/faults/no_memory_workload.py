@@ -121,7 +121,7 @@ def _open(path: str) -> _core.Segment:
 
 def _join(run: shmlog.Run) -> None:
     """Attach as another process does."""
-    producer = _core.Producer()
+    producer = _core.RunBase()
     producer._join(_open(run._segment.path), run._segment.path, True, 0)
     producer._leave()
 

@@ -22,7 +22,7 @@ import pytest
 import shmlog
 from shmlog.folder import blobs
 from shmlog.folder.layout import RunLayout
-from shmlog.run.artifacts import keep
+from shmlog.run.keep import keep
 from tests.faults.syscalls import FAIL, KILL_AFTER, KILL_BEFORE, NOTHING, Fault, build, fork_traced, read_log
 from tests.support.stores import add_run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import shmlog
 from shmlog.folder import blobs
-from shmlog.run.artifacts import keep
+from shmlog.run.keep import keep
 from tests.faults.test_neighbours import as_nobody
 from tests.support.artifacts import put
 from tests.support.processes import run_script

@@ -334,7 +334,7 @@ def test_nobody_joins_a_run_that_was_recovered(tmp_path: Path) -> None:
     try:
         run_script(RECOVER, only_run(root), cwd=tmp_path)  # its locks go with it
         with pytest.raises(OSError, match="unavailable"):
-            _core.Producer()._join(segment, str(late), True, 0)
+            _core.RunBase()._join(segment, str(late), True, 0)
     finally:
         late.unlink()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import shmlog
 from shmlog.folder import blobs
 from shmlog.folder.layout import RunLayout
-from shmlog.run.artifacts import keep
+from shmlog.run.keep import keep
 from tests.support.processes import wait_for_end
 
 

@@ -24,8 +24,8 @@ from shmlog.folder.artifacts import NAME_BYTES_MAX, check_name, media_type_of
 from shmlog.folder.content import content_of
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.verify import verify
-from shmlog.run import artifacts as logging_side
-from shmlog.run.artifacts import keep
+from shmlog.run import keep as logging_side
+from shmlog.run.keep import keep
 from tests.support.artifacts import digits, finished_run, left_over, put, stored
 from tests.support.processes import run_script, start_script, wait_for_end
 from tests.support.stores import add_run
@@ -216,7 +216,7 @@ def test_a_store_of_objects_that_leads_elsewhere_is_not_used(layout: RunLayout, 
 WRITER = """
 import sys
 from pathlib import Path
-from shmlog.run.artifacts import keep
+from shmlog.run.keep import keep
 from shmlog.folder.layout import RunLayout
 sys.stdin.readline()
 for number in range(20):
@@ -418,7 +418,7 @@ def test_memory_is_bounded(layout: RunLayout) -> None:
         file.truncate(64 * BLOCK)
     script = """
 import sys, tracemalloc
-from shmlog.run.artifacts import keep
+from shmlog.run.keep import keep
 from shmlog.folder.layout import RunLayout
 tracemalloc.start()
 keep(RunLayout(sys.argv[1]), sys.argv[2], "sparse", "sha256")

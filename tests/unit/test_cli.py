@@ -225,7 +225,7 @@ def test_an_experiment_is_its_newest_run_and_which_is_told(here: Path, capsys: p
 
 
 def test_where_there_is_no_run_yet_it_says_how_to_make_one(here: Path) -> None:
-    with pytest.raises(shmlog.errors.RunNotFoundError, match="^no runs here; nothing in runs; create a run"):
+    with pytest.raises(shmlog.errors.RunNotFoundError, match=r"^no runs here; nothing in runs; create a run"):
         find.resolve_run(None)
 
 

@@ -38,7 +38,7 @@ OWNER_SLOTS = 2
 TAIL = 128  # of a lane's header
 
 
-class Producer(_core.Producer):
+class Producer(_core.RunBase):
     """A producer with hooks that do nothing."""
 
     def _identity(self) -> bytes:
@@ -113,7 +113,7 @@ class Ring:
             return file.read(size)
 
 
-def positions(producer: _core.Producer) -> tuple[int, int, int]:
+def positions(producer: _core.RunBase) -> tuple[int, int, int]:
     """Return head, tail and synced of its lane."""
     ((_, head, tail, synced),) = producer._positions()
     return head, tail, synced

@@ -1,0 +1,227 @@
+"""How long what a process logs is waited for, and how a run ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from shmlog import _core
+from shmlog.errors import DroppedError, log_warning
+from shmlog.folder import recovered
+from shmlog.folder.layout import RunLayout, fsync_run
+from shmlog.folder.status import FINISH_CODES, FINISHED
+from shmlog.run import exits
+from shmlog.run.patience import Patience
+from shmlog.segment import beacon
+
+FLUSH_S = 10.0
+_NO_ERRORS = (SystemExit, GeneratorExit, KeyboardInterrupt)
+
+
+class Life:
+    """What of a `Run` waits for the flusher, and ends the run."""
+
+    id: Any
+    is_owner: Any
+    event: Callable[..., None]
+    log_error: Callable[..., None]
+    _entry: beacon.Entry | None
+    _is_maker: bool
+    _layout: RunLayout
+    _started_s: float
+    # of the C base class
+    _segment: _core.Segment
+    _disabled: bool
+    _is_member: bool
+    _counts: Callable[[], dict[str, Any]]
+    _leave: Callable[[], None]
+    _positions: Callable[[], list[tuple[int, int, int, int]]]
+    _request_sync: Callable[[], None]
+    _settle: Callable[[], None]
+    # its hooks
+    _flusher_lives: Callable[[], bool]
+    _flusher_lost: Callable[[], bool]
+    _forget: Callable[[], None]  # after its end
+    _ring: Callable[[], None]
+
+    def __init__(self) -> None:
+        self._status = "running"
+        self._is_sealed = True
+        self._names_are_synced = False
+
+    def flush(self, timeout: float = FLUSH_S, *, durable: bool = False) -> bool:
+        """Wait until all that this process logged is in the write-ahead log.
+
+        Parameters
+        ----------
+        timeout : float
+            Most seconds to wait. Gives up earlier when the flusher makes no
+            progress for 2 s.
+        durable : bool
+            Wait until it is fsynced too.
+
+        Returns
+        -------
+        bool
+            Whether it is. False is no loss: the records wait in shared memory, or the run has ended for this
+            process, and they were sealed with it.
+
+        Raises
+        ------
+        ValueError
+            If ``timeout`` is NaN.
+        """
+        if timeout != timeout:
+            raise ValueError("timeout must be a number of seconds, not NaN")
+        return self._flush(self._patience(), timeout, durable) if self._is_member else self._disabled
+
+    def _flush(self, patience: Patience, timeout: float, durable: bool) -> bool:
+        self._settle()
+        if durable:
+            self._request_sync()
+        heads = {lane: head for lane, (head, _, _) in self._lanes().items()}
+        is_flushed = patience.wait(lambda: self._is_flushed(heads, durable), patience.anything, timeout)
+        return is_flushed and (not durable or self._sync_names())
+
+    def _sync_names(self) -> bool:
+        """Make durable that there is such a run, once in a process."""
+        if not self._names_are_synced:
+            try:
+                fsync_run(self._layout)
+            except OSError:
+                return False
+            self._names_are_synced = True
+        return True
+
+    def _lanes(self) -> dict[int, tuple[int, int, int]]:
+        """Return head, tail and synced of each lane that this process has, or had for a thread that has ended."""
+        lanes: dict[int, tuple[int, int, int]] = {}
+        for lane, head, tail, synced in self._positions():
+            lanes[lane] = max(head, lanes.get(lane, (0, 0, 0))[0]), tail, synced
+        return lanes
+
+    def _is_flushed(self, heads: dict[int, int], durable: bool) -> bool:
+        lanes = self._lanes().items()
+        return all((synced if durable else tail) >= heads.get(lane, 0) for lane, (_, tail, synced) in lanes)
+
+    def _patience(self) -> Patience:
+        return Patience(self._segment, self._ring, self._flusher_lives, self._flusher_lost)
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """What this process logged, dropped by reason and waited, how the flusher is, and what all have lost."""
+        stats: dict[str, Any] = self._counts()
+        stats["flusher"] = "none"
+        if self._is_member:
+            stats["pending"] = sum(max(head - tail, 0) for head, tail, _ in self._lanes().values())
+            stats["lane_records"] = self._segment.lane_slots
+            stats["lost"] = self._segment.lost
+            stats["segment"] = str(self._segment.path)
+            alive = self._flusher_lives()
+            stats["flusher"] = ("starting", "running")[self._segment.flusher_state] if alive else "dead"
+        return stats
+
+    # ---- the end ----
+
+    def finish(self, status: str = "success") -> bool:
+        """End the run, or this process's part in it.
+
+        Everything that an owner of the run and the processes that follow it have logged is drained and sealed
+        into Parquet. The run is over when its last owner has finished. What follows this process logs to its
+        next run from then on; until there is one, it drops and counts. May be called again.
+
+        Parameters
+        ----------
+        status : str
+            ``success``, ``failed`` or ``cancelled``; the words of other systems
+            (``finished``, ``completed``, ``interrupted``, ``killed``) are mapped.
+
+        Returns
+        -------
+        bool
+            Whether all is sealed. False when the flusher made no progress for
+            2 s: nothing is lost, ``shmlog recover`` finishes the job. False also if
+            records are lost, of which a warning is logged: ``shmlog verify`` tells which.
+
+        Raises
+        ------
+        ValueError
+            If ``status`` is not known. The run goes on.
+        """
+        final = FINISHED.get(status.lower() if isinstance(status, str) else "")
+        if final is None:
+            raise ValueError(f"status must be one of {', '.join(sorted(FINISHED))}, not {status!r}")
+        return self._end(final)
+
+    def _end(self, status: str, *, is_likely: bool = False) -> bool:
+        """Do what `finish` does; ``is_likely``: the end of this process may make another status of it."""
+        if self._status != "running":
+            return self._is_sealed
+        self._status = status
+        try:
+            if self.is_owner and self._is_member:
+                self._is_sealed = False
+                self._is_sealed = self._close(status, is_likely)
+        finally:
+            self._leave()
+            self._forget()
+        return self._is_sealed
+
+    def _close(self, status: str, is_likely: bool) -> bool:
+        """End an owner's part, and that of its followers. Returns whether all is sealed and nothing is lost."""
+        self._dismiss_followers()
+        is_awaited = is_likely and self._await_exit(status)
+        is_sealed = self._seal(None if is_awaited else status)
+        if self._is_maker:
+            recovered.tell(self._layout)
+        exits.note_end(self._layout, sealed=is_sealed, is_awaited=is_awaited)
+        return is_sealed and not self._has_lost()
+
+    def _has_lost(self) -> bool:
+        lost = self._segment.lost
+        if lost:
+            log_warning(
+                "run %s has lost %d records, the logs that held them are kept: 'shmlog verify %s' says more",
+                self.id,
+                lost,
+                self._layout.dir,
+            )
+        return lost > 0
+
+    def _dismiss_followers(self) -> None:
+        if self._entry is not None:
+            beacon.withdraw(self._entry)
+            self._segment.cut_followers(self._entry.token)
+
+    def _await_exit(self, likely: str) -> bool:
+        wal = str(self._layout.wal) if exits.ends_with_us() else None
+        return self._segment.await_exit(FINISH_CODES[likely], self._is_maker, wal)
+
+    def _seal(self, status: str | None) -> bool:
+        """Have all be sealed; None: the status will be known when the process has ended."""
+        patience = self._patience()
+        code, by_maker = (0, False) if status is None else (FINISH_CODES[status], self._is_maker)
+        try:
+            self._flush(patience, FLUSH_S, False)  # makes room for the last event, whatever waits in the lane
+            if self._is_maker:
+                told = {} if status is None else {"status": status}
+                with suppress(DroppedError):  # counted; finish itself never raises because of the machinery
+                    self.event("experiment_end", {**told, "duration_s": time.monotonic() - self._started_s})
+            self._settle()
+        finally:  # a Ctrl-C does not make another status of it
+            request = self._segment.request_finish(code, by_maker)
+        return patience.wait(lambda: self._segment.finish_done >= request, lambda: patience.finishing(request))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = "success" if exception is None else exits.status_after(exception)
+        if exception is not None and self._status == "running" and not isinstance(exception, _NO_ERRORS):
+            self.log_error(exception)
+        self.finish(status)

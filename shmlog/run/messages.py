@@ -1,0 +1,163 @@
+"""The structured log of a run: events, messages with their levels, and the console."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from shmlog.base.plain import dumps, plain
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.logsettings import LEVELS, LogSettings, read_settings
+from shmlog.run.redact import redact_config
+
+
+class Messages:
+    """What of a `Run` is its structured log."""
+
+    enabled: Any
+    log: Callable[..., None]
+    finish: Callable[..., bool]
+    _layout: RunLayout
+    _log_settings: LogSettings | None
+    _put_event: Callable[[str, bytes], bool]
+
+    def event(self, event_type: str, data: Mapping[str, Any] | None = None, *, console: bool = True) -> None:
+        """Log a structured event into events.jsonl.
+
+        Parameters
+        ----------
+        event_type : str
+            1 to 1024 bytes of UTF-8, such as ``"evaluation"``.
+        data : mapping, optional
+            Anything that JSON can hold; arrays, paths, dates and the like are
+            converted, NaN and infinities become strings.
+        console : bool
+            Whether a run with a console prints it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``event_type`` or ``data`` is not usable. Nothing was logged.
+        """
+        if not isinstance(event_type, str):
+            raise TypeError(f"an event type must be a str, not {type(event_type).__name__}")
+        if self.enabled:
+            self._put_event(event_type, dumps(data or {}))
+            if console:
+                self._tell(event_type, data or {})
+
+    def debug(self, message: str) -> None:
+        """Log a line of text for people at level debug."""
+        self._message("debug", message)
+
+    def info(self, message: str) -> None:
+        """Log a line of text for people at level info."""
+        self._message("info", message)
+
+    def warning(self, message: str) -> None:
+        """Log a line of text for people at level warning."""
+        self._message("warning", message)
+
+    def error(self, message: str) -> None:
+        """Log a line of text for people at level error."""
+        self._message("error", message)
+
+    def _message(self, level: str, message: str) -> None:
+        if self.keeps(LEVELS[level]):
+            self.event("log", {"level": level, "message": str(message)})
+
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Log parameters: a ``config`` event, merged into config.yaml, without what ``init(redact=…)`` names."""
+        is_mapping = isinstance(config, Mapping)
+        self.event("config", redact_config(plain(config), self._settings.redact) if is_mapping else config)
+
+    def log_progress(self, current: int, total: int, metrics: Mapping[str, Any] | None = None) -> None:
+        """Log how far the work is: ``current`` of ``total``, with some metrics."""
+        share = 100 * current / total if total else 0.0
+        data: dict[str, Any] = {"current": current, "total": total, "progress_pct": share}
+        if metrics:
+            data["metrics"] = metrics
+        self.event("progress", data)
+
+    def log_result(self, result: Mapping[str, Any]) -> None:
+        """Log what came out."""
+        self.event("result", result)
+
+    def log_error(self, exception: BaseException, context: Mapping[str, Any] | None = None) -> None:
+        """Log an exception with its traceback.
+
+        Raises
+        ------
+        TypeError
+            If it is none, such as a text, which `error` logs. Nothing was logged.
+        """
+        if not isinstance(exception, BaseException):
+            kind = type(exception).__name__
+            raise TypeError(f"log_error() takes an exception, not {kind}; error() logs a text, event() anything")
+        import traceback  # rarely needed, and slow to import
+
+        lines = traceback.format_exception(type(exception), exception, exception.__traceback__)
+        data = {
+            "type": type(exception).__name__,
+            "message": str(exception),
+            "traceback": "".join(lines),
+        }
+        if context:
+            data["context"] = plain(context)
+        self.event("error", data)
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log metrics as `Run.log` does, and print them if the run has a console.
+
+        They become metric records and, with sink ``"jsonl"``, a ``metrics`` event.
+
+        Raises
+        ------
+        TypeError, ValueError, OverflowError
+            As `Run.log` does. Nothing was logged.
+        """
+        self.log(metrics, step=step)
+        self._tell("metrics", {"step": step, "metrics": metrics})
+
+    def log_checkpoint(
+        self, path: str | os.PathLike[str], *, step: int | None = None, metrics: Mapping[str, Any] | None = None
+    ) -> None:
+        """Log that a checkpoint was saved, by whatever saves it; `CheckpointManager` logs its own.
+
+        Parameters
+        ----------
+        path : path
+            Where it is. Told relative to the run folder if it is in there.
+        step : int, optional
+            The step after which it was taken.
+        metrics : mapping, optional
+            How good it is.
+        """
+        place = Path(os.path.abspath(os.fsdecode(path)))
+        folder = self._layout.dir
+        told = str(place.relative_to(folder)) if place.is_relative_to(folder) else os.fsdecode(path)
+        self.event("checkpoint", {"path": told, "step": step, "metrics": dict(metrics or {})})
+
+    def finalize(self, final_status: str = "completed") -> bool:
+        """End the run: `Run.finish` by the name that other structured loggers have for it."""
+        return self.finish(final_status)
+
+    def keeps(self, level: int) -> bool:
+        """Whether messages of that level, a number as in `logging`, are logged; see ``init(level=…)``."""
+        return self._settings.keeps(level)
+
+    def _tell(self, event_type: str, data: Mapping[str, Any]) -> None:
+        """Print an event for people, if the run has a console."""
+        settings = self._settings
+        if settings.console and self.enabled:
+            from shmlog.run import console  # rarely needed
+
+            console.tell(event_type, data, settings)
+
+    @property
+    def _settings(self) -> LogSettings:
+        if self._log_settings is None:  # made by another process: run.yaml tells, once in a process
+            self._log_settings = read_settings(self._layout)
+        return self._log_settings
