@@ -33,7 +33,14 @@ class Lane:
         path = folder / "segment"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         segment = _core.Segment.create(
-            fd, str(path), "run", str(folder), 1, SLOTS, _core.CLOCK_MONOTONIC, 0, (0,) * 6, (False, 0.0, True)
+            fd,
+            str(path),
+            run_id="run",
+            run_dir=str(folder),
+            lanes=1,
+            lane_slots=SLOTS,
+            clock=_core.CLOCK_MONOTONIC,
+            drop_policy=(False, 0.0, True),
         )
         self._drain = _core.Drain(segment, os.open(folder, os.O_RDONLY | os.O_DIRECTORY), 0, None)
         self._drain.next_log()

@@ -29,6 +29,7 @@ class Segment:  # py_segment.c, what can be read in py_segment_read.c
         cls,
         fd: int,
         path: str,
+        *,
         run_id: str,
         run_dir: str,
         lanes: int,
@@ -37,7 +38,6 @@ class Segment:  # py_segment.c, what can be read in py_segment_read.c
         first_lane: int = 0,
         unlaned: tuple[int, ...] = ...,
         drop_policy: tuple[bool, float, bool] = ...,
-        /,
     ) -> Segment: ...
     @classmethod
     def open(cls, fd: int, path: str, /) -> Segment: ...

@@ -45,22 +45,24 @@ static SegmentObject *allocate(PyTypeObject *type, PyObject *path)
     return self;
 }
 
-PyDoc_STRVAR(create_doc, "create(fd, path, run_id, run_dir, lanes, lane_slots, clock, first_lane=0, unlaned=(0, ...),\n"
-                         "       drop_policy=(False, 0.0, False))\n"
+PyDoc_STRVAR(create_doc, "create(fd, path, *, run_id, run_dir, lanes, lane_slots, clock, first_lane=0,\n"
+                         "       unlaned=(0, 0, 0, 0, 0, 0), drop_policy=(False, 0.0, False))\n"
                          "--\n\nMake a segment in the empty file fd, and take fd over.");
 
-static PyObject *segment_create(PyTypeObject *type, PyObject *args)
+static PyObject *segment_create(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
+    static char *names[] = {"fd",    "path",       "run_id",  "run_dir",     "lanes", "lane_slots",
+                            "clock", "first_lane", "unlaned", "drop_policy", NULL};
     int fd;
     PyObject *path;
     shmlog_geometry geometry = {0};
     unsigned long long unlaned[SHMLOG_REASONS] = {0};
     int wait = false, strict = false;
     double max_wait = 0.0;
-    if (!PyArg_ParseTuple(args, "iUssIII|I(KKKKKK)(pdp)", &fd, &path, &geometry.run_id, &geometry.run_dir,
-                          &geometry.lanes, &geometry.lane_slots, &geometry.clock, &geometry.first_lane,
-                          &unlaned[0], &unlaned[1], &unlaned[2], &unlaned[3], &unlaned[4], &unlaned[5],
-                          &wait, &max_wait, &strict)) {
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "iUssIII|I(KKKKKK)(pdp)", names, &fd, &path, &geometry.run_id,
+                                     &geometry.run_dir, &geometry.lanes, &geometry.lane_slots, &geometry.clock,
+                                     &geometry.first_lane, &unlaned[0], &unlaned[1], &unlaned[2], &unlaned[3],
+                                     &unlaned[4], &unlaned[5], &wait, &max_wait, &strict)) {
         return NULL;
     }
     geometry.drop_policy = (shmlog_drop_policy){(int64_t)(max_wait * 1e9), (uint32_t)wait, (uint32_t)strict};
@@ -284,7 +286,7 @@ static PyObject *segment_keep_spares(SegmentObject *self, PyObject *arg)
 PyDoc_STRVAR(lane_doc, "lane(number)\n--\n\nWhat the header of a lane says: allotted, damaged, head, dropped; tail and what lies below it.");
 
 static PyMethodDef methods[] = {
-    {"create", (PyCFunction)segment_create, METH_VARARGS | METH_CLASS, create_doc},
+    {"create", (PyCFunction)(void (*)(void))segment_create, METH_VARARGS | METH_KEYWORDS | METH_CLASS, create_doc},
     {"open", (PyCFunction)segment_open, METH_VARARGS | METH_CLASS, open_doc},
     {"lock", (PyCFunction)segment_lock, METH_O, lock_doc},
     {"unlock", (PyCFunction)segment_unlock, METH_O, unlock_doc},

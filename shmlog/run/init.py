@@ -133,8 +133,9 @@ def init(
         _finish_earlier_of_cell()
         return disabled_run(experiment)
     options = check(
-        experiment, root, name, config, tags, group, notes, parent, sinks, lane_records, lanes, on_full,
-        max_wait, clock, strict, level, console, rotate_events, git_diff, redact,
+        experiment, root=root, name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
+        sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,
+        strict=strict, level=level, console=console, rotate_events=rotate_events, git_diff=git_diff, redact=redact,
     )  # fmt: skip
     _finish_earlier_of_cell()
     run = _parents_run() or _meet(options, resume)

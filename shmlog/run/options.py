@@ -19,8 +19,8 @@ SINKS = ("parquet", "jsonl")
 DEFAULT_SINKS = ("parquet",)
 
 
-class Options(NamedTuple):
-    """The checked arguments of `init`."""
+class Options(NamedTuple):  # no dataclass: importing what makes those takes longer than all else that `init` imports
+    """The checked arguments of `init`, made by keyword."""
 
     experiment: str
     root: Path
@@ -41,7 +41,7 @@ class Options(NamedTuple):
 
 
 def check(
-    experiment: str, root: str | os.PathLike[str], name: str | None, config: Mapping[str, Any] | None,
+    experiment: str, *, root: str | os.PathLike[str], name: str | None, config: Mapping[str, Any] | None,
     tags: Iterable[str] | None, group: str | None, notes: str | None, parent: str | None, sinks: Iterable[str],
     lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
     level: str | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None, redact: str | None,
@@ -62,9 +62,11 @@ def check(
     clock_number(clock)
     asked = check_settings(level, console, rotate_events, redact)
     return Options(
-        check_id(experiment, "experiment"), _folder(root), name, plain(config or {}),
-        _names("tags", tags or ()), group, notes, parent, _sinks(sinks), lane_records, lanes,
-        DropPolicy(on_full == "wait", float(max_wait), bool(strict)), clock, LogSettings(**asked), asked, git_diff,
+        experiment=check_id(experiment, "experiment"), root=_folder(root), name=name, config=plain(config or {}),
+        tags=_names("tags", tags or ()), group=group, notes=notes, parent=parent, sinks=_sinks(sinks),
+        lane_records=lane_records, lanes=lanes, clock=clock,
+        drop_policy=DropPolicy(on_full == "wait", float(max_wait), bool(strict)), log_settings=LogSettings(**asked),
+        log_asked=asked, git_diff=git_diff,
     )  # fmt: skip
 
 

@@ -143,8 +143,8 @@ def _fill(fd: int, path: Path, new: _New, size: place.Size) -> _core.Segment:
         os.set_inheritable(fd, False)
         os.fchmod(fd, 0o600)  # whatever the umask
         return _core.Segment.create(
-            fd, str(path), new.run_id, str(new.run_dir), size.lanes, size.lane_records, new.clock, new.first_lane,
-            new.unlaned, new.drop_policy,
+            fd, str(path), run_id=new.run_id, run_dir=str(new.run_dir), lanes=size.lanes, lane_slots=size.lane_records,
+            clock=new.clock, first_lane=new.first_lane, unlaned=new.unlaned, drop_policy=new.drop_policy,
         )  # fmt: skip
     except BaseException:
         os.close(fd)

@@ -88,7 +88,9 @@ class Arena:
         """Where a victim makes a segment of its own."""
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         if image is None:
-            self.segment = _core.Segment.create(fd, str(self.path), "run", str(folder), lanes, lap, CLOCK)
+            self.segment = _core.Segment.create(
+                fd, str(self.path), run_id="run", run_dir=str(folder), lanes=lanes, lane_slots=lap, clock=CLOCK
+            )
         else:
             os.ftruncate(fd, _core.head_bytes(lanes) + lanes * lap * _core.SLOT_BYTES)
             for offset, data in image:

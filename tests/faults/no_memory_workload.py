@@ -129,7 +129,9 @@ def _join(run: shmlog.Run) -> None:
 def _create(path: str) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        segment = _core.Segment.create(fd, path, "id", "dir", 2, 64, _core.CLOCK_MONOTONIC)
+        segment = _core.Segment.create(
+            fd, path, run_id="id", run_dir="dir", lanes=2, lane_slots=64, clock=_core.CLOCK_MONOTONIC
+        )
     except BaseException:
         os.close(fd)
         raise
@@ -141,7 +143,9 @@ def _drains(run: shmlog.Run) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/segment"
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        segment = _core.Segment.create(fd, path, "id", "dir", 2, 64, _core.CLOCK_MONOTONIC)
+        segment = _core.Segment.create(
+            fd, path, run_id="id", run_dir="dir", lanes=2, lane_slots=64, clock=_core.CLOCK_MONOTONIC
+        )
         drain = _core.Drain(segment, os.open(folder, os.O_RDONLY), 0, None)
         exhaust(run, "Drain()", lambda: _new_drain(segment, folder))
         exhaust(run, "Drain.restore", lambda: drain.restore(0, 0, 0, 1, (0,) * 6, b"{}"))

@@ -69,7 +69,14 @@ class Ring:
         self.logs.mkdir()
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self.segment = _core.Segment.create(
-            fd, str(self.path), "run", str(folder), lanes, slots, 0, 0, (0,) * 6, policy
+            fd,
+            str(self.path),
+            run_id="run",
+            run_dir=str(folder),
+            lanes=lanes,
+            lane_slots=slots,
+            clock=0,
+            drop_policy=policy,
         )
         self.drain = self.new_drain(0)
         self.decoder = Decoder(folder)
@@ -958,11 +965,11 @@ def test_without_a_descriptor_and_a_segment_to_open_it_drops_and_counts(ring: Ri
     assert ring.segment.unlaned["lane"] == 1
 
 
-@pytest.mark.parametrize("geometry", [(0, 64), (1, 63), (1, 32), (5000, 64), (1, 2**27)])
-def test_an_impossible_geometry_is_refused(tmp_path: Path, geometry: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("lanes", "slots"), [(0, 64), (1, 63), (1, 32), (5000, 64), (1, 2**27)])
+def test_an_impossible_geometry_is_refused(tmp_path: Path, lanes: int, slots: int) -> None:
     fd = os.open(tmp_path / "segment", os.O_RDWR | os.O_CREAT, 0o600)
     with pytest.raises(OSError, match="lanes must be"):
-        _core.Segment.create(fd, "segment", "run", "", *geometry, 0)
+        _core.Segment.create(fd, "segment", run_id="run", run_dir="", lanes=lanes, lane_slots=slots, clock=0)
     os.close(fd)
 
 
