@@ -264,6 +264,38 @@ def test_no_name_with_an_underscore_is_imported() -> None:
                 assert not private, f"{module}:{node.lineno}: {private}"
 
 
+OF_OTHERS = {"_asdict", "_replace", "_fields", "_exit", "_getframe", "_actions", "_SubParsersAction", "_Hash"}
+"""Names of the standard library that are public, or that nothing public stands for."""
+
+
+@pytest.mark.parametrize("package", sorted({layer_of(module) for module in MODULES}))
+def test_no_package_touches_what_is_private_to_another(package: str) -> None:
+    own = [module for module in MODULES if layer_of(module) == package]
+    trees = [parsed(file) for file in [*own, *(["_core.pyi"] if package in WRITE_WING else [])]]
+    ours = OF_OTHERS.union(*({*private_names(tree)} for tree in trees))
+    touched = {(module, name) for module in own for name in touched_names(parsed(module)) if name not in ours}
+    assert touched == set()
+
+
+def private_names(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a file gives to attributes, functions and classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            yield node.name
+
+
+def touched_names(tree: ast.Module) -> Iterator[str]:
+    """Yield the private names of others that a file uses."""
+    for node in ast.walk(tree):
+        is_private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__")
+        if is_private and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+            yield node.attr
+
+
 def test_a_name_means_one_class() -> None:
     assert set(twice(classes())) == CLASSES_TODAY
 
