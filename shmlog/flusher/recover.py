@@ -16,8 +16,9 @@ from shmlog.flusher.keeper import Keeper, report
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.provenance import Provenance
 from shmlog.segment import shm
-from shmlog.segment.runlock import LockError, lock_path, locked
+from shmlog.segment.runlock import lock_path, locked
 from shmlog.storage import liveness, recovered, runfile, unbegun
+from shmlog.storage.flock import LockError
 from shmlog.storage.layout import RunLayout
 from shmlog.storage.logsettings import settings_of
 from shmlog.storage.segmentref import SegmentRef, read_ref

@@ -195,7 +195,7 @@ def _delete(place: Place, run: PrunedRun, archive: bool) -> Path | None:
         from shmlog.store.archive import write_archive
 
         kept_as = write_archive(place, layout)
-    with place.locked():
+    with removal.held(layout), place.locked():
         facts = read_facts(layout)
         why = removal.why_busy(layout, facts) or ("pinned" if make_record(str(layout.dir), facts).pinned else None)
         if why:

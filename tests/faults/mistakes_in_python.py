@@ -1009,11 +1009,19 @@ ENDING = (
     ),
     Mutation(
         "recovered-twice-at-once",
-        "segment/runlock.py",
-        "            is_free = flock.lock(fd)\n",
+        "storage/flock.py",
+        "            is_free = lock(fd)\n",
         "            is_free = True\n",
         "I6: two containers recover a run at once",
         f"{CONTAINERS}::test_containers_that_recover_it_at_once_do_it_once",
+    ),
+    Mutation(
+        "removed-while-resumed",
+        "store/removal.py",
+        "            stack.enter_context(flock.folder_locked(layout.dir))\n",
+        "            os.stat(layout.dir)\n",
+        "I4: a run that is being resumed is deleted, with what its new attempt logs",
+        f"{RESUME}::test_a_run_that_is_being_resumed_is_not_deleted",
     ),
 )
 
