@@ -42,20 +42,16 @@ static void take_description(shmlog_producer *producer, int fd)
 }
 
 /* In the child, which follows the process that it was forked from. The inherited description
- * is closed, never unlocked: its locks are the parent's. */
+ * is closed, never unlocked: its locks are the parent's. That comes first, as there may be no other descriptor left.
+ * Where the file can't be opened, as by another user, records try again, and their drops are counted in the segment. */
 static void rejoin(shmlog_producer *producer)
 {
-    shmlog_description inherited = producer->lock;
     producer->fork_generation++;
     producer->is_owner = false;
     clear_counts(producer);
-    inherited.pin = NULL; /* that is the parent's alone */
-    if (inherited.fd < 0) {
-        return;
-    }
-    int fresh = shmlog_description_reopen(&inherited, producer->path);
-    shmlog_description_close(&inherited);
-    take_description(producer, fresh);
+    producer->lock.pin = NULL; /* that is the parent's alone */
+    shmlog_description_close(&producer->lock);
+    take_description(producer, shmlog_description_reopen(&producer->segment->file, producer->path));
 }
 
 static void before_fork(void) { pthread_mutex_lock(&list_mutex); }
@@ -130,6 +126,7 @@ int shmlog_producer_join(shmlog_producer *producer, shmlog_segment *segment, con
     }
     strcpy(producer->path, path);
     producer->segment = segment;
+    producer->has_left = false;
     producer->is_owner = membership.is_owner;
     producer->token = membership.token;
     producer->drop_policy = segment->constants.drop_policy;
@@ -144,6 +141,7 @@ void shmlog_producer_leave(shmlog_producer *producer)
         return;
     }
     delist(producer);
+    producer->has_left = true;
     producer->lane.slots = NULL;
     producer->lane.shared = &shmlog_no_lane;
     shmlog_description_close(&producer->lock);
@@ -269,12 +267,12 @@ int shmlog_producer_allot(shmlog_producer *producer, const char *owner, uint32_t
     if (owner_bytes > SHMLOG_OWNER_BYTES_MAX) {
         return EINVAL;
     }
+    if (shmlog_segment_is_closed(producer->segment)) {
+        return ESTALE; /* before memory is taken for a lane */
+    }
     int lost = regain_descriptor(producer);
     if (lost) {
         return lost;
-    }
-    if (shmlog_segment_is_closed(producer->segment)) {
-        return ESTALE; /* before memory is taken for a lane */
     }
     memcpy(producer->owner, owner, owner_bytes);
     producer->owner_bytes = owner_bytes;

@@ -16,7 +16,8 @@
 typedef struct shmlog_producer {
     shmlog_lane lane;
     shmlog_segment *segment; /* NULL: never joined */
-    shmlog_description lock; /* none: it has left */
+    shmlog_description lock; /* none: it has left, or its file could not be opened in a forked child */
+    bool has_left;
     bool is_owner;           /* of the run: it holds the member lock */
     bool had_lane;           /* lane_number and lane.head tell of it, also when it was given back */
     uint64_t token;          /* of the owner that it is, or follows; 0: unknown */

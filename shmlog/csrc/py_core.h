@@ -172,7 +172,7 @@ void shmlog_writers_end(struct ProducerObject *run);
 /* Whether it may log no more, or never could. */
 static inline bool shmlog_writer_is_closed(const WriterObject *writer)
 {
-    return !writer->producer.segment || writer->producer.lock.fd < 0;
+    return !writer->producer.segment || writer->producer.has_left;
 }
 
 /* Call `use` with each writer of the run, its lock held, until one returns false: exception set. */

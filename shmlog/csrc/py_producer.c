@@ -74,8 +74,9 @@ static PyObject *producer_leave(ProducerObject *self, PyObject *Py_UNUSED(none))
 
 PyDoc_STRVAR(allot_doc, "_allot()\n--\n\nTake a lane now. Returns its number; raises OSError if there is none.");
 
-static PyObject *allot(ProducerObject *self, shmlog_producer *producer)
+static PyObject *allot(ProducerObject *self, WriterObject *writer)
 {
+    shmlog_producer *producer = &writer->producer;
     if (!producer->lane.slots) {
         PyObject *identity = PyObject_CallMethod((PyObject *)self, "_identity", NULL);
         char *owner;
@@ -86,7 +87,7 @@ static PyObject *allot(ProducerObject *self, shmlog_producer *producer)
         }
         int error = 0;
         if (!producer->lane.slots) { /* nobody has logged meanwhile */
-            error = producer->lock.fd < 0 ? EBADF : shmlog_producer_allot(producer, owner, (uint32_t)bytes);
+            error = shmlog_writer_is_closed(writer) ? EBADF : shmlog_producer_allot(producer, owner, (uint32_t)bytes);
         }
         Py_DECREF(identity);
         if (error) {
@@ -102,7 +103,7 @@ static PyObject *producer_allot(ProducerObject *self, PyObject *Py_UNUSED(none))
     WriterObject *writer = shmlog_writer_of(self);
     PyObject *number;
     Py_BEGIN_CRITICAL_SECTION(writer);
-    number = allot(self, &writer->producer);
+    number = allot(self, writer);
     Py_END_CRITICAL_SECTION();
     return number;
 }

@@ -243,6 +243,10 @@ static shmlog_outcome allot(WriterObject *writer, uint64_t records)
     if (shmlog_writer_is_closed(writer)) {
         return SHMLOG_MOVED;
     }
+    if (shmlog_segment_is_closed(writer->producer.segment)) {
+        shmlog_producer_leave(&writer->producer); /* nobody reads what is counted there any more */
+        return SHMLOG_MOVED;
+    }
     if (shmlog_clock_ns(CLOCK_MONOTONIC) < writer->lane_retry_ns) {
         return shmlog_writer_dropped(writer, SHMLOG_DROP_LANE, records);
     }

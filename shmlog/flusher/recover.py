@@ -16,11 +16,12 @@ from shmlog.flusher.keeper import Keeper, report
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.provenance import Provenance
 from shmlog.folder import liveness, recovered, runfile, unbegun
+from shmlog.folder.flock import LockError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import settings_of
 from shmlog.folder.segmentref import SegmentRef, read_ref
 from shmlog.segment import shm
-from shmlog.segment.runlock import LockError, lock_path, locked
+from shmlog.segment.runlock import lock_path, locked
 
 _AT_WORK = "its flusher is at work"
 _RESUMED = "somebody has just resumed it"

@@ -204,8 +204,16 @@ class Sealer:
         for damage in batch.damage:
             self._report(f"{damage.path}: {damage.reason}")
         self._append(self._run_log, self.layout.run_log, [human_lines(batch)])
-        self._append(self._events, self.layout.events, event_lines(batch, metrics="jsonl" in self._sinks))
+        lines = event_lines(batch, metrics="jsonl" in self._sinks, read_large=self._read_large)
+        self._append(self._events, self.layout.events, lines)
         self._gather_config(batch)
+
+    def _read_large(self, path: str) -> bytes:
+        """Return a large text that could be read when it was decoded."""
+        try:
+            return read_large(self.layout.dir, path)
+        except OSError as error:  # decoded again, it is booked as what it is
+            raise RedoError(error.errno, error.strerror or str(error), path) from error
 
     def _append(self, file: AppendFile | EventFiles, path: Path, chunks: Iterable[bytes]) -> None:
         """Append all chunks, or have them wait in the file's object for its next sync()."""
@@ -297,7 +305,10 @@ class Sealer:
         path = self.layout.part(number)
         with self._at_work():
             table = pa.concat_tables(tables).unify_dictionaries()
-            parts.write_part(path, table, run_id=self._run_id, first=number, last=number, progress=self._progress)
+            parts.write_part(
+                path, table, run_id=self._run_id, first=number, last=number, progress=self._progress,
+                read_large=self._read_large,
+            )  # fmt: skip
             rows = footer.read_facts(path).rows
             if rows != booked:
                 raise CorruptDataError(f"{path}: {rows} rows were written, of {booked} metrics")

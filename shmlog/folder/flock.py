@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from shmlog.errors import RunStateError
 
 PATIENCE_S = 60.0
 _NAP_S = 0.02
+
+
+class LockError(OSError):
+    """The folder of a run can't be locked."""
 
 
 def lock(fd: int) -> bool:
@@ -30,6 +38,40 @@ def lock(fd: int) -> bool:
             time.sleep(_NAP_S)
         else:
             return True
+
+
+@contextmanager
+def folder_locked(folder: Path, *, must: bool = False) -> Iterator[None]:
+    """Hold the lock of a run folder, under which a run that is over is recovered, resumed or taken away.
+
+    Parameters
+    ----------
+    must : bool
+        Whether it is an error if folders can't be locked there; else others are not kept out.
+
+    Raises
+    ------
+    LockError
+        If it must be locked and can't be, as on a network file system.
+    RunStateError
+        If somebody holds it for long: who does one of these things, or anybody who may read the folder.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            is_free = lock(fd)
+        except OSError as error:  # no locks there, or none of folders
+            if must:
+                raise LockError(error.errno, error.strerror) from error
+            is_free = True
+        if not is_free:
+            raise RunStateError(
+                f"{folder}: somebody else has held the lock of its folder for {PATIENCE_S:g} s, and so may be "
+                "recovering or resuming it; try again when that is done"
+            )
+        yield
+    finally:
+        release(fd)
 
 
 def release(fd: int) -> None:

@@ -22,8 +22,8 @@ from shmlog.folder.large import large_size, read_large
 from shmlog.records.columns import BOOL, EVENT, FLOAT, GAP, INT, LONGTEXT, OWNER, TEXT, Columns, decode_slots
 from shmlog.records.reasons import REASONS
 from shmlog.records.schema import METRICS
+from shmlog.records.texts import UNREAD, kind_column
 from shmlog.records.ticks import TickClock
-from shmlog.records.values import KINDS
 from shmlog.records.wal import Damage, Frame
 
 # What a call of decode() may read from files of large texts, in bytes.
@@ -145,7 +145,8 @@ class Decoder:
         Folder of the run, where large texts lie.
     takes_all : bool
         For who deletes the logs afterwards: however large the texts are together, and `decode` raises
-        OSError if one can't be read just now. Another decoder has to try again then.
+        OSError if one can't be read just now. Another decoder has to try again then. Large texts are left in
+        their files, see `shmlog.records.texts`.
     """
 
     def __init__(self, run_dir: Path, *, takes_all: bool = False) -> None:
@@ -251,7 +252,7 @@ class Decoder:
             **_value_columns(columns, texts),
             "step": pa.array(columns.step),
             "name": pa.DictionaryArray.from_arrays(pa.array(columns.name), pa.array(self._names, pa.string())),
-            "kind": pa.DictionaryArray.from_arrays(pa.array(columns.kind.view(np.int8)), pa.array(KINDS, pa.string())),
+            "kind": kind_column(columns.kind.view(np.int8)),
             "ts": pa.array(columns.ts_us).view(pa.timestamp("us", tz="UTC")),
             "seq": pa.array(columns.seq),
             "lane": of_producer([lane for lane, _ in producers]),
@@ -309,7 +310,13 @@ class Decoder:
         data = columns.payload(item)
         if not item["is_file"]:
             return data
-        path = data.decode("utf-8", "replace")
+        text = self._large_text(data.decode("utf-8", "replace"))
+        if text is None or not self._takes_all:
+            return text
+        columns.kind[item["row"]], columns.value[item["row"]] = UNREAD, len(text)
+        return data if _is_utf8(pa.array([text], pa.binary())).all() else None
+
+    def _large_text(self, path: str) -> bytes | None:
         try:
             self._large_bytes += large_size(self._run_dir, path)
             is_too_much = self._large_bytes > _LARGE_BYTES_MAX and not self._takes_all
@@ -368,13 +375,14 @@ def _value_columns(columns: Columns, texts: Any) -> dict[str, Any]:
         return {"value": pa.array(bits.view(np.float64)), **nulls}
     kind = columns.kind + FLOAT
     is_whole = (kind == INT) | (kind == BOOL)
-    is_text = kind == TEXT
+    is_unread = columns.kind == UNREAD
+    is_text = (kind == TEXT) | is_unread
     whole = np.where(kind == BOOL, bits != 0, bits.view(np.int64))
     value = np.where(is_whole, whole.astype(np.float64), bits.view(np.float64))
     place = pa.array(np.cumsum(is_text) - 1, mask=~is_text)
     return {
         "value": pa.array(value, mask=is_text),
-        "int_value": pa.array(whole, mask=~is_whole),
+        "int_value": pa.array(whole, mask=~(is_whole | is_unread)),
         "text": texts.take(place) if len(texts) else pa.nulls(rows, pa.string()),
     }
 

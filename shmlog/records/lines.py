@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,9 @@ from shmlog import _bulk
 from shmlog.base.plain import WORDS
 from shmlog.base.times import timestamp
 from shmlog.records.decode import Batch, Event, Gap, Producer
-from shmlog.records.order import row_order
+from shmlog.records.order import cut, row_order
+from shmlog.records.schema import GROUP_TEXT_BYTES
+from shmlog.records.texts import read_texts, refuse_unread, text_lengths
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
@@ -143,13 +145,15 @@ def _int64(column: Any) -> NDArray[np.int64]:
     return numbers
 
 
-def event_lines(batch: Batch, *, metrics: bool) -> Iterator[bytes]:
+def event_lines(batch: Batch, *, metrics: bool, read_large: Callable[[str], bytes] = refuse_unread) -> Iterator[bytes]:
     """Yield the lines of events.jsonl for a batch, by frame and in a frame by time.
 
     Parameters
     ----------
     metrics : bool
         Whether metrics get lines too, one per call.
+    read_large : callable
+        Reads a large text that the decoder has left in its file, some at a time.
     """
     others: list[Event | Gap] = [*batch.events, *batch.gaps]
     lines = [_line(batch, found) for found in others]
@@ -169,7 +173,7 @@ def event_lines(batch: Batch, *, metrics: bool) -> Iterator[bytes]:
         chosen = np.flatnonzero((other_frames > done) & (other_frames <= last_frame))
         done = last_frame
         calls = _Calls(batch, rows, firsts[begin:end] - rows.start, frame[begin:end])
-        yield calls.lines([lines[i] for i in chosen], other_frames[chosen], other_ts[chosen])
+        yield from calls.lines([lines[i] for i in chosen], other_frames[chosen], other_ts[chosen], read_large)
 
 
 class _Calls:
@@ -183,14 +187,27 @@ class _Calls:
         self._frame = frame
         self._ts_us = _int64(self._table["ts"])
 
-    def lines(self, others: list[str], other_frames: NDArray[np.int64], other_ts: NDArray[np.int64]) -> bytes:
-        """Return their lines, with others between them."""
-        table = self._table
+    def lines(
+        self, others: list[str], other_frames: NDArray[np.int64], other_ts: NDArray[np.int64],
+        read_large: Callable[[str], bytes],
+    ) -> Iterator[bytes]:  # fmt: skip
+        """Yield their lines, with others between them; the texts of some of them are in memory at a time."""
+        order = self._order(other_frames, other_ts)
+        sizes = np.zeros(len(order), np.int64)
+        sizes[: len(self._firsts)] = np.add.reduceat(text_lengths(self._table), self._firsts)
+        for start, end in cut(sizes[order], GROUP_TEXT_BYTES):
+            yield self._some_lines(order[start:end], others, read_large)
+
+    def _some_lines(self, order: NDArray[np.uint32], others: list[str], read_large: Callable[[str], bytes]) -> bytes:
+        chosen = np.zeros(len(self._firsts) + len(others), bool)
+        chosen[order] = True
+        rows_of_calls = np.diff(self._firsts, append=self._table.num_rows)
+        table = read_texts(self._table, read_large, np.repeat(chosen[: len(self._firsts)], rows_of_calls))
         names: Any = table["name"].combine_chunks()
         keys = [json.dumps(name) for name in names.dictionary.to_pylist()]
         producers = [_suffix(self._batch, producer) for producer in self._batch.producers]
         return _bulk.lines(
-            self._order(other_frames, other_ts),
+            order,
             np.append(self._firsts, table.num_rows),
             self._ts_us,
             _int64(table["step"]),

@@ -21,10 +21,10 @@ from shmlog.records.parts import (
     open_part,
     open_writer,
     row_groups,
-    text_lengths,
     write_group,
 )
 from shmlog.records.schema import GROUP_TEXT_BYTES, METRICS, ROW_GROUP_ROWS
+from shmlog.records.texts import text_lengths
 
 # Memory holds so many rows, or so much text, of so many files at a time. More files are merged in rounds.
 _CHUNK_ROWS = 1 << 16

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from shmlog.base.durable import replacing
 from shmlog.errors import CorruptDataError
@@ -28,6 +27,7 @@ from shmlog.records.schema import (
     VERSION,
     write_options,
 )
+from shmlog.records.texts import read_texts, refuse_unread, text_lengths
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 
@@ -92,9 +92,12 @@ def _buffered(file: FileIO) -> Iterator[pa.NativeFile]:
 
 
 def write_part(
-    path: Path, table: pa.Table, *, run_id: str, first: int, last: int, progress: Callable[[], None]
-) -> None:
+    path: Path, table: pa.Table, *, run_id: str, first: int, last: int, progress: Callable[[], None],
+    read_large: Callable[[str], bytes] = refuse_unread,
+) -> None:  # fmt: skip
     """Write ``table`` (schema `METRICS`) as the part of logs ``first`` … ``last``.
+
+    Large texts are read from their files by ``read_large``, those of one row group at a time.
 
     Raises
     ------
@@ -105,17 +108,8 @@ def write_part(
     text_bytes = int(text_lengths(table).sum())
     with open_part(path, run_id=run_id, first=first, last=last, text_bytes=text_bytes) as writer:
         for group in row_groups(table):
-            write_group(writer, group)
+            write_group(writer, read_texts(group, read_large))
             progress()
-
-
-def text_lengths(table: pa.Table) -> NDArray[np.int64]:
-    """Return the bytes of each row's text."""
-    column: Any = table["text"]
-    if column.null_count == len(column):
-        return np.zeros(len(column), np.int64)
-    lengths: NDArray[np.int64] = pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
-    return lengths
 
 
 def row_groups(table: pa.Table) -> Iterator[pa.Table]:

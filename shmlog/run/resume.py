@@ -149,6 +149,8 @@ def reopen(options: Options, layout: RunLayout, turn: int) -> Run:
         If it is running, or may be.
     CorruptDataError
         If its run.yaml is damaged.
+    RunNotFoundError
+        If somebody has deleted it meanwhile.
     StorageError
         If its folder can't be written to.
     """
@@ -158,6 +160,8 @@ def reopen(options: Options, layout: RunLayout, turn: int) -> Run:
             return _reopen(options, layout, turn)
     except ShmlogError:
         raise
+    except FileNotFoundError as error:
+        raise RunNotFoundError(f"run {layout.dir} can't be resumed: {error.filename} is gone") from error
     except OSError as error:
         raise StorageError(
             f"run {layout.dir} can't be resumed: {error.filename or layout.dir}: {error.strerror}; "

@@ -7,17 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shmlog.errors import RunStateError
 from shmlog.folder import flock
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SHARED_MEMORY
 from shmlog.segment.lockfile import hold
 
 _PREFIX = "shmlog.recover-"
-
-
-class LockError(OSError):
-    """The folder of a run can't be locked."""
 
 
 def lock_path(layout: RunLayout) -> Path:
@@ -48,28 +43,8 @@ def locked(layout: RunLayout, *, everywhere: bool = False) -> Iterator[None]:
     SegmentError
         If another user has put something in the place of the lock.
     """
-    with _folder_locked(layout, everywhere), _file_locked(layout):
+    with flock.folder_locked(layout.dir, must=everywhere), _file_locked(layout):
         yield
-
-
-@contextmanager
-def _folder_locked(layout: RunLayout, must: bool) -> Iterator[None]:
-    fd = os.open(layout.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            is_free = flock.lock(fd)
-        except OSError as error:  # no locks there, or none of folders
-            if must:
-                raise LockError(error.errno, error.strerror) from error
-            is_free = True
-        if not is_free:
-            raise RunStateError(
-                f"{layout.dir}: somebody else has held the lock of its folder for {flock.PATIENCE_S:g} s, and so may "
-                "be recovering it; try again when that is done"
-            )
-        yield
-    finally:
-        flock.release(fd)
 
 
 @contextmanager

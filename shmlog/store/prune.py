@@ -195,7 +195,7 @@ def _delete(root: Root, run: PrunedRun, archive: bool) -> Path | None:
         from shmlog.store.archive import write_archive
 
         kept_as = write_archive(root, layout)
-    with root.locked():
+    with removal.held(layout), root.locked():
         facts = read_facts(layout)
         why = removal.why_busy(layout, facts) or ("pinned" if make_record(str(layout.dir), facts).pinned else None)
         if why:

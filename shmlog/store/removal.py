@@ -6,11 +6,12 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from shmlog.base.durable import fsync_dir
 from shmlog.errors import RunNotFoundError, StorageError
-from shmlog.folder import blobs, liveness
+from shmlog.folder import blobs, flock, liveness
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.reader.facts import Facts, make_record
@@ -28,6 +29,29 @@ def why_busy(layout: RunLayout, facts: Facts) -> str | None:
     if record.status == "running" or (not record.complete and (is_unknown or is_doubtful)):
         return "running, as far as can be seen from this machine"
     return None
+
+
+@contextmanager
+def held(layout: RunLayout) -> Iterator[None]:
+    """Keep others from resuming or recovering a run meanwhile.
+
+    Raises
+    ------
+    RunNotFoundError
+        If it has gone.
+    RunStateError
+        If somebody does so for long.
+    StorageError
+        If its folder may not be opened.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(flock.folder_locked(layout.dir))
+        except FileNotFoundError as error:
+            raise RunNotFoundError(f"no run in {layout.dir} any more") from error
+        except OSError as error:
+            raise StorageError(f"cannot lock {layout.dir}: {error.strerror}") from error
+        yield
 
 
 def take_away(root: Root, layout: RunLayout) -> Path:

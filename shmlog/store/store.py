@@ -210,12 +210,12 @@ class Store(StoreReader):
         Raises
         ------
         RunStateError
-            If it is pinned, or running. Nothing was changed.
+            If it is pinned, or running, or somebody recovers or resumes it. Nothing was changed.
         StorageError
             If it can't be deleted.
         """
         layout = self._layout(run)
-        with self._root.locked():
+        with removal.held(layout), self._root.locked():
             facts = read_facts(layout)
             why = removal.why_busy(layout, facts)
             if why and (why == "running" or not force):

@@ -211,11 +211,28 @@ PRODUCER = (
     Mutation(
         "child-unlocks",
         "csrc/producer.c",
-        "    shmlog_description_close(&inherited);\n    take_description(",
-        "    shmlog_lock_drop(inherited.fd, SHMLOG_LOCK_MEMBER);\n"
-        "    shmlog_description_close(&inherited);\n    take_description(",
+        "    shmlog_description_close(&producer->lock);\n    take_description(",
+        "    shmlog_lock_drop(producer->lock.fd, SHMLOG_LOCK_MEMBER);\n"
+        "    shmlog_description_close(&producer->lock);\n    take_description(",
         "I7: a forked child gives up its parent's membership",
         f"{CORE}::test_a_forked_child_takes_no_lock_from_its_parent",
+    ),
+    Mutation(
+        "child-that-opens-nothing-has-left",
+        "csrc/producer.c",
+        "    take_description(producer, shmlog_description_reopen(&producer->segment->file, producer->path));\n",
+        "    take_description(producer, shmlog_description_reopen(&producer->segment->file, producer->path));\n"
+        "    producer->has_left = producer->lock.fd < 0;\n",
+        "I4: the drops of a child that is another user are in no books",
+        "faults/test_neighbours.py::test_what_a_child_of_another_user_gets_no_lane_for_is_in_the_books",
+    ),
+    Mutation(
+        "no-lane-no-end",
+        "csrc/py_room.c",
+        "    if (shmlog_segment_is_closed(writer->producer.segment)) {\n",
+        "    if (false) {\n",
+        "I4: what a process without a lane drops after the run's end is in no books",
+        f"{CORE}::test_a_producer_without_a_lane_sees_at_once_that_the_run_is_closed",
     ),
     Mutation(
         "lock-goes-with-its-descriptor",
@@ -263,7 +280,7 @@ PRODUCER = (
         "atomic_fetch_add_explicit(&producer->segment->header->unlaned[reason], records, memory_order_relaxed);",
         "(void)reason;",
         "I4: the drops of a process without a lane are lost",
-        f"{CORE}::test_a_producer_that_has_left_drops_and_counts",
+        f"{CORE}::test_without_a_descriptor_and_a_segment_to_open_it_drops_and_counts",
     ),
 )
 

@@ -109,7 +109,23 @@ FLUSHER = (
         "            raise RedoError(error.errno, error.strerror, error.filename) from error\n",
         "            raise\n",
         "I4: a large text that can't be read for a moment is lost, with all that was decoded before it",
-        f"{BOOKS}::test_a_large_text_that_can_t_be_read_now_is_read_later[EIO-read_large]",
+        f"{BOOKS}::test_a_large_text_that_can_t_be_read_now_is_read_later[EIO-decode.read_large]",
+    ),
+    Mutation(
+        "large-texts-all-at-once",
+        "records/decode.py",
+        "        if text is None or not self._takes_all:\n",
+        "        if True:\n",
+        "P7: a log with more large texts than fit an array, or memory, is never sealed",
+        f"{BOOKS}::test_not_all_large_texts_of_a_log_are_in_memory_at_a_time",
+    ),
+    Mutation(
+        "large-text-that-went-is-waited-for",
+        "flusher/sealer.py",
+        "            raise RedoError(error.errno, error.strerror or str(error), path) from error\n",
+        "            raise\n",
+        "I4: a large text that goes when it was decoded keeps its log from being sealed for ever",
+        f"{BOOKS}::test_a_large_text_that_goes_before_it_is_written_is_lost_and_told",
     ),
     Mutation(
         "large-texts-left-out",
@@ -914,7 +930,7 @@ ENDING = (
     Mutation(
         "lost-folder-may-heal",
         "flusher/keeper.py",
-        "        return not is_ours and not self._place.is_lost()\n",
+        "        return not is_ours and not self._root.is_lost()\n",
         "        return not is_ours\n",
         "P8: a flusher whose folder is gone never ends",
         f"{STARTS}::test_a_flusher_ends_whose_folders_were_taken_away[run.yaml]",
@@ -993,11 +1009,19 @@ ENDING = (
     ),
     Mutation(
         "recovered-twice-at-once",
-        "segment/runlock.py",
-        "            is_free = flock.lock(fd)\n",
+        "folder/flock.py",
+        "            is_free = lock(fd)\n",
         "            is_free = True\n",
         "I6: two containers recover a run at once",
         f"{CONTAINERS}::test_containers_that_recover_it_at_once_do_it_once",
+    ),
+    Mutation(
+        "removed-while-resumed",
+        "store/removal.py",
+        "            stack.enter_context(flock.folder_locked(layout.dir))\n",
+        "            os.stat(layout.dir)\n",
+        "I4: a run that is being resumed is deleted, with what its new attempt logs",
+        f"{RESUME}::test_a_run_that_is_being_resumed_is_not_deleted",
     ),
 )
 

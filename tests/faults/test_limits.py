@@ -170,6 +170,25 @@ def test_too_little_later(cell: Cell, what: str) -> None:
     assert_counted(run_dir, 21_002, events=2)
 
 
+FORK = """
+pid = os.fork()
+if pid == 0:
+    log(run, 1000)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+for fd in kept: os.close(fd)
+assert run.finish()
+"""
+
+
+def test_a_child_that_is_forked_without_a_descriptor_left_logs(cell: Cell) -> None:
+    """FAULTS 44, I4: it needs no more of them than its parent."""
+    begin = 'run = shmlog.init("forks", root=sys.argv[1])\nlog(run, 1000)\n'
+    stored = assert_ran(cell, begin + LATER["descriptors"] + FORK)
+    assert stored.dropped == {}
+    assert stored.metrics("x").num_rows == 2000
+
+
 # ---- descriptors that the program closes though they are not its own (43) ----
 
 CLOSING = """

@@ -227,6 +227,26 @@ def test_another_user_is_refused(open_folder: Path) -> None:
     assert assert_books_balance(run_dir, offered=1000).status == "success"
 
 
+def log_in_a_child(run: shmlog.Run) -> int:
+    """Log 100 records, and 100 in a forked child; return its status."""
+    for i in range(200):
+        pid = os.fork() if i == 100 else -1
+        if pid > 0:
+            return os.waitpid(pid, 0)[1]
+        run.log("x", float(i), step=i)
+    os._exit(0)
+
+
+def test_what_a_child_of_another_user_gets_no_lane_for_is_in_the_books(open_folder: Path) -> None:
+    """FAULTS 3, I4: whoever has dropped its privileges goes on; its children may neither open the segment nor write."""
+    with shmlog.init("privileges", root=open_folder / "runs") as run:
+        assert as_nobody(lambda: log_in_a_child(run)) == 0
+    wait_for_end(run.dir)
+    stored = assert_books_balance(run.dir, offered=200)
+    assert stored.dropped == {"lane": 100}
+    assert stored.metrics("x").num_rows == 100
+
+
 def test_a_run_folder_that_may_not_be_read_is_a_clear_error(open_folder: Path) -> None:
     """FAULTS 4: another user's private folder."""
     (open_folder / "private").mkdir(mode=0o700)

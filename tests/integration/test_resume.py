@@ -17,7 +17,8 @@ import pytest
 import shmlog
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, StorageError
 from shmlog.flusher.recover import recover
-from shmlog.folder import runfile
+from shmlog.folder import flock, runfile
+from shmlog.folder.layout import RunLayout
 from shmlog.reader.verify import verify
 from shmlog.run import resume
 from shmlog.run.options import Options, check
@@ -329,6 +330,47 @@ def test_a_running_run_is_not_resumed(tmp_path: Path) -> None:
         run.log("loss", 1.0, step=1)
     wait_for_end(run.dir)
     assert_books_balance(run.dir, offered=1)
+
+
+def delete_meanwhile(run_dir: Path, outcomes: list[Any]) -> None:
+    """Delete a run as another process would, by `Store.delete` and `Store.prune`."""
+    store = shmlog.Store(run_dir.parents[1])
+    with pytest.raises(RunStateError, match="recovering or resuming it"):
+        store.delete(run_dir.name)
+    outcomes += store.prune(keep=0, dry_run=False).failed
+
+
+def test_a_run_that_is_being_resumed_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its run.yaml still says that it is complete, and nobody has a segment of it."""
+    monkeypatch.setattr(flock, "PATIENCE_S", 0.01)
+    run_dir = make(tmp_path, range(2))
+    failed: list[Any] = []
+    with monkeypatch.context() as patched:
+        claim = resume._claim
+        patched.setattr(resume, "_claim", lambda layout: (delete_meanwhile(run_dir, failed), claim(layout)))
+        run = shmlog.init(root=tmp_path, resume=run_dir.name)
+    assert len(failed) == 1
+    run.log("loss", 2.0, step=2)
+    assert run.finish()
+    wait_for_end(run_dir)
+    assert len(assert_books_balance(run_dir, offered=3).attempts) == 2
+
+
+def test_a_run_that_is_deleted_before_it_is_resumed_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody takes it away when it was found to be over."""
+    run_dir = make(tmp_path, range(2))
+    reading = resume._reopen
+
+    def reopen(options: Options, layout: RunLayout, turn: int) -> shmlog.Run:
+        os.rename(run_dir, tmp_path / "elsewhere")
+        return reading(options, layout, turn)
+
+    monkeypatch.setattr(resume, "_reopen", reopen)
+    with pytest.raises(RunNotFoundError, match="is gone"):
+        shmlog.init(root=tmp_path, resume=run_dir.name)
+    assert not run_dir.exists()
 
 
 def test_a_run_of_another_host_that_may_live_is_not_resumed(tmp_path: Path) -> None:

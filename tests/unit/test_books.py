@@ -6,7 +6,10 @@ import errno
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -15,16 +18,19 @@ import pytest
 import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.flusher import final
+from shmlog.flusher import final, sealer
 from shmlog.flusher.keeper import Keeper
 from shmlog.flusher.recover import _recover_files
 from shmlog.flusher.sealer import Sealer
 from shmlog.folder import runfile
+from shmlog.folder.large import read_large
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.verify import verify
-from shmlog.records import decode, parts
+from shmlog.records import decode, lines, parts
 from shmlog.records.decode import Batch, Decoder
 from shmlog.records.ledger import Ledger
+from shmlog.records.lines import event_lines
+from shmlog.records.values import KINDS
 from shmlog.records.wal import Frame, scan
 from tests.support.books import assert_books_balance
 from tests.support.folders import OWNER, Folder, simple_log
@@ -456,15 +462,21 @@ def text_of(number: int, run: shmlog.Run) -> str:
     return f"text {number} " * (run._segment.lane_slots * 8 // 7 + 1)
 
 
-@pytest.mark.parametrize("function", ["read_large", "large_size"])
+PLACES = [
+    pytest.param(module, function, id=f"{module.__name__.split('.')[-1]}.{function}")
+    for module, function in [(decode, "read_large"), (decode, "large_size"), (sealer, "read_large")]
+]
+
+
+@pytest.mark.parametrize(("module", "function"), PLACES)
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE], ids=errno.errorcode.get)
 def test_a_large_text_that_can_t_be_read_now_is_read_later(
-    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch, function: str, code: int
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch, module: ModuleType, function: str, code: int
 ) -> None:
     keeper = keeper_of(unkept_run)
     text = text_of(0, unkept_run)
     log_large(unkept_run, keeper, [text])
-    monkeypatch.setattr(decode, function, failing(getattr(decode, function), OSError(code, "error"), 2))
+    monkeypatch.setattr(module, function, failing(getattr(module, function), OSError(code, "error"), 2))
     keeper.close(patient=False)
     stored = assert_books_balance(unkept_run.dir, offered=1)
     assert stored.metrics("text")["text"].to_pylist() == [text]
@@ -480,6 +492,56 @@ def test_a_large_text_whose_file_is_gone_is_lost_and_told(unkept_run: shmlog.Run
     keeper.close(patient=False)
     stored = assert_lost(unkept_run.dir, {0: 1}, [0])
     assert stored.metrics("text")["text"].to_pylist() == [texts[0], texts[2]]
+
+
+def test_a_large_text_that_goes_before_it_is_written_is_lost_and_told(
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there when its log was decoded."""
+    keeper = keeper_of(unkept_run)
+    texts = [text_of(number, unkept_run) for number in range(2)]
+    log_large(unkept_run, keeper, texts)
+
+    def read_what_goes(run_dir: Path, path: str) -> bytes:
+        if (run_dir / path).read_text() == texts[0]:
+            (run_dir / path).unlink()
+        return read_large(run_dir, path)
+
+    monkeypatch.setattr(sealer, "read_large", read_what_goes)
+    with suppress(StorageError):
+        keeper.close(patient=False)
+    assert shmlog.load(unkept_run.dir).metadata["complete"], "the run is never closed"
+    stored = assert_lost(unkept_run.dir, {0: 1}, [0])
+    assert stored.metrics("text")["text"].to_pylist() == [texts[1]]
+
+
+def test_not_all_large_texts_of_a_log_are_in_memory_at_a_time(
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together they may be more than an array can hold: in a part those of a row group are, in lines those of a few."""
+    texts = [text_of(number, unkept_run) for number in range(5)]
+    for module in (parts, lines):
+        monkeypatch.setattr(module, "GROUP_TEXT_BYTES", 2 * len(texts[0]))
+    keeper = keeper_of(unkept_run)
+    unkept_run.log({"value": 1.5, "text": "short"}, step=9)
+    log_large(unkept_run, keeper, texts)
+    layout = RunLayout(unkept_run.dir)
+    frames = frames_of(layout.log(0), 0)
+    batch = Decoder(layout.dir, takes_all=True).decode(frames)
+    assert batch.metrics["text"].nbytes < len(texts[0])
+
+    pieces = list(event_lines(batch, metrics=True, read_large=partial(read_large, layout.dir)))
+    assert max(map(len, pieces)) < 3 * len(texts[0])
+    whole = Decoder(layout.dir).decode(frames)
+    assert b"".join(pieces) == b"".join(event_lines(whole, metrics=True))
+
+    keeper.close(patient=False)
+    stored = assert_books_balance(layout.dir, offered=7)
+    assert stored.metrics("text")["text"].to_pylist() == [*texts, "short"]
+    with parts.open_file(layout.parts()[0].path) as file:
+        assert [file.metadata.row_group(group).num_rows for group in file.groups] == [2, 2, 3]
+        kinds = {kind for group in file.groups for kind in file.read([group])["kind"].chunk(0).dictionary.to_pylist()}
+    assert kinds <= set(KINDS)
 
 
 def test_the_flusher_leaves_no_text_out_however_large_all_are_together(

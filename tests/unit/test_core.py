@@ -965,6 +965,18 @@ def test_without_a_descriptor_and_a_segment_to_open_it_drops_and_counts(ring: Ri
     assert ring.segment.unlaned["lane"] == 1
 
 
+def test_a_producer_without_a_lane_sees_at_once_that_the_run_is_closed(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, lanes=1)
+    owner, producer = ring.producer(), ring.producer()
+    owner._allot()
+    producer.log("x", 1.0, step=1)
+    ring.segment.cut_all()
+    producer.log("x", 2.0, step=2)
+    dropped = producer._counts()["dropped"]
+    assert (dropped["lane"], dropped["closed"]) == (1, 1), "I4: nobody reads what is counted in the segment any more"
+    assert ring.segment.unlaned["lane"] == 1
+
+
 @pytest.mark.parametrize(("lanes", "slots"), [(0, 64), (1, 63), (1, 32), (5000, 64), (1, 2**27)])
 def test_an_impossible_geometry_is_refused(tmp_path: Path, lanes: int, slots: int) -> None:
     fd = os.open(tmp_path / "segment", os.O_RDWR | os.O_CREAT, 0o600)

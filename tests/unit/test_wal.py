@@ -287,8 +287,9 @@ def test_a_text_in_a_file_comes_back_as_the_text(tmp_path: Path) -> None:
 OUTSIDE = ["/etc/passwd", "large/../secret", "large/gone", "large/..", "large/link", ""]
 
 
+@pytest.mark.parametrize("takes_all", [False, True], ids=["reader", "flusher"])
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_no_file_outside_the_folder_is_read(tmp_path: Path, path: str) -> None:
+def test_no_file_outside_the_folder_is_read(tmp_path: Path, path: str, takes_all: bool) -> None:
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "large").mkdir()
     (tmp_path / "large" / "link").symlink_to(tmp_path / "secret")
@@ -297,10 +298,23 @@ def test_no_file_outside_the_folder_is_read(tmp_path: Path, path: str) -> None:
     log.lane(0).file_event("e", path, 0, 2)
     log.lane(0).metric("x", 1.0, 1, 3)
     log.frame()
-    batch = Decoder(tmp_path).decode(whole_frames(log))
+    batch = Decoder(tmp_path, takes_all=takes_all).decode(whole_frames(log))
     assert batch.damage
     assert "secret" not in str(batch.metrics.to_pylist())
     assert batch.metrics["seq"].to_pylist()[-1] == 2
+
+
+@pytest.mark.parametrize("takes_all", [False, True], ids=["reader", "flusher"])
+def test_a_text_in_a_file_that_is_not_utf_8_is_left_out(tmp_path: Path, takes_all: bool) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "1.txt").write_bytes(b"\xff" * 1000)
+    log = Log()
+    log.lane(0).file_metric("x", "large/1.txt", "", 1, 1)
+    log.lane(0).metric("x", 1.0, 1, 3)
+    log.frame()
+    batch = Decoder(tmp_path, takes_all=takes_all).decode(whole_frames(log))
+    assert [damage.reason for damage in batch.damage] == ["lane 0: a text that can't be read, or is not UTF-8"]
+    assert batch.metrics["seq"].to_pylist() == [1]
 
 
 # ---- damage ----
