@@ -930,7 +930,7 @@ ENDING = (
     Mutation(
         "lost-folder-may-heal",
         "flusher/keeper.py",
-        "        return not is_ours and not self._root.is_lost()\n",
+        "        return not is_ours and not self._place.is_lost()\n",
         "        return not is_ours\n",
         "P8: a flusher whose folder is gone never ends",
         f"{STARTS}::test_a_flusher_ends_whose_folders_were_taken_away[run.yaml]",
