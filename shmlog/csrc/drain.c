@@ -342,7 +342,8 @@ static int open_file(const shmlog_drain *drain, uint32_t number, int flags)
 {
     char name[32];
     snprintf(name, sizeof name, "%06u.wal", number);
-    return openat(drain->folder, name, flags | O_CLOEXEC | O_NOFOLLOW, 0666);
+    /* Another's FIFO in its place must not make the open wait. */
+    return openat(drain->folder, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
 }
 
 /* See shmlog_drain_sync(). A log that is gone is sealed. */
@@ -407,7 +408,8 @@ int shmlog_drain_sync(shmlog_drain *drain)
 
 /* ---- logs ---- */
 
-/* Open log `number`, empty: what a failed try has left in it was never accepted. */
+/* Open log `number`, empty: what a failed try has left in it was never accepted. If what is there is not ours, it is let
+ * alone, and the log is the first behind it that is not there. */
 static int open_log(shmlog_drain *drain, uint32_t number)
 {
     close_log(drain);
@@ -416,7 +418,12 @@ static int open_log(shmlog_drain *drain, uint32_t number)
         close_folder(drain->folder);
         drain->folder = folder;
     }
-    drain->fd = open_file(drain, number, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND);
+    bool is_ours = folder < 0 && drain->is_made && number == drain->log;
+    int flags = O_WRONLY | O_CREAT | O_APPEND | (is_ours ? O_TRUNC : O_EXCL);
+    while ((drain->fd = open_file(drain, number, flags)) < 0 && errno == EEXIST) {
+        number++;
+    }
+    drain->is_made = drain->fd >= 0 || is_ours;
     drain->log = number;
     drain->index = 0;
     drain->first = true;

@@ -60,6 +60,7 @@ typedef struct {
     uint32_t log;
     uint32_t index; /* frames in it */
     bool first;     /* the next frame is the log's first */
+    bool is_made;   /* log `log` was made by us */
     bool named;     /* the names of all logs are on the disk */
     uint32_t synced_below;  /* closed logs below this one are on the disk */
     uint32_t doubted_below; /* those below this one count as such only when they are sealed */

@@ -391,7 +391,7 @@ def remove_log(layout: RunLayout, number: int, run_id: str, kept_logs: Collectio
         layout.log(number).unlink(missing_ok=True)
         return
     layout.kept.mkdir(exist_ok=True)
-    os.replace(layout.log(number), layout.kept_log(number))
+    os.rename(layout.log(number), layout.free_kept_log(number))
     fsync_dir(layout.kept)
     fsync_dir(layout.dir)
 

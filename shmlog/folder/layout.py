@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
@@ -18,6 +19,7 @@ _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 # Compiled by `re` at the first use of each, and kept there: `init` needs none.
 _LOG = r"(\d{6,})\.wal"
+_KEPT_LOG = r"(\d{6,})(?:\.[1-9]\d*)?\.wal"
 _EVENTS = r"events(?:\.([1-9]\d{0,5}))?\.jsonl"
 _PROVENANCE = r"(?:provenance(?:\.[1-9]\d*)?\.yaml|git(?:\.[1-9]\d*)?\.diff)"
 _PART = r"part-(\d{6,})(?:-(\d{6,}))?\.parquet"
@@ -97,13 +99,17 @@ class RunLayout:
         is_begun = bool(self.parts() or self.logs()) or any(path.stat().st_size for path in self.event_files().values())
         return is_begun and not self.log(0).exists() and not self.sealed_json.exists()
 
-    def kept_log(self, number: int) -> Path:
-        """Return where log ``number`` lies if it holds records that are nowhere else."""
-        return self.kept / self.log(number).name
+    def kept_log(self, number: int, again: int = 0) -> Path:
+        """Return where log ``number`` lies if it holds records that are nowhere else, or another one of that number."""
+        return self.kept / (f"{number:06}.{again}.wal" if again else self.log(number).name)
 
-    def kept_logs(self) -> list[int]:
-        """Return the numbers of the logs that were kept, ascending."""
-        return sorted(int(m[1]) for m in _matches(self.kept, _LOG))
+    def free_kept_log(self, number: int) -> Path:
+        """Return where log ``number`` can be kept: nothing that lies there is ever replaced."""
+        return next(path for i in itertools.count() if not os.path.lexists(path := self.kept_log(number, i)))
+
+    def kept_logs(self) -> list[tuple[int, Path]]:
+        """Return number and path of the logs that were kept, ascending."""
+        return sorted((int(m[1]), self.kept / m[0]) for m in _matches(self.kept, _KEPT_LOG))
 
     def event_file(self, number: int) -> Path:
         """Return the path of events.jsonl, or of file ``number`` that it goes on in."""

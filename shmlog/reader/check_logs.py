@@ -36,8 +36,7 @@ def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, report: Report) 
 
 def check_kept(layout: RunLayout, taken: Snapshot, report: Report) -> None:
     """Tell what lies in the logs that were put aside when they were sealed, and is in no file."""
-    for number in layout.kept_logs():
-        path = layout.kept_log(number)
+    for number, path in layout.kept_logs():
         try:
             data = read_regular(path, LOG_BYTES_MAX)
         except CorruptDataError as error:

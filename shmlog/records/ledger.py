@@ -107,7 +107,9 @@ class Ledger:
             raise CorruptDataError(f"{layout.run_yaml}: does not say what the run holds") from error
         files = extents_of(described.get("files")) or _measured(layout)
         ledger._path = layout.sealed_json
-        ledger.next_log = max([part.last for part in layout.parts()] + layout.kept_logs(), default=-1) + 1
+        ledger.next_log = (
+            max([part.last for part in layout.parts()] + [number for number, _ in layout.kept_logs()], default=-1) + 1
+        )
         ledger.events = event_extents({layout.events.name: Extent(), **files})
         ledger.run_log = files.get(layout.run_log.name, Extent())
         return ledger

@@ -297,6 +297,14 @@ DRAIN = (
         f"{DISK}::test_producers_go_on_while_every_call_on_the_disk_fails[5]",
     ),
     Mutation(
+        "next-log-cuts-another",
+        "csrc/drain.c",
+        "    bool is_ours = folder < 0 && drain->is_made && number == drain->log;\n",
+        "    bool is_ours = true;\n",
+        "I10: a log that somebody has put where the next one goes is emptied",
+        f"{CORE}::test_what_lies_where_the_next_log_would_go_is_left_alone",
+    ),
+    Mutation(
         "drain-trusts-head",
         "csrc/frame.c",
         "    uint64_t stop = begin + slots_max;\n",

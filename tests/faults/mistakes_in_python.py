@@ -104,6 +104,14 @@ FLUSHER = (
         f"{BOOKS}::test_a_chunk_whose_decoding_fails_is_decoded_again[_events-MemoryError]",
     ),
     Mutation(
+        "kept-log-replaced",
+        "flusher/sealer.py",
+        "    os.rename(layout.log(number), layout.free_kept_log(number))\n",
+        "    os.rename(layout.log(number), layout.kept_log(number))\n",
+        "I4: a log that was kept, since it alone holds some records, gives way to another",
+        f"{BOOKS}::test_a_log_that_is_kept_replaces_no_other",
+    ),
+    Mutation(
         "half-decoded-goes-on",
         "flusher/sealer.py",
         "            raise RedoError(error.errno, error.strerror, error.filename) from error\n",

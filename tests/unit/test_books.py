@@ -351,6 +351,38 @@ def test_recovery_takes_nothing_from_the_log_of_another_run_and_keeps_it(
     assert not report.ok
 
 
+def test_the_log_of_another_run_that_is_in_the_way_is_kept(unkept_run: shmlog.Run) -> None:
+    """Somebody puts it there while the run goes on, which takes the next number."""
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    layout, foreign = RunLayout(unkept_run.dir), simple_log(1).of_run("other")
+    layout.log(1).write_bytes(foreign)
+    assert keeper._drain.next_log() == 0
+    log_some(unkept_run, keeper)
+    keeper.close(patient=False)
+    stored = shmlog.load(unkept_run.dir)
+    assert (stored.metrics().num_rows, stored.lost) == (2 * RECORDS, {})
+    assert layout.kept_log(1).read_bytes() == foreign
+
+
+def test_a_log_that_is_kept_replaces_no_other(unkept_run: shmlog.Run) -> None:
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    layout, foreign = RunLayout(unkept_run.dir), simple_log(0).of_run("other")
+    layout.kept.mkdir()
+    earlier = [layout.kept_log(0), layout.kept_log(0, 1)]
+    for path in earlier:
+        path.write_bytes(foreign[:-1])
+    with open(layout.log(0), "ab") as file:
+        file.write(foreign)
+    held = layout.log(0).read_bytes()
+    keeper.close(patient=False)
+    assert [path.read_bytes() for path in earlier] == [foreign[:-1]] * 2
+    assert layout.kept_log(0, 2).read_bytes() == held
+    told = {finding.file for finding in verify(layout.dir).findings if finding.file.parent == layout.kept}
+    assert told == {*earlier, layout.kept_log(0, 2)}
+
+
 def test_what_the_log_of_another_run_has_replaced_is_lost_and_told(unkept_run: shmlog.Run) -> None:
     keeper = keeper_of(unkept_run)
     log_some(unkept_run, keeper)

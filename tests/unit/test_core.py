@@ -504,6 +504,21 @@ def test_a_failed_write_takes_nothing_from_the_lanes(ring: Ring) -> None:
     assert positions(producer)[1] == OWNER_SLOTS + 1
 
 
+def test_what_lies_where_the_next_log_would_go_is_left_alone(ring: Ring) -> None:
+    ring.begin()
+    producer = ring.producer()
+    producer.log("x", 1.0, 1)
+    assert ring.drain.drain_pass() == (0, OWNER_SLOTS + 1)
+    others = [ring.logs / f"{number:06}.wal" for number in (1, 2)]
+    for other in others:
+        other.write_bytes(b"another's")
+    producer.log("x", 2.0, 2)
+    assert ring.drain.next_log() == 0
+    assert [other.read_bytes() for other in others] == [b"another's"] * 2
+    assert ring.drain.closed_below == 3
+    assert values(ring.decoder.decode(ring.frames(0) + ring.frames(3))) == [1.0, 2.0]
+
+
 def test_a_drain_restored_from_its_log_goes_on_without_gap_or_duplicate(ring: Ring) -> None:
     ring.begin()
     producer = ring.producer()
