@@ -104,7 +104,7 @@ ARGUMENTS = 5  # by position, in a call
 ARGUMENTS_TODAY = {
     "analysis/findings.py": 4, "checkpoint/files.py": 1, "checkpoint/manager.py": 1, "checkpoint/state.py": 1,
     "demo/books.py": 1, "demo/main.py": 1, "demo/workers.py": 1, "flusher/__main__.py": 1, "flusher/final.py":
-    1, "flusher/git.py": 1, "flusher/keeper.py": 1, "flusher/sealer.py": 1, "reader/verify.py": 1,
+    1, "flusher/git.py": 1, "reader/verify.py": 1,
     "segment/beacon.py": 1, "segment/gc.py": 6, "segment/shm.py": 1,
     "records/columns.py": 1, "records/joined.py": 1, "records/lines.py": 1, "transfer/importers/csv_table.py":
     1, "transfer/importers/event_files.py": 1, "transfer/importers/expman.py": 2,

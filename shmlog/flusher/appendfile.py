@@ -40,6 +40,11 @@ class AppendFile:
         """What has been written, and its checksum."""
         return Extent(self.size, self._crc32)
 
+    @property
+    def extents(self) -> dict[str, Extent]:
+        """The same, by the file's name."""
+        return {self.path.name: self.extent}
+
     def append(self, data: bytes) -> None:
         """Write ``data`` behind what waits. Raises OSError; then it waits too."""
         if data:

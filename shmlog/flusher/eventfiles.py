@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from shmlog.base.durable import fsync_dir
 from shmlog.flusher.appendfile import AppendFile
 from shmlog.folder.extent import Extent
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import RunLayout, event_file_name
 
 
 class EventFiles:
@@ -34,9 +34,10 @@ class EventFiles:
         self._has_new_name = False
 
     @property
-    def extents(self) -> tuple[Extent, ...]:
-        """What has been written into each file, and its checksum."""
-        return (*self._full, *(file.extent for file in self._files))
+    def extents(self) -> dict[str, Extent]:
+        """What has been written into each file, and its checksum, by name, in order."""
+        extents = (*self._full, *(file.extent for file in self._files))
+        return {event_file_name(number): extent for number, extent in enumerate(extents)}
 
     def append(self, lines: bytes) -> None:
         """Write whole lines behind what waits. Raises OSError; then they wait too."""

@@ -26,6 +26,7 @@ from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import settings_of
 from shmlog.folder.segmentref import SegmentRef
+from shmlog.records.ledger import Ledger
 from shmlog.segment.doorbell import Doorbell
 
 if TYPE_CHECKING:
@@ -215,11 +216,15 @@ class Keeper:
 
     def _make_sealer(self) -> Sealer:
         from shmlog.flusher.sealer import Sealer
+        from shmlog.flusher.sinks import open_sinks
 
         described = runfile.read(self._layout.run_yaml)
-        rotate_bytes = settings_of(described).rotate_bytes
-        progress = self._progress
-        return Sealer(self._layout, described["sinks"], progress.add, report, rotate_bytes, progress.at_work)
+        ledger, progress = Ledger.load(self._layout), self._progress
+        sinks = open_sinks(
+            self._layout, ledger, described["sinks"], progress=progress.add, report=report, at_work=progress.at_work,
+            events_bytes_max=settings_of(described).rotate_bytes,
+        )  # fmt: skip
+        return Sealer(self._layout, ledger, sinks, progress.add, report)
 
     def _discard_sealer(self) -> None:
         """Have another sealer do again what is not committed."""

@@ -20,6 +20,7 @@ from shmlog.folder.flock import LockError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import settings_of
 from shmlog.folder.segmentref import SegmentRef, read_ref
+from shmlog.records.ledger import Ledger
 from shmlog.segment import shm
 from shmlog.segment.runlock import lock_path, locked
 
@@ -232,6 +233,7 @@ def _recover_files(
 ) -> RecoverResult:
     """Recover from the run folder alone, as after a reboot; one process at a time."""
     from shmlog.flusher.sealer import Sealer
+    from shmlog.flusher.sinks import open_sinks
 
     with _locked(layout, described, force):
         now = runfile.read(layout.run_yaml)
@@ -239,11 +241,16 @@ def _recover_files(
             return _result(layout, changed=False, message=_RESUMED)
         if not now.get("complete"):
             layout.make_folders()
-            sealer = Sealer(layout, _sinks_of(layout, now), lambda: None, report, settings_of(now).rotate_bytes)
+            ledger = Ledger.load(layout)
+            sinks = open_sinks(
+                layout, ledger, _sinks_of(layout, now), progress=lambda: None, report=report,
+                events_bytes_max=settings_of(now).rotate_bytes,
+            )  # fmt: skip
+            sealer = Sealer(layout, ledger, sinks, lambda: None, report)
             sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
             sealer.close()
             Provenance(layout, report).finish()
-            final.write_complete(layout, None, sealer.ledger)
+            final.write_complete(layout, None, ledger)
         final.clean_up(layout, ref, report)
     return _result(layout, changed=True, message=message)
 

@@ -20,6 +20,7 @@ from shmlog.records.reasons import REASONS
 if TYPE_CHECKING:
     from shmlog.records.decode import Batch
 
+_RUN_LOG = "run.log"
 _LANE = re.compile(r"[0-9]{1,10}")
 MISSING = "is missing, so that nothing tells what of the logs is sealed"
 
@@ -34,8 +35,7 @@ class Ledger:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.next_log = 0
-        self.events: tuple[Extent, ...] = (Extent(),)  # of events.jsonl and the files that it goes on in
-        self.run_log = Extent()
+        self.extents = {event_file_name(0): Extent(), _RUN_LOG: Extent()}  # what is sealed of the text files, by name
         self.kept_logs: list[int] = []  # which hold records that nothing else does, or may
         self._unlaned: dict[str, int] = {}
         self._producers: dict[tuple[int, int], dict[str, Any]] = {}
@@ -65,7 +65,7 @@ class Ledger:
         try:
             files = extents_of(told["files"])
             ledger.next_log = told["next_log"]
-            ledger.events, ledger.run_log = event_extents(files), files[layout.run_log.name]
+            ledger.extents = {**_named(event_extents(files)), _RUN_LOG: files[_RUN_LOG]}
             ledger._unlaned = told["dropped"]
             ledger._producers = {(p["lane"], p["tenancy"]): p for p in told["producers"]}
             ledger._recall(told)
@@ -110,8 +110,8 @@ class Ledger:
         ledger.next_log = (
             max([part.last for part in layout.parts()] + [number for number, _ in layout.kept_logs()], default=-1) + 1
         )
-        ledger.events = event_extents({layout.events.name: Extent(), **files})
-        ledger.run_log = files.get(layout.run_log.name, Extent())
+        ledger.extents |= _named(event_extents(ledger.extents | files))
+        ledger.extents[_RUN_LOG] = files.get(_RUN_LOG, Extent())
         return ledger
 
     @property
@@ -228,15 +228,15 @@ class Ledger:
 
     def files(self) -> dict[str, dict[str, int]]:
         """Return what is known of the text files, as it is written into files of ours."""
-        events = {event_file_name(number): extent._asdict() for number, extent in enumerate(self.events)}
-        return {**events, "run.log": self.run_log._asdict()}
+        return {name: extent._asdict() for name, extent in self.extents.items()}
 
-    def commit(self, next_log: int, events: tuple[Extent, ...], run_log: Extent) -> None:
-        """Make the books the truth: everything of the logs below ``next_log`` is sealed."""
-        self.next_log, self.events, self.run_log = next_log, events, run_log
+    def commit(self, next_log: int, extents: Mapping[str, Extent]) -> None:
+        """Make the books the truth: everything of the logs below ``next_log`` is sealed; ``extents`` are the files'."""
+        self.next_log = next_log
+        self.extents |= extents
         told = {
             "next_log": next_log,
-            "events_bytes": events[0].bytes,
+            "events_bytes": self.extents[event_file_name(0)].bytes,
             "files": self.files(),
             "dropped": self._unlaned,
             "producers": self.producers(),
@@ -276,6 +276,10 @@ def _measured(layout: RunLayout) -> dict[str, Extent]:
     """Return the extents of the text files as they lie there, for a run whose books don't tell them."""
     paths = [path for path in (*layout.event_files().values(), layout.run_log) if path.exists()]
     return {path.name: of_file(path) for path in paths}
+
+
+def _named(events: Iterable[Extent]) -> dict[str, Extent]:
+    return {event_file_name(number): extent for number, extent in enumerate(events)}
 
 
 def event_extents(files: Mapping[str, Extent]) -> tuple[Extent, ...]:

@@ -178,7 +178,7 @@ def _reopen(options: Options, layout: RunLayout, turn: int) -> Run:
     _claim(layout)
     try:
         ledger = Ledger.reopened(layout, described)
-        ledger.commit(ledger.next_log, ledger.events, ledger.run_log)
+        ledger.commit(ledger.next_log, {})
         run, placed = open_segment(layout, options, first_lane=ledger.lanes, unlaned=ledger.unlaned)
         try:
             known = _read_config(layout)

@@ -12,9 +12,11 @@ from unittest import mock
 
 from shmlog.flusher import final
 from shmlog.flusher.sealer import Sealer, remove_wal
+from shmlog.flusher.sinks import open_sinks
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import settings_of
+from shmlog.records.ledger import Ledger
 from shmlog.records.merge import merge
 from tests.support.frames import Happening, Log, Record
 
@@ -58,8 +60,12 @@ class Folder:
         sealer.close()
 
     def open_sealer(self) -> Sealer:
-        rotate_bytes = settings_of(self.described).rotate_bytes
-        return Sealer(self.layout, self.described["sinks"], lambda: None, lambda message: None, rotate_bytes)
+        ledger = Ledger.load(self.layout)
+        sinks = open_sinks(
+            self.layout, ledger, self.described["sinks"], progress=lambda: None, report=lambda message: None,
+            events_bytes_max=settings_of(self.described).rotate_bytes,
+        )  # fmt: skip
+        return Sealer(self.layout, ledger, sinks, lambda: None, lambda message: None)
 
     def complete(self) -> None:
         """Seal all and close the run, as the flusher does."""

@@ -18,10 +18,10 @@ import pytest
 import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.flusher import final, sealer
+from shmlog.flusher import final, sinks
 from shmlog.flusher.keeper import Keeper
 from shmlog.flusher.recover import _recover_files
-from shmlog.flusher.sealer import Sealer
+from shmlog.flusher.sinks import Config, Parts, Sink, Text
 from shmlog.folder import runfile
 from shmlog.folder.large import read_large
 from shmlog.folder.layout import RunLayout
@@ -96,13 +96,13 @@ def test_a_chunk_whose_decoding_fails_is_decoded_again(
     assert not RunLayout(unkept_run.dir).kept.exists()
 
 
-@pytest.mark.parametrize("function", ["_gather_config", "_append"])
-def test_a_chunk_that_was_decoded_and_not_rendered_stands_once_in_the_end(
-    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch, function: str
+@pytest.mark.parametrize("sink", [Parts, Config, Text])
+def test_a_chunk_that_was_decoded_and_that_a_sink_did_not_take_stands_once_in_the_end(
+    unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch, sink: type[Sink]
 ) -> None:
     keeper = keeper_of(unkept_run)
     log_some(unkept_run, keeper)
-    monkeypatch.setattr(Sealer, function, failing(getattr(Sealer, function), MemoryError(), 2))
+    monkeypatch.setattr(sink, "take", failing(sink.take, MemoryError(), 2))
     keeper.close(patient=False)
     stored = assert_books_balance(unkept_run.dir, offered=RECORDS)
     assert len(stored.events()) == EVENTS
@@ -496,7 +496,7 @@ def text_of(number: int, run: shmlog.Run) -> str:
 
 PLACES = [
     pytest.param(module, function, id=f"{module.__name__.split('.')[-1]}.{function}")
-    for module, function in [(decode, "read_large"), (decode, "large_size"), (sealer, "read_large")]
+    for module, function in [(decode, "read_large"), (decode, "large_size"), (sinks, "read_large")]
 ]
 
 
@@ -539,7 +539,7 @@ def test_a_large_text_that_goes_before_it_is_written_is_lost_and_told(
             (run_dir / path).unlink()
         return read_large(run_dir, path)
 
-    monkeypatch.setattr(sealer, "read_large", read_what_goes)
+    monkeypatch.setattr(sinks, "read_large", read_what_goes)
     with suppress(StorageError):
         keeper.close(patient=False)
     assert shmlog.load(unkept_run.dir).metadata["complete"], "the run is never closed"

@@ -39,13 +39,13 @@ def test_what_is_booked_is_there_once_and_in_order(
         pending += lines
         if then == "book":
             files.sync()
-            booked, due, pending = files.extents, due + pending, b""
+            booked, due, pending = tuple(files.extents.values()), due + pending, b""
         elif then == "kill":
             files.close()
             files, pending = EventFiles(layout, booked, LIMIT), b""
     files.sync()
     parts = list(layout.event_files().values())
-    assert files.extents == tuple(map(of_file, parts))
+    assert files.extents == {path.name: of_file(path) for path in parts}
     assert b"".join(path.read_bytes() for path in parts) == due + pending
     for path in parts:
         data = path.read_bytes()

@@ -1,0 +1,280 @@
+"""Where the records of a log go, and what a place needs that each record be in it exactly once.
+
+A sink is told each batch once. When a log is closed, the sink marks that point; when the log is to be sealed, the sink
+makes durable what it has taken up to the mark, and then the books say so. What the books do not say did not happen:
+the next sealer makes sinks anew, which go back to where the books are, and tells them the same batches again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from shmlog.base.durable import fsync_dir
+from shmlog.errors import CorruptDataError
+from shmlog.flusher.appendfile import AppendFile, RedoError
+from shmlog.flusher.eventfiles import EventFiles
+from shmlog.folder import runfile
+from shmlog.folder.extent import Extent
+from shmlog.folder.large import read_large
+from shmlog.folder.layout import RunLayout
+from shmlog.records import footer, parts
+from shmlog.records.decode import Batch
+from shmlog.records.ledger import Ledger, event_extents
+from shmlog.records.lines import event_data, event_lines, human_lines
+
+WRITERS = 2
+"""Threads that write parts: one is written while the next is sorted. So many logs may wait for their sinks."""
+
+
+class Mark(NamedTuple):
+    """The end of a log in a sink."""
+
+    log: int
+    extents: Mapping[str, Extent] = {}
+    """What the books say of the sink's files, by name, once the log is sealed."""
+
+
+class Sink:
+    """A place for records. What has nothing to do for a step leaves it as it is here."""
+
+    def take(self, batch: Batch) -> None:
+        """Take a batch of the open log. What can't be written now is kept for later, and reported."""
+        raise NotImplementedError
+
+    def retry(self) -> None:
+        """Write what is kept; raises OSError, and nothing more is taken until it returns."""
+
+    def mark(self, log: int) -> Mark:
+        """Mark the end of log ``log``; raises OSError, and is called again."""
+        return Mark(log)
+
+    def is_ready(self, mark: Mark) -> bool:
+        """Whether `commit` need not wait for work that is under way."""
+        return True
+
+    def commit(self, mark: Mark) -> None:
+        """Make durable what was taken up to a mark. Raises OSError, and is called again, also when it has returned."""
+
+    def close(self) -> None:
+        """Close the files. What is not in the books stays in its log."""
+
+
+def open_sinks(
+    layout: RunLayout, ledger: Ledger, kinds: Collection[str], *, progress: Callable[[], None],
+    report: Callable[[str], None], events_bytes_max: int | None = None,
+    at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> list[Sink]:  # fmt: skip
+    """Return the sinks of a run, as its books left them.
+
+    Parameters
+    ----------
+    kinds : collection of str
+        Where metrics go: ``parquet``, ``jsonl``.
+    progress : callable
+        Called when something was written.
+    report : callable
+        Takes a line for the flusher's log.
+    events_bytes_max : int, optional
+        How large events.jsonl may grow before it goes on in another file.
+    at_work : callable
+        Makes the context in which a part is written.
+    """
+    lines = partial(event_lines, metrics="jsonl" in kinds, read_large=partial(_read_decoded, layout))
+    events = EventFiles(layout, event_extents(ledger.extents), events_bytes_max)
+    run_log = AppendFile(layout.run_log, ledger.extents[layout.run_log.name])
+    return [
+        *([Parts(layout, progress, at_work)] if "parquet" in kinds else []),
+        Config(layout, report),
+        Text(layout.run_log, run_log, lambda batch: [human_lines(batch)], progress, report),
+        Text(layout.events, events, lines, progress, report),
+    ]
+
+
+def _read_decoded(layout: RunLayout, path: str) -> bytes:
+    """Return a large text that could be read when it was decoded."""
+    try:
+        return read_large(layout.dir, path)
+    except OSError as error:  # decoded again, it is booked as what it is
+        raise RedoError(error.errno, error.strerror or str(error), path) from error
+
+
+class Text(Sink):
+    """A text file, or several that follow one another, to which lines are appended."""
+
+    def __init__(
+        self, path: Path, file: AppendFile | EventFiles, lines: Callable[[Batch], Iterable[bytes]],
+        progress: Callable[[], None], report: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._path = path
+        self._file = file
+        self._lines = lines
+        self._progress = progress
+        self._report = report
+
+    def take(self, batch: Batch) -> None:
+        """Append the lines of a batch, or have them wait in the file's object."""
+        for chunk in self._lines(batch):
+            try:
+                self._file.append(chunk)
+            except OSError as error:
+                self._report(f"{self._path}: {error.strerror}; tried again later")
+            self._progress()
+
+    def retry(self) -> None:
+        """Write what waits."""
+        self._file.retry()
+
+    def mark(self, log: int) -> Mark:
+        """Return how long each file is, all of the log's lines included."""
+        self._file.retry()
+        return Mark(log, self._file.extents)
+
+    def commit(self, mark: Mark) -> None:
+        """Make all lines durable, later ones too; raises `SyncError`."""
+        self._file.sync()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Config(Sink):
+    """config.yaml: the parameters of config events are merged into it, at once if the disk takes them."""
+
+    def __init__(self, layout: RunLayout, report: Callable[[str], None]) -> None:
+        self._layout = layout
+        self._report = report
+        self._waiting: dict[str, Any] = {}  # not in config.yaml yet
+
+    def take(self, batch: Batch) -> None:
+        """Take the parameters in a batch."""
+        for event in batch.events:
+            if event.event_type == "config":
+                self._waiting |= self._whole_data(event_data(event))
+        try:
+            self._merge()
+        except OSError as error:
+            self._report(f"{self._layout.config_yaml}: {error.strerror}; tried again when the log is sealed")
+
+    def _whole_data(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the data of an event, read from its file if it was too large for the ring."""
+        if data.keys() != {"file", "bytes"}:
+            return data
+        try:
+            found = json.loads(read_large(self._layout.dir, str(data["file"])))
+        except (OSError, ValueError):
+            return data  # the user's own words
+        return found if isinstance(found, dict) else data
+
+    def commit(self, mark: Mark) -> None:
+        """Write what waits."""
+        self._merge()
+
+    def _merge(self) -> None:
+        if not self._waiting:
+            return
+        path = self._layout.config_yaml
+        try:
+            config = runfile.read(path)
+        except FileNotFoundError:
+            config = {}
+        except CorruptDataError as error:
+            self._report(f"{error}; left as it is, the config events have the parameters")
+            self._waiting = {}
+            return
+        merged = {**config, **self._waiting}
+        if merged != config:
+            runfile.write(path, merged)
+        self._waiting = {}
+
+
+@dataclass
+class _Part:
+    """The metrics of a log, and the writing of their part."""
+
+    tables: list[pa.Table] = field(default_factory=list)
+    booked: int = 0
+    writing: Future[None] | None = None
+
+
+class Parts(Sink):
+    """A Parquet file for each log that has metrics; threads sort and write it while the next log is decoded."""
+
+    def __init__(
+        self, layout: RunLayout, progress: Callable[[], None], at_work: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._layout = layout
+        self._run_id = runfile.run_id(layout)
+        self._progress = progress
+        self._at_work = at_work
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="part")
+        self._open = _Part()
+        self._closed: dict[int, _Part] = {}  # by log
+
+    def take(self, batch: Batch) -> None:
+        """Take the metrics of a batch."""
+        if batch.metrics.num_rows:
+            self._open.tables.append(batch.metrics)
+        self._open.booked += sum(count.metrics for count in batch.counts.values())
+
+    def mark(self, log: int) -> Mark:
+        """Begin to write the part of the log."""
+        if self._open.tables:
+            self._start(log, self._open)
+            self._closed[log] = self._open
+        else:
+            self._remove(log)
+        self._open = _Part()
+        return Mark(log)
+
+    def _start(self, log: int, part: _Part) -> None:
+        part.writing = self._writers.submit(self._write, log, part)
+
+    def _remove(self, log: int) -> None:
+        """Remove what an earlier sealer has made of a log that has lost its content since, with the power."""
+        path = self._layout.part(log)
+        if path.exists():
+            path.unlink()
+            fsync_dir(path.parent)
+
+    def _write(self, log: int, part: _Part) -> None:
+        path = self._layout.part(log)
+        with self._at_work():
+            table = pa.concat_tables(part.tables).unify_dictionaries()
+            parts.write_part(
+                path, table, run_id=self._run_id, first=log, last=log, progress=self._progress,
+                read_large=partial(_read_decoded, self._layout),
+            )  # fmt: skip
+            rows = footer.read_facts(path).rows
+            if rows != part.booked:
+                raise CorruptDataError(f"{path}: {rows} rows were written, of {part.booked} metrics")
+
+    def is_ready(self, mark: Mark) -> bool:
+        """Whether the part is written, or could not be."""
+        part = self._closed.get(mark.log)
+        return part is None or part.writing is None or part.writing.done()
+
+    def commit(self, mark: Mark) -> None:
+        """Wait for the part, which is durable then; begin it anew if it could not be written."""
+        part = self._closed.get(mark.log)
+        if part is None or part.writing is None:
+            return
+        try:
+            part.writing.result()
+        except BaseException:
+            self._start(mark.log, part)  # for the next try
+            raise
+        del self._closed[mark.log]
+
+    def close(self) -> None:
+        """Wait until no part is being written any more."""
+        self._writers.shutdown()
