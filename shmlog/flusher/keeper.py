@@ -18,6 +18,7 @@ from shmlog import _core
 from shmlog.errors import StorageError
 from shmlog.flusher import final
 from shmlog.flusher.appendfile import RedoError
+from shmlog.flusher.merger import Merger
 from shmlog.flusher.nice import be_nice
 from shmlog.flusher.place import Place
 from shmlog.flusher.progress import Progress
@@ -78,6 +79,7 @@ class Keeper:
         self._ref = ref
         self._bell = Doorbell.open(ref.name)
         self._sealer: Sealer | None = None
+        self._merger = Merger(layout, report)
         self._provenance = Provenance(layout, report)
         self._finished = segment.finish_done
         self._rotated_s = time.monotonic()
@@ -149,6 +151,7 @@ class Keeper:
         try:
             work()
         except Exception as error:
+            self._merger.stop()  # a disk that is full has other uses
             self._tell(str(error) if isinstance(error, OSError) else traceback.format_exc())
             self._progress.note_failure()
             if isinstance(error, RedoError) or not isinstance(error, OSError):
@@ -173,6 +176,7 @@ class Keeper:
         sealer = self._get_sealer()
         now, frames, closed_below = time.monotonic(), self._drain.frames, self._drain.closed_below
         if closed_below > sealer.reading or (frames != self._taken_frames and now - self._taken_s >= TICK_S):
+            self._merger.hold()
             with self._progress.at_work():
                 # One log at a time: who waits for a finish must not wait for what others log meanwhile.
                 sealer.catch_up(min(closed_below, sealer.reading + 1))
@@ -186,6 +190,8 @@ class Keeper:
         is_looking = self._provenance.keep()
         self._carry_out_finish(sealer, is_looking)
         self._rotate_old_log()
+        if not sealer.is_busy and self._finish is None and self._drain.closed_below <= sealer.reading:
+            self._merger.go_on(sealer.next_log)
 
     def _move(self) -> None:
         """Go on in the folder of the logs that is in the place of the last one."""
@@ -270,6 +276,7 @@ class Keeper:
             If it was tried in vain. Nothing is lost: `recover` goes on from here.
         """
         self._segment.cut_all()
+        self._merger.close()
         failures = 0
         while (error := self._guarded(self._close_once)) is not None:
             if not patient or not self._may_heal(error):

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from shmlog import _bulk
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from shmlog.errors import CorruptDataError
 from shmlog.folder.regular import open_regular
 
@@ -26,6 +28,11 @@ UNSEALED = "crc32:00000000"  # the footer's checksum is taken with this in its p
 _MARK = UNSEALED[:-8].encode()
 _TAIL = struct.Struct("<I4s")
 _MAGIC = b"PAR1"
+
+
+def identity(run_id: str, first: int, last: int) -> dict[str, str]:
+    """Return what the footer of a part of logs ``first`` … ``last`` says of whose it is."""
+    return {RUN_ID: run_id, FIRST_LOG: str(first), LAST_LOG: str(last)}
 
 
 def seal(fd: int) -> None:
@@ -105,23 +112,12 @@ class Facts(NamedTuple):
 def read_facts(path: Path) -> Facts:
     """Return what the footer of a part says; raises as `checked` does."""
     with checked(path) as (_, _, data):
-        try:
-            _, groups_end, groups = _bulk.footer_groups(data, 0)
-        except ValueError as error:
-            raise CorruptDataError(f"{path}: damaged ({error})") from error
-    metadata = {key: _value_of(data, groups_end, key) for key in (RUN_ID, FIRST_LOG, LAST_LOG)}
-    return Facts(sum(rows for _, rows, *_ in groups), metadata)
-
-
-def _value_of(footer: bytes, begin: int, key: str) -> str | None:
-    """Return the value of a key of ours that stands behind ``begin``, where the row groups end; None without it.
-
-    Both are texts in a struct of Thrift's compact protocol: 0x18, their length, their bytes.
-    """
-    mark = b"\x18%c%b\x18" % (len(key), key.encode())
-    at = footer.rfind(mark, begin)
-    if at < 0:
-        return None
-    length_at = at + len(mark)
-    size = footer[length_at] if length_at < len(footer) else 0
-    return footer[length_at + 1 : length_at + 1 + size].decode("utf-8", "replace")
+        without_pages = pa.BufferReader(_MAGIC + data + _TAIL.pack(len(data), _MAGIC))
+    try:
+        described = pq.read_metadata(without_pages)
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptDataError(f"{path}: damaged ({error})") from error
+    told = described.metadata or {}
+    values = {key: told.get(key.encode()) for key in (RUN_ID, FIRST_LOG, LAST_LOG)}
+    metadata = {key: value and value.decode("utf-8", "replace") for key, value in values.items()}
+    return Facts(described.num_rows, metadata)

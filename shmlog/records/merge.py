@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, replacing
+from shmlog.errors import CorruptDataError
 from shmlog.folder.layout import Part, RunLayout
+from shmlog.records import footer
 from shmlog.records.order import ROW_KEYS, row_order, take_rows
 from shmlog.records.parts import (
     PartFile,
@@ -48,13 +50,19 @@ def names_of(parts: list[Part]) -> list[str]:
 def merge(layout: RunLayout, *, run_id: str, parts: list[Part], progress: Callable[[], None]) -> Path:
     """Write one part that covers ``parts``, sorted by name and step, then delete these.
 
+    Parameters
+    ----------
+    progress : callable
+        Called after each chunk of rows; what it raises ends the merge.
+
     Raises
     ------
     OSError, CorruptDataError
-        If a part can't be read or the new one not written; then nothing has changed.
+        If a part can't be read or is another run's, or the new one can't be written; then nothing has changed.
     """
     if len(parts) == 1:
         return parts[0].path
+    rows = sum(_rows_of(part, run_id) for part in parts)
     path = layout.part(parts[0].first, parts[-1].last)
     temporaries: list[Path] = []
     try:
@@ -64,7 +72,9 @@ def merge(layout: RunLayout, *, run_id: str, parts: list[Part], progress: Callab
         with open_part(
             path, run_id=run_id, first=parts[0].first, last=parts[-1].last, text_bytes=_text_bytes(sources)
         ) as writer:
-            _merge_files(writer, sources, progress)
+            merged = _merge_files(writer, sources, progress)
+            if merged != rows:
+                raise CorruptDataError(f"{path}: {merged} rows were merged, of {rows}")
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
@@ -80,6 +90,14 @@ def remove_covered(layout: RunLayout) -> None:
         for part in covered:
             part.path.unlink(missing_ok=True)
         fsync_dir(layout.metrics)
+
+
+def _rows_of(part: Part, run_id: str) -> int:
+    """Return how many rows a part has; raises CorruptDataError if it is not what its name says."""
+    facts = footer.read_facts(part.path)
+    if facts.metadata != footer.identity(run_id, part.first, part.last):
+        raise CorruptDataError(f"{part.path}: not of this run, or not of the logs that its name says; not merged")
+    return facts.rows
 
 
 def _merge_round(path: Path, sources: list[Path], temporaries: list[Path], progress: Callable[[], None]) -> list[Path]:
@@ -104,12 +122,13 @@ def _text_bytes(paths: list[Path]) -> int:
     return total
 
 
-def _names_in(paths: list[Path]) -> list[str]:
+def _names_in(paths: list[Path], progress: Callable[[], None] = lambda: None) -> list[str]:
     names: set[str] = set()
     for path in paths:
         with open_file(path) as file:
             for group in file.groups:
                 names.update(file.read_names(group))
+                progress()
     return sorted(names)
 
 
@@ -175,8 +194,10 @@ class _Stream:
         return count
 
 
-def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable[[], None]) -> None:
-    names = _names_in(paths)
+def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable[[], None]) -> int:
+    """Write the rows of sorted files; return how many there are."""
+    names = _names_in(paths, progress)
+    rows = 0
     code_of = {name: code for code, name in enumerate(names)}
     dictionary = pa.array(names, pa.string())
     waiting: list[pa.Table] = []
@@ -184,6 +205,7 @@ def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable
         files = [stack.enter_context(open_file(path)) for path in paths]
         streams = [_Stream(file, dictionary, code_of) for file in files]
         for table in _merged(streams):
+            rows += table.num_rows
             waiting.append(table)
             if _is_enough(waiting):
                 *whole, last = row_groups(pa.concat_tables(waiting).combine_chunks())
@@ -194,6 +216,7 @@ def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable
     if waiting:
         for group in row_groups(pa.concat_tables(waiting).combine_chunks()):
             write_group(writer, group)
+    return rows
 
 
 def _is_enough(tables: list[pa.Table]) -> bool:

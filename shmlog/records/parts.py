@@ -57,14 +57,7 @@ def open_part(path: Path, *, run_id: str, first: int, last: int, text_bytes: int
     """Write a part under a temporary name; it appears whole and durable, or not at all; see `open_writer`."""
     with replacing(path) as fd, open_writer(fd, text_bytes) as writer:
         yield writer
-        writer.add_key_value_metadata(
-            {
-                "shmlog.schema": str(VERSION),
-                footer.RUN_ID: run_id,
-                footer.FIRST_LOG: str(first),
-                footer.LAST_LOG: str(last),
-            }
-        )
+        writer.add_key_value_metadata({"shmlog.schema": str(VERSION), **footer.identity(run_id, first, last)})
 
 
 @contextmanager
@@ -206,7 +199,7 @@ class PartFile:
     def read_names(self, group: int) -> list[str]:
         """Return the names in a row group."""
         try:
-            column: Any = self._file.read_row_group(group, columns=["name"], use_threads=False)["name"]
+            column: Any = self._file.read_row_group(group, columns=["name"])["name"]
         except (OSError, pa.ArrowException) as error:
             raise_for(self._path, error)
         return [name for chunk in column.chunks for name in chunk.dictionary.to_pylist()]

@@ -60,8 +60,8 @@ MISTAKES_IN_RECOVERY = (
     Mutation(
         "recovery-changes-the-folder",
         "flusher/keeper.py",
-        "        rotate_bytes = settings_of(described).rotate_bytes\n",
-        "        rotate_bytes = settings_of(described).rotate_bytes\n        os.chdir(self._layout.dir)\n",
+        "        described = runfile.read(self._layout.run_yaml)\n",
+        "        described = runfile.read(self._layout.run_yaml)\n        os.chdir(self._layout.dir)\n",
         "I6: of a relative root the first run alone is recovered",
         f"{RECOVERY}::test_all_runs_of_a_relative_root_are_recovered",
     ),

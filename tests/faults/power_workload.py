@@ -21,11 +21,12 @@ LARGE = 40_000
 FLUSHER = """
 import os, sys
 from pathlib import Path
-from shmlog.flusher import keeper
+from shmlog.flusher import keeper, merger
 from shmlog.flusher.__main__ import main
 from shmlog.flusher.process import START_LOCK
 os.dup2(int(sys.argv[2]), START_LOCK)
 keeper.LOG_BYTES_MAX = 4 << 10
+merger.FAN_IN = 2
 main(Path(sys.argv[1]))
 """
 

@@ -34,7 +34,7 @@ SHM_NAME = "/shmlog-"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run with one log sealed, records in its lanes and a request to finish; its processes are dead."""
+    """A run with two logs sealed, records in its lanes and a request to finish; its processes are dead."""
 
     folder: Path  # the run folder's copy
     segment: Path  # the segment's bytes
@@ -102,9 +102,9 @@ def prepare(folder: Path, *, resumed: bool = False) -> Prepared:
         run.finish()
         run = _begin(code.folder, folder, resume=run.id)
         offered += _log(run, 60)
-    request = run._segment.request_finish(1, True)
-    run._bell.ring()
-    wait_until(lambda: run._segment.finish_done == request, "the first log to be sealed")
+    _seal(run)
+    offered += _log(run, 10)
+    _seal(run)
     os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
     wait_until(lambda: is_flusher_gone(run.dir), "the flusher's death")
     offered += _log(run, 30)
@@ -123,6 +123,12 @@ def prepare(folder: Path, *, resumed: bool = False) -> Prepared:
     run.finish()
     wait_until(lambda: is_flusher_gone(run.dir) and not RunLayout(run.dir).wal.exists(), "the flusher's end")
     return Prepared(copy, segment, offered, diff)
+
+
+def _seal(run: shmlog.Run) -> None:
+    request = run._segment.request_finish(1, True)
+    run._bell.ring()
+    wait_until(lambda: run._segment.finish_done == request, "what was logged to be sealed")
 
 
 def _begin(code: Path, folder: Path, **options: Any) -> shmlog.Run:
@@ -241,8 +247,14 @@ def check_nothing_left(copy: Copy) -> None:
 
 
 def wait_for_finish(copy: Copy, member: Membership, is_over: threading.Event) -> None:
-    """End the membership when the request to finish was carried out, or the flusher is over."""
-    segment = shm.open_segment(read_ref(RunLayout(copy.dir)))
-    while segment.finish_done != segment.finish_request and not is_over.wait(0.002):
+    """End the membership when finish and merge are done of what was there, or the flusher is over."""
+    layout = RunLayout(copy.dir)
+    segment = shm.open_segment(read_ref(layout))
+    parts = [part.path for part in layout.parts()]
+
+    def is_done() -> bool:
+        return segment.finish_done == segment.finish_request and not all(path.exists() for path in parts)
+
+    while not is_done() and not is_over.wait(0.002):
         pass
     member.end()

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from shmlog.errors import SegmentError
 from shmlog.flusher import __main__ as flusher_main
-from shmlog.flusher import final, sealer  # noqa: F401  what a flusher imports late is imported here once
+from shmlog.flusher import final, merger, sealer  # noqa: F401  what a flusher imports late is imported here once
 from shmlog.flusher.recover import recover
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.liveness import LOCK_FLUSHER
@@ -68,8 +68,9 @@ class Outcome:
 
 
 def run_flusher(copy: Copy) -> None:
-    """Be the flusher of a copy, as start_flusher() would start it, in more of a hurry to try again."""
-    final.RETRY_S = 0.05
+    """Be the flusher of a copy, as start_flusher() would start it, in more of a hurry to try again and to merge."""
+    final.RETRY_S = merger.RETRY_S = 0.05
+    merger.FAN_IN = 2
     layout = RunLayout(copy.dir)
     log = os.open(layout.flusher_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 2)
@@ -193,7 +194,7 @@ def try_error(bench: Bench, trial: Trial) -> Outcome:
 
 def is_at_start(point: Point) -> bool:
     """Whether the call comes before the flusher drains: then it may end, and another is started."""
-    opened = {"run.yaml": 2, "wal": 3, "wal/000001.wal": 1, "wal/flusher.log": 1}
+    opened = {"run.yaml": 2, "wal": 3, "wal/000002.wal": 1, "wal/flusher.log": 1}
     return point.call in ("openat", "close") and point.occurrence <= opened.get(point.path, 0)
 
 

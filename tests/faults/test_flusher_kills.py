@@ -14,6 +14,7 @@ from tests.faults.sweep import Bench, Trial
 from tests.faults.syscalls import KILL_AFTER, KILL_BEFORE, Fault, Seen
 
 PAIRS = 40
+MERGED = "part-000000-000001.parquet"  # the merge at the end makes one of more logs
 
 
 def kills_at(seen: list[Seen]) -> list[Fault]:
@@ -36,6 +37,7 @@ def test_a_flusher_killed_at_any_call_loses_and_repeats_nothing(
     copy = bench.prepared.copy(bench.scratch / "reference")
     seen = sweep.calls_of(bench.library, sweep.follow_flusher, copy, bench.scratch / "calls")
     assert sweep.in_child(lambda: prepared.recover_and_check(bench.prepared, copy, bench.expected)) == ""
+    assert any(call.point.path.endswith(MERGED) for call in seen), "parts are merged while the run lives"
     points = kills_at(seen)
     trials = [Trial(fault) for fault in (points if full else choice.sample(points, len(points) // 2))]
     with sweep.pool() as executor:

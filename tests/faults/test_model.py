@@ -81,6 +81,7 @@ RIGHT = {
     "a lane that is cut and given on to an owner": ("cut.pml", ["UNITS=2", "LAST_IS_OWNER=1"]),
     "sealing, killed twice, and a reader": ("seal.pml", ["KILLS=2", "POWER_LOSSES=0", "LOOKS=2"]),
     "sealing, killed, and a loss of power": ("seal.pml", ["KILLS=1", "POWER_LOSSES=1"]),
+    "sealing, and merging meanwhile": ("seal.pml", ["LOGS=3", "KILLS=1", "POWER_LOSSES=1"]),
 }
 RIGHT_FULL = {
     "two owners, four records": ("lane.pml", []),

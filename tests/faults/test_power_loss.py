@@ -238,3 +238,6 @@ def test_the_workload_ends_as_it_should(recording: Recording) -> None:
     assert found["a"] == list(range(PHASES * STEPS))
     assert all(found[f"b{phase}"] == list(range(STEPS)) for phase in range(PHASES))
     assert verify(run_dir).ok
+    if "parquet" in shmlog.load(run_dir).metadata["sinks"]:
+        made = [Path(op.target).name for op in recording.ops if op.kind == "rename"]
+        assert "part-000000-000001.parquet" in made, "parts are merged while the run lives"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +17,9 @@ from shmlog.folder.layout import RunLayout
 from shmlog.records import merge as merge_module
 from shmlog.records import parts
 from shmlog.records.decode import Decoder
-from shmlog.records.merge import merge, names_of
+from shmlog.records.merge import merge, names_of, remove_covered
 from shmlog.records.wal import Frame, scan
+from tests.support.folders import states_of
 from tests.support.frames import Log
 
 KEY = ("name", "step", "ts", "lane", "seq")
@@ -149,3 +151,20 @@ def test_a_merge_killed_before_the_deletion_tells_no_row_twice(
         original.write_bytes(data)
     assert [part.path for part in layout.parts()] == [path]
     assert rows_in(path) == rows
+
+
+def test_a_merge_that_is_killed_anywhere_loses_and_repeats_nothing(layout: RunLayout, tmp_path: Path) -> None:
+    rows = write_parts(layout, [30, 40, 5])
+    with states_of(layout.metrics, tmp_path / "states") as states:
+        merge_all(layout)
+    assert len(states) > 6
+    for state in states:
+        copy = RunLayout(tmp_path / "copy")
+        shutil.rmtree(copy.dir, ignore_errors=True)
+        shutil.copytree(state, copy.metrics)
+        assert sorted(row for part in copy.parts() for row in rows_in(part.path)) == sorted(rows)
+        merge_all(copy)
+        assert [part.path for part in copy.parts()] == [copy.part(0, 2)]
+        assert rows_in(copy.part(0, 2)) == rows
+        remove_covered(copy)
+        assert list(copy.metrics.iterdir()) == [copy.part(0, 2)]

@@ -420,6 +420,20 @@ def test_what_is_sealed_during_a_look_is_read_once(folder: Folder) -> None:
     assert rows == expected_rows(folder), "I6: from its part, though the books had told of a log"
 
 
+def test_a_listing_that_lacks_what_was_being_merged_is_taken_again(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that appears and those that go during a listing may all be missing in it."""
+    folder.seal(1)
+    parts_of, empty = RunLayout.parts, [True]
+    monkeypatch.setattr(RunLayout, "parts", lambda layout: [] if empty and empty.pop() else parts_of(layout))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert rows_of(shmlog.load(folder.dir)) == expected_rows(folder), "I4: nothing is missing"
+    assert not told
+    assert not empty
+
+
 def test_a_log_stays_until_its_part_is_there(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

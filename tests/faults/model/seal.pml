@@ -1,9 +1,9 @@
 /* From the logs to parts and events.jsonl, with a kill, or a loss of power, at every step, and a reader.
  *
- * Follows flusher/sealer.py (seal log n, commit the books, delete log n), flusher/final.py and keeper.py
- * (complete, merge, clean up), folder/layout.py (atomic_write) and reader/snapshot.py (books, logs, parts,
- * books again). Log n holds one metric and one event, both durable: what is at stake is whether sealing keeps
- * them. A file has what processes see and what a loss of power leaves at least.
+ * Follows flusher/sealer.py (seal log n, commit the books, delete log n), flusher/merger.py (merge sealed parts
+ * meanwhile), flusher/final.py and keeper.py (complete, merge the rest, clean up), base/durable.py (atomic_write)
+ * and reader/snapshot.py (books, logs, parts, books again). Log n holds one metric and one event, both durable: what
+ * is at stake is whether sealing keeps them. A file has what processes see and what a loss of power leaves at least.
  */
 #ifndef LOGS
 #define LOGS 2
@@ -18,7 +18,8 @@
 #define LOOKS 1          /* of the reader */
 #endif
 #define EVENTS_MAX (LOGS * (KILLS + POWER_LOSSES + 1))
-#define MERGED LOGS      /* number of the part that covers all others */
+#define MERGED LOGS      /* number of the part that covers all others, */
+#define LIVE (LOGS + 1)  /* and of the one of logs 0 and 1, merged while others are sealed */
 
 typedef Books { byte next_log; byte events }
 
@@ -28,9 +29,9 @@ Books books_durable;
 byte event[EVENTS_MAX + 1];  /* events.jsonl: the log that each line is from */
 byte events;             /* lines */
 byte events_durable;
-bool part[LOGS + 1];
-bool part_named[LOGS + 1];   /* its name is durable, */
-bool part_filled[LOGS + 1];  /* and what is in it */
+bool part[LOGS + 2];
+bool part_named[LOGS + 2];   /* its name is durable, */
+bool part_filled[LOGS + 2];  /* and what is in it */
 bool complete;
 
 bool sealing;
@@ -47,6 +48,16 @@ inline write_part(number)
 #endif
     part[number] = true;  /* renamed */
 #ifdef MISTAKE_FOLDER_NOT_SYNCED
+    skip
+#else
+    part_named[number] = true
+#endif
+}
+
+/* A merge that was killed may have left what covers other parts under a name that is not durable. */
+inline sync_name(number)
+{
+#ifdef MISTAKE_COVERED_GO_BEFORE_NAME
     skip
 #else
     part_named[number] = true
@@ -81,6 +92,32 @@ inline cut_events()
 #endif
 }
 
+/* What the merging thread does between two steps of the sealing one: any of its own steps, or none. */
+inline merge_some()
+{
+    do
+#ifdef MISTAKE_MERGED_BEFORE_SEALED
+    :: !merging && part[0] && part[1] && !part[LIVE] ->
+#else
+    :: !merging && books.next_log >= 2 && part[0] && part[1] && !part[LIVE] ->
+#endif
+        merging = true;
+#ifndef MISTAKE_MERGED_BEFORE_BOOKS_DURABLE
+        d_step { books_durable.next_log = books.next_log; books_durable.events = books.events };
+#endif
+#ifdef MISTAKE_PARTS_DELETED_BEFORE_LIVE
+        part[0] = false;
+        part[1] = false;
+#endif
+        write_part(LIVE)
+    :: part[LIVE] && (part[0] || part[1]) ->
+        sync_name(LIVE);
+        part[0] = false;
+        part[1] = false
+    :: break
+    od
+}
+
 inline seal()
 {
     d_step { event[events] = number; events++ }
@@ -93,9 +130,11 @@ inline seal()
     write_part(number);
 #else
     write_part(number);
+    merge_some();
     sync_events();
     commit_books();
 #endif
+    merge_some();
     log[number] = false;
     number++
 }
@@ -115,32 +154,36 @@ inline remove_parts()
     do
     :: n < LOGS -> part[n] = false; n++
     :: else -> break
-    od
+    od;
+    part[LIVE] = false
 }
 
 inline are_there(parts)
 {
     n = 0;
     do
-    :: n < LOGS && part[n] -> n++
+    :: n < LOGS && (part[n] || (n < 2 && part[LIVE])) -> n++
     :: else -> break
     od;
-    parts = n == LOGS
+    parts = n == LOGS && !part[MERGED]
 }
 
 inline merge_parts()
 {
-#ifdef MISTAKE_PARTS_DELETED_FIRST
     d_step { are_there(mergeable) }
+#ifdef MISTAKE_PARTS_DELETED_FIRST
     remove_parts();
     if
     :: mergeable -> write_part(MERGED)
     :: else
     fi
 #else
-    d_step { are_there(mergeable) }
     if
-    :: mergeable -> write_part(MERGED); remove_parts()
+    :: mergeable -> write_part(MERGED)
+    :: else
+    fi;
+    if
+    :: part[MERGED] -> sync_name(MERGED); remove_parts()
     :: else
     fi
 #endif
@@ -149,7 +192,7 @@ inline merge_parts()
 proctype Sealer()
 {
     byte number, n;
-    bool mergeable;
+    bool mergeable, merging;
 begin:
     {
         sealing = true;
@@ -165,6 +208,7 @@ begin:
             :: number < LOGS -> seal()
             :: else -> break
             od;
+            merge_some();
             complete = true  /* run.yaml, durable */
 #ifndef MISTAKE_COMPLETE_SEALED_AGAIN
         :: else
@@ -175,7 +219,7 @@ begin:
         ended = true
     } unless { kill };
     atomic {
-        sealing = false; number = 0; n = 0; mergeable = false;
+        sealing = false; number = 0; n = 0; mergeable = false; merging = false;
         if
         :: kill -> kill = false; goto begin
         :: else -> skip
@@ -208,7 +252,7 @@ proctype Power()
             :: break
             od;
             do
-            :: n <= LOGS ->
+            :: n <= LIVE ->
                 if
                 :: part[n] && !part_named[n] -> part[n] = false
                 :: true
@@ -222,13 +266,16 @@ proctype Power()
     od
 }
 
-/* Every record once: in a part or a line that counts, or in a log that does. */
+/* Every record once: in a part or a line that counts, or in a log that does. A part that another covers does not. */
 inline check(seen_next, seen_events)
 {
     n = 0;
     do
     :: n < LOGS ->
-        found = (n >= seen_next && seen_log[n]) + (n < seen_next && (seen_part[n] || seen_part[MERGED]));
+        covered = seen_part[MERGED] || (n < 2 && seen_part[LIVE]);
+        found = (n >= seen_next && seen_log[n]) + (n < seen_next && seen_part[n] && !covered);
+        covered = seen_part[LIVE] && !seen_part[MERGED];
+        found = found + (n < 2 && seen_next >= 2 && covered) + (n < seen_next && seen_part[MERGED]);
         assert(found == 1);  /* I6: each metric once */
         n++
     :: else -> break
@@ -239,13 +286,13 @@ inline check(seen_next, seen_events)
     :: n < seen_events -> assert(n < events && event[n] == n); n++  /* I6: each event once, in order */
     :: else -> break
     od;
-    n = 0; found = 0
+    n = 0; found = 0; covered = false
 }
 
 proctype Reader()
 {
     byte next, lines, n, found, looks;
-    bool seen_log[LOGS + 1], seen_part[LOGS + 1];
+    bool seen_log[LOGS + 1], seen_part[LOGS + 2], covered;
     do
     :: looks < LOOKS && !ended ->
         /* What a loss of power undoes under a reader's eyes is no concern of his. */
@@ -261,7 +308,7 @@ proctype Reader()
             atomic {
                 n = 0;
                 do
-                :: n <= LOGS -> seen_part[n] = part[n]; n++
+                :: n <= LIVE -> seen_part[n] = part[n]; n++
                 :: else -> break
                 od
             }
@@ -277,7 +324,12 @@ proctype Reader()
         atomic {
             looks++; next = 0; lines = 0; n = 0; found = 0;
             do
-            :: n <= LOGS -> seen_log[n] = false; seen_part[n] = false; n++
+            :: n <= LOGS -> seen_log[n] = false; n++
+            :: else -> break
+            od;
+            n = 0;
+            do
+            :: n <= LIVE -> seen_part[n] = false; n++
             :: else -> break
             od;
             n = 0
@@ -287,7 +339,7 @@ proctype Reader()
     ended;
     atomic {
         do
-        :: n <= LOGS -> seen_part[n] = part[n]; n++
+        :: n <= LIVE -> seen_part[n] = part[n]; n++
         :: else -> break
         od;
         check(LOGS, events);
