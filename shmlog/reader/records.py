@@ -22,7 +22,7 @@ from shmlog.folder.layout import RunLayout
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.event_lines import Line, fault_of, is_call, read_lines, table_of_calls
 from shmlog.reader.snapshot import Snapshot
-from shmlog.records import joined, parts
+from shmlog.records import parts
 from shmlog.records.lines import METRICS_TYPE, event_lines
 from shmlog.records.merge import names_of
 from shmlog.records.order import sort_rows, take_rows
@@ -101,10 +101,7 @@ def _sealed_tables(
 
 
 def _read_parts(paths: list[Path], wanted: list[str] | None) -> list[pa.Table | CorruptDataError]:
-    """Return the rows of all parts; or if one of them is damaged, of each its rows or what is wrong with it."""
-
-    def read_joined() -> list[pa.Table | CorruptDataError]:
-        return [_checked(table) for table in joined.read_parts(paths, wanted)]
+    """Return the rows of each part, or what is wrong with it."""
 
     def read(path: Path) -> pa.Table | CorruptDataError:
         try:
@@ -112,10 +109,6 @@ def _read_parts(paths: list[Path], wanted: list[str] | None) -> list[pa.Table | 
         except CorruptDataError as error:
             return error
 
-    if len(paths) > 1:
-        with suppress(CorruptDataError):
-            tables: list[pa.Table | CorruptDataError] = guarded(paths[0].parent, read_joined)
-            return tables
     return [read(path) for path in paths]
 
 

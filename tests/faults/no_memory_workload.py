@@ -23,9 +23,6 @@ from shmlog import _bulk, _core
 CLEAN = 4
 """So many calls in a row that succeed: none of their allocations was reached by the fault."""
 
-FOOTER = bytes.fromhex("1504 190c 1602 191c 191c 3c 7600 2608 3c 5801 61 1801 61 00 00 00 2602 00")
-"""Of a Parquet file with one row group of one column."""
-
 told: dict[str, tuple[int, int]] = {}
 """By call, how often it raised, and how often it dropped."""
 
@@ -103,8 +100,6 @@ def _segments(run: shmlog.Run) -> None:
     exhaust(run, "Segment.lane", lambda: segment.lane(0))
     exhaust(run, "Segment.open", lambda: _open(segment.path))
     exhaust(run, "crc32", lambda: _bulk.crc32(b"abc"))
-    exhaust(run, "footer_groups", lambda: _bulk.footer_groups(FOOTER, 0))
-    exhaust(run, "footer_move", lambda: _bulk.footer_move(FOOTER, 8, 1))
     with tempfile.TemporaryDirectory() as folder:
         exhaust(run, "Segment.create", lambda: _create(f"{folder}/segment"))
 

@@ -1,4 +1,4 @@
-"""libFuzzer with ASan and UBSan on what reads bytes that others wrote: the drain, the names, the decoder, footers.
+"""libFuzzer with ASan and UBSan on what reads bytes that others wrote: the drain, the names, the decoder.
 
 FAULTS P9, rows 12, 13, 15, 66 (I10, I11): whatever the bytes, nothing is read or written out of bounds, nothing
 loops, and what is taken for a record is what the format says it is: the drain is held against the decoder,
@@ -14,8 +14,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.support import frames
@@ -50,7 +48,6 @@ TARGETS = {
     ),
     "names": Target(()),
     "decode": Target(("bulk/decode.c",)),
-    "footer": Target(("bulk/footer.c",)),
 }
 
 
@@ -111,23 +108,11 @@ def corpus_of(name: str, folder: Path) -> Path:
         elif name == "decode":
             entry = struct.pack("<IIQQII6Q", 1, 0, 5, 9, 1, 0, *[0] * 6)
             seeds.append(entry + struct.pack("<qqd", 100, 10**18, 0.5) + b"\xff" + image)
-    if name == "footer":
-        whole = [a_footer(groups) for groups in (0, 1, 5)]
-        seeds = [*whole, *(whole[1][:length] for length in range(len(whole[1])))]  # and as a copy that was cut short
     if name == "names":
         seeds += [struct.pack("<2I", 4, 20) + entries * 2 + struct.pack("<32I", *range(32))]
     for number, seed in enumerate(seeds):
         (corpus / f"{number:03d}").write_bytes(seed)
     return corpus
-
-
-def a_footer(groups: int) -> bytes:
-    """Return the footer of a Parquet file whose second column is ``name``, as in a part."""
-    sink = pa.BufferOutputStream()
-    table = pa.table({"step": list(range(groups)), "name": [f"m{i}" for i in range(groups)]})
-    pq.write_table(table, sink, row_group_size=1)
-    data = sink.getvalue().to_pybytes()
-    return data[-8 - struct.unpack("<I", data[-8:-4])[0] : -8]
 
 
 def fuzz(
@@ -194,18 +179,6 @@ MISTAKES = {
         "bulk/decode.c",
         "    if (count > at->entry->slots - i) {",
         "    if (count > at->entry->slots) {",
-    ),
-    "a text of a footer that ends outside": (
-        "footer",
-        "bulk/footer.c",
-        "    if (bytes > in->size - in->at) {",
-        "    if (bytes > in->size) {",
-    ),
-    "columns in columns": (
-        "footer",
-        "bulk/footer.c",
-        "level < COLUMN && id ==",
-        "id ==",
     ),
     "a row that ends in the middle of a record": (
         "decode",

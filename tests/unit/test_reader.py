@@ -721,11 +721,6 @@ def parted(tmp_path: Path) -> Folder:
     return folder
 
 
-def test_several_parts_are_read_at_once(parted: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "read_part", None)
-    assert rows_of(shmlog.load(parted.dir)) == expected_rows(parted)
-
-
 @pytest.mark.parametrize("at", [100, -200], ids=["a page", "the footer"])
 def test_one_damaged_part_of_several_is_told_and_the_others_are_read(parted: Folder, at: int) -> None:
     path = parted.layout.part(2)

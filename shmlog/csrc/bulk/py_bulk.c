@@ -7,7 +7,6 @@
 #include "decode.h"
 #include "lines.h"
 #include "order.h"
-#include "py_footer.h"
 
 /* ---- buffers ---- */
 
@@ -310,20 +309,11 @@ PyDoc_STRVAR(order_doc, "order(group, groups, keys, order)\n--\n\n"
 PyDoc_STRVAR(lines_doc, "lines(order, first, ts_us, step, seq, name, producer, *texts)\n--\n\n"
                         "Lines of events.jsonl; see csrc/bulk/lines.h.");
 
-PyDoc_STRVAR(footer_groups_doc, "footer_groups(footer, column)\n--\n\n"
-                                "Where the schema and the row groups end, and each row group: where its description\n"
-                                "begins, its rows, where its pages begin and end, and the bounds of a column.");
-
-PyDoc_STRVAR(footer_move_doc, "footer_move(footer, at, by)\n--\n\n"
-                              "The row group described at `at`, for pages that lie `by` bytes further on.");
-
 static PyMethodDef functions[] = {
     {"crc32", bulk_crc32, METH_VARARGS, "crc32(data, crc=0)\n--\n\nThe same as zlib.crc32()."},
     {"decode", bulk_decode, METH_VARARGS, decode_doc},
     {"order", bulk_order, METH_VARARGS, order_doc},
     {"lines", (PyCFunction)(void (*)(void))bulk_lines, METH_FASTCALL, lines_doc},
-    {"footer_groups", shmlog_py_footer_groups, METH_VARARGS, footer_groups_doc},
-    {"footer_move", shmlog_py_footer_move, METH_VARARGS, footer_move_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -340,7 +330,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "shmlog._bulk",
-    .m_doc = "Slots to columns, their order, lines, and footers of parts: no shared memory, no state.",
+    .m_doc = "Slots to columns, their order, and lines: no shared memory, no state.",
     .m_methods = functions,
     .m_slots = module_slots,
 };
