@@ -322,6 +322,14 @@ DRAIN = (
         f"{CORE}::test_drained_and_dropped_add_up_in_every_lap",
     ),
     Mutation(
+        "gap-counts-believed",
+        "csrc/frame.c",
+        "        if (counts[reason] > SHMLOG_COUNT_MAX) {\n",
+        "        if (false) {\n",
+        "I10: a damaged GAP gives all later records of its lane numbers that no reader believes",
+        f"{CORE}::test_what_no_reader_would_believe_is_damage_to_the_drain[a GAP with a count beyond all]",
+    ),
+    Mutation(
         "last-drops-unsettled",
         "csrc/drain.c",
         "owes = owes || counts[reason] > drain->cursors[number].gapped[reason];",

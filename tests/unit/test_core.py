@@ -778,6 +778,30 @@ def test_a_whole_unit_that_is_larger_than_any_is_damage(ring: Ring) -> None:
     assert ring.segment.lane(0)["damaged"], "I10: no frame may have room for it, and the drain tries for ever"
 
 
+ODD_GAPS = {
+    "a GAP with a count beyond all": (9, 0, struct.pack("<6Q", 1, 0, 2**56 + 1, 0, 0, 0)),
+    "a GAP with a flag": (9, 2, struct.pack("<6Q", 1, 0, 0, 0, 0, 0)),
+    "an OWNER with a flag": (8, 2, b'{"pid":8,"rank":null}'.ljust(48)),
+}
+
+
+@pytest.mark.parametrize("unit", ODD_GAPS)
+def test_what_no_reader_would_believe_is_damage_to_the_drain(ring: Ring, unit: str) -> None:
+    """I10: the numbers of the lane's later records would make no sense to any."""
+    kind, flags, data = ODD_GAPS[unit]
+    ring.begin()
+    ring.producer().log("x", 1.0, 1)
+    header = OWNER_SLOTS + 1
+    for half in range(2):
+        ring.poke(ring.slot_at(0, header + 1 + half), data[24 * half : 24 * half + 24])
+        ring.poke(ring.slot_at(0, header + 1 + half) + 24, _commit(header + 1 + half, 0, kind=31, flags=1))
+    ring.poke(ring.slot_at(0, header) + 8, (48 << 32 | 3).to_bytes(8, "little"))
+    ring.poke(ring.slot_at(0, header) + 24, _commit(header, 0, kind, flags))
+    batch = ring.drained()
+    assert (values(batch), batch.damage) == ([1.0], []), "it is not in the log"
+    assert ring.segment.lane(0)["damaged"], "I10: and the report names it"
+
+
 def test_whoever_has_opened_a_segment_goes_by_what_its_header_said_then(ring: Ring) -> None:
     ring.begin()
     ring.poke(8, b"\x7f" * 2168)
