@@ -218,6 +218,14 @@ PRODUCER = (
         f"{CORE}::test_a_forked_child_takes_no_lock_from_its_parent",
     ),
     Mutation(
+        "child-is-a-starting-flusher",
+        "csrc/producer.c",
+        "        if (starts[i].mark) {\n",
+        "        if (false) {\n",
+        "I9: nobody starts another flusher as long as a child lives that was forked while one was started",
+        f"{CORE}::test_a_child_that_is_forked_while_a_flusher_is_started_is_not_taken_for_one",
+    ),
+    Mutation(
         "child-that-opens-nothing-has-left",
         "csrc/producer.c",
         "    take_description(producer, shmlog_description_reopen(&producer->segment->file, producer->path));\n",

@@ -710,7 +710,7 @@ def test_who_starts_a_flusher_beside_one_that_runs_does_not_make_it_look_as_if_i
     try:
         wait_until(lambda: ring.segment.flusher_state == 1, "the drain to run")
         for _ in range(3):
-            os.close(ring.segment.mark_starting())
+            ring.segment.mark_started(ring.segment.mark_starting())
             wait_until(lambda: ring.segment.flusher_state == 1, "the drain to say again that it runs")
     finally:
         ring.drain.stop()
@@ -905,6 +905,24 @@ def test_a_forked_child_takes_no_lock_from_its_parent(ring: Ring) -> None:
     assert os.waitpid(child, 0)[1] == 0
     assert ring.segment.probe(_core.LOCK_MEMBER), "I7: the parent is attached"
     assert ring.producer()._allot() == 1, "I7: and has its lane"
+
+
+def test_a_child_that_is_forked_while_a_flusher_is_started_is_not_taken_for_one(ring: Ring) -> None:
+    """Else nobody would start another, as long as the child lives."""
+    producer = ring.producer()
+    lock = ring.segment.mark_starting()
+    assert ring.segment.flusher_lives
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write_end)
+        os.read(read_end, 1)
+        os._exit(0)
+    ring.segment.mark_started(lock)
+    wait_until(lambda: not ring.segment.flusher_lives, "I9: no flusher to be starting", 5)
+    assert producer._is_member
+    os.close(write_end)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_program_that_was_started_holds_no_lock(ring: Ring) -> None:
