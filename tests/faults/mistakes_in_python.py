@@ -1024,6 +1024,14 @@ ENDING = (
         f"{CONTAINERS}::test_containers_that_recover_it_at_once_do_it_once",
     ),
     Mutation(
+        "copy-is-joined",
+        "run/join.py",
+        "    if shm.is_of_original(segment, layout.dir):\n",
+        "    if False:\n",
+        "I4: what is logged to a copy of a run folder goes into the run that was copied, and nobody says so",
+        "faults/test_neighbours.py::test_who_attaches_to_a_copy_of_a_run_folder_is_refused",
+    ),
+    Mutation(
         "removed-while-resumed",
         "store/removal.py",
         "            stack.enter_context(flock.folder_locked(layout.dir))\n",
