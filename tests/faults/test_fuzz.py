@@ -1,4 +1,4 @@
-"""libFuzzer with ASan and UBSan on what reads bytes that others wrote: the drain, the names, the decoder, footers.
+"""libFuzzer with ASan and UBSan on what reads bytes of others: the drain, the names, the decoder, footers and pages.
 
 FAULTS P9, rows 12, 13, 15, 66 (I10, I11): whatever the bytes, nothing is read or written out of bounds, nothing
 loops, and what is taken for a record is what the format says it is: the drain is held against the decoder,
@@ -11,6 +11,7 @@ import os
 import re
 import struct
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,7 @@ TARGETS = {
     "names": Target(()),
     "decode": Target(("bulk/decode.c",)),
     "footer": Target(("bulk/footer.c",)),
+    "pages": Target(("bulk/pages.c", "crc32.c")),
 }
 
 
@@ -114,6 +116,8 @@ def corpus_of(name: str, folder: Path) -> Path:
     if name == "footer":
         whole = [a_footer(groups) for groups in (0, 1, 5)]
         seeds = [*whole, *(whole[1][:length] for length in range(len(whole[1])))]  # and as a copy that was cut short
+    if name == "pages":
+        seeds = list(some_pages())
     if name == "names":
         seeds += [struct.pack("<2I", 4, 20) + entries * 2 + struct.pack("<32I", *range(32))]
     for number, seed in enumerate(seeds):
@@ -128,6 +132,20 @@ def a_footer(groups: int) -> bytes:
     pq.write_table(table, sink, row_group_size=1)
     data = sink.getvalue().to_pybytes()
     return data[-8 - struct.unpack("<I", data[-8:-4])[0] : -8]
+
+
+def some_pages() -> Iterator[bytes]:
+    """Yield the pages of each column of a part, and the texts of a dictionary alone."""
+    sink = pa.BufferOutputStream()
+    names = pa.array([f"metric {i % 9}" for i in range(40)]).dictionary_encode()
+    table = pa.table({"step": list(range(40)), "name": names, "lane": [i % 3 for i in range(40)]})
+    pq.write_table(table, sink, compression="snappy", use_dictionary=["name", "lane"], write_page_checksum=True)
+    data = sink.getvalue()
+    group = pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0)
+    for column in map(group.column, range(group.num_columns)):
+        begin = column.dictionary_page_offset or column.data_page_offset
+        yield data.to_pybytes()[begin : begin + column.total_compressed_size]
+        yield data.to_pybytes()[begin : column.data_page_offset]
 
 
 def fuzz(
@@ -206,6 +224,24 @@ MISTAKES = {
         "bulk/footer.c",
         "level < COLUMN && id ==",
         "id ==",
+    ),
+    "a copy of what stands before the texts": (
+        "pages",
+        "bulk/pages.c",
+        "back > 0 && back <= *at && put(",
+        "back > 0 && put(",
+    ),
+    "texts that are more than there is room for": (
+        "pages",
+        "bulk/pages.c",
+        "    if (bytes > room_bytes - *at) {",
+        "    if (bytes > room_bytes) {",
+    ),
+    "bytes behind the end of a page": (
+        "pages",
+        "bulk/pages.c",
+        "        in->bad |= bytes > in->size - in->at;",
+        "        in->bad |= bytes > in->size;",
     ),
     "a row that ends in the middle of a record": (
         "decode",

@@ -8,6 +8,7 @@
 #include "lines.h"
 #include "order.h"
 #include "py_footer.h"
+#include "py_pages.h"
 
 /* ---- buffers ---- */
 
@@ -317,11 +318,17 @@ PyDoc_STRVAR(footer_groups_doc, "footer_groups(footer, column)\n--\n\n"
 PyDoc_STRVAR(footer_move_doc, "footer_move(footer, at, by)\n--\n\n"
                               "The row group described at `at`, for pages that lie `by` bytes further on.");
 
+PyDoc_STRVAR(check_pages_doc, "check_pages(fd, groups, encodings)\n--\n\n"
+                              "Raise ValueError unless the pages of a part are as they were written. `groups` is of\n"
+                              "int64, three for each row group, as the footer says: where it begins, its rows, its bytes\n"
+                              "unpacked. `encodings` is a byte for each column, see csrc/bulk/pages.h.");
+
 static PyMethodDef functions[] = {
     {"crc32", bulk_crc32, METH_VARARGS, "crc32(data, crc=0)\n--\n\nThe same as zlib.crc32()."},
     {"decode", bulk_decode, METH_VARARGS, decode_doc},
     {"order", bulk_order, METH_VARARGS, order_doc},
     {"lines", (PyCFunction)(void (*)(void))bulk_lines, METH_FASTCALL, lines_doc},
+    {"check_pages", shmlog_py_check_pages, METH_VARARGS, check_pages_doc},
     {"footer_groups", shmlog_py_footer_groups, METH_VARARGS, footer_groups_doc},
     {"footer_move", shmlog_py_footer_move, METH_VARARGS, footer_move_doc},
     {NULL, NULL, 0, NULL},
@@ -340,7 +347,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "shmlog._bulk",
-    .m_doc = "Slots to columns, their order, lines, and footers of parts: no shared memory, no state.",
+    .m_doc = "Slots to columns, their order, lines, footers and pages of parts: no shared memory, no state.",
     .m_methods = functions,
     .m_slots = module_slots,
 };
