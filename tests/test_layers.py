@@ -87,7 +87,8 @@ ONCE = {
     r"""['"]+-?Infinity['"]""": {"base/plain.py"},
     r"(?<!class )\bMissingExtraError\(": {"base/extras.py"},
     r"\bParquetFile\(": {"records/parts.py", "transfer/importers/untrusted.py"},
-    r"FROM read_parquet\(": {"reader/sql/sql.py"},
+    r"FROM read_parquet\(|\bmake_fragment\(": {"reader/sql/sql.py", "reader/frames.py"},
+    r"\bcheck_whole\(": {"records/pages.py", "reader/sources.py"},
     r"\bfromisoformat\(": {"base/times.py", "checkpoint/codec.py"},  # the codec has types of its own to restore
     r"/proc/sys/kernel/random/boot_id": {"base/boot.py"},
 }  # fmt: skip

@@ -102,6 +102,9 @@
 #define SHMLOG_DATA_BYTES 24u
 #define SHMLOG_GAP_SLOTS 3u
 
+/* Larger numbers are nonsense; sums of a few smaller ones fit in 64 bits. */
+#define SHMLOG_COUNT_MAX (UINT64_C(1) << 56)
+
 /* Bytes of the segment file that carry open-file-description locks. */
 #define SHMLOG_LOCK_FLUSHER 0
 #define SHMLOG_LOCK_MEMBER 1

@@ -115,16 +115,23 @@ static bool take_row(shmlog_drain *drain, const shmlog_lane *lane, uint64_t posi
     return *records == shmlog_extent_count(unit->value);
 }
 
-static void take_gap(const shmlog_lane *lane, uint64_t position, shmlog_cursor *cursor)
+/* False: the counts make no sense, and no reader would believe them. */
+static bool take_gap(const shmlog_lane *lane, uint64_t position, shmlog_cursor *cursor)
 {
     uint64_t counts[SHMLOG_REASONS];
     copy_data(lane, position, SHMLOG_GAP_SLOTS, (unsigned char *)counts, sizeof counts);
+    for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
+        if (counts[reason] > SHMLOG_COUNT_MAX) {
+            return false;
+        }
+    }
     for (int reason = 0; reason < SHMLOG_REASONS; reason++) {
         if (counts[reason] > cursor->gapped[reason]) {
             cursor->seq += counts[reason] - cursor->gapped[reason];
             cursor->gapped[reason] = counts[reason];
         }
     }
+    return true;
 }
 
 static void take_owner(const shmlog_lane *lane, uint64_t position, const shmlog_unit *unit, shmlog_cursor *cursor)
@@ -142,7 +149,9 @@ static bool take_unit(shmlog_drain *drain, const shmlog_lane *lane, const shmlog
 
     switch (unit->kind) {
     case SHMLOG_GAP:
-        take_gap(lane, cursor->position, cursor);
+        if (!take_gap(lane, cursor->position, cursor)) {
+            return false;
+        }
         break;
     case SHMLOG_OWNER:
         take_owner(lane, cursor->position, unit, cursor);
@@ -287,7 +296,10 @@ void shmlog_frame_add_gap(shmlog_drain *drain, uint32_t number, const uint64_t c
     shmlog_unit_head head = {shmlog_ticks(drain->segment->tsc), 0, 0, SHMLOG_GAP, 0};
     (void)shmlog_lane_write_bytes(&lane, before->position, &head, counts, SHMLOG_REASONS * sizeof *counts);
     *cursor = *before;
-    take_gap(&lane, before->position, cursor);
+    if (!take_gap(&lane, before->position, cursor)) {
+        mark_damaged(&lane);
+        return;
+    }
     cursor->position += SHMLOG_GAP_SLOTS;
     cursor->used = true;
     add_entry(frame, drain->segment->constants.first_lane + number, before, SHMLOG_GAP_SLOTS);

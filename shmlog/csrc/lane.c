@@ -75,9 +75,9 @@ static uint32_t claimed_slots(const shmlog_unit *unit, uint32_t unit_max)
     case SHMLOG_EVENT:
         return slots == shmlog_data_slots(count) + 1 && slots <= unit_max ? slots : 0;
     case SHMLOG_OWNER:
-        return slots == shmlog_data_slots(count) + 1 && count <= SHMLOG_OWNER_BYTES_MAX ? slots : 0;
+        return slots == shmlog_data_slots(count) + 1 && count <= SHMLOG_OWNER_BYTES_MAX && !unit->flags ? slots : 0;
     case SHMLOG_GAP:
-        return slots == SHMLOG_GAP_SLOTS ? slots : 0;
+        return slots == SHMLOG_GAP_SLOTS && !unit->flags ? slots : 0;
     case SHMLOG_ROW:
         return count >= 1 && slots > count && slots <= unit_max ? slots : 0;
     default:

@@ -4,12 +4,16 @@
 #include "lock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
 static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
 static shmlog_producer *list;
+
+enum { STARTS_MAX = 8 }; /* flushers that a process starts at the same time; of more, a child keeps the locks */
+static shmlog_description starts[STARTS_MAX];
 
 /* ---- membership and fork ---- */
 
@@ -60,6 +64,12 @@ static void after_fork_in_parent(void) { pthread_mutex_unlock(&list_mutex); }
 
 static void after_fork_in_child(void)
 {
+    for (int i = 0; i < STARTS_MAX; i++) {
+        if (starts[i].mark) {
+            shmlog_description_close(&starts[i]);
+            starts[i].mark = 0;
+        }
+    }
     for (shmlog_producer *producer = list; producer; producer = producer->next) {
         rejoin(producer);
         if (producer->after_fork) {
@@ -81,6 +91,45 @@ int shmlog_producer_watch_forks(void)
     pthread_mutex_unlock(&list_mutex);
     return error;
 }
+
+/* ---- flushers that are being started ---- */
+
+int shmlog_start_begin(const shmlog_segment *segment, const char *path, int lowest)
+{
+    pthread_mutex_lock(&list_mutex); /* no fork in between: the child would keep what it can't know of */
+    int low = shmlog_description_reopen(&segment->file, path);
+    int fd = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, lowest);
+    int error = fd < 0 ? errno : shmlog_lock_take(fd, SHMLOG_LOCK_START, false);
+    if (low >= 0) {
+        close(low);
+    }
+    if (error && fd >= 0) {
+        close(fd);
+    }
+    for (int i = 0; !error && i < STARTS_MAX; i++) {
+        if (!starts[i].mark) {
+            (void)shmlog_description_keep(&starts[i], fd);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&list_mutex);
+    errno = error;
+    return error ? -1 : fd;
+}
+
+void shmlog_start_end(int fd)
+{
+    pthread_mutex_lock(&list_mutex);
+    for (int i = 0; i < STARTS_MAX; i++) {
+        if (starts[i].mark && starts[i].fd == fd) {
+            starts[i].mark = 0;
+        }
+    }
+    close(fd);
+    pthread_mutex_unlock(&list_mutex);
+}
+
+/* ---- membership ---- */
 
 static void enlist(shmlog_producer *producer, int fd)
 {

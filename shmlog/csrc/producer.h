@@ -47,6 +47,13 @@ typedef struct shmlog_producer {
 /* Have fork() rejoin every producer in the child. Once per process. */
 int shmlog_producer_watch_forks(void);
 
+/* A description that holds the lock of a flusher that is being started: whoever has a descriptor of it counts as one,
+ * but for forked children, which close theirs. The descriptor is none below `lowest`. Returns -1 with errno. */
+int shmlog_start_begin(const shmlog_segment *segment, const char *path, int lowest);
+
+/* Close the descriptor: the flusher, if there is one, has its own. */
+void shmlog_start_end(int fd);
+
 /* How a producer belongs to a run. */
 typedef struct {
     bool is_owner;

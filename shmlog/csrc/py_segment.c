@@ -187,31 +187,14 @@ static PyObject *segment_mark_finished(SegmentObject *self, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-/* A description that holds the lock of a flusher that is being started: whoever has a descriptor of it counts as
- * one. The descriptor leaves free what the flusher has as 0 to 3. Returns -1 with errno. */
-static int open_start_lock(SegmentObject *self)
-{
-    int low = shmlog_description_reopen(&self->segment.file, PyUnicode_AsUTF8(self->path));
-    int fd = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, 4);
-    int error = fd < 0 ? errno : shmlog_lock_take(fd, SHMLOG_LOCK_START, false);
-    if (low >= 0) {
-        close(low);
-    }
-    if (error && fd >= 0) {
-        close(fd);
-    }
-    errno = error;
-    return error ? -1 : fd;
-}
-
 PyDoc_STRVAR(mark_starting_doc, "mark_starting()\n--\n\n"
                                 "Say that a flusher is being started. Returns a descriptor for it to inherit, to be\n"
-                                "closed here: as long as that is open there, it counts as starting.");
+                                "given to mark_started() here: as long as that is open there, it counts as starting.");
 
 static PyObject *segment_mark_starting(SegmentObject *self, PyObject *Py_UNUSED(none))
 {
     shmlog_header *header = self->segment.header;
-    int fd = open_start_lock(self);
+    int fd = shmlog_start_begin(&self->segment, PyUnicode_AsUTF8(self->path), 4); /* the flusher has others as 0 to 3 */
     if (fd < 0) {
         return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, self->path);
     }
@@ -224,6 +207,18 @@ static PyObject *segment_mark_starting(SegmentObject *self, PyObject *Py_UNUSED(
         atomic_store_explicit(&header->flusher_state, SHMLOG_FLUSHER_STARTING, memory_order_release);
     }
     return PyLong_FromLong(fd);
+}
+
+PyDoc_STRVAR(mark_started_doc, "mark_started(fd)\n--\n\nClose what mark_starting() has returned.");
+
+static PyObject *segment_mark_started(SegmentObject *Py_UNUSED(self), PyObject *arg)
+{
+    int fd = PyLong_AsInt(arg);
+    if (fd == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    shmlog_start_end(fd);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(cut_followers_doc, "cut_followers(token)\n--\n\nEnd the parts of an owner's followers.");
@@ -296,6 +291,7 @@ static PyMethodDef methods[] = {
     {"watch_signals", (PyCFunction)shmlog_py_watch_signals, METH_NOARGS, shmlog_watch_signals_doc},
     {"mark_finished", (PyCFunction)segment_mark_finished, METH_O, mark_finished_doc},
     {"mark_starting", (PyCFunction)segment_mark_starting, METH_NOARGS, mark_starting_doc},
+    {"mark_started", (PyCFunction)segment_mark_started, METH_O, mark_started_doc},
     {"cut_followers", (PyCFunction)segment_cut_followers, METH_O, cut_followers_doc},
     {"cut_all", (PyCFunction)segment_cut_all, METH_NOARGS, cut_all_doc},
     {"add_progress", (PyCFunction)segment_add_progress, METH_NOARGS, add_progress_doc},

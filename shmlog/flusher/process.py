@@ -46,12 +46,14 @@ def start_flusher(layout: RunLayout, segment: _core.Segment | None = None) -> No
         raise ShmlogError("sys.executable is empty: the flusher can't be started; run 'shmlog recover' afterwards")
     arguments = [_SHELL, "-c", _COMMAND, "shmlog", *helper_command("shmlog.flusher", str(layout.dir))]
     layout.refuse_links()
-    lock = segment.mark_starting() if segment is not None else None
-    try:
-        pid = _spawn(arguments, layout.flusher_log, lock)
-    finally:
-        if lock is not None:
-            os.close(lock)
+    if segment is None:
+        pid = _spawn(arguments, layout.flusher_log, None)
+    else:
+        lock = segment.mark_starting()
+        try:
+            pid = _spawn(arguments, layout.flusher_log, lock)
+        finally:
+            segment.mark_started(lock)
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:

@@ -113,15 +113,11 @@ def _is_its(segment: _core.Segment, layout: RunLayout, force: bool) -> bool:
     """Whether the segment belongs to this run folder: not to another run, nor to one that this is a copy of."""
     if segment.run_id not in (layout.run_id, runfile.run_id(layout)):
         return False
-    original = segment.run_dir  # empty if it is too long for the header
-    try:
-        is_copy = original != "" and not os.path.samefile(original, layout.dir)
-    except OSError:  # it was moved here
-        return True
+    is_copy = shm.is_of_original(segment, layout.dir)
     if is_copy and not force:
         raise RunStateError(
-            f"{layout.dir} is a copy of {original}, whose shared memory holds what is in no file yet: recover that "
-            "one, or use --force to recover the copy from its log alone"
+            f"{layout.dir} is a copy of {segment.run_dir}, whose shared memory holds what is in no file yet: "
+            "recover that one, or use --force to recover the copy from its log alone"
         )
     return not is_copy
 

@@ -50,14 +50,20 @@ def read_regular(path: Path, most: int = BYTES_MAX) -> bytes:
 
 
 def refuse_holes(file: BufferedReader, path: Path) -> None:
-    """Raise CorruptDataError for a large file that has holes: we leave none in what is read as a whole or by lines."""
+    """Raise CorruptDataError for a large file that has holes: we leave none in what is read as a whole."""
+    if has_holes(file):
+        size = os.fstat(file.fileno()).st_size
+        raise CorruptDataError(f"{path}: {size:,} bytes with holes: refused, since we leave none")
+
+
+def has_holes(file: BufferedReader) -> bool:
+    """Whether a file that was just opened is large and has holes."""
     size = os.fstat(file.fileno()).st_size
     if size <= BYTES_MAX:
-        return
+        return False
     first_hole = os.lseek(file.fileno(), 0, os.SEEK_HOLE)
     file.seek(0)
-    if first_hole < size:
-        raise CorruptDataError(f"{path}: {size:,} bytes with holes: refused, since we leave none")
+    return first_hole < size
 
 
 def _open(path: str, flags: int) -> int:

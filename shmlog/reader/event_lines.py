@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from shmlog.base.plain import WORDS, from_word
 from shmlog.base.times import read_time, rfc3339
-from shmlog.folder.regular import open_regular, refuse_holes
+from shmlog.folder.regular import has_holes, open_regular
 from shmlog.reader.numbers import NUMBER_MAX
 from shmlog.records.lines import METRICS_TYPE, is_of_user
 from shmlog.records.schema import METRICS
@@ -53,25 +54,49 @@ _CALL = b'"event_type":"metrics","data":{"step":'
 def read_lines(path: Path, limit_bytes: int | None, *, skip_calls: bool = False) -> Iterator[Line]:
     """Yield the lines of a file, or of its first bytes, with memory for one; none if there is no file.
 
-    With ``skip_calls`` lines of metrics are left out, without a look at the rest of them.
+    With ``skip_calls`` lines of metrics are left out, without a look at the rest of them. A hole in a large file, such
+    as a loss of power leaves, is a line that is no JSON, as are the halves of the lines around it.
 
     Raises
     ------
     CorruptDataError
-        If it is no regular file, or one that is mostly a hole.
+        If it is no regular file.
     """
     if not os.path.lexists(path):
         return
     offset = 0
     with open_regular(path) as file:
-        refuse_holes(file, path)
-        for line in file:
-            text = line if limit_bytes is None else line[: limit_bytes - offset]
+        for line in _around_holes(file) if has_holes(file) else file:
+            if isinstance(line, int):
+                yield Line(offset, line, None, True)
+                offset += line
+                continue
+            text = line if limit_bytes is None else line[: max(0, limit_bytes - offset)]
             if not text:
                 return
             if text != b"\n" and not (skip_calls and text.startswith(_CALL, _CALL_AT)):
                 yield Line(offset, len(text), _parse(text), text.endswith(b"\n"))
             offset += len(text)
+
+
+def _around_holes(file: BufferedReader) -> Iterator[bytes | int]:
+    """Yield the lines of a file, and of each hole in it the size."""
+    size = os.fstat(file.fileno()).st_size
+    start = 0
+    while start < size:
+        try:
+            data = os.lseek(file.fileno(), start, os.SEEK_DATA)
+        except OSError:  # there is none behind it
+            data = size
+        if data > start:
+            yield data - start
+        if data < size:
+            start = os.lseek(file.fileno(), data, os.SEEK_HOLE)
+            file.seek(data)
+            while data < start and (line := file.readline(start - data)):
+                yield line
+                data += len(line)
+        start = max(start, data)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from shmlog.base.extras import import_extra
-from shmlog.reader.sources import find_sources, is_damaged
+from shmlog.reader.sources import find_sources
 from shmlog.records.schema import METRICS
 from shmlog.records.values import BOOL, COLUMN_OF, FLOAT, VALUE_COLUMNS
 
@@ -104,16 +104,15 @@ class Frames:
         Warns
         -----
         ShmlogWarning
-            For a file whose damage is seen on opening. Damage inside a page raises OSError when the
-            page is read.
+            For a file that is damaged. What of it is whole is in memory. A page that is damaged later
+            raises OSError when it is read.
         """
         return self._look(self._dataset)
 
     def _dataset(self, taken: Snapshot) -> tuple[ds.Dataset, list[str]]:
         import pyarrow.dataset as ds
 
-        in_memory = any(is_damaged(part.path) for part in taken.parts)
-        sources, problems = find_sources(self._layout, taken, in_memory=in_memory)
+        sources, problems = find_sources(self._layout, taken)
         options: Any = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet: Any = ds.ParquetFileFormat(default_fragment_scan_options=options)
         fragments = [parquet.make_fragment(pa.OSFile(str(path), "rb")) for path in sources.parts]

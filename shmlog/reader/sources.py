@@ -12,7 +12,7 @@ from shmlog.folder.layout import RunLayout
 from shmlog.reader import records
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.snapshot import Snapshot
-from shmlog.records import footer, parts
+from shmlog.records.pages import check_whole
 from shmlog.records.schema import METRICS
 
 NO_ROWS: pa.Table = METRICS.empty_table()
@@ -38,7 +38,7 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
     """Return where the metrics of a run are, and what is damaged.
 
     All of them are rows where parts alone don't tell: of a run whose sealed metrics are lines of
-    events.jsonl, of one whose books or a part's footer are damaged, of one that lacks parts and has all of it in
+    events.jsonl, of one whose books or parts are damaged, of one that lacks parts and has all of it in
     events.jsonl, and if ``in_memory`` is asked for.
 
     Raises
@@ -52,7 +52,7 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
         or taken.overlaps
         or taken.metrics_are_lines
         or (problems and taken.has_sink("jsonl"))
-        or not all(_has_footer(part.path) for part in own)
+        or not all(_is_sound(part.path) for part in own)
     ):
         table, problems = records.read_metrics(layout, taken, None)
         return Sources([], table), problems
@@ -64,22 +64,10 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
     return Sources([part.path for part in own], rows), problems
 
 
-def _has_footer(path: Path) -> bool:
-    """Whether the footer of a part is in order: a query engine would pass over what a damaged one leaves out."""
+def _is_sound(path: Path) -> bool:
+    """Whether a part is as it was written, to the last page."""
     try:
-        footer.check(path)
+        records.guarded(path, lambda: check_whole(path))
     except CorruptDataError:
         return False
     return True
-
-
-def is_damaged(path: Path, *, every_page: bool = False) -> bool:
-    """Whether a part can't be read: its footer, or with ``every_page`` all of it."""
-    try:
-        if every_page:
-            records.read_part(path, None)
-        else:
-            records.guarded(path, lambda: parts.open_file(path).close())
-    except CorruptDataError:
-        return True
-    return False

@@ -47,7 +47,7 @@ def attach(
     RunNotFoundError
         If there is no such run, or no ``run_dir`` was given and the process that started this one has none.
     RunStateError
-        If the run has ended, or it can't be told which of several is meant.
+        If the run has ended, the folder is a copy of another one, or it can't be told which of several is meant.
     SegmentError
         If its shared memory is not usable by this process.
     """

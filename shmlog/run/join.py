@@ -176,6 +176,10 @@ def _open_segment(layout: RunLayout, ref: SegmentRef) -> _core.Segment:
         raise RunStateError(f"run {layout.dir} has ended: its shared memory is gone") from error
     if segment.run_id != layout.run_id and segment.run_id != runfile.run_id(layout):
         raise SegmentError(f"{ref.path} belongs to run {segment.run_id!r}, not to {layout.run_id!r}")
+    if shm.is_of_original(segment, layout.dir):
+        raise RunStateError(
+            f"{layout.dir} is a copy of {segment.run_dir}, into which all that is logged would go; attach to that one"
+        )
     return segment
 
 

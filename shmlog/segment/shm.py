@@ -207,6 +207,15 @@ def _check_owner(fd: int, path: Path) -> None:
         raise SegmentError(f"{path}: open to other users (mode {stat.S_IMODE(status.st_mode):o}), refused")
 
 
+def is_of_original(segment: _core.Segment, run_dir: Path) -> bool:
+    """Whether a run folder is a copy of that whose records the segment takes. One that was moved is none."""
+    original = segment.run_dir  # empty if it is too long for the header
+    try:
+        return original != "" and not os.path.samefile(original, run_dir)
+    except OSError:
+        return False
+
+
 def may_hold_records(ref: SegmentRef) -> bool:
     """Whether there may be records in a segment that can't be opened: not before its magic, which is written last."""
     try:

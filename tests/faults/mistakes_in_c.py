@@ -218,6 +218,14 @@ PRODUCER = (
         f"{CORE}::test_a_forked_child_takes_no_lock_from_its_parent",
     ),
     Mutation(
+        "child-is-a-starting-flusher",
+        "csrc/producer.c",
+        "        if (starts[i].mark) {\n",
+        "        if (false) {\n",
+        "I9: nobody starts another flusher as long as a child lives that was forked while one was started",
+        f"{CORE}::test_a_child_that_is_forked_while_a_flusher_is_started_is_not_taken_for_one",
+    ),
+    Mutation(
         "child-that-opens-nothing-has-left",
         "csrc/producer.c",
         "    take_description(producer, shmlog_description_reopen(&producer->segment->file, producer->path));\n",
@@ -320,6 +328,14 @@ DRAIN = (
         "cursor->seq += counts[reason];",
         "I4: drops are told twice",
         f"{CORE}::test_drained_and_dropped_add_up_in_every_lap",
+    ),
+    Mutation(
+        "gap-counts-believed",
+        "csrc/frame.c",
+        "        if (counts[reason] > SHMLOG_COUNT_MAX) {\n",
+        "        if (false) {\n",
+        "I10: a damaged GAP gives all later records of its lane numbers that no reader believes",
+        f"{CORE}::test_what_no_reader_would_believe_is_damage_to_the_drain[a GAP with a count beyond all]",
     ),
     Mutation(
         "last-drops-unsettled",

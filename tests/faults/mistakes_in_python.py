@@ -11,6 +11,7 @@ READER = "unit/test_reader.py"
 BOOKS = "unit/test_books.py"
 FOREIGN = f"{BOOKS}::test_recovery_takes_nothing_from_the_log_of_another_run_and_keeps_it"
 MERGE = "unit/test_merge.py"
+EVERY_BIT = "unit/test_pages.py::test_every_bit_of_a_page_and_of_its_header_matters"
 ARTIFACTS = "unit/test_artifacts.py"
 MANIFEST = "unit/test_manifest.py"
 THREADS = "integration/test_threads.py"
@@ -428,6 +429,38 @@ STORAGE = (
         "",
         "I11: a damaged footer is read as it stands, or ends the process",
         "unit/test_parts.py::test_a_flip_anywhere_in_the_footer_is_found",
+    ),
+    Mutation(
+        "pages-unchecked",
+        "reader/sources.py",
+        "        or not all(_is_sound(part.path) for part in own)\n",
+        "",
+        "I11: SQL and scans are silently wrong where a page is damaged",
+        "faults/test_hostile_parts.py::test_no_flip_is_read_in_silence[one_name]",
+    ),
+    Mutation(
+        "page-checksum-unchecked",
+        "csrc/bulk/pages.c",
+        "    return actual == crc;\n",
+        "    return actual == crc || true;\n",
+        "I11: a damaged page is handed to DuckDB",
+        EVERY_BIT,
+    ),
+    Mutation(
+        "page-header-believed",
+        "csrc/bulk/pages.c",
+        "bytes == (uint64_t)group->bytes;",
+        "bytes > 0;",
+        "I11: a header, which has no checksum, is believed whatever it says",
+        EVERY_BIT,
+    ),
+    Mutation(
+        "sound-for-ever",
+        "records/pages.py",
+        "status.st_size, status.st_mtime_ns)",
+        "status.st_size, 0)",
+        "I11: a part that was sound once is never looked at again",
+        "unit/test_pages.py::test_a_part_that_was_looked_at_is_not_read_again",
     ),
     Mutation(
         "merged-part-not-durable",
@@ -1088,6 +1121,14 @@ ENDING = (
         "            is_free = True\n",
         "I6: two containers recover a run at once",
         f"{CONTAINERS}::test_containers_that_recover_it_at_once_do_it_once",
+    ),
+    Mutation(
+        "copy-is-joined",
+        "run/join.py",
+        "    if shm.is_of_original(segment, layout.dir):\n",
+        "    if False:\n",
+        "I4: what is logged to a copy of a run folder goes into the run that was copied, and nobody says so",
+        "faults/test_neighbours.py::test_who_attaches_to_a_copy_of_a_run_folder_is_refused",
     ),
     Mutation(
         "removed-while-resumed",

@@ -50,7 +50,7 @@ def _start_flusher(layout: Any, segment: Any) -> None:
             [sys.executable, "-P", "-c", FLUSHER, str(layout.dir), str(lock)], stdin=subprocess.DEVNULL, stdout=log,
             stderr=log, start_new_session=True, pass_fds=[lock],
         )  # fmt: skip
-    os.close(lock)
+    segment.mark_started(lock)
 
 
 def _work(run: Any, who: str, phase: int, marks: int, sources: Path) -> None:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -211,17 +212,17 @@ class Failing:
         def start(layout: RunLayout, segment: _core.Segment) -> None:
             monkeypatch.undo()
             lock = segment.mark_starting()
-            self._thread = Background(lambda: self._follow(layout, fault, lock))
+            self._thread = Background(lambda: self._follow(layout, fault, lambda: segment.mark_started(lock)))
             os.write(telling, os.fsencode(layout.dir))
 
         monkeypatch.setattr(importlib.import_module("shmlog.run.start"), "start_flusher", start)
         self.run = shmlog.init("failing", root=folder / "runs", **options)  # type: ignore[arg-type]
 
-    def _follow(self, layout: RunLayout, fault: Fault, lock: int) -> None:
+    def _follow(self, layout: RunLayout, fault: Fault, is_over: Callable[[], None]) -> None:
         try:
             self.code = self.child.follow(fault, folder=layout.dir, shared=None, log=self.log)
         finally:
-            os.close(lock)
+            is_over()
 
     def end(self) -> None:
         """Wait for the flusher's end."""

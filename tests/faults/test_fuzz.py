@@ -1,4 +1,4 @@
-"""libFuzzer with ASan and UBSan on what reads bytes that others wrote: the drain, the names, the decoder.
+"""libFuzzer with ASan and UBSan on what reads bytes of others: the drain, the names, the decoder and pages.
 
 FAULTS P9, rows 12, 13, 15, 66 (I10, I11): whatever the bytes, nothing is read or written out of bounds, nothing
 loops, and what is taken for a record is what the format says it is: the drain is held against the decoder,
@@ -11,9 +11,12 @@ import os
 import re
 import struct
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support import frames
@@ -48,6 +51,7 @@ TARGETS = {
     ),
     "names": Target(()),
     "decode": Target(("bulk/decode.c",)),
+    "pages": Target(("bulk/pages.c", "crc32.c")),
 }
 
 
@@ -108,11 +112,27 @@ def corpus_of(name: str, folder: Path) -> Path:
         elif name == "decode":
             entry = struct.pack("<IIQQII6Q", 1, 0, 5, 9, 1, 0, *[0] * 6)
             seeds.append(entry + struct.pack("<qqd", 100, 10**18, 0.5) + b"\xff" + image)
+    if name == "pages":
+        seeds = list(some_pages())
     if name == "names":
         seeds += [struct.pack("<2I", 4, 20) + entries * 2 + struct.pack("<32I", *range(32))]
     for number, seed in enumerate(seeds):
         (corpus / f"{number:03d}").write_bytes(seed)
     return corpus
+
+
+def some_pages() -> Iterator[bytes]:
+    """Yield the pages of each column of a part, and the texts of a dictionary alone."""
+    sink = pa.BufferOutputStream()
+    names = pa.array([f"metric {i % 9}" for i in range(40)]).dictionary_encode()
+    table = pa.table({"step": list(range(40)), "name": names, "lane": [i % 3 for i in range(40)]})
+    pq.write_table(table, sink, compression="snappy", use_dictionary=["name", "lane"], write_page_checksum=True)
+    data = sink.getvalue()
+    group = pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0)
+    for column in map(group.column, range(group.num_columns)):
+        begin = column.dictionary_page_offset or column.data_page_offset
+        yield data.to_pybytes()[begin : begin + column.total_compressed_size]
+        yield data.to_pybytes()[begin : column.data_page_offset]
 
 
 def fuzz(
@@ -179,6 +199,24 @@ MISTAKES = {
         "bulk/decode.c",
         "    if (count > at->entry->slots - i) {",
         "    if (count > at->entry->slots) {",
+    ),
+    "a copy of what stands before the texts": (
+        "pages",
+        "bulk/pages.c",
+        "back > 0 && back <= *at && put(",
+        "back > 0 && put(",
+    ),
+    "texts that are more than there is room for": (
+        "pages",
+        "bulk/pages.c",
+        "    if (bytes > room_bytes - *at) {",
+        "    if (bytes > room_bytes) {",
+    ),
+    "bytes behind the end of a page": (
+        "pages",
+        "bulk/pages.c",
+        "        in->bad |= bytes > in->size - in->at;",
+        "        in->bad |= bytes > in->size;",
     ),
     "a row that ends in the middle of a record": (
         "decode",

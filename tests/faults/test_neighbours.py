@@ -411,6 +411,17 @@ def test_a_segment_that_is_cut_under_its_processes(tmp_path: Path) -> None:
     assert not Path(segment["path"]).exists()
 
 
+def test_who_attaches_to_a_copy_of_a_run_folder_is_refused(tmp_path: Path) -> None:
+    """The copy says which segment its run has; one that was moved is the run itself."""
+    with shmlog.init("copied", root=tmp_path / "runs") as run:
+        copy = Path(shutil.copytree(run.dir, tmp_path / "copies" / run.experiment / run.id))
+        attach = ATTACH + "else: shmlog.log('x', 1.0, step=1)\n"
+        assert f"is a copy of {run.dir}" in run_script(attach, copy, cwd=tmp_path).stdout
+        assert run_script(attach, run.dir, cwd=tmp_path).stdout == ""
+    wait_for_end(run.dir)
+    assert assert_books_balance(run.dir, offered=1).metrics("x").num_rows == 1
+
+
 ATTACH = """
 import sys, shmlog
 try: shmlog.attach(sys.argv[1])

@@ -717,7 +717,7 @@ def test_who_starts_a_flusher_beside_one_that_runs_does_not_make_it_look_as_if_i
     try:
         wait_until(lambda: ring.segment.flusher_state == 1, "the drain to run")
         for _ in range(3):
-            os.close(ring.segment.mark_starting())
+            ring.segment.mark_started(ring.segment.mark_starting())
             wait_until(lambda: ring.segment.flusher_state == 1, "the drain to say again that it runs")
     finally:
         ring.drain.stop()
@@ -783,6 +783,30 @@ def test_a_whole_unit_that_is_larger_than_any_is_damage(ring: Ring) -> None:
     ring.poke(ring.slot_at(0, header) + 24, _commit(header, 0, kind=7))
     assert values(ring.drained()) == [1.0]
     assert ring.segment.lane(0)["damaged"], "I10: no frame may have room for it, and the drain tries for ever"
+
+
+ODD_GAPS = {
+    "a GAP with a count beyond all": (9, 0, struct.pack("<6Q", 1, 0, 2**56 + 1, 0, 0, 0)),
+    "a GAP with a flag": (9, 2, struct.pack("<6Q", 1, 0, 0, 0, 0, 0)),
+    "an OWNER with a flag": (8, 2, b'{"pid":8,"rank":null}'.ljust(48)),
+}
+
+
+@pytest.mark.parametrize("unit", ODD_GAPS)
+def test_what_no_reader_would_believe_is_damage_to_the_drain(ring: Ring, unit: str) -> None:
+    """I10: the numbers of the lane's later records would make no sense to any."""
+    kind, flags, data = ODD_GAPS[unit]
+    ring.begin()
+    ring.producer().log("x", 1.0, 1)
+    header = OWNER_SLOTS + 1
+    for half in range(2):
+        ring.poke(ring.slot_at(0, header + 1 + half), data[24 * half : 24 * half + 24])
+        ring.poke(ring.slot_at(0, header + 1 + half) + 24, _commit(header + 1 + half, 0, kind=31, flags=1))
+    ring.poke(ring.slot_at(0, header) + 8, (48 << 32 | 3).to_bytes(8, "little"))
+    ring.poke(ring.slot_at(0, header) + 24, _commit(header, 0, kind, flags))
+    batch = ring.drained()
+    assert (values(batch), batch.damage) == ([1.0], []), "it is not in the log"
+    assert ring.segment.lane(0)["damaged"], "I10: and the report names it"
 
 
 def test_whoever_has_opened_a_segment_goes_by_what_its_header_said_then(ring: Ring) -> None:
@@ -888,6 +912,24 @@ def test_a_forked_child_takes_no_lock_from_its_parent(ring: Ring) -> None:
     assert os.waitpid(child, 0)[1] == 0
     assert ring.segment.probe(_core.LOCK_MEMBER), "I7: the parent is attached"
     assert ring.producer()._allot() == 1, "I7: and has its lane"
+
+
+def test_a_child_that_is_forked_while_a_flusher_is_started_is_not_taken_for_one(ring: Ring) -> None:
+    """Else nobody would start another, as long as the child lives."""
+    producer = ring.producer()
+    lock = ring.segment.mark_starting()
+    assert ring.segment.flusher_lives
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write_end)
+        os.read(read_end, 1)
+        os._exit(0)
+    ring.segment.mark_started(lock)
+    wait_until(lambda: not ring.segment.flusher_lives, "I9: no flusher to be starting", 5)
+    assert producer._is_member
+    os.close(write_end)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_program_that_was_started_holds_no_lock(ring: Ring) -> None:

@@ -26,11 +26,12 @@ from shmlog.cli.commands.sql import fit, rows_of
 from shmlog.cli.main import main
 from shmlog.errors import MissingExtraError, QueryError, ShmlogWarning
 from shmlog.reader.sql.tables import flat_params
-from shmlog.records import schema
-from shmlog.records.schema import METRICS
+from shmlog.records import parts, schema
+from shmlog.records.schema import METRICS, write_options
 from tests.support.folders import Folder, fill, simple_log
 from tests.support.frames import Log
 from tests.support.stores import add_metrics, add_run, tree
+from tests.unit.test_parts import repeated
 
 ROWS = 20 * 4 + 1
 
@@ -274,6 +275,32 @@ def test_what_is_damaged_is_left_out_and_told(tmp_path: Path, damage: str) -> No
     assert found.num_rows == ROWS
     with pytest.warns(ShmlogWarning, match="damaged"):
         assert shmlog.Store(tmp_path / "runs").sql("select * from metrics").num_rows == ROWS
+
+
+@pytest.mark.parametrize("encoding", ["dictionary", "plain"])
+def test_texts_that_would_fill_the_memory_are_left_out_and_told(
+    tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAULTS 74: a part of some kilobytes is handed to no other library."""
+    folder = Folder(tmp_path / "runs" / "digits" / "bomb")
+    producer = {"lane": 0, "tenancy": 1, "metrics": 600, "events": 0, "dropped": {}}
+    folder.describe(complete=True, status="success", producers=[producer], dropped={})
+    monkeypatch.setattr(parts, "TEXT_BYTES", 16 << 20)
+    options = write_options()
+    if encoding == "dictionary":
+        options["use_dictionary"] = [*options["use_dictionary"], "text"]
+        del options["column_encoding"]["text"]
+    with monkeypatch.context() as patched:
+        patched.setattr(parts, "write_options", lambda _: options)
+        patched.setattr(parts, "GROUP_TEXT_BYTES", 1 << 40)
+        path = folder.layout.part(0)
+        parts.write_part(path, repeated(1 << 16, 600), run_id="bomb", first=0, last=0, progress=lambda: None)
+    assert path.stat().st_size < 100_000
+    stored = shmlog.load(folder.dir)
+    with pytest.warns(ShmlogWarning, match=r"bytes of text .*refused"):
+        assert stored.sql("select max(length(text)) as n from metrics").to_pylist() == [{"n": None}]
+    with pytest.warns(ShmlogWarning, match=r"bytes of text .*refused"):
+        assert stored.scan().count_rows() == 0
 
 
 def test_a_run_without_run_yaml_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from shmlog.base import durable
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError
 from shmlog.folder import layout, regular, runfile
+from shmlog.reader.event_lines import read_lines
 from tests.faults.hostile_folders import make_folder
 
 HOLE_BYTES = 256 << 20
@@ -107,6 +109,27 @@ def test_a_file_that_is_all_hole_fills_no_memory(name: str, sound: Path, tmp_pat
         assert tracemalloc.get_traced_memory()[1] < MEMORY_BYTES
     finally:
         tracemalloc.stop()
+
+
+def test_events_are_read_around_a_hole(sound: Path, tmp_path: Path) -> None:
+    """A loss of power may leave one in a file that was not synced; it costs itself, and halves of lines around it."""
+    run_dir = Path(shutil.copytree(sound, tmp_path / "digits" / "one"))
+    events = layout.RunLayout(run_dir).events
+    lines = events.read_bytes().splitlines(keepends=True)
+    with open(events, "r+b") as file:
+        file.seek(len(lines[0]) + 1)
+        file.truncate()
+        file.seek(HOLE_BYTES)
+        file.write(b"the rest of a line\n" + b"".join(lines[1:]))
+    found = list(read_lines(events, None))
+    assert [line.event for line in found if line.event] == list(map(json.loads, lines))
+    assert sum(line.size for line in found) == events.stat().st_size
+    assert len(found) - len(lines) <= 3
+    stored = shmlog.load(run_dir)
+    if stored.metadata["complete"]:  # else what the books tell of ends within the hole
+        with pytest.warns(shmlog.errors.ShmlogWarning) as told:
+            assert len(stored.events()) == len(lines)
+        assert any("lines that are not JSON" in str(warning.message) for warning in told)
 
 
 def test_a_small_file_of_too_many_bytes_is_refused(tmp_path: Path) -> None:

@@ -11,9 +11,6 @@
 
 #include "../format.h"
 
-/* Larger numbers are nonsense; sums of a few smaller ones fit in 64 bits. */
-#define SHMLOG_COUNT_MAX (UINT64_C(1) << 56)
-
 /* A lane entry of a frame: what the lane's counters are before its slots. */
 typedef struct {
     uint32_t lane;

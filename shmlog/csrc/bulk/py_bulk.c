@@ -7,6 +7,7 @@
 #include "decode.h"
 #include "lines.h"
 #include "order.h"
+#include "py_pages.h"
 
 /* ---- buffers ---- */
 
@@ -309,11 +310,17 @@ PyDoc_STRVAR(order_doc, "order(group, groups, keys, order)\n--\n\n"
 PyDoc_STRVAR(lines_doc, "lines(order, first, ts_us, step, seq, name, producer, *texts)\n--\n\n"
                         "Lines of events.jsonl; see csrc/bulk/lines.h.");
 
+PyDoc_STRVAR(check_pages_doc, "check_pages(fd, groups, encodings)\n--\n\n"
+                              "Raise ValueError unless the pages of a part are as they were written. `groups` is of\n"
+                              "int64, three for each row group, as the footer says: where it begins, its rows, its bytes\n"
+                              "unpacked. `encodings` is a byte for each column, see csrc/bulk/pages.h.");
+
 static PyMethodDef functions[] = {
     {"crc32", bulk_crc32, METH_VARARGS, "crc32(data, crc=0)\n--\n\nThe same as zlib.crc32()."},
     {"decode", bulk_decode, METH_VARARGS, decode_doc},
     {"order", bulk_order, METH_VARARGS, order_doc},
     {"lines", (PyCFunction)(void (*)(void))bulk_lines, METH_FASTCALL, lines_doc},
+    {"check_pages", shmlog_py_check_pages, METH_VARARGS, check_pages_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -330,7 +337,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "shmlog._bulk",
-    .m_doc = "Slots to columns, their order, and lines: no shared memory, no state.",
+    .m_doc = "Slots to columns, their order, lines, pages of parts: no shared memory, no state.",
     .m_methods = functions,
     .m_slots = module_slots,
 };

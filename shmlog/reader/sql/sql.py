@@ -17,7 +17,7 @@ from shmlog.folder.layout import RunLayout
 from shmlog.reader import records, snapshot
 from shmlog.reader.model import RunRecord
 from shmlog.reader.snapshot import Snapshot
-from shmlog.reader.sources import NO_ROWS, Sources, find_sources, is_damaged
+from shmlog.reader.sources import NO_ROWS, Sources, find_sources
 from shmlog.reader.sql import tables
 from shmlog.reader.sql.attempts import attempts_sql
 from shmlog.records.schema import METRICS
@@ -47,7 +47,6 @@ class View:
     def __init__(self, record: RunRecord) -> None:
         self.record = record
         self.layout = RunLayout(record.dir)
-        self.in_memory = False
         self.problems: list[str] = []
         self.taken: Snapshot | None = None
         self.sources = Sources([], NO_ROWS)
@@ -59,8 +58,8 @@ class View:
         taken = self.taken = snapshot.take(self.layout)
         self.problems = [text for _, text in taken.problems]
         if "metrics" in wanted:
-            in_memory = self.in_memory or not _is_utf8(self.layout.dir)
-            self.sources, problems = find_sources(self.layout, taken, in_memory=in_memory)
+            is_utf8 = _is_utf8(self.layout.dir)
+            self.sources, problems = find_sources(self.layout, taken, in_memory=not is_utf8)
             self.problems += problems
         return self
 
@@ -78,13 +77,6 @@ class View:
     def is_still_there(self) -> bool:
         """Whether no part has been merged into another meanwhile."""
         return self.taken is None or self.taken.is_still_there(self.layout)
-
-    def find_damage(self, *, every_page: bool) -> bool:
-        """Whether a part is damaged that was not known to be: it is then read here, as far as it goes."""
-        if not any(is_damaged(path, every_page=every_page) for path in self.sources.parts):
-            return False
-        self.in_memory = True
-        return True
 
 
 def query_runs(runs: Sequence[RunRecord], query: str, params: Params | None = None) -> pa.Table:
@@ -116,30 +108,14 @@ def query_runs(runs: Sequence[RunRecord], query: str, params: Params | None = No
         except FileNotFoundError:
             continue  # a part was merged meanwhile
         except duckdb.Error as error:
-            damaged = [view for view in views if view.is_still_there() and _may_be_damage(duckdb, error, view)]
-            if damaged or not all(view.is_still_there() for view in views):
-                continue
-            raise QueryError(str(error).strip()) from error
+            if all(view.is_still_there() for view in views):
+                raise QueryError(str(error).strip()) from error
+            continue
         if all(view.is_still_there() for view in views):
             for problem in chain(problems, *(view.problems for view in views)):
                 warn_caller(problem)
             return found
     raise CorruptDataError("the parts of these runs keep disappearing; copy them and ask the copy")
-
-
-def _may_be_damage(duckdb: Any, error: Exception, view: View) -> bool:
-    """Whether a part is to blame for an error of DuckDB.
-
-    Most are the query's fault, and cost no more than a look at the footers.
-    """
-    queries_fault = (
-        duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException, duckdb.ConversionException,
-        duckdb.PermissionException, duckdb.OutOfRangeException, duckdb.OutOfMemoryException,
-    )  # fmt: skip
-    try:
-        return view.find_damage(every_page=not isinstance(error, queries_fault))
-    except FileNotFoundError:
-        return True  # merged meanwhile
 
 
 def _take_all(views: Sequence[View], wanted: Sequence[str], problems: list[str]) -> list[View]:

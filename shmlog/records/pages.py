@@ -1,0 +1,76 @@
+"""A whole part held against its checksums, before another library reads the file by itself.
+
+DuckDB compares no checksums of pages. The headers of pages have none, and are held against the footer.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
+from itertools import chain
+from pathlib import Path
+
+from shmlog import _bulk
+from shmlog.errors import CorruptDataError
+from shmlog.folder.regular import open_regular
+from shmlog.records.parts import open_file
+from shmlog.records.schema import METRICS
+
+_PLAIN, _DELTA_BINARY_PACKED, _RLE_DICTIONARY, _BYTE_STREAM_SPLIT = 0, 5, 8, 9  # as parquet.thrift numbers them
+_TEXTS = 0x80  # as csrc/bulk/pages.h marks a dictionary of texts
+_OTHERS = {
+    "step": _DELTA_BINARY_PACKED, "name": _RLE_DICTIONARY | _TEXTS, "value": _BYTE_STREAM_SPLIT,
+    "int_value": _DELTA_BINARY_PACKED, "text": _PLAIN, "kind": _RLE_DICTIONARY | _TEXTS, "ts": _DELTA_BINARY_PACKED,
+    "seq": _DELTA_BINARY_PACKED,
+}  # fmt: skip
+ENCODINGS = bytes(_OTHERS.get(name, _RLE_DICTIONARY) for name in METRICS.names)
+"""How the values of each column are written, see `write_options`."""
+_SOUND_MAX = 1 << 16
+_PORTION = 3 * 4  # the numbers of four row groups
+
+_sound: set[tuple[int, int, int, int]] = set()  # files that need not be read again
+
+
+def check_whole(path: Path) -> None:
+    """Check all of a part: its footer, its texts, and each page. A file is read once in the life of a process.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is gone, perhaps merged into another.
+    CorruptDataError
+        If it is damaged, no part of ours, or its texts would fill the memory.
+    """
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if identity in _sound:
+            return
+        _check(path, file)
+    if len(_sound) >= _SOUND_MAX:
+        _sound.clear()
+    _sound.add(identity)
+
+
+def _check(path: Path, file: BufferedReader) -> None:
+    groups = groups_of(path)
+    portions = [groups[start : start + _PORTION] for start in range(0, len(groups), _PORTION)]
+
+    def check(portion: array[int]) -> None:
+        _bulk.check_pages(file.fileno(), portion, ENCODINGS)
+
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # which starts no more of them than there are portions
+            list(pool.map(check, portions))
+    except ValueError as error:
+        raise CorruptDataError(f"{path}: damaged ({error})") from error
+
+
+def groups_of(path: Path) -> array[int]:
+    """Return where each row group begins, its rows and its unpacked bytes, as the footer says; see `open_file`."""
+    with open_file(path) as part:
+        described = [part.metadata.row_group(group) for group in part.groups]
+    numbers = ((group.column(0).data_page_offset, group.num_rows, group.total_byte_size) for group in described)
+    return array("q", chain.from_iterable(numbers))
