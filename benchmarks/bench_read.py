@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 from harness import Bench, alternate, main, seconds, wait_for_quiet
 
 import shmlog
+from shmlog.flusher.merger import due
 from shmlog.folder.layout import RunLayout
 from shmlog.records import parts
+from shmlog.records.merge import merge
 
 METRICS = 10
 NAMES = ["loss", "lr", "accuracy", "step_time", "grad_norm", "val_loss", "tokens_per_s", "data_time", "gpu_mem", "ppl"]
@@ -52,6 +54,15 @@ def in_parts(run_dir: Path, copy: Path) -> Path:
         parts.write_part(
             layout.part(number), part, run_id=run_dir.name, first=number, last=number, progress=lambda: None
         )
+    return copy
+
+
+def as_while_live(run_dir: Path, copy: Path) -> Path:
+    """Return a copy of a run in many parts as the flusher has merged them while it was at work."""
+    shutil.copytree(run_dir, copy)
+    layout = RunLayout(copy)
+    while group := next(due(layout.parts(), PARTS), None):
+        merge(layout, run_id=run_dir.name, parts=group, progress=lambda: None)
     return copy
 
 
@@ -115,12 +126,17 @@ def benchmark(bench: Bench) -> None:
     scattered = in_parts(run_dir, bench.folder / "scattered" / run_dir.name)
     if shmlog.load(scattered).metrics(name).num_rows != points:
         raise SystemExit("not all is in the parts")
-    pairs = alternate(
-        turns,
-        lambda: seconds(lambda: shmlog.load(scattered).metrics(name)),
-        lambda: seconds(lambda: shmlog.load(run_dir).metrics(name)),
-    )
-    bench.record(f"the same in {PARTS} parts / in one", "x", [a / b for a, b in pairs], None if bench.quick else "<= 2")
+    live = as_while_live(scattered, bench.folder / "live" / run_dir.name)
+    for label, folder, limit in (
+        (f"the same of {PARTS} logs while the run is live / in one part", live, "<= 2"),
+        (f"  in {PARTS} parts, none merged / in one", scattered, None),
+    ):
+        pairs = alternate(
+            turns,
+            lambda folder=folder: seconds(lambda: shmlog.load(folder).metrics(name)),
+            lambda: seconds(lambda: shmlog.load(run_dir).metrics(name)),
+        )
+        bench.record(label, "x", [a / b for a, b in pairs], None if bench.quick else limit)
     opened = []
     for _ in range(turns):
         start = time.perf_counter()
