@@ -129,7 +129,7 @@ def benchmark(bench: Bench) -> None:
     live = as_while_live(scattered, bench.folder / "live" / run_dir.name)
     for label, folder, limit in (
         (f"the same of {PARTS} logs while the run is live / in one part", live, "<= 2"),
-        (f"  in {PARTS} parts, none merged / in one", scattered, None),
+        (f"the same in {PARTS} parts, none merged / in one", scattered, None),
     ):
         pairs = alternate(
             turns,

@@ -10,6 +10,7 @@ import pyarrow as pa
 from harness import Bench, alternate, main, seconds, wait_for_quiet
 
 import shmlog
+from shmlog.records import pages
 
 METRICS = 10
 QUERIES = {
@@ -39,6 +40,17 @@ def ask_duckdb(run_dir: Path, query: str) -> pa.Table:
         return connection.sql(query).to_arrow_table()
 
 
+class FirstQuery:
+    """A run asked as by a process that has not read its parts yet, and so checks them."""
+
+    def __init__(self, stored: shmlog.StoredRun) -> None:
+        self._stored = stored
+
+    def sql(self, query: str) -> pa.Table:
+        pages._sound.clear()
+        return self._stored.sql(query)
+
+
 def is_close(first: pa.Table, second: pa.Table) -> bool:
     pairs = zip(first.to_pydict().values(), second.to_pydict().values(), strict=True)
     return all(a == b if isinstance(a[0], str) else np.allclose(a, b) for a, b in pairs)
@@ -54,7 +66,7 @@ def benchmark(bench: Bench) -> None:
         # Sums of floats differ by the order in which threads add them up.
         if not is_close(stored.sql(query), ask_duckdb(run_dir, query)):
             raise SystemExit(f"shmlog and DuckDB answer differently: {query}")
-        for name, asked in (("run", stored), ("store", store)):
+        for name, asked in (("run", stored), ("store", store), ("run, first query", FirstQuery(stored))):
             pairs = alternate(
                 bench.size(15, 3),
                 lambda asked=asked, query=query: seconds(lambda: asked.sql(query)),

@@ -693,8 +693,8 @@ STORAGE = (
     Mutation(
         "holes-read",
         "folder/regular.py",
-        "    if first_hole < size:\n",
-        "    if False:\n",
+        "    return first_hole < size\n",
+        "    return False\n",
         "P9: a file that takes no room on the disk fills the memory",
         "unit/test_strange_files.py::test_a_file_that_is_all_hole_fills_no_memory[complete-events.jsonl]",
     ),
