@@ -29,9 +29,13 @@ class AppendFile:
         self.path = path
         self._crc32 = known.crc32
         self._fd = open_to_write(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        if os.fstat(self._fd).st_size > known.bytes:
-            os.ftruncate(self._fd, known.bytes)
-        self.size = os.fstat(self._fd).st_size
+        try:
+            if os.fstat(self._fd).st_size > known.bytes:
+                os.ftruncate(self._fd, known.bytes)
+            self.size = os.fstat(self._fd).st_size
+        except OSError:
+            os.close(self._fd)
+            raise
         self._synced_size = -1
         self._waiting: deque[memoryview] = deque()
 

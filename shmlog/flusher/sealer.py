@@ -136,6 +136,11 @@ class Sealer:
             os.stat(self.layout.wal)  # has the folder gone, perhaps to come back?
             self._report(f"{path}: is missing")
             return
+        except CorruptDataError as error:  # a pipe, a folder or a link, which the drain has passed over
+            if is_closed:
+                self._open.holds_foreign = True
+                self._report(f"{error}; put aside in {self.layout.kept}")
+            return
         with file:
             refuse_holes(file, path)
             size = CHUNK_BYTES
@@ -204,7 +209,7 @@ class Sealer:
         """Return what each lane was offered before log ``number``, whose first frame tells."""
         try:
             first = wal.first_piece(self.layout.log(number), number, self._run_id)
-        except FileNotFoundError:
+        except (FileNotFoundError, CorruptDataError):
             return {}
         if not isinstance(first, wal.Frame):
             return {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -89,14 +89,19 @@ def open_sinks(
         Makes the context in which a part is written.
     """
     lines = partial(event_lines, metrics="jsonl" in kinds, read_large=partial(_read_decoded, layout))
-    events = EventFiles(layout, event_extents(ledger.extents), events_bytes_max)
-    run_log = AppendFile(layout.run_log, ledger.extents[layout.run_log.name])
-    return [
-        *([Parts(layout, progress, at_work)] if "parquet" in kinds else []),
-        Config(layout, report),
-        Text(layout.run_log, run_log, lambda batch: [human_lines(batch)], progress, report),
-        Text(layout.events, events, lines, progress, report),
-    ]
+    with ExitStack() as opened:  # what is open is closed again if the next can't be opened
+        events = EventFiles(layout, event_extents(ledger.extents), events_bytes_max)
+        opened.callback(events.close)
+        run_log = AppendFile(layout.run_log, ledger.extents[layout.run_log.name])
+        opened.callback(run_log.close)
+        sinks = [
+            *([Parts(layout, progress, at_work)] if "parquet" in kinds else []),
+            Config(layout, report),
+            Text(layout.run_log, run_log, lambda batch: [human_lines(batch)], progress, report),
+            Text(layout.events, events, lines, progress, report),
+        ]
+        opened.pop_all()
+    return sinks
 
 
 def _read_decoded(layout: RunLayout, path: str) -> bytes:

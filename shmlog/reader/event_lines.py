@@ -67,11 +67,13 @@ def read_lines(path: Path, limit_bytes: int | None, *, skip_calls: bool = False)
     offset = 0
     with open_regular(path) as file:
         for line in _around_holes(file) if has_holes(file) else file:
+            if limit_bytes is not None and offset >= limit_bytes:
+                return
             if isinstance(line, int):
                 yield Line(offset, line, None, True)
                 offset += line
                 continue
-            text = line if limit_bytes is None else line[: max(0, limit_bytes - offset)]
+            text = line if limit_bytes is None else line[: limit_bytes - offset]
             if not text:
                 return
             if text != b"\n" and not (skip_calls and text.startswith(_CALL, _CALL_AT)):

@@ -47,14 +47,14 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
         If a part has gone.
     """
     own, problems = own_parts(layout, taken)
-    if (
-        in_memory
-        or taken.overlaps
-        or taken.metrics_are_lines
-        or (problems and taken.has_sink("jsonl"))
-        or not all(_is_sound(part.path) for part in own)
-    ):
+    faults: list[str] = []
+    is_read = in_memory or taken.overlaps or taken.metrics_are_lines or bool(problems and taken.has_sink("jsonl"))
+    if not is_read:
+        faults = [fault for fault in (_fault_of(part.path) for part in own) if fault]
+    if is_read or faults:
         table, problems = records.read_metrics(layout, taken, None)
+        if faults and not problems:  # right all the same, but at a price: that should not be a riddle
+            problems = [f"{faults[0]}; its rows are sound all the same: all of the run is read into memory"]
         return Sources([], table), problems
     tables = []
     for batch, damage in taken.batches(layout):
@@ -64,10 +64,10 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
     return Sources([part.path for part in own], rows), problems
 
 
-def _is_sound(path: Path) -> bool:
-    """Whether a part is as it was written, to the last page."""
+def _fault_of(path: Path) -> str | None:
+    """Return what of a part is not as it was written, to the last page; None if nothing."""
     try:
         records.guarded(path, lambda: check_whole(path))
-    except CorruptDataError:
-        return False
-    return True
+    except CorruptDataError as error:
+        return str(error)
+    return None

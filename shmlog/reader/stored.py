@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -32,9 +32,6 @@ from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
 from shmlog.records.late import read_late
 from shmlog.records.ledger import Ledger, lost_of
-
-if TYPE_CHECKING:
-    pass
 
 _TRIES = 20
 

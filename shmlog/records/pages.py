@@ -62,7 +62,9 @@ def _check(path: Path, file: BufferedReader) -> None:
         _bulk.check_pages(file.fileno(), portion, ENCODINGS)
 
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # which starts no more of them than there are portions
+        with ThreadPoolExecutor(
+            len(os.sched_getaffinity(0))
+        ) as pool:  # which starts no more of them than there are portions
             list(pool.map(check, portions))
     except ValueError as error:
         raise CorruptDataError(f"{path}: damaged ({error})") from error

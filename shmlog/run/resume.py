@@ -160,9 +160,9 @@ def reopen(options: Options, layout: RunLayout, turn: int) -> Run:
             return _reopen(options, layout, turn)
     except ShmlogError:
         raise
-    except FileNotFoundError as error:
-        raise RunNotFoundError(f"run {layout.dir} can't be resumed: {error.filename} is gone") from error
     except OSError as error:
+        if not layout.dir.is_dir():
+            raise RunNotFoundError(f"run {layout.dir} can't be resumed: it is gone") from error
         raise StorageError(
             f"run {layout.dir} can't be resumed: {error.filename or layout.dir}: {error.strerror}; "
             f"its folder needs room, and user {os.geteuid()} to be allowed to write there"

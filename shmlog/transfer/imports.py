@@ -163,7 +163,8 @@ def _run_id(found: Found, digest: str) -> str:
 def _existing(root: Root, run_id: str, experiment: str) -> RunLayout | None:
     if root.path.exists() and not root.path.is_dir():
         raise StorageError(f"{root.path} is no folder")
-    try:
-        return root.find(run_id, prefer=experiment)
-    except RunNotFoundError:
-        return None
+    for name in sorted(root.experiments(), key=lambda name: name != experiment):
+        layout = root.run(name, run_id)
+        if layout.run_yaml.is_file():
+            return layout
+    return None

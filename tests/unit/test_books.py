@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -363,6 +364,21 @@ def test_the_log_of_another_run_that_is_in_the_way_is_kept(unkept_run: shmlog.Ru
     stored = shmlog.load(unkept_run.dir)
     assert (stored.metrics().num_rows, stored.lost) == (2 * RECORDS, {})
     assert layout.kept_log(1).read_bytes() == foreign
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_what_is_no_file_and_in_the_way_of_the_next_log_is_put_aside(unkept_run: shmlog.Run, kind: str) -> None:
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    layout = RunLayout(unkept_run.dir)
+    path = layout.log(1)
+    {"pipe": lambda: os.mkfifo(path), "folder": path.mkdir, "link": lambda: path.symlink_to("elsewhere")}[kind]()
+    assert keeper._drain.next_log() == 0
+    log_some(unkept_run, keeper)
+    keeper.close(patient=False)
+    stored = shmlog.load(unkept_run.dir)
+    assert (stored.metrics().num_rows, stored.lost, stored.metadata["complete"]) == (2 * RECORDS, {}, True)
+    assert os.path.lexists(layout.kept_log(1))
 
 
 def test_a_log_that_is_kept_replaces_no_other(unkept_run: shmlog.Run) -> None:

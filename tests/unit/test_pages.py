@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -51,6 +52,15 @@ def test_every_bit_of_a_page_and_of_its_header_matters(path: Path) -> None:
         missed = [bit for bit in range(4 * 8, pages_end(path) * 8) if not is_seen(file.fileno(), groups, bit)]
         assert missed == []
         _bulk.check_pages(file.fileno(), groups, ENCODINGS)
+
+
+def test_long_names_in_one_row_group_are_sound(path: Path) -> None:
+    """Of several attempts there may be more than the name table of one holds."""
+    table, names = mixed(4200), pa.array([f"{'n' * 1018}{number:05}" for number in range(4200)])
+    at = METRICS.get_field_index("name")
+    write(path, table.set_column(at, METRICS.field(at), names.dictionary_encode().cast(METRICS.field(at).type)))
+    assert pq.read_metadata(path).row_group(0).column(1).total_uncompressed_size > 4 << 20
+    check_whole(path)
 
 
 def test_several_row_groups_of_several_pages_are_sound(path: Path) -> None:

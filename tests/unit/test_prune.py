@@ -22,6 +22,7 @@ from shmlog.cli.main import main
 from shmlog.errors import QueryError
 from shmlog.reader.model import RunRecord
 from shmlog.reader.verify import verify
+from shmlog.store import archive
 from shmlog.store.prune import PruneResult
 from tests.support.stores import add_metrics, add_run, tree
 
@@ -306,6 +307,21 @@ def test_a_run_that_is_pinned_meanwhile_is_kept(root: Path, monkeypatch: pytest.
     monkeypatch.setattr(store, "runs", pin_behind)
     result = store.prune(keep=0, dry_run=False)
     assert (pruned(result), result.failed) == ([], ("digits/one: kept, since it is pinned by now",))
+    assert left(root) == {"one"}
+
+
+def test_a_run_that_is_annotated_while_it_is_archived_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_run(root, "one")
+    write = archive.write_archive
+
+    def annotate_behind(*args: Any) -> Path:
+        path = write(*args)
+        shmlog.Store(root).annotate("one", notes="the archive does not have this")
+        return path
+
+    monkeypatch.setattr(archive, "write_archive", annotate_behind)
+    result = shmlog.Store(root).prune(keep=0, archive=True, dry_run=False)
+    assert (pruned(result), result.failed) == ([], ("digits/one: kept, since it is changed by now",))
     assert left(root) == {"one"}
 
 

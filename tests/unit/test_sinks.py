@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shmlog.flusher.sealer import Sealer
-from shmlog.flusher.sinks import Mark, Sink
+from shmlog.flusher.sinks import Mark, Sink, open_sinks
 from shmlog.folder.extent import Extent
 from shmlog.records.decode import Batch
 from shmlog.records.ledger import Ledger
@@ -50,6 +51,17 @@ def folder(tmp_path: Path) -> Folder:
     made.add(first)
     made.add(second)
     return made
+
+
+def test_sinks_that_cannot_all_be_opened_leave_none_open(tmp_path: Path) -> None:
+    layout = Folder(tmp_path / "run").layout
+    layout.run_log.unlink(missing_ok=True)
+    layout.run_log.mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(OSError, match=r"run\.log"):
+            open_sinks(layout, Ledger.load(layout), ["parquet"], progress=lambda: None, report=print)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("step", ["retry", "mark", "commit"])

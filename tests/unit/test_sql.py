@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.cli.commands.sql import fit, rows_of
 from shmlog.cli.main import main
-from shmlog.errors import MissingExtraError, QueryError, ShmlogWarning
+from shmlog.errors import CorruptDataError, MissingExtraError, QueryError, ShmlogWarning
+from shmlog.reader import sources
 from shmlog.reader.sql.tables import flat_params
 from shmlog.records import parts, schema
 from shmlog.records.schema import METRICS, write_options
@@ -247,6 +248,17 @@ def test_a_scan_outlives_a_merge(live: Folder) -> None:
     live.merge()
     assert comparable(dataset.to_table()) == before
     assert dataset.to_table(filter=ds.field("name") == "loss", columns=["value"]).num_rows == 42
+
+
+def test_a_part_that_is_sound_and_not_as_ours_are_is_read_into_memory_and_told(
+    live: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise CorruptDataError(f"{path}: the page at byte 4 is not as it was written")
+
+    monkeypatch.setattr(sources, "check_whole", refuse)
+    with pytest.warns(ShmlogWarning, match="all of the run is read into memory"):
+        assert shmlog.load(live.layout.dir).sql("select count(*) as n from metrics").to_pylist() == [{"n": 2 * ROWS}]
 
 
 @pytest.mark.parametrize("damage", ["footer", "statistics", "page", "cut"])

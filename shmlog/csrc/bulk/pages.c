@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BUFFER_BYTES = 1 << 18, TEXTS_BYTES_MAX = 4 << 20 };
+enum { BUFFER_BYTES = 1 << 18, TEXTS_BYTES_MAX = 1 << 29, TEXT_BYTES_MAX = 1024 + 4 };
 
 /* As parquet.thrift numbers them. */
 enum { DATA_PAGE = 0, DICTIONARY_PAGE = 2 };
@@ -248,13 +248,14 @@ static bool take_body(source *from, size_t bytes, uint32_t crc)
 typedef struct {
     unsigned encoding;
     bool has_texts, has_dictionary, is_full, is_plain;
+    uint64_t texts_bytes_max; /* of its dictionary: that of all rows would be no larger */
     int64_t values;
 } column;
 
 /* Whether a dictionary of texts, which is next, has as many as its header says. */
-static bool has_texts(source *from, const shmlog_page *page)
+static bool has_texts(source *from, const column *in, const shmlog_page *page)
 {
-    if (page->packed_bytes > TEXTS_BYTES_MAX || page->plain_bytes > TEXTS_BYTES_MAX) {
+    if (page->packed_bytes > in->texts_bytes_max || page->plain_bytes > in->texts_bytes_max) {
         return false;
     }
     unsigned char *packed = malloc(page->packed_bytes + page->plain_bytes);
@@ -277,7 +278,7 @@ static bool fits_dictionary(source *from, column *in, const shmlog_page *page)
     if (in->encoding != RLE_DICTIONARY || !is_first) {
         return false;
     }
-    return in->has_texts ? has_texts(from, page) : (uint64_t)page->values * sizeof(int32_t) == page->plain_bytes;
+    return in->has_texts ? has_texts(from, in, page) : (uint64_t)page->values * sizeof(int32_t) == page->plain_bytes;
 }
 
 /* Whether the values may be encoded like that: as all of the column, or plainly behind a full dictionary. */
@@ -311,18 +312,24 @@ static bool take_group(source *from, const shmlog_page_layout *layout, const shm
 {
     uint64_t bytes = 0;
     *place = (uint64_t)group->begin;
-    if (group->begin < 0) {
+    if (group->begin < 0 || group->rows < 0 || group->bytes < 0) {
         return false;
+    }
+    uint64_t texts_bytes = (uint64_t)group->bytes < TEXTS_BYTES_MAX ? (uint64_t)group->bytes : TEXTS_BYTES_MAX;
+    if ((uint64_t)group->rows < texts_bytes / TEXT_BYTES_MAX) {
+        texts_bytes = (uint64_t)group->rows * TEXT_BYTES_MAX;
     }
     move_to(from, *place);
     for (size_t i = 0; i < layout->columns; i++) {
         unsigned encoding = layout->encodings[i];
-        column in = {.encoding = encoding & ~(unsigned)SHMLOG_PAGE_TEXTS, .has_texts = encoding & SHMLOG_PAGE_TEXTS};
+        column in = {.encoding = encoding & ~(unsigned)SHMLOG_PAGE_TEXTS,
+                     .has_texts = encoding & SHMLOG_PAGE_TEXTS,
+                     .texts_bytes_max = texts_bytes};
         if (!take_column(from, in, group->rows, &bytes, place)) {
             return false;
         }
     }
-    return group->bytes >= 0 && bytes == (uint64_t)group->bytes;
+    return bytes == (uint64_t)group->bytes;
 }
 
 shmlog_pages shmlog_pages_check(int fd, const shmlog_page_layout *layout, uint64_t *place)
