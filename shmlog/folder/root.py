@@ -17,7 +17,9 @@ from shmlog.folder import flock
 from shmlog.folder.layout import RunLayout, check_id, is_id
 
 _STALE_S = 86_400
-_STAMP = re.compile(r"(\d{8}-\d{6})-")
+STAMP = re.compile(r"(\d{8}-\d{6})-")
+"""How the id of a run begins that `init` has named: when that was, in UTC."""
+
 _RUN_FILES = ("run.yaml", "events.jsonl")
 
 
@@ -272,5 +274,5 @@ def _is_linked(run: Path, folder: Path) -> bool:
 def _created(run: Path) -> tuple[str, int]:
     """Return when a run was created: its id says it, or else its file's time."""
     changed = (run / "run.yaml").stat().st_mtime_ns
-    stamp = _STAMP.match(run.name)
+    stamp = STAMP.match(run.name)
     return (stamp[1] if stamp else time.strftime("%Y%m%d-%H%M%S", time.gmtime(changed / 1e9)), changed)

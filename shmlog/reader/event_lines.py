@@ -23,13 +23,10 @@ from shmlog.folder.regular import has_holes, open_regular
 from shmlog.reader.numbers import NUMBER_MAX
 from shmlog.records.lines import METRICS_TYPE, is_of_user
 from shmlog.records.schema import METRICS
-from shmlog.records.values import INT64, VALUE_COLUMNS, cells_of, is_text, value_in
+from shmlog.records.values import INT32, INT64, PRODUCER, RANKS, VALUE_COLUMNS, cells_of, is_text, value_in
 
-_INT32 = range(-(2**31), 2**31)
 _LANE = range(2**31)
 _SEQ = range(NUMBER_MAX)
-_OWNER = ("rank", "local_rank", "worker")
-_PRODUCER = (*_OWNER, "pid", "lane", "seq")
 
 
 Event = dict[str, Any]
@@ -124,8 +121,8 @@ def fault_of(event: dict[str, Any]) -> str | None:
         return "data is no object"
     if not _is_in(event.get("lane"), _LANE) or not _is_in(event.get("seq"), _SEQ):
         return "lane or seq is no number"
-    for name in (*_OWNER, "pid"):
-        if event.get(name) is not None and not _is_in(event[name], _INT32):
+    for name in (*RANKS, "pid"):
+        if event.get(name) is not None and not _is_in(event[name], INT32):
             return f"{name} is neither a number nor null"
     return None if read_time(event.get("timestamp"), needs_zone=True) else "timestamp is no time with its zone"
 
@@ -169,7 +166,7 @@ def _is_value(value: object) -> bool:
 
 def _rows(event: dict[str, Any]) -> list[dict[str, Any]]:
     data = event["data"]
-    shared = {name: event.get(name) for name in _OWNER}
+    shared = {name: event.get(name) for name in RANKS}
     shared |= {"step": data["step"], "ts": read_time(event["timestamp"]), "lane": event["lane"]}
     shared["pid"] = -1 if event.get("pid") is None else event["pid"]
     return [
@@ -234,7 +231,7 @@ def _metric_line(rows: list[dict[str, Any]]) -> Event:
         "timestamp": rfc3339(first["ts"]),
         "event_type": "metrics",
         "data": {"step": first["step"], "metrics": metrics},
-        **{key: first[key] for key in _PRODUCER},
+        **{key: first[key] for key in PRODUCER},
     }
 
 

@@ -12,12 +12,10 @@ from shmlog.base.plain import from_word
 from shmlog.errors import RunStateError
 from shmlog.folder.status import RunStatus
 from shmlog.reader.codec import Record
-from shmlog.records.values import FLOAT, Value, cells_of, value_in
+from shmlog.records.values import FLOAT, PRODUCER, Value, cells_of, value_in
 
 if TYPE_CHECKING:
     from shmlog.reader.artifacts import Artifact
-
-_PRODUCER = ("rank", "local_rank", "worker", "pid", "lane", "seq")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,7 +222,7 @@ class MetricRecord(Record):
     @classmethod
     def of_row(cls, run_id: str, row: Mapping[str, Any]) -> MetricRecord:
         """Return the record of a row of a table of schema `shmlog.records.schema.METRICS`."""
-        producer = {name: row[name] for name in _PRODUCER}
+        producer = {name: row[name] for name in PRODUCER}
         value = value_in(row)
         return cls(run_id=run_id, name=row["name"], step=row["step"], value=value, timestamp=row["ts"], **producer)
 

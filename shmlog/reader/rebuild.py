@@ -17,13 +17,13 @@ from shmlog.errors import CorruptDataError
 from shmlog.folder.attempts import fault_of_attempts, latest_attempt
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import read_regular
+from shmlog.folder.root import STAMP
 from shmlog.folder.runfile import read_provenance
 from shmlog.folder.status import CRASHED, RUNNING, status_of_events
 from shmlog.reader import records, snapshot
 from shmlog.reader.event_lines import Line, is_call, read_lines
 
 _SALVAGED_MAX = 16 << 20
-_STAMP = re.compile(r"(\d{8}-\d{6})-")
 _FIELD = re.compile(r'^  "(\w{1,40})": ', re.MULTILINE)  # as runfile writes it
 
 # What the flusher, recover and readers rely on.
@@ -59,7 +59,7 @@ def rebuild_description(layout: RunLayout) -> dict[str, Any]:
 
 def _of_folder(layout: RunLayout) -> dict[str, Any]:
     """Return when the run was created, from its id or else from its folder."""
-    stamp = _STAMP.match(layout.run_id)
+    stamp = STAMP.match(layout.run_id)
     try:
         when = datetime.strptime(stamp[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if stamp else None
     except ValueError:

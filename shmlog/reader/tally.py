@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from shmlog.records.lines import GAP_TYPE, is_of_user
 from shmlog.records.reasons import REASONS
+from shmlog.records.values import RANKS
 
 Producer = tuple[int, int]  # lane, pid (-1: unknown)
-
-_OWNER = ("rank", "local_rank", "worker")
 
 
 class Tally:
@@ -36,7 +35,7 @@ class Tally:
         for key, row, count in zip(found.tolist(), firsts.tolist(), counts.tolist(), strict=True):
             producer = key >> 32, int(np.uint32(key & 0xFFFFFFFF).view(np.int32))
             self.metrics[producer] += count
-            self._see(producer, table["seq"][row].as_py(), {name: table[name][row].as_py() for name in _OWNER})
+            self._see(producer, table["seq"][row].as_py(), {name: table[name][row].as_py() for name in RANKS})
 
     def add_event(self, event: dict[str, Any]) -> None:
         """Count an event or a gap: a well-formed line of events.jsonl."""
@@ -46,7 +45,7 @@ class Tally:
             self.events[producer] += 1
         else:
             self.dropped.setdefault(producer, Counter()).update(dropped)
-        self._see(producer, event["seq"], {name: event.get(name) for name in _OWNER})
+        self._see(producer, event["seq"], {name: event.get(name) for name in RANKS})
 
     def _see(self, producer: Producer, seq: int, owner: dict[str, Any]) -> None:
         if producer not in self._owners or seq < self._owners[producer][0]:

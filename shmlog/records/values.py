@@ -24,7 +24,12 @@ COLUMN_OF = {FLOAT: "value", INT: "int_value", BOOL: "int_value", TEXT: "text"}
 Value = float | int | bool | str
 Cells = tuple[str, float | None, int | None, str | None]
 
+INT32 = range(-(2**31), 2**31)
 INT64 = range(-(2**63), 2**63)
+
+RANKS = ("rank", "local_rank", "worker")
+PRODUCER = (*RANKS, "pid", "lane", "seq")
+"""Columns that say who logged a record, and which of its records it is."""
 
 
 def is_text(value: object) -> bool:

@@ -17,9 +17,8 @@ from shmlog.base.times import time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.folder.regular import open_regular
 from shmlog.records.schema import METRICS
-from shmlog.records.values import INT64, VALUE_COLUMNS, cells_of, is_text
+from shmlog.records.values import INT32, INT64, VALUE_COLUMNS, cells_of, is_text
 
-_INT32 = range(-(2**31), 2**31)
 _PROBLEMS_TOLD = 5
 
 
@@ -74,7 +73,7 @@ def _shown(value: object) -> str:
 def owner_of(found: dict[str, Any]) -> dict[str, Any]:
     """Return who logged, of what a source tells of it."""
     owner = {name: found.get(name) for name in ("rank", "local_rank", "worker", "pid")}
-    return {name: number for name, number in owner.items() if type(number) is int and number in _INT32}
+    return {name: number for name, number in owner.items() if type(number) is int and number in INT32}
 
 
 @dataclass

@@ -52,10 +52,15 @@ def read_all(run_dir: Path) -> dict[str, Answer]:
 
 def ask(run_dir: Path, name: str) -> Answer:
     """Return what one of `CALLS` gives for a run."""
+    return answer(run_dir, CALLS[name])
+
+
+def answer(run_dir: Path, call: Callable[[Any], Any]) -> Answer:
+    """Return what a call gives for a run."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
-            return Answer(CALLS[name](shmlog.load(run_dir)), None, [str(warning.message) for warning in warned])
+            return Answer(call(shmlog.load(run_dir)), None, [str(warning.message) for warning in warned])
         except shmlog.ShmlogError as error:
             return Answer(None, str(error), [])
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import random
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 
 import shmlog
 from shmlog.records.schema import METRICS
-from tests.faults.hostile_folders import Answer
+from tests.faults.hostile_folders import Answer, answer
 from tests.support.folders import OWNER, Folder
 from tests.support.frames import Log
 
@@ -99,12 +98,7 @@ CALLS: dict[str, Callable[[shmlog.StoredRun], Any]] = {
 
 def ask(run_dir: Path, name: str) -> Answer:
     """Return what one of `CALLS` gives for a run."""
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        try:
-            return Answer(CALLS[name](shmlog.load(run_dir)), None, [str(warning.message) for warning in warned])
-        except shmlog.ShmlogError as error:
-            return Answer(None, str(error), [])
+    return answer(run_dir, CALLS[name])
 
 
 def is_equal(first: Any, second: Any) -> bool:

@@ -15,8 +15,8 @@ from shmlog import _bulk
 from shmlog.errors import CorruptDataError
 from shmlog.records import pages, parts
 from shmlog.records.pages import ENCODINGS, check_whole, groups_of
-from shmlog.records.schema import METRICS, write_options
-from tests.unit.test_parts import mixed, repeated, write
+from shmlog.records.schema import METRICS
+from tests.unit.test_parts import mixed, repeated, write, writer_of_bombs
 
 
 @pytest.fixture
@@ -122,13 +122,7 @@ def test_texts_that_would_fill_the_memory_are_refused(
 ) -> None:
     """FAULTS 74: no other library is handed them."""
     monkeypatch.setattr(parts, "TEXT_BYTES", 16 << 20)
-    options = write_options()
-    if encoding == "dictionary":
-        options["use_dictionary"] = [*options["use_dictionary"], "text"]
-        del options["column_encoding"]["text"]
-    with monkeypatch.context() as patched:
-        patched.setattr(parts, "write_options", lambda _: options)
-        patched.setattr(parts, "GROUP_TEXT_BYTES", 1 << 40)
+    with writer_of_bombs(monkeypatch, encoding):
         write(path, repeated(1 << 16, 1200))
     with pytest.raises(CorruptDataError, match=path.name):
         check_whole(path)

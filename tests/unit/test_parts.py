@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -234,19 +235,26 @@ def repeated(count: int, rows: int) -> pa.Table:
     return table.set_column(METRICS.get_field_index("text"), METRICS.field("text"), text)
 
 
+@contextmanager
+def writer_of_bombs(monkeypatch: pytest.MonkeyPatch, encoding: str) -> Iterator[None]:
+    """Have parts be written as no writer of ours does it: a text that is there often takes next to no room."""
+    options = write_options()
+    if encoding == "dictionary":
+        options["use_dictionary"] = [*options["use_dictionary"], "text"]
+        del options["column_encoding"]["text"]
+    with monkeypatch.context() as patched:
+        patched.setattr(parts, "write_options", lambda _: options)
+        patched.setattr(parts, "GROUP_TEXT_BYTES", 1 << 40)
+        yield
+
+
 @pytest.mark.parametrize("encoding", ["dictionary", "plain"])
 def test_texts_that_would_fill_the_memory_are_refused(
     path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some kilobytes, made by no writer of ours, whose texts would be 300 MB."""
     monkeypatch.setattr(parts, "TEXT_BYTES", 16 << 20)
-    options = write_options()
-    if encoding == "dictionary":
-        options["use_dictionary"] = True
-        del options["column_encoding"]
-    with monkeypatch.context() as patched:
-        patched.setattr(parts, "write_options", lambda _: options)
-        patched.setattr(parts, "GROUP_TEXT_BYTES", 1 << 40)
+    with writer_of_bombs(monkeypatch, encoding):
         write(path, repeated(1 << 16, 4800))
     assert path.stat().st_size < 200_000
 

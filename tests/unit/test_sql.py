@@ -28,11 +28,11 @@ from shmlog.errors import CorruptDataError, MissingExtraError, QueryError, Shmlo
 from shmlog.reader import sources
 from shmlog.reader.sql.tables import flat_params
 from shmlog.records import parts, schema
-from shmlog.records.schema import METRICS, write_options
+from shmlog.records.schema import METRICS
 from tests.support.folders import Folder, fill, simple_log
 from tests.support.frames import Log
 from tests.support.stores import add_metrics, add_run, tree
-from tests.unit.test_parts import repeated
+from tests.unit.test_parts import repeated, writer_of_bombs
 
 ROWS = 20 * 4 + 1
 
@@ -298,13 +298,7 @@ def test_texts_that_would_fill_the_memory_are_left_out_and_told(
     producer = {"lane": 0, "tenancy": 1, "metrics": 600, "events": 0, "dropped": {}}
     folder.describe(complete=True, status="success", producers=[producer], dropped={})
     monkeypatch.setattr(parts, "TEXT_BYTES", 16 << 20)
-    options = write_options()
-    if encoding == "dictionary":
-        options["use_dictionary"] = [*options["use_dictionary"], "text"]
-        del options["column_encoding"]["text"]
-    with monkeypatch.context() as patched:
-        patched.setattr(parts, "write_options", lambda _: options)
-        patched.setattr(parts, "GROUP_TEXT_BYTES", 1 << 40)
+    with writer_of_bombs(monkeypatch, encoding):
         path = folder.layout.part(0)
         parts.write_part(path, repeated(1 << 16, 600), run_id="bomb", first=0, last=0, progress=lambda: None)
     assert path.stat().st_size < 100_000

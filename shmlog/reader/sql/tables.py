@@ -13,10 +13,9 @@ from shmlog.base.times import read_time
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.artifacts import find_artifacts
 from shmlog.reader.model import RunRecord
+from shmlog.records.values import INT32, INT64
 
 _TS = pa.timestamp("us", tz="UTC")
-_INT32 = range(-(2**31), 2**31)
-_INT64 = range(-(2**63), 2**63)
 
 _RUN = [("run_id", pa.string()), ("experiment", pa.string())]
 
@@ -115,8 +114,8 @@ def event_rows(record: RunRecord, events: Iterable[Mapping[str, Any]]) -> Iterat
     """Yield the rows of a run's events; a field that is not what it should be is null."""
     for event in events:
         row = _ids(record)
-        row |= {name: _integer(event.get(name), _INT32) for name in ("rank", "local_rank", "worker", "pid", "lane")}
-        row["seq"] = _integer(event.get("seq"), _INT64)
+        row |= {name: _integer(event.get(name), INT32) for name in ("rank", "local_rank", "worker", "pid", "lane")}
+        row["seq"] = _integer(event.get("seq"), INT64)
         row["ts"] = read_time(event.get("timestamp"))
         row["event_type"] = _text(event.get("event_type"))
         row["data"] = _text(json.dumps(event.get("data"), ensure_ascii=False))
