@@ -14,6 +14,7 @@ from pathlib import Path
 from shmlog import _core
 from shmlog.segment.clock import clock_number
 from tests.support.frames import BOOL, EVENT, FLOAT, INT, LONGTEXT
+from tests.support.processes import wait_until
 from tests.support.slots import Books, Record, Tenancy
 
 LANES, LAP = 5, 64
@@ -166,6 +167,13 @@ class Arena:
             found = tenancies_of(books, peer.who)
             assert len(found) == 1, f"I7: {peer.who} owned {len(found)} lanes"
             assert records(found[0]) == peer.units(), f"I3: {peer.who}'s records"
+
+    def wait_for_lane(self, lane: int) -> None:
+        """Wait until the kernel has dropped the lock of a lane whose owner is gone.
+
+        It keeps the locks of a process that is gone while somebody, such as another test, reads its command line.
+        """
+        wait_until(lambda: not self.segment.probe(_core.LOCK_LANE + lane), f"P1: lane {lane} to be free")
 
     def fill_of(self, lane: int) -> int:
         """Return how many slots of a lane hold what is not drained, as its header hints."""

@@ -121,6 +121,7 @@ def killed(stage: Stage, crowd: Crowd, case: str, point: Point) -> None:
     victim = stage.victim(crowd, case, point.rounds)
     victim.go_to(point.instruction, stage.route(case, point.rounds))
     crowd.accounts.append(victim.kill())
+    crowd.wait_for_lane(VICTIMS_LANE)
     crowd.pass_once()
     lane = crowd.newcomer()
     assert lane == VICTIMS_LANE, f"P1: lane {VICTIMS_LANE} is free, the heir got {lane}"

@@ -14,7 +14,6 @@ from shmlog.errors import SegmentError
 from tests.faults.arena import LANES, LAP, NEW_NAME, Account, Arena
 from tests.faults.stage import Snapshot, Stage
 from tests.faults.stepping import Parent, Victim
-from tests.support.processes import wait_until
 
 Size = Literal["sample", "whole", "full"]
 
@@ -218,8 +217,7 @@ def attach_peers(arena: Arena) -> None:
 
 def inherit_lane(arena: Arena, expected: int, *, drained: bool) -> None:
     """Assert that a lane is given on, drained before or not, and wrap it."""
-    # The kernel keeps the locks of a process that is gone while somebody, such as another test, reads its command line.
-    wait_until(lambda: not arena.segment.probe(_core.LOCK_LANE + expected), f"P1: lane {expected} to be free")
+    arena.wait_for_lane(expected)
     if drained or arena.fill_of(expected) > LAP // 2:  # a fuller one would be left for later
         arena.pass_once()
     lane = arena.attach("heir")._counts()["lane"]
