@@ -6,12 +6,10 @@ import io
 import math
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from shmlog.base.extras import import_extra
-
-if TYPE_CHECKING:
-    from shmlog.checkpoint.container import Reader
 
 # What safetensors has a name for; anything else is stored as bytes.
 _NUMPY = {
@@ -35,6 +33,18 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     size: int
     data: Callable[[], memoryview]
+
+
+class Source(Protocol):
+    """A file that holds tensors."""
+
+    path: Path
+
+    def numpy(self, name: str, /) -> Any:
+        """Return a tensor as a writable array."""
+
+    def torch(self, name: str, /) -> Any:
+        """Return a tensor as one of torch, on the CPU."""
 
 
 def from_bytes(data: bytes) -> Tensor:
@@ -89,9 +99,9 @@ def _to_npy(array: Any) -> bytes:
     return out.getvalue()
 
 
-def decode_numpy(reader: Reader, name: str, node: dict[str, Any]) -> Any:
+def decode_numpy(source: Source, name: str, node: dict[str, Any]) -> Any:
     """Return the array of a node."""
-    array = reader.numpy(name)
+    array = source.numpy(name)
     if node.get("npy"):
         import numpy as np
 
@@ -146,7 +156,7 @@ def _bytes_of(tensor: Any) -> memoryview:
     return data
 
 
-def decode_torch(reader: Reader, name: str, node: dict[str, Any]) -> Any:
+def decode_torch(source: Source, name: str, node: dict[str, Any]) -> Any:
     """Return the torch tensor of a node, on the CPU.
 
     Raises
@@ -154,8 +164,8 @@ def decode_torch(reader: Reader, name: str, node: dict[str, Any]) -> Any:
     MissingExtraError
         If torch is not installed.
     """
-    torch = import_extra("torch", f"{reader.path}: tensors of torch")
-    tensor = reader.torch(name)
+    torch = import_extra("torch", f"{source.path}: tensors of torch")
+    tensor = source.torch(name)
     if "dtype" in node:
         dtype = getattr(torch, node["dtype"], None)
         if not isinstance(dtype, torch.dtype):

@@ -8,24 +8,12 @@ the true one when the process is through: csrc/exits.c.
 from __future__ import annotations
 
 import atexit
-import os
 import sys
-import time
-from contextlib import suppress
 
-from shmlog.errors import ShmlogError
-from shmlog.flusher.process import start_flusher
-from shmlog.folder import runfile
-from shmlog.folder.layout import RunLayout
-from shmlog.folder.status import CANCELLED, FAILED, SUCCESS, status_of_exit
-from shmlog.run import registry
-
-_CLOSING_S = 30.0  # how long it may take to close the runs: their parts are merged
-_NAP_S = 0.01
-_HOST_PIDS = "pid:[4026531836]"  # the namespace that the kernel itself makes: PROC_PID_INIT_INO
+from shmlog.folder.status import FAILED, SUCCESS
+from shmlog.run import ending, registry
 
 _watching = False
-_ended: list[tuple[int, RunLayout]] = []  # with the process that has finished it: not a child of that
 
 
 def watch() -> None:
@@ -45,38 +33,11 @@ def _uncaught(*, at_prompt: bool) -> BaseException | None:
     return None if at_prompt and not isinstance(exception, KeyboardInterrupt) else exception
 
 
-def status_after(exception: BaseException) -> str:
-    """Return the status of a run that ends with an exception."""
-    if isinstance(exception, SystemExit):
-        return status_of_exit(exception.code)
-    return CANCELLED if isinstance(exception, KeyboardInterrupt) else FAILED
-
-
-def note_end(layout: RunLayout, *, sealed: bool, is_awaited: bool) -> None:
-    """Have the exit of this process see to a run that it has finished, if its flusher may not be able to close it.
-
-    ``is_awaited``: the end of the process decides the status, and waits for the flusher, which closes the run then.
-    """
-    if not sealed or (not is_awaited and ends_with_us()):
-        _ended.append((os.getpid(), layout))
-
-
-def ends_with_us() -> bool:
-    """Whether the flusher may be killed when this process ends: with the first process of a container all others are.
-
-    Docker's ``--init`` and a shell that runs us end right after us.
-    """
-    try:
-        return os.readlink("/proc/self/ns/pid") != _HOST_PIDS
-    except OSError:
-        return False
-
-
 def finish_all() -> None:
     """Finish every open run of this process; bounded, and never raises."""
     at_prompt = hasattr(sys, "ps1")
     exception = _uncaught(at_prompt=at_prompt)
-    status = SUCCESS if exception is None else status_after(exception)
+    status = SUCCESS if exception is None else ending.status_after(exception)
     for run in registry.open_runs():
         try:
             if exception is not None and run.is_owner and status == FAILED:
@@ -85,29 +46,4 @@ def finish_all() -> None:
             run._end(status, is_likely=at_prompt or not isinstance(exception, KeyboardInterrupt))
         except Exception:  # the interpreter is ending: nobody is left to hear of it
             run._leave()
-    deadline = time.monotonic() + _CLOSING_S if ends_with_us() else 0.0
-    for pid, layout in _ended:
-        if pid == os.getpid():
-            with suppress(ShmlogError, OSError):  # recover goes on from there
-                _see_off(layout, deadline)
-
-
-def _see_off(layout: RunLayout, deadline: float) -> None:
-    """Have somebody close a run that is over, and wait for that until the deadline."""
-    from shmlog.folder import liveness  # slow to import: not when a run begins
-
-    is_started = False
-    while not _is_closed(layout):
-        described = runfile.read(layout.run_yaml)
-        if not is_started and liveness.flusher_lives(described) is False:
-            start_flusher(layout)  # it closes the run as soon as nobody is attached
-            is_started = True
-        if liveness.members_live(described) and not liveness.is_closing(described):
-            return  # others are attached, or this process is until its end
-        if time.monotonic() >= deadline:
-            return
-        time.sleep(_NAP_S)
-
-
-def _is_closed(layout: RunLayout) -> bool:
-    return runfile.read(layout.run_yaml).get("complete") is True and not layout.wal.is_dir()
+    ending.see_off()

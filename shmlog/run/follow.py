@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from shmlog import _core
+from shmlog.run.run import Run
 from shmlog.segment import beacon
 from shmlog.segment.beacon import Entry
-
-if TYPE_CHECKING:
-    from shmlog.run.run import Run
 
 _family: _Family | None = None
 

@@ -6,18 +6,18 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from shmlog.folder.layout import RunLayout, RunLike
 from shmlog.run.create import create
 from shmlog.run.handed import handed_down
+from shmlog.run.identity import lone_local_rank, rank_among_several
 from shmlog.run.join import disabled_run
 from shmlog.run.mode import is_disabled
 from shmlog.run.options import DEFAULT_SINKS, Options, check
 from shmlog.run.run import Run
 from shmlog.run.turns import Makers, take_turn
-
-if TYPE_CHECKING:
-    from shmlog.folder.layout import RunLayout, RunLike
 
 
 def init(
@@ -161,12 +161,25 @@ def _finish_earlier_of_cell() -> None:
 def _meet(options: Options, resume: RunLike | None) -> Run:
     again = partial(_next_attempt, options)
     if resume is None:
-        return take_turn(options.root, options.experiment, Makers(partial(create, options), again))
+        return _take_turn(options.root, options.experiment, Makers(partial(create, options), again))
     from shmlog.run.resume import find, reopen  # rarely needed, and with the flusher's half of the package
 
     layout = find(resume, options)
     folder = layout.dir.parent
-    return take_turn(folder.parent, folder.name, Makers(partial(reopen, options, layout), again))
+    return _take_turn(folder.parent, folder.name, Makers(partial(reopen, options, layout), again))
+
+
+def _take_turn(root: Path, experiment: str, makers: Makers) -> Run:
+    """Return the run that another rank of this launch has made in this turn, or else make one."""
+
+    def run_of(turn: int) -> Run:
+        if rank_among_several() is None and lone_local_rank() is None:
+            return makers.make(turn)
+        from shmlog.run.rendezvous import meet  # slow to import, and for ranks alone
+
+        return meet(root, experiment, turn, makers)
+
+    return take_turn(root, experiment, run_of)
 
 
 def _next_attempt(options: Options, layout: RunLayout, turn: int) -> Run | None:

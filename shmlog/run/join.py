@@ -164,6 +164,29 @@ def _join_as_follower(
     return run
 
 
+class _Kin:
+    """What a run asks of its process's other runs."""
+
+    reopen = staticmethod(reopen_or_closed)
+
+    @staticmethod
+    def is_open(run: Run, if_unknown: bool, /) -> bool:
+        return follow.is_open(run, if_unknown)
+
+    @staticmethod
+    def next_of(run: Run, /) -> Run | None:
+        place = follow.successor(run)
+        return join_entry(*place) if place else None
+
+    @staticmethod
+    def forget(run: Run, /) -> None:
+        registry.forget(run)
+        hand_down()
+
+
+Run._kin = _Kin()
+
+
 # ---- the segment ----
 
 

@@ -13,7 +13,7 @@ from shmlog.errors import DroppedError, log_warning
 from shmlog.folder import recovered
 from shmlog.folder.layout import RunLayout, fsync_run
 from shmlog.folder.status import FINISH_CODES, FINISHED
-from shmlog.run import exits
+from shmlog.run import ending
 from shmlog.run.patience import Patience
 from shmlog.segment import beacon
 
@@ -177,7 +177,7 @@ class Life:
         is_sealed = self._seal(None if is_awaited else status)
         if self._is_maker:
             recovered.tell(self._layout)
-        exits.note_end(self._layout, sealed=is_sealed, is_awaited=is_awaited)
+        ending.note_end(self._layout, sealed=is_sealed, is_awaited=is_awaited)
         return is_sealed and not self._has_lost()
 
     def _has_lost(self) -> bool:
@@ -197,7 +197,7 @@ class Life:
             self._segment.cut_followers(self._entry.token)
 
     def _await_exit(self, likely: str) -> bool:
-        wal = str(self._layout.wal) if exits.ends_with_us() else None
+        wal = str(self._layout.wal) if ending.ends_with_us() else None
         return self._segment.await_exit(FINISH_CODES[likely], self._is_maker, wal)
 
     def _seal(self, status: str | None) -> bool:
@@ -221,7 +221,7 @@ class Life:
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
-        status = "success" if exception is None else exits.status_after(exception)
+        status = "success" if exception is None else ending.status_after(exception)
         if exception is not None and self._status == "running" and not isinstance(exception, _NO_ERRORS):
             self.log_error(exception)
         self.finish(status)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
+from shmlog.run.run import Run
 from shmlog.segment.guard import Guard
-
-if TYPE_CHECKING:
-    from shmlog.run.run import Run
-    from shmlog.segment.beacon import Entry
 
 guard = Guard()
 """Held by who changes the list, or what is handed down because of it: threads make and finish runs."""
@@ -74,20 +70,3 @@ def sole() -> Run | None:
 def open_runs() -> list[Run]:
     """Return all open runs, the newest first."""
     return list(reversed(_open.values()))
-
-
-def join(beacon: str, entry: Entry) -> Run | None:
-    """Return a run of another process that its beacon tells of; None if it has just ended."""
-    from shmlog.run.join import join_entry
-
-    return join_entry(beacon, entry)
-
-
-def reopen(run_dir: str, segment: str | None, beacon: str | None) -> Run:
-    """Return the run that was pickled, in this process.
-
-    If it has ended, the result drops and counts: unpickling must not end a worker.
-    """
-    from shmlog.run.join import reopen_or_closed
-
-    return reopen_or_closed(run_dir, segment, beacon)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from shmlog import _core
 from shmlog.errors import log_warning
@@ -14,15 +14,30 @@ from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import LogSettings
 from shmlog.folder.segmentref import SegmentRef
 from shmlog.records.reasons import CLOSED
-from shmlog.run import follow, late, registry
+from shmlog.run import late
 from shmlog.run.artifacts import Artifacts
-from shmlog.run.handed import hand_down
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.life import Life
 from shmlog.run.messages import Messages
 from shmlog.run.patience import Flushers
 from shmlog.segment.beacon import Entry
 from shmlog.segment.doorbell import Doorbell
+
+
+class Kin(Protocol):
+    """The other runs of this process and of those that started it, as `shmlog.run.join` knows them."""
+
+    def is_open(self, run: Run, if_unknown: bool, /) -> bool:
+        """Whether the owner of a follower's run has it open; ``if_unknown`` where that can't be seen."""
+
+    def next_of(self, run: Run, /) -> Run | None:
+        """Return the run that a follower's calls on ``run``, which has ended, go to."""
+
+    def forget(self, run: Run, /) -> None:
+        """Take a run that has ended off the list of this process's runs."""
+
+    def reopen(self, run_dir: str, segment: str | None, beacon: str | None, /) -> Run:
+        """Return the run that was pickled, in another process."""
 
 
 class Run(Messages, Artifacts, Life, _core.RunBase):
@@ -32,6 +47,8 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
     which made the run, calls go on to that one's next run when this one has ended. Logging never raises because of
     the machinery: it drops and counts, unless the run was made with ``strict=True``.
     """
+
+    _kin: ClassVar[Kin]
 
     def __init__(
         self, layout: RunLayout, ref: SegmentRef | None, *, owner: bool = False, maker: bool = False,
@@ -103,7 +120,7 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
         return f"<shmlog.Run {self.experiment}/{self.id} {self._status} at {str(self.dir)!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return registry.reopen, (str(self.dir), self._ref.name if self._ref else None, self._beacon)
+        return self._kin.reopen, (str(self.dir), self._ref.name if self._ref else None, self._beacon)
 
     # ---- hooks of the C base class, and of Life ----
 
@@ -112,16 +129,14 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
         return _core.owner_record(*self._identity_known.detected(), self._script)
 
     def _is_open(self, if_unknown: bool = True) -> bool:
-        return self.is_owner or follow.is_open(self, if_unknown)
+        return self.is_owner or self._kin.is_open(self, if_unknown)
 
     def _next(self) -> Run | None:
         """Return the run that a follower's calls on this one go to."""
-        place = None if self.is_owner or not self._follows else follow.successor(self)
-        return registry.join(*place) if place else None
+        return None if self.is_owner or not self._follows else self._kin.next_of(self)
 
     def _forget(self) -> None:
-        registry.forget(self)
-        hand_down()
+        self._kin.forget(self)
 
     def _count_late(self, records: int) -> None:
         late.count(self._layout, CLOSED, records)

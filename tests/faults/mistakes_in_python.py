@@ -1076,7 +1076,7 @@ ENDING = (
     ),
     Mutation(
         "exit-leaves-no-flusher",
-        "run/exits.py",
+        "run/ending.py",
         "            start_flusher(layout)  # it closes the run as soon as nobody is attached\n",
         "",
         "P5: a run stays unsealed",
@@ -1084,7 +1084,7 @@ ENDING = (
     ),
     Mutation(
         "exit-waits-for-nobody",
-        "run/exits.py",
+        "run/ending.py",
         "    deadline = time.monotonic() + _CLOSING_S if ends_with_us() else 0.0\n",
         "    deadline = 0.0\n",
         "P8: a run is killed with its container before it is closed",
