@@ -6,6 +6,7 @@ Tables of what is allowed, and of today's exceptions: an exception that nothing 
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -48,7 +49,7 @@ ARROWS = {
     "integrations": {"shmlog"},
     "demo": {"shmlog"},
     "cli": {"errors", "base", "reader", "store", "analysis", "checkpoint", "transfer", "shmlog", "demo"},
-    "__main__": {"cli"},
+    "__main__": {"base", "cli"},
 }
 """Of each package, what it may import besides itself."""
 
@@ -346,6 +347,23 @@ import pathlib, shmlog
 assert shmlog.load(path).metrics("loss").num_rows == 2
 """
     subprocess.run([sys.executable, "-c", read], cwd=tmp_path, timeout=60, check=True)
+
+
+def test_our_own_programs_do_without_pandas(tmp_path: Path) -> None:
+    (tmp_path / "pandas.py").write_text("open('imported', 'w').close()\nraise ImportError")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (PACKAGE.parent, tmp_path)))}
+
+    def run(*command: str) -> None:
+        subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, timeout=60, check=True)
+
+    run("-c", LOG + "run.finish()")
+    for command in (
+        "export imports -f json -o run.json",
+        "import run.json --root runs",
+        "runs --root runs",
+    ):
+        run("-m", "shmlog", *command.split())
+    assert not (tmp_path / "imported").exists()
 
 
 RESUME = """

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 from shmlog import _core
+from shmlog.base.extras import do_without_pandas
 from shmlog.flusher.keeper import keep, report
 from shmlog.flusher.nice import be_nice
 from shmlog.flusher.process import START_LOCK
@@ -28,6 +29,7 @@ _LAUNCHER_S = 10.0  # how long a launcher may take to restart its ranks, or to e
 
 def main(run_dir: Path) -> None:
     """Keep the run until its last process has gone; at once done if another flusher does, or did."""
+    do_without_pandas()
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)  # of the trainer's group: it has to outlive it
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
-
+from shmlog.base.extras import do_without_pandas
 from shmlog.transfer.found import Found
 from shmlog.transfer.importers import limits
 from shmlog.transfer.importers.formats import reader_of
@@ -31,7 +30,7 @@ _DESCRIPTORS = 3
 def main() -> None:
     """Take orders until the other process ends, or for a minute has none."""
     limits.reset_signals()
-    pa.array([0])  # the first such call imports pandas, where it is installed
+    do_without_pandas()
     parent = os.pidfd_open(int(sys.argv[1]))  # its socket alone says too little: a fork of it may hold that
     with socket.socket(fileno=os.dup(0)) as orders:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
