@@ -721,7 +721,7 @@ STORAGE = (
         "        yield is_limited and _limit_data(max_bytes)\n",
         "        yield is_limited\n",
         "a small file is unpacked to any size",
-        "unit/test_untrusted.py::test_an_import_takes_no_more_than_it_may[a long text]",
+        "faults/test_untrusted.py::test_an_import_takes_no_more_than_it_may[a long text]",
     ),
     Mutation(
         "limit-believed",
@@ -891,7 +891,7 @@ LAUNCHES = (
     ),
 )
 
-FOLLOWERS = "integration/test_followers.py"
+FOLLOWERS = "faults/test_followers.py"
 CURRENT = "integration/test_current_run.py"
 STARTS = "integration/test_starts.py"
 
