@@ -16,7 +16,7 @@ from shmlog.folder.artifacts import Logged
 from shmlog.folder.layout import RunLayout, check_id
 from shmlog.folder.root import Root
 from shmlog.transfer.folder import final_status, write_run
-from shmlog.transfer.found import Found, fit_name
+from shmlog.transfer.imported import ImportedRun, fit_name
 from shmlog.transfer.importers.formats import check_format, guess_format
 from shmlog.transfer.limited import BYTES_MAX, read_apart
 
@@ -110,41 +110,41 @@ def import_run(
         check_id(experiment, "experiment")
     if not isinstance(max_bytes, int) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a number of bytes, not {max_bytes!r}")
-    found = read_apart(wanted, path, max_bytes)
-    _tell_of_missing_artifacts(found)
-    digest = _digest(wanted, found)
+    run = read_apart(wanted, path, max_bytes)
+    _tell_of_missing_artifacts(run)
+    digest = _digest(wanted, run)
     store = Root(root)
-    experiment, run_id = experiment or fit_name(found.experiment), _run_id(found, digest)
+    experiment, run_id = experiment or fit_name(run.experiment), _run_id(run, digest)
     layout = _existing(store, run_id, experiment)
     is_new = layout is None
     layout = layout or store.run(experiment, run_id)
-    status = final_status(found)
-    problems = tuple(dict.fromkeys(found.problems))
+    status = final_status(run)
+    problems = tuple(dict.fromkeys(run.problems))
     if is_new:
         told = {
-            "format": wanted, "path": str(path), "sha256": digest, "status": found.status,
+            "format": wanted, "path": str(path), "sha256": digest, "status": run.status,
             "imported_at": utc_now(), "problems": list(problems),
         }  # fmt: skip
-        write_run(store, layout, found, told)
-    counts = {"metrics": found.records, "events": len(found.events), "artifacts": len(found.artifacts)}
+        write_run(store, layout, run, told)
+    counts = {"metrics": run.records, "events": len(run.events), "artifacts": len(run.artifacts)}
     return ImportReport(
         dir=layout.dir, run_id=layout.run_id, experiment=layout.experiment, source=path, format=wanted, status=status,
         is_new=is_new, counts=counts, problems=problems,
     )  # fmt: skip
 
 
-def _tell_of_missing_artifacts(found: Found) -> None:
-    for logged in filter(None, map(Logged.of_event, found.events)):
-        if logged.name not in found.artifacts:
-            found.problems.add("artifacts", f"artifact {logged.name!r} was logged, and is not in the source")
+def _tell_of_missing_artifacts(run: ImportedRun) -> None:
+    for logged in filter(None, map(Logged.of_event, run.events)):
+        if logged.name not in run.artifacts:
+            run.problems.add("artifacts", f"artifact {logged.name!r} was logged, and is not in the source")
 
 
 # ---- identity ----
 
 
-def _digest(format: str, found: Found) -> str:
+def _digest(format: str, run: ImportedRun) -> str:
     total = hashlib.sha256(f"shmlog import 1 {format}\n".encode())
-    for name, path in sorted({**found.files, **{f"artifacts/{n}": p for n, p in found.artifacts.items()}}.items()):
+    for name, path in sorted({**run.files, **{f"artifacts/{n}": p for n, p in run.artifacts.items()}}.items()):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(fd, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -152,9 +152,9 @@ def _digest(format: str, found: Found) -> str:
     return total.hexdigest()
 
 
-def _run_id(found: Found, digest: str) -> str:
+def _run_id(run: ImportedRun, digest: str) -> str:
     """Return an id that begins with when the run began, as all ids do, if that is known."""
-    began = parse_us(found.described.get("started_at") or found.described.get("created_at"))
+    began = parse_us(run.described.get("started_at") or run.described.get("created_at"))
     if began is None or began < 0:
         return f"imported-{digest[:16]}"
     return f"{datetime.fromtimestamp(began // 1_000_000, UTC):%Y%m%d-%H%M%S}-{digest[:16]}"

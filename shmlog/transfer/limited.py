@@ -29,7 +29,7 @@ import pyarrow.ipc
 from shmlog import errors
 from shmlog.base.spawn import IMPORT_PATH, helper_command, helper_environment
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.transfer.found import Found, Problems
+from shmlog.transfer.imported import ImportedRun, Problems
 
 BYTES_MAX = 6 << 30
 """Of memory, that reading a source may take unless it is trusted."""
@@ -53,7 +53,7 @@ class Order(NamedTuple):
     seconds: int
 
 
-def read_apart(format: str, path: Path, max_bytes: int) -> Found:
+def read_apart(format: str, path: Path, max_bytes: int) -> ImportedRun:
     """Return what a source of that format tells.
 
     Raises
@@ -155,16 +155,16 @@ def end_readers() -> None:
 # ---- what it hands over, in that process ----
 
 
-def hand_over(found: Found, table: IO[bytes], told: IO[bytes]) -> None:
+def hand_over(run: ImportedRun, table: IO[bytes], told: IO[bytes]) -> None:
     """Write what was found; raises StorageError, and MemoryError if it is larger than it may be."""
-    records = found.table()
+    records = run.table()
     try:
         with pa.ipc.new_stream(table, records.schema) as stream:
             stream.write_table(records)
-        head = {name: getattr(found, name) for name in _TOLD}
-        head |= {name: {key: str(path) for key, path in getattr(found, name).items()} for name in _PLACES}
-        head |= {"problems": list(found.problems), "events": len(found.events)}
-        for line in (head, *found.events):
+        head = {name: getattr(run, name) for name in _TOLD}
+        head |= {name: {key: str(path) for key, path in getattr(run, name).items()} for name in _PLACES}
+        head |= {"problems": list(run.problems), "events": len(run.events)}
+        for line in (head, *run.events):
             told.write(json.dumps(line).encode() + b"\n")
         table.flush()
         told.flush()
@@ -195,7 +195,7 @@ def hand_over_error(error: Exception, told: IO[bytes]) -> None:
 # ---- and how it is taken, in this one ----
 
 
-def _take(order: Order, table: IO[bytes], told: IO[bytes]) -> Found:
+def _take(order: Order, table: IO[bytes], told: IO[bytes]) -> ImportedRun:
     head, *events = _lines(order, told)
     if "error" in head:
         _raise(order, **head)
@@ -207,7 +207,7 @@ def _take(order: Order, table: IO[bytes], told: IO[bytes]) -> Found:
     # The pages of the file are this process's memory only as long as there is room for them.
     data = mmap.mmap(table.fileno(), 0, access=mmap.ACCESS_READ)
     with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
-        return Found(metrics=stream.read_all(), events=events, problems=problems, **head)
+        return ImportedRun(metrics=stream.read_all(), events=events, problems=problems, **head)
 
 
 def _lines(order: Order, told: IO[bytes]) -> list[dict[str, Any]]:

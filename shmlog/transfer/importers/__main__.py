@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from shmlog.transfer.found import Found
+from shmlog.transfer.imported import ImportedRun
 from shmlog.transfer.importers import limits
 from shmlog.transfer.importers.formats import reader_of
 from shmlog.transfer.limited import Order, hand_over, hand_over_error
@@ -73,7 +73,7 @@ def _read_in_fork(order: Order, table: IO[bytes], told: IO[bytes], said: IO[byte
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _read(order: Order, read: Callable[[Path], Found], table: IO[bytes], told: IO[bytes]) -> None:
+def _read(order: Order, read: Callable[[Path], ImportedRun], table: IO[bytes], told: IO[bytes]) -> None:
     """Read a source within limits, and hand over what was found."""
     limits.limit_files_and_time(order.max_bytes, order.seconds)
     path = Path(order.source)

@@ -11,7 +11,7 @@ import pyarrow.compute
 from shmlog.errors import CorruptDataError
 from shmlog.records.schema import METRICS, RECORDS
 from shmlog.records.values import misfits
-from shmlog.transfer.found import Problems
+from shmlog.transfer.imported import Problems
 
 pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 

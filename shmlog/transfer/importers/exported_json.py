@@ -13,7 +13,7 @@ from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.records.schema import METRICS
 from shmlog.records.values import is_text
-from shmlog.transfer.found import Found, Rows, owner_of
+from shmlog.transfer.imported import ImportedRun, Rows, owner_of
 from shmlog.transfer.importers.checked import tell_of_superseded
 from shmlog.transfer.importers.exported_table import take_description
 
@@ -21,7 +21,7 @@ _LANES = range(2**31)
 _SEQS = range(2**60)
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> ImportedRun:
     """Return what the file tells.
 
     Raises
@@ -29,33 +29,33 @@ def read(path: Path) -> Found:
     CorruptDataError
         If it is no such file.
     """
-    found = Found(experiment=path.stem)
-    data = found.read("export", path)
+    run = ImportedRun(experiment=path.stem)
+    data = run.read("export", path)
     try:
         told = json.loads(data)
-        take_description(found, told)
+        take_description(run, told)
         rows, events = told["metrics"], told["events"]
         if not isinstance(rows, list) or not isinstance(events, list):
             raise ValueError("metrics and events are no lists")
     except (ValueError, LookupError, RecursionError) as error:
         raise CorruptDataError(f"{path}: not an export of a run as JSON, or damaged ({error})") from error
-    found.metrics = _metrics(found, rows)
+    run.metrics = _metrics(run, rows)
     for i, event in enumerate(events):
-        _add_event(found, f"event {i}", event)
-    return found
+        _add_event(run, f"event {i}", event)
+    return run
 
 
-def _metrics(found: Found, rows: list[Any]) -> pa.Table:
+def _metrics(run: ImportedRun, rows: list[Any]) -> pa.Table:
     taken = Rows()
     curve = [row for row in rows if not (isinstance(row, dict) and row.get("superseded") is True)]
-    tell_of_superseded(found.problems, len(rows) - len(curve))
+    tell_of_superseded(run.problems, len(rows) - len(curve))
     numbers: list[tuple[int, int]] = []
     for i, row in enumerate(curve):
         fault = "no record"
         if isinstance(row, dict):
             fault = _add(taken, row) or ""
         if fault:
-            found.problems.add("records left out", f"record {i}: {fault}")
+            run.problems.add("records left out", f"record {i}: {fault}")
         else:
             numbers.append((_number(row.get("lane"), _LANES), _number(row.get("seq"), _SEQS)))
     table = taken.table()
@@ -80,17 +80,17 @@ def _add(taken: Rows, row: dict[str, Any]) -> str | None:
     return taken.add(row.get("name"), row.get("step"), value, ts, owner_of(row))  # type: ignore[arg-type]
 
 
-def _add_event(found: Found, where: str, event: Any) -> None:
+def _add_event(run: ImportedRun, where: str, event: Any) -> None:
     ts = parse_us(event.get("timestamp")) if isinstance(event, dict) else None
     is_sound = ts is not None and time_in_range(ts) and isinstance(event.get("data"), dict)
     if not is_sound or not is_text(json.dumps(event, ensure_ascii=False)) or type(event.get("event_type")) is not str:
-        found.problems.add("events left out", f"{where} is none of ours")
+        run.problems.add("events left out", f"{where} is none of ours")
         return
     try:
         data = plain(event["data"])
     except ValueError as error:
-        found.problems.add("events left out", f"{where}: {error}; left out")
+        run.problems.add("events left out", f"{where}: {error}; left out")
         return
     numbers = {"lane": _number(event.get("lane"), _LANES), "seq": _number(event.get("seq"), _SEQS)}
     told = {"timestamp": ts, "event_type": event["event_type"], "data": data}
-    found.events.append({**owner_of(event), **told, **numbers})
+    run.events.append({**owner_of(event), **told, **numbers})

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError
 from shmlog.transfer.exporters.arrow import KEY
-from shmlog.transfer.found import Found
+from shmlog.transfer.imported import ImportedRun
 from shmlog.transfer.importers.checked import checked_table, curve_of
 from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 
@@ -21,7 +21,7 @@ _ARROW = b"ARROW1\0\0"
 """With it begins a file whose rest is a stream, and a list of where what is in it, which a stranger can make up."""
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> ImportedRun:
     """Return what the file tells.
 
     Raises
@@ -29,24 +29,24 @@ def read(path: Path) -> Found:
     CorruptDataError
         If it is no such file.
     """
-    found = Found(experiment=path.stem)
-    data = found.read("table", path)
+    run = ImportedRun(experiment=path.stem)
+    data = run.read("table", path)
     try:
         table = _table(path, data)
-        found.metrics = checked_table(path, curve_of(path, table.replace_schema_metadata(None), found.problems))
+        run.metrics = checked_table(path, curve_of(path, table.replace_schema_metadata(None), run.problems))
     except CorruptDataError:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
         raise CorruptDataError(f"{path}: neither Parquet nor Arrow, or damaged ({error})") from error
     told = (table.schema.metadata or {}).get(KEY)
     if told is None:
-        found.problems.add("description", "the file does not say which run it is of")
-        return found
+        run.problems.add("description", "the file does not say which run it is of")
+        return run
     try:
-        take_description(found, json.loads(told))
+        take_description(run, json.loads(told))
     except (ValueError, RecursionError) as error:
         raise CorruptDataError(f"{path}: what it says of its run is damaged ({error})") from error
-    return found
+    return run
 
 
 def _table(path: Path, data: bytes) -> pa.Table:
@@ -60,15 +60,15 @@ def _table(path: Path, data: bytes) -> pa.Table:
     return pa.Table.from_batches(batches, batches[0].schema if batches else schema)
 
 
-def take_description(found: Found, told: Any) -> None:
+def take_description(run: ImportedRun, told: Any) -> None:
     """Take what an export says of its run; raises ValueError if it says nothing that makes sense."""
     if not isinstance(told, dict) or told.get("shmlog") != 1 or not isinstance(told.get("run"), dict):
         raise ValueError("not an export of a run")
     told = {name: plain(told[name]) for name in ("run", "params", "annotations") if name in told}
-    run = told["run"]
-    found.described = run
-    found.experiment = str(run.get("experiment") or found.experiment)
-    found.status = str(run["status"]) if run.get("status") else None
+    described = told["run"]
+    run.described = described
+    run.experiment = str(described.get("experiment") or run.experiment)
+    run.status = str(described["status"]) if described.get("status") else None
     for name in ("params", "annotations"):
         if isinstance(told.get(name), dict):
-            setattr(found, name, told[name])
+            setattr(run, name, told[name])

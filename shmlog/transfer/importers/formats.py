@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.transfer.found import Found
+from shmlog.transfer.imported import ImportedRun
 
 # By format: the module beside this one whose function `read` reads it.
 _READERS = {
@@ -30,15 +30,15 @@ _WANDB = "wandb offers no reader of its own files; upload them by 'wandb sync', 
 FORMATS = tuple(_READERS)
 
 
-def reader_of(format: str) -> Callable[[Path], Found]:
+def reader_of(format: str) -> Callable[[Path], ImportedRun]:
     """Return what reads a source of that format.
 
     It raises CorruptDataError if nothing of the source can be read, MissingExtraError if a package for it is
     missing, and MemoryError.
     """
-    read: Callable[[Path], Found] = import_module(f"shmlog.transfer.importers.{_READERS[format]}").read
+    read: Callable[[Path], ImportedRun] = import_module(f"shmlog.transfer.importers.{_READERS[format]}").read
 
-    def reader(path: Path) -> Found:
+    def reader(path: Path) -> ImportedRun:
         try:
             return read(path)
         except (CorruptDataError, StorageError):

@@ -77,7 +77,7 @@ def owner_of(found: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass
-class Found:
+class ImportedRun:
     """A run as a source tells it.
 
     Attributes
