@@ -1,4 +1,4 @@
-"""What was found in a source, as the folder of a finished run: whole, or not at all."""
+"""Write an imported run as the folder of a finished run: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FIELDS = (
 
 
 def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> dict[str, int]:
-    """Write the run; return its counts. If it is there meanwhile, it stays as it is."""
+    """Write the run; return its counts. A folder that has appeared meanwhile stays as it is."""
     with _temporary(root, layout) as new:
         counts = _fill(new, layout, run, source)
         layout.dir.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str,
 
 @contextmanager
 def _temporary(root: Root, layout: RunLayout) -> Iterator[RunLayout]:
-    """Yield a folder beside all experiments that is gone afterwards."""
+    """Yield a temporary folder beside the experiments, which is removed afterwards."""
     try:
         with root.temporary("imports") as folder:
             yield RunLayout(folder / layout.run_id)
@@ -75,9 +75,9 @@ def _fill(new: RunLayout, layout: RunLayout, run: ImportedRun, source: dict[str,
     _write_lines(new.events, events)
     _copy(run, new.artifacts, layout.root)
     runfile.write(new.config_yaml, plain(run.params))
-    told = {name: run.annotations[name] for name in ANNOTATED if name in run.annotations}
-    if told:
-        runfile.write(new.annotations_yaml, plain(told))
+    annotations = {name: run.annotations[name] for name in ANNOTATED if name in run.annotations}
+    if annotations:
+        runfile.write(new.annotations_yaml, plain(annotations))
     producers = tally.producers()
     dropped = sum_dropped(producers)
     counts = {
@@ -107,14 +107,14 @@ def _described(layout: RunLayout, run: ImportedRun) -> dict[str, Any]:
 
 
 def final_status(run: ImportedRun) -> str:
-    """Return our word for the source's status; a run that says it runs is read as one that has crashed."""
+    """Return shmlog's word for the source's status; one that is unknown, or says that it runs, has crashed."""
     if run.status is None:
         return SUCCESS
     status = map_status(run.status)
     if status is None:
-        run.problems.add("status", f"status {run.status!r} is none that shmlog knows; taken as {CRASHED}")
+        run.problems.add("status", f"unknown status {run.status!r}; imported as {CRASHED}")
     elif status in ("pending", "running"):
-        run.problems.add("status", f"status {run.status!r} of a run that is read as it is; taken as {CRASHED}")
+        run.problems.add("status", f"status {run.status!r}, but nothing goes on after an import; imported as {CRASHED}")
         status = None
     return status or CRASHED
 
@@ -123,7 +123,7 @@ def final_status(run: ImportedRun) -> str:
 
 
 def _lines(run: ImportedRun) -> list[dict[str, Any]]:
-    """Return the events as lines of events.jsonl, their numbers -1 where they have none."""
+    """Return the events as lines of events.jsonl; ``seq`` is -1 where the source has none."""
     lines = []
     for event in run.events:
         owner = {name: event.get(name) for name in ("rank", "local_rank", "worker", "pid")} | owner_of(event)
@@ -144,7 +144,7 @@ def _write_lines(path: Path, events: list[dict[str, Any]]) -> None:
 
 
 def _copy(run: ImportedRun, folder: Path, root: Path) -> None:
-    """Copy the artifacts; what another run of the root holds is stored once."""
+    """Copy the artifacts; content that another run of the root has is stored once."""
     for name, source in run.artifacts.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def _copy(run: ImportedRun, folder: Path, root: Path) -> None:
 
 
 def _numbered(table: pa.Table, events: list[dict[str, Any]]) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Return the records with numbers 0 … n in each lane: those they have, if these are it."""
+    """Return the records with ``seq`` 0 … n in each lane: with their own if it is so, else with new ones."""
     if all(fault_of(event) is None for event in events) and _are_whole(table, events):
         return table, events
     return _renumber(table, events)
@@ -178,13 +178,13 @@ def _are_whole(table: pa.Table, events: list[dict[str, Any]]) -> bool:
 
 
 def _span(event: dict[str, Any]) -> int:
-    """Return how many numbers an event takes."""
+    """Return how many values of ``seq`` an event takes."""
     gap = gap_of(event)
     return 1 if gap is None else sum(gap.values())
 
 
 def _renumber(table: pa.Table, events: list[dict[str, Any]]) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Return all records in one lane, the metrics first, each in the order they have."""
+    """Return all records in one lane: the metrics, then the events, in their order."""
     count = table.num_rows
     for name, values in (("lane", np.zeros(count, np.int32)), ("seq", np.arange(count, dtype=np.int64))):
         at = METRICS.get_field_index(name)

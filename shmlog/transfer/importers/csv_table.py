@@ -28,12 +28,12 @@ _NUMBER = re.compile(
 
 
 def read(path: Path) -> ImportedRun:
-    """Return what the table tells.
+    """Return the run whose metrics the table holds.
 
     Raises
     ------
     CorruptDataError
-        If it is no CSV, or has no rows.
+        If it is not CSV, or damaged.
     """
     run = ImportedRun(experiment=path.stem)
     data = run.read("table", path)
@@ -62,7 +62,7 @@ def _span(table: pa.Table) -> dict[str, Any]:
     return {"created_at": begin, "started_at": begin, "ended_at": end}
 
 
-# ---- what we wrote ----
+# ---- an export of ours ----
 
 
 def _exported(path: Path, data: bytes, run: ImportedRun) -> pa.Table:
@@ -99,11 +99,11 @@ def _read_wide(path: Path, text: str, run: ImportedRun) -> None:
     lines = split(text, path)
     head = [unguard(cell.text) for cell in next(lines, (0, []))[1]]
     if not any(head) or len(set(head)) != len(head):
-        raise CorruptDataError(f"{path}: its first line is no list of different names")
-    rows = list(_whole(lines, len(head), run))
+        raise CorruptDataError(f"{path}: its first line is not a list of different names")
+    rows = list(_whole_rows(lines, len(head), run))
     columns = {name: _Column([cells[i] for _, cells in rows]) for i, name in enumerate(head)}
-    step_name = next((name for wanted in _STEPS for name in head if name.lower() == wanted), None)
-    time_name = next((name for wanted in _TIMES for name in head if name.lower() == wanted), None)
+    step_name = next((name for word in _STEPS for name in head if name.lower() == word), None)
+    time_name = next((name for word in _TIMES for name in head if name.lower() == word), None)
     if step_name is None:
         run.problems.add("steps", f"no column {', '.join(_STEPS[:3])} …: the rows are numbered from 0")
     special = {step_name, time_name, *(name for name in _OWNER if name in head)}
@@ -117,7 +117,9 @@ def _read_wide(path: Path, text: str, run: ImportedRun) -> None:
                 run.add(where, name, _whole_step(step, i), value, ts, owner)
 
 
-def _whole(lines: Iterator[tuple[int, list[Cell]]], width: int, run: ImportedRun) -> Iterator[tuple[int, list[Cell]]]:
+def _whole_rows(
+    lines: Iterator[tuple[int, list[Cell]]], width: int, run: ImportedRun
+) -> Iterator[tuple[int, list[Cell]]]:
     for number, cells in lines:
         if len(cells) == width:
             yield number, cells
@@ -126,25 +128,25 @@ def _whole(lines: Iterator[tuple[int, list[Cell]]], width: int, run: ImportedRun
 
 
 def _whole_step(step: Any, row: int) -> Any:
-    """Return a step; that of ``3.0`` is 3, and a row without one has its number."""
+    """Return a step as an int: of ``3.0`` 3, and of a row without one the number of the row."""
     if step is None:
         return row
     return int(step) if isinstance(step, float) and step.is_integer() else step
 
 
 def _time(where: str, value: Any, run: ImportedRun) -> int:
-    """Return a time: RFC 3339, or seconds since 1970."""
+    """Return a time in µs, from RFC 3339 or from seconds since 1970."""
     value = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
     ts = round(value * 1e6) if is_number else parse_us(value)
     if ts is None or not time_in_range(ts):
-        run.problems.add("times", f"{where}: {value!r} is no time; 1970 instead")
+        run.problems.add("times", f"{where}: {value!r} is not a time; 1970 instead")
         return 0
     return ts
 
 
 class _Column:
-    """A column whose cells are all ints, all numbers, all bools, or texts."""
+    """A column whose cells are all ints, all floats, all bools, or else texts."""
 
     def __init__(self, cells: list[Cell]) -> None:
         self._cells = cells

@@ -1,6 +1,6 @@
 """A run folder of expman-rs: run.yaml, config.yaml, vectors.parquet (metrics.parquet before 0.3), logs, artifacts/.
 
-A run of 1.x that was killed has left its journal, vectors-*.arrow, instead of the Parquet file.
+A run of 1.x that was killed leaves its journal, vectors-*.arrow, instead of the Parquet file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COPIED = ("console.log", "provenance.yaml")
 
 
 def read(path: Path) -> ImportedRun:
-    """Return what the folder tells.
+    """Return the run that the folder holds.
 
     Raises
     ------
@@ -50,46 +50,46 @@ def read(path: Path) -> ImportedRun:
     for name in _COPIED:
         if (path / name).is_file() and not (path / name).is_symlink():
             run.artifacts[f"expman/{name}"] = path / name
-    _tell_of_others(run, path)
+    _note_other_files(run, path)
     return run
 
 
-def _tell_of_others(run: ImportedRun, path: Path) -> None:
-    known = {*_TABLES, *_COPIED, "run.yaml", "config.yaml", "run.log", "artifacts", *run.files}
-    for one in sorted(path.iterdir()):
-        if one.name not in known and not one.name.startswith("."):
-            run.problems.add("files left out", f"{one.name} is nothing that is imported; left out")
+def _note_other_files(run: ImportedRun, path: Path) -> None:
+    imported = {*_TABLES, *_COPIED, "run.yaml", "config.yaml", "run.log", "artifacts", *run.files}
+    for file in sorted(path.iterdir()):
+        if file.name not in imported and not file.name.startswith("."):
+            run.problems.add("files left out", f"{file.name} has no place in a run of ours; left out")
 
 
 def _yaml(path: Path, name: str, run: ImportedRun) -> dict[str, Any]:
     try:
-        told = runfile.parse(path / name, run.read(name, path / name, _YAML_BYTES_MAX))
-        return plain(told)  # type: ignore[no-any-return]
+        document = runfile.parse(path / name, run.read(name, path / name, _YAML_BYTES_MAX))
+        return plain(document)  # type: ignore[no-any-return]
     except FileNotFoundError:
         run.problems.add(name, f"{name} is missing")
     except MemoryError:
-        raise  # else a run would be imported without what did not fit
+        raise  # else a run would be imported without what did not fit into memory
     except Exception as error:  # the YAML library has many ways to fail
         run.problems.add(name, f"{name} can't be read ({error})")
     return {}
 
 
-def _describe(path: Path, run: ImportedRun, told: dict[str, Any]) -> None:
-    run.status = str(told["status"]) if told.get("status") else "crashed"
-    run.experiment = str(told.get("experiment") or run.experiment)
+def _describe(path: Path, run: ImportedRun, document: dict[str, Any]) -> None:
+    run.status = str(document["status"]) if document.get("status") else "crashed"
+    run.experiment = str(document.get("experiment") or run.experiment)
     for ours, theirs in (("created_at", "started_at"), ("started_at", "started_at"), ("ended_at", "finished_at")):
-        ts = parse_us(_cut(told.get(theirs)))
+        ts = parse_us(_cut(document.get(theirs)))
         if ts is not None and time_in_range(ts):
             run.described[ours] = timestamp(ts)
-        elif told.get(theirs) is not None:
-            run.problems.add("times", f"run.yaml: {theirs} {told[theirs]!r} is no time")
-    # A name made of a date is a number to a YAML reader: the folder's is taken then.
-    run.described["name"] = told["name"] if isinstance(told.get("name"), str) else path.name
+        elif document.get(theirs) is not None:
+            run.problems.add("times", f"run.yaml: {theirs} {document[theirs]!r} is not a time")
+    # A name that is a date is a number to a YAML reader: then the folder's name is used.
+    run.described["name"] = document["name"] if isinstance(document.get("name"), str) else path.name
     for name in ("description", "group"):
-        if told.get(name):
-            run.described[name] = str(told[name])
-    run.described["tags"] = told.get("tags") or []
-    scalars = told.get("scalars")
+        if document.get(name):
+            run.described[name] = str(document[name])
+    run.described["tags"] = document.get("tags") or []
+    scalars = document.get("scalars")
     if scalars:
         ended = parse_us(run.described.get("ended_at") or run.described.get("started_at")) or 0
         data = scalars if isinstance(scalars, dict) else {"scalars": scalars}
@@ -106,19 +106,19 @@ def _cut(when: object) -> object:
 
 def _read_tables(run: ImportedRun, paths: list[Path]) -> None:
     last = -1
-    known: set[tuple[Any, Any]] = set()  # a journal may hold again what another file does
+    earlier: set[tuple[Any, Any]] = set()  # a journal may repeat rows of another file
     for path in paths:
         rows: set[tuple[Any, Any]] = set()
         try:
             data = run.read(path.name, path)
             for batch in _batches(path, data, run):
-                last = _add_batch(run, path.name, batch, last, known, rows)
+                last = _add_batch(run, path.name, batch, last, earlier, rows)
         except MemoryError:
             raise
         except (OSError, CorruptDataError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
-            text = f"{path.name}: what is behind {run.records} records can't be read ({error})"
+            text = f"{path.name}: what follows {run.records} records can't be read ({error})"
             run.problems.add("tables", text)
-        known |= rows
+        earlier |= rows
 
 
 def _batches(path: Path, data: bytes, run: ImportedRun) -> Iterator[pa.RecordBatch]:
@@ -133,20 +133,22 @@ def _batches(path: Path, data: bytes, run: ImportedRun) -> Iterator[pa.RecordBat
         run.problems.add("tables", f"{path.name}: its end is torn; left out ({error})")
 
 
-def _add_batch(run: ImportedRun, where: str, batch: pa.RecordBatch, last: int, known: set[Any], rows: set[Any]) -> int:
-    """Add the values of the rows whose step and time are not ``known``; return the last step."""
+def _add_batch(
+    run: ImportedRun, where: str, batch: pa.RecordBatch, last: int, earlier: set[Any], rows: set[Any]
+) -> int:
+    """Add the values of the rows whose step and time no ``earlier`` file has; return the last step."""
     columns = {name: column.to_pylist() for name, column in zip(batch.schema.names, _plain(batch), strict=True)}
     steps = columns.pop("step", [None] * batch.num_rows)
     times = columns.pop("timestamp", [None] * batch.num_rows)
     for i, (step, ts) in enumerate(zip(steps, times, strict=True)):
-        if (step, ts) in known:
+        if (step, ts) in earlier:
             continue
         rows.add((step, ts))
         if step is None:
             run.problems.add("rows without a step", f"{where}: a row without a step; it is numbered {last + 1}")
             step = last + 1
         if ts is None or not time_in_range(ts):
-            run.problems.add("times", f"{where}: step {step} has no time; 1970 instead")
+            run.problems.add("times", f"{where}: step {step} has no valid time; 1970 instead")
             ts = 0
         last = step
         for name, values in columns.items():
@@ -175,15 +177,15 @@ def _read_log(run: ImportedRun, path: Path) -> None:
     except (OSError, CorruptDataError) as error:
         run.problems.add("run.log", f"run.log can't be read ({error})")
         return
-    known: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
     for number, line in enumerate(text.splitlines(), 1):
         match = _LINE.fullmatch(line)
         ts = parse_us(match[1]) if match else None
         if match and ts is not None and time_in_range(ts) and is_text(line):
             level = _LEVELS.get(match[2], match[2].lower())
-            known = {"level": level, "message": match[3]}
-            run.events.append({"timestamp": ts, "event_type": "log", "data": known})
-        elif known is not None:
-            known["message"] += f"\n{line}"  # a message of several lines
+            last = {"level": level, "message": match[3]}
+            run.events.append({"timestamp": ts, "event_type": "log", "data": last})
+        elif last is not None:
+            last["message"] += f"\n{line}"  # a message of several lines
         else:
-            run.problems.add("lines of run.log", f"run.log: line {number} is none of a log; left out")
+            run.problems.add("lines of run.log", f"run.log: line {number} is not one of a log; left out")

@@ -20,7 +20,7 @@ _FIELDS = ("commit", "job", "user")
 
 
 def read(path: Path) -> ImportedRun:
-    """Return what the folder tells.
+    """Return the run that the folder holds.
 
     Raises
     ------
@@ -51,12 +51,12 @@ def _read_meta(path: Path, run: ImportedRun) -> None:
         return
     version, seconds = _META.unpack_from(data)
     if version != 1:
-        run.problems.add("meta.bin", f"meta.bin is of version {version}; only 1 is known")
+        run.problems.add("meta.bin", f"meta.bin has version {version}; only 1 is known")
         return
     if time_in_range(seconds * 1_000_000):
         run.described["created_at"] = run.described["started_at"] = timestamp(seconds * 1_000_000)
     else:
-        run.problems.add("meta.bin", f"meta.bin: {seconds} is no time")
+        run.problems.add("meta.bin", f"meta.bin: {seconds} is not a time")
     _describe(run, _texts(data, run))
 
 
@@ -93,7 +93,7 @@ def _decode(text: bytes, where: str, run: ImportedRun) -> str:
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError:
-        run.problems.add("names that are not UTF-8", f"{where}: not UTF-8; its odd bytes are written as \\x..")
+        run.problems.add("names that are not UTF-8", f"{where}: not UTF-8; invalid bytes are written as \\x..")
         return text.decode("utf-8", "backslashreplace")
 
 
@@ -101,7 +101,7 @@ def _read_metrics(path: Path, run: ImportedRun) -> None:
     try:
         data = run.read("metrics.bin", path / "metrics.bin")
     except FileNotFoundError:
-        return  # a run that has logged nothing
+        return  # the run has logged nothing
     except (CorruptDataError, OSError) as error:
         run.problems.add("metrics.bin", f"metrics.bin can't be read ({error})")
         return
@@ -114,7 +114,7 @@ def _read_metrics(path: Path, run: ImportedRun) -> None:
         where = f"metrics.bin, byte {at}"
         ts = seconds * 1_000_000
         if not time_in_range(ts):
-            run.problems.add("times", f"{where}: {seconds} is no time; 1970 instead")
+            run.problems.add("times", f"{where}: {seconds} is not a time; 1970 instead")
             ts = 0
         run.add(where, _decode(name, where, run), step, value, ts, {})
         at += _RECORD.size + size
