@@ -11,7 +11,7 @@ from harness import Bench, alternate, main, seconds
 
 import shmlog
 from shmlog.demo.corpus import Vocabulary, stdlib_files
-from shmlog.demo.main import SAMPLE_FILES, Options, train_with_workers
+from shmlog.demo.main import SAMPLE_FILES, DemoOptions, train_with_workers
 
 
 def benchmark(bench: Bench) -> None:
@@ -24,7 +24,7 @@ def benchmark(bench: Bench) -> None:
     def train(mode: str) -> float:
         os.environ["SHMLOG_MODE"] = mode
         with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
-            options = Options(root=Path(folder), steps=steps)
+            options = DemoOptions(root=Path(folder), steps=steps)
             with shmlog.init("demo", root=options.root) as run:
                 return seconds(lambda: train_with_workers(run, options, files, vocabulary, lambda _line: None))
 

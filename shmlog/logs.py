@@ -21,9 +21,9 @@ def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Parameters
     ----------
     path : path
-        An events.jsonl, of shmlog or of another logger; its last line may be torn. Files beside it that
-        a run goes on in (events.1.jsonl …) are read, too. Or a run folder, of which events come that are
-        in no such file yet, too, and metrics don't.
+        An events.jsonl of shmlog or of another logger, whose last line may be torn; the files beside it that
+        continue it (events.1.jsonl …) are read, too. Or a run folder: then events that are in no such file
+        yet are returned, too, but no metrics.
 
     Returns
     -------
@@ -33,12 +33,12 @@ def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises
     ------
     RunNotFoundError
-        If there is neither.
+        If the path is neither.
 
     Warns
     -----
     ShmlogWarning
-        If a line that is whole is no JSON object; it is left out.
+        If a complete line is not a JSON object; it is left out.
     """
     place = Path(path)
     if place.is_dir():
@@ -58,7 +58,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         elif line.is_whole:
             bad += 1
     if bad:
-        warn_caller(f"{path}: {bad} lines that are no JSON objects; left out")
+        warn_caller(f"{path}: {bad} lines are not JSON objects; left out")
 
 
 def analyze_logs(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -67,15 +67,15 @@ def analyze_logs(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : path
-        As for `load_structured_logs`, which tells what is raised.
+        As for `load_structured_logs`; the errors are the same, too.
 
     Returns
     -------
     dict
         ``total_events``; ``event_counts`` by type, the most frequent first; ``start_time`` and
         ``end_time``, RFC 3339, of the first ``experiment_start`` and the last ``experiment_end`` or else of
-        the first and last event; ``final_status`` as the last ``experiment_end`` tells it, or the run, if it was
-        at the exit of its process that it ended; else None.
+        the first and last event; ``final_status`` of the last ``experiment_end``, or of the run if it
+        ended at the exit of its process; else None.
     """
     events = load_structured_logs(path)
     starts = [event for event in events if event.get("event_type") == "experiment_start"]
@@ -90,7 +90,7 @@ def analyze_logs(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _final_status(path: Path, data: object) -> Any:
-    """Return how a run has ended whose last event says ``data``: what happens after it at an exit, run.yaml knows."""
+    """Return the status in the ``data`` of a run's last event, or that of run.yaml, which knows how an exit went."""
     if isinstance(data, dict) and data.get("status") is not None:
         return data["status"]
     layout = RunLayout(path if path.is_dir() else path.parent)

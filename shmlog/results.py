@@ -1,4 +1,4 @@
-"""Results that a user has as a list of dicts: export and load."""
+"""Export and load results that a user has as a list of dicts."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _WORDS = "non_finite"
 
 
 def _checked(results: Results) -> list[Mapping[str, Any]]:
-    if isinstance(results, (str, bytes, Mapping)) or not all(isinstance(one, Mapping) for one in results):
+    if isinstance(results, (str, bytes, Mapping)) or not all(isinstance(result, Mapping) for result in results):
         raise TypeError("results must be a list of dicts")
     return list(results)
 
 
 def _document(results: Results, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    found = _checked(results)
+    checked = _checked(results)
     return {
         "timestamp": datetime.now(UTC).isoformat(),
-        "num_experiments": len(found),
+        "num_experiments": len(checked),
         "metadata": dict(metadata or {}),
-        "results": found,
+        "results": checked,
     }
 
 
@@ -56,11 +56,11 @@ def export_results_json(
         Values are what JSON has, numpy scalars and arrays, times and paths. Arrays, tuples and
         sets become lists.
     output_path : path or binary stream
-        Folders on the way are made. A file that is there is replaced at once.
+        Missing folders are made. An existing file is replaced at once.
     metadata : dict, optional
-        Said of all of them.
+        About all results.
     pretty : bool
-        Indented, for people.
+        Whether to indent the JSON for people.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def export_results_json(
 
 
 def export_results_csv(results: Results, output_path: Target, flatten_nested: bool = True) -> None:
-    """Write results as CSV: one row for each, the columns sorted, those of any result.
+    """Write results as CSV: a row for each result, and a column for each field of any result, sorted.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def export_results_csv(results: Results, output_path: Target, flatten_nested: bo
 
 
 def export_results_pickle(results: Results, output_path: Target, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write results as a pickle, which only those should load who trust whoever wrote it.
+    """Write results as a pickle, to be loaded only by people who trust its writer.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def export_results_pickle(results: Results, output_path: Target, metadata: Mappi
         Of anything that can be pickled.
     output_path : path or binary stream
     metadata : dict, optional
-        Said of all of them.
+        About all results.
 
     Raises
     ------
@@ -171,12 +171,12 @@ def export_summary_statistics(results: Results, output_path: Target) -> None:
 
 
 def statistics_of(values: Iterable[int | float]) -> dict[str, Any]:
-    """Return the figures of some numbers; None for those that there are none of."""
+    """Return the figures of some numbers; all but the counts are None if no number is finite."""
     import numpy as np
 
-    known = list(values)
-    finite = [value for value in known if results_csv.is_finite(value)]
-    counts = {"count": len(finite), "non_finite": len(known) - len(finite)}
+    numbers = list(values)
+    finite = [number for number in numbers if results_csv.is_finite(number)]
+    counts = {"count": len(finite), "non_finite": len(numbers) - len(finite)}
     if not finite:
         return {**counts, **dict.fromkeys(("mean", "std", "min", "max", "median"))}
     array = np.array([_as_float(value) for value in finite])
@@ -203,11 +203,11 @@ def export_all_formats(
     ----------
     results : list of dict
     output_dir : path
-        Made if it is not there.
+        Made if it is missing.
     base_name : str
         What the files' names begin with; no path.
     metadata : dict, optional
-        Said of all of them.
+        About all results.
     pickle : bool
         ``base.pkl`` too.
 
@@ -224,7 +224,7 @@ def export_all_formats(
         If a file can't be written.
     """
     if not base_name or Path(base_name).name != base_name:
-        raise ValueError(f"base_name {base_name!r} is no name of a file")
+        raise ValueError(f"base_name {base_name!r} is not the name of a file")
     folder = Path(output_dir)
     paths = {
         "json": folder / f"{base_name}.json",
@@ -249,7 +249,7 @@ def load_results_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     CorruptDataError
-        If it is no such file.
+        If it is not such a file.
     """
     try:
         document = json.loads(Path(path).read_bytes())
@@ -267,7 +267,7 @@ def load_results_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises
     ------
     CorruptDataError
-        If it is no such file.
+        If it is not such a file.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8")
@@ -290,7 +290,7 @@ def load_results_pickle(path: str | os.PathLike[str], *, allow_pickle: bool = Fa
     UnsafeDataError
         Without ``allow_pickle=True``. Nothing was loaded.
     CorruptDataError
-        If it is no such file.
+        If it is not such a file.
     """
     if not allow_pickle:
         raise UnsafeDataError(f"{path}: a pickle runs code when it is loaded; pass allow_pickle=True if you trust it")
@@ -317,10 +317,10 @@ def create_results_dataframe(results: Results, flatten_nested: bool = True) -> p
     Raises
     ------
     MissingExtraError
-        If pandas is not there.
+        If pandas is not installed.
     """
     pandas = import_extra("pandas", "data frames")
-    rows = [dict(flatten(one)) if flatten_nested else dict(one) for one in _checked(results)]
+    rows = [dict(flatten(result)) if flatten_nested else dict(result) for result in _checked(results)]
     columns = sorted({name for row in rows for name in row})
     frame: pd.DataFrame = pandas.DataFrame(rows, columns=columns)
     return frame

@@ -53,7 +53,7 @@ class Difference:
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as a dict."""
+        """Return the fields as a dict."""
         return asdict(self)
 
 
@@ -168,13 +168,13 @@ def _draw(sample: Floats, statistic: str, resamples: int, block: int, generator:
 
 
 def _relative(a: float, b: float, draws: list[Floats], tails: list[float]) -> tuple[float | None, ...]:
-    """Return the relative change and its interval; none if the first statistic may be 0."""
+    """Return the relative change and its interval, each None if the first statistic may be 0."""
     low, high = np.quantile(draws[0], tails)
     if a == 0 or low <= 0 <= high or (draws[0] == 0).any():
         return None, None, None
     with np.errstate(over="ignore"):
         changes = (draws[1] - draws[0]) / np.abs(draws[0])
     if not np.isfinite(changes).all():
-        return None, None, None  # it is as good as 0
-    found = np.quantile(changes, tails).tolist()
-    return (b - a) / abs(a), *found
+        return None, None, None  # some divisor is as good as 0
+    interval = np.quantile(changes, tails).tolist()
+    return (b - a) / abs(a), *interval

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPIKE_WINDOW = 31
-"""Values around each that tell what is usual there."""
+"""Values around each one that show what is usual there."""
 SPIKE_LIMIT = 8.0
-"""So many (robust) standard deviations off the median of the window is a spike."""
+"""A spike is more than so many robust standard deviations off the median of its window."""
 TREND_TAU = 0.5
 """Least absolute value of Kendall's tau of a trend."""
 TREND_P = 0.01
-"""Most probability of a trend to come about by chance, were values independent."""
+"""Highest probability of a trend to come about by chance, if values were independent."""
 STALL_TAU = 0.2
 """Below it, a metric goes nowhere."""
 BINS = 200
 """Trends are looked for among the medians of so many stretches of equal length."""
 VALUES_MIN = 20
-"""With fewer values, no spike, trend or stall is told."""
+"""With fewer values, no spike, trend or stall is reported."""
 
 _CHUNK = 50_000
 
@@ -39,7 +39,7 @@ Steps = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class MetricFinding:
     """Something about one metric.
 
     Attributes
@@ -47,13 +47,13 @@ class Finding:
     kind : str
         ``nan``, ``inf``, ``spike``, ``trend`` or ``stall``.
     count : int
-        Records it is about.
+        Records that it is about.
     first_step, last_step : int
         Where it begins and ends.
     value : float
         Of a spike, the value farthest off; of a trend or stall, the slope by 1,000 steps; else the first.
     message : str
-        All that for people.
+        All of it for people.
     """
 
     kind: str
@@ -65,20 +65,20 @@ class Finding:
     message: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as a dict."""
+        """Return the fields as a dict."""
         return asdict(self)
 
 
-def findings(tables: Iterable[pa.Table]) -> list[Finding]:
+def findings(tables: Iterable[pa.Table]) -> list[MetricFinding]:
     """Return what is worth a look in the metrics of a run, by name; see `statistics` for the tables."""
-    found: list[Finding] = []
+    notable: list[MetricFinding] = []
     for table in tables:
         for key, values, steps in number_rows(table, ["name"]):
-            found += find(key["name"], steps, values)
-    return sorted(found, key=lambda finding: finding.name)
+            notable += find(key["name"], steps, values)
+    return sorted(notable, key=lambda finding: finding.name)
 
 
-def find(name: str, steps: Steps, values: Floats) -> list[Finding]:
+def find(name: str, steps: Steps, values: Floats) -> list[MetricFinding]:
     """Return what is worth a look in one metric.
 
     Parameters
@@ -88,15 +88,15 @@ def find(name: str, steps: Steps, values: Floats) -> list[Finding]:
         Ascending.
     values : ndarray of float64, shape (n,)
     """
-    found = list(_not_finite(name, steps, values))
-    kept = np.isfinite(values)
-    steps, values = steps[kept], values[kept]
+    notable = list(_not_finite(name, steps, values))
+    is_finite = np.isfinite(values)
+    steps, values = steps[is_finite], values[is_finite]
     if len(values) >= VALUES_MIN:
-        found += [*_spikes(name, steps, values), *_trends(name, steps, values)]
-    return found
+        notable += [*_spikes(name, steps, values), *_trends(name, steps, values)]
+    return notable
 
 
-def _not_finite(name: str, steps: Steps, values: Floats) -> Iterator[Finding]:
+def _not_finite(name: str, steps: Steps, values: Floats) -> Iterator[MetricFinding]:
     for kind, label, bad in (("nan", "NaN", np.isnan(values)), ("inf", "infinite", np.isinf(values))):
         if bad.any():
             count, at = int(np.count_nonzero(bad)), steps[bad]
@@ -104,15 +104,17 @@ def _not_finite(name: str, steps: Steps, values: Floats) -> Iterator[Finding]:
             yield _finding(kind, name, count, at, float(values[bad][0]), message)
 
 
-def _finding(kind: str, name: str, count: int, at: Steps, value: float, message: str) -> Finding:
+def _finding(kind: str, name: str, count: int, at: Steps, value: float, message: str) -> MetricFinding:
     first, last = int(at[0]), int(at[-1])
-    return Finding(kind=kind, name=name, count=count, first_step=first, last_step=last, value=value, message=message)
+    return MetricFinding(
+        kind=kind, name=name, count=count, first_step=first, last_step=last, value=value, message=message
+    )
 
 
 # ---- spikes ----
 
 
-def _spikes(name: str, steps: Steps, values: Floats) -> Iterator[Finding]:
+def _spikes(name: str, steps: Steps, values: Floats) -> Iterator[MetricFinding]:
     score = spike_scores(values)
     bad = np.abs(score) > SPIKE_LIMIT
     if bad.any():
@@ -151,7 +153,7 @@ def spike_scores(values: Floats) -> Floats:
 # ---- trends ----
 
 
-def _trends(name: str, steps: Steps, values: Floats) -> Iterator[Finding]:
+def _trends(name: str, steps: Steps, values: Floats) -> Iterator[MetricFinding]:
     tau, p, slope = trend_of(steps, values)
     if is_trend(tau, p):
         way = "rises" if tau > 0 else "falls"
@@ -169,7 +171,7 @@ def _trends(name: str, steps: Steps, values: Floats) -> Iterator[Finding]:
 
 
 def is_trend(tau: float, p: float) -> bool:
-    """Whether that is a trend, by `TREND_TAU` and `TREND_P`."""
+    """Whether values of that tau and probability have a trend, by `TREND_TAU` and `TREND_P`."""
     return abs(tau) >= TREND_TAU and p < TREND_P
 
 
@@ -184,7 +186,7 @@ def trend_of(steps: Steps, values: Floats) -> tuple[float, float, float]:
     with the correction for ties; the slope of Theil, 1950, and Sen, JASA 63(324), 1968. Values that
     resemble their neighbours make the probability too small: hence the limit of tau.
     """
-    # Parts of nearly equal length; np.median over them, not the mean, so that spikes are no trend.
+    # Stretches of nearly equal length; their medians, not their means, so that spikes make no trend.
     edges = np.linspace(0, len(values), min(BINS, len(values)) + 1).astype(int)
     pairs = list(pairwise(edges))
     y = np.array([np.median(values[a:b]) for a, b in pairs])

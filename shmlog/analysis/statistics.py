@@ -56,9 +56,9 @@ def number_rows(
     table = table.filter(pc.not_equal(table["kind"].cast(pa.string()), "text")).unify_dictionaries()
     numbered = table.select([*keys, "value"]).append_column("row", pa.array(np.arange(table.num_rows)))
     # One thread: the order of the rows within a group is kept.
-    found = numbered.group_by(keys, use_threads=False).aggregate([("row", "list")])
+    groups = numbered.group_by(keys, use_threads=False).aggregate([("row", "list")])
     values, steps = table["value"].to_numpy(), table["step"].to_numpy()
-    for key, rows in zip(found.select(keys).to_pylist(), _lists(found["row_list"]), strict=True):
+    for key, rows in zip(groups.select(keys).to_pylist(), _lists(groups["row_list"]), strict=True):
         yield key, values[rows], steps[rows]
 
 
@@ -89,5 +89,5 @@ def describe(values: NDArray[np.float64], ddof: int = 1, quantiles: Sequence[flo
         row |= {"mean": float(kept.mean()), "min": float(kept.min()), "max": float(kept.max())}
         if len(kept) > ddof:
             row["std"] = float(kept.std(ddof=ddof))
-        found = np.quantile(kept, [0.5, *quantiles])
-    return row | dict(zip(["median", *map(_title, quantiles)], found.tolist(), strict=True))
+        quantile_values = np.quantile(kept, [0.5, *quantiles])
+    return row | dict(zip(["median", *map(_title, quantiles)], quantile_values.tolist(), strict=True))

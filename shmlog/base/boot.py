@@ -19,23 +19,23 @@ def boot_id() -> str | None:
 
 
 def machine_id() -> str | None:
-    """Return what tells this machine from others that have its name, or None where there is nothing.
+    """Return an id that tells this machine from others of its name, or None where there is none.
 
-    A keyed hash, as machine-id(5) wants it: the id itself is not to be given away.
+    It is a keyed hash, as machine-id(5) asks: the machine's own id must not be given away.
     """
     try:
-        told = _MACHINE_ID.read_bytes().strip()
+        text = _MACHINE_ID.read_bytes().strip()
     except OSError:
         return None
-    if len(told) != 32:  # it is empty in images, and says "uninitialized" at the first boot
+    if len(text) != 32:  # the file is empty in images, and says "uninitialized" at the first boot
         return None
     try:
         from _blake2 import blake2b  # hashlib.blake2b; hashlib itself loads OpenSSL, which takes as long as init
     except ImportError:  # a Python that was built without it
         return None
-    return blake2b(told, key=_KEY, digest_size=16).hexdigest()
+    return blake2b(text, key=_KEY, digest_size=16).hexdigest()
 
 
 def booted_at() -> float:
-    """Return when this boot has begun, in seconds since 1970."""
+    """Return when this boot began, in seconds since 1970."""
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

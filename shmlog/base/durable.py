@@ -15,9 +15,9 @@ HARMLESS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """Flags that keep an open from waiting for a pipe, and from following a link."""
 
 _OF_WRITER = r"(?P<name>.+)\.(?P<host>[^.].*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp"  # compiled at its first use
-_NAME_BYTES = 160  # of a name, so that with its writer it is none that is too long
-_ABANDONED_S = 3600.0  # untouched for so long, whoever writes it
-_DEAD_S = 60.0  # and by a process of this host that is no more, which another container's may only seem to be
+_NAME_BYTES = 160  # kept of a name, so that the name with its writer is not too long
+_ABANDONED_S = 3600.0  # a file untouched for so long is abandoned, whoever writes it
+_DEAD_S = 60.0  # or for so long, if its writer seems dead: one in another container of this host may be alive
 
 
 def open_to_write(path: Path, flags: int, mode: int = 0o666) -> int:
@@ -47,8 +47,8 @@ def fsync_dir(folder: Path) -> None:
 def temporary_of(path: Path, *, exclusive: bool = False) -> Path:
     """Return the name under which a file is written before it takes its place.
 
-    A writer that is the only one has always the same, ``NAME.tmp``, so that the next one takes what a killed one
-    left. ``exclusive``: one of its own, ``NAME.HOST.PID.RANDOM.tmp``, if several may write at the same time.
+    A writer that is the only one always takes ``NAME.tmp``, so that the next one replaces what a killed one left.
+    ``exclusive``: several may write at the same time, each under a name of its own, ``NAME.HOST.PID.RANDOM.tmp``.
     """
     if not exclusive:
         return path.with_name(path.name + TEMPORARY_SUFFIX)
@@ -67,7 +67,7 @@ def replacing(path: Path, *, durable: bool = True, exclusive: bool = False, mode
     Parameters
     ----------
     durable : bool
-        Once this returns, the new file outlasts a loss of power. Otherwise it may then be empty, or the old one.
+        After the block, the new file outlasts a loss of power. Otherwise the file may then be empty, or the old one.
     exclusive : bool
         Others may replace it at the same time, or put files of their own into its folder.
     mode : int
@@ -106,23 +106,26 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True, exclusive: bo
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Return the temporary files in a folder, those that are being written included, by name."""
+    """Return the temporary files in a folder, also those that are being written, sorted by name."""
     return sorted(folder.glob(f"*{TEMPORARY_SUFFIX}"))
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a folder that nobody writes to."""
+    """Remove the temporary files of killed writers from a folder that nobody writes to."""
     for temporary in leftovers(folder):
         temporary.unlink(missing_ok=True)
 
 
-def sweep_abandoned(path: Path, is_wanted: Callable[[str], bool]) -> None:
-    """Remove what killed exclusive writers of files that are wanted left beside ``path``, which was just written."""
+def sweep_abandoned(path: Path, is_swept: Callable[[str], bool]) -> None:
+    """Remove abandoned temporary files of exclusive writers beside ``path``, which was just written.
+
+    ``is_swept`` says of the name of a file whether its temporary files may go.
+    """
     with suppress(OSError):
         now = path.stat().st_mtime  # the file system's clock, which need not be this machine's
         for entry in os.scandir(path.parent):
             match = re.fullmatch(_OF_WRITER, entry.name, re.ASCII)
-            if match is None or not is_wanted(match["name"]):
+            if match is None or not is_swept(match["name"]):
                 continue
             idle_s = now - entry.stat(follow_symlinks=False).st_mtime
             if idle_s > _ABANDONED_S or (idle_s > _DEAD_S and _is_gone(match["host"], int(match["pid"]))):

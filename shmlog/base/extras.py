@@ -1,4 +1,4 @@
-"""Packages that shmlog does without until they are asked for."""
+"""Optional packages, which are imported only by features that need them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def import_extra(module: str, what: str) -> Any:
     module : str
         Its full name, such as ``"tensorboard.compat.proto.event_pb2"``.
     what : str
-        What needs it: the message begins with it.
+        The feature that needs it; the message begins with this.
 
     Raises
     ------

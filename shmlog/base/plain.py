@@ -40,7 +40,7 @@ def plain(value: Any, unknown: Callable[[Any], Any] | None = repr, *, words: boo
     Parameters
     ----------
     unknown : callable, optional
-        What becomes of anything else; with None it is refused, and so are two keys that are one as text.
+        Converts anything else; with None, it is refused, and so are two keys whose texts are equal.
     words : bool
         NaN and infinities become the strings of `WORDS`; else they stay floats.
     name : str
@@ -49,7 +49,7 @@ def plain(value: Any, unknown: Callable[[Any], Any] | None = repr, *, words: boo
     Raises
     ------
     TypeError
-        If ``unknown`` is None, and JSON has nothing for what is in there.
+        If ``unknown`` is None, and JSON has nothing for a value in it.
     ValueError
         If it is nested more than 100 levels deep, or in itself, or two keys are refused.
     """
@@ -96,12 +96,12 @@ def _text(key: Any) -> str:
 def _foreign(value: Any, rules: _Rules, where: Keys) -> Any:
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
-    datetime: Any = sys.modules.get("datetime")  # slow to import, and there if one was made
+    datetime: Any = sys.modules.get("datetime")  # slow to import; it is imported if a date was made
     if datetime is not None and isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
         return str(value.isoformat())
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
-    dataclasses: Any = sys.modules.get("dataclasses")  # the same
+    dataclasses: Any = sys.modules.get("dataclasses")  # likewise
     if dataclasses is not None and dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {field.name: _plain(getattr(value, field.name), rules, (*where, field.name)) for field in fields}
@@ -125,7 +125,7 @@ def dumps(data: Mapping[str, Any]) -> bytes:
     r"""Return the data of an event as one line of strict JSON in UTF-8.
 
     Lone surrogates are kept as ``\udXXX`` escapes, and every character that
-    some reader takes for a line break is escaped.
+    any reader takes for a line break is escaped.
 
     Raises
     ------

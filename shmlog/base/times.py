@@ -1,4 +1,4 @@
-"""Times as text, RFC 3339 in UTC with microseconds wherever a file of ours has one, and text as times."""
+"""Times as text, which is RFC 3339 in UTC with microseconds in all files of ours, and text as times."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def rfc3339(when: datetime) -> str:
 
 
 def utc_now() -> str:
-    """Return the time that it is, as text."""
+    """Return the current time as text."""
     return timestamp(time.time_ns() // 1000)
 
 
 def timestamp(ts_us: int) -> str:
-    """Return microseconds since 1970 as text; 1970, if the clock was nowhere near."""
+    """Return microseconds since 1970 as text; outside the years 1 to 9999, the first second of 1970."""
     seconds, rest = divmod(ts_us, 1_000_000)
     year, *others = time.gmtime(seconds if seconds in _SECONDS else 0)[:6]
     return "{:04d}-{:02d}-{:02d}T{:02d}:{:02d}:{:02d}.".format(year, *others) + f"{rest:06d}Z"
@@ -43,7 +43,7 @@ def moment(value: str | datetime) -> datetime:
     Raises
     ------
     TypeError, ValueError
-        If it is no time of the years 1 to 9999.
+        If it is not a time of the years 1 to 9999.
     """
     from datetime import UTC, datetime
 
@@ -55,7 +55,7 @@ def moment(value: str | datetime) -> datetime:
 
 
 def read_time(value: object, *, needs_zone: bool = False) -> datetime | None:
-    """Return what `moment` does of anything that a file may hold; None if it is no time, or lacks a needed zone."""
+    """Return what `moment` does for any value of a file; None if it is not a time, or lacks a needed zone."""
     from datetime import datetime
 
     try:
@@ -66,7 +66,7 @@ def read_time(value: object, *, needs_zone: bool = False) -> datetime | None:
 
 
 def parse_us(value: object) -> int | None:
-    """Return a time, as text or as datetime, as microseconds since 1970; None if it is no time."""
+    """Return a time, as text or as datetime, as microseconds since 1970; None if it is not a time."""
     from datetime import UTC, datetime, timedelta
 
     when = read_time(value)

@@ -1,4 +1,4 @@
-"""AutoCheckpoint: save what there is when the training is torn away."""
+"""AutoCheckpoint: save the state when an exception or a signal ends the training."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, Self
 from shmlog.base.warn import warn_caller
 from shmlog.checkpoint.manager import CheckpointManager
 
-# What SLURM sends before it preempts a job or its time is over.
+# SLURM sends them before it preempts a job, or before the job's time is over.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class AutoCheckpoint:
-    """Saves a checkpoint when its block is left by an exception, or a signal comes.
+    """Saves a checkpoint when an exception leaves its block, or a signal comes.
 
-    Exceptions, KeyboardInterrupt among them, go on as they are. A signal then does
-    what it would have done without us: the handler that was there is called, and
-    where there was none the process is ended by the signal. A save that fails is
-    told in a warning and, for an exception, in a note on it.
+    Exceptions, KeyboardInterrupt among them, go on as they are. A signal does after
+    the save what it would do without us: the earlier handler is called, or, if there
+    is none, the signal ends the process. A save that fails is reported by a warning
+    and, for an exception, by a note on it.
 
-    What is saved has the metadata ``interrupted`` (True), ``error``, ``error_type``
+    The checkpoint has the metadata ``interrupted`` (True), ``error``, ``error_type``
     and, for a signal, ``signal``. No other checkpoint is removed for it.
 
     Parameters
@@ -34,7 +34,7 @@ class AutoCheckpoint:
     get_state : callable
         Returns the state. It may be called between any two lines of the block: see `hold`.
     get_step : callable, optional
-        Returns the step. Default: one after the highest that is saved.
+        Returns the step. Default: one after the highest saved step.
     signals : iterable of int
         Signals to save at. They can be handled only where the block runs in the
         main thread.
@@ -72,7 +72,7 @@ class AutoCheckpoint:
             warn_caller("AutoCheckpoint: signals can be handled in the main thread only")
             return self
         for number in self._signals:
-            if signal.getsignal(number) is not None:  # one that C code has installed could not be put back
+            if signal.getsignal(number) is not None:  # a handler of C code could not be restored
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -84,7 +84,7 @@ class AutoCheckpoint:
                 self._save_for(exception)
         finally:
             self._restore_handlers()
-            for number, _ in self._waiting:  # it came while the block was being left
+            for number, _ in self._waiting:  # they came while the block was being left
                 signal.raise_signal(number)
 
     @contextmanager
@@ -105,11 +105,11 @@ class AutoCheckpoint:
             exception.add_note(f"shmlog: no checkpoint could be saved for it: {failure}")
 
     def _save(self, metadata: dict[str, Any]) -> str | None:
-        """Save the state; return why that failed."""
+        """Save the state; return why that failed, or None."""
         try:
             step = None if self._get_step is None else self._get_step()
             self._manager._save_only(self._get_state(), step, metadata={**metadata, "interrupted": True})
-        except Exception as error:  # whatever it is, it must not hide why we are here
+        except Exception as error:  # it must not hide the exception or the signal
             failure = f"{type(error).__name__}: {error}"
             warn_caller(f"AutoCheckpoint: nothing saved: {failure}")
             return failure
@@ -147,6 +147,6 @@ class AutoCheckpoint:
 
     def _restore_handlers(self) -> None:
         for number, previous in self._previous.items():
-            if signal.getsignal(number) == self._on_signal:  # else the block has put its own there
+            if signal.getsignal(number) == self._on_signal:  # else the block has installed its own
                 signal.signal(number, previous)
         self._previous.clear()

@@ -24,7 +24,7 @@ class Writer:
     """A process that writes one snapshot.
 
     Every method may be called again, also by a signal handler that has interrupted
-    the same method: nothing is consumed by asking.
+    the same method: asking consumes nothing.
 
     Raises
     ------
@@ -61,15 +61,15 @@ class Writer:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Whether the process has ended, well or not."""
         try:
-            # A child forked just then may hold the pipe: then the process itself tells.
+            # A child that was forked meanwhile may hold the pipe open: then the process itself is asked.
             return self._closed or bool(select.select([self._ended], [], [], 0)[0]) or self._process.poll() is not None
         except OSError:  # a signal handler has closed it just now
             return True
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait until it has ended; return whether it has."""
+        """Wait until the process has ended; return whether it has."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.done:
             if deadline is not None and time.monotonic() >= deadline:
@@ -78,17 +78,17 @@ class Writer:
         return True
 
     def answer(self) -> tuple[str | None, str | None]:
-        """Return the SHA-256 of the file, or why there is none; once it has ended."""
+        """Return the SHA-256 of the file, or why there is no file, once the process has ended."""
         lines = os.pread(self._answer, _ANSWER_BYTES, 0).decode("utf-8", "replace").splitlines()
         try:
             answer = json.loads(lines[-1])
             return answer.get("sha256"), answer.get("error")
         except (ValueError, AttributeError, IndexError):
-            said = f": {lines[-1]}" if lines else ""
-            return None, f"cannot write {self._path}: the process that writes it has died{said}"
+            output = f": {lines[-1]}" if lines else ""
+            return None, f"cannot write {self._path}: the process that writes it has died{output}"
 
     def close(self) -> None:
-        """Forget it, after the answer is known."""
+        """Release the process, after its answer is known."""
         self._closed = True
         deadline = time.monotonic() + _REAP_S
         while self._process.poll() is None and time.monotonic() < deadline:
@@ -98,7 +98,7 @@ class Writer:
 
 
 def _start(path: Path, snapshot: int, answer: int, ended: int) -> subprocess.Popen[bytes]:
-    """Start the process; its end of the pipe ``ended`` closes when it ends, whoever reaps it."""
+    """Start the process; its end of the pipe ``ended`` closes with it, whoever reaps it."""
     return subprocess.Popen(
         helper_command("shmlog.checkpoint.writer", str(snapshot), os.fspath(path)),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=answer, pass_fds=(snapshot, ended),

@@ -1,6 +1,6 @@
 """A state, however nested, as JSON and tensors; and back, to the same types.
 
-What JSON has is itself. What it lacks is an object with the key ``"$"``, which names
+Values that JSON has stand for themselves. Others are an object whose key ``"$"`` names
 the type. Types are matched exactly: a subclass would come back as something else.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from shmlog.checkpoint import tensor as tensors
-from shmlog.checkpoint.container import Reader
+from shmlog.checkpoint.container import TensorReader
 from shmlog.errors import CorruptDataError, ShmlogError, UnsafeDataError
 
 DEPTH_MAX = 100
@@ -29,15 +29,15 @@ Node = Any
 _ADVICE = "save its state_dict(), plain values or arrays, or pass allow_pickle=True"
 
 
-class Encoder:
+class StateEncoder:
     """Turns values into nodes of JSON and collects their tensors.
 
     Parameters
     ----------
     allow_pickle : bool
-        Whether what has no other form is pickled.
+        Whether values that have no other form are pickled.
     tensors : dict, optional
-        Where arrays and bytes go, by name. None: they are refused.
+        Takes arrays and bytes, by name. None: they are refused.
     """
 
     def __init__(self, *, allow_pickle: bool, tensors: dict[str, tensors.Tensor] | None) -> None:
@@ -117,17 +117,17 @@ class Encoder:
         if type(value) in (datetime, time):
             return _encode_time(value)
         if numpy is not None and type(value) is numpy.ndarray:
-            found, node = tensors.encode_numpy(value)
-            return {_TAG: "ndarray", "tensor": self._add(found, path), **node}
+            tensor, node = tensors.encode_numpy(value)
+            return {_TAG: "ndarray", "tensor": self._add(tensor, path), **node}
         if numpy is not None and isinstance(value, numpy.generic):
             return _encode_scalar(value)
         if tensors.is_torch(value):
-            found, node = tensors.encode_torch(value)
-            return {_TAG: "tensor", "tensor": self._add(found, path), **node}
+            tensor, node = tensors.encode_torch(value)
+            return {_TAG: "tensor", "tensor": self._add(tensor, path), **node}
         raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__}")
 
     def _add(self, tensor: tensors.Tensor, path: tuple[Any, ...]) -> str:
-        """Give a tensor the name that its key path makes, so that other tools find it."""
+        """Add a tensor under a name made from its key path, by which other tools find it; return the name."""
         if self.tensors is None:
             raise TypeError("arrays or bytes here")
         name = ".".join(str(part).encode("utf-8", "replace").decode() for part in path[1:]) or str(path[0])
@@ -210,27 +210,27 @@ def _decode_scalar(node: dict[str, Any]) -> Any:
     if dtype.hasobject:
         raise ValueError("a numpy scalar of dtype object")
     data = bytes.fromhex(node["hex"])
-    # An empty text has no size, and some bytes. To numpy no bytes mean memory of its own, with what was in it before.
+    # An empty text has an itemsize of 0, but some bytes. Without bytes, numpy returns memory as it was before.
     if dtype.itemsize and len(data) != dtype.itemsize:
         raise ValueError(f"a numpy scalar of {dtype.itemsize} bytes, of which {len(data)} are there")
     return np.ndarray((), dtype, data or None)[()]
 
 
-# ---- and back ----
+# ---- decoding ----
 
 
-class Decoder:
+class StateDecoder:
     """Turns nodes into values.
 
     Parameters
     ----------
-    reader : Reader, optional
+    reader : TensorReader, optional
         The file with the tensors.
     allow_pickle : bool
         Whether pickled objects are loaded, which runs code that the file names.
     """
 
-    def __init__(self, reader: Reader | None, *, allow_pickle: bool) -> None:
+    def __init__(self, reader: TensorReader | None, *, allow_pickle: bool) -> None:
         self._reader = reader
         self._allow_pickle = allow_pickle
 
@@ -240,7 +240,7 @@ class Decoder:
         Raises
         ------
         CorruptDataError
-            If it is none.
+            If it is not a node that this version writes.
         UnsafeDataError
             If it is pickled and that is not allowed.
         """
@@ -248,7 +248,7 @@ class Decoder:
             return self._decode(node)
         except (ShmlogError, MemoryError):
             raise
-        except Exception as error:  # whatever the libraries make of a node that is not one of ours
+        except Exception as error:  # a node that is not one of ours fails in any way
             where = self._reader.path if self._reader else "metadata"
             raise CorruptDataError(f"{where}: holds what this version can't read ({error})") from error
 
@@ -270,9 +270,9 @@ class Decoder:
 
     def _from_tensor(self, tag: str, node: dict[str, Any]) -> Any:
         if tag == "OrderedDict":
-            found = OrderedDict(self._decode(item) for item in node["items"])
-            vars(found).update(self._decode(node.get("attributes", {})))
-            return found
+            ordered = OrderedDict(self._decode(item) for item in node["items"])
+            vars(ordered).update(self._decode(node.get("attributes", {})))
+            return ordered
         name = node["tensor"]
         assert self._reader is not None
         if tag == "ndarray":

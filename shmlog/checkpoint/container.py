@@ -2,8 +2,8 @@
 
 The format is eight bytes with the length of the header (little-endian), the header
 as JSON with dtype, shape and place of each tensor, then their bytes without holes.
-Files are written here, since one pass must write, hash and hold one tensor at a
-time; tensors are read with the library, which checks what others may have written.
+Files are written here, in one pass that hashes and holds one tensor at a time; the
+library reads the tensors, since it checks what strangers may have written.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def pieces(data: memoryview) -> Iterator[memoryview]:
 
 
 def write_all(fd: int, data: memoryview) -> None:
-    """Write all of ``data``, however little a call takes."""
+    """Write all of ``data``, however little one call writes."""
     while len(data):
         data = data[os.write(fd, data) :]
 
@@ -100,14 +100,14 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Return the header of a checkpoint's file, whose length it must tell.
+    """Return the header of a checkpoint's file, which must be as long as the header says.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     CorruptDataError
-        If it is not one of ours, or cut.
+        If it is not a checkpoint, or cut.
     """
     with open_regular(path) as file:
         file_bytes = os.fstat(file.fileno()).st_size
@@ -157,7 +157,7 @@ def read_pieces(file: io.BufferedReader, rest: int) -> Iterator[memoryview]:
         rest -= count
 
 
-class Reader:
+class TensorReader:
     """Reads the tensors of one file, through the library."""
 
     def __init__(self, path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from shmlog.base.times import moment
 from shmlog.base.warn import warn_caller
-from shmlog.checkpoint.codec import Decoder
+from shmlog.checkpoint.codec import StateDecoder
 from shmlog.checkpoint.container import Header, read_header
 from shmlog.errors import CorruptDataError
 
@@ -29,7 +29,7 @@ class CheckpointInfo(NamedTuple):
     path : Path
         Its file.
     name : str
-        Whose checkpoints these are, as given to the manager.
+        Name of the manager that saved it.
     step : int
         Training step.
     number : int
@@ -76,7 +76,7 @@ def read_info(path: Path) -> CheckpointInfo:
     FileNotFoundError
         If there is no such file.
     CorruptDataError
-        If it is damaged as far as the header tells, or no checkpoint.
+        If its header or its length shows damage, or it is not a checkpoint.
     """
     return _info(path, read_header(path))
 
@@ -86,7 +86,7 @@ def _info(path: Path, header: Header) -> CheckpointInfo:
         about = json.loads(header.about[ABOUT])
         schema = about["schema"]
         if schema == SCHEMA:
-            plain = Decoder(None, allow_pickle=False).decode
+            plain = StateDecoder(None, allow_pickle=False).decode
             return CheckpointInfo(
                 path, str(about["name"]), int(about["step"]), int(about["number"]),
                 moment(about["created_at"]), dict(plain(about["metrics"])),
@@ -98,7 +98,7 @@ def _info(path: Path, header: Header) -> CheckpointInfo:
 
 
 class Index:
-    """The checkpoints of one name in a folder, found in the files each time.
+    """The checkpoints of one name in a folder, read from the files each time.
 
     There is no index file that could be wrong. Headers are read once per version of a file.
     """
@@ -109,11 +109,11 @@ class Index:
         self._known: dict[Path, tuple[tuple[int, ...], CheckpointInfo | None]] = {}
 
     def scan(self) -> list[CheckpointInfo]:
-        """Return the checkpoints, oldest first; warn of a file that is none."""
+        """Return the checkpoints, oldest first; warn of damaged files."""
         known = self._known
         self._known = {path: self._look(path, known.get(path)) for path in checkpoint_files(self.folder, self.name)}
-        found = [info for _, info in self._known.values() if info is not None]
-        return sorted(found, key=lambda info: (info.number, info.step))
+        infos = [info for _, info in self._known.values() if info is not None]
+        return sorted(infos, key=lambda info: (info.number, info.step))
 
     def _look(
         self, path: Path, known: tuple[tuple[int, ...], CheckpointInfo | None] | None
@@ -137,5 +137,5 @@ def checkpoint_files(folder: Path, name: str | None = None) -> list[Path]:
         entries = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    found = [(folder / entry, split_name(Path(entry))) for entry in entries]
-    return [path for path, split in found if split and name in (None, split[0])]
+    paths = [(folder / entry, split_name(Path(entry))) for entry in entries]
+    return [path for path, split in paths if split and name in (None, split[0])]

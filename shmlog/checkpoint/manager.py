@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from shmlog.base.warn import warn_caller
-from shmlog.checkpoint import state as states
 from shmlog.checkpoint.background import Writer
+from shmlog.checkpoint.encoded import Checkpoint, Encoded, best_of, encode_state
 from shmlog.checkpoint.files import CheckpointInfo, file_name
+from shmlog.checkpoint.folder import CheckpointFolder, Which
 from shmlog.checkpoint.publish import publish, remove_abandoned
-from shmlog.checkpoint.state import Checkpoint, Encoded
-from shmlog.checkpoint.store import CheckpointStore, Which
 from shmlog.errors import CheckpointNotFoundError, RunStateError, StorageError
 from shmlog.folder.layout import RunLayout
 
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 _STEP_MAX = 2**63 - 1
 
 
-class CheckpointManager(CheckpointStore):
+class CheckpointManager(CheckpointFolder):
     """Saves training states into a folder and finds them again.
 
     A file is written under a temporary name, fsynced and renamed: a save that is
-    killed leaves the older checkpoints as they were. What is there is read from the
-    files each time, those of earlier processes included.
+    killed leaves the older checkpoints as they were. The checkpoints that exist are
+    read from the files each time, those of earlier processes included.
 
     Parameters
     ----------
@@ -41,12 +40,12 @@ class CheckpointManager(CheckpointStore):
     keep_last : int
         How many of the newest are kept; 0 keeps all.
     keep_best : (str, str), optional
-        A metric and ``"min"`` or ``"max"``: the best by it is kept too.
+        A metric and ``"min"`` or ``"max"``: the best checkpoint by it is kept, too.
     save_every : int, optional
         Steps from one save to the next, for `should_save`.
     allow_pickle : bool
-        Whether `save` pickles what has no other form, and `load` loads it. Loading
-        runs code that the file names: allow it only for files that you trust.
+        Whether `save` pickles values that have no other form, and `load` loads them.
+        Loading runs code that the file names: allow it only for files that you trust.
     run : Run, optional
         The run that each save is logged to, as an event ``checkpoint``.
 
@@ -113,7 +112,7 @@ class CheckpointManager(CheckpointStore):
         metrics: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> CheckpointInfo:
-        """Save a state, durably, then remove what need not be kept.
+        """Save a state, durably, then remove checkpoints that need not be kept.
 
         Parameters
         ----------
@@ -122,7 +121,7 @@ class CheckpointManager(CheckpointStore):
             paths, dates, times, numpy scalars and arrays, and torch tensors, nested
             as you like. The states of the random number generators are added.
         step : int, optional
-            Training step, from 0. Default: one after the highest there is. A
+            Training step, from 0. Default: one after the highest saved step. A
             checkpoint of the same step is replaced.
         metrics : mapping, optional
             Numbers by name, for ``keep_best`` and for people.
@@ -175,14 +174,14 @@ class CheckpointManager(CheckpointStore):
 
         When it returns, the state may be changed. One save at most is in flight, so
         that no more than one copy of the state is in memory. The writing process
-        goes on should this one die; this one waits for it when it exits.
+        goes on if this one dies; this one waits for it at its exit.
 
         Parameters
         ----------
         state, step, metrics, metadata
             As for `save`.
         if_busy : str
-            When the save before is still in flight: ``"wait"`` for it, or ``"skip"``
+            If the previous save is still in flight: ``"wait"`` for it, or ``"skip"``
             this one.
 
         Returns
@@ -213,7 +212,7 @@ class CheckpointManager(CheckpointStore):
             return pending
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until no save is in flight; warns if it has failed and nobody asked for its result.
+        """Wait until no save is in flight; warn if one has failed and nobody asked for its result.
 
         Parameters
         ----------
@@ -227,7 +226,7 @@ class CheckpointManager(CheckpointStore):
         """
         with self._lock:
             pending = self._pending
-            if pending is None or pending._writer.owner_pid != os.getpid():  # else it is that of a parent
+            if pending is None or pending._writer.owner_pid != os.getpid():  # else it is the save of a parent
                 self._pending = None
                 return True
             if not pending._writer.wait(timeout):
@@ -238,7 +237,7 @@ class CheckpointManager(CheckpointStore):
         return True
 
     def _settle(self, pending: PendingSave) -> str | None:
-        """Do once what follows a save in the background; return why it failed, unless that was told."""
+        """Log a save in the background and prune, once; return why it failed, unless an earlier call did."""
         with self._lock:
             if self._pending is not pending:
                 return None
@@ -261,13 +260,13 @@ class CheckpointManager(CheckpointStore):
         if not 0 <= step <= _STEP_MAX:
             raise ValueError(f"step must be 0 to {_STEP_MAX}, not {step}")
         number = max((info.number for info in infos), default=0) + 1
-        return states.encode(
+        return encode_state(
             state, self.folder / file_name(self.name, step), self.name, step, number, metrics, metadata,
             allow_pickle=self.allow_pickle,
         )  # fmt: skip
 
     def _log(self, info: CheckpointInfo, sha256: str) -> CheckpointInfo:
-        """Log a save that is done."""
+        """Log a save that is done; return its info with the size of the file."""
         info = info._replace(bytes=info.path.stat().st_size)
         self._since = info.step
         if self._run is not None:
@@ -286,13 +285,13 @@ class CheckpointManager(CheckpointStore):
         return info
 
     def _prune(self, newest: CheckpointInfo) -> None:
-        """Remove what need not be kept, and what killed saves have left."""
+        """Remove the checkpoints that need not be kept, and the files that killed saves have left."""
         remove_abandoned(newest.path)
         if not self.keep_last:
             return
         infos = self._index.scan()
         kept = {newest.path, *(info.path for info in infos[-self.keep_last :])}
-        best = states.better(*self.keep_best, infos) if self.keep_best else None
+        best = best_of(*self.keep_best, infos) if self.keep_best else None
         if best is not None:
             kept.add(best.path)
         for info in infos:
@@ -310,8 +309,8 @@ class CheckpointManager(CheckpointStore):
             If the manager was made without ``keep_best``.
         """
         if self.keep_best is None:
-            raise ValueError("best by what? Make the manager with keep_best=(metric, 'min') or (metric, 'max')")
-        return states.better(*self.keep_best, self._index.scan())
+            raise ValueError("no metric to go by: make the manager with keep_best=(metric, 'min') or (metric, 'max')")
+        return best_of(*self.keep_best, self._index.scan())
 
     def resume_from_checkpoint(self, which: Which | None = None) -> Checkpoint | None:
         """Load a checkpoint and set the random number generators to what they were.
@@ -332,14 +331,14 @@ class CheckpointManager(CheckpointStore):
             As `load` does.
         """
         try:
-            found = self.load(which)
+            checkpoint = self.load(which)
         except CheckpointNotFoundError:
             if which is None:
                 return None
             raise
-        found.restore_rng()
-        self._since = found.info.step
-        return found
+        checkpoint.restore_rng()
+        self._since = checkpoint.info.step
+        return checkpoint
 
 
 class PendingSave:
@@ -353,7 +352,7 @@ class PendingSave:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Whether the save has ended, well or not."""
         return self._manager._pending is not self or self._writer.done
 
     def result(self, timeout: float | None = None) -> CheckpointInfo:

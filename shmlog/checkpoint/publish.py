@@ -50,10 +50,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove what killed saves of the same name have left beside ``path``, which has just been written."""
+    """Remove the files that killed saves of the same name have left beside ``path``, which was just written."""
     sweep_abandoned(path, lambda name: _same_name(Path(name), path))
 
 
-def _same_name(one: Path, other: Path) -> bool:
-    split = split_name(one), split_name(other)
-    return split[0] is not None and split[1] is not None and split[0][0] == split[1][0]
+def _same_name(first: Path, second: Path) -> bool:
+    parts = split_name(first), split_name(second)
+    return parts[0] is not None and parts[1] is not None and parts[0][0] == parts[1][0]

@@ -15,7 +15,7 @@ def capture() -> dict[str, Any]:
         states["numpy"] = numpy.random.get_state(legacy=False)
     torch: Any = sys.modules.get("torch")
     if torch is not None:
-        # As arrays: who resumes without torch can read the rest.
+        # As arrays: a process without torch can read the rest.
         states["torch"] = torch.get_rng_state().numpy()
         if torch.cuda.is_initialized():
             states["torch.cuda"] = [state.numpy() for state in torch.cuda.get_rng_state_all()]
@@ -23,7 +23,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(states: dict[str, Any]) -> None:
-    """Set the generators to the states that `capture` has returned.
+    """Set the generators to the states that `capture` returned.
 
     Those of torch are left alone where torch is not installed, and those of
     devices that are not there.

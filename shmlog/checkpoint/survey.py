@@ -10,7 +10,7 @@ from shmlog.checkpoint.files import CheckpointInfo, checkpoint_files, read_info,
 from shmlog.errors import CorruptDataError
 
 
-class Found(NamedTuple):
+class CheckpointFile(NamedTuple):
     """A file named like a checkpoint.
 
     Attributes
@@ -35,7 +35,7 @@ class Found(NamedTuple):
     damage: str | None
 
 
-def survey(folder: Path, *, every_byte: bool) -> list[Found]:
+def survey(folder: Path, *, every_byte: bool) -> list[CheckpointFile]:
     """Return the checkpoints of a folder by name, and of one name oldest first.
 
     Parameters
@@ -44,17 +44,17 @@ def survey(folder: Path, *, every_byte: bool) -> list[Found]:
         Whether the files are read whole and their digests checked; else only
         headers and sizes.
     """
-    found = [_look(path, every_byte) for path in checkpoint_files(folder)]
-    return sorted(found, key=lambda one: (one.name, one.info.number if one.info else 0, one.step))
+    files = [_look(path, every_byte) for path in checkpoint_files(folder)]
+    return sorted(files, key=lambda file: (file.name, file.info.number if file.info else 0, file.step))
 
 
-def _look(path: Path, every_byte: bool) -> Found:
-    split = split_name(path)
-    assert split is not None
+def _look(path: Path, every_byte: bool) -> CheckpointFile:
+    name_and_step = split_name(path)
+    assert name_and_step is not None
     info, sha256, damage = None, None, None
     try:
         info = read_info(path)
         sha256 = verify(path) if every_byte else None
     except (CorruptDataError, OSError) as error:
         damage = str(error)
-    return Found(path, *split, info, sha256, damage)
+    return CheckpointFile(path, *name_and_step, info, sha256, damage)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from shmlog.base.extras import import_extra
 
-# What safetensors has a name for; anything else is stored as bytes.
+# Types that safetensors has a name for; others are stored as bytes.
 _NUMPY = {
     "b1": "BOOL", "u1": "U8", "i1": "I8", "u2": "U16", "i2": "I16", "f2": "F16", "u4": "U32", "i4": "I32",
     "f4": "F32", "u8": "U64", "i8": "I64", "f8": "F64",
@@ -25,8 +25,8 @@ _TORCH = {
 class Tensor(NamedTuple):
     """What a safetensors file holds under one name.
 
-    ``data`` makes the bytes when they are written: of arrays that must be copied
-    for it, one copy at a time is in memory.
+    ``data`` makes the bytes when they are written: arrays that it must copy are in
+    memory one copy at a time.
     """
 
     dtype: str
@@ -56,7 +56,7 @@ def from_bytes(data: bytes) -> Tensor:
 
 
 def encode_numpy(array: Any) -> tuple[Tensor, dict[str, Any]]:
-    """Return an array as a tensor, and what its node says beside the name.
+    """Return an array as a tensor, and the fields of its node beside the name.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def encode_numpy(array: Any) -> tuple[Tensor, dict[str, Any]]:
 
 
 def is_plain(dtype: Any) -> bool:
-    """Whether the text of a dtype says all of it; not so for types of other packages, or with metadata."""
+    """Whether the text of a dtype describes it fully; it does not for types of other packages, or with metadata."""
     import numpy as np
 
     return bool(np.dtype(dtype.str) == dtype and not dtype.metadata)
@@ -121,7 +121,7 @@ def is_torch(value: object) -> bool:
 
 
 def encode_torch(tensor: Any) -> tuple[Tensor, dict[str, Any]]:
-    """Return a torch tensor as a tensor of the file, and what its node says beside the name.
+    """Return a torch tensor as a tensor of the file, and the fields of its node beside the name.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from pathlib import Path
 from shmlog.checkpoint.container import read_pieces
 from shmlog.checkpoint.publish import publish
 
-# A scheduler that ends a job signals all of its processes: this one is just what must still be done.
+# A scheduler that ends a job signals all of its processes: this one must finish first.
 _IGNORED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         with open(snapshot, "rb") as file:
             file.seek(0)
             answer = {"sha256": publish(path, read_pieces(file, os.fstat(snapshot).st_size))}
-    except Exception as error:  # it is the trainer who is to hear of it
+    except Exception as error:  # the trainer reports it
         answer = {"error": str(error) or type(error).__name__}
     print("\n" + json.dumps(answer), file=sys.stderr, flush=True)
 

@@ -67,5 +67,5 @@ def loss_at_ends(stored: StoredRun) -> tuple[float, float]:
 
 def files(run_dir: Path) -> list[tuple[str, int]]:
     """Return the files of the run folder that hold records, with their sizes in bytes."""
-    found = [*sorted(run_dir.glob("metrics/*/*.parquet")), *sorted(run_dir.glob("events*.jsonl"))]
-    return [(str(path.relative_to(run_dir)), path.stat().st_size) for path in found if path.exists()]
+    paths = [*sorted(run_dir.glob("metrics/*/*.parquet")), *sorted(run_dir.glob("events*.jsonl"))]
+    return [(str(path.relative_to(run_dir)), path.stat().st_size) for path in paths if path.exists()]

@@ -47,8 +47,8 @@ def _source_files(root: Path) -> Iterator[Path]:
 class Vocabulary:
     """256 single bytes and the most frequent longer pieces of a sample.
 
-    Every text can be encoded, and decodes to itself: what is no known piece is
-    spelled byte by byte.
+    Every text can be encoded, and decodes to itself: unknown pieces are spelled
+    byte by byte.
 
     Parameters
     ----------
@@ -76,9 +76,9 @@ class Vocabulary:
     def encode(self, text: bytes) -> array[int]:
         """Return the tokens of ``text``, each an unsigned 16-bit integer."""
         tokens = array("H")
-        known = self._token.get
+        token_of = self._token.get
         for piece in _PIECE.findall(text):
-            token = known(piece)
+            token = token_of(piece)
             if token is None:
                 tokens.extend(piece)
             else:

@@ -87,7 +87,7 @@ class Crew:
                     yield batch
 
     def _receive(self, reader: Reader) -> bytes:
-        """Return one batch, or nothing when the worker is gone, in the middle of a batch too."""
+        """Return one batch, or nothing if the worker is gone, even in the middle of a batch."""
         try:
             return reader.recv_bytes()
         except (EOFError, OSError):

@@ -24,8 +24,8 @@ SAMPLE_FILES = 60
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a user may choose.
+class DemoOptions:
+    """Choices of the user.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of a demo, read back from the run folder."""
+    """The result of a demo, read back from the run folder."""
 
     run_dir: Path
     status: str
@@ -70,7 +70,7 @@ class Result:
         return balanced and not self.failures and not sum(self.dropped.values())
 
 
-def run_demo(options: Options, say: Callable[[str], None]) -> Result:
+def run_demo(options: DemoOptions, say: Callable[[str], None]) -> Result:
     """Train with ``options``, and return what is on disk afterwards.
 
     ``say`` takes a line for the user now and then.
@@ -86,10 +86,10 @@ def run_demo(options: Options, say: Callable[[str], None]) -> Result:
 
 
 def train_with_workers(
-    run: Run, options: Options, files: Sequence[Path], vocabulary: Vocabulary, say: Callable[[str], None]
+    run: Run, options: DemoOptions, files: Sequence[Path], vocabulary: Vocabulary, say: Callable[[str], None]
 ) -> tuple[list[books.Claim], list[str]]:
-    """Start the workers, train, end the workers; return who logged how much, and what failed."""
-    # The workers have the other cores. Python 3.12 and later warn of a fork beside
+    """Start the workers, train, end the workers; return what each process claims to have logged, and failures."""
+    # One thread: the workers have the other cores. Python 3.12 and later warn of a fork beside
     # the threads of a matrix library, so numpy comes after the workers.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     crew = Crew(_tasks(options, files, vocabulary), options.start_method)
@@ -109,7 +109,7 @@ def train_with_workers(
     return [books.Claim("trainer", os.getpid(), training.records), *workers], crew.failures()
 
 
-def _tasks(options: Options, files: Sequence[Path], vocabulary: Vocabulary) -> list[Task]:
+def _tasks(options: DemoOptions, files: Sequence[Path], vocabulary: Vocabulary) -> list[Task]:
     """Deal the files out to the workers."""
     return [
         Task(index, files[index :: options.workers] or files, vocabulary, options.seed)
@@ -117,7 +117,7 @@ def _tasks(options: Options, files: Sequence[Path], vocabulary: Vocabulary) -> l
     ]
 
 
-def _config(options: Options, files: Sequence[Path], vocabulary: Vocabulary, weights: int) -> dict[str, object]:
+def _config(options: DemoOptions, files: Sequence[Path], vocabulary: Vocabulary, weights: int) -> dict[str, object]:
     from shmlog.demo import trainer
 
     return {

@@ -75,7 +75,7 @@ def _log_step(run: Run, training: Training, step: int, loss: float, seconds: flo
 
 
 def _log_progress(run: Run, training: Training, say: Callable[[str], None]) -> None:
-    """Log and say how far it is, some ten times in all, or more often in a long training."""
+    """Log and print the progress, some ten times in all, or more often in a long training."""
     done, steps = len(training.losses), training.steps
     if done % max(1, min(steps // PROGRESS_LINES, PROGRESS_STEPS)) and done != steps:
         return

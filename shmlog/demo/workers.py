@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker is to do.
+    """The work of one worker.
 
     Parameters
     ----------
     files : sequence of Path
-        What it reads, again and again, each time in another order.
+        Files that it reads again and again, each time in another order.
     """
 
     index: int
@@ -48,7 +48,7 @@ class Task:
 
 
 class Shared:
-    """Numbers that the processes share: a count per worker and the word to stop.
+    """Numbers that the processes share: a count per worker and the request to stop.
 
     Without locks, because a worker killed while it holds one would leave it
     locked for ever. Each number has one writer.
@@ -67,17 +67,17 @@ class Shared:
         return int(self._logged[worker])
 
     def stop(self) -> None:
-        """Tell all workers to end after the file at hand."""
+        """Ask all workers to end after the file at hand."""
         self._stop[0] = 1
 
     @property
     def stopped(self) -> bool:
-        """Whether the workers shall end."""
+        """Whether the workers must end."""
         return bool(self._stop[0])
 
 
 def work(task: Task, writer: Writer, shared: Shared) -> None:
-    """Be a worker, until told to stop or until the trainer is gone."""
+    """Run a worker until the trainer asks it to stop, or is gone."""
     _leave_interrupts_to_the_trainer()
     _end_with_the_trainer()
     run = shmlog.attach(worker=task.index)

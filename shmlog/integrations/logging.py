@@ -13,13 +13,13 @@ _OURS = "shmlog"
 class LoggingHandler(logging.Handler):
     """Hand the records of `logging` to the current run, as ``log`` events.
 
-    ``logging.getLogger().addHandler(LoggingHandler())`` is all there is to do, in the process
-    that makes the run; forked children have it, a spawned one adds its own. An event has ``level``,
+    Call ``logging.getLogger().addHandler(LoggingHandler())`` in the process that makes the run;
+    forked children inherit the handler, a spawned one adds its own. An event has ``level``,
     ``message``, ``logger``, ``file``, ``line`` and, if there is one, the text of the ``exception`` and
-    of the ``stack``; a formatter is not asked.
+    of the ``stack``; formatters are not used.
 
-    It never raises into the program. What comes while there is no run is left out, and so is what
-    shmlog itself logs, which might be about this very handler's work.
+    It never raises into the program. Records that come while there is no run are left out, and so are
+    those of shmlog itself, which might be about this very handler's work.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class LoggingHandler(logging.Handler):
         As for any handler: records below it are left out, besides those that the run's own ``level``
         leaves out.
     run : Run, optional
-        A run to log to, whichever is the current one. What comes after its end is counted as dropped.
+        The run to log to, instead of the current one. Records after its end are counted as dropped.
     """
 
     def __init__(self, level: int | str = logging.NOTSET, *, run: shmlog.Run | None = None) -> None:
@@ -43,9 +43,9 @@ class LoggingHandler(logging.Handler):
             if run is not None and run.enabled and run.keeps(record.levelno):
                 run.event("log", _describe(record), console=False)
         except (shmlog.ShmlogError, RecursionError):
-            pass  # no run any more, or no stack left: the program is none the wiser
+            pass  # the run has ended, or no stack is left: the program must not notice
         except Exception:
-            self.handleError(record)  # a mistake in the call, as with any handler: told on standard error
+            self.handleError(record)  # a mistake in the call: reported on standard error, as by any handler
 
 
 def _describe(record: logging.LogRecord) -> dict[str, Any]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from shmlog.analysis.bootstrap import Difference
-    from shmlog.analysis.findings import Finding
+    from shmlog.analysis.findings import MetricFinding
     from shmlog.folder.layout import RunLayout
 
 _ROWS_AT_ONCE = 4_000_000
@@ -92,7 +92,7 @@ class Queries:
 
         return statistics(self.portions(names), by, ddof, quantiles)
 
-    def findings(self, names: str | Sequence[str] | None = None) -> list[Finding]:
+    def findings(self, names: str | Sequence[str] | None = None) -> list[MetricFinding]:
         """Return what is worth a look: NaN, infinities, spikes, trends and stalls.
 
         `shmlog.analysis.findings` has the thresholds and where the methods are from. All producers of a
@@ -105,7 +105,7 @@ class Queries:
 
         Returns
         -------
-        list of Finding
+        list of MetricFinding
             By name.
         """
         from shmlog.analysis.findings import findings

@@ -2,7 +2,7 @@
 
 A text that begins with a character that starts a formula gets a ``'`` in front. So does one
 in which only ``'`` stand before such a character, so that taking one ``'`` away is exact.
-Numbers are never touched: they are no texts.
+Numbers stay as they are: they are not text.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+pc: Any = pyarrow.compute  # its stubs reject most calls that are valid
 
-# The last four are what some input methods make of the first four; spreadsheets take them alike.
+# The last four are full-width forms of the first four; spreadsheets read them alike.
 _PATTERN = r"^'*[=+\-@\t\r\n\x00" + "\uff1d\uff0b\uff0d\uff20]"
 _DANGEROUS = re.compile(_PATTERN)
 
 
 def guard(text: str) -> str:
-    """Return ``text`` as one that no spreadsheet evaluates."""
+    """Return ``text``, changed if a spreadsheet would evaluate it."""
     return f"'{text}" if _DANGEROUS.match(text) else text
 
 
 def unguard(text: str) -> str:
-    """Return what `guard` was given."""
+    """Return the text from which `guard` made this one."""
     return text[1:] if text.startswith("'") and _DANGEROUS.match(text) else text
 
 
 def guard_column(column: Any) -> Any:
-    """Return a column of strings, plain or by codes, with each `guard`-ed."""
+    """Return a column of strings, plain or dictionary-encoded, with each string guarded."""
     if isinstance(column, pa.ChunkedArray):
         return pa.chunked_array([guard_column(chunk) for chunk in column.chunks], column.type)
     if pa.types.is_dictionary(column.type):
@@ -45,6 +45,6 @@ def guard_column(column: Any) -> Any:
 
 
 def unguard_column(column: Any) -> Any:
-    """Return what `guard_column` was given, of plain strings."""
+    """Return the column of plain strings from which `guard_column` made this one."""
     is_guarded = pc.and_(pc.starts_with(column, "'"), pc.match_substring_regex(column, _PATTERN))
     return pc.if_else(is_guarded, pc.utf8_slice_codeunits(column, 1), column)

@@ -1,4 +1,4 @@
-"""Export of runs: which format is meant, and where it goes."""
+"""Export runs: choose the format and the writer, and open the target."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ALL = {
 
 FORMATS = (*_WRITERS, "all")
 
-# They have no place for the number of an attempt, without which superseded values spoil the curve.
+# These formats have no place for the number of an attempt; without it, superseded values would spoil the curve.
 _OF_THE_CURVE = ("summary", "tensorboard")
 
 
@@ -47,19 +47,18 @@ def export_run(
     Parameters
     ----------
     run : path, Run, StoredRun or RunRecord
-        The run, or its folder. Of a live one, all that ``flush`` has returned for.
+        The run, or its folder. A live run is written up to its last completed ``flush``, or further.
     path : path or binary stream
-        The file; for ``tensorboard`` and ``all`` a folder. Folders on the way are made. A file that
-        is there is replaced once the new one is whole.
+        The file; for ``tensorboard`` and ``all`` a folder. Missing folders are made. An existing file
+        is replaced once the new one is whole.
     format : str, optional
         ``json``, ``csv``, ``wide-csv``, ``parquet``, ``arrow``, ``summary``, ``tensorboard``, ``all``, or
-        ``pickle``, which is never guessed and no part of ``all``. Default: what the end of the
-        file's name says.
+        ``pickle``; the last is never guessed and not part of ``all``. Default: the format of the file's suffix.
     superseded : bool
-        Of a run that was resumed, also what a later attempt has superseded, with the columns ``attempt`` and
-        ``superseded`` (``wide-csv``: ``attempt``). Of ``all``, the summary and the event file are of the curve.
+        Include records that a later attempt has superseded, with the columns ``attempt`` and ``superseded``
+        (``wide-csv``: ``attempt``). In ``all``, the summary and the event file show the curve alone.
     progress : callable, optional
-        Told now and then how many records are written, and how many there are.
+        Called now and then with the number of records written, and the number in all.
 
     Returns
     -------
@@ -69,9 +68,9 @@ def export_run(
     Raises
     ------
     TypeError
-        If ``run`` is none of these.
+        If ``run`` is of another type.
     ValueError
-        If there is no such format, the name tells none, or it can't tell what is superseded.
+        If the format is unknown, the suffix names none, or the format has no place for superseded records.
     RunNotFoundError
         If there is no such run.
     MissingExtraError
@@ -82,37 +81,36 @@ def export_run(
     Warns
     -----
     ShmlogWarning
-        For what is damaged in the run, and for what the format can't hold exactly.
+        For damage in the run, and for values that the format can't hold exactly.
     """
     stored = run if isinstance(run, StoredRun) else load(folder_of(run, "run must be the folder of a run"))
-    wanted = format or guess_format(path)
-    if wanted not in FORMATS:
-        raise ValueError(f"format {wanted!r} is none; use one of {', '.join(FORMATS)}")
-    if superseded and wanted in _OF_THE_CURVE:
-        raise ValueError(f"format {wanted!r} can't tell what is superseded; leave superseded out, or use csv or json")
-    tell = progress or no_progress
-    if wanted in ("tensorboard", "all"):
+    format, progress = format or guess_format(path), progress or no_progress
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}")
+    if superseded and format in _OF_THE_CURVE:
+        raise ValueError(f"format {format!r} can't mark superseded records; leave superseded out, or use csv or json")
+    if format in ("tensorboard", "all"):
         if not isinstance(path, (str, os.PathLike)):
-            raise ValueError(f"format {wanted!r} is written into a folder, not into a stream")
-        if wanted == "all":
-            return _export_all(stored, Path(path), superseded, tell)
-        return _export_events(stored, Path(path), tell)
+            raise ValueError(f"format {format!r} is written into a folder, not into a stream")
+        if format == "all":
+            return _export_all(stored, Path(path), superseded, progress)
+        return _export_events(stored, Path(path), progress)
     with open_target(path) as file:
-        _writer(wanted)(stored, _records(stored, superseded), file, tell)
+        _writer(format)(stored, _records(stored, superseded), file, progress)
     return [Path(path)] if isinstance(path, (str, os.PathLike)) else []
 
 
 def _records(run: StoredRun, superseded: bool) -> pa.Table:
-    """Return the curve, or all records and what marks them."""
+    """Return the curve, or all records with the columns that mark superseded ones."""
     table = run.metrics(superseded=superseded)
     return table if superseded else table.select(METRICS.names)
 
 
 def guess_format(path: Target) -> str:
-    """Return the format that the end of a file's name says; raises ValueError if it says none."""
+    """Return the format of a file's suffix; raises ValueError if it has none."""
     suffix = Path(path).suffix.lower() if isinstance(path, (str, os.PathLike)) else ""
     if suffix not in _SUFFIXES:
-        raise ValueError(f"{suffix or 'this'} does not say which format is wanted; pass one of {', '.join(FORMATS)}")
+        raise ValueError(f"{suffix or 'the target'} does not say which format; pass one of {', '.join(FORMATS)}")
     return _SUFFIXES[suffix]
 
 
@@ -123,7 +121,7 @@ def _writer(format: str) -> Callable[..., Any]:
 
 
 def _export_all(run: StoredRun, folder: Path, superseded: bool, progress: Progress) -> list[Path]:
-    """Write every format but the pickle; TensorBoard's only where its package is there."""
+    """Write every format but the pickle; TensorBoard's only if its package is installed."""
     paths: list[Path] = []
     for format, suffix in _ALL.items():
         marked = superseded and format not in _OF_THE_CURVE

@@ -1,4 +1,4 @@
-"""What was found in a source, as the folder of a finished run: whole, or not at all."""
+"""Write an imported run as the folder of a finished run: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from shmlog.reader.numbers import Numbers
 from shmlog.reader.tally import Tally, gap_of, sum_dropped
 from shmlog.records import parts
 from shmlog.records.schema import METRICS
-from shmlog.transfer.found import Found, owner_of
+from shmlog.transfer.imported import ImportedRun, owner_of
 
 _FIELDS = (
     "name", "description", "notes", "group", "parent", "job_name", "user", "host", "git", "argv", "python",
@@ -37,10 +37,10 @@ _FIELDS = (
 )  # fmt: skip
 
 
-def write_run(root: Root, layout: RunLayout, found: Found, source: dict[str, Any]) -> dict[str, int]:
-    """Write the run; return its counts. If it is there meanwhile, it stays as it is."""
+def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> dict[str, int]:
+    """Write the run; return its counts. A folder that has appeared meanwhile stays as it is."""
     with _temporary(root, layout) as new:
-        counts = _fill(new, layout, found, source)
+        counts = _fill(new, layout, run, source)
         layout.dir.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(new.dir, layout.dir)
@@ -53,7 +53,7 @@ def write_run(root: Root, layout: RunLayout, found: Found, source: dict[str, Any
 
 @contextmanager
 def _temporary(root: Root, layout: RunLayout) -> Iterator[RunLayout]:
-    """Yield a folder beside all experiments that is gone afterwards."""
+    """Yield a temporary folder beside the experiments, which is removed afterwards."""
     try:
         with root.temporary("imports") as folder:
             yield RunLayout(folder / layout.run_id)
@@ -63,9 +63,9 @@ def _temporary(root: Root, layout: RunLayout) -> Iterator[RunLayout]:
         raise StorageError(f"cannot write the run {layout.dir}: {error.strerror or error}") from error
 
 
-def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any]) -> dict[str, int]:
+def _fill(new: RunLayout, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> dict[str, int]:
     new.metrics.mkdir(parents=True)
-    table, events = _numbered(found.table(), _lines(found))
+    table, events = _numbered(run.table(), _lines(run))
     tally = Tally()
     if table.num_rows:
         parts.write_part(new.part(0), table, run_id=layout.run_id, first=0, last=0, progress=lambda: None)
@@ -73,11 +73,11 @@ def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any
     for event in events:
         tally.add_event(event)
     _write_lines(new.events, events)
-    _copy(found, new.artifacts, layout.root)
-    runfile.write(new.config_yaml, plain(found.params))
-    told = {name: found.annotations[name] for name in ANNOTATED if name in found.annotations}
-    if told:
-        runfile.write(new.annotations_yaml, plain(told))
+    _copy(run, new.artifacts, layout.root)
+    runfile.write(new.config_yaml, plain(run.params))
+    annotations = {name: run.annotations[name] for name in ANNOTATED if name in run.annotations}
+    if annotations:
+        runfile.write(new.annotations_yaml, plain(annotations))
     producers = tally.producers()
     dropped = sum_dropped(producers)
     counts = {
@@ -85,7 +85,7 @@ def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any
         "dropped": sum(dropped.values()),
     }  # fmt: skip
     described = {
-        **_described(layout, found), "segment": None, "sinks": ["parquet"], "producers": producers, "counts": counts,
+        **_described(layout, run), "segment": None, "sinks": ["parquet"], "producers": producers, "counts": counts,
         "dropped": dropped, "complete": True, "source": source,
         "files": {path.name: of_file(path)._asdict() for path in (new.events, new.config_yaml)},
     }  # fmt: skip
@@ -94,27 +94,27 @@ def _fill(new: RunLayout, layout: RunLayout, found: Found, source: dict[str, Any
     return counts
 
 
-def _described(layout: RunLayout, found: Found) -> dict[str, Any]:
-    known = {name: plain(found.described[name]) for name in _FIELDS if found.described.get(name) is not None}
+def _described(layout: RunLayout, run: ImportedRun) -> dict[str, Any]:
+    known = {name: plain(run.described[name]) for name in _FIELDS if run.described.get(name) is not None}
     if isinstance(known.get("git"), dict):
         known["git"].pop("diff", None)  # no export holds it
-    tags = found.described.get("tags")
+    tags = run.described.get("tags")
     tags = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
     return {
         "schema": 1, "run_id": layout.run_id, "experiment": layout.experiment, "name": layout.run_id, **known,
-        "tags": tags, "status": final_status(found),
+        "tags": tags, "status": final_status(run),
     }  # fmt: skip
 
 
-def final_status(found: Found) -> str:
-    """Return our word for the source's status; a run that says it runs is read as one that has crashed."""
-    if found.status is None:
+def final_status(run: ImportedRun) -> str:
+    """Return shmlog's word for the source's status; one that is unknown, or says that it runs, has crashed."""
+    if run.status is None:
         return SUCCESS
-    status = map_status(found.status)
+    status = map_status(run.status)
     if status is None:
-        found.problems.add("status", f"status {found.status!r} is none that shmlog knows; taken as {CRASHED}")
+        run.problems.add("status", f"unknown status {run.status!r}; imported as {CRASHED}")
     elif status in ("pending", "running"):
-        found.problems.add("status", f"status {found.status!r} of a run that is read as it is; taken as {CRASHED}")
+        run.problems.add("status", f"status {run.status!r}, but nothing goes on after an import; imported as {CRASHED}")
         status = None
     return status or CRASHED
 
@@ -122,10 +122,10 @@ def final_status(found: Found) -> str:
 # ---- events ----
 
 
-def _lines(found: Found) -> list[dict[str, Any]]:
-    """Return the events as lines of events.jsonl, their numbers -1 where they have none."""
+def _lines(run: ImportedRun) -> list[dict[str, Any]]:
+    """Return the events as lines of events.jsonl; ``seq`` is -1 where the source has none."""
     lines = []
-    for event in found.events:
+    for event in run.events:
         owner = {name: event.get(name) for name in ("rank", "local_rank", "worker", "pid")} | owner_of(event)
         lines.append(
             {
@@ -143,9 +143,9 @@ def _write_lines(path: Path, events: list[dict[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def _copy(found: Found, folder: Path, root: Path) -> None:
-    """Copy the artifacts; what another run of the root holds is stored once."""
-    for name, source in found.artifacts.items():
+def _copy(run: ImportedRun, folder: Path, root: Path) -> None:
+    """Copy the artifacts; content that another run of the root has is stored once."""
+    for name, source in run.artifacts.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         original = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -160,7 +160,7 @@ def _copy(found: Found, folder: Path, root: Path) -> None:
 
 
 def _numbered(table: pa.Table, events: list[dict[str, Any]]) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Return the records with numbers 0 … n in each lane: those they have, if these are it."""
+    """Return the records with ``seq`` 0 … n in each lane: with their own if it is so, else with new ones."""
     if all(fault_of(event) is None for event in events) and _are_whole(table, events):
         return table, events
     return _renumber(table, events)
@@ -178,13 +178,13 @@ def _are_whole(table: pa.Table, events: list[dict[str, Any]]) -> bool:
 
 
 def _span(event: dict[str, Any]) -> int:
-    """Return how many numbers an event takes."""
+    """Return how many values of ``seq`` an event takes."""
     gap = gap_of(event)
     return 1 if gap is None else sum(gap.values())
 
 
 def _renumber(table: pa.Table, events: list[dict[str, Any]]) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Return all records in one lane, the metrics first, each in the order they have."""
+    """Return all records in one lane: the metrics, then the events, in their order."""
     count = table.num_rows
     for name, values in (("lane", np.zeros(count, np.int32)), ("seq", np.arange(count, dtype=np.int64))):
         at = METRICS.get_field_index(name)

@@ -1,4 +1,4 @@
-"""Import of runs that other systems, or exports of ours, have left."""
+"""Import runs of other systems, and exports of shmlog."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from shmlog.folder.artifacts import Logged
 from shmlog.folder.layout import RunLayout, check_id
 from shmlog.folder.root import Root
 from shmlog.transfer.folder import final_status, write_run
-from shmlog.transfer.found import Found, fit_name
+from shmlog.transfer.imported import ImportedRun, fit_name
 from shmlog.transfer.importers.formats import check_format, guess_format
 from shmlog.transfer.limited import BYTES_MAX, read_apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportReport:
-    """What came of an import.
+    """The result of an import.
 
     Attributes
     ----------
     dir : Path
         Folder of the run.
     is_new : bool
-        False if the same source had been imported before: nothing was changed then.
+        False if the same source was imported before: then nothing was changed.
     counts : dict
         ``metrics``, ``events``, ``artifacts``.
     problems : tuple of str
-        What could not be read, or not be read as it stood.
+        What could not be read, or only with a change.
     """
 
     dir: Path
@@ -66,32 +66,32 @@ def import_run(
     ----------
     source : path
         A folder of fetch_ml or expman, a TensorBoard event file or a folder of them, or a file:
-        JSON Lines, CSV, or what `export_run` wrote as JSON, CSV, Parquet or Arrow. Nothing in it is changed.
+        JSON Lines, CSV, or what `export_run` wrote as JSON, CSV, Parquet or Arrow. The source is not changed.
     root : path
-        Folder of all experiments, where the run goes.
+        Folder of all experiments; the run goes below it.
     format : str, optional
         ``fetch_ml``, ``expman``, ``jsonl``, ``csv``, ``json``, ``parquet``, ``arrow`` or ``tensorboard``.
         Default: what the source looks like.
     experiment : str, optional
-        Default: what the source says, or its name.
+        Default: the experiment that the source names, or the source's own name.
     max_bytes : int
-        Of memory, that reading the source may take: a small file can hold any number of them. A process of its
-        own reads it; where the system does not limit the memory of one, sources of more than 64 MiB are refused.
+        Most memory that reading the source may take: a small file can unpack to any size. A separate process
+        reads it; where the system can't limit its memory, sources of more than 64 MiB are refused.
 
     Returns
     -------
     ImportReport
-        The run, and what of the source could not be read.
+        The run, and which parts of the source could not be read.
 
     Raises
     ------
     RunNotFoundError
         If there is no such source.
     ValueError
-        If there is no such format, or the source looks like none.
+        If the format is unknown, or the source looks like none.
     CorruptDataError
-        If nothing of it can be read, or that takes more than ``max_bytes``, or ten minutes of work for each
-        GiB of them. Nothing was written.
+        If the source can't be read, or takes more than ``max_bytes`` or, for each GiB of ``max_bytes``, ten minutes
+        of processor time. Nothing was written.
     MissingExtraError
         If a package for the format is missing.
     StorageError
@@ -99,52 +99,52 @@ def import_run(
 
     Notes
     -----
-    The run's id is made of what the source holds, so that importing it again, from wherever, finds
-    the run that is there. A source that has grown is another run.
+    The run's id is made from the content of the source, so that importing it again, from any place,
+    finds the existing run. A source that has grown is another run.
     """
     path = Path(os.path.abspath(source))
     if not path.exists():
         raise RunNotFoundError(f"nothing to import: {path} does not exist")
-    wanted = check_format(format or guess_format(path))
+    format = check_format(format or guess_format(path))
     if experiment is not None:
         check_id(experiment, "experiment")
     if not isinstance(max_bytes, int) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a number of bytes, not {max_bytes!r}")
-    found = read_apart(wanted, path, max_bytes)
-    _tell_of_missing_artifacts(found)
-    digest = _digest(wanted, found)
-    store = Root(root)
-    experiment, run_id = experiment or fit_name(found.experiment), _run_id(found, digest)
-    layout = _existing(store, run_id, experiment)
+    run = read_apart(format, path, max_bytes)
+    _note_missing_artifacts(run)
+    digest = _digest(format, run)
+    runs = Root(root)
+    experiment, run_id = experiment or fit_name(run.experiment), _run_id(run, digest)
+    layout = _existing(runs, run_id, experiment)
     is_new = layout is None
-    layout = layout or store.run(experiment, run_id)
-    status = final_status(found)
-    problems = tuple(dict.fromkeys(found.problems))
+    layout = layout or runs.run(experiment, run_id)
+    status = final_status(run)
+    problems = tuple(dict.fromkeys(run.problems))
     if is_new:
-        told = {
-            "format": wanted, "path": str(path), "sha256": digest, "status": found.status,
+        origin = {
+            "format": format, "path": str(path), "sha256": digest, "status": run.status,
             "imported_at": utc_now(), "problems": list(problems),
         }  # fmt: skip
-        write_run(store, layout, found, told)
-    counts = {"metrics": found.records, "events": len(found.events), "artifacts": len(found.artifacts)}
+        write_run(runs, layout, run, origin)
+    counts = {"metrics": run.records, "events": len(run.events), "artifacts": len(run.artifacts)}
     return ImportReport(
-        dir=layout.dir, run_id=layout.run_id, experiment=layout.experiment, source=path, format=wanted, status=status,
+        dir=layout.dir, run_id=layout.run_id, experiment=layout.experiment, source=path, format=format, status=status,
         is_new=is_new, counts=counts, problems=problems,
     )  # fmt: skip
 
 
-def _tell_of_missing_artifacts(found: Found) -> None:
-    for logged in filter(None, map(Logged.of_event, found.events)):
-        if logged.name not in found.artifacts:
-            found.problems.add("artifacts", f"artifact {logged.name!r} was logged, and is not in the source")
+def _note_missing_artifacts(run: ImportedRun) -> None:
+    for logged in filter(None, map(Logged.of_event, run.events)):
+        if logged.name not in run.artifacts:
+            run.problems.add("artifacts", f"artifact {logged.name!r} was logged, and is not in the source")
 
 
 # ---- identity ----
 
 
-def _digest(format: str, found: Found) -> str:
+def _digest(format: str, run: ImportedRun) -> str:
     total = hashlib.sha256(f"shmlog import 1 {format}\n".encode())
-    for name, path in sorted({**found.files, **{f"artifacts/{n}": p for n, p in found.artifacts.items()}}.items()):
+    for name, path in sorted({**run.files, **{f"artifacts/{n}": p for n, p in run.artifacts.items()}}.items()):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(fd, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -152,9 +152,9 @@ def _digest(format: str, found: Found) -> str:
     return total.hexdigest()
 
 
-def _run_id(found: Found, digest: str) -> str:
-    """Return an id that begins with when the run began, as all ids do, if that is known."""
-    began = parse_us(found.described.get("started_at") or found.described.get("created_at"))
+def _run_id(run: ImportedRun, digest: str) -> str:
+    """Return an id that begins with the time when the run began, as all ids do, if it is known."""
+    began = parse_us(run.described.get("started_at") or run.described.get("created_at"))
     if began is None or began < 0:
         return f"imported-{digest[:16]}"
     return f"{datetime.fromtimestamp(began // 1_000_000, UTC):%Y%m%d-%H%M%S}-{digest[:16]}"
@@ -162,7 +162,7 @@ def _run_id(found: Found, digest: str) -> str:
 
 def _existing(root: Root, run_id: str, experiment: str) -> RunLayout | None:
     if root.path.exists() and not root.path.is_dir():
-        raise StorageError(f"{root.path} is no folder")
+        raise StorageError(f"{root.path} is not a folder")
     for name in sorted(root.experiments(), key=lambda name: name != experiment):
         layout = root.run(name, run_id)
         if layout.run_yaml.is_file():

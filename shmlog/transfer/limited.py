@@ -1,8 +1,8 @@
 """Read a source in a process of its own, which may end or run out of memory instead of this one.
 
-A warm process, which has imported what importers need, forks one for each source, and ends with this one. What that has
-found comes back in two files that have no names: the records as an Arrow stream, and JSON lines, of which
-the first says all else, and the rest are the events. The limits keep a source from hurting; they are no sandbox.
+A warm process, which has imported what importers need, forks a reader for each source, and ends with this one. The
+reader returns the run in two unnamed files: one holds the records as an Arrow stream, the other JSON lines, the first
+with all but the records and the events, then one for each event. The limits prevent harm; they are no sandbox.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ import pyarrow.ipc
 from shmlog import errors
 from shmlog.base.spawn import IMPORT_PATH, helper_command, helper_environment
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.transfer.found import Found, Problems
+from shmlog.transfer.imported import ImportedRun, Problems
 
 BYTES_MAX = 6 << 30
-"""Of memory, that reading a source may take unless it is trusted."""
+"""Most memory that reading a source may take unless it is trusted."""
 
 SECONDS_PER_GIB = 600
-"""Of work, for each GiB of memory that it may take: some twenty times what reading that much takes."""
+"""Most processor time for each GiB of memory that reading may take: some twenty times what that much takes."""
 
-_TOLD = ("experiment", "described", "params", "annotations", "status")
+_FIELDS = ("experiment", "described", "params", "annotations", "status")
 _PLACES = ("artifacts", "files")
-_SAID_BYTES_MAX = 1 << 16
+_OUTPUT_BYTES_MAX = 1 << 16
 _ANSWER_BYTES_MAX = 16
 _TRUSTED = "if you trust it, raise the limit: import_run(…, max_bytes=…), shmlog import --max-gib …"
 
 
 class Order(NamedTuple):
-    """What a process is to do; with it go three descriptors: for the records, all else, and its standard output."""
+    """Which source to read. Three descriptors go with it: for the records, for the JSON lines, and for the output."""
 
     format: str
     source: str
@@ -53,54 +53,55 @@ class Order(NamedTuple):
     seconds: int
 
 
-def read_apart(format: str, path: Path, max_bytes: int) -> Found:
-    """Return what a source of that format tells.
+def read_apart(format: str, path: Path, max_bytes: int) -> ImportedRun:
+    """Return the run that a source of a format describes.
 
     Raises
     ------
     CorruptDataError
-        If nothing of it can be read, or that takes more memory or time than it may.
+        If it can't be read, or not within the limits of memory and time.
     MissingExtraError
         If a package for the format is missing.
     StorageError
-        If there is no room for what is found, or no process can be started.
+        If there is no room for the run, or no process can be started.
     """
     if not sys.executable:
-        raise StorageError(f"{path}: sys.executable is empty: no process can be started that reads it")
+        raise StorageError(f"{path}: no process can be started to read it: sys.executable is empty")
     seconds = -(-max_bytes // (1 << 30)) * SECONDS_PER_GIB
     order = Order(format, str(path), max_bytes, seconds)
     with ExitStack() as stack:
         try:
-            files = table, told, said = tuple(stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+            files = table, lines, output = tuple(stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
             code = _run(order, files)
         except OSError as error:
-            raise StorageError(f"{path}: no process can be started that reads it ({error})") from error
-        said.seek(0)
-        words = said.read(_SAID_BYTES_MAX).decode("utf-8", "replace")
+            raise StorageError(f"{path}: no process can be started to read it ({error})") from error
+        output.seek(0)
+        text = output.read(_OUTPUT_BYTES_MAX).decode("utf-8", "replace")
         if code:
-            raise CorruptDataError(f"{path}: refused, since {_fate(order, code, words)}")
-        if words and sys.stderr:
-            sys.stderr.write(words)
-        return _take(order, table, told)
+            raise CorruptDataError(f"{path}: refused, since {_fate(order, code, text)}")
+        if text and sys.stderr:
+            sys.stderr.write(text)
+        return _receive(order, table, lines)
 
 
 # ---- the warm process ----
 
 
 class _Reader:
-    """A process that takes one order after the other, each in a fork of its own."""
+    """A warm process that carries out one order after the other, each in a fork of its own."""
 
-    def __init__(self, surroundings: tuple[str, ...], said: IO[bytes]) -> None:
+    def __init__(self, surroundings: tuple[str, ...], output: IO[bytes]) -> None:
         self.surroundings = surroundings
         self._is_warm = False
         self._orders, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its_end:
             self._process = subprocess.Popen(
-                surroundings[:-1], env=helper_environment(), stdin=its_end.fileno(), stdout=said, stderr=said, cwd="/"
-            )
+                surroundings[:-1], env=helper_environment(), stdin=its_end.fileno(), stdout=output, stderr=output,
+                cwd="/",
+            )  # fmt: skip
 
     def read(self, order: Order, files: tuple[IO[bytes], ...]) -> int | None:
-        """Return the exit code of the process that reads, or None if another reader is to be asked."""
+        """Return the exit code of the fork that reads, or None if the caller must ask another reader."""
         descriptors = array.array("i", [file.fileno() for file in files])
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)
         try:
@@ -111,7 +112,7 @@ class _Reader:
         except BaseException:
             self.end()
             raise
-        if not answer:  # it has ended, while it waited or by a signal: a new one tells why, if it does so too
+        if not answer:  # the warm process has ended; if a new one ends before it is warm, its exit code says why
             code = self.end()
             return None if self._is_warm else code
         self._is_warm = True
@@ -119,17 +120,17 @@ class _Reader:
         return int(answer)
 
     def end(self) -> int:
-        """End the process, and with it what it has forked; return its exit code. In a fork of ours, nothing ends."""
+        """End the process and its forks; return its exit code. In a fork of this process, it goes on."""
         self._orders.close()
         self._process.kill()
         return self._process.wait()
 
 
-_idle: list[_Reader] = []  # those that wait for an order; threads share it
+_idle: list[_Reader] = []  # readers that wait for an order; threads share them
 
 
 def _run(order: Order, files: tuple[IO[bytes], ...]) -> int:
-    """Return the exit code of the process that reads; it is ended when this one is interrupted."""
+    """Return the exit code of the process that reads; when this process is interrupted, that one ends."""
     command = helper_command("shmlog.transfer.importers", str(os.getpid()))
     surroundings = (*command, helper_environment()[IMPORT_PATH])
     code = None
@@ -140,63 +141,63 @@ def _run(order: Order, files: tuple[IO[bytes], ...]) -> int:
             reader = _Reader(surroundings, files[-1])
         if reader.surroundings == surroundings:
             code = reader.read(order, files)
-        else:  # of the process that this one is a fork of, or what can be imported has changed
+        else:  # a reader of the process that forked this one, or one that imports from other folders
             reader.end()
     return code
 
 
 @atexit.register
 def end_readers() -> None:
-    """End the processes that wait for an order."""
+    """End the readers that wait for an order."""
     while _idle:
         _idle.pop().end()
 
 
-# ---- what it hands over, in that process ----
+# ---- what the reader writes ----
 
 
-def hand_over(found: Found, table: IO[bytes], told: IO[bytes]) -> None:
-    """Write what was found; raises StorageError, and MemoryError if it is larger than it may be."""
-    records = found.table()
+def hand_over(run: ImportedRun, table: IO[bytes], lines: IO[bytes]) -> None:
+    """Write the run; raises StorageError, and MemoryError if a file exceeds the limit."""
+    records = run.table()
     try:
         with pa.ipc.new_stream(table, records.schema) as stream:
             stream.write_table(records)
-        head = {name: getattr(found, name) for name in _TOLD}
-        head |= {name: {key: str(path) for key, path in getattr(found, name).items()} for name in _PLACES}
-        head |= {"problems": list(found.problems), "events": len(found.events)}
-        for line in (head, *found.events):
-            told.write(json.dumps(line).encode() + b"\n")
+        head = {name: getattr(run, name) for name in _FIELDS}
+        head |= {name: {key: str(path) for key, path in getattr(run, name).items()} for name in _PLACES}
+        head |= {"problems": list(run.problems), "events": len(run.events)}
+        for line in (head, *run.events):
+            lines.write(json.dumps(line).encode() + b"\n")
         table.flush()
-        told.flush()
+        lines.flush()
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise MemoryError from error
-        text = f"no room for what was read ({error.strerror}); TMPDIR says where there is more"
+        text = f"no room for what was read ({error.strerror}); set TMPDIR to a folder that has more"
         raise StorageError(error.errno, text, tempfile.gettempdir()) from error
 
 
-def hand_over_error(error: Exception, told: IO[bytes]) -> None:
-    """Write why nothing was found instead."""
+def hand_over_error(error: Exception, lines: IO[bytes]) -> None:
+    """Write an error in place of the run."""
     causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
-    name = "MemoryError" if any(isinstance(one, MemoryError) for one in causes) else type(error).__name__
+    name = "MemoryError" if any(isinstance(cause, MemoryError) for cause in causes) else type(error).__name__
     arguments: list[Any] = [str(error)]
     if isinstance(error, OSError) and error.errno is not None:
         arguments = [error.errno, error.strerror, error.filename]
     trace = "".join(traceback.format_exception(error))
     line = {"events": 0, "error": name, "arguments": arguments, "trace": trace}
-    told.seek(0)
-    told.truncate()
-    told.write(json.dumps(line, default=str).encode() + b"\n")
-    told.flush()
+    lines.seek(0)
+    lines.truncate()
+    lines.write(json.dumps(line, default=str).encode() + b"\n")
+    lines.flush()
 
 
-# ---- and how it is taken, in this one ----
+# ---- what this process reads of that ----
 
 
-def _take(order: Order, table: IO[bytes], told: IO[bytes]) -> Found:
-    head, *events = _lines(order, told)
+def _receive(order: Order, table: IO[bytes], lines: IO[bytes]) -> ImportedRun:
+    head, *events = _parse(order, lines)
     if "error" in head:
         _raise(order, **head)
     problems = Problems()
@@ -204,45 +205,45 @@ def _take(order: Order, table: IO[bytes], told: IO[bytes]) -> Found:
         problems.add(text, text)
     for name in _PLACES:
         head[name] = {key: Path(place) for key, place in head[name].items()}
-    # The pages of the file are this process's memory only as long as there is room for them.
+    # The file is mapped, not read: the system takes its pages back when memory is short.
     data = mmap.mmap(table.fileno(), 0, access=mmap.ACCESS_READ)
     with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
-        return Found(metrics=stream.read_all(), events=events, problems=problems, **head)
+        return ImportedRun(metrics=stream.read_all(), events=events, problems=problems, **head)
 
 
-def _lines(order: Order, told: IO[bytes]) -> list[dict[str, Any]]:
-    """Return all that was told; raises CorruptDataError if that is not all that there was to tell."""
-    told.seek(0)
+def _parse(order: Order, lines: IO[bytes]) -> list[dict[str, Any]]:
+    """Return the objects of the JSON lines; raises CorruptDataError if some are missing."""
+    lines.seek(0)
     try:
-        lines = [json.loads(line) for line in told]
+        objects = [json.loads(line) for line in lines]
     except ValueError:
-        lines = []
-    if not lines or len(lines) != 1 + lines[0].pop("events"):
-        # Its exit code is lost where SIGCHLD is ignored.
-        raise CorruptDataError(f"{order.source}: refused, since what reads it has ended before it was done")
-    return lines
+        objects = []
+    if not objects or len(objects) != 1 + objects[0].pop("events"):
+        # The reader's exit code, which would say so, is lost where SIGCHLD is ignored.
+        raise CorruptDataError(f"{order.source}: refused, since the process that reads it ended before it was done")
+    return objects
 
 
 def _raise(order: Order, error: str, arguments: list[Any], trace: str) -> NoReturn:
-    """Raise what the process has written of its error."""
+    """Raise the error that the reader has written."""
     if error == "MemoryError":
         raise CorruptDataError(f"{order.source}: refused, since {_too_much(order)}")
-    known: Any = getattr(errors, error, None if len(arguments) == 1 else OSError)
-    if known is None:
+    error_type: Any = getattr(errors, error, None if len(arguments) == 1 else OSError)
+    if error_type is None:
         bug = CorruptDataError(f"{order.source}: cannot be read ({error}: {arguments[0]})")
         bug.add_note(trace)
         raise bug
-    raise known(*arguments)
+    raise error_type(*arguments)
 
 
-def _fate(order: Order, code: int, words: str) -> str:
-    """Return how the process has ended that did not live to tell."""
+def _fate(order: Order, code: int, output: str) -> str:
+    """Return in words how a reader ended that wrote no error."""
     if code == -signal.SIGXCPU:
         return f"reading it takes more than {order.seconds:,} s; {_TRUSTED}"
     if code == -signal.SIGKILL:
-        return f"the system has ended what reads it, as it does when memory is short: {_too_much(order)}"
+        return f"the system has ended the process that reads it, as it does when memory is short: {_too_much(order)}"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"it ends what reads it ({how}; {words.strip().rpartition(chr(10))[2]})"
+    return f"it ends the process that reads it ({how}; {output.strip().rpartition(chr(10))[2]})"
 
 
 def _too_much(order: Order) -> str:

@@ -1,6 +1,6 @@
 """Lists of dicts as CSV and back: RFC 4180, sorted columns, no formulas.
 
-Texts stand in quotes and numbers do not, which tells a reader the text ``"1"`` from the
+Texts stand in quotes and numbers do not, so that a reader can tell the text ``"1"`` from the
 number.
 """
 
@@ -77,18 +77,18 @@ def split(text: str, path: Path | str) -> Iterator[tuple[int, list[Cell]]]:
     Raises
     ------
     CorruptDataError
-        If quotes are not as RFC 4180 has them: what is behind can't be told apart.
+        If quotes are not as RFC 4180 has them: the cells after them can't be separated.
     """
     at, line, begin = 0, 1, 1
     row: list[Cell] = []
     while at < len(text):
-        found = _CELL.match(text, at)
-        if found is None:
+        match = _CELL.match(text, at)
+        if match is None:
             raise CorruptDataError(f"{path}: line {line}: quotes that do not fit together")
-        quoted, bare, end = found.groups()
+        quoted, bare, end = match.groups()
         row.append(Cell(quoted.replace('""', '"'), True) if quoted is not None else Cell(bare, False))
-        line += found[0].count("\n")
-        at = found.end()
+        line += match[0].count("\n")
+        at = match.end()
         if end != ",":
             yield begin, row
             row, begin = [], line
@@ -99,12 +99,12 @@ def split(text: str, path: Path | str) -> Iterator[tuple[int, list[Cell]]]:
 
 
 def parse(text: str, path: Path | str) -> list[dict[str, Any]]:
-    """Return the rows that `render` made the text of; empty cells are left out.
+    """Return the rows from which `render` made the text; empty cells are left out.
 
     Raises
     ------
     CorruptDataError
-        If it is no such text.
+        If the text is not such a table.
     """
     lines = split(text, path)
     head = [unguard(cell.text) for cell in next(lines, (0, []))[1]]
@@ -117,8 +117,8 @@ def parse(text: str, path: Path | str) -> list[dict[str, Any]]:
                 cells = [Cell("", False)] * len(head)  # a row without any value
             else:
                 raise CorruptDataError(f"{path}: line {number}: {len(cells)} cells in {len(head)} columns")
-        filled = zip(head, cells, strict=True)
-        rows.append({name: value_of(cell) for name, cell in filled if cell != ("", False)})
+        row = zip(head, cells, strict=True)
+        rows.append({name: value_of(cell) for name, cell in row if cell != ("", False)})
     return rows
 
 
@@ -135,5 +135,5 @@ def value_of(cell: Cell) -> Any:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a number that has a mean."""
+    """Whether a value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""Results as JSON has them: the places of the numbers that it lacks, and their fields."""
+"""NaN and infinities in JSON documents of results, and the fields of nested results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Place = list[str | int]
 
 
 def take_out(value: Any) -> list[Place]:
-    """Put words in the place of NaN and infinities in plain dicts and lists; return the places."""
+    """Replace NaN and infinities in plain dicts and lists by words; return their places."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     places: list[Place] = []
     for key, item in items:
@@ -23,25 +23,25 @@ def take_out(value: Any) -> list[Place]:
     return places
 
 
-def restore(value: Any, words: object) -> None:
-    """Put numbers in the place of words, at the places that `take_out` has returned.
+def restore(value: Any, places: object) -> None:
+    """Replace words by numbers again, at the places that `take_out` returned.
 
     Raises
     ------
     ValueError
-        If there is no such word at one of the places.
+        If one of the places holds no such word.
     """
-    if not isinstance(words, list):
-        raise ValueError("the places of NaN and infinities are no list")
-    for where in words:
+    if not isinstance(places, list):
+        raise ValueError("the places of NaN and infinities are not a list")
+    for place in places:
         try:
-            *path, last = where
-            found = value
+            *path, last = place
+            parent = value
             for key in path:
-                found = found[key]
-            found[last] = WORDS[found[last]]
+                parent = parent[key]
+            parent[last] = WORDS[parent[last]]
         except (LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"no word for a number at {where!r}") from error
+            raise ValueError(f"no word for a number at {place!r}") from error
 
 
 def flatten(result: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1004,8 +1004,8 @@ ENDING = (
     Mutation(
         "project-before-python",
         "base/spawn.py",
-        "dict.fromkeys([*standard, *given, *sys.path])",
-        "dict.fromkeys([*given, *standard, *sys.path])",
+        "dict.fromkeys([*standard, *folders, *sys.path])",
+        "dict.fromkeys([*folders, *standard, *sys.path])",
         "P7: a file of the project that has a name of Python's ends the flusher",
         "integration/test_helpers_imports.py::test_files_of_the_project_do_not_end_the_flusher",
     ),

@@ -14,7 +14,7 @@ from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.reader.verify import verify
 from shmlog.transfer.folder import write_run
-from shmlog.transfer.found import Found
+from shmlog.transfer.imported import ImportedRun
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 HOSTILE = [
@@ -48,13 +48,13 @@ Record = tuple[Any, ...]
 
 def make_run(root: Path, records: list[Record], **described: Any) -> shmlog.StoredRun:
     """Write a finished run of some records."""
-    found = Found("made", params={"lr": 0.1, "nan": float("nan")}, described={"tags": ["t"], **described})
+    run = ImportedRun("made", params={"lr": 0.1, "nan": float("nan")}, described={"tags": ["t"], **described})
     for name, step, value, ts, rank in records:
-        assert found.metrics.add(name, step, value, ts, {"rank": rank, "pid": 7}) is None
+        assert run.metrics.add(name, step, value, ts, {"rank": rank, "pid": 7}) is None
     event = {"timestamp": 5_000_000, "event_type": "checked", "data": {"x": [1, None, "ü"]}, "rank": 1}
-    found.events.append(event)
+    run.events.append(event)
     layout = RunLayout(root / "made" / "a")
-    write_run(Root(root), layout, found, {})
+    write_run(Root(root), layout, run, {})
     return sound(layout.dir)
 
 

@@ -27,8 +27,8 @@ import shmlog
 from shmlog import CheckpointManager
 from shmlog.checkpoint import codec
 from shmlog.checkpoint.container import SHA256, verify
+from shmlog.checkpoint.encoded import STATE
 from shmlog.checkpoint.files import read_info
-from shmlog.checkpoint.state import STATE
 
 
 def same(one: Any, other: Any) -> bool:
@@ -382,7 +382,7 @@ def test_every_cut_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("digits", ["", "00", "00" * 9])
 def test_a_scalar_that_is_short_shows_nothing_of_the_memory(digits: str) -> None:
     with pytest.raises(shmlog.errors.CorruptDataError, match="a numpy scalar of 8 bytes"):
-        codec.Decoder(None, allow_pickle=False).decode({codec._TAG: "numpy", "dtype": "S8", "hex": digits})
+        codec.StateDecoder(None, allow_pickle=False).decode({codec._TAG: "numpy", "dtype": "S8", "hex": digits})
 
 
 @pytest.mark.parametrize("at", [20, -40], ids=["header", "data"])

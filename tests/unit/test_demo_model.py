@@ -21,7 +21,7 @@ from shmlog.demo import corpus, workers
 from shmlog.demo.books import Account, files
 from shmlog.demo.corpus import Vocabulary, stdlib_files, windows
 from shmlog.demo.crew import Crew
-from shmlog.demo.main import Options
+from shmlog.demo.main import DemoOptions
 from shmlog.demo.model import Adam, LanguageModel
 from shmlog.errors import ShmlogError
 
@@ -142,7 +142,7 @@ def test_files_lists_parts_and_events(tmp_path: Path) -> None:
 
 def test_killing_the_only_worker_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2 workers"):
-        Options(workers=1, kill_a_worker=True)
+        DemoOptions(workers=1, kill_a_worker=True)
 
 
 @pytest.fixture

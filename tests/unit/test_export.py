@@ -340,7 +340,7 @@ def test_all_formats_at_once(tmp_path: Path) -> None:
     assert set(paths) == {"json", "csv", "summary"}
     export_all_formats([{"a": 1}], tmp_path / "out", "base", pickle=True)
     assert (tmp_path / "out" / "base.pkl").exists()
-    with pytest.raises(ValueError, match="no name of a file"):
+    with pytest.raises(ValueError, match="not the name of a file"):
         export_all_formats([], tmp_path, "../x")
 
 
@@ -467,7 +467,7 @@ def test_each_format_tells_the_attempts_apart(resumed: shmlog.StoredRun, tmp_pat
 
 def test_formats_without_attempts_are_of_the_curve(resumed: shmlog.StoredRun, tmp_path: Path) -> None:
     for format in ("summary", "tensorboard"):
-        with pytest.raises(ValueError, match="can't tell what is superseded"):
+        with pytest.raises(ValueError, match="can't mark superseded records"):
             shmlog.export_run(resumed, tmp_path / "out", format, superseded=True)
     shmlog.export_run(resumed, tmp_path / "all", "all", superseded=True)
     found = json.loads((tmp_path / "all" / "a_summary.json").read_text())["statistics"]["loss"]

@@ -260,7 +260,7 @@ def test_jsonl(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [type(row[2]) for row in rows_of(report)] == [float, int, bool]
     assert report.problems == (
-        "line 4: no step; it is numbered 4", "line 4: 'bad' is [1], which no metric can be",
+        "line 4: no step; it is numbered 4", "line 4: 'bad' is [1], which is no value of a metric",
         "line 6: no event_type; left out", "line 7: a torn last line; left out",
     )  # fmt: skip
     record = shmlog.Store(tmp_path / "runs").get(report.run_id)
@@ -312,7 +312,7 @@ def test_csv(tmp_path: Path) -> None:
         ("loss", 2, "nan", 2.5), ("ok", 2, "False", 2.5), ("note", 2, "'t'", 2.5), ("=x", 2, "8", 2.5),
         ("loss", 4, "1000.0", 0.0), ("n", 4, "-3", 0.0), ("ok", 4, "True", 0.0), ("=x", 4, "9", 0.0),
     ]  # fmt: skip
-    assert report.problems == ("line 4: 2 cells in 7 columns; left out", "line 5: 'bad' is no time; 1970 instead")
+    assert report.problems == ("line 4: 2 cells in 7 columns; left out", "line 5: 'bad' is not a time; 1970 instead")
     sound(report.dir)
 
 
@@ -414,7 +414,7 @@ def test_columns_that_no_metric_can_be_are_refused(tmp_path: Path, kind: pa.Data
     """What they would take is not bounded by what is told of them."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"step": pa.nulls(1, kind)}), path)
-    with pytest.raises(shmlog.errors.CorruptDataError, match="which no metric can be"):
+    with pytest.raises(shmlog.errors.CorruptDataError, match="which no value of a metric has"):
         shmlog.import_run(path, tmp_path / "runs")
 
 
@@ -441,7 +441,7 @@ def test_scalars_as_others_write_them(tmp_path: Path) -> None:
         writer.write(event.SerializeToString())
     report = shmlog.import_run(tmp_path / "events.out.tfevents.1.h", tmp_path / "runs")
     assert rows_of(report) == [("train/loss", 3, struct.unpack("f", struct.pack("f", 0.1))[0], 1.5)]
-    assert report.problems == ("events.out.tfevents.1.h: 'picture' is of images; left out",)
+    assert report.problems == ("events.out.tfevents.1.h: 'picture' holds images; left out",)
     sound(report.dir)
 
 
@@ -482,7 +482,7 @@ def test_what_cannot_be_imported(tmp_path: Path) -> None:
     (tmp_path / "run-1.wandb").write_bytes(b"")
     (tmp_path / "empty.jsonl").write_bytes(b"")
     for source, error, words in (
-        ("nowhere", shmlog.errors.RunNotFoundError, "does not exist"), ("a.pkl", ValueError, "looks like nothing"),
+        ("nowhere", shmlog.errors.RunNotFoundError, "does not exist"), ("a.pkl", ValueError, "looks like no format"),
         ("run-1.wandb", ValueError, "wandb sync"), (run.dir, ValueError, "copy the folder"),
         ("empty.jsonl", shmlog.errors.CorruptDataError, "no line"),
     ):  # fmt: skip

@@ -13,7 +13,7 @@ from shmlog.cli.text import plural, relative, size, table, value
 from shmlog.errors import CheckpointNotFoundError, RunNotFoundError
 
 if TYPE_CHECKING:
-    from shmlog.checkpoint.survey import Found
+    from shmlog.checkpoint.survey import CheckpointFile
     from shmlog.cli.parser import Commands
 
 _EXAMPLE = """
@@ -67,7 +67,7 @@ def _folder(text: str | None) -> Path:
         raise
 
 
-def _as_dict(found: Found) -> dict[str, Any]:
+def _as_dict(found: CheckpointFile) -> dict[str, Any]:
     header = found.info._asdict() if found.info else {}
     return {
         **header, "path": found.path, "name": found.name, "step": found.step, "sha256": found.sha256,
@@ -75,7 +75,7 @@ def _as_dict(found: Found) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print(folder: Path, found: list[Found], every_byte: bool) -> None:
+def _print(folder: Path, found: list[CheckpointFile], every_byte: bool) -> None:
     if not found:
         say(f"shmlog: no checkpoints in {relative(folder)}")
         return
@@ -91,7 +91,7 @@ def _print(folder: Path, found: list[Found], every_byte: bool) -> None:
         say(f"shmlog: headers and sizes only; to read every byte: {command('checkpoints', 'verify', relative(folder))}")
 
 
-def _row(found: Found, sound: str) -> tuple[object, ...]:
+def _row(found: CheckpointFile, sound: str) -> tuple[object, ...]:
     info = found.info
     if info is None:
         return (found.path.name, found.name, str(found.step), None, None, None, "damaged")

@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo, tell what came out; exit code 1 if records were dropped or lost."""
     if args.kill_a_worker and args.workers < 2:
         raise UsageError("--kill-a-worker needs --workers 2 or more: one has to go on")
-    from shmlog.demo.main import Options, run_demo
+    from shmlog.demo.main import DemoOptions, run_demo
 
-    options = Options(
+    options = DemoOptions(
         root=Path(args.root),
         workers=args.workers,
         steps=args.steps,

@@ -1,4 +1,4 @@
-"""A run's metrics as one Parquet or Arrow file that also holds what is said of the run."""
+"""A run's metrics as one Parquet or Arrow file that also holds the description of the run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from shmlog.transfer.exporters.output import Progress, slices
 KEY = b"shmlog.run"
 
 
-def _described(run: StoredRun, table: pa.Table) -> pa.Table:
-    """Return the metrics with what is said of the run in the schema's metadata."""
+def _with_description(run: StoredRun, table: pa.Table) -> pa.Table:
+    """Return the metrics with the description of the run in the schema's metadata."""
     return table.unify_dictionaries().replace_schema_metadata({KEY: json.dumps(describe(run), allow_nan=False)})
 
 
 def write_parquet(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write a Parquet file; return how many records it has."""
-    table = _described(run, table)
+    table = _with_description(run, table)
     with pq.ParquetWriter(file, table.schema, **write_options()) as writer:
         for start in range(0, table.num_rows, ROW_GROUP_ROWS):
             writer.write_table(table.slice(start, ROW_GROUP_ROWS))
@@ -34,7 +34,7 @@ def write_parquet(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Pr
 
 def write_arrow(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write an Arrow file (IPC, random access); return how many records it has."""
-    table = _described(run, table).combine_chunks()
+    table = _with_description(run, table).combine_chunks()
     with pa.ipc.new_file(file, table.schema) as writer:
         for portion in slices(table, progress):
             writer.write_table(portion)

@@ -16,13 +16,13 @@ from shmlog.records.values import VALUE_COLUMNS
 from shmlog.transfer.cells import guard, guard_column
 from shmlog.transfer.exporters.output import Progress, slices
 
-pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+pc: Any = pyarrow.compute  # its stubs reject most calls that are valid
 
 _CALL = ["step", "ts", "rank", "local_rank", "worker", "attempt"]
 
 
 def write_long(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
-    """Write a row for each record, with all that is known of it; return how many."""
+    """Write a row for each record, with all its columns; return how many."""
     return _write(safe_table(table), file, progress)
 
 
@@ -53,9 +53,9 @@ def _write(table: pa.Table, file: IO[bytes], progress: Progress) -> int:
 
 
 def widen(table: pa.Table) -> pa.Table:
-    """Return a row for each call: what was logged at one step, at one time, by one producer.
+    """Return a row for each call: the records of one step, time and producer.
 
-    A name that a call has twice makes a second row.
+    A call that has a name twice makes a second row.
     """
     codes, names = _codes(table)
     row, first = _rows(table, codes)
@@ -78,9 +78,10 @@ def _codes(table: pa.Table) -> tuple[NDArray[np.int32], list[str]]:
 
 
 def _rows(table: pa.Table, codes: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the row of each record, which its call and how often that had its name before make, and each row's first.
+    """Return the row of each record, and the first record of each row.
 
-    The records of a call follow each other, since the table is ordered by step, time and lane.
+    A record goes into the first row of its call that has no record of its name yet. The records of a call
+    follow each other, since the table is ordered by step, time and lane.
     """
     count = len(codes)
     keys = [table[name].cast(pa.int64()).to_numpy() for name in ("step", "ts", "lane")]
@@ -96,7 +97,7 @@ def _rows(table: pa.Table, codes: NDArray[np.int32]) -> tuple[NDArray[np.int64],
     np.maximum.at(heights, call, again + 1)
     row = (np.cumsum(heights) - heights)[call] + again
     first = np.empty(int(heights.sum()), np.int64)
-    first[row[::-1]] = position[::-1]  # of those of a row, the last that is written stays
+    first[row[::-1]] = position[::-1]  # backwards, so that the first record of a row is written last and stays
     return row, first
 
 

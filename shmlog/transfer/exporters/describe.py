@@ -1,4 +1,4 @@
-"""What is said of a run beside its records, as one JSON object."""
+"""A run's description, parameters and annotations as one JSON object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VERSION = 1
 
 
 def describe(run: StoredRun) -> dict[str, Any]:
-    """Return run.yaml, config.yaml and annotations.yaml, with the status as it is known now."""
+    """Return run.yaml, config.yaml and annotations.yaml, with the current status."""
     described = {**run.metadata, "run_id": run.id, "experiment": run.experiment, "status": run.status}
     return {
         "shmlog": VERSION,

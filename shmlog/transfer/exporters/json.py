@@ -1,4 +1,4 @@
-"""A whole run as one JSON object: what is said of it, its events and its metrics."""
+"""A whole run as one JSON object: its description, its events and its metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shmlog.records.values import FLOAT, VALUE_COLUMNS, value_of
 from shmlog.transfer.exporters.describe import describe
 from shmlog.transfer.exporters.output import Progress, slices
 
-pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+pc: Any = pyarrow.compute  # its stubs reject most calls that are valid
 
 _OWNER = ("rank", "local_rank", "worker", "pid")
 _MARKS = ("attempt", "superseded")
@@ -26,7 +26,7 @@ def write_json(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progr
     file.write(head[:-1].encode() + b', "metrics": [')
     separator = "\n"
     for portion in slices(table, progress):
-        # All of a portion at once, which the encoder is ten times as fast at as at one by one.
+        # The encoder is ten times as fast with a whole portion as with one record after the other.
         file.write((separator + json.dumps(rows_of(portion), allow_nan=False, separators=(",", ":"))[1:-1]).encode())
         separator = ",\n"
     file.write(b"\n]}\n")
@@ -35,7 +35,7 @@ def write_json(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progr
 
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     """Return the records of a table of schema `METRICS` or `RECORDS`, without fields that are null."""
-    for name in ("name", "kind"):  # strings become Python's much faster than codes do
+    for name in ("name", "kind"):  # plain strings become Python's much faster than dictionary codes
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, table[name].cast(pa.string()))
     values = map(_value, *(table[name].to_pylist() for name in VALUE_COLUMNS))
@@ -45,15 +45,15 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     columns |= {
         name: table[name].to_pylist() for name in (*_OWNER, "lane", "seq", *_MARKS) if name in table.column_names
     }
-    known = [name for name in columns if name not in _OWNER or table[name].null_count < table.num_rows]
-    is_full = all(table[name].null_count == 0 for name in known if name in _OWNER)
-    rows = zip(*(columns[name] for name in known), strict=True)
+    names = [name for name in columns if name not in _OWNER or table[name].null_count < table.num_rows]
+    is_full = all(table[name].null_count == 0 for name in names if name in _OWNER)
+    rows = zip(*(columns[name] for name in names), strict=True)
     if is_full:
-        return [dict(zip(known, row, strict=True)) for row in rows]
-    return [{name: cell for name, cell in zip(known, row, strict=True) if cell is not None} for row in rows]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+    return [{name: cell for name, cell in zip(names, row, strict=True) if cell is not None} for row in rows]
 
 
 def _value(kind: str, number: float, whole: int, text: str) -> Any:
     if kind == FLOAT:
-        return number if number - number == 0 else word_of(number)  # which NaN and infinities are not
+        return number if number - number == 0 else word_of(number)  # the difference is NaN for NaN and infinities
     return value_of(kind, number, whole, text)

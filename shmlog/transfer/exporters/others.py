@@ -32,19 +32,19 @@ def write_summary(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Pr
 
 
 def _figures(table: pa.Table) -> dict[str, Any]:
-    """Return the figures of a metric; texts have none but their count and the last one."""
+    """Return the figures of a metric; a metric of texts has only their count and the last one."""
     row = table.slice(table.num_rows - 1).to_pylist()[0]
-    found: dict[str, Any] = {"records": table.num_rows, "last": row[COLUMN_OF[row["kind"]]]}
+    figures: dict[str, Any] = {"records": table.num_rows, "last": row[COLUMN_OF[row["kind"]]]}
     numbers = table["value"].drop_null().to_numpy()
     finite = numbers[np.isfinite(numbers)]
     if not len(numbers):
-        return found
-    found |= {"count": len(finite), "non_finite": len(numbers) - len(finite)}
+        return figures
+    figures |= {"count": len(finite), "non_finite": len(numbers) - len(finite)}
     if not len(finite):
-        return found
+        return figures
     with np.errstate(over="ignore", invalid="ignore"):
-        found |= {name: float(getattr(np, name)(finite)) for name in ("mean", "std", "min", "max", "median")}
-    return found
+        figures |= {name: float(getattr(np, name)(finite)) for name in ("mean", "std", "min", "max", "median")}
+    return figures
 
 
 def write_pickle(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:

@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 1 << 16
 
 
 def no_progress(done: int, total: int) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def open_target(target: Target) -> Iterator[IO[bytes]]:
     Raises
     ------
     StorageError
-        If the file can't be written. What was there before stays.
+        If the file can't be written. A file that was there before stays.
     """
     if not isinstance(target, (str, os.PathLike)):
         yield target
@@ -43,7 +43,7 @@ def open_target(target: Target) -> Iterator[IO[bytes]]:
 
 
 def slices(table: Any, progress: Progress) -> Iterator[Any]:
-    """Yield a table in portions, telling how far it is."""
+    """Yield a table in portions, and report how many rows the caller has taken."""
     for start in range(0, table.num_rows, ROWS_AT_ONCE):
         yield table.slice(start, ROWS_AT_ONCE)
         progress(min(start + ROWS_AT_ONCE, table.num_rows), table.num_rows)

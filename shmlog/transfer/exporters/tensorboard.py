@@ -25,14 +25,14 @@ _EXACT = 1 << 53
 
 
 def import_writer() -> tuple[Any, Any]:
-    """Return TensorBoard's classes of an event and of what writes event files; raises MissingExtraError."""
+    """Return TensorBoard's classes of an event and of a writer of event files; raises MissingExtraError."""
     event_pb2 = import_extra("tensorboard.compat.proto.event_pb2", "event files")
     record_writer = import_extra("tensorboard.summary.writer.record_writer", "event files")
     return event_pb2.Event, record_writer.RecordWriter
 
 
 def file_name(run: StoredRun) -> str:
-    """Return a name that TensorBoard takes for an event file; the same run has the same."""
+    """Return a name that TensorBoard takes for an event file, always the same for a run."""
     return f"events.out.tfevents.{int(_began(run))}.{run.id}"
 
 
@@ -47,14 +47,14 @@ def write_events(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Pro
     Warns
     -----
     ShmlogWarning
-        If there are ints that no float of 64 bits holds: they are rounded.
+        If ints are rounded, since no float of 64 bits holds them.
     """
     event_type, writer_type = import_writer()
     writer = writer_type(file)
     writer.write(event_type(wall_time=_began(run), file_version="brain.Event:2").SerializeToString())
-    told = event_type(wall_time=_began(run))
-    _set_text(told.summary.value.add(), PARAMS_TAG, json.dumps(describe(run)))
-    writer.write(told.SerializeToString())
+    description = event_type(wall_time=_began(run))
+    _set_text(description.summary.value.add(), PARAMS_TAG, json.dumps(describe(run)))
+    writer.write(description.SerializeToString())
     for portion in slices(table, progress):
         for event in _events(portion, event_type):
             writer.write(event.SerializeToString())
@@ -103,4 +103,4 @@ def _warn_of_rounded(table: pa.Table) -> None:
     whole = table["int_value"].drop_null().to_numpy()
     rounded = int(((whole > _EXACT) | (whole < -_EXACT)).sum())
     if rounded:
-        warn_caller(f"{rounded} ints of more than 53 bits may be rounded: an event file has no others than floats")
+        warn_caller(f"{rounded} ints of more than 53 bits may be rounded: an event file holds floats alone")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from shmlog.base.extras import do_without_pandas
-from shmlog.transfer.found import Found
+from shmlog.transfer.imported import ImportedRun
 from shmlog.transfer.importers import limits
 from shmlog.transfer.importers.formats import reader_of
 from shmlog.transfer.limited import Order, hand_over, hand_over_error
@@ -28,39 +28,40 @@ _DESCRIPTORS = 3
 
 
 def main() -> None:
-    """Take orders until the other process ends, or for a minute has none."""
+    """Carry out orders until the other process ends, or has none for a minute."""
     limits.reset_signals()
     do_without_pandas()
-    parent = os.pidfd_open(int(sys.argv[1]))  # its socket alone says too little: a fork of it may hold that
+    # Its socket does not say when it ends: a fork of it may hold the other end.
+    parent = os.pidfd_open(int(sys.argv[1]))
     with socket.socket(fileno=os.dup(0)) as orders:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         waiting: list[Any] = [orders, parent]
         while parent not in (ready := select.select(waiting, [], [], _IDLE_S)[0]):
             if not ready:
-                orders.shutdown(socket.SHUT_RD)  # from now on none comes; one may be there already
+                orders.shutdown(socket.SHUT_RD)  # no order can come from now on; one may be there already
             data, ancillary, _, _ = orders.recvmsg(_ORDER_BYTES_MAX, socket.CMSG_LEN(4 * _DESCRIPTORS))
             if not data:
                 return
-            table, told, said = (os.fdopen(fd, "wb") for fd in array.array("i", ancillary[0][2]))
-            with table, told, said:
-                code = _read_in_fork(Order(*json.loads(data)), table, told, said, waiting)
+            table, lines, output = (os.fdopen(fd, "wb") for fd in array.array("i", ancillary[0][2]))
+            with table, lines, output:
+                code = _read_in_fork(Order(*json.loads(data)), table, lines, output, waiting)
             orders.send(str(code).encode())
 
 
-def _read_in_fork(order: Order, table: IO[bytes], told: IO[bytes], said: IO[bytes], waiting: list[Any]) -> int:
-    """Return the exit code of a process that reads; end with it if nobody waits for it any more."""
+def _read_in_fork(order: Order, table: IO[bytes], lines: IO[bytes], output: IO[bytes], waiting: list[Any]) -> int:
+    """Read a source in a fork, and return its exit code; end with the fork if nobody waits for it any more."""
     for stream in (1, 2):
-        os.dup2(said.fileno(), stream)
-    read = reader_of(order.format)  # once for all sources of that format
+        os.dup2(output.fileno(), stream)
+    read = reader_of(order.format)  # imported here, once for all sources of that format
     sys.stdout.flush()
     this = os.getpid()
     child = os.fork()
     if child == 0:
         try:
             limits.end_with(this)
-            _read(order, read, table, told)
+            _read(order, read, table, lines)
             sys.stdout.flush()
-            os._exit(0)  # all is handed over: to take gigabytes apart would be for nothing
+            os._exit(0)  # all is handed over: freeing gigabytes would take time for nothing
         except BaseException:
             traceback.print_exc()
         finally:
@@ -72,17 +73,17 @@ def _read_in_fork(order: Order, table: IO[bytes], told: IO[bytes], said: IO[byte
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _read(order: Order, read: Callable[[Path], Found], table: IO[bytes], told: IO[bytes]) -> None:
-    """Read a source within limits, and hand over what was found."""
+def _read(order: Order, read: Callable[[Path], ImportedRun], table: IO[bytes], lines: IO[bytes]) -> None:
+    """Read a source within limits, and hand over the run or the error."""
     limits.limit_files_and_time(order.max_bytes, order.seconds)
     path = Path(order.source)
     try:
         with limits.memory_limited(order.max_bytes) as is_limited:
             if not is_limited:
                 limits.refuse_large(path)
-            hand_over(read(path), table, told)
+            hand_over(read(path), table, lines)
     except Exception as error:
-        hand_over_error(error, told)
+        hand_over_error(error, lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of records that come from outside: they are ours only if every row is a record."""
+"""Check tables of records that strangers may have written: every row must be a record."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pyarrow.compute
 from shmlog.errors import CorruptDataError
 from shmlog.records.schema import METRICS, RECORDS
 from shmlog.records.values import misfits
-from shmlog.transfer.found import Problems
+from shmlog.transfer.imported import Problems
 
-pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+pc: Any = pyarrow.compute  # its stubs reject most calls that are valid
 
 
 def checked_table(path: Path, table: pa.Table) -> pa.Table:
@@ -22,7 +22,7 @@ def checked_table(path: Path, table: pa.Table) -> pa.Table:
     Raises
     ------
     CorruptDataError
-        If it is none, or has rows that no run of ours has.
+        If it has other columns, or a row that is not a record.
     """
     if table.column_names != METRICS.names:
         raise CorruptDataError(f"{path}: not a table of shmlog (columns {table.column_names})")
@@ -38,24 +38,24 @@ def checked_table(path: Path, table: pa.Table) -> pa.Table:
 
 
 def curve_of(path: Path, table: pa.Table, problems: Problems) -> pa.Table:
-    """Return the table without what a later attempt has superseded, if it tells that: an imported run has one attempt.
+    """Return the table without superseded records, if it marks them: an imported run has one attempt.
 
     Raises
     ------
     CorruptDataError
-        If what should tell it does not.
+        If a mark is missing, or not a bool.
     """
     if table.column_names != RECORDS.names:
         return table
     marks: Any = table["superseded"]
     if not pa.types.is_boolean(marks.type) or marks.null_count:
         raise CorruptDataError(f"{path}: a table of shmlog that does not say of each row whether it is superseded")
-    tell_of_superseded(problems, pc.sum(marks).as_py() or 0)
+    note_superseded(problems, pc.sum(marks).as_py() or 0)
     return table.filter(pc.invert(marks)).select(METRICS.names)
 
 
-def tell_of_superseded(problems: Problems, count: int) -> None:
-    """Tell how many superseded records are left out, if there are any."""
+def note_superseded(problems: Problems, count: int) -> None:
+    """Note how many superseded records are left out, if there are any."""
     if count:
         problems.add("superseded records", f"{count} records that a later attempt has superseded; left out")
 

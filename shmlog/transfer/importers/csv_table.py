@@ -14,7 +14,7 @@ from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.records.schema import METRICS, RECORDS
 from shmlog.transfer.cells import unguard, unguard_column
-from shmlog.transfer.found import Found, owner_of
+from shmlog.transfer.imported import ImportedRun, owner_of
 from shmlog.transfer.importers.checked import checked_table, curve_of
 from shmlog.transfer.results_csv import Cell, split
 
@@ -27,26 +27,26 @@ _NUMBER = re.compile(
 )
 
 
-def read(path: Path) -> Found:
-    """Return what the table tells.
+def read(path: Path) -> ImportedRun:
+    """Return the run whose metrics the table holds.
 
     Raises
     ------
     CorruptDataError
-        If it is no CSV, or has no rows.
+        If it is not CSV, or damaged.
     """
-    found = Found(experiment=path.stem)
-    data = found.read("table", path)
+    run = ImportedRun(experiment=path.stem)
+    data = run.read("table", path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CorruptDataError(f"{path}: not UTF-8 ({error})") from error
     if text.startswith((_head(METRICS), _head(RECORDS))):
-        found.metrics = _exported(path, data, found)
+        run.metrics = _exported(path, data, run)
     else:
-        _read_wide(path, text, found)
-    found.described |= _span(found.table())
-    return found
+        _read_wide(path, text, run)
+    run.described |= _span(run.table())
+    return run
 
 
 def _head(schema: pa.Schema) -> str:
@@ -62,19 +62,17 @@ def _span(table: pa.Table) -> dict[str, Any]:
     return {"created_at": begin, "started_at": begin, "ended_at": end}
 
 
-# ---- what we wrote ----
+# ---- an export of ours ----
 
 
-def _exported(path: Path, data: bytes, found: Found) -> pa.Table:
+def _exported(path: Path, data: bytes, run: ImportedRun) -> pa.Table:
     types = {
         column.name: column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         for column in RECORDS
     }  # fmt: skip
 
     def skip(row: Any) -> str:
-        found.problems.add(
-            "rows", f"row {row.number}: {row.actual_columns} cells, not {row.expected_columns}; left out"
-        )
+        run.problems.add("rows", f"row {row.number}: {row.actual_columns} cells, not {row.expected_columns}; left out")
         return "skip"
 
     options: dict[str, Any] = {
@@ -91,62 +89,64 @@ def _exported(path: Path, data: bytes, found: Found) -> pa.Table:
     for name in ("name", "text"):
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, unguard_column(table[name]))
-    return checked_table(path, curve_of(path, table, found.problems))
+    return checked_table(path, curve_of(path, table, run.problems))
 
 
 # ---- a column for each metric ----
 
 
-def _read_wide(path: Path, text: str, found: Found) -> None:
+def _read_wide(path: Path, text: str, run: ImportedRun) -> None:
     lines = split(text, path)
     head = [unguard(cell.text) for cell in next(lines, (0, []))[1]]
     if not any(head) or len(set(head)) != len(head):
-        raise CorruptDataError(f"{path}: its first line is no list of different names")
-    rows = list(_whole(lines, len(head), found))
+        raise CorruptDataError(f"{path}: its first line is not a list of different names")
+    rows = list(_whole_rows(lines, len(head), run))
     columns = {name: _Column([cells[i] for _, cells in rows]) for i, name in enumerate(head)}
-    step_name = next((name for wanted in _STEPS for name in head if name.lower() == wanted), None)
-    time_name = next((name for wanted in _TIMES for name in head if name.lower() == wanted), None)
+    step_name = next((name for word in _STEPS for name in head if name.lower() == word), None)
+    time_name = next((name for word in _TIMES for name in head if name.lower() == word), None)
     if step_name is None:
-        found.problems.add("steps", f"no column {', '.join(_STEPS[:3])} …: the rows are numbered from 0")
+        run.problems.add("steps", f"no column {', '.join(_STEPS[:3])} …: the rows are numbered from 0")
     special = {step_name, time_name, *(name for name in _OWNER if name in head)}
     for i, (number, _) in enumerate(rows):
         where = f"line {number}"
         step = columns[step_name].value(i) if step_name else i
-        ts = _time(where, columns[time_name].value(i), found) if time_name else 0
+        ts = _time(where, columns[time_name].value(i), run) if time_name else 0
         owner = owner_of({name: columns[name].value(i) for name in _OWNER if name in head})
         for name, column in columns.items():
             if name not in special and (value := column.value(i)) is not None:
-                found.add(where, name, _whole_step(step, i), value, ts, owner)
+                run.add(where, name, _whole_step(step, i), value, ts, owner)
 
 
-def _whole(lines: Iterator[tuple[int, list[Cell]]], width: int, found: Found) -> Iterator[tuple[int, list[Cell]]]:
+def _whole_rows(
+    lines: Iterator[tuple[int, list[Cell]]], width: int, run: ImportedRun
+) -> Iterator[tuple[int, list[Cell]]]:
     for number, cells in lines:
         if len(cells) == width:
             yield number, cells
         elif cells != [Cell("", False)]:
-            found.problems.add("rows", f"line {number}: {len(cells)} cells in {width} columns; left out")
+            run.problems.add("rows", f"line {number}: {len(cells)} cells in {width} columns; left out")
 
 
 def _whole_step(step: Any, row: int) -> Any:
-    """Return a step; that of ``3.0`` is 3, and a row without one has its number."""
+    """Return a step as an int: of ``3.0`` 3, and of a row without one the number of the row."""
     if step is None:
         return row
     return int(step) if isinstance(step, float) and step.is_integer() else step
 
 
-def _time(where: str, value: Any, found: Found) -> int:
-    """Return a time: RFC 3339, or seconds since 1970."""
+def _time(where: str, value: Any, run: ImportedRun) -> int:
+    """Return a time in µs, from RFC 3339 or from seconds since 1970."""
     value = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
     ts = round(value * 1e6) if is_number else parse_us(value)
     if ts is None or not time_in_range(ts):
-        found.problems.add("times", f"{where}: {value!r} is no time; 1970 instead")
+        run.problems.add("times", f"{where}: {value!r} is not a time; 1970 instead")
         return 0
     return ts
 
 
 class _Column:
-    """A column whose cells are all ints, all numbers, all bools, or texts."""
+    """A column whose cells are all ints, all floats, all bools, or else texts."""
 
     def __init__(self, cells: list[Cell]) -> None:
         self._cells = cells

@@ -1,6 +1,6 @@
 """A run folder of expman-rs: run.yaml, config.yaml, vectors.parquet (metrics.parquet before 0.3), logs, artifacts/.
 
-A run of 1.x that was killed has left its journal, vectors-*.arrow, instead of the Parquet file.
+A run of 1.x that was killed leaves its journal, vectors-*.arrow, instead of the Parquet file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.folder import runfile
 from shmlog.records.values import is_text
-from shmlog.transfer.found import Found, files_below
+from shmlog.transfer.imported import ImportedRun, files_below
 from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 
 _YAML_BYTES_MAX = 1 << 20
@@ -28,8 +28,8 @@ _LEVELS = {"WARN": "warning"}
 _COPIED = ("console.log", "provenance.yaml")
 
 
-def read(path: Path) -> Found:
-    """Return what the folder tells.
+def read(path: Path) -> ImportedRun:
+    """Return the run that the folder holds.
 
     Raises
     ------
@@ -40,60 +40,60 @@ def read(path: Path) -> Found:
     tables = [path / name for name in _TABLES if (path / name).is_file()]
     if not (path / "run.yaml").is_file() and not tables and not journals:
         raise CorruptDataError(f"{path}: not a run of expman: it has neither run.yaml nor {_TABLES[0]}")
-    found = Found(experiment=path.parent.name)
-    found.params = _yaml(path, "config.yaml", found)
-    _describe(path, found, _yaml(path, "run.yaml", found))
-    _read_tables(found, [*tables, *journals])
-    _read_log(found, path)
+    run = ImportedRun(experiment=path.parent.name)
+    run.params = _yaml(path, "config.yaml", run)
+    _describe(path, run, _yaml(path, "run.yaml", run))
+    _read_tables(run, [*tables, *journals])
+    _read_log(run, path)
     if (path / "artifacts").is_dir():
-        found.artifacts = files_below(path / "artifacts", found.problems)
+        run.artifacts = files_below(path / "artifacts", run.problems)
     for name in _COPIED:
         if (path / name).is_file() and not (path / name).is_symlink():
-            found.artifacts[f"expman/{name}"] = path / name
-    _tell_of_others(found, path)
-    return found
+            run.artifacts[f"expman/{name}"] = path / name
+    _note_other_files(run, path)
+    return run
 
 
-def _tell_of_others(found: Found, path: Path) -> None:
-    known = {*_TABLES, *_COPIED, "run.yaml", "config.yaml", "run.log", "artifacts", *found.files}
-    for one in sorted(path.iterdir()):
-        if one.name not in known and not one.name.startswith("."):
-            found.problems.add("files left out", f"{one.name} is nothing that is imported; left out")
+def _note_other_files(run: ImportedRun, path: Path) -> None:
+    imported = {*_TABLES, *_COPIED, "run.yaml", "config.yaml", "run.log", "artifacts", *run.files}
+    for file in sorted(path.iterdir()):
+        if file.name not in imported and not file.name.startswith("."):
+            run.problems.add("files left out", f"{file.name} has no place in a run of ours; left out")
 
 
-def _yaml(path: Path, name: str, found: Found) -> dict[str, Any]:
+def _yaml(path: Path, name: str, run: ImportedRun) -> dict[str, Any]:
     try:
-        told = runfile.parse(path / name, found.read(name, path / name, _YAML_BYTES_MAX))
-        return plain(told)  # type: ignore[no-any-return]
+        document = runfile.parse(path / name, run.read(name, path / name, _YAML_BYTES_MAX))
+        return plain(document)  # type: ignore[no-any-return]
     except FileNotFoundError:
-        found.problems.add(name, f"{name} is missing")
+        run.problems.add(name, f"{name} is missing")
     except MemoryError:
-        raise  # else a run would be imported without what did not fit
+        raise  # else a run would be imported without what did not fit into memory
     except Exception as error:  # the YAML library has many ways to fail
-        found.problems.add(name, f"{name} can't be read ({error})")
+        run.problems.add(name, f"{name} can't be read ({error})")
     return {}
 
 
-def _describe(path: Path, found: Found, told: dict[str, Any]) -> None:
-    found.status = str(told["status"]) if told.get("status") else "crashed"
-    found.experiment = str(told.get("experiment") or found.experiment)
+def _describe(path: Path, run: ImportedRun, document: dict[str, Any]) -> None:
+    run.status = str(document["status"]) if document.get("status") else "crashed"
+    run.experiment = str(document.get("experiment") or run.experiment)
     for ours, theirs in (("created_at", "started_at"), ("started_at", "started_at"), ("ended_at", "finished_at")):
-        ts = parse_us(_cut(told.get(theirs)))
+        ts = parse_us(_cut(document.get(theirs)))
         if ts is not None and time_in_range(ts):
-            found.described[ours] = timestamp(ts)
-        elif told.get(theirs) is not None:
-            found.problems.add("times", f"run.yaml: {theirs} {told[theirs]!r} is no time")
-    # A name made of a date is a number to a YAML reader: the folder's is taken then.
-    found.described["name"] = told["name"] if isinstance(told.get("name"), str) else path.name
+            run.described[ours] = timestamp(ts)
+        elif document.get(theirs) is not None:
+            run.problems.add("times", f"run.yaml: {theirs} {document[theirs]!r} is not a time")
+    # A name that is a date is a number to a YAML reader: then the folder's name is used.
+    run.described["name"] = document["name"] if isinstance(document.get("name"), str) else path.name
     for name in ("description", "group"):
-        if told.get(name):
-            found.described[name] = str(told[name])
-    found.described["tags"] = told.get("tags") or []
-    scalars = told.get("scalars")
+        if document.get(name):
+            run.described[name] = str(document[name])
+    run.described["tags"] = document.get("tags") or []
+    scalars = document.get("scalars")
     if scalars:
-        ended = parse_us(found.described.get("ended_at") or found.described.get("started_at")) or 0
+        ended = parse_us(run.described.get("ended_at") or run.described.get("started_at")) or 0
         data = scalars if isinstance(scalars, dict) else {"scalars": scalars}
-        found.events.append({"timestamp": ended, "event_type": "result", "data": data})
+        run.events.append({"timestamp": ended, "event_type": "result", "data": data})
 
 
 def _cut(when: object) -> object:
@@ -104,24 +104,24 @@ def _cut(when: object) -> object:
 # ---- metrics ----
 
 
-def _read_tables(found: Found, paths: list[Path]) -> None:
+def _read_tables(run: ImportedRun, paths: list[Path]) -> None:
     last = -1
-    known: set[tuple[Any, Any]] = set()  # a journal may hold again what another file does
+    earlier: set[tuple[Any, Any]] = set()  # a journal may repeat rows of another file
     for path in paths:
         rows: set[tuple[Any, Any]] = set()
         try:
-            data = found.read(path.name, path)
-            for batch in _batches(path, data, found):
-                last = _add_batch(found, path.name, batch, last, known, rows)
+            data = run.read(path.name, path)
+            for batch in _batches(path, data, run):
+                last = _add_batch(run, path.name, batch, last, earlier, rows)
         except MemoryError:
             raise
         except (OSError, CorruptDataError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
-            text = f"{path.name}: what is behind {found.records} records can't be read ({error})"
-            found.problems.add("tables", text)
-        known |= rows
+            text = f"{path.name}: what follows {run.records} records can't be read ({error})"
+            run.problems.add("tables", text)
+        earlier |= rows
 
 
-def _batches(path: Path, data: bytes, found: Found) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, data: bytes, run: ImportedRun) -> Iterator[pa.RecordBatch]:
     if path.suffix == ".parquet":
         yield from read_batches(path, data)
         return
@@ -130,28 +130,30 @@ def _batches(path: Path, data: bytes, found: Found) -> Iterator[pa.RecordBatch]:
     except MemoryError:
         raise
     except (OSError, pa.ArrowException) as error:
-        found.problems.add("tables", f"{path.name}: its end is torn; left out ({error})")
+        run.problems.add("tables", f"{path.name}: its end is torn; left out ({error})")
 
 
-def _add_batch(found: Found, where: str, batch: pa.RecordBatch, last: int, known: set[Any], rows: set[Any]) -> int:
-    """Add the values of the rows whose step and time are not ``known``; return the last step."""
+def _add_batch(
+    run: ImportedRun, where: str, batch: pa.RecordBatch, last: int, earlier: set[Any], rows: set[Any]
+) -> int:
+    """Add the values of the rows whose step and time no ``earlier`` file has; return the last step."""
     columns = {name: column.to_pylist() for name, column in zip(batch.schema.names, _plain(batch), strict=True)}
     steps = columns.pop("step", [None] * batch.num_rows)
     times = columns.pop("timestamp", [None] * batch.num_rows)
     for i, (step, ts) in enumerate(zip(steps, times, strict=True)):
-        if (step, ts) in known:
+        if (step, ts) in earlier:
             continue
         rows.add((step, ts))
         if step is None:
-            found.problems.add("rows without a step", f"{where}: a row without a step; it is numbered {last + 1}")
+            run.problems.add("rows without a step", f"{where}: a row without a step; it is numbered {last + 1}")
             step = last + 1
         if ts is None or not time_in_range(ts):
-            found.problems.add("times", f"{where}: step {step} has no time; 1970 instead")
+            run.problems.add("times", f"{where}: step {step} has no valid time; 1970 instead")
             ts = 0
         last = step
         for name, values in columns.items():
             if values[i] is not None:
-                found.add(where, name, step, values[i], ts, {})
+                run.add(where, name, step, values[i], ts, {})
     return last
 
 
@@ -167,23 +169,23 @@ def _plain(batch: pa.RecordBatch) -> Iterator[Any]:
 # ---- log ----
 
 
-def _read_log(found: Found, path: Path) -> None:
+def _read_log(run: ImportedRun, path: Path) -> None:
     try:
-        text = found.read("run.log", path / "run.log").decode("utf-8", "replace")
+        text = run.read("run.log", path / "run.log").decode("utf-8", "replace")
     except FileNotFoundError:
         return
     except (OSError, CorruptDataError) as error:
-        found.problems.add("run.log", f"run.log can't be read ({error})")
+        run.problems.add("run.log", f"run.log can't be read ({error})")
         return
-    known: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
     for number, line in enumerate(text.splitlines(), 1):
         match = _LINE.fullmatch(line)
         ts = parse_us(match[1]) if match else None
         if match and ts is not None and time_in_range(ts) and is_text(line):
             level = _LEVELS.get(match[2], match[2].lower())
-            known = {"level": level, "message": match[3]}
-            found.events.append({"timestamp": ts, "event_type": "log", "data": known})
-        elif known is not None:
-            known["message"] += f"\n{line}"  # a message of several lines
+            last = {"level": level, "message": match[3]}
+            run.events.append({"timestamp": ts, "event_type": "log", "data": last})
+        elif last is not None:
+            last["message"] += f"\n{line}"  # a message of several lines
         else:
-            found.problems.add("lines of run.log", f"run.log: line {number} is none of a log; left out")
+            run.problems.add("lines of run.log", f"run.log: line {number} is not one of a log; left out")

@@ -13,40 +13,40 @@ import pyarrow.parquet as pq
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError
 from shmlog.transfer.exporters.arrow import KEY
-from shmlog.transfer.found import Found
+from shmlog.transfer.imported import ImportedRun
 from shmlog.transfer.importers.checked import checked_table, curve_of
 from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 
 _ARROW = b"ARROW1\0\0"
-"""With it begins a file whose rest is a stream, and a list of where what is in it, which a stranger can make up."""
+"""An Arrow file begins with it; a stream follows, and then an index of the stream, which a stranger can forge."""
 
 
-def read(path: Path) -> Found:
-    """Return what the file tells.
+def read(path: Path) -> ImportedRun:
+    """Return the run that was exported.
 
     Raises
     ------
     CorruptDataError
-        If it is no such file.
+        If the file is not such an export.
     """
-    found = Found(experiment=path.stem)
-    data = found.read("table", path)
+    run = ImportedRun(experiment=path.stem)
+    data = run.read("table", path)
     try:
         table = _table(path, data)
-        found.metrics = checked_table(path, curve_of(path, table.replace_schema_metadata(None), found.problems))
+        run.metrics = checked_table(path, curve_of(path, table.replace_schema_metadata(None), run.problems))
     except CorruptDataError:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
         raise CorruptDataError(f"{path}: neither Parquet nor Arrow, or damaged ({error})") from error
-    told = (table.schema.metadata or {}).get(KEY)
-    if told is None:
-        found.problems.add("description", "the file does not say which run it is of")
-        return found
+    description = (table.schema.metadata or {}).get(KEY)
+    if description is None:
+        run.problems.add("description", "the file does not say of which run its metrics are")
+        return run
     try:
-        take_description(found, json.loads(told))
+        add_description(run, json.loads(description))
     except (ValueError, RecursionError) as error:
-        raise CorruptDataError(f"{path}: what it says of its run is damaged ({error})") from error
-    return found
+        raise CorruptDataError(f"{path}: the description of its run is damaged ({error})") from error
+    return run
 
 
 def _table(path: Path, data: bytes) -> pa.Table:
@@ -54,21 +54,21 @@ def _table(path: Path, data: bytes) -> pa.Table:
         batches, schema = list(read_batches(path, data)), pq.read_schema(pa.BufferReader(data))
     else:
         if not data.startswith(_ARROW):
-            raise ValueError("it does not begin as one")
+            raise ValueError("it begins as neither")
         stream = pa.py_buffer(data).slice(len(_ARROW))
         batches, schema = list(read_arrow(path, stream)), pa.ipc.read_schema(stream)
     return pa.Table.from_batches(batches, batches[0].schema if batches else schema)
 
 
-def take_description(found: Found, told: Any) -> None:
-    """Take what an export says of its run; raises ValueError if it says nothing that makes sense."""
-    if not isinstance(told, dict) or told.get("shmlog") != 1 or not isinstance(told.get("run"), dict):
+def add_description(run: ImportedRun, export: Any) -> None:
+    """Add what an export says of its run; raises ValueError if the export names none."""
+    if not isinstance(export, dict) or export.get("shmlog") != 1 or not isinstance(export.get("run"), dict):
         raise ValueError("not an export of a run")
-    told = {name: plain(told[name]) for name in ("run", "params", "annotations") if name in told}
-    run = told["run"]
-    found.described = run
-    found.experiment = str(run.get("experiment") or found.experiment)
-    found.status = str(run["status"]) if run.get("status") else None
+    export = {name: plain(export[name]) for name in ("run", "params", "annotations") if name in export}
+    described = export["run"]
+    run.described = described
+    run.experiment = str(described.get("experiment") or run.experiment)
+    run.status = str(described["status"]) if described.get("status") else None
     for name in ("params", "annotations"):
-        if isinstance(told.get(name), dict):
-            setattr(found, name, told[name])
+        if isinstance(export.get(name), dict):
+            setattr(run, name, export[name])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import CorruptDataError
-from shmlog.transfer.found import Found, files_below
+from shmlog.transfer.imported import ImportedRun, files_below
 
 _RECORD = struct.Struct(">qIdB")
 _META = struct.Struct(">Bq")
@@ -19,91 +19,91 @@ _META_BYTES_MAX = 1 << 16
 _FIELDS = ("commit", "job", "user")
 
 
-def read(path: Path) -> Found:
-    """Return what the folder tells.
+def read(path: Path) -> ImportedRun:
+    """Return the run that the folder holds.
 
     Raises
     ------
     CorruptDataError
         If there is neither meta.bin nor metrics.bin.
     """
-    found = Found(experiment=path.parent.name)
+    run = ImportedRun(experiment=path.parent.name)
     if not path.is_dir() or not any((path / name).is_file() for name in ("meta.bin", "metrics.bin")):
         raise CorruptDataError(f"{path}: not a folder of fetch_ml: it has neither meta.bin nor metrics.bin")
-    _read_meta(path, found)
-    _read_metrics(path, found)
-    files = files_below(path / "files", found.problems) if (path / "files").is_dir() else {}
-    found.artifacts = {f"files/{name}": file for name, file in files.items()}
-    return found
+    _read_meta(path, run)
+    _read_metrics(path, run)
+    files = files_below(path / "files", run.problems) if (path / "files").is_dir() else {}
+    run.artifacts = {f"files/{name}": file for name, file in files.items()}
+    return run
 
 
-def _read_meta(path: Path, found: Found) -> None:
+def _read_meta(path: Path, run: ImportedRun) -> None:
     try:
-        data = found.read("meta.bin", path / "meta.bin", _META_BYTES_MAX)
+        data = run.read("meta.bin", path / "meta.bin", _META_BYTES_MAX)
     except FileNotFoundError:
-        found.problems.add("meta.bin", "meta.bin is missing")
+        run.problems.add("meta.bin", "meta.bin is missing")
         return
     except (CorruptDataError, OSError) as error:
-        found.problems.add("meta.bin", f"meta.bin can't be read ({error})")
+        run.problems.add("meta.bin", f"meta.bin can't be read ({error})")
         return
     if len(data) < _META.size:
-        found.problems.add("meta.bin", f"meta.bin has {len(data)} bytes: too short for a version and a time")
+        run.problems.add("meta.bin", f"meta.bin has {len(data)} bytes: too short for a version and a time")
         return
     version, seconds = _META.unpack_from(data)
     if version != 1:
-        found.problems.add("meta.bin", f"meta.bin is of version {version}; only 1 is known")
+        run.problems.add("meta.bin", f"meta.bin has version {version}; only 1 is known")
         return
     if time_in_range(seconds * 1_000_000):
-        found.described["created_at"] = found.described["started_at"] = timestamp(seconds * 1_000_000)
+        run.described["created_at"] = run.described["started_at"] = timestamp(seconds * 1_000_000)
     else:
-        found.problems.add("meta.bin", f"meta.bin: {seconds} is no time")
-    _describe(found, _texts(data, found))
+        run.problems.add("meta.bin", f"meta.bin: {seconds} is not a time")
+    _describe(run, _texts(data, run))
 
 
-def _texts(data: bytes, found: Found) -> dict[str, str]:
+def _texts(data: bytes, run: ImportedRun) -> dict[str, str]:
     texts: dict[str, str] = {}
     at = _META.size
     for name in _FIELDS:
         if at == len(data):
-            found.problems.add("meta.bin", f"meta.bin ends before its {name}")
+            run.problems.add("meta.bin", f"meta.bin ends before its {name}")
             return texts
         size = data[at]
         text = data[at + 1 : at + 1 + size]
         if len(text) < size:
-            found.problems.add("meta.bin", f"meta.bin: the {name} of {size} bytes is cut after {len(text)}")
+            run.problems.add("meta.bin", f"meta.bin: the {name} of {size} bytes is cut after {len(text)}")
             return texts
-        texts[name] = _decode(text, f"meta.bin: {name}", found)
+        texts[name] = _decode(text, f"meta.bin: {name}", run)
         at += 1 + size
     if at < len(data):
-        found.problems.add("meta.bin", f"meta.bin: {len(data) - at} bytes behind the last text")
+        run.problems.add("meta.bin", f"meta.bin: {len(data) - at} bytes behind the last text")
     return texts
 
 
-def _describe(found: Found, texts: dict[str, str]) -> None:
+def _describe(run: ImportedRun, texts: dict[str, str]) -> None:
     if texts.get("commit"):
-        found.described["git"] = {"commit": texts["commit"]}
+        run.described["git"] = {"commit": texts["commit"]}
     if texts.get("job"):
-        found.described |= {"name": texts["job"], "job_name": texts["job"]}
-        found.experiment = texts["job"]
+        run.described |= {"name": texts["job"], "job_name": texts["job"]}
+        run.experiment = texts["job"]
     if texts.get("user"):
-        found.described["user"] = texts["user"]
+        run.described["user"] = texts["user"]
 
 
-def _decode(text: bytes, where: str, found: Found) -> str:
+def _decode(text: bytes, where: str, run: ImportedRun) -> str:
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError:
-        found.problems.add("names that are not UTF-8", f"{where}: not UTF-8; its odd bytes are written as \\x..")
+        run.problems.add("names that are not UTF-8", f"{where}: not UTF-8; invalid bytes are written as \\x..")
         return text.decode("utf-8", "backslashreplace")
 
 
-def _read_metrics(path: Path, found: Found) -> None:
+def _read_metrics(path: Path, run: ImportedRun) -> None:
     try:
-        data = found.read("metrics.bin", path / "metrics.bin")
+        data = run.read("metrics.bin", path / "metrics.bin")
     except FileNotFoundError:
-        return  # a run that has logged nothing
+        return  # the run has logged nothing
     except (CorruptDataError, OSError) as error:
-        found.problems.add("metrics.bin", f"metrics.bin can't be read ({error})")
+        run.problems.add("metrics.bin", f"metrics.bin can't be read ({error})")
         return
     at = 0
     while at + _RECORD.size <= len(data):
@@ -114,11 +114,9 @@ def _read_metrics(path: Path, found: Found) -> None:
         where = f"metrics.bin, byte {at}"
         ts = seconds * 1_000_000
         if not time_in_range(ts):
-            found.problems.add("times", f"{where}: {seconds} is no time; 1970 instead")
+            run.problems.add("times", f"{where}: {seconds} is not a time; 1970 instead")
             ts = 0
-        found.add(where, _decode(name, where, found), step, value, ts, {})
+        run.add(where, _decode(name, where, run), step, value, ts, {})
         at += _RECORD.size + size
     if at < len(data):
-        found.problems.add(
-            "metrics.bin", f"metrics.bin: a torn record of {len(data) - at} bytes at byte {at}; left out"
-        )
+        run.problems.add("metrics.bin", f"metrics.bin: a torn record of {len(data) - at} bytes at byte {at}; left out")

@@ -1,4 +1,4 @@
-"""What can be imported: the formats, what a source looks like, and who reads it."""
+"""The formats that can be imported: how a source's is guessed, and which module reads it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.transfer.found import Found
+from shmlog.transfer.imported import ImportedRun
 
 # By format: the module beside this one whose function `read` reads it.
 _READERS = {
@@ -25,20 +25,20 @@ _SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow",
     ".feather": "arrow",
 }  # fmt: skip
-_WANDB = "wandb offers no reader of its own files; upload them by 'wandb sync', and import what its API gives as CSV"
+_WANDB = "wandb offers no reader of its files; upload them by 'wandb sync', and import what its API returns as CSV"
 
 FORMATS = tuple(_READERS)
 
 
-def reader_of(format: str) -> Callable[[Path], Found]:
-    """Return what reads a source of that format.
+def reader_of(format: str) -> Callable[[Path], ImportedRun]:
+    """Return the function that reads a source of a format.
 
-    It raises CorruptDataError if nothing of the source can be read, MissingExtraError if a package for it is
+    The function raises CorruptDataError if the source can't be read, MissingExtraError if a package for it is
     missing, and MemoryError.
     """
-    read: Callable[[Path], Found] = import_module(f"shmlog.transfer.importers.{_READERS[format]}").read
+    read: Callable[[Path], ImportedRun] = import_module(f"shmlog.transfer.importers.{_READERS[format]}").read
 
-    def reader(path: Path) -> Found:
+    def reader(path: Path) -> ImportedRun:
         try:
             return read(path)
         except (CorruptDataError, StorageError):
@@ -52,21 +52,21 @@ def reader_of(format: str) -> Callable[[Path], Found]:
 
 
 def check_format(format: str) -> str:
-    """Return a format that can be imported; raises ValueError if it is none."""
+    """Return a format; raises ValueError if it can't be imported."""
     if format not in _READERS:
         about_wandb = f"; {_WANDB}" if format == "wandb" else ""
-        raise ValueError(f"format {format!r} is none; use one of {', '.join(FORMATS)}{about_wandb}")
+        raise ValueError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}{about_wandb}")
     return format
 
 
 def guess_format(path: Path) -> str:
-    """Return what a source looks like; raises ValueError if that is nothing."""
-    found = _guess_of_folder(path) if path.is_dir() else _guess_of_file(path.name)
-    if found == "wandb":
+    """Return the format that a source looks like; raises ValueError if it looks like none."""
+    format = _guess_of_folder(path) if path.is_dir() else _guess_of_file(path.name)
+    if format == "wandb":
         raise ValueError(f"{path}: {_WANDB}")
-    if found is None:
-        raise ValueError(f"{path}: looks like nothing that can be imported; pass the format: {', '.join(FORMATS)}")
-    return found
+    if format is None:
+        raise ValueError(f"{path}: looks like no format that can be imported; pass one of {', '.join(FORMATS)}")
+    return format
 
 
 def _guess_of_file(name: str) -> str | None:

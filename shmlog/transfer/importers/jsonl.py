@@ -1,7 +1,7 @@
 """A structured log: lines of ``{"timestamp": …, "event_type": …, "data": {…}}``.
 
-``metrics`` lines are metrics, ``config`` lines parameters, ``experiment_start`` and ``experiment_end`` tell when
-and how it ended. All lines but the metrics become events as well.
+``metrics`` lines hold metrics, ``config`` lines parameters; ``experiment_start`` has the name of the experiment,
+``experiment_end`` its status. All lines but those of metrics become events as well.
 """
 
 from __future__ import annotations
@@ -14,60 +14,60 @@ from shmlog.base.plain import from_word, plain
 from shmlog.base.times import parse_us, time_in_range, timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.records.values import is_text
-from shmlog.transfer.found import Found, fit_name, owner_of
+from shmlog.transfer.imported import ImportedRun, fit_name, owner_of
 
 
-def read(path: Path) -> Found:
-    """Return what the log tells.
+def read(path: Path) -> ImportedRun:
+    """Return the run that the log describes.
 
     Raises
     ------
     CorruptDataError
-        If not a single line is one of such a log.
+        If no line is one of such a log.
     """
-    found = Found(experiment=fit_name(path.stem.removesuffix("_structured")))
-    reading = _Reading(found)
-    lines = found.read("log", path).split(b"\n")
+    run = ImportedRun(experiment=fit_name(path.stem.removesuffix("_structured")))
+    reading = _Reading(run)
+    lines = run.read("log", path).split(b"\n")
     for number, line in enumerate(lines, 1):
         if line.strip():
-            reading.take(f"line {number}", line, is_last=number == len(lines))
+            reading.add(f"line {number}", line, is_last=number == len(lines))
     if not reading.lines:
         raise CorruptDataError(
-            f"{path}: no line in it is one of a structured log; {next(iter(found.problems), 'empty')}"
+            f"{path}: no line of it belongs to a structured log; {next(iter(run.problems), 'empty')}"
         )
     reading.close()
-    return found
+    return run
 
 
 class _Reading:
-    def __init__(self, found: Found) -> None:
+    def __init__(self, run: ImportedRun) -> None:
         self.lines = 0
-        self._found = found
+        self._run = run
         self._next = 0
         self._times: list[int] = []
 
-    def take(self, where: str, line: bytes, *, is_last: bool) -> None:
-        """Take a line, or tell what is wrong with it."""
+    def add(self, where: str, line: bytes, *, is_last: bool) -> None:
+        """Add what a line holds to the run, or note what is wrong with it."""
         try:
-            told = json.loads(line)
+            entry = json.loads(line)
         except (ValueError, RecursionError):
             torn = "a torn last line" if is_last else "not JSON"
-            self._found.problems.add("lines", f"{where}: {torn}; left out")
+            self._run.problems.add("lines", f"{where}: {torn}; left out")
             return
-        fault = self._fault(told)
+        fault = self._fault(entry)
         if fault:
-            self._found.problems.add("lines", f"{where}: {fault}; left out")
+            self._run.problems.add("lines", f"{where}: {fault}; left out")
             return
         self.lines += 1
-        self._take(where, told, self._time(where, told.get("timestamp")))
+        self._add(where, entry, self._time(where, entry.get("timestamp")))
 
-    def _fault(self, told: Any) -> str | None:
-        if not isinstance(told, dict) or not isinstance(told.get("event_type"), str):
+    def _fault(self, entry: Any) -> str | None:
+        if not isinstance(entry, dict) or not isinstance(entry.get("event_type"), str):
             return "no event_type"
-        if not is_text(json.dumps(told, ensure_ascii=False)):
+        if not is_text(json.dumps(entry, ensure_ascii=False)):
             return "half a character"
         try:
-            plain(told)
+            plain(entry)
         except ValueError as error:
             return str(error)
         return None
@@ -75,45 +75,45 @@ class _Reading:
     def _time(self, where: str, text: object) -> int:
         ts = parse_us(text)
         if ts is None or not time_in_range(ts):
-            self._found.problems.add(
-                "times", f"{where}: timestamp {text!r} is no time; that of the line before instead"
+            self._run.problems.add(
+                "times", f"{where}: timestamp {text!r} is not a time; that of the line before instead"
             )
             return self._times[-1] if self._times else 0
         if isinstance(text, str) and "Z" not in text and "+" not in text[10:] and "-" not in text[10:]:
-            self._found.problems.add("times without a zone", f"{where}: {text} has no zone; read as UTC")
+            self._run.problems.add("times without a zone", f"{where}: {text} has no zone; read as UTC")
         self._times.append(ts)
         return ts
 
-    def _take(self, where: str, told: dict[str, Any], ts: int) -> None:
-        kind, data = told["event_type"], told.get("data", {})
+    def _add(self, where: str, entry: dict[str, Any], ts: int) -> None:
+        kind, data = entry["event_type"], entry.get("data", {})
         metrics = data.get("metrics") if isinstance(data, dict) and kind == "metrics" else None
         if isinstance(metrics, dict) and set(data) <= {"step", "metrics"}:
-            self._add_metrics(where, data.get("step"), metrics, ts, owner_of(told))
+            self._add_metrics(where, data.get("step"), metrics, ts, owner_of(entry))
             return
         if kind == "config" and isinstance(data, dict):
-            self._found.params |= plain(data)
+            self._run.params |= plain(data)
         if kind == "experiment_end" and isinstance(data, dict) and isinstance(data.get("status"), str):
-            self._found.status = data["status"]
+            self._run.status = data["status"]
         if kind == "experiment_start" and isinstance(data, dict) and isinstance(data.get("experiment_name"), str):
-            self._found.described["name"] = self._found.experiment = data["experiment_name"]
+            self._run.described["name"] = self._run.experiment = data["experiment_name"]
         wrapped = data if isinstance(data, dict) else {"data": data}
-        self._found.events.append({**owner_of(told), "timestamp": ts, "event_type": kind, "data": wrapped})
+        self._run.events.append({**owner_of(entry), "timestamp": ts, "event_type": kind, "data": wrapped})
 
     def _add_metrics(self, where: str, step: Any, metrics: dict[str, Any], ts: int, owner: dict[str, Any]) -> None:
         if step is None:
             step = self._next
-            self._found.problems.add("lines without a step", f"{where}: no step; it is numbered {step}")
+            self._run.problems.add("lines without a step", f"{where}: no step; it is numbered {step}")
         if type(step) is int:
             self._next = step + 1
         for name, value in metrics.items():
             number = from_word(value)
-            self._found.add(where, name, step, number, ts, owner)
+            self._run.add(where, name, step, number, ts, owner)
 
     def close(self) -> None:
-        """Say when it began and ended, and that it did not end."""
+        """Set when the run began and ended, and its status if no line says it."""
         if self._times:
-            self._found.described |= {name: timestamp(min(self._times)) for name in ("created_at", "started_at")}
-            self._found.described["ended_at"] = timestamp(max(self._times))
-        if self._found.status is None:
-            self._found.problems.add("status", "no experiment_end: taken as crashed")
-            self._found.status = "crashed"
+            self._run.described |= {name: timestamp(min(self._times)) for name in ("created_at", "started_at")}
+            self._run.described["ended_at"] = timestamp(max(self._times))
+        if self._run.status is None:
+            self._run.problems.add("status", "no experiment_end: imported as crashed")
+            self._run.status = "crashed"

@@ -1,4 +1,4 @@
-"""What the process that reads a source may take: it must hurt nobody, whatever the source does to it."""
+"""Limits of the process that reads a source: whatever the source does to it, it must do no harm to others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROBE_BYTES = 64 << 20
 
 
 def reset_signals() -> None:
-    """Leave Ctrl-C to the process that waits for this one; what that ignores besides counts here."""
+    """Leave Ctrl-C to the process that waits for this one; don't ignore other signals that it ignores."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
@@ -32,12 +32,12 @@ def reset_signals() -> None:
 def end_with(parent: int) -> None:
     """End when the process that waits for this one does."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it has ended before it was asked
+    if os.getppid() != parent:  # the parent has ended before that call
         os._exit(1)
 
 
 def limit_files_and_time(max_bytes: int, seconds: int) -> None:
-    """Write no larger files, and be ended after so many seconds of work; leave no core."""
+    """Limit the size of files and the seconds of processor time, and leave no core dump."""
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, max_bytes)
     _lower(resource.RLIMIT_CPU, seconds)
@@ -45,11 +45,11 @@ def limit_files_and_time(max_bytes: int, seconds: int) -> None:
 
 @contextmanager
 def memory_limited(max_bytes: int) -> Iterator[bool]:
-    """Have memory for so many bytes more than now; yield whether the system holds to that.
+    """Limit memory to so many bytes more than now; yield whether the system keeps to the limit.
 
-    What is behind the block may take any, so that it can tell of a MemoryError in it.
+    The limit ends with the block, so that the code after the block can report a MemoryError.
     """
-    with suppress(OSError):  # where memory is short for all, this process is the one to be ended
+    with suppress(OSError):  # when memory is short for all, the system ends this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     before = resource.getrlimit(resource.RLIMIT_DATA)
     try:
@@ -61,8 +61,8 @@ def memory_limited(max_bytes: int) -> Iterator[bool]:
 
 
 def refuse_large(path: Path) -> None:
-    """Raise CorruptDataError if the files of a source are too many bytes to read without a limit."""
-    files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
+    """Raise CorruptDataError if the files of a source are too large to read without a limit."""
+    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     if size > UNLIMITED_BYTES_MAX:
         raise CorruptDataError(
@@ -72,12 +72,12 @@ def refuse_large(path: Path) -> None:
 
 
 def _limit_data(size: int) -> bool:
-    """Limit memory to so many bytes more than now; return whether it is known how many these are."""
+    """Limit memory to so many bytes more than now; return False if the system does not say what is in use."""
     try:
-        taken = int(Path("/proc/self/statm").read_text().split()[5]) * _PAGE
+        used = int(Path("/proc/self/statm").read_text().split()[5]) * _PAGE
     except (OSError, ValueError, IndexError):
         return False
-    _lower(resource.RLIMIT_DATA, taken + size)
+    _lower(resource.RLIMIT_DATA, used + size)
     return True
 
 
@@ -90,7 +90,7 @@ def _can_take(size: int) -> bool:
 
 
 def _lower(limit: int, value: int) -> None:
-    """Lower a limit, which may be lower as it is."""
+    """Lower a limit to a value; a lower one stays."""
     soft, hard = resource.getrlimit(limit)
-    known = [one for one in (soft, hard, value, sys.maxsize) if one != resource.RLIM_INFINITY]
-    resource.setrlimit(limit, (min(known), hard))
+    finite = [number for number in (soft, hard, value, sys.maxsize) if number != resource.RLIM_INFINITY]
+    resource.setrlimit(limit, (min(finite), hard))

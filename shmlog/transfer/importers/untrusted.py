@@ -1,4 +1,4 @@
-"""Parquet and Arrow files from outside, batch by batch, so that what they hold is checked before all of it is there."""
+"""Parquet and Arrow files of strangers, batch by batch: each is checked before the next one takes memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ROWS_AT_ONCE = 1 << 14
 
 
 def read_batches(path: Path, data: bytes) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a Parquet file, texts by codes: one that stands there a million times is there once.
+    """Yield the rows of a Parquet file, texts dictionary-encoded: one that is repeated a million times is held once.
 
     Raises
     ------
     CorruptDataError
-        If it holds what no metric is.
+        If a column has a type that no column of metrics has.
     OSError, ArrowException
         If it is damaged.
     """
@@ -48,7 +48,9 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         is_plain = pa.types.is_primitive(kind) or pa.types.is_null(kind)
         if not (_is_text(kind) or (is_plain and kind == field.type)):
-            raise CorruptDataError(f"{path}: column {field.name!r} is of {field.type}, which no metric can be")
+            raise CorruptDataError(
+                f"{path}: column {field.name!r} has the type {field.type}, which no value of a metric has"
+            )
 
 
 def _is_text(kind: pa.DataType) -> bool:

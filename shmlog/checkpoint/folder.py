@@ -8,11 +8,10 @@ from pathlib import Path
 
 from shmlog.base.extras import import_extra
 from shmlog.base.warn import warn_caller
-from shmlog.checkpoint import state as states
 from shmlog.checkpoint.container import verify
+from shmlog.checkpoint.encoded import Checkpoint, read_checkpoint
 from shmlog.checkpoint.files import CheckpointInfo, Index, checkpoint_files, file_name, read_info
 from shmlog.checkpoint.publish import copy
-from shmlog.checkpoint.state import Checkpoint
 from shmlog.errors import CheckpointNotFoundError, CorruptDataError
 from shmlog.folder.layout import check_id
 
@@ -20,8 +19,8 @@ from shmlog.folder.layout import check_id
 Which = int | str | os.PathLike[str] | CheckpointInfo
 
 
-class CheckpointStore:
-    """What `CheckpointManager` does without saving."""
+class CheckpointFolder:
+    """Finds, loads, deletes and copies checkpoints; `CheckpointManager` adds the saving."""
 
     def __init__(self, folder: str | os.PathLike[str], name: str, *, allow_pickle: bool) -> None:
         import_extra("safetensors", "checkpoints")  # now, not when the first state is to be saved
@@ -81,14 +80,14 @@ class CheckpointStore:
             return self._load_newest()
         path = self._path(which)
         try:
-            return states.read(path, allow_pickle=self.allow_pickle)
+            return read_checkpoint(path, allow_pickle=self.allow_pickle)
         except FileNotFoundError as error:
             raise CheckpointNotFoundError(f"{path}: no such checkpoint") from error
 
     def _load_newest(self) -> Checkpoint:
         for info in reversed(self._index.scan()):
             try:
-                return states.read(info.path, allow_pickle=self.allow_pickle)
+                return read_checkpoint(info.path, allow_pickle=self.allow_pickle)
             except (CorruptDataError, FileNotFoundError) as error:
                 warn_caller(f"passed over, trying the one before: {error}")
         files = checkpoint_files(self.folder, self.name)
@@ -104,10 +103,10 @@ class CheckpointStore:
         Raises
         ------
         CheckpointNotFoundError
-            If one is not in the folder, or not of this name. None was deleted.
+            If one is not in the folder, or not of this name. Nothing was deleted.
         """
         own = set(checkpoint_files(self.folder, self.name))
-        paths = [Path(os.path.abspath(self._path(one))) for one in which]
+        paths = [Path(os.path.abspath(self._path(checkpoint))) for checkpoint in which]
         for path in paths:
             if path not in own:
                 raise CheckpointNotFoundError(f"{path}: no checkpoint {self.name!r} in {self.folder}")

@@ -1,4 +1,4 @@
-"""What is saved: a state with the generators, as the tensors of a file; and reading it back."""
+"""A state and the random number generators, as the tensors of a file; and back."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog.checkpoint import container, rng
-from shmlog.checkpoint.codec import Decoder, Encoder
-from shmlog.checkpoint.container import Reader, body
+from shmlog.checkpoint.codec import StateDecoder, StateEncoder
+from shmlog.checkpoint.container import TensorReader, body
 from shmlog.checkpoint.files import ABOUT, SCHEMA, CheckpointInfo, read_info
 from shmlog.checkpoint.tensor import Tensor, from_bytes
 from shmlog.errors import CorruptDataError
@@ -20,12 +20,12 @@ STATE = "shmlog.state"  # the tensor with the JSON
 
 
 class Checkpoint(NamedTuple):
-    """A state that was read back.
+    """A state that was read from a file.
 
     Attributes
     ----------
     state : object
-        What was saved, of the same types. Tensors of torch are on the CPU.
+        The state that was saved, of the same types. Tensors of torch are on the CPU.
     info : CheckpointInfo
         Its step, metrics, metadata, file.
     rng : dict
@@ -42,7 +42,7 @@ class Checkpoint(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A state ready to be written; its arrays are still the caller's."""
+    """A state ready to be written; its arrays are still those of the caller."""
 
     info: CheckpointInfo
     tensors: dict[str, Tensor]
@@ -53,7 +53,7 @@ class Encoded(NamedTuple):
         return body(self.tensors, self.about)
 
 
-def encode(
+def encode_state(
     state: Any,
     path: Path,
     name: str,
@@ -69,13 +69,13 @@ def encode(
     Raises
     ------
     TypeError, ValueError
-        If it holds what can't be stored; the message names the key path.
+        If it holds a value that can't be stored; the message names the key path.
     """
     tensors: dict[str, Tensor] = {}
-    encoder = Encoder(allow_pickle=allow_pickle, tensors=tensors)
+    encoder = StateEncoder(allow_pickle=allow_pickle, tensors=tensors)
     nodes = {"state": encoder.encode(state, ("state",)), "rng": encoder.encode(rng.capture(), ("rng", "rng"))}
     tensors[STATE] = from_bytes(_dumps(nodes))
-    plain = Encoder(allow_pickle=False, tensors=None).encode
+    plain = StateEncoder(allow_pickle=False, tensors=None).encode
     info = CheckpointInfo(
         path, name, step, number, datetime.now(UTC), _numbers(metrics or {}), dict(metadata or {}), 0,
         encoder.has_pickled,
@@ -99,17 +99,17 @@ def _dumps(value: Any) -> bytes:
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     """Return the metrics as plain numbers, whatever library they come from."""
-    found: dict[str, int | float] = {}
+    numbers: dict[str, int | float] = {}
     for name, value in metrics.items():
         try:
-            found[str(name)] = int(value) if isinstance(value, int) else float(value)
+            numbers[str(name)] = int(value) if isinstance(value, int) else float(value)
         except (TypeError, ValueError) as error:
             raise TypeError(f"metrics[{name!r}]: must be a number, not a {type(value).__name__}") from error
-    return found
+    return numbers
 
 
-def read(path: Path, *, allow_pickle: bool) -> Checkpoint:
-    """Read a checkpoint, after its SHA-256 has been checked.
+def read_checkpoint(path: Path, *, allow_pickle: bool) -> Checkpoint:
+    """Check the SHA-256 of a checkpoint, and read it.
 
     Raises
     ------
@@ -122,10 +122,10 @@ def read(path: Path, *, allow_pickle: bool) -> Checkpoint:
     MissingExtraError
         If safetensors, or the torch that it needs, is not installed.
     """
-    reader = Reader(path)
+    reader = TensorReader(path)
     container.verify(path)
     info = read_info(path)
-    decoder = Decoder(reader, allow_pickle=allow_pickle)
+    decoder = StateDecoder(reader, allow_pickle=allow_pickle)
     try:
         nodes = json.loads(reader.numpy(STATE).tobytes())
         state, generators = nodes["state"], nodes["rng"]
@@ -134,8 +134,8 @@ def read(path: Path, *, allow_pickle: bool) -> Checkpoint:
     return Checkpoint(decoder.decode(state), info, decoder.decode(generators))
 
 
-def better(metric: str, mode: str, infos: list[CheckpointInfo]) -> CheckpointInfo | None:
+def best_of(metric: str, mode: str, infos: list[CheckpointInfo]) -> CheckpointInfo | None:
     """Return the checkpoint with the best value of a metric; of equal ones the newest."""
     sign = 1 if mode == "max" else -1
-    known = [info for info in infos if not math.isnan(info.metrics.get(metric, math.nan))]
-    return max(known, key=lambda info: (sign * info.metrics[metric], info.number), default=None)
+    measured = [info for info in infos if not math.isnan(info.metrics.get(metric, math.nan))]
+    return max(measured, key=lambda info: (sign * info.metrics[metric], info.number), default=None)

@@ -1,4 +1,4 @@
-"""What an importer has found in a source, before it becomes a run folder."""
+"""A run that an importer reads from a source, before it becomes a run folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shmlog.folder.regular import open_regular
 from shmlog.records.schema import METRICS
 from shmlog.records.values import INT32, INT64, VALUE_COLUMNS, cells_of, is_text
 
-_PROBLEMS_TOLD = 5
+_TEXTS_KEPT = 5
 
 
 @dataclass
@@ -32,12 +32,12 @@ class Rows:
         return len(self.columns["step"])
 
     def add(self, name: str, step: int, value: Any, ts_us: int, owner: dict[str, Any] | None = None) -> str | None:
-        """Add a record; return why it can't be one, or None."""
+        """Add a record; return why it was refused, or None."""
         cells = cells_of(value)
         if cells is None:
-            return f"{name!r} is {_shown(value)}, which no metric can be"
+            return f"{name!r} is {_shown(value)}, which is no value of a metric"
         if not is_text(name):
-            return f"name {name!r} is no text"
+            return f"name {name!r} is not valid text"
         if type(step) is not int or step not in INT64:
             return f"{name!r} has step {_shown(step)}"
         columns = self.columns
@@ -70,30 +70,30 @@ def _shown(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
-def owner_of(found: dict[str, Any]) -> dict[str, Any]:
-    """Return who logged, of what a source tells of it."""
-    owner = {name: found.get(name) for name in ("rank", "local_rank", "worker", "pid")}
+def owner_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a record that say who logged it, as far as they are ints of 32 bits."""
+    owner = {name: record.get(name) for name in ("rank", "local_rank", "worker", "pid")}
     return {name: number for name, number in owner.items() if type(number) is int and number in INT32}
 
 
 @dataclass
-class Found:
-    """A run as a source tells it.
+class ImportedRun:
+    """A run as its source describes it.
 
     Attributes
     ----------
     experiment : str
-        What the source says, or a name made of its own; not yet fit for a folder.
+        The source's experiment or a part of its name; `fit_name` makes it fit for a folder.
     metrics : Rows or Table
         The records, in order.
     described : dict
         Fields of run.yaml.
     events : list of dict
-        ``timestamp`` in µs, ``event_type``, ``data``, and who it was as far as that is known.
+        ``timestamp`` in µs, ``event_type``, ``data``, and who logged it, as far as the source says.
     artifacts : dict of str to Path
         Files to copy, by their path below artifacts/.
     files : dict of str to Path
-        What was read, which together with ``artifacts`` makes the run's identity.
+        The files that were read; they and ``artifacts`` make the run's identity.
     status : str or None
         The source's own word.
     """
@@ -110,7 +110,7 @@ class Found:
     problems: Problems = field(default_factory=lambda: Problems())
 
     def table(self) -> pa.Table:
-        """Return the records as a table of schema `METRICS`; none can be added any more."""
+        """Return the records as a table of schema `METRICS`; after that, none can be added."""
         if isinstance(self.metrics, Rows):
             self.metrics = self.metrics.table()
         return self.metrics
@@ -121,7 +121,7 @@ class Found:
         return len(self.metrics) if isinstance(self.metrics, Rows) else int(self.metrics.num_rows)
 
     def add(self, where: str, name: str, step: int, value: Any, ts_us: int, owner: dict[str, Any]) -> None:
-        """Add a record, or tell why it can't be one."""
+        """Add a record, or note why it was refused."""
         assert isinstance(self.metrics, Rows)
         fault = self.metrics.add(name, step, value, ts_us, owner)
         if fault:
@@ -135,17 +135,17 @@ class Found:
 
 
 class Problems:
-    """What could not be read: the first of each sort, and how many there are."""
+    """What could not be read: the first few of each sort, and how many there are."""
 
     def __init__(self) -> None:
         self._count: Counter[str] = Counter()
         self._texts: dict[str, list[str]] = {}
 
     def add(self, sort: str, text: str, count: int = 1) -> None:
-        """Tell of one."""
+        """Note a problem."""
         self._count[sort] += count
         texts = self._texts.setdefault(sort, [])
-        if len(texts) < _PROBLEMS_TOLD:
+        if len(texts) < _TEXTS_KEPT:
             texts.append(text)
 
     def __iter__(self) -> Iterator[str]:
@@ -161,7 +161,7 @@ def _read_file(path: Path, limit: int | None) -> bytes:
     Raises
     ------
     CorruptDataError
-        If it is something else, or larger than ``limit``.
+        If it is not a regular file, or larger than ``limit``.
     OSError
         If it can't be read.
     """
@@ -173,19 +173,19 @@ def _read_file(path: Path, limit: int | None) -> bytes:
 
 
 def files_below(folder: Path, problems: Problems) -> dict[str, Path]:
-    """Return the regular files below a folder by their path in it; tell of others, and of links."""
-    found = {}
+    """Return the regular files below a folder by their path in it; links and the like are noted as problems."""
+    files = {}
     for place, folders, names in os.walk(folder):
-        for name in sorted([*names, *(one for one in folders if Path(place, one).is_symlink())]):
+        for name in sorted([*names, *(folder for folder in folders if Path(place, folder).is_symlink())]):
             path = Path(place, name)
             relative = path.relative_to(folder).as_posix()
             if stat.S_ISREG(path.lstat().st_mode) and is_text(relative):
-                found[relative] = path
+                files[relative] = path
             else:
                 problems.add("files left out", f"{path}: not a regular file; left out")
-    return found
+    return files
 
 
 def fit_name(text: object, instead: str = "imported") -> str:
-    """Return a text as the name of a folder of ours."""
+    """Return a text as a name that an experiment may have."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", str(text or "")).strip("_")[:64] or instead
