@@ -13,16 +13,13 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import shmlog
 from shmlog.cli.main import main
 from shmlog.transfer.importers.formats import reader_of
 from shmlog.transfer.imports import ImportReport
 from tests.support.records import make_run, sound
-
-FUNCTION_FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+from tests.support.sources import METRICS, expman_folder, fetch_ml_folder, meta_bin, metric_record
 
 
 def rows_of(report: ImportReport) -> list[tuple[Any, ...]]:
@@ -42,32 +39,9 @@ def names_of(stored: shmlog.StoredRun) -> list[str]:
 # ---- fetch_ml ----
 
 
-def meta_bin(
-    commit: bytes = b"c0ffee", job: bytes = b"train", user: bytes = b"ann", seconds: int = 1_700_000_000
-) -> bytes:
-    texts = b"".join(bytes([len(text)]) + text for text in (commit, job, user))
-    return struct.pack(">Bq", 1, seconds) + texts
-
-
-def metric_record(name: bytes, step: int, value: float, seconds: int) -> bytes:
-    return struct.pack(">qIdB", seconds, step, value, len(name)) + name
-
-
-METRICS = [
-    (b"loss", 0, 0.5, 1_700_000_001),
-    (b"loss", 2**32 - 1, -0.0, 1_700_000_002),
-    ("ü".encode(), 7, 1e300, 1_700_000_003),
-]
-
-
 @pytest.fixture
 def fetch_ml(tmp_path: Path) -> Path:
-    folder = tmp_path / "ml" / "c0ffee"
-    (folder / "files" / "src").mkdir(parents=True)
-    (folder / "files" / "src" / "train.py").write_text("print()")
-    (folder / "meta.bin").write_bytes(meta_bin())
-    (folder / "metrics.bin").write_bytes(b"".join(metric_record(*record) for record in METRICS))
-    return folder
+    return fetch_ml_folder(tmp_path / "ml" / "c0ffee")
 
 
 def test_fetch_ml(fetch_ml: Path, tmp_path: Path) -> None:
@@ -98,41 +72,6 @@ def test_the_same_source_twice_is_one_run(fetch_ml: Path, tmp_path: Path) -> Non
     assert list((tmp_path / "runs" / ".shmlog" / "imports").iterdir()) == []
 
 
-def test_metrics_bin_cut_at_every_length(fetch_ml: Path, tmp_path: Path) -> None:
-    whole = (fetch_ml / "metrics.bin").read_bytes()
-    ends = [0]
-    for record in METRICS:
-        ends.append(ends[-1] + 21 + len(record[0]))
-    for size in range(len(whole) + 1):
-        (fetch_ml / "metrics.bin").write_bytes(whole[:size])
-        report = shmlog.import_run(fetch_ml, tmp_path / "runs")
-        complete = sum(end <= size for end in ends[1:])
-        assert report.counts["metrics"] == complete
-        assert bool(report.problems) == (size not in ends), size
-        sound(report.dir)
-
-
-def test_meta_bin_cut_at_every_length(fetch_ml: Path, tmp_path: Path) -> None:
-    whole = meta_bin()
-    for size in range(len(whole) + 1):
-        (fetch_ml / "meta.bin").write_bytes(whole[:size])
-        report = shmlog.import_run(fetch_ml, tmp_path / "runs")
-        assert report.counts["metrics"] == len(METRICS)
-        assert bool(report.problems) == (size < len(whole)), size
-        sound(report.dir)
-
-
-@settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
-@given(meta=st.binary(max_size=60) | st.binary(max_size=40).map(lambda b: b"\x01" + b), metrics=st.binary(max_size=120))
-def test_hostile_bytes_are_told(meta: bytes, metrics: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("hostile")
-    (folder / "meta.bin").write_bytes(meta)
-    (folder / "metrics.bin").write_bytes(metrics)
-    report = shmlog.import_run(folder, folder / "runs")
-    sound(report.dir)
-    assert not shmlog.import_run(folder, folder / "runs").is_new
-
-
 def test_numbers_that_fetch_ml_cannot_mean(fetch_ml: Path, tmp_path: Path) -> None:
     (fetch_ml / "meta.bin").write_bytes(meta_bin(job=b"../../etc", seconds=2**62))
     (fetch_ml / "metrics.bin").write_bytes(metric_record(b"\xff", 1, float("nan"), -(2**63)))
@@ -159,31 +98,6 @@ def test_links_and_pipes_are_refused(fetch_ml: Path, tmp_path: Path) -> None:
 # ---- expman ----
 
 
-def expman_folder(path: Path, table: str = "vectors.parquet") -> Path:
-    (path / "artifacts").mkdir(parents=True)
-    (path / "artifacts" / "a.txt").write_text("x")
-    (path / "run.yaml").write_text(
-        "name: 20261121_122713\nexperiment: digits\nstatus: FINISHED\nstarted_at: 2026-11-21T12:27:13.758545422Z\n"
-        "finished_at: 2026-11-21T12:27:14.769514313Z\ndescription: d\ntags:\n- a\nscalars:\n  acc: 0.9\n"
-    )
-    (path / "config.yaml").write_text("lr: 0.1\n")
-    (path / "run.log").write_text(
-        "[2026-11-21T12:27:13.768Z] [INFO] hello\nmore\n[2026-11-21T12:27:13.769Z] [WARN] careful\n"
-    )
-    (path / "console.log").write_text("out\n")
-    pq.write_table(expman_table(), path / table)
-    return path
-
-
-def expman_table() -> pa.Table:
-    times = pa.array([1_000_000, 2_000_000, 3_000_000], pa.timestamp("us", tz="UTC"))
-    columns = {
-        "step": pa.array([0, 1, None], pa.int64()), "timestamp": times, "loss": [0.5, None, float("inf")],
-        "note": ["=a", None, "b"],
-    }  # fmt: skip
-    return pa.table(columns)
-
-
 @pytest.mark.parametrize("table", ["vectors.parquet", "metrics.parquet"])
 def test_expman(table: str, tmp_path: Path) -> None:
     folder = expman_folder(tmp_path / "experiments" / "digits" / "20261121_122713", table)
@@ -202,28 +116,6 @@ def test_expman(table: str, tmp_path: Path) -> None:
     assert [event["data"] for event in run.events()] == [
         {"acc": 0.9}, {"level": "info", "message": "hello\nmore"}, {"level": "warning", "message": "careful"},
     ]  # fmt: skip
-
-
-def test_the_journal_of_a_killed_expman_run_cut_at_every_length(tmp_path: Path) -> None:
-    folder = expman_folder(tmp_path / "digits" / "a")
-    (folder / "vectors.parquet").unlink()
-    sink = pa.BufferOutputStream()
-    table = expman_table()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-        later = pa.array([4, 5, 6], pa.timestamp("s", tz="UTC")).cast(table["timestamp"].type)
-        writer.write_table(table.set_column(1, table.schema.field(1), later))
-    whole = sink.getvalue().to_pybytes()
-    seen = set()
-    for size in range(0, len(whole) + 1, 29):
-        (folder / "vectors-0000.arrow").write_bytes(whole[:size])
-        report = shmlog.import_run(folder, tmp_path / "runs", "expman")
-        seen.add(report.counts["metrics"])
-        sound(report.dir)
-    assert seen == {0, 4, 8}
-    pq.write_table(table, folder / "vectors.parquet")  # as a run that was killed while it closed leaves it
-    (folder / "vectors-0000.arrow").write_bytes(whole)
-    assert shmlog.import_run(folder, tmp_path / "runs").counts["metrics"] == 8
 
 
 def test_a_damaged_expman_run_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -279,24 +171,6 @@ def test_numbers_that_only_python_writes_into_json(tmp_path: Path) -> None:
     sound(report.dir)
 
 
-KEYS = st.sampled_from(["step", "metrics", "status", "a"])
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-DATA = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
-    max_leaves=8,
-)
-TYPES = st.sampled_from(["metrics", "config", "gap", "experiment_end", "experiment_start", "x"])
-
-
-@settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
-@given(data=DATA, kind=TYPES)
-def test_any_event_is_taken_or_told(data: Any, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("events")
-    (folder / "a.jsonl").write_text(json.dumps({"timestamp": "2026-01-01T00:00:00Z", "event_type": kind, "data": data}))
-    sound(shmlog.import_run(folder / "a.jsonl", folder / "runs").dir)
-
-
 # ---- CSV ----
 
 
@@ -316,38 +190,7 @@ def test_csv(tmp_path: Path) -> None:
     sound(report.dir)
 
 
-@settings(max_examples=60, suppress_health_check=FUNCTION_FIXTURES)
-@given(text=st.text(st.sampled_from("a1,\"\n\r='.-\x00e"), max_size=30), ours=st.booleans())
-def test_any_text_is_read_as_csv_or_refused(text: str, ours: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("csv")
-    if ours:
-        shmlog.export_run(make_run(folder / "r", [("a", 0, 1.5, 1, None)]), folder / "a.csv")
-        text = (folder / "a.csv").read_bytes().decode() + text
-    (folder / "a.csv").write_bytes(text.encode())
-    try:
-        report = shmlog.import_run(folder / "a.csv", folder / "runs")
-    except shmlog.errors.CorruptDataError:
-        assert not (folder / "runs").exists()
-        return
-    sound(report.dir)
-
-
-# ---- our own exports, damaged ----
-
-
-@pytest.mark.parametrize("suffix", ["json", "parquet", "arrow", "csv"])
-def test_damaged_exports_are_refused_or_read(suffix: str, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "r", [("a", i, float(i), i + 1, None) for i in range(20)])
-    (path,) = shmlog.export_run(run, tmp_path / f"a.{suffix}")
-    whole = path.read_bytes()
-    for at in range(0, len(whole), max(1, len(whole) // 60)):
-        for data in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]):
-            path.write_bytes(data)
-            try:
-                report = shmlog.import_run(path, tmp_path / "runs")
-            except shmlog.errors.CorruptDataError:
-                continue
-            sound(report.dir)
+# ---- our own exports ----
 
 
 def test_events_that_are_nested_too_deeply_are_told(tmp_path: Path) -> None:
