@@ -45,6 +45,22 @@ def resolve_named_run(text: str, root: str | Path) -> Path:
     return folders[0]
 
 
+def recover_dead(run_dirs: Iterable[Path]) -> bool:
+    """Recover those of this user's runs that are known to be dead, and say so; return whether there were any.
+
+    What can't be recovered is shown as it is.
+    """
+    from shmlog.store.abandoned import recover_abandoned
+
+    outcomes = [(relative(run_dir), problem) for run_dir, problem in recover_abandoned(run_dirs)]
+    for name, problem in outcomes:
+        if problem is None:
+            say(f"shmlog: recovered {name}: its processes had died before it was closed")
+        else:
+            say(f"shmlog: warning: can't recover {name}: {problem}")
+    return bool(outcomes)
+
+
 def locate(run_dir: Path) -> tuple[Store, str]:
     """Return the store that a run folder is in, and the run's name there."""
     import shmlog

@@ -20,6 +20,7 @@ from shmlog.cli import main as main_module
 from shmlog.cli.commands import show as show_module
 from shmlog.cli.main import build_parser, main
 from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.flusher import recover as flusher_recover
 from shmlog.reader import queries, summary
 from shmlog.reader.event_lines import metric_lines
 from shmlog.reader.follow import Follower
@@ -616,7 +617,7 @@ def test_recover_looks_at_all_runs_that_are_not_complete(
     make_run(here / "runs", "1", complete=True)
     make_run(here / "runs", "2", complete=False)
     (make_run(here / "runs", "3") / "run.yaml").write_text("}{")
-    stub(monkeypatch, "shmlog.flusher.recover", recover=recovered)
+    monkeypatch.setattr(flusher_recover, "recover", recovered)
     assert main(["recover", "--json"]) == 1
     found = {Path(outcome["run_dir"]).name: outcome for outcome in json.loads(capsys.readouterr().out)}
     assert sorted(found) == ["2", "3"]
@@ -633,7 +634,7 @@ def test_recover_of_an_experiment_looks_at_all_its_runs(
 ) -> None:
     for run_id, experiment in (("1", "digits"), ("2", "digits"), ("4", "letters")):
         make_run(here / "runs", run_id, experiment, complete=False)
-    stub(monkeypatch, "shmlog.flusher.recover", recover=recovered)
+    monkeypatch.setattr(flusher_recover, "recover", recovered)
     assert main(["recover", "digits", "--json"]) == 0
     found = [Path(outcome["run_dir"]).name for outcome in json.loads(capsys.readouterr().out)]
     assert sorted(found) == ["1", "2"]
@@ -663,7 +664,7 @@ class Segments:
         stale = Stale("/shmlog-1", Path("/dev/shm/shmlog-1"), run_dir, "1", 2_000_000, "dead")
         members = {"find_stale": lambda: [stale], "remove": lambda segment: self.done.append("remove")}
         stub(monkeypatch, "shmlog.segment.gc", **members)
-        stub(monkeypatch, "shmlog.flusher.recover", recover=self.recover)
+        monkeypatch.setattr(flusher_recover, "recover", self.recover)
 
     def recover(self, run_dir: Path) -> None:
         self.done.append("recover")

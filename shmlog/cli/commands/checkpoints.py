@@ -54,13 +54,13 @@ def run(args: argparse.Namespace) -> int:
 def _folder(text: str | None) -> Path:
     """Return the folder of checkpoints that ``text`` means."""
     from shmlog.checkpoint.files import checkpoint_files
-    from shmlog.folder.layout import RunLayout
+    from shmlog.checkpoint.survey import checkpoints_of
     from shmlog.folder.root import has_description
 
     if text is not None and not has_description(Path(text)) and checkpoint_files(Path(text)):
         return Path(text)
     try:
-        return RunLayout(resolve_run(text)).checkpoints
+        return checkpoints_of(resolve_run(text))
     except RunNotFoundError as error:
         if text is not None and Path(text).is_dir():
             raise CheckpointNotFoundError(f"{text}: neither a checkpoint nor a run here") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from shmlog.cli.dead import recover_dead
+from shmlog.cli.find import recover_dead
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import ROOT, add_command, add_filter_options, add_root_option, natural
 from shmlog.cli.text import duration, shorten, table, width, window_columns

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.base.times import read_time
-from shmlog.cli.dead import recover_dead
-from shmlog.cli.find import resolve_run
+from shmlog.cli.find import recover_dead, resolve_run
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import add_command, add_run_argument
 from shmlog.cli.text import clean, duration, paragraph, plural, relative, table, value

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shmlog.cli.dead import recover_dead
-from shmlog.cli.find import resolve_run
+from shmlog.cli.find import recover_dead, resolve_run
 from shmlog.cli.lines import text
 from shmlog.cli.output import command, say, to_json
 from shmlog.cli.parser import add_command, add_run_argument, natural
