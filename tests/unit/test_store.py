@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,56 @@ def test_wrong_questions_are_refused(root: Path) -> None:
             store.runs(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="limit"):
         store.runs(limit=-1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"where": ["lr > 1"]}, "where must be a str that holds an expression, not list"),
+        ({"sort": 3}, "sort must be a str, such as 'lr'"),
+        ({"status": 3}, "status must be a str, or a list of them, not int"),
+        ({"tags": 3}, "tags must be a list of str, not int"),
+        ({"tags": [3]}, "a tag must be a str, not int"),
+        ({"experiment": 3}, "experiment must be a str, not int"),
+    ],
+)
+def test_a_question_of_another_type_is_refused_by_name(root: Path, wrong: dict[str, Any], says: str) -> None:
+    add_run(root, "one", tags=["a"])
+    with pytest.raises(TypeError, match=re.escape(says)):
+        shmlog.Store(root).runs(**wrong)
+
+
+def test_a_run_is_named_by_a_str_or_its_record(root: Path) -> None:
+    add_run(root, "one")
+    store = shmlog.Store(root)
+    for ask in (store.get, store.load, store.summary, store.delete):
+        with pytest.raises(TypeError, match="its id, 'experiment/id' or its RunRecord, not by int"):
+            ask(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="names must be the name of a metric, or a list of them, not int"):
+        store.load("one").metrics(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="or a list of them, not NoneType"):
+        store.load("one").metrics(["loss", None])  # type: ignore[list-item]
+
+
+def test_a_run_is_loaded_by_its_folder_or_what_has_it(root: Path) -> None:
+    layout = add_run(root, "one")
+    record = shmlog.Store(root).get("one")
+    assert shmlog.load(record).dir == shmlog.load(layout.dir).dir == layout.dir
+    with pytest.raises(TypeError, match=r"load takes the folder of a run, .*not int"):
+        shmlog.load(3)  # type: ignore[arg-type]
+
+
+def test_sorting_by_what_no_run_has_says_what_there_is(root: Path) -> None:
+    add_metrics(root, "logged")
+    add_run(root, "other", params={"lr": 0.1, "model": {"name": "x"}})
+    store = shmlog.Store(root)
+    with pytest.raises(QueryError, match=r"no run has 'nosuch'; there are lr, model\.name; beside them metrics\.NAME"):
+        store.runs(sort="nosuch")
+    with pytest.raises(QueryError, match=r"no run has 'metrics\.nosuch'; there are .*metrics\.loss"):
+        store.runs(sort="-metrics.nosuch")
+    assert ids(store.runs(sort="lr", where="lr = 7")) == [], "some other run has it"
+    assert store.runs("digits", sort="run.group"), "a field that every run may have"
+    assert shmlog.Store(root / "nowhere").runs(sort="lr") == []
 
 
 def test_a_record_has_what_the_files_say(root: Path) -> None:
@@ -613,7 +664,7 @@ def test_what_is_no_run_is_not_deleted(root: Path, tmp_path: Path, monkeypatch: 
     before = tree(tmp_path)
     monkeypatch.chdir(tmp_path / "src")
     for name in (str(root), str(root / "digits"), "precious", str(tmp_path)):
-        assert main(["rm", name, "--force", "--root", str(root)]) == 1, name
+        assert main(["rm", name, "--force", "--root", str(root)]) == 3, name
     with pytest.raises(RunNotFoundError):
         shmlog.Store(tmp_path).delete("src/precious", force=True)
     assert tree(tmp_path) == before
