@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import print_json, say
-from shmlog.cli.parser import UsageError, add_command, path
+from shmlog.cli.parser import FOUND, UsageError, add_command, path
 from shmlog.cli.text import plural, relative, size, table
 from shmlog.errors import StorageError
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         print_json([_as_dict(artifact, faults[artifact.name]) for artifact in found])
     else:
         _print(found, faults, every_byte)
-    return 1 if any(faults.values()) else 0
+    return FOUND if any(faults.values()) else 0
 
 
 def _as_dict(artifact: Artifact, fault: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import command, print_json, say
-from shmlog.cli.parser import UsageError, add_command, path
+from shmlog.cli.parser import FOUND, UsageError, add_command, path
 from shmlog.cli.text import plural, relative, size, table, value
 from shmlog.errors import CheckpointNotFoundError, RunNotFoundError
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         print_json([_as_dict(one) for one in found])
     else:
         _print(folder, found, every_byte)
-    return 1 if every_byte and any(one.damage for one in found) else 0
+    return FOUND if any(one.damage for one in found) else 0
 
 
 def _folder(text: str | None) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import ROOT, add_command, path
+from shmlog.cli.parser import FAILED, ROOT, add_command, path
 from shmlog.cli.text import clean, plural, relative
 from shmlog.folder.root import Root
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(outcomes)
     else:
         _print(outcomes)
-    return 1 if any(outcome["error"] for outcome in outcomes) else 0
+    return FAILED if any(outcome["error"] for outcome in outcomes) else 0
 
 
 def _chosen(text: str | None) -> list[Path]:

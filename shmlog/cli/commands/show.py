@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shmlog.base.times import read_time
 from shmlog.cli.find import recover_dead, resolve_run
 from shmlog.cli.output import command, print_json, say
-from shmlog.cli.parser import add_command, add_run_argument
+from shmlog.cli.parser import FOUND, add_command, add_run_argument
 from shmlog.cli.text import clean, duration, paragraph, plural, relative, table, value
 from shmlog.errors import CorruptDataError
 from shmlog.reader.summary import summarise
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             print(line)
     if found["error"]:
         say(f"shmlog: error: {found['error']}")
-    return 1 if found["error"] else 0
+    return FOUND if found["error"] else 0
 
 
 def describe(stored: StoredRun) -> dict[str, Any]:

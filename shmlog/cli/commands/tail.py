@@ -66,7 +66,8 @@ def _follow(follower: Follower, as_json: bool) -> None:
 
 def _print(lines: Iterable[Event], as_json: bool) -> None:
     for line in lines:
-        print(to_json(line) if as_json else text(line))
+        for printed in [to_json(line)] if as_json else text(line):
+            print(printed)
     sys.stdout.flush()
 
 

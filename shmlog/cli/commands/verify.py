@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import print_json
-from shmlog.cli.parser import add_command, add_run_argument
+from shmlog.cli.parser import FOUND, add_command, add_run_argument
 from shmlog.cli.text import clean, plural, relative
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(_as_dict(report))
     else:
         _print(report)
-    return 0 if report.ok else 1
+    return 0 if report.ok else FOUND
 
 
 def _as_dict(report: Report) -> dict[str, object]:
