@@ -38,7 +38,7 @@ def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Warns
     -----
     ShmlogWarning
-        If a line that is whole is no JSON object; it is left out.
+        If a line that is whole is not a JSON object; it is left out.
     """
     place = Path(path)
     if place.is_dir():
@@ -58,7 +58,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         elif line.is_whole:
             bad += 1
     if bad:
-        warn_caller(f"{path}: {bad} lines that are no JSON objects; left out")
+        warn_caller(f"{path}: {bad} lines that are not JSON objects; left out")
 
 
 def analyze_logs(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -224,7 +224,7 @@ def export_all_formats(
         If a file can't be written.
     """
     if not base_name or Path(base_name).name != base_name:
-        raise ValueError(f"base_name {base_name!r} is no name of a file")
+        raise ValueError(f"base_name {base_name!r} can't be the name of a file")
     folder = Path(output_dir)
     paths = {
         "json": folder / f"{base_name}.json",

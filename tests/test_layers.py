@@ -293,6 +293,38 @@ def touched_names(tree: ast.Module) -> Iterator[str]:
             yield node.attr
 
 
+WORDS = re.compile(
+    r"(?<!there )\b(is|are|can be) none\b|\b(for|to) who\b|\bwhich (is|was) told\b|\b(is|are) nothing for\b"
+    r"|(?<!there )\b(is|are) no (time|name|number|text|string|str|list|object|mapping|folder|file|status|regular|gap"
+    r"|JSON|CSV|Parquet|sandbox|frame|known)s?\b"
+)
+"""Turns of phrase that a reader takes twice to understand; write "unknown status", "is not a time", "callers that"."""
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstrings_and_messages_are_read_once(module: str) -> None:
+    odd = [f"{line}: {match[0]}" for line, text in texts_of(module) for match in WORDS.finditer(" ".join(text.split()))]
+    assert odd == []
+
+
+@pytest.mark.parametrize("text", ["status 'x' is none", "for who only reads", "'soon' is no time; write 30d"])
+def test_the_word_list_finds_what_it_is_for(text: str) -> None:
+    assert WORDS.search(text)
+    assert not WORDS.search("None if there is none, or it is None; there is no file; it is no longer there")
+
+
+def texts_of(module: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of all strings, those with values put in too; docstrings are strings."""
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, ast.JoinedStr):
+            yield (
+                node.lineno,
+                "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values),
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
 def test_a_name_means_one_class() -> None:
     assert set(twice(classes())) == CLASSES_TODAY
 

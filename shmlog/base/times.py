@@ -43,7 +43,7 @@ def moment(value: str | datetime) -> datetime:
     Raises
     ------
     TypeError, ValueError
-        If it is no time of the years 1 to 9999.
+        If it is not a time of the years 1 to 9999.
     """
     from datetime import UTC, datetime
 
@@ -55,7 +55,7 @@ def moment(value: str | datetime) -> datetime:
 
 
 def read_time(value: object, *, needs_zone: bool = False) -> datetime | None:
-    """Return what `moment` does of anything that a file may hold; None if it is no time, or lacks a needed zone."""
+    """Return what `moment` does of anything that a file may hold; None if it is not a time, or lacks a needed zone."""
     from datetime import datetime
 
     try:
@@ -66,7 +66,7 @@ def read_time(value: object, *, needs_zone: bool = False) -> datetime | None:
 
 
 def parse_us(value: object) -> int | None:
-    """Return a time, as text or as datetime, as microseconds since 1970; None if it is no time."""
+    """Return a time, as text or as datetime, as microseconds since 1970; None if it is not a time."""
     from datetime import UTC, datetime, timedelta
 
     when = read_time(value)

@@ -240,7 +240,7 @@ class Decoder:
         Raises
         ------
         CorruptDataError
-            If it is none.
+            If it is not one.
         UnsafeDataError
             If it is pickled and that is not allowed.
         """

@@ -109,7 +109,7 @@ class Index:
         self._known: dict[Path, tuple[tuple[int, ...], CheckpointInfo | None]] = {}
 
     def scan(self) -> list[CheckpointInfo]:
-        """Return the checkpoints, oldest first; warn of a file that is none."""
+        """Return the checkpoints, oldest first; warn of a file that is not one."""
         known = self._known
         self._known = {path: self._look(path, known.get(path)) for path in checkpoint_files(self.folder, self.name)}
         found = [info for _, info in self._known.values() if info is not None]

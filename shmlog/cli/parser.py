@@ -96,7 +96,7 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
 
 
 def path(text: str) -> str:
-    """Return the path ``text``; an empty one and one with NUL can be none."""
+    """Return the path ``text``; raises ArgumentTypeError if it is empty or has NUL."""
     if not text or "\0" in os.fsdecode(text):
         raise argparse.ArgumentTypeError(f"not a path: {text!r}")
     return text

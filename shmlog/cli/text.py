@@ -61,7 +61,7 @@ def _fit(text: str, columns: int) -> str:
 
 
 def window_columns() -> int | None:
-    """Return the width of the terminal that stdout is, or None if it is none."""
+    """Return the width of the terminal that stdout is, or None if it is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

@@ -231,7 +231,7 @@ WriterObject *shmlog_writer_find(ProducerObject *run);
 void shmlog_writer_after_fork(shmlog_producer *producer);
 #endif
 
-/* The writer of this thread if it is at hand, else the process's: for who does not log. */
+/* The writer of this thread if it is at hand, else the process's: for a thread that does not log. */
 static inline WriterObject *shmlog_writer_at_hand(const ProducerObject *run)
 {
 #ifdef Py_GIL_DISABLED

@@ -47,7 +47,7 @@ def _source_files(root: Path) -> Iterator[Path]:
 class Vocabulary:
     """256 single bytes and the most frequent longer pieces of a sample.
 
-    Every text can be encoded, and decodes to itself: what is no known piece is
+    Every text can be encoded, and decodes to itself: what is not a known piece is
     spelled byte by byte.
 
     Parameters

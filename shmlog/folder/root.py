@@ -157,7 +157,7 @@ class Root:
         return f"experiments in {self.given}: {some(names)}"
 
     def _links(self, experiment: str, run_id: str) -> bool:
-        """Whether an experiment has a link of that name, such as to a run of another one: it is none of its own."""
+        """Whether an experiment has a link of that name, such as to a run of another one: it is not its own."""
         return (self.path / experiment / run_id).is_symlink()
 
     def inside(self, path: Path) -> Path:

@@ -139,7 +139,7 @@ class Artifact:
             os.close(fd)
 
     def _open(self) -> int:
-        """Open the file, unless a link leads to it, or it is none."""
+        """Open the file, unless a link leads to it, or it is not a regular file."""
         folder = self.path.parents[self.name.count("/")]
         if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder.parent), folder.name, self.name):
             raise CorruptDataError(f"{self.path}: is a link, or below one: refused, since it can lead anywhere")

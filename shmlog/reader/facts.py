@@ -85,7 +85,7 @@ def _rebuild(layout: RunLayout) -> dict[str, Any]:
 
 
 def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """Return what a file holds; None if there is none, or if it is damaged, which is told."""
+    """Return what a file holds; None if there is none, or if it is damaged, which becomes a problem."""
     try:
         return read_mapping(path)
     except FileNotFoundError:
@@ -112,7 +112,7 @@ def _checked(found: Mapping[str, Any], path: Path, problems: list[str]) -> dict[
 
 
 def make_record(run_dir: str, facts: Facts) -> RunRecord:
-    """Return the run as it is now; raises CorruptDataError if the facts are none."""
+    """Return the run as it is now; raises CorruptDataError if the facts are not of a run."""
     live = False if facts.members.get("complete") is True else liveness.members_live(facts.members)
     experiment, run_id = run_dir.rsplit("/", 2)[1:]
     where = {"run_id": run_id, "experiment": experiment, "dir": run_dir}

@@ -171,7 +171,7 @@ class RunRecord(Record):
         Raises
         ------
         ValueError
-            If ``status`` is none.
+            If ``status`` is unknown.
         RunStateError
             If the run is not running, or ``status`` is not the status of one that is over.
         """

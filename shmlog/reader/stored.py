@@ -389,7 +389,7 @@ class StoredRun(Frames, Queries):
 
 
 def _check_names(names: str | Sequence[str] | None) -> str | list[str] | None:
-    """Return the names of metrics that are asked for; raises TypeError if they are none."""
+    """Return the names of metrics that are asked for; raises TypeError if they are not names."""
     if names is None or isinstance(names, str):
         return names
     wanted = list(names) if isinstance(names, Iterable) else [names]

@@ -60,7 +60,7 @@ class Parser:
         Raises
         ------
         QueryError
-            If it is none.
+            If it is not one.
         """
         found = self._any()
         if self.peek().kind != "end":

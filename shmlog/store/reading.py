@@ -59,7 +59,7 @@ class StoreReader:
         Raises
         ------
         ValueError
-            If ``name`` can be that of none.
+            If ``name`` can't be the name of an experiment.
         ExperimentNotFoundError
             If there is none of that name.
         """
@@ -95,7 +95,7 @@ class StoreReader:
         Returns
         -------
         list of RunRecord
-            What is damaged in a run is told by its ``problems``.
+            The ``problems`` of a run say what is damaged in it.
 
         Raises
         ------

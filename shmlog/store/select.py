@@ -107,7 +107,7 @@ def to_moment(what: str, value: Moment) -> datetime:
     Raises
     ------
     QueryError
-        If it is none.
+        If it is not a time.
     """
     if isinstance(value, timedelta):
         return datetime.now(UTC) - value
@@ -116,7 +116,9 @@ def to_moment(what: str, value: Moment) -> datetime:
             return datetime.now(UTC) - to_span(what, value)
         return moment(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise QueryError(f"{what}: {value!r:.60} is no time; write 2026-11-21, 2026-11-21T03:15:00Z or 30d") from error
+        raise QueryError(
+            f"{what}: {value!r:.60} is not a time; write 2026-11-21, 2026-11-21T03:15:00Z or 30d"
+        ) from error
 
 
 def to_span(what: str, value: str | timedelta) -> timedelta:
@@ -125,7 +127,7 @@ def to_span(what: str, value: str | timedelta) -> timedelta:
         return value
     match = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise QueryError(f"{what}: {value!r:.60} is no time span; write 30d, 12h or 2w")
+        raise QueryError(f"{what}: {value!r:.60} is not a time span; write 30d, 12h or 2w")
     return timedelta(**{_UNITS[match[2]]: float(match[1])})
 
 

@@ -22,7 +22,7 @@ def parse_tags(wanted: str | Iterable[str]) -> Predicate:
     Raises
     ------
     QueryError
-        If the expression is none.
+        If it can't be understood.
     """
     if isinstance(wanted, str):
         return Parser("tags", wanted, WORDS, _parse_tag).parse()

@@ -2,7 +2,7 @@
 
 A text that begins with a character that starts a formula gets a ``'`` in front. So does one
 in which only ``'`` stand before such a character, so that taking one ``'`` away is exact.
-Numbers are never touched: they are no texts.
+Numbers are never touched: they are not texts.
 """
 
 from __future__ import annotations

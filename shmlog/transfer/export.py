@@ -69,7 +69,7 @@ def export_run(
     Raises
     ------
     TypeError
-        If ``run`` is none of these.
+        If ``run`` is not one of these.
     ValueError
         If there is no such format, the name tells none, or it can't tell what is superseded.
     RunNotFoundError
@@ -87,7 +87,7 @@ def export_run(
     stored = run if isinstance(run, StoredRun) else load(folder_of(run, "run must be the folder of a run"))
     wanted = format or guess_format(path)
     if wanted not in FORMATS:
-        raise ValueError(f"format {wanted!r} is none; use one of {', '.join(FORMATS)}")
+        raise ValueError(f"unknown format {wanted!r}; use one of {', '.join(FORMATS)}")
     if superseded and wanted in _OF_THE_CURVE:
         raise ValueError(f"format {wanted!r} can't tell what is superseded; leave superseded out, or use csv or json")
     tell = progress or no_progress

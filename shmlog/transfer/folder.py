@@ -112,7 +112,7 @@ def final_status(found: Found) -> str:
         return SUCCESS
     status = map_status(found.status)
     if status is None:
-        found.problems.add("status", f"status {found.status!r} is none that shmlog knows; taken as {CRASHED}")
+        found.problems.add("status", f"status {found.status!r} is unknown; taken as {CRASHED}")
     elif status in ("pending", "running"):
         found.problems.add("status", f"status {found.status!r} of a run that is read as it is; taken as {CRASHED}")
         status = None

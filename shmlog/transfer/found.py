@@ -37,7 +37,7 @@ class Rows:
         if cells is None:
             return f"{name!r} is {_shown(value)}, which no metric can be"
         if not is_text(name):
-            return f"name {name!r} is no text"
+            return f"name {name!r} is not a text"
         if type(step) is not int or step not in INT64:
             return f"{name!r} has step {_shown(step)}"
         columns = self.columns

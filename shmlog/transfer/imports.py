@@ -162,7 +162,7 @@ def _run_id(found: Found, digest: str) -> str:
 
 def _existing(root: Root, run_id: str, experiment: str) -> RunLayout | None:
     if root.path.exists() and not root.path.is_dir():
-        raise StorageError(f"{root.path} is no folder")
+        raise StorageError(f"{root.path} is not a folder")
     for name in sorted(root.experiments(), key=lambda name: name != experiment):
         layout = root.run(name, run_id)
         if layout.run_yaml.is_file():

@@ -2,7 +2,7 @@
 
 A warm process, which has imported what importers need, forks one for each source, and ends with this one. What that has
 found comes back in two files that have no names: the records as an Arrow stream, and JSON lines, of which
-the first says all else, and the rest are the events. The limits keep a source from hurting; they are no sandbox.
+the first says all else, and the rest are the events. The limits keep a source from hurting; they are not a sandbox.
 """
 
 from __future__ import annotations

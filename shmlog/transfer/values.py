@@ -32,7 +32,7 @@ def restore(value: Any, words: object) -> None:
         If there is no such word at one of the places.
     """
     if not isinstance(words, list):
-        raise ValueError("the places of NaN and infinities are no list")
+        raise ValueError("the places of NaN and infinities are not a list")
     for where in words:
         try:
             *path, last = where

@@ -312,7 +312,7 @@ def test_csv(tmp_path: Path) -> None:
         ("loss", 2, "nan", 2.5), ("ok", 2, "False", 2.5), ("note", 2, "'t'", 2.5), ("=x", 2, "8", 2.5),
         ("loss", 4, "1000.0", 0.0), ("n", 4, "-3", 0.0), ("ok", 4, "True", 0.0), ("=x", 4, "9", 0.0),
     ]  # fmt: skip
-    assert report.problems == ("line 4: 2 cells in 7 columns; left out", "line 5: 'bad' is no time; 1970 instead")
+    assert report.problems == ("line 4: 2 cells in 7 columns; left out", "line 5: 'bad' is not a time; 1970 instead")
     sound(report.dir)
 
 

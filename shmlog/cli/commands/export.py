@@ -79,6 +79,6 @@ def _check(format: str, to_stdout: bool, json: bool) -> None:
     if format in _FOLDERS:
         raise UsageError(f"-f {format} makes a folder: name it with -o")
     if format not in _STREAMS and sys.stdout.isatty():
-        raise UsageError(f"-f {format} is nothing for a terminal: name a file with -o")
+        raise UsageError(f"-f {format} can't be shown on a terminal: name a file with -o")
     if json:
         raise UsageError("--json tells of the files written: name one with -o")

@@ -22,7 +22,7 @@ def checked_table(path: Path, table: pa.Table) -> pa.Table:
     Raises
     ------
     CorruptDataError
-        If it is none, or has rows that no run of ours has.
+        If it is not one, or has rows that no run of ours has.
     """
     if table.column_names != METRICS.names:
         raise CorruptDataError(f"{path}: not a table of shmlog (columns {table.column_names})")

@@ -33,7 +33,7 @@ def read(path: Path) -> Found:
     Raises
     ------
     CorruptDataError
-        If it is no CSV, or has no rows.
+        If it is not CSV, or has no rows.
     """
     found = Found(experiment=path.stem)
     data = found.read("table", path)
@@ -101,7 +101,7 @@ def _read_wide(path: Path, text: str, found: Found) -> None:
     lines = split(text, path)
     head = [unguard(cell.text) for cell in next(lines, (0, []))[1]]
     if not any(head) or len(set(head)) != len(head):
-        raise CorruptDataError(f"{path}: its first line is no list of different names")
+        raise CorruptDataError(f"{path}: its first line is not a list of different names")
     rows = list(_whole(lines, len(head), found))
     columns = {name: _Column([cells[i] for _, cells in rows]) for i, name in enumerate(head)}
     step_name = next((name for wanted in _STEPS for name in head if name.lower() == wanted), None)
@@ -140,7 +140,7 @@ def _time(where: str, value: Any, found: Found) -> int:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
     ts = round(value * 1e6) if is_number else parse_us(value)
     if ts is None or not time_in_range(ts):
-        found.problems.add("times", f"{where}: {value!r} is no time; 1970 instead")
+        found.problems.add("times", f"{where}: {value!r} is not a time; 1970 instead")
         return 0
     return ts
 

@@ -92,7 +92,7 @@ class _Reading:
             else -(1 << 62)
         )
         if not time_in_range(ts):
-            self._found.problems.add("times", f"{where}: {event.wall_time} is no time; 1970 instead")
+            self._found.problems.add("times", f"{where}: {event.wall_time} is not a time; 1970 instead")
             ts = 0
         for value in event.summary.value:
             self._take_value(where, event.step, ts, value)

@@ -82,7 +82,7 @@ def _describe(path: Path, found: Found, told: dict[str, Any]) -> None:
         if ts is not None and time_in_range(ts):
             found.described[ours] = timestamp(ts)
         elif told.get(theirs) is not None:
-            found.problems.add("times", f"run.yaml: {theirs} {told[theirs]!r} is no time")
+            found.problems.add("times", f"run.yaml: {theirs} {told[theirs]!r} is not a time")
     # A name made of a date is a number to a YAML reader: the folder's is taken then.
     found.described["name"] = told["name"] if isinstance(told.get("name"), str) else path.name
     for name in ("description", "group"):
@@ -186,4 +186,4 @@ def _read_log(found: Found, path: Path) -> None:
         elif known is not None:
             known["message"] += f"\n{line}"  # a message of several lines
         else:
-            found.problems.add("lines of run.log", f"run.log: line {number} is none of a log; left out")
+            found.problems.add("lines of run.log", f"run.log: line {number} is not of a log; left out")

@@ -36,7 +36,7 @@ def read(path: Path) -> Found:
         take_description(found, told)
         rows, events = told["metrics"], told["events"]
         if not isinstance(rows, list) or not isinstance(events, list):
-            raise ValueError("metrics and events are no lists")
+            raise ValueError("metrics and events are not lists")
     except (ValueError, LookupError, RecursionError) as error:
         raise CorruptDataError(f"{path}: not an export of a run as JSON, or damaged ({error})") from error
     found.metrics = _metrics(found, rows)
@@ -76,7 +76,7 @@ def _add(taken: Rows, row: dict[str, Any]) -> str | None:
         value = from_word(value)
         value = float(value) if type(value) is int and abs(value) < 1 << 53 else value
     if ts is None or not time_in_range(ts):
-        return f"{row.get('ts')!r} is no time"
+        return f"{row.get('ts')!r} is not a time"
     return taken.add(row.get("name"), row.get("step"), value, ts, owner_of(row))  # type: ignore[arg-type]
 
 
@@ -84,7 +84,7 @@ def _add_event(found: Found, where: str, event: Any) -> None:
     ts = parse_us(event.get("timestamp")) if isinstance(event, dict) else None
     is_sound = ts is not None and time_in_range(ts) and isinstance(event.get("data"), dict)
     if not is_sound or not is_text(json.dumps(event, ensure_ascii=False)) or type(event.get("event_type")) is not str:
-        found.problems.add("events left out", f"{where} is none of ours")
+        found.problems.add("events left out", f"{where} is not ours")
         return
     try:
         data = plain(event["data"])

@@ -56,7 +56,7 @@ def _read_meta(path: Path, found: Found) -> None:
     if time_in_range(seconds * 1_000_000):
         found.described["created_at"] = found.described["started_at"] = timestamp(seconds * 1_000_000)
     else:
-        found.problems.add("meta.bin", f"meta.bin: {seconds} is no time")
+        found.problems.add("meta.bin", f"meta.bin: {seconds} is not a time")
     _describe(found, _texts(data, found))
 
 
@@ -114,7 +114,7 @@ def _read_metrics(path: Path, found: Found) -> None:
         where = f"metrics.bin, byte {at}"
         ts = seconds * 1_000_000
         if not time_in_range(ts):
-            found.problems.add("times", f"{where}: {seconds} is no time; 1970 instead")
+            found.problems.add("times", f"{where}: {seconds} is not a time; 1970 instead")
             ts = 0
         found.add(where, _decode(name, where, found), step, value, ts, {})
         at += _RECORD.size + size

@@ -52,10 +52,10 @@ def reader_of(format: str) -> Callable[[Path], Found]:
 
 
 def check_format(format: str) -> str:
-    """Return a format that can be imported; raises ValueError if it is none."""
+    """Return a format that can be imported; raises ValueError if it is unknown."""
     if format not in _READERS:
         about_wandb = f"; {_WANDB}" if format == "wandb" else ""
-        raise ValueError(f"format {format!r} is none; use one of {', '.join(FORMATS)}{about_wandb}")
+        raise ValueError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}{about_wandb}")
     return format
 
 

@@ -76,7 +76,7 @@ class _Reading:
         ts = parse_us(text)
         if ts is None or not time_in_range(ts):
             self._found.problems.add(
-                "times", f"{where}: timestamp {text!r} is no time; that of the line before instead"
+                "times", f"{where}: timestamp {text!r} is not a time; that of the line before instead"
             )
             return self._times[-1] if self._times else 0
         if isinstance(text, str) and "Z" not in text and "+" not in text[10:] and "-" not in text[10:]:
