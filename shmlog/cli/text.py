@@ -161,6 +161,11 @@ def value(number: object, columns: int = 40) -> str:
     return str(number) if window_columns() is None else shorten(clean(number), columns)
 
 
+def statistic(number: object) -> str:
+    """Return the last, least or largest value of a metric for people: a dash where it has none, as of NaN alone."""
+    return "-" if number is None else value(number)
+
+
 def size(count: int) -> str:
     """Return a number of bytes for people, such as ``1.4 MB``."""
     amount = float(count)

@@ -11,6 +11,7 @@ from typing import Any
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.folder import liveness
+from shmlog.folder.attempts import attempts_of, paused_s
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.liveness import find_status
 from shmlog.folder.root import is_run
@@ -74,6 +75,7 @@ def read_facts(layout: RunLayout) -> Facts:
             record.pop(name, None)
     record |= _checked(kept, layout.annotations_yaml, problems)
     record.setdefault("name", layout.run_id)
+    record["paused_s"] = paused_s(attempts_of(described))
     record["problems"] = problems
     return Facts(record, {name: described.get(name) for name in _SEGMENT}, rebuilt)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.folder import liveness
-from shmlog.folder.attempts import attempts_of, number_of
+from shmlog.folder.attempts import attempts_of, number_of, paused_s
 from shmlog.folder.extent import extents_of
 from shmlog.folder.layout import RunLayout, RunLike, folder_of
 from shmlog.folder.regular import read_regular
@@ -165,6 +165,11 @@ class StoredRun(Frames, Queries):
         """
         *earlier, latest = attempts_of(self.metadata)
         return [*earlier, {**latest, "status": self.status}]
+
+    @property
+    def paused_s(self) -> float:
+        """Seconds between the attempts, in which nothing ran; 0 of a run that was never resumed."""
+        return paused_s(self.attempts)
 
     def packages(self, attempt: int | None = None) -> dict[str, str]:
         """Return name and version of the packages that were installed; empty if that is not known.

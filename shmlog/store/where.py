@@ -20,8 +20,9 @@ MISSING = object()
 STATISTICS = ("last", "min", "max", "count")
 _TIMES = ("created_at", "started_at", "ended_at")
 _FIELDS = (
-    "run_id", "experiment", "name", "status", "live", "attempt", *_TIMES, "duration_s", "description", "notes",
-    "group", "parent", "job_name", "user", "host", "commit_id", "python", "trace_id", "span_id", "pinned", "complete",
+    "run_id", "experiment", "name", "status", "live", "attempt", *_TIMES, "duration_s", "paused_s", "description",
+    "notes", "group", "parent", "job_name", "user", "host", "commit_id", "python", "trace_id", "span_id",
+    "pinned", "complete",
 )  # fmt: skip
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {

@@ -534,6 +534,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "annotations": {},
         "config": {"lr": 0.1},
         "attempts": [{"attempt": 1, "status": "success"}],
+        "paused_s": 0.0,
         "counts": {"metrics": table.num_rows, "events": 1},
         "dropped": {"full": 0},
         "producers": [],
@@ -626,6 +627,37 @@ def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
     assert "full                   2" in printed
     assert "names" not in printed
     assert "\x1b" not in printed
+
+
+def test_what_a_resumed_run_took_is_without_its_pauses() -> None:
+    printed = "\n".join(shown(paused_s=31.0))
+    assert "03:15:22 UTC, took 30.0 s without the pauses of 31.0 s" in printed
+
+
+def test_a_metric_of_nan_alone_has_no_least_and_no_largest_value(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nan = float("nan")
+    for number in ("a", "b"):
+        with shmlog.init("digits", root=here / "runs", config={"run": number}) as run:
+            for step in range(3):
+                run.log({"nan": nan, "loss": nan if step else 0.5}, step=step)
+    store = shmlog.Store(here / "runs")
+    assert store.summary(run.id)["nan"] | {"last": 0} == {"last": 0, "min": None, "max": None, "count": 3}
+    assert store.summary(run.id)["loss"]["max"] == 0.5
+    assert store.runs(where="metrics.nan.min < 1") == []
+    assert len(store.runs(where="metrics.nan.max = null")) == 2
+    assert shmlog.load(run.dir).statistics("nan").to_pylist()[0]["max"] is None
+    assert main(["show", run.id]) == 0
+    (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("nan"))
+    assert row == ["nan", "float", "3", "nan", "-", "-"]
+    assert main(["show", run.id, "--json"]) == 0
+    found = {metric["name"]: metric for metric in json.loads(capsys.readouterr().out)["metrics"]}
+    assert (found["nan"]["last"], found["nan"]["min"], found["nan"]["max"]) == ("NaN", None, None)
+    assert main(["compare", *(record.run_id for record in store.runs())]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["nan", "min", "-", "-"] in rows
+    assert ["loss", "max", "0.5", "0.5"] in rows
 
 
 def test_show_counts_the_curve_of_a_resumed_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,6 +99,25 @@ def test_wrong_questions_are_refused(root: Path) -> None:
         store.runs(limit=-1)
 
 
+def test_the_duration_of_a_resumed_run_is_what_its_attempts_ran(root: Path) -> None:
+    times = [(ago(hours=10), ago(hours=9)), (ago(hours=5), ago(hours=3)), (ago(hours=2), None)]
+    attempts = [
+        {"attempt": i + 1, "first_lane": i, "started_at": start, "ended_at": end}
+        for i, (start, end) in enumerate(times)
+    ]
+    layout = add_run(root, "three", attempt=3, attempts=attempts, started_at=times[0][0], ended_at=ago(hours=1))
+    add_run(root, "once")
+    store = shmlog.Store(root)
+    record = store.get("three")
+    assert (record.paused_s, record.duration_s) == (5 * 3600, 4 * 3600)
+    assert shmlog.load(layout.dir).paused_s == 5 * 3600
+    assert [one.duration_s for one in shmlog.Store(root).runs(sort="run.duration_s")] == [3600, 4 * 3600]
+    assert [one.duration_s for one in shmlog.Store(root).runs(sort="run.duration_s")] == [3600, 4 * 3600], (
+        "by the index"
+    )
+    assert store.sql("select duration_s from runs where run_id = 'three'").to_pylist() == [{"duration_s": 4 * 3600}]
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -160,8 +179,8 @@ def test_a_record_has_what_the_files_say(root: Path) -> None:
     assert record.to_dict() == {
         "run_id": "one", "experiment": "digits", "dir": str(root / "digits" / "one"), "status": "success",
         "live": False, "name": "nice", "attempt": 2, "created_at": ago(days=1), "started_at": ago(days=1),
-        "ended_at": ago(hours=23), "params": {"a": {"b": [1, 2.5, None]}}, "tags": [], "description": "d",
-        "notes": "n", "group": "g", "parent": "p", "job_name": "j", "user": "ada", "host": "h",
+        "ended_at": ago(hours=23), "paused_s": 0.0, "params": {"a": {"b": [1, 2.5, None]}}, "tags": [],
+        "description": "d", "notes": "n", "group": "g", "parent": "p", "job_name": "j", "user": "ada", "host": "h",
         "git": {"commit": "abc", "branch": "main", "dirty": True, "diff": "git.diff", "diff_problem": None},
         "argv": ["a", "b"], "python": "3.11.7",
         "environment": {"cpus": 2}, "trace_id": "t", "span_id": "s", "pinned": False, "complete": True,
@@ -689,4 +708,4 @@ def test_listing_writes_nothing_but_the_index(root: Path) -> None:
         store.runs(where="metrics.loss.min < 1")
     store.experiments()
     assert tree(root) == before
-    assert json.loads((root / ".shmlog" / "index" / "digits.json").read_bytes().splitlines()[0])["schema"] == 1
+    assert json.loads((root / ".shmlog" / "index" / "digits.json").read_bytes().splitlines()[0])["schema"] == 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from shmlog.cli.find import locate, resolve_run
 from shmlog.cli.output import command, print_json, say, to_json
 from shmlog.cli.parser import FOUND, RUN, UsageError, add_command, add_runs_argument, positive
-from shmlog.cli.text import table, value
+from shmlog.cli.text import statistic, table, value
 from shmlog.errors import ShmlogError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _lines(comparison: Comparison, changes: Mapping[str, Mapping[str, Difference
         yield from table(["parameter", *comparison.runs], rows, left=["parameter"])
         yield ""
     rows = [
-        [f"{name} {key}", *(value(has.get(run, {}).get(key)) for run in comparison.runs)]
+        [f"{name} {key}", *(statistic(has[run].get(key)) if run in has else "" for run in comparison.runs)]
         for name, has in comparison.metrics.items()
         for key in ("last", "min", "max")
     ]
