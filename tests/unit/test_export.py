@@ -340,7 +340,7 @@ def test_all_formats_at_once(tmp_path: Path) -> None:
     assert set(paths) == {"json", "csv", "summary"}
     export_all_formats([{"a": 1}], tmp_path / "out", "base", pickle=True)
     assert (tmp_path / "out" / "base.pkl").exists()
-    with pytest.raises(ValueError, match="no name of a file"):
+    with pytest.raises(ValueError, match="can't be the name of a file"):
         export_all_formats([], tmp_path, "../x")
 
 
