@@ -130,7 +130,7 @@ def dumps(data: Mapping[str, Any]) -> bytes:
     Raises
     ------
     TypeError
-        If ``data`` is no mapping.
+        If ``data`` is not a mapping.
     ValueError
         If it is nested too deeply.
     """

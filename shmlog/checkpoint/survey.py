@@ -8,6 +8,7 @@ from typing import NamedTuple
 from shmlog.checkpoint.container import verify
 from shmlog.checkpoint.files import CheckpointInfo, checkpoint_files, read_info, split_name
 from shmlog.errors import CorruptDataError
+from shmlog.folder.layout import RunLayout
 
 
 class CheckpointFile(NamedTuple):
@@ -33,6 +34,11 @@ class CheckpointFile(NamedTuple):
     info: CheckpointInfo | None
     sha256: str | None
     damage: str | None
+
+
+def checkpoints_of(run_dir: Path) -> Path:
+    """Return the folder of the checkpoints of a run."""
+    return RunLayout(run_dir).checkpoints
 
 
 def survey(folder: Path, *, every_byte: bool) -> list[CheckpointFile]:

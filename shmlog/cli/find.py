@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import ROOT
+from shmlog.cli.parser import ROOT, exit_code
 from shmlog.cli.text import relative
 from shmlog.errors import RunNotFoundError
 from shmlog.folder.root import Root
@@ -26,7 +26,8 @@ def resolve_run(text: str | None, root: str | Path = ROOT) -> Path:
     place = Root(root)
     folders, named_by = place.runs(text)
     if not folders:
-        raise RunNotFoundError(f"{named_by}: no run here; {place.content()}")
+        what = "" if named_by == place.given else f"{named_by}: no run here; "
+        raise RunNotFoundError(f"{what}{place.content()}")
     if named_by is not None:
         say(f"shmlog: newest of {len(folders)} in {relative(named_by)}: {relative(folders[-1])}")
     return folders[-1]
@@ -43,6 +44,32 @@ def resolve_named_run(text: str, root: str | Path) -> Path:
         advice = f"name one of its runs, such as {relative(folders[-1])}" if folders else place.content()
         raise RunNotFoundError(f"{named_by}: no run; {advice}")
     return folders[0]
+
+
+def recover_dead(run_dirs: Iterable[Path]) -> bool:
+    """Recover those of this user's runs that are known to be dead, and say so; return whether there were any.
+
+    What can't be recovered is shown as it is.
+    """
+    from shmlog.store.abandoned import recover_abandoned
+
+    outcomes = [(relative(run_dir), problem) for run_dir, problem in recover_abandoned(run_dirs)]
+    for name, problem in outcomes:
+        if problem is None:
+            say(f"shmlog: recovered {name}: its processes had died before it was closed")
+        else:
+            say(f"shmlog: warning: can't recover {name}: {problem}")
+    return bool(outcomes)
+
+
+def open_store(root: str) -> Store:
+    """Return the store at a root; raises RunNotFoundError if there is no such folder."""
+    import shmlog
+
+    store = shmlog.Store(root)
+    if not store.root.is_dir():
+        raise RunNotFoundError(Root(root).content())
+    return store
 
 
 def locate(run_dir: Path) -> tuple[Store, str]:
@@ -63,7 +90,7 @@ def for_each(
     find: Callable[[str, str], tuple[Store, str]] = locate_named,
 ) -> int:  # fmt: skip
     """Do something to each run that is named; one that fails does not keep the others from it."""
-    outcomes: list[dict[str, Any]] = []
+    code, outcomes = 0, list[dict[str, Any]]()
     for text in args.run_names:
         outcome: dict[str, Any] = {"run": text, "error": None}
         try:
@@ -71,13 +98,13 @@ def for_each(
         except Exception as error:  # reported below, and by the exit code; the other runs are not its fault
             if args.debug:
                 raise
-            outcome["error"] = one_line(error)
+            code, outcome["error"] = max(code, exit_code(error)), one_line(error)
         outcomes.append(outcome)
     if args.json:
         print_json(outcomes)
     else:
         _say(outcomes, done)
-    return 1 if any(outcome["error"] for outcome in outcomes) else 0
+    return code
 
 
 def _say(outcomes: Iterable[dict[str, Any]], done: str) -> None:

@@ -6,16 +6,17 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from shmlog.cli.text import clean, value
+from shmlog.cli.text import clean, paragraph, value
 
 if TYPE_CHECKING:
     from shmlog.reader.event_lines import Event
 
 
-def text(line: Event) -> str:
-    """Return a line for people: time, producer, and what was logged."""
+def text(line: Event) -> Iterator[str]:
+    """Yield a line for people: time, producer, and what was logged, which goes on below where a window is narrow."""
     time = str(line.get("timestamp", ""))[11:23]
-    return clean(f"{time}  {_who(line)}  {' '.join(_what(line))}")
+    title = clean(f"{time}  {_who(line)}  ")
+    return paragraph(title, clean(" ".join(_what(line))), indent=len(title))
 
 
 def _who(line: Event) -> str:

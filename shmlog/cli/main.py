@@ -32,9 +32,9 @@ from shmlog.cli.commands import (
     verify,
 )
 from shmlog.cli.output import one_line, say
-from shmlog.cli.parser import USAGE, Parser, UsageError
+from shmlog.cli.parser import EXIT_CODES, USAGE, Parser, UsageError, exit_code
 
-FAILED, INTERRUPTED, PIPE_CLOSED = 1, 130, 141
+INTERRUPTED, PIPE_CLOSED = 130, 141
 
 _EXAMPLE = """example:
   shmlog demo                    train a small model in three processes, log it all
@@ -42,7 +42,6 @@ _EXAMPLE = """example:
   shmlog runs --status failed    list the runs that failed
   shmlog tail -n 5 runs/digits   follow the newest run of one experiment
 
-exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted
 """
 
 
@@ -64,11 +63,12 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="shmlog",
         description="Metrics and structured events of programs made of many processes.",
-        epilog=_EXAMPLE,
+        epilog=f"{_EXAMPLE}\n{EXIT_CODES}",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(parser=parser)  # completion prints what it knows
+    parser.set_defaults(advise=lambda args, too_many: "")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (
         demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, restore, recover, verify,
@@ -82,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` and return its exit code."""
     _never_fail_to_print()
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, too_many = parser.parse_known_args(argv)
+    if too_many:
+        parser.error(f"unrecognized arguments: {' '.join(too_many)}{args.advise(args, too_many)}")
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE
@@ -97,14 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _close_stdout()
         return PIPE_CLOSED
-    except UsageError as error:
-        say(f"shmlog: error: {error}")
-        return USAGE
     except Exception as error:
-        if args.debug:
+        if args.debug and not isinstance(error, UsageError):
             raise
         say(f"shmlog: error: {one_line(error)}")
-        return FAILED
+        return exit_code(error)
 
 
 def _say_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -8,11 +8,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from shmlog.cli.text import clean
+from shmlog.errors import QueryError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-USAGE = 2
+FOUND, USAGE, FAILED = 1, 2, 3
+"""Exit codes: what the command looks for is there; it was called wrongly; it has not done what it should."""
+
+EXIT_CODES = """exit codes: 0 done; 1 done, and what is looked for is there, such as damage or a run that is worse;
+2 wrong usage; 3 not done, such as no such run; 130 interrupted"""
 
 ROOT = "runs"
 """Where commands look for runs."""
@@ -22,6 +27,12 @@ RUN = "a run folder, an id, or EXPERIMENT/ID"
 
 class UsageError(Exception):
     """Options that are each right, and wrong together."""
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code of an error: what a caller has written can't be right, or something is not so."""
+    is_usage = isinstance(error, (UsageError, QueryError)) or type(error) is ValueError
+    return USAGE if is_usage else FAILED
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,9 +62,8 @@ def add_command(
         Command lines with what they do, one a line.
     """
     lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
-    parser = commands.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"example:\n{lines}"
-    )
+    epilog = f"example:\n{lines}\n\n{EXIT_CODES}"
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=epilog)
     parser.add_argument("--json", action="store_true", help="machine output")
     # Suppressed, so that a `--debug` in front of the command is not reset behind it.
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
@@ -86,7 +96,7 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
 
 
 def path(text: str) -> str:
-    """Return the path ``text``; an empty one and one with NUL can be none."""
+    """Return the path ``text``; raises ArgumentTypeError if it is empty or has NUL."""
     if not text or "\0" in os.fsdecode(text):
         raise argparse.ArgumentTypeError(f"not a path: {text!r}")
     return text

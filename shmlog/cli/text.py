@@ -13,7 +13,10 @@ from textwrap import wrap
 # C0 and C1 controls, line and paragraph separators, everything that reorders
 # text, and lone surrogates, which no terminal can be sent.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_SHORTEST = 8
+_FIGURES = re.compile(r"(?:[-+0-9.,:eE%… ]{1,40}|[+-]?(?:nan|inf))(?: [kMGT]?B)?")
+_CUT_TO = 12  # columns that a text keeps
+_KEYS_CUT_TO = (24, 32, 48, 64, 96, 128)  # and those that name the rows, the first by which they can be told apart
+_ALIGNED_TO = 200  # what is wider sticks out: it must not widen every row of a file
 
 
 def clean(text: object) -> str:
@@ -58,32 +61,72 @@ def _fit(text: str, columns: int) -> str:
 
 
 def window_columns() -> int | None:
-    """Return the width of the terminal that stdout is, or None if it is none."""
+    """Return the width of the terminal that stdout is, or None if it is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[str] = ()) -> Iterator[str]:
     """Yield the lines of a table, its columns two spaces apart.
 
+    On a terminal it is no wider than the window: first the widest texts are cut in the middle, never a figure,
+    then the last columns are left out, as one more line says. Everywhere else it is whole.
+
     Parameters
     ----------
     head : sequence of str
-        Titles. The first column gives way when the window is too narrow.
+        Titles.
     rows : iterable of sequences
-        Cells; None is an empty one.
+        Cells; None is an empty one. The first names the row: it is cut less than others, and never left out.
     left : sequence of str
         Titles of the columns aligned left; numbers belong to the right.
     """
-    lines = [list(head), *([_cell(cell) for cell in row] for row in rows)]
-    widths = [max(width(line[i]) for line in lines) for i in range(len(head))]
+    titles = [clean(title) for title in head]
+    lines = [titles, *([_cell(cell) for cell in row] for row in rows)]
     columns = window_columns()
-    if columns:
-        spare = columns - sum(widths) - 2 * (len(widths) - 1)
-        widths[0] = max(min(widths[0], _SHORTEST), widths[0] + min(spare, 0))
+    whole = [max(width(line[i]) for line in lines) for i in range(len(titles))]
+    widths = [min(wide, _ALIGNED_TO) for wide in whole] if columns is None else _widths(lines, whole, columns)
+    is_left = [title in left for title in head]
     for line in lines:
-        line[0] = shorten(line[0], widths[0])
-        padded = (_pad(c, w, title in left) for c, w, title in zip(line, widths, head, strict=True))
-        yield "  ".join(padded).rstrip()
+        shown = line if columns is None else map(shorten, line, widths)
+        yield "  ".join(map(_pad, shown, widths, is_left)).rstrip()
+    missing = titles[len(widths) :]
+    if missing and columns is not None:
+        yield shorten(f"… {plural(len(missing), 'more column')}: {', '.join(missing)}", columns)
+
+
+def _widths(lines: Sequence[Sequence[str]], whole: Sequence[int], columns: int) -> list[int]:
+    """Return how wide the columns that are shown may be, of which the widest cells are given."""
+    least = [
+        max(min(wide, _CUT_TO), *(width(line[i]) for line in lines[1:] if is_figure(line[i])), 0)
+        for i, wide in enumerate(whole)
+    ]
+    least[:1] = [max(narrow, _cut_keys([line[0] for line in lines])) for narrow in least[:1]]
+    count = len(least)
+    while count > 1 and _total(least[:count]) > columns:
+        count -= 1
+    widths = list(whole[:count])
+    for most in range(min(max(widths, default=0), columns), 0, -1):
+        if _total(widths) <= columns:
+            break
+        widths = [max(min(wide, most), narrow) for wide, narrow in zip(whole, least[:count], strict=False)]
+    return widths if _total(widths) <= columns else [columns]
+
+
+def _cut_keys(keys: Sequence[str]) -> int:
+    """Return how wide those that name the rows must be for people to tell them apart."""
+    for columns in _KEYS_CUT_TO:
+        if len({shorten(key, columns) for key in keys}) == len(set(keys)):
+            break
+    return min(columns, max(map(width, keys)))
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def is_figure(cell: str) -> bool:
+    """Whether a cell is a number, a time or a size, which means something else when it is cut."""
+    return _FIGURES.fullmatch(cell) is not None
 
 
 def paragraph(title: str, text: str, indent: int) -> Iterator[str]:
@@ -92,7 +135,8 @@ def paragraph(title: str, text: str, indent: int) -> Iterator[str]:
     if columns is None or indent + width(text) <= columns:
         yield f"{title:<{indent}}{text}"
     else:
-        yield from wrap(text, columns, initial_indent=f"{title:<{indent}}", subsequent_indent=" " * indent)
+        below = " " * min(indent, columns // 3)
+        yield from wrap(text, columns, initial_indent=f"{title:<{indent}}", subsequent_indent=below)
 
 
 def _cell(value: object) -> str:
@@ -102,19 +146,24 @@ def _cell(value: object) -> str:
 
 
 def _pad(text: str, columns: int, left: bool) -> str:
-    blank = " " * (columns - width(text))
+    blank = " " * (columns - width(text))  # none where the text is wider
     return text + blank if left else blank + text
 
 
-def value(number: object, columns: int = 24) -> str:
-    """Return a logged value in few columns; the exact one is in the files."""
+def value(number: object, columns: int = 40) -> str:
+    """Return a logged value for people: a float in six digits, a text cut to some columns, but whole in a file."""
     if number is None:
         return ""
     if isinstance(number, bool):
         return "true" if number else "false"
     if isinstance(number, float):
         return f"{number:.6g}"
-    return shorten(clean(number), columns)
+    return str(number) if window_columns() is None else shorten(clean(number), columns)
+
+
+def statistic(number: object) -> str:
+    """Return the last, least or largest value of a metric for people: a dash where it has none, as of NaN alone."""
+    return "-" if number is None else value(number)
 
 
 def size(count: int) -> str:

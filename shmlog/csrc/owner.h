@@ -14,7 +14,7 @@ enum { SHMLOG_UNKNOWN = -1 };
 typedef struct {
     int64_t rank;       /* SHMLOG_UNKNOWN: what the launcher has put into the environment */
     int64_t local_rank; /* the same */
-    int64_t worker;     /* SHMLOG_UNKNOWN: it is none */
+    int64_t worker;     /* SHMLOG_UNKNOWN: it is not a worker */
     const char *process; /* UTF-8 */
 } shmlog_owner;
 

@@ -48,7 +48,7 @@ typedef struct shmlog_producer {
 int shmlog_producer_watch_forks(void);
 
 /* A description that holds the lock of a flusher that is being started: whoever has a descriptor of it counts as one,
- * but for forked children, which close theirs. The descriptor is none below `lowest`. Returns -1 with errno. */
+ * but for forked children, which close theirs. The descriptor is not below `lowest`. Returns -1 with errno. */
 int shmlog_start_begin(const shmlog_segment *segment, const char *path, int lowest);
 
 /* Close the descriptor: the flusher, if there is one, has its own. */

@@ -71,7 +71,7 @@ static bool convert_value(PyObject *element, uint64_t *bits, uint8_t *kind)
     shmlog_item item;
     bool ok = shmlog_item_convert(element, &item);
     if (ok && (item.value.kind == SHMLOG_TEXT || item.value.kind == SHMLOG_LONGTEXT)) {
-        PyErr_SetString(PyExc_TypeError, "values must be floats, ints or bools, not texts");
+        PyErr_SetString(PyExc_TypeError, "a value must be a float, int or bool, not a text");
         ok = false;
     }
     *bits = item.value.bits;
@@ -90,7 +90,7 @@ static bool convert_step(PyObject *element, uint64_t *bits, uint8_t *kind)
 }
 
 /* Each element as one log call takes it: a list of ints and floats stays one. */
-static bool open_sequence(PyObject *object, shmlog_column *column, convert_element *convert)
+static bool open_sequence(PyObject *object, shmlog_column *column, const char *what, convert_element *convert)
 {
     PyObject *elements = PySequence_Tuple(object); /* what a conversion runs must not change it */
     if (!elements) {
@@ -105,6 +105,9 @@ static bool open_sequence(PyObject *object, shmlog_column *column, convert_eleme
     }
     for (Py_ssize_t i = 0; ok && i < column->count; i++) {
         ok = convert(PyTuple_GET_ITEM(elements, i), &column->bits[i], &column->kinds[i]);
+        if (!ok) {
+            shmlog_say_where("%s[%zd]", what, i);
+        }
     }
     Py_DECREF(elements);
     if (!ok) {
@@ -122,7 +125,7 @@ static bool open_any(PyObject *object, shmlog_column *column, const char *what, 
         return open_array(object, column, what);
     }
     if (!PyObject_HasAttrString(object, "__array__")) {
-        return open_sequence(object, column, convert);
+        return open_sequence(object, column, what, convert);
     }
     PyObject *array = PyObject_CallMethod(object, "__array__", NULL);
     bool ok = array && open_array(array, column, what); /* the view keeps it */

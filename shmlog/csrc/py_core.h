@@ -107,6 +107,14 @@ void shmlog_item_clear(shmlog_item *item);
 /* Whether an array of numpy.ma, whatever its size, has masked elements; -1: exception set. */
 int shmlog_is_masked(PyObject *object);
 
+/* Have the exception that is set begin with a place, such as "metric 'loss'", or bear it as a note. Arguments as for
+ * PyUnicode_FromFormat(). */
+SHMLOG_COLD void shmlog_say_where(const char *format, ...);
+/* The same with the name of a metric. Returns -1. */
+SHMLOG_COLD int shmlog_say_metric(PyObject *name);
+/* Convert the value of a metric, which the exception names. */
+bool shmlog_item_convert_of(PyObject *name, PyObject *value, shmlog_item *item);
+
 /* Convert a step; may run Python code. */
 bool shmlog_step_convert(PyObject *object, int64_t *step);
 
@@ -223,7 +231,7 @@ WriterObject *shmlog_writer_find(ProducerObject *run);
 void shmlog_writer_after_fork(shmlog_producer *producer);
 #endif
 
-/* The writer of this thread if it is at hand, else the process's: for who does not log. */
+/* The writer of this thread if it is at hand, else the process's: for a thread that does not log. */
 static inline WriterObject *shmlog_writer_at_hand(const ProducerObject *run)
 {
 #ifdef Py_GIL_DISABLED

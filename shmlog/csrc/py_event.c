@@ -68,6 +68,14 @@ PyObject *shmlog_put_event(ProducerObject *self, PyObject *args)
     if (self->disabled) {
         Py_RETURN_TRUE;
     }
+    Py_ssize_t bytes;
+    if (!PyUnicode_AsUTF8AndSize(event_type, &bytes)) {
+        return NULL;
+    }
+    if (bytes == 0 || bytes > (Py_ssize_t)SHMLOG_NAME_BYTES_MAX) {
+        return PyErr_Format(PyExc_ValueError, "the type of an event must have 1 to %u bytes of UTF-8, not %zd: %.60R",
+                            SHMLOG_NAME_BYTES_MAX, bytes, event_type);
+    }
     if (PyBytes_GET_SIZE(payload) > INT32_MAX) {
         PyErr_Format(PyExc_ValueError, "an event of %zd bytes is too large; the most is 2 GiB",
                      PyBytes_GET_SIZE(payload));

@@ -18,8 +18,7 @@ static shmlog_outcome log_item(WriterObject *writer, PyObject *name, shmlog_item
 static shmlog_outcome log_one(WriterObject *writer, PyObject *name, PyObject *value, int64_t step)
 {
     shmlog_item item;
-    if (!shmlog_item_convert(value, &item)) {
-        shmlog_item_clear(&item);
+    if (!shmlog_item_convert_of(name, value, &item)) {
         return SHMLOG_RAISED;
     }
     shmlog_outcome outcome;
@@ -82,7 +81,7 @@ static int convert_exact(WriterObject *writer, PyObject *metrics, batch *batch)
     while (PyDict_Next(metrics, &position, &name, &value)) {
         int done = shmlog_item_convert_exact(value, &item);
         if (done <= 0) {
-            return done;
+            return done < 0 ? shmlog_say_metric(name) : 0;
         }
         if (!add_named(writer, name, &item, batch)) {
             return -1;
@@ -101,8 +100,7 @@ static bool convert_any(WriterObject *writer, PyObject *pairs, batch *batch)
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(pairs); i++) {
         PyObject *pair = PyList_GET_ITEM(pairs, i);
-        if (!shmlog_item_convert(PyTuple_GET_ITEM(pair, 1), &item)) {
-            shmlog_item_clear(&item);
+        if (!shmlog_item_convert_of(PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1), &item)) {
             return false;
         }
         if (!add_named(writer, PyTuple_GET_ITEM(pair, 0), &item, batch)) {

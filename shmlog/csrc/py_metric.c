@@ -47,7 +47,7 @@ static shmlog_outcome record_any(MetricObject *self, PyObject *value, PyObject *
 {
     shmlog_item item;
     int64_t step = 0;
-    bool ok = shmlog_item_convert(value, &item);
+    bool ok = shmlog_item_convert_of(self->name, value, &item);
 
     if (ok && step_object && step_object != Py_None) {
         ok = shmlog_step_convert(step_object, &step);
@@ -200,6 +200,9 @@ static PyObject *extend(MetricObject *self, PyObject *values, PyObject *steps)
         PyObject *result = extend((MetricObject *)next, values, steps);
         Py_DECREF(next);
         return result;
+    }
+    if (outcome == SHMLOG_RAISED) {
+        shmlog_say_metric(self->name);
     }
     bool ok = outcome == SHMLOG_MOVED ? shmlog_run_drop_closed(self->producer, records) : outcome != SHMLOG_RAISED;
     return ok ? Py_NewRef(Py_None) : NULL;

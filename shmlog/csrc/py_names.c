@@ -9,8 +9,8 @@ static bool intern_name(ProducerObject *self, PyObject *name, uint32_t *id)
         return false; /* a lone surrogate: UnicodeEncodeError, which is a ValueError */
     }
     if (bytes == 0 || bytes > (Py_ssize_t)SHMLOG_NAME_BYTES_MAX) {
-        PyErr_Format(PyExc_ValueError, "a name must have 1 to %u bytes of UTF-8, this has %zd",
-                     SHMLOG_NAME_BYTES_MAX, bytes);
+        PyErr_Format(PyExc_ValueError, "the name of a metric must have 1 to %u bytes of UTF-8, not %zd: %.60R",
+                     SHMLOG_NAME_BYTES_MAX, bytes, name);
         return false;
     }
     if (!self->segment) {
@@ -56,7 +56,7 @@ static bool plain_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
 bool shmlog_writer_find_name(WriterObject *writer, PyObject *name, uint32_t *id)
 {
     if (!PyUnicode_Check(name)) {
-        PyErr_Format(PyExc_TypeError, "a metric name must be a str, not %.200s", Py_TYPE(name)->tp_name);
+        PyErr_Format(PyExc_TypeError, "the name of a metric must be a str, not %.200s", Py_TYPE(name)->tp_name);
         return false;
     }
     /* The hash and comparison of a subclass may run Python code, which might change the dict that we are in. */

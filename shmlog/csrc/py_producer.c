@@ -119,7 +119,7 @@ PyDoc_STRVAR(metric_doc, "metric(name)\n--\n\n"
                          "by reference to spawned ones.\n\n"
                          "Parameters\n----------\nname : str\n    1 to 1024 bytes of UTF-8.\n\n"
                          "Returns\n-------\nMetric\n\n"
-                         "Raises\n------\nTypeError\n    If `name` is no str.\nValueError\n    If `name` is empty, "
+                         "Raises\n------\nTypeError\n    If `name` is not a str.\nValueError\n    If `name` is empty, "
                          "too long, or no valid Unicode.");
 
 static PyObject *metric_of(ProducerObject *self, PyObject *name, uint32_t id)

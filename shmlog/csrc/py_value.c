@@ -68,7 +68,7 @@ int shmlog_item_convert_exact(PyObject *object, shmlog_item *item)
 static bool refuse(PyObject *object)
 {
     PyErr_Format(PyExc_TypeError,
-                 "a metric value must be a float, int, bool, str, or an array or tensor of one element, not %.200s",
+                 "a value must be a float, int, bool, str, or an array or tensor of one element, not %.200s",
                  Py_TYPE(object)->tp_name);
     return false;
 }
@@ -124,7 +124,7 @@ static int convert_by_item(PyObject *object, shmlog_item *item)
     int masked = shmlog_is_masked(object);
     if (masked) {
         if (masked > 0) {
-            PyErr_SetString(PyExc_ValueError, "the value is masked: log another one, such as nan, or none");
+            PyErr_SetString(PyExc_ValueError, "the value is masked: log another one, such as nan, or leave it out");
         }
         return -1;
     }
@@ -177,6 +177,54 @@ bool shmlog_item_convert(PyObject *object, shmlog_item *item)
 }
 
 void shmlog_item_clear(shmlog_item *item) { Py_CLEAR(item->owner); }
+
+/* What others have raised at their place in Python says more than a message: it keeps its own. */
+static bool is_plain_error(PyObject *type, PyObject *trace)
+{
+    return !trace && (type == PyExc_TypeError || type == PyExc_ValueError || type == PyExc_OverflowError ||
+                      type == PyExc_RuntimeError); /* the last is torch's */
+}
+
+void shmlog_say_where(const char *format, ...)
+{
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject *place = PyUnicode_FromFormatV(format, arguments);
+    va_end(arguments);
+    if (place && is_plain_error(type, trace)) {
+        PyErr_Format(type, "%U: %S", place, error);
+        Py_DECREF(type);
+        Py_XDECREF(error);
+    } else {
+        PyObject *noted = place && PyErr_GivenExceptionMatches(type, PyExc_Exception)
+                              ? PyObject_CallMethod(error, "add_note", "O", place)
+                              : NULL;
+        Py_XDECREF(noted);
+        PyErr_Restore(type, error, trace); /* in the place of one that the note has raised */
+    }
+    Py_XDECREF(place);
+}
+
+int shmlog_say_metric(PyObject *name)
+{
+    if (PyUnicode_CheckExact(name)) { /* others are no names, or have a repr of their own */
+        shmlog_say_where("metric %R", name);
+    }
+    return -1;
+}
+
+bool shmlog_item_convert_of(PyObject *name, PyObject *value, shmlog_item *item)
+{
+    if (shmlog_item_convert(value, item)) {
+        return true;
+    }
+    shmlog_item_clear(item);
+    shmlog_say_metric(name);
+    return false;
+}
 
 bool shmlog_step_convert(PyObject *object, int64_t *step)
 {

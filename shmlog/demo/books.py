@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shmlog.reader.stored import StoredRun
+    from shmlog import StoredRun
 
 ENDS = 10
 

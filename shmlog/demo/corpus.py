@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from shmlog.errors import ShmlogError
+from shmlog import ShmlogError
 
 VOCABULARY_SIZE = 512
 MAX_FILE_BYTES = 64 * 1024

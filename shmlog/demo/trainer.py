@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shmlog import ShmlogError
 from shmlog.demo.crew import Crew
 from shmlog.demo.model import Adam, LanguageModel, Tokens
 from shmlog.demo.workers import CONTEXT
-from shmlog.errors import ShmlogError
 
 if TYPE_CHECKING:
     from shmlog import Run

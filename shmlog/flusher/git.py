@@ -126,7 +126,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def git_state(folder: str, *, with_diff: bool) -> tuple[dict[str, Any] | None, bytes]:
     """Return commit, branch and whether the work tree differs, and if wanted how; None where there is no commit.
 
-    ``diff`` is left for who keeps the text; ``diff_problem`` says why there is none, if there should be one.
+    ``diff`` is for the caller to keep; ``diff_problem`` says why there is none, if there should be one.
     """
     git = Git(folder)
     commit = git.text("rev-parse", "HEAD")

@@ -60,18 +60,6 @@ def start_flusher(layout: RunLayout, segment: _core.Segment | None = None) -> No
         pass  # SIGCHLD is ignored here: the kernel has reaped the shell
 
 
-def recover_apart(layout: RunLayout) -> str | None:
-    """Recover a run in a process of its own: it takes numpy and pyarrow, and may take long. Returns why it failed."""
-    import subprocess
-
-    command = helper_command("shmlog", "recover", str(layout.dir))
-    done = subprocess.run(command, env=helper_environment(), capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return None
-    errors = [line.removeprefix("shmlog: error: ") for line in done.stderr.splitlines() if "error: " in line]
-    return "; ".join(errors) or done.stderr.strip()
-
-
 def _spawn(arguments: list[str], log: Path, lock: int | None) -> int:
     """Start a process that says nothing but into ``log``, in a session of its own, and holds ``lock``."""
     fd = open_to_write(log, _APPEND)

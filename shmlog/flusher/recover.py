@@ -24,6 +24,9 @@ from shmlog.records.ledger import Ledger
 from shmlog.segment import shm
 from shmlog.segment.runlock import lock_path, locked
 
+NOTHING = "nothing to recover"
+"""The whole message for a run that is complete."""
+
 _AT_WORK = "its flusher is at work"
 _RESUMED = "somebody has just resumed it"
 
@@ -70,11 +73,11 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
         described = runfile.read(layout.run_yaml)
     except FileNotFoundError as error:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
-    if described.get("complete") and not layout.wal.is_dir():
+    if _is_closed(layout, described):
         if lock_path(layout).exists():  # of a recovery that was killed
             with locked(layout):
                 pass
-        return _result(layout, changed=False, message=recovered.NOTHING)
+        return _result(layout, changed=False, message=NOTHING)
     ref = read_ref(layout)
     try:
         segment = shm.open_segment(ref)
@@ -86,6 +89,19 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
     if not _is_its(segment, layout, force):
         return _recover_without(layout, described, None, "shared memory belongs to another run", force)
     return _recover_segment(layout, described, segment, ref)
+
+
+def is_complete(run_dir: Path) -> bool:
+    """Whether nothing of a run is left to recover; not if that can't be read: `recover` says what is wrong with it."""
+    layout = RunLayout(run_dir)
+    try:
+        return _is_closed(layout, runfile.read(layout.run_yaml))
+    except (CorruptDataError, OSError):
+        return False
+
+
+def _is_closed(layout: RunLayout, described: dict[str, Any]) -> bool:
+    return described.get("complete") is True and not layout.wal.is_dir()
 
 
 def _give_up(

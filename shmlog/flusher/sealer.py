@@ -174,7 +174,7 @@ class Sealer:
         return CHUNK_BYTES if has_grown else size * 2  # a frame that is larger than that
 
     def _pass_over(self, damage: wal.Damage, start: int, *, is_told: bool) -> None:
-        """Leave out what is no frame of this log; raises CorruptDataError if another version has to seal it."""
+        """Leave out what is not a frame of this log; raises CorruptDataError if another version has to seal it."""
         where = f"{damage.path}: {damage.reason} at byte {start + damage.offset}"
         if isinstance(damage, wal.OtherVersion):
             raise CorruptDataError(f"{damage.path}: {damage.reason}: recover the run with that, or move the log away")

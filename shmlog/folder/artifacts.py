@@ -33,7 +33,7 @@ class Logged(NamedTuple):
 
     @classmethod
     def of_event(cls, event: Mapping[str, Any]) -> Logged | None:
-        """Return what an event says, or None if it is none that `data_of` made: users may log any."""
+        """Return what an event says, or None if `data_of` did not make it: users may log any."""
         data = event.get("data")
         if event.get("event_type") != EVENT_TYPE or not isinstance(data, dict):
             return None
@@ -58,7 +58,7 @@ def check_name(name: object) -> str:
     Raises
     ------
     TypeError
-        If it is no str.
+        If it is not a str.
     ValueError
         If it could lead out of the folder, or could not be a file's name everywhere.
     """

@@ -6,8 +6,11 @@ lane of a record tells its attempt, and no record has to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
+
+from shmlog.base.times import read_time
 
 Attempt = dict[str, Any]
 
@@ -57,6 +60,15 @@ def close_attempt(described: dict[str, Any]) -> None:
     """Have the list say of the latest attempt what run.yaml says of the run."""
     if described.get("attempts") is not None:
         described["attempts"] = attempts_of(described)
+
+
+def paused_s(attempts: Sequence[Attempt]) -> float:
+    """Return for how many seconds nothing ran between the attempts of a run, as far as their ends are known."""
+    gaps = [
+        (read_time(str(before.get("ended_at"))), read_time(str(after.get("started_at"))))
+        for before, after in pairwise(attempts)
+    ]
+    return sum((max(0.0, (start - end).total_seconds()) for end, start in gaps if end and start), 0.0)
 
 
 def number_of(attempt: int | None, description: Mapping[str, Any]) -> int:

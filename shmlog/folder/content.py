@@ -45,7 +45,7 @@ def check_algorithm(algorithm: str) -> None:
 
 
 def content_of(path: Path, algorithm: str = ALGORITHM) -> Content:
-    """Return the content of a regular file; raises OSError, also for what is none."""
+    """Return the content of a regular file; raises OSError, also for what is not a regular file."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return content_at(fd, algorithm)

@@ -1,4 +1,4 @@
-"""What recoveries say: to their caller, and of other runs to the process of the run whose flusher has done them."""
+"""Recoveries as others see them: in a process of their own, and what they say of runs that a flusher came by."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ import os
 from pathlib import Path
 
 from shmlog.base.durable import open_to_write
+from shmlog.base.spawn import helper_command, helper_environment
 from shmlog.errors import CorruptDataError, log_warning
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import read_regular
 
-NOTHING = "nothing to recover"  # the whole message for a run that is complete
+
+def recover_apart(layout: RunLayout) -> str | None:
+    """Recover a run in a process of its own: it takes numpy and pyarrow, and may take long. Returns why it failed."""
+    import subprocess
+
+    command = helper_command("shmlog", "recover", str(layout.dir))
+    done = subprocess.run(command, env=helper_environment(), capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    errors = [line.removeprefix("shmlog: error: ") for line in done.stderr.splitlines() if "error: " in line]
+    return "; ".join(errors) or done.stderr.strip()
 
 
 def note(layout: RunLayout, run_dir: Path) -> None:

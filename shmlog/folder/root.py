@@ -133,8 +133,8 @@ class Root:
             if named is not None:
                 return named
         if not folder.is_dir():
-            what = "no runs here" if text is None else f"{text}: no such folder, and no such run or experiment"
-            raise RunNotFoundError(f"{what}; {self.content()}")
+            what = "" if text is None else f"{text}: no such folder, and no such run or experiment; "
+            raise RunNotFoundError(f"{what}{self.content()}")
         return Runs(below, folder)
 
     def _named(self, text: str) -> Runs | None:
@@ -149,14 +149,15 @@ class Root:
         return Runs([self.given / layout.experiment / layout.run_id], None)
 
     def content(self) -> str:
-        """Return which experiments there are, or how to make one."""
+        """Return which experiments there are, or how to get at runs."""
         names = self.experiments()
         if not names:
-            return f"nothing in {self.given}; create a run: shmlog demo"
+            why = "" if self.path.is_dir() else ", which is not there"
+            return f"no runs in {self.given}{why}; create one with 'shmlog demo', or name another folder"
         return f"experiments in {self.given}: {some(names)}"
 
     def _links(self, experiment: str, run_id: str) -> bool:
-        """Whether an experiment has a link of that name, such as to a run of another one: it is none of its own."""
+        """Whether an experiment has a link of that name, such as to a run of another one: it is not its own."""
         return (self.path / experiment / run_id).is_symlink()
 
     def inside(self, path: Path) -> Path:

@@ -97,7 +97,7 @@ class RunStatus(StrEnum):
         """
         known = map_status(word)
         if known is None:
-            raise ValueError(f"status {word!r} is none; use one of {', '.join(cls)}")
+            raise ValueError(f"unknown status {word!r}; use one of {', '.join(cls)}")
         return cls(known)
 
     @property
@@ -111,7 +111,7 @@ class RunStatus(StrEnum):
         Raises
         ------
         ValueError
-            If ``to`` is no status.
+            If ``to`` is not a status.
         RunStateError
             If a run can't go from this status to that one.
         """

@@ -13,7 +13,7 @@ from typing import IO, Any
 from shmlog.base.times import read_time
 from shmlog.errors import ArtifactNotFoundError, CorruptDataError
 from shmlog.folder.artifacts import Logged, files_below, media_type_of
-from shmlog.folder.content import Content, content_at
+from shmlog.folder.content import ALGORITHM, Content, content_at, copy_content
 from shmlog.folder.layout import RunLayout
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -72,6 +72,36 @@ class Artifact:
             raise ValueError(f"artifact {self.name!r} is a folder: open one of its files")
         return open(self._open(), mode, encoding="utf-8" if mode == "r" else None)
 
+    def copy_to(self, target: str | os.PathLike[str]) -> None:
+        """Copy the file and check the copy; what does not come out as it was logged is removed again.
+
+        Parameters
+        ----------
+        target : path
+            Where to; there must be nothing yet.
+
+        Raises
+        ------
+        ValueError
+            If it is a folder.
+        FileExistsError
+            If there is something at ``target``.
+        CorruptDataError
+            If the file is missing or has changed.
+        """
+        algorithm = self.digest.partition(":")[0] if self.digest else ALGORITHM
+        with self.open() as source:
+            fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            try:
+                fault = self.fault(copy_content(source.fileno(), fd, algorithm))
+                if fault:
+                    raise CorruptDataError(f"{self.path}: {fault}")
+            except BaseException:
+                os.unlink(target)
+                raise
+            finally:
+                os.close(fd)
+
     def verify(self) -> None:
         """Read the file, or all files of the folder, and hold them against what was logged.
 
@@ -109,7 +139,7 @@ class Artifact:
             os.close(fd)
 
     def _open(self) -> int:
-        """Open the file, unless a link leads to it, or it is none."""
+        """Open the file, unless a link leads to it, or it is not a regular file."""
         folder = self.path.parents[self.name.count("/")]
         if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder.parent), folder.name, self.name):
             raise CorruptDataError(f"{self.path}: is a link, or below one: refused, since it can lead anywhere")

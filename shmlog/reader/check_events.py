@@ -37,7 +37,7 @@ def check(
 
 
 def _portions(path: Path, most: int | None, report: Report) -> Iterator[list[dict[str, Any]]]:
-    """Yield the events of a file, many at once; tell of the lines that are none."""
+    """Yield the events of a file, many at once; report the lines that are not events."""
     faults = _Faults(path, report)
     try:
         lines = faults.sound(read_lines(path, most))
@@ -62,7 +62,7 @@ def _check_size(layout: RunLayout, taken: Snapshot, report: Report) -> None:
 
 
 class _Faults:
-    """Tells of the first lines that are none of ours, and counts the rest."""
+    """Tells of the first lines that are not ours, and counts the rest."""
 
     def __init__(self, path: Path, report: Report) -> None:
         self._path = path

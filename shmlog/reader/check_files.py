@@ -78,7 +78,7 @@ def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
         report.error(path, "does not say where the metrics are (sinks)")
     status = map_status(described.get("status"))
     if status is None:
-        report.error(path, f"status {described.get('status')!r} is none")
+        report.error(path, f"unknown status {described.get('status')!r}")
     elif taken.complete and status in (PENDING, RUNNING):
         report.error(path, f"status {status} of a run that is complete")
     fault = fault_of_attempts(described)

@@ -59,7 +59,7 @@ class Record:
         Raises
         ------
         CorruptDataError
-            If it is no JSON object, or a field is not what it should be.
+            If it is not a JSON object, or a field is not what it should be.
         """
         try:
             return cls.from_dict(json.loads(text))

@@ -34,7 +34,7 @@ Event = dict[str, Any]
 
 
 class Line(NamedTuple):
-    """A line that is not empty; ``event`` is None if it is no JSON object by RFC 8259."""
+    """A line that is not empty; ``event`` is None if it is not a JSON object by RFC 8259."""
 
     offset: int
     size: int
@@ -52,12 +52,12 @@ def read_lines(path: Path, limit_bytes: int | None, *, skip_calls: bool = False)
     """Yield the lines of a file, or of its first bytes, with memory for one; none if there is no file.
 
     With ``skip_calls`` lines of metrics are left out, without a look at the rest of them. A hole in a large file, such
-    as a loss of power leaves, is a line that is no JSON, as are the halves of the lines around it.
+    as a loss of power leaves, is a line that is not JSON, as are the halves of the lines around it.
 
     Raises
     ------
     CorruptDataError
-        If it is no regular file.
+        If it is not a regular file.
     """
     if not os.path.lexists(path):
         return
@@ -116,15 +116,15 @@ def _finite(text: str) -> float:
 def fault_of(event: dict[str, Any]) -> str | None:
     """Return what keeps a JSON object from being a line of events.jsonl, or None."""
     if not isinstance(event.get("event_type"), str):
-        return "event_type is no string"
+        return "event_type is not a string"
     if not isinstance(event.get("data"), dict):
-        return "data is no object"
+        return "data is not an object"
     if not _is_in(event.get("lane"), _LANE) or not _is_in(event.get("seq"), _SEQ):
-        return "lane or seq is no number"
+        return "lane or seq is not a number"
     for name in (*RANKS, "pid"):
         if event.get(name) is not None and not _is_in(event[name], INT32):
             return f"{name} is neither a number nor null"
-    return None if read_time(event.get("timestamp"), needs_zone=True) else "timestamp is no time with its zone"
+    return None if read_time(event.get("timestamp"), needs_zone=True) else "timestamp is not a time with its zone"
 
 
 def is_call(event: dict[str, Any]) -> bool:

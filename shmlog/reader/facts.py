@@ -11,6 +11,7 @@ from typing import Any
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.folder import liveness
+from shmlog.folder.attempts import attempts_of, paused_s
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.liveness import find_status
 from shmlog.folder.root import is_run
@@ -74,6 +75,7 @@ def read_facts(layout: RunLayout) -> Facts:
             record.pop(name, None)
     record |= _checked(kept, layout.annotations_yaml, problems)
     record.setdefault("name", layout.run_id)
+    record["paused_s"] = paused_s(attempts_of(described))
     record["problems"] = problems
     return Facts(record, {name: described.get(name) for name in _SEGMENT}, rebuilt)
 
@@ -85,7 +87,7 @@ def _rebuild(layout: RunLayout) -> dict[str, Any]:
 
 
 def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """Return what a file holds; None if there is none, or if it is damaged, which is told."""
+    """Return what a file holds; None if there is none, or if it is damaged, which becomes a problem."""
     try:
         return read_mapping(path)
     except FileNotFoundError:
@@ -112,7 +114,7 @@ def _checked(found: Mapping[str, Any], path: Path, problems: list[str]) -> dict[
 
 
 def make_record(run_dir: str, facts: Facts) -> RunRecord:
-    """Return the run as it is now; raises CorruptDataError if the facts are none."""
+    """Return the run as it is now; raises CorruptDataError if the facts are not of a run."""
     live = False if facts.members.get("complete") is True else liveness.members_live(facts.members)
     experiment, run_id = run_dir.rsplit("/", 2)[1:]
     where = {"run_id": run_id, "experiment": experiment, "dir": run_dir}

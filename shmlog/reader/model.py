@@ -85,6 +85,8 @@ class RunRecord(Record):
         1, and one more each time it is resumed.
     created_at, started_at, ended_at : datetime or None
         In UTC.
+    paused_s : float
+        Seconds between its attempts, in which nothing ran; 0 of a run that was never resumed.
     params : dict
         Parameters, nested as they were given. NaN and infinities are the texts ``"NaN"``,
         ``"Infinity"`` and ``"-Infinity"``, as in config.yaml.
@@ -115,6 +117,7 @@ class RunRecord(Record):
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    paused_s: float = 0.0
     params: dict[str, Any] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     description: str | None = None
@@ -147,11 +150,14 @@ class RunRecord(Record):
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from start to end, or until now; None if it has not started, or its end is not known."""
+        """Seconds in which it ran: from start to end, or until now, without the pauses between its attempts.
+
+        None if it has not started, or its end is not known.
+        """
         if self.started_at is None:
             return None
         end = self.ended_at or (_now() if self.status is RunStatus.RUNNING else None)
-        return None if end is None else (end - self.started_at).total_seconds()
+        return None if end is None else (end - self.started_at).total_seconds() - self.paused_s
 
     def start(self, at: datetime | None = None) -> RunRecord:
         """Return the pending run as it is when it has started.
@@ -171,7 +177,7 @@ class RunRecord(Record):
         Raises
         ------
         ValueError
-            If ``status`` is none.
+            If ``status`` is unknown.
         RunStateError
             If the run is not running, or ``status`` is not the status of one that is over.
         """

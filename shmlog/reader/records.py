@@ -176,7 +176,7 @@ def read_calls(layout: RunLayout, taken: Snapshot) -> pa.Table:
 
 
 def _readable_lines(path: Path, most: int | None) -> Iterator[Line]:
-    """Yield the lines of a file; none if it is no file of lines, of which `faults_of_lines` tells."""
+    """Yield the lines of a file; none if it is not a file of lines, of which `faults_of_lines` tells."""
     with suppress(CorruptDataError):
         yield from read_lines(path, most)
 
@@ -223,7 +223,7 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
 
 
 def _sort_out(path: Path, lines: Any, is_wanted: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the wanted events of some lines, and what to say of those that are none."""
+    """Return the wanted events of some lines, and what to say of those that are not events."""
     found: list[dict[str, Any]] = []
     bad: list[Line] = []
     try:

@@ -236,7 +236,7 @@ def _take_everything(layout: RunLayout, described: dict[str, Any]) -> Snapshot:
 
 
 def _read_logs(layout: RunLayout, next_log: int) -> tuple[dict[int, bytes], list[tuple[Path, str]]]:
-    """Return the logs, and files that are none; one that goes meanwhile is seen by the change of the books."""
+    """Return the logs, and files that are not logs; one that goes meanwhile is seen by the change of the books."""
     logs: dict[int, bytes] = {}
     problems = []
     for number in layout.logs():
@@ -252,7 +252,7 @@ def _read_logs(layout: RunLayout, next_log: int) -> tuple[dict[int, bytes], list
 
 
 def _read_books(layout: RunLayout) -> bytes | None:
-    """Return the bytes of the books as they are now; None if there are none, no bytes if that is no file of ours."""
+    """Return the bytes of the books as they are now; None if there are none, no bytes if that is not a file of ours."""
     try:
         return read_regular(layout.sealed_json)
     except FileNotFoundError:

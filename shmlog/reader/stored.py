@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +14,9 @@ import pyarrow as pa
 from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.folder import liveness
-from shmlog.folder.attempts import attempts_of, number_of
+from shmlog.folder.attempts import attempts_of, number_of, paused_s
 from shmlog.folder.extent import extents_of
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import RunLayout, RunLike, folder_of
 from shmlog.folder.regular import read_regular
 from shmlog.folder.root import runs_below
 from shmlog.folder.runfile import read_description, read_mapping, read_provenance
@@ -39,13 +39,13 @@ Result = TypeVar("Result")
 _Books = tuple[list[dict[str, Any]], dict[str, int], dict[int, int]]  # producers, drops by reason, lost by lane
 
 
-def load(run_dir: str | os.PathLike[str]) -> StoredRun:
+def load(run_dir: RunLike) -> StoredRun:
     """Open a run folder for reading.
 
     Parameters
     ----------
-    run_dir : path
-        Folder of a run, which may be running, finished, crashed, or a copy.
+    run_dir : path, Run or RunRecord
+        Folder of a run, which may be running, finished, crashed, or a copy; or what has such a ``dir``.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def load(run_dir: str | os.PathLike[str]) -> StoredRun:
         Here and at every later call, for each file that is damaged, missing or another run's. What is in
         other files is returned all the same.
     """
-    layout = find(run_dir)
+    layout = find(folder_of(run_dir, "load takes the folder of a run"))
     warn_of_strange_parts(layout)
     return StoredRun(layout)
 
@@ -165,6 +165,11 @@ class StoredRun(Frames, Queries):
         """
         *earlier, latest = attempts_of(self.metadata)
         return [*earlier, {**latest, "status": self.status}]
+
+    @property
+    def paused_s(self) -> float:
+        """Seconds between the attempts, in which nothing ran; 0 of a run that was never resumed."""
+        return paused_s(self.attempts)
 
     def packages(self, attempt: int | None = None) -> dict[str, str]:
         """Return name and version of the packages that were installed; empty if that is not known.
@@ -267,7 +272,7 @@ class StoredRun(Frames, Queries):
             Schema `shmlog.records.schema.RECORDS`, ordered by step and time. One
             row per record. Of a live run, all that ``flush()`` has returned for.
         """
-        wanted = names if names is None or isinstance(names, str) else list(names)
+        wanted = _check_names(names)
 
         def read(taken: Snapshot) -> tuple[pa.Table, list[str]]:
             table, problems = records.read_metrics(self._layout, taken, wanted)
@@ -386,6 +391,17 @@ class StoredRun(Frames, Queries):
             If there is none.
         """
         return choose(self._layout, self.artifacts, name)
+
+
+def _check_names(names: str | Sequence[str] | None) -> str | list[str] | None:
+    """Return the names of metrics that are asked for; raises TypeError if they are not names."""
+    if names is None or isinstance(names, str):
+        return names
+    wanted = list(names) if isinstance(names, Iterable) else [names]
+    for name in wanted:
+        if not isinstance(name, str):
+            raise TypeError(f"names must be the name of a metric, or a list of them, not {type(name).__name__}")
+    return wanted
 
 
 def _written_at(path: Path) -> float:

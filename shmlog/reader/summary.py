@@ -19,7 +19,7 @@ class Summary(NamedTuple):
     rows : list of dict
         ``name``, ``kind``, ``count``, ``last_step``, ``last``, ``min`` and ``max`` of the curve of each metric, by
         name. ``last`` is the value of the highest step, which is ``last_step``. Text has neither ``min`` nor
-        ``max``; NaN counts for neither.
+        ``max``; NaN counts for neither, so that a metric of NaN alone has neither.
     superseded : int
         Records that a later attempt has superseded: no row counts them.
     """
@@ -76,4 +76,7 @@ def _row(group: dict[str, Any]) -> dict[str, Any]:
     kind = group["kind"]
     row = {"name": group["name"], "kind": kind, "count": group["count_all"], "last_step": group["step_last"]}
     cells = {key: group.get(f"{COLUMN_OF[kind]}_{key}") for key in ("last", "min", "max")}
+    for key in ("min", "max"):
+        if cells[key] != cells[key]:  # pyarrow's word for none but NaN
+            cells[key] = None
     return row | {key: bool(cell) if kind == BOOL and cell is not None else cell for key, cell in cells.items()}

@@ -80,7 +80,7 @@ class Tally:
 
 
 def gap_of(event: dict[str, Any]) -> dict[str, int] | None:
-    """Return the drops that a line tells, or None if it is no gap: a user may have events of that type."""
+    """Return the drops that a line tells, or None if it is not a gap: a user may have events of that type."""
     data = event["data"]
     if event["event_type"] != GAP_TYPE or is_of_user(event) or not isinstance(data, dict) or set(data) != {"dropped"}:
         return None
@@ -91,7 +91,7 @@ def gap_of(event: dict[str, Any]) -> dict[str, int] | None:
 
 
 def read_producers(value: object) -> list[dict[str, Any]] | None:
-    """Return the producers that a file of ours lists; None if that is no list of producers."""
+    """Return the producers that a file of ours lists; None if that is not a list of producers."""
     if not isinstance(value, list) or not all(map(_is_producer, value)):
         return None
     return value

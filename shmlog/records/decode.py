@@ -144,7 +144,7 @@ class Decoder:
     run_dir : Path
         Folder of the run, where large texts lie.
     takes_all : bool
-        For who deletes the logs afterwards: however large the texts are together, and `decode` raises
+        For a caller that deletes the logs afterwards: however large the texts are together, and `decode` raises
         OSError if one can't be read just now. Another decoder has to try again then. Large texts are left in
         their files, see `shmlog.records.texts`.
     """

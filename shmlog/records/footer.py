@@ -1,4 +1,4 @@
-"""The checksum of a part's footer: its pages have their own, but Parquet gives what says where they are none.
+"""The checksum of a part's footer, which says where its pages are: Parquet gives these checksums, but it none.
 
 Damage in it would not only be read as it stands: names that statistics leave out are passed over in
 silence, and pyarrow ends the process when it is asked of a column whose description makes no sense.
@@ -66,7 +66,7 @@ def checked(path: Path) -> Iterator[tuple[int, int, bytes]]:
     FileNotFoundError
         If there is no such file.
     CorruptDataError
-        If it is no Parquet file, has no checksum, or another one.
+        If it is not a Parquet file, has no checksum, or another one.
     """
     with open_regular(path) as file:
         fd = file.fileno()

@@ -41,7 +41,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _parse(text: str) -> dict[str, Any] | None:
-    """Return the JSON object that ``text`` is; None if it is none, by RFC 8259."""
+    """Return the JSON object that ``text`` is; None if it is not one, by RFC 8259."""
     try:
         found = json.loads(text, parse_constant=_refuse_constant)
         json.dumps(found, allow_nan=False)  # 1e999 is read as an infinity, which is not JSON
@@ -51,7 +51,7 @@ def _parse(text: str) -> dict[str, Any] | None:
 
 
 def event_data(event: Event) -> dict[str, Any]:
-    """Return the data of an event; ``{"invalid": text}`` if it is no JSON object."""
+    """Return the data of an event; ``{"invalid": text}`` if it is not a JSON object."""
     data = _parse(event.data)
     return {"invalid": event.data} if data is None else data
 

@@ -271,7 +271,7 @@ def open_file(path: Path) -> PartFile:
     FileNotFoundError
         If it is gone, perhaps merged into another.
     CorruptDataError
-        If it is no Parquet file, or not one of ours.
+        If it is not a Parquet file, or not one of ours.
     """
     footer.check(path)
     return open_checked(path, path, path.stat().st_size)

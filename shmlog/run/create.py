@@ -46,7 +46,7 @@ def _make_folder(options: Options) -> RunLayout:
 
 
 def _warn_if_open(layout: RunLayout) -> None:
-    """Tell of folders in which others may put a file in the place of ours; a sticky one, as /tmp, is none."""
+    """Tell of folders in which others may put a file in the place of ours; a sticky one, as /tmp, is safe."""
     for folder in (layout.dir, layout.dir.parent, layout.dir.parent.parent):
         mode = folder.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:

@@ -91,7 +91,7 @@ class Messages:
         Raises
         ------
         TypeError
-            If it is none, such as a text, which `error` logs. Nothing was logged.
+            If it is not an exception, such as a text, which `error` logs. Nothing was logged.
         """
         if not isinstance(exception, BaseException):
             kind = type(exception).__name__

@@ -10,10 +10,10 @@ from typing import Any
 
 from shmlog.base.times import utc_now
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
-from shmlog.flusher.process import recover_apart
 from shmlog.folder import liveness, runfile
 from shmlog.folder.attempts import attempts_of, fault_of_attempts
 from shmlog.folder.layout import RunLayout, RunLike, folder_of, is_id
+from shmlog.folder.recovered import recover_apart
 from shmlog.folder.root import Root
 from shmlog.folder.runfile import read_sealed_mapping
 from shmlog.folder.status import RUNNING, SUCCESS, RunStatus, map_status

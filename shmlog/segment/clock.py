@@ -18,7 +18,7 @@ def clock_number(clock: str) -> int:
     Raises
     ------
     ValueError
-        If ``clock`` is none of these, or this machine has no time-stamp counter.
+        If ``clock`` is not one of these, or this machine has no time-stamp counter.
     """
     if clock == "monotonic":
         return _core.CLOCK_MONOTONIC

@@ -175,7 +175,7 @@ _PATIENCE_S = {_NEVER_WHOLE: 0, _UNBEGUN: 0, _ORPHANED: _ORPHAN_S, _ORPHANED_WIT
 
 
 def _mark(path: Path, is_orphan: bool) -> float:
-    """Mark an orphan, and take the mark from what is none. Returns for how many seconds it is marked.
+    """Mark an orphan, and take the mark from what is not an orphan. Returns for how many seconds it is marked.
 
     The mark is the sticky bit.
     """

@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def parse(cls, told: Any) -> Self:
-        """Return what a file says of a run; raises what comes of text that is none of ours."""
+        """Return what a file says of a run; raises what comes of text that is not ours."""
         numbers = (told["turn"], told["restart"], told["restarts_max"])
         if not isinstance(told["dir"], str) or not all(isinstance(number, int) for number in numbers):
             raise TypeError(told)

@@ -208,7 +208,7 @@ def _check_owner(fd: int, path: Path) -> None:
 
 
 def is_of_original(segment: _core.Segment, run_dir: Path) -> bool:
-    """Whether a run folder is a copy of that whose records the segment takes. One that was moved is none."""
+    """Whether a run folder is a copy of that whose records the segment takes; the run's own, moved, is not."""
     original = segment.run_dir  # empty if it is too long for the header
     try:
         return original != "" and not os.path.samefile(original, run_dir)

@@ -51,9 +51,11 @@ def check_text(what: str, value: object) -> None:
 
 
 def check_tags(tags: Iterable[str]) -> list[str]:
-    """Return tags without repetitions; raises TypeError if one is no str, ValueError if one is empty."""
+    """Return tags without repetitions; raises TypeError if one is not a str, ValueError if one is empty."""
     if isinstance(tags, str):
         raise TypeError(f"tags must be a list of str, not one str; write [{tags!r}]")
+    if not isinstance(tags, Iterable):
+        raise TypeError(f"tags must be a list of str, not {type(tags).__name__}")
     found = list(dict.fromkeys(tags))
     for tag in found:
         if not isinstance(tag, str):

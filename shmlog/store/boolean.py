@@ -46,6 +46,8 @@ class Parser:
 
     def __init__(self, what: str, text: str, pattern: re.Pattern[str], term: Callable[[Parser], Predicate]) -> None:
         self._what, self._text, self._term = what, text, term
+        if not isinstance(text, str):
+            raise TypeError(f"{what} must be a str that holds an expression, not {type(text).__name__}")
         if len(text) > LENGTH_MAX:
             raise QueryError(f"{what}: {len(text)} characters, the most is {LENGTH_MAX}")
         self._tokens = self._split(pattern)
@@ -58,7 +60,7 @@ class Parser:
         Raises
         ------
         QueryError
-            If it is none.
+            If it is not one.
         """
         found = self._any()
         if self.peek().kind != "end":

@@ -43,7 +43,7 @@ class Catalog:
 
 
 def _look(run_dir: str, known: Entry | None) -> tuple[RunRecord | None, Entry | None]:
-    """Return a run, None if the folder is none, and what the index may hold of it."""
+    """Return a run, None if the folder is not one, and what the index may hold of it."""
     signature = sign(run_dir)
     if known is not None and known.signature == signature:
         try:

@@ -13,7 +13,7 @@ from shmlog.errors import CorruptDataError, ShmlogError
 from shmlog.folder.regular import read_regular
 from shmlog.folder.root import Root
 
-_SCHEMA = 1
+_SCHEMA = 2
 _BYTES_MAX = 1 << 30
 
 # A file that is changed twice within a tick of the kernel's clock looks the same as after the first.

@@ -59,7 +59,7 @@ class StoreReader:
         Raises
         ------
         ValueError
-            If ``name`` can be that of none.
+            If ``name`` can't be the name of an experiment.
         ExperimentNotFoundError
             If there is none of that name.
         """
@@ -88,14 +88,14 @@ class StoreReader:
         since, until : str, datetime or timedelta, optional
             Only runs that began at or after, or before this time; ``"7d"`` is seven days ago.
         sort : str, optional
-            A name as in ``where``; ``-`` in front of it: largest first.
+            A name as in ``where``, that some run has; ``-`` in front of it: largest first.
         limit : int, optional
             No more runs than this, at least 0.
 
         Returns
         -------
         list of RunRecord
-            What is damaged in a run is told by its ``problems``.
+            The ``problems`` of a run say what is damaged in it.
 
         Raises
         ------
@@ -104,12 +104,13 @@ class StoreReader:
         ExperimentNotFoundError
             If there is no such experiment.
         """
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit must be 0 or more, not {limit}")
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise ValueError(f"limit must be a whole number, 0 or more, not {limit!r}")
         tests = tests_of(status, tags, where, since, until)
-        found = sort_subjects(list(matching(self._subjects(experiment), tests)), sort)
+        subjects = list(self._subjects(experiment))
+        wanted = sort_subjects(list(matching(subjects, tests)), sort, subjects)
         self._summaries.save()
-        return [subject.record for subject in found[:limit]]
+        return [subject.record for subject in wanted[:limit]]
 
     def latest(self, experiment: str | None = None, **wanted: Any) -> RunRecord:
         """Return the newest run that meets what is given, as for `runs`.
@@ -146,7 +147,11 @@ class StoreReader:
                 yield Subject(record, partial(self._summaries.of, record))
 
     def _layout(self, run: RunName) -> RunLayout:
-        return self._root.find(f"{run.experiment}/{run.run_id}" if isinstance(run, RunRecord) else run)
+        if isinstance(run, RunRecord):
+            return self._root.find(f"{run.experiment}/{run.run_id}")
+        if not isinstance(run, str):
+            raise TypeError(f"a run is meant by its id, 'experiment/id' or its RunRecord, not by {type(run).__name__}")
+        return self._root.find(run)
 
     # ---- what is in a run ----
 

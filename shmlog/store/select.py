@@ -9,6 +9,7 @@ from typing import Any
 
 from shmlog.base.times import moment
 from shmlog.errors import QueryError
+from shmlog.folder.root import some
 from shmlog.folder.status import RunStatus
 from shmlog.reader.model import RunRecord
 from shmlog.store.tagquery import parse_tags
@@ -46,6 +47,8 @@ def tests_of(
 
 
 def _statuses(words: str | Iterable[str]) -> set[RunStatus]:
+    if not isinstance(words, Iterable):
+        raise TypeError(f"status must be a str, or a list of them, not {type(words).__name__}")
     try:
         return {RunStatus.parse(word) for word in ([words] if isinstance(words, str) else words)}
     except ValueError as error:
@@ -56,20 +59,39 @@ def _began(record: RunRecord) -> datetime:
     return record.began_at or _OLDEST
 
 
-def sort_subjects(subjects: list[Subject], by: str | None) -> list[Subject]:
+def sort_subjects(subjects: list[Subject], by: str | None, everyone: list[Subject]) -> list[Subject]:
     """Return runs in the order of a field, descending if it begins with ``-``; newest first without one.
 
-    Runs that lack the field come last.
+    Runs that lack the field come last. Raises QueryError if ``everyone`` lacks it.
     """
     newest = sorted(subjects, key=lambda subject: (_began(subject.record), subject.record.run_id), reverse=True)
     if by is None:
         return newest
-    field = parse_field(by.removeprefix("-"))
+    if not isinstance(by, str):
+        raise TypeError(f"sort must be a str, such as 'lr' or '-metrics.loss.min', not {type(by).__name__}")
+    name = by.removeprefix("-")
+    field = parse_field(name)
     found = [(field(subject), subject) for subject in newest]
+    if everyone and all(value is MISSING for value, _ in found) and all(field(run) is MISSING for run in everyone):
+        raise _not_there(name, everyone)
     have = [pair for pair in found if pair[0] is not MISSING and pair[0] is not None and pair[0] == pair[0]]
     have.sort(key=lambda pair: _rank(pair[0]), reverse=by.startswith("-"))
     placed = {id(subject) for _, subject in have}
     return [subject for _, subject in have] + [subject for subject in newest if id(subject) not in placed]
+
+
+def _not_there(name: str, subjects: list[Subject]) -> QueryError:
+    """Return the error that no run has what is to be sorted by, which says what there is."""
+    from shmlog.reader.sql.tables import flat_params  # with pyarrow
+
+    if name.startswith("metrics."):
+        known = {f"metrics.{metric}" for subject in subjects for metric in subject.metrics()}
+    else:
+        known = {param for subject in subjects for param in flat_params(subject.record.params)}
+    return QueryError(
+        f"sort: no run has {name!r:.60}; there are {some(sorted(known))}; beside them metrics.NAME.min "
+        "(max, last, count) and run.FIELD"
+    )
 
 
 def _rank(value: Any) -> tuple[str, Any]:
@@ -85,7 +107,7 @@ def to_moment(what: str, value: Moment) -> datetime:
     Raises
     ------
     QueryError
-        If it is none.
+        If it is not a time.
     """
     if isinstance(value, timedelta):
         return datetime.now(UTC) - value
@@ -94,7 +116,9 @@ def to_moment(what: str, value: Moment) -> datetime:
             return datetime.now(UTC) - to_span(what, value)
         return moment(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise QueryError(f"{what}: {value!r:.60} is no time; write 2026-11-21, 2026-11-21T03:15:00Z or 30d") from error
+        raise QueryError(
+            f"{what}: {value!r:.60} is not a time; write 2026-11-21, 2026-11-21T03:15:00Z or 30d"
+        ) from error
 
 
 def to_span(what: str, value: str | timedelta) -> timedelta:
@@ -103,7 +127,7 @@ def to_span(what: str, value: str | timedelta) -> timedelta:
         return value
     match = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise QueryError(f"{what}: {value!r:.60} is no time span; write 30d, 12h or 2w")
+        raise QueryError(f"{what}: {value!r:.60} is not a time span; write 30d, 12h or 2w")
     return timedelta(**{_UNITS[match[2]]: float(match[1])})
 
 

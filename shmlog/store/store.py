@@ -164,7 +164,7 @@ class Store(StoreReader):
         Raises
         ------
         ValueError
-            If ``status`` is none.
+            If ``status`` is unknown.
         RunStateError
             If the run can't get there from where it is, or has processes of its own.
             Nothing was changed.
@@ -260,7 +260,7 @@ class Store(StoreReader):
         Raises
         ------
         RunStateError
-            If it has runs, or there are files in it that are none of ours. Nothing was changed.
+            If it has runs, or there are files in it that are not ours. Nothing was changed.
         """
         folder = self._root.existing_experiment(name)
         with self._root.locked():

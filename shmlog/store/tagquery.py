@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from shmlog.store.annotations import check_tags
 from shmlog.store.boolean import WORDS, Parser, Predicate, unquote
 
 _KEYWORDS = ("and", "or")
@@ -21,11 +22,11 @@ def parse_tags(wanted: str | Iterable[str]) -> Predicate:
     Raises
     ------
     QueryError
-        If the expression is none.
+        If it can't be understood.
     """
     if isinstance(wanted, str):
         return Parser("tags", wanted, WORDS, _parse_tag).parse()
-    all_of = frozenset(wanted)
+    all_of = frozenset(check_tags(wanted))
     return lambda tags: all_of.issubset(tags)
 
 

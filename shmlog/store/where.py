@@ -20,8 +20,9 @@ MISSING = object()
 STATISTICS = ("last", "min", "max", "count")
 _TIMES = ("created_at", "started_at", "ended_at")
 _FIELDS = (
-    "run_id", "experiment", "name", "status", "live", "attempt", *_TIMES, "duration_s", "description", "notes",
-    "group", "parent", "job_name", "user", "host", "commit_id", "python", "trace_id", "span_id", "pinned", "complete",
+    "run_id", "experiment", "name", "status", "live", "attempt", *_TIMES, "duration_s", "paused_s", "description",
+    "notes", "group", "parent", "job_name", "user", "host", "commit_id", "python", "trace_id", "span_id",
+    "pinned", "complete",
 )  # fmt: skip
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -59,7 +60,7 @@ def parse_where(text: str) -> Predicate:
     Raises
     ------
     QueryError
-        If it is none.
+        If it can't be understood.
     """
     return Parser("where", text, COMPARISONS, _parse_comparison).parse()
 
@@ -84,7 +85,7 @@ def parse_field(text: str) -> Field:
         raise QueryError(f"{text!r:.60}…: {len(text)} characters, the most is {LENGTH_MAX}")
     parts = [unquote(part) for part in _SEGMENT.findall(text)]
     if not parts or text.startswith(".") or text.endswith(".") or ".." in text:
-        raise QueryError(f"{text!r:.60} is no name; write name or part.part")
+        raise QueryError(f"{text!r:.60} is not a name; write name or part.part")
     if parts[0] == "run" and len(parts) > 1:
         return _field_of_run(parts[1:])
     if parts[0] == "metrics" and len(parts) > 1:

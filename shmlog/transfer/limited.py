@@ -2,7 +2,7 @@
 
 A warm process, which has imported what importers need, forks a reader for each source, and ends with this one. The
 reader returns the run in two unnamed files: one holds the records as an Arrow stream, the other JSON lines, the first
-with all but the records and the events, then one for each event. The limits prevent harm; they are no sandbox.
+with all but the records and the events, then one for each event. The limits prevent harm; they are not a sandbox.
 """
 
 from __future__ import annotations

@@ -151,14 +151,55 @@ BAD_NAMES = [
 @pytest.mark.parametrize(("value", "error"), BAD_VALUES, ids=label)
 def test_a_bad_value_raises_and_changes_nothing(one_run: shmlog.Run, value: Any, error: type[Exception]) -> None:
     before = one_run.stats
-    with pytest.raises(error):
-        one_run.log("x", value, step=1)
-    with pytest.raises(error):
-        one_run.metric("x")(value, 1)
-    with pytest.raises(error):
-        one_run.log({"good": 1.0, "x": value}, step=1)
+    fifty = {f"good{i}": 0.5 for i in range(49)}
+    for call in (
+        lambda: one_run.log("val_loss", value, step=1),
+        lambda: one_run.metric("val_loss")(value, 1),
+        lambda: one_run.log({**fifty, "val_loss": value}, step=1),
+        lambda: one_run.log({"text": "x", "val_loss": value, **fifty}, step=1),
+    ):
+        with pytest.raises(error) as raised:
+            call()
+        assert names_the_metric(raised.value)
     assert one_run.stats["logged"] == before["logged"]
     assert sum(one_run.stats["dropped"].values()) == 0
+
+
+def names_the_metric(error: Exception) -> bool:
+    """Whether a message begins with the metric; an error that has a place in Python of its own has it as a note."""
+    return str(error).startswith("metric 'val_loss': ") or getattr(error, "__notes__", []) == ["metric 'val_loss'"]
+
+
+def test_a_bad_value_is_told_by_metric_and_type(run: shmlog.Run) -> None:
+    with pytest.raises(TypeError, match=r"^metric 'val_loss': a value must be a float, .*, not NoneType$"):
+        run.log({"loss": 0.5, "val_loss": None}, step=1)
+    with pytest.raises(OverflowError, match=r"^metric 'val_loss': an int value must fit in 64 bits"):
+        run.log({"loss": 0.5, "val_loss": 2**63}, step=1)
+    with pytest.raises(ValueError, match=r"^metric 'val_loss': can only convert an array of size 1"):
+        run.metric("val_loss")(np.zeros(2))
+    with pytest.raises(TypeError, match=r"^metric 'val_loss': values\[1\]: a value must be .*, not NoneType$"):
+        run.metric("val_loss").extend([1.0, None])
+    with pytest.raises(TypeError, match=r"^metric 'val_loss': steps\[0\]: step must be an int, not str$"):
+        run.metric("val_loss").extend([1.0], steps=["a"])
+
+
+def test_what_a_value_raises_in_python_keeps_its_place(run: shmlog.Run) -> None:
+    class Value:
+        def __float__(self) -> float:
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match=r"^mine") as raised:
+        run.log({"val_loss": Value()}, step=1)
+    assert names_the_metric(raised.value)
+    assert raised.traceback[-1].name == "__float__"
+
+
+def test_the_type_of_an_event_is_called_so(run: shmlog.Run) -> None:
+    for event_type in ("", "x" * 1025):
+        with pytest.raises(ValueError, match=r"^the type of an event must have 1 to 1024 bytes of UTF-8, not \d+"):
+            run.event(event_type, {})
+        with pytest.raises(ValueError, match=r"^the name of a metric must have 1 to 1024 bytes of UTF-8, not \d+"):
+            run.log({"a": 1.0, event_type: 2.0})
 
 
 @pytest.mark.parametrize(("step", "error"), BAD_STEPS, ids=repr)

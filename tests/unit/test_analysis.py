@@ -328,7 +328,7 @@ def two(tmp_path: Path) -> tuple[str, str]:
         (["--fail-if", "a bit"], 2),
         (["--window", "a:b"], 2),
         (["--last", "2", "--window", "1:2"], 2),
-        (["--last", "2"], 1),
+        (["--last", "2"], 3),
     ],
 )
 def test_the_exit_code_says_whether_it_is_worse(two: tuple[str, str], words: list[str], code: int) -> None:

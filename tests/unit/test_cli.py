@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -20,6 +21,7 @@ from shmlog.cli import main as main_module
 from shmlog.cli.commands import show as show_module
 from shmlog.cli.main import build_parser, main
 from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.flusher import recover as flusher_recover
 from shmlog.reader import queries, summary
 from shmlog.reader.event_lines import metric_lines
 from shmlog.reader.follow import Follower
@@ -81,6 +83,24 @@ def test_wrong_usage_is_one_harmless_line_and_exit_code_2(argv: list[str], capsy
     assert "\x1b" not in printed.err
 
 
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("digits o.csv", "export digits -o o.csv"),
+        ("digits csv o.csv", "export digits -f csv -o o.csv"),
+        ("csv o.csv", "export -f csv -o o.csv"),
+        ("digits -f csv o.csv", "export digits -f csv -o o.csv"),
+    ],
+)
+def test_a_file_behind_the_run_to_export_is_wrong_usage_that_says_what_to_type(
+    words: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", *words.split()])
+    assert ended.value.code == 2
+    assert f"a file is named with -o: {output.command(*advice.split())} (help: " in capsys.readouterr().err
+
+
 def test_killing_the_only_worker_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--workers", "1", "--kill-a-worker"]) == 2
     assert capsys.readouterr().err.startswith("shmlog: error: --kill-a-worker needs")
@@ -134,7 +154,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         parser = build_parser()
         monkeypatch.setattr(main_module, "build_parser", lambda: parser)
         args = Namespace(command="show", debug="--debug" in argv, run=failing(error))
-        monkeypatch.setattr(parser, "parse_args", lambda _: args)
+        monkeypatch.setattr(parser, "parse_known_args", lambda _: (args, []))
         return main(list(argv))
 
     return run
@@ -150,11 +170,49 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         (RuntimeError(), "RuntimeError: RuntimeError (--debug shows the traceback)"),
     ],
 )
-def test_an_error_is_one_harmless_line_and_exit_code_1(
+def test_an_error_is_one_harmless_line_and_exit_code_3(
     outcome: Callable[..., int], error: Exception, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert outcome(error) == 1
+    assert outcome(error) == 3
     assert capsys.readouterr().err == f"shmlog: error: {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["compare", "A"], 2), (["compare", "A", "A"], 2), (["compare", "A", "nowhere"], 3),
+        (["runs", "--status", "bogus"], 2), (["runs", "--sort", "nosuch"], 2), (["runs", "--where", "lr >"], 2),
+        (["runs", "--since", "soon"], 2), (["runs", "nowhere"], 3), (["runs", "--root", "nowhere"], 3),
+        (["prune", "--keep", "1", "--root", "nowhere"], 3), (["prune", "--older-than", "soon"], 2),
+        (["sql", "select 1", "--root", "nowhere"], 3), (["sql", "selec 1"], 2), (["show", "nowhere"], 3),
+        (["tail", "nowhere"], 3), (["verify", "nowhere"], 3), (["export", "nowhere"], 3), (["artifacts", "nowhere"], 3),
+        (["checkpoints", "nowhere"], 3), (["recover", "nowhere"], 3), (["import", "nowhere"], 3),
+        (["rm", "nowhere"], 3), (["pin", "nowhere"], 3), (["restore", "nowhere"], 3), (["tag", "nowhere", "x"], 3),
+        (["tag", "A", ""], 2),
+        (["annotate", "nowhere", "--name", "x"], 3), (["annotate", "A"], 2), (["export", "A", "-o", "out.nosuch"], 2),
+        (["export", "A", "-o", "/proc/out.csv"], 3), (["artifacts", "A", "--get", "nosuch"], 3),
+    ],
+)  # fmt: skip
+def test_exit_codes_are_alike_in_all_commands(
+    here: Path, words: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = make_run(here / "runs", "A", complete=True)
+    (run_dir / "config.yaml").write_text('{"lr": 0.1}')
+    assert main(words) == code
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("shmlog: error: ")]
+    assert not re.search(r"[a-z]Error: ", line), "no class: a typed error that says what to do"
+
+
+@pytest.mark.parametrize("make_root", [True, False])
+def test_an_empty_root_is_told_in_the_same_words(
+    here: Path, make_root: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if make_root:
+        (here / "runs").mkdir()
+    why = "" if make_root else ", which is not there"
+    for words in (["show"], ["tail"], ["runs"]):
+        main(words)
+        assert f"no runs in runs{why}; create one with 'shmlog demo', or name another" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(outcome: Callable[..., int]) -> None:
@@ -225,7 +283,7 @@ def test_an_experiment_is_its_newest_run_and_which_is_told(here: Path, capsys: p
 
 
 def test_where_there_is_no_run_yet_it_says_how_to_make_one(here: Path) -> None:
-    with pytest.raises(shmlog.errors.RunNotFoundError, match=r"^no runs here; nothing in runs; create a run"):
+    with pytest.raises(RunNotFoundError, match=r"^no runs in runs, which is not there; create one with 'shmlog demo'"):
         find.resolve_run(None)
 
 
@@ -251,7 +309,7 @@ def test_what_changes_a_run_takes_no_other_for_it(
 ) -> None:
     run_dir = make_run(here / "runs", "20261121-031522-aaaaaa")
     for name in ("digits", "runs/digits", "runs"):
-        assert main([*words, name]) == 1
+        assert main([*words, name]) == 3
         assert f"no run; name one of its runs, such as runs/digits/{run_dir.name}" in capsys.readouterr().err
     assert sorted(path.name for path in run_dir.iterdir()) == ["run.yaml"]
 
@@ -259,7 +317,7 @@ def test_what_changes_a_run_takes_no_other_for_it(
 @pytest.mark.parametrize("name", ["nowhere", ".", "../../etc", "digits/nowhere", "a/b/c", "digits"])
 def test_no_run_is_an_error_that_says_what_there_is(here: Path, name: str) -> None:
     with pytest.raises(
-        RunNotFoundError, match=r"(no such folder, and no such run|no run here).* create a run: shmlog demo"
+        RunNotFoundError, match=r"(no such folder, and no such run|no runs? (here|in)).* create one with 'shmlog demo'"
     ):
         find.resolve_run(name)
     make_run(here / "runs", "1", "letters")
@@ -294,12 +352,54 @@ def test_a_table_is_aligned_whatever_the_names() -> None:
     assert printed == ["name      count", "数数          1", r"a\nb  1,234,567", ""]
 
 
-def test_a_table_gives_way_in_its_first_column(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "window_columns", lambda: 30)
-    printed = list(text.table(("name", "count"), [("x" * 50 + "end", 123456)], left=("name",)))
-    assert max(map(len, printed)) == 30
-    assert printed[1].startswith("xxxxxxxxxx…")
-    assert "end  123,456" in printed[1]
+LONG = [
+    ("20261121-031522-7f3a9c", "an-experiment-of-a-long-name", "2026-11-21 03:15", 1234567890, "x" * 60, "tag," * 9),
+    ("20261121-031523-7f3a9c", "数" * 20, "2026-11-21 03:16", 1, "short", None),
+]
+TITLES = ("run", "experiment", "started", "records", "name", "tags")
+
+
+def table_at(monkeypatch: pytest.MonkeyPatch, columns: int | None) -> list[str]:
+    monkeypatch.setattr(text, "window_columns", lambda: columns)
+    return list(text.table(TITLES, LONG, left=("run", "experiment", "name", "tags")))
+
+
+@pytest.mark.parametrize("columns", [10, 20, 60, 80, 120, 200])
+def test_a_table_is_no_wider_than_the_window_and_cuts_no_figure(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    printed = table_at(monkeypatch, columns)
+    assert max(map(text.width, printed)) <= columns
+    shown = printed[0].split()
+    if columns >= 60:
+        assert all(line.startswith(row[0]) for line, row in zip(printed[1:], LONG, strict=False)), "ids are whole"
+    if "records" in shown:
+        assert "1,234,567,890" in printed[1]
+    if "started" in shown:
+        assert "2026-11-21 03:15" in printed[1]
+    missing = TITLES[len(shown) :]
+    assert printed[-1].startswith("…") == bool(missing)
+    if columns >= 60 and missing:
+        assert printed[-1] == f"… {text.plural(len(missing), 'more column')}: {', '.join(missing)}"
+
+
+def test_names_that_are_cut_can_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"train/layer{i}/attention/head{i}/norm_of_gradient" for i in range(20)]
+    monkeypatch.setattr(text, "window_columns", lambda: 60)
+    printed = list(text.table(("name", "text", "last"), [(name, "y" * 50, 1) for name in names], left=("name", "text")))
+    assert len(set(printed)) == 1 + len(names)
+    assert max(map(len, printed)) <= 60
+
+
+def test_a_table_that_no_terminal_shows_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = table_at(monkeypatch, None)
+    assert all(cell in printed[1] for cell in LONG[0] if isinstance(cell, str))
+    monkeypatch.setattr(text, "window_columns", lambda: None)
+    huge, small = list(text.table(("a", "b"), [("x" * 5000, 1), ("y", 2)]))[1:]
+    assert "x" * 5000 in huge
+    assert len(small) < 300, "a huge cell widens no other row"
+
+
+def test_titles_are_harmless_too() -> None:
+    assert "\x1b" not in "".join(text.table(("a\x1b[31m",), [(1,)]))
 
 
 @pytest.mark.parametrize("columns", range(3, 12))
@@ -318,11 +418,10 @@ def test_shortened_text_fits(columns: int) -> None:
         (2**63 - 1, "9223372036854775807"),
         (True, "true"),
         (None, ""),
-        ("a\x1bb", r"a\x1bb"),
-        ("x" * 100, "x" * 11 + "…" + "x" * 12),
+        ("x" * 100, "x" * 100),
     ],
 )
-def test_values_are_short_and_harmless(logged: object, shown: str) -> None:
+def test_values_are_written_for_people(logged: object, shown: str) -> None:
     assert text.value(logged) == shown
 
 
@@ -397,15 +496,24 @@ def test_the_last_lines_are_the_newest_calls(last: int) -> None:
 
 def test_a_line_for_people_is_one_harmless_line() -> None:
     metric = metric_lines(metrics((f"m{HOSTILE[:4]}", 0.5, 3, 10)))[0]
-    assert lines.text(metric) == r"00:00:00.000  pid 7  step 3  ma\x1b[3=0.5"
+    assert list(lines.text(metric)) == [r"00:00:00.000  pid 7  step 3  ma\x1b[3=0.5"]
     event = {
         "timestamp": "2026-11-21T03:15:22.123456Z",
         "event_type": "x\n",
         "data": {"a": "\x1b"},
         "worker": 1,
     }
-    assert lines.text(event) == r'03:15:22.123  worker 1  x\n  {"a": "\u001b"}'
-    assert lines.text({}) == "  pid None  None  null"
+    assert list(lines.text(event)) == [r'03:15:22.123  worker 1  x\n  {"a": "\u001b"}']
+    assert list(lines.text({})) == ["  pid None  None  null"]
+
+
+def test_a_line_for_people_goes_on_below_in_a_narrow_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = {"timestamp": "2026-11-21T03:15:22.123456Z", "event_type": "x", "data": "word " * 40, "worker": 1}
+    monkeypatch.setattr(text, "window_columns", lambda: 60)
+    first, *others = lines.text(event)
+    assert first.startswith("03:15:22.123  worker 1  x ")
+    assert all(line.startswith(" " * 20) and len(line) <= 60 for line in others)
+    assert " ".join([first, *others]).count("word") == 40
 
 
 def marked(table: pa.Table) -> pa.Table:
@@ -426,6 +534,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "annotations": {},
         "config": {"lr": 0.1},
         "attempts": [{"attempt": 1, "status": "success"}],
+        "paused_s": 0.0,
         "counts": {"metrics": table.num_rows, "events": 1},
         "dropped": {"full": 0},
         "producers": [],
@@ -518,6 +627,37 @@ def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
     assert "full                   2" in printed
     assert "names" not in printed
     assert "\x1b" not in printed
+
+
+def test_what_a_resumed_run_took_is_without_its_pauses() -> None:
+    printed = "\n".join(shown(paused_s=31.0))
+    assert "03:15:22 UTC, took 30.0 s without the pauses of 31.0 s" in printed
+
+
+def test_a_metric_of_nan_alone_has_no_least_and_no_largest_value(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nan = float("nan")
+    for number in ("a", "b"):
+        with shmlog.init("digits", root=here / "runs", config={"run": number}) as run:
+            for step in range(3):
+                run.log({"nan": nan, "loss": nan if step else 0.5}, step=step)
+    store = shmlog.Store(here / "runs")
+    assert store.summary(run.id)["nan"] | {"last": 0} == {"last": 0, "min": None, "max": None, "count": 3}
+    assert store.summary(run.id)["loss"]["max"] == 0.5
+    assert store.runs(where="metrics.nan.min < 1") == []
+    assert len(store.runs(where="metrics.nan.max = null")) == 2
+    assert shmlog.load(run.dir).statistics("nan").to_pylist()[0]["max"] is None
+    assert main(["show", run.id]) == 0
+    (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("nan"))
+    assert row == ["nan", "float", "3", "nan", "-", "-"]
+    assert main(["show", run.id, "--json"]) == 0
+    found = {metric["name"]: metric for metric in json.loads(capsys.readouterr().out)["metrics"]}
+    assert (found["nan"]["last"], found["nan"]["min"], found["nan"]["max"]) == ("NaN", None, None)
+    assert main(["compare", *(record.run_id for record in store.runs())]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["nan", "min", "-", "-"] in rows
+    assert ["loss", "max", "0.5", "0.5"] in rows
 
 
 def test_show_counts_the_curve_of_a_resumed_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -616,8 +756,8 @@ def test_recover_looks_at_all_runs_that_are_not_complete(
     make_run(here / "runs", "1", complete=True)
     make_run(here / "runs", "2", complete=False)
     (make_run(here / "runs", "3") / "run.yaml").write_text("}{")
-    stub(monkeypatch, "shmlog.flusher.recover", recover=recovered)
-    assert main(["recover", "--json"]) == 1
+    monkeypatch.setattr(flusher_recover, "recover", recovered)
+    assert main(["recover", "--json"]) == 3
     found = {Path(outcome["run_dir"]).name: outcome for outcome in json.loads(capsys.readouterr().out)}
     assert sorted(found) == ["2", "3"]
     assert found["2"]["changed"] is True
@@ -633,7 +773,7 @@ def test_recover_of_an_experiment_looks_at_all_its_runs(
 ) -> None:
     for run_id, experiment in (("1", "digits"), ("2", "digits"), ("4", "letters")):
         make_run(here / "runs", run_id, experiment, complete=False)
-    stub(monkeypatch, "shmlog.flusher.recover", recover=recovered)
+    monkeypatch.setattr(flusher_recover, "recover", recovered)
     assert main(["recover", "digits", "--json"]) == 0
     found = [Path(outcome["run_dir"]).name for outcome in json.loads(capsys.readouterr().out)]
     assert sorted(found) == ["1", "2"]
@@ -663,7 +803,7 @@ class Segments:
         stale = Stale("/shmlog-1", Path("/dev/shm/shmlog-1"), run_dir, "1", 2_000_000, "dead")
         members = {"find_stale": lambda: [stale], "remove": lambda segment: self.done.append("remove")}
         stub(monkeypatch, "shmlog.segment.gc", **members)
-        stub(monkeypatch, "shmlog.flusher.recover", recover=self.recover)
+        monkeypatch.setattr(flusher_recover, "recover", self.recover)
 
     def recover(self, run_dir: Path) -> None:
         self.done.append("recover")
@@ -690,7 +830,7 @@ def test_gc_keeps_a_segment_whose_run_cannot_be_recovered(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     segments = Segments(monkeypatch, Path("/runs/digits/3"))
-    assert main(["gc", "--force"]) == 1
+    assert main(["gc", "--force"]) == 3
     assert segments.done == ["recover"]
     assert "shmlog: error: /shmlog-1: kept" in capsys.readouterr().err
 

@@ -30,15 +30,15 @@ def test_the_command_lists_checks_and_copies(
     assert [one["damage"] for one in json.loads(capsys.readouterr().out)] == [None] * 3
     assert main(["artifacts", run, "--get", "eval", "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "plots" / "b.csv").read_text() == "1,2\n"
-    assert main(["artifacts", run, "--get", "eval", "-o", str(tmp_path / "out")]) == 1
+    assert main(["artifacts", run, "--get", "eval", "-o", str(tmp_path / "out")]) == 3
     assert "is there already" in capsys.readouterr().err
     (run_copy.artifacts / "model.bin").chmod(0o600)
     (run_copy.artifacts / "model.bin").write_bytes(b"MODEL")
     assert main(["artifacts", "verify", run]) == 1
     assert "2 sound, 1 damaged" in capsys.readouterr().err
-    assert main(["artifacts", run, "--get", "model.bin", "-o", str(tmp_path / "model")]) == 1
+    assert main(["artifacts", run, "--get", "model.bin", "-o", str(tmp_path / "model")]) == 3
     assert not (tmp_path / "model").exists()
-    assert main(["artifacts", run, "--get", "nope"]) == 1
+    assert main(["artifacts", run, "--get", "nope"]) == 3
     assert "no artifact 'nope'" in capsys.readouterr().err
 
 

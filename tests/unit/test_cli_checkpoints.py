@@ -73,9 +73,9 @@ def test_those_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["checkpoints", str(tmp_path)]) == 1
+    assert main(["checkpoints", str(tmp_path)]) == 3
     assert "neither a checkpoint nor a run here" in capsys.readouterr().err
-    assert main(["checkpoints", "nowhere"]) == 1
+    assert main(["checkpoints", "nowhere"]) == 3
     assert main(["checkpoints", "verify", "a", "b"]) == 2
     (tmp_path / "run.yaml").write_text("{}")
     assert main(["checkpoints", str(tmp_path)]) == 0

@@ -359,6 +359,6 @@ def test_import_tells_what_was_read_and_what_was_not(fetch_ml: Path, tmp_path: P
     assert sound(Path(out.strip())).experiment == "old"
     assert "fetch_ml of ml/c0ffee: success, 3 metrics, 0 events, 1 artifact\n" in err
     assert "warning: metrics.bin: a torn record of 4 bytes" in err
-    assert main(["import", str(fetch_ml), "nowhere", "--json"]) == 1
+    assert main(["import", str(fetch_ml), "nowhere", "--json"]) == 3
     found = json.loads(capsys.readouterr().out)
     assert [(one["error"] is None, one.get("is_new")) for one in found] == [(True, False), (False, None)]

@@ -170,5 +170,5 @@ def test_words_of_other_trackers_are_understood(word: str, status: str) -> None:
 
 
 def test_a_word_that_nobody_uses_is_refused() -> None:
-    with pytest.raises(ValueError, match="'splendid' is none"):
+    with pytest.raises(ValueError, match="unknown status 'splendid'; use one of"):
         RunStatus.parse("splendid")

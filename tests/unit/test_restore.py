@@ -178,7 +178,7 @@ def test_which_run_is_meant(root: Path, capsys: pytest.CaptureFixture[str]) -> N
         store.restore("letters/a")
     with pytest.raises(shmlog.errors.RunNotFoundError):
         store.restore("digits/b")
-    assert main(["restore", "digits/a", "none", "--root", str(root)]) == 1
+    assert main(["restore", "digits/a", "none", "--root", str(root)]) == 3
     said = capsys.readouterr().err
     assert "digits/a: restored" in said
     assert "no archive of a run 'none'" in said

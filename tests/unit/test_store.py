@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,75 @@ def test_wrong_questions_are_refused(root: Path) -> None:
         store.runs(limit=-1)
 
 
+def test_the_duration_of_a_resumed_run_is_what_its_attempts_ran(root: Path) -> None:
+    times = [(ago(hours=10), ago(hours=9)), (ago(hours=5), ago(hours=3)), (ago(hours=2), None)]
+    attempts = [
+        {"attempt": i + 1, "first_lane": i, "started_at": start, "ended_at": end}
+        for i, (start, end) in enumerate(times)
+    ]
+    layout = add_run(root, "three", attempt=3, attempts=attempts, started_at=times[0][0], ended_at=ago(hours=1))
+    add_run(root, "once")
+    store = shmlog.Store(root)
+    record = store.get("three")
+    assert (record.paused_s, record.duration_s) == (5 * 3600, 4 * 3600)
+    assert shmlog.load(layout.dir).paused_s == 5 * 3600
+    assert [one.duration_s for one in shmlog.Store(root).runs(sort="run.duration_s")] == [3600, 4 * 3600]
+    assert [one.duration_s for one in shmlog.Store(root).runs(sort="run.duration_s")] == [3600, 4 * 3600], (
+        "by the index"
+    )
+    assert store.sql("select duration_s from runs where run_id = 'three'").to_pylist() == [{"duration_s": 4 * 3600}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"where": ["lr > 1"]}, "where must be a str that holds an expression, not list"),
+        ({"sort": 3}, "sort must be a str, such as 'lr'"),
+        ({"status": 3}, "status must be a str, or a list of them, not int"),
+        ({"tags": 3}, "tags must be a list of str, not int"),
+        ({"tags": [3]}, "a tag must be a str, not int"),
+        ({"experiment": 3}, "experiment must be a str, not int"),
+    ],
+)
+def test_a_question_of_another_type_is_refused_by_name(root: Path, wrong: dict[str, Any], says: str) -> None:
+    add_run(root, "one", tags=["a"])
+    with pytest.raises(TypeError, match=re.escape(says)):
+        shmlog.Store(root).runs(**wrong)
+
+
+def test_a_run_is_named_by_a_str_or_its_record(root: Path) -> None:
+    add_run(root, "one")
+    store = shmlog.Store(root)
+    for ask in (store.get, store.load, store.summary, store.delete):
+        with pytest.raises(TypeError, match="its id, 'experiment/id' or its RunRecord, not by int"):
+            ask(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="names must be the name of a metric, or a list of them, not int"):
+        store.load("one").metrics(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="or a list of them, not NoneType"):
+        store.load("one").metrics(["loss", None])  # type: ignore[list-item]
+
+
+def test_a_run_is_loaded_by_its_folder_or_what_has_it(root: Path) -> None:
+    layout = add_run(root, "one")
+    record = shmlog.Store(root).get("one")
+    assert shmlog.load(record).dir == shmlog.load(layout.dir).dir == layout.dir
+    with pytest.raises(TypeError, match=r"load takes the folder of a run, .*not int"):
+        shmlog.load(3)  # type: ignore[arg-type]
+
+
+def test_sorting_by_what_no_run_has_says_what_there_is(root: Path) -> None:
+    add_metrics(root, "logged")
+    add_run(root, "other", params={"lr": 0.1, "model": {"name": "x"}})
+    store = shmlog.Store(root)
+    with pytest.raises(QueryError, match=r"no run has 'nosuch'; there are lr, model\.name; beside them metrics\.NAME"):
+        store.runs(sort="nosuch")
+    with pytest.raises(QueryError, match=r"no run has 'metrics\.nosuch'; there are .*metrics\.loss"):
+        store.runs(sort="-metrics.nosuch")
+    assert ids(store.runs(sort="lr", where="lr = 7")) == [], "some other run has it"
+    assert store.runs("digits", sort="run.group"), "a field that every run may have"
+    assert shmlog.Store(root / "nowhere").runs(sort="lr") == []
+
+
 def test_a_record_has_what_the_files_say(root: Path) -> None:
     add_run(
         root, "one", name="nice", group="g", notes="n", parent="p", user="ada", host="h", argv=["a", "b"],
@@ -109,8 +179,8 @@ def test_a_record_has_what_the_files_say(root: Path) -> None:
     assert record.to_dict() == {
         "run_id": "one", "experiment": "digits", "dir": str(root / "digits" / "one"), "status": "success",
         "live": False, "name": "nice", "attempt": 2, "created_at": ago(days=1), "started_at": ago(days=1),
-        "ended_at": ago(hours=23), "params": {"a": {"b": [1, 2.5, None]}}, "tags": [], "description": "d",
-        "notes": "n", "group": "g", "parent": "p", "job_name": "j", "user": "ada", "host": "h",
+        "ended_at": ago(hours=23), "paused_s": 0.0, "params": {"a": {"b": [1, 2.5, None]}}, "tags": [],
+        "description": "d", "notes": "n", "group": "g", "parent": "p", "job_name": "j", "user": "ada", "host": "h",
         "git": {"commit": "abc", "branch": "main", "dirty": True, "diff": "git.diff", "diff_problem": None},
         "argv": ["a", "b"], "python": "3.11.7",
         "environment": {"cpus": 2}, "trace_id": "t", "span_id": "s", "pinned": False, "complete": True,
@@ -613,7 +683,7 @@ def test_what_is_no_run_is_not_deleted(root: Path, tmp_path: Path, monkeypatch: 
     before = tree(tmp_path)
     monkeypatch.chdir(tmp_path / "src")
     for name in (str(root), str(root / "digits"), "precious", str(tmp_path)):
-        assert main(["rm", name, "--force", "--root", str(root)]) == 1, name
+        assert main(["rm", name, "--force", "--root", str(root)]) == 3, name
     with pytest.raises(RunNotFoundError):
         shmlog.Store(tmp_path).delete("src/precious", force=True)
     assert tree(tmp_path) == before
@@ -638,4 +708,4 @@ def test_listing_writes_nothing_but_the_index(root: Path) -> None:
         store.runs(where="metrics.loss.min < 1")
     store.experiments()
     assert tree(root) == before
-    assert json.loads((root / ".shmlog" / "index" / "digits.json").read_bytes().splitlines()[0])["schema"] == 1
+    assert json.loads((root / ".shmlog" / "index" / "digits.json").read_bytes().splitlines()[0])["schema"] == 2

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import print_json, say
-from shmlog.cli.parser import UsageError, add_command, path
+from shmlog.cli.parser import FOUND, UsageError, add_command, path
 from shmlog.cli.text import plural, relative, size, table
-from shmlog.errors import CorruptDataError, StorageError
+from shmlog.errors import StorageError
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         print_json([_as_dict(artifact, faults[artifact.name]) for artifact in found])
     else:
         _print(found, faults, every_byte)
-    return 1 if any(faults.values()) else 0
+    return FOUND if any(faults.values()) else 0
 
 
 def _as_dict(artifact: Artifact, fault: str | None) -> dict[str, Any]:
@@ -99,27 +99,9 @@ def _get(artifact: Artifact, output: str | None, json: bool) -> int:
     targets = {target / file.name.removeprefix(f"{artifact.name}/"): file for file in artifact.files}
     for one, file in (targets or {target: artifact}).items():
         one.parent.mkdir(parents=True, exist_ok=True)
-        _copy(file, one)
+        file.copy_to(one)
         if not json:
             say(f"shmlog: wrote {relative(one)} ({size(file.size_bytes)})")
     if json:
         print_json({"name": artifact.name, "files": list(targets or [target])})
     return 0
-
-
-def _copy(artifact: Artifact, target: Path) -> None:
-    """Copy a file; what does not come out as it was logged is removed again."""
-    from shmlog.folder.content import ALGORITHM, copy_content
-
-    algorithm = artifact.digest.partition(":")[0] if artifact.digest else ALGORITHM
-    fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        with artifact.open("rb") as source:
-            fault = artifact.fault(copy_content(source.fileno(), fd, algorithm))
-        if fault:
-            raise CorruptDataError(f"{artifact.path}: {fault}")
-    except BaseException:
-        target.unlink()
-        raise
-    finally:
-        os.close(fd)

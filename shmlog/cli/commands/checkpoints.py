@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import command, print_json, say
-from shmlog.cli.parser import UsageError, add_command, path
+from shmlog.cli.parser import FOUND, UsageError, add_command, path
 from shmlog.cli.text import plural, relative, size, table, value
 from shmlog.errors import CheckpointNotFoundError, RunNotFoundError
 
@@ -48,19 +48,19 @@ def run(args: argparse.Namespace) -> int:
         print_json([_as_dict(one) for one in found])
     else:
         _print(folder, found, every_byte)
-    return 1 if every_byte and any(one.damage for one in found) else 0
+    return FOUND if any(one.damage for one in found) else 0
 
 
 def _folder(text: str | None) -> Path:
     """Return the folder of checkpoints that ``text`` means."""
     from shmlog.checkpoint.files import checkpoint_files
-    from shmlog.folder.layout import RunLayout
+    from shmlog.checkpoint.survey import checkpoints_of
     from shmlog.folder.root import has_description
 
     if text is not None and not has_description(Path(text)) and checkpoint_files(Path(text)):
         return Path(text)
     try:
-        return RunLayout(resolve_run(text)).checkpoints
+        return checkpoints_of(resolve_run(text))
     except RunNotFoundError as error:
         if text is not None and Path(text).is_dir():
             raise CheckpointNotFoundError(f"{text}: neither a checkpoint nor a run here") from error

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shmlog.cli.find import locate, resolve_run
-from shmlog.cli.output import print_json, say, to_json
-from shmlog.cli.parser import RUN, UsageError, add_command, add_runs_argument, positive
-from shmlog.cli.text import shorten, table, value
+from shmlog.cli.output import command, print_json, say, to_json
+from shmlog.cli.parser import FOUND, RUN, UsageError, add_command, add_runs_argument, positive
+from shmlog.cli.text import statistic, table, value
+from shmlog.errors import ShmlogError
 
 if TYPE_CHECKING:
     from shmlog.analysis.bootstrap import Difference
@@ -25,7 +26,6 @@ shmlog compare BASE NEW --metric step_time --last 200 --lower-is-better --fail-i
 
 _CONDITION = re.compile(r"(worse|better|higher|lower|different)(?:\s+by\s+([0-9]+(?:\.[0-9]+)?)\s*(%?))?")
 _WINDOW = re.compile(r"(-?[0-9]{1,18})?:(-?[0-9]{1,18})?")
-_TEXT_MAX = 28
 
 
 class Condition(NamedTuple):
@@ -107,12 +107,12 @@ def run(args: argparse.Namespace) -> int:
             print(line)
     for name, other in failed:
         say(f"shmlog: {name} of {other}: {_told(args.fail_if)}, with {args.confidence:.0%} confidence")
-    return 1 if failed else 0
+    return FOUND if failed else 0
 
 
 def _check(args: argparse.Namespace) -> None:
     if len(args.run_names) < 2:
-        raise UsageError("two runs or more are compared")
+        raise UsageError(f"one run can't be compared; name another: {command('compare', args.run_names[0], 'RUN')}")
     if args.fail_if and not args.metric:
         raise UsageError("--fail-if needs --metric")
     if args.last is not None and args.window is not None:
@@ -124,12 +124,15 @@ def _check(args: argparse.Namespace) -> None:
 def _changes(
     args: argparse.Namespace, name: str, runs: Sequence[str], stored: Sequence[StoredRun]
 ) -> dict[str, Difference]:
-    """Return how the metric of each run differs from that of the first."""
+    """Return how the metric of each run differs from that of the first; raises ShmlogError if that can't be said."""
     options = {"statistic": args.statistic, "confidence": args.confidence, "seed": args.seed}
-    return {
-        run: stored[0].compare_metric(other, name, last=args.last, window=args.window, **options)
-        for run, other in zip(runs[1:], stored[1:], strict=True)
-    }
+    try:
+        return {
+            run: stored[0].compare_metric(other, name, last=args.last, window=args.window, **options)
+            for run, other in zip(runs[1:], stored[1:], strict=True)
+        }
+    except ValueError as error:  # of the values, not of the command line, which is checked
+        raise ShmlogError(str(error)) from error
 
 
 def holds(condition: Condition, change: Difference, *, lower_is_better: bool) -> bool:
@@ -168,7 +171,7 @@ def _lines(comparison: Comparison, changes: Mapping[str, Mapping[str, Difference
         yield from table(["parameter", *comparison.runs], rows, left=["parameter"])
         yield ""
     rows = [
-        [f"{name} {key}", *(value(has.get(run, {}).get(key)) for run in comparison.runs)]
+        [f"{name} {key}", *(statistic(has[run].get(key)) if run in has else "" for run in comparison.runs)]
         for name, has in comparison.metrics.items()
         for key in ("last", "min", "max")
     ]
@@ -176,14 +179,14 @@ def _lines(comparison: Comparison, changes: Mapping[str, Mapping[str, Difference
     cells = [_change(name, run, change) for name, found in changes.items() for run, change in found.items()]
     if cells:
         yield ""
-        titles = ["metric", "run", comparison.runs[0], "there", "change", "interval"]
+        titles = ["metric", "run", f"first: {comparison.runs[0]}", "this run", "change", "interval"]
         yield from table(titles, cells, left=["metric", "run"])
 
 
 def _param(has: Mapping[str, Any], run: str) -> str | None:
     if run not in has:
         return None
-    return shorten(has[run] if isinstance(has[run], str) else to_json(has[run]), _TEXT_MAX)
+    return has[run] if isinstance(has[run], str) else to_json(has[run])
 
 
 def _change(name: str, run: str, change: Difference) -> list[str]:

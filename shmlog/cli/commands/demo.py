@@ -12,7 +12,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from shmlog.cli.output import command, print_json, python, say
-from shmlog.cli.parser import ROOT, UsageError, add_command, natural, path, positive
+from shmlog.cli.parser import FOUND, ROOT, UsageError, add_command, natural, path, positive
 from shmlog.cli.text import clean, plural, relative, size, table
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo, tell what came out; exit code 1 if records were dropped or lost."""
+    """Run the demo, tell what came out; exit code `FOUND` if records were dropped or lost."""
     if args.kill_a_worker and args.workers < 2:
         raise UsageError("--kill-a-worker needs --workers 2 or more: one has to go on")
     from shmlog.demo.main import DemoOptions, run_demo
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             print(line)
     for failure in result.failures:
         say(f"shmlog: error: {failure}")
-    return 0 if result.ok else 1
+    return 0 if result.ok else FOUND
 
 
 def _as_dict(result: Result) -> dict[str, object]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shmlog.cli.find import resolve_run
-from shmlog.cli.output import print_json, say
+from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import UsageError, add_command, add_run_argument, path
 from shmlog.cli.progress import ProgressBar
 from shmlog.cli.text import relative, size
@@ -32,12 +32,21 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``export``."""
     parser = add_command(commands, "export", run, "write a run as CSV, JSON, Parquet, Arrow or event file", _EXAMPLE)
     add_run_argument(parser)
+    parser.set_defaults(advise=_advise)
     text = "default: what the end of OUT says, else csv. wide-csv: a column for each metric. all: all but pickle"
     parser.add_argument("-f", "--format", choices=_FORMATS, help=text)
     text = "also what a later attempt has superseded, with the columns attempt and superseded"
     parser.add_argument("--superseded", action="store_true", help=text)
     out = "file, or folder of all and tensorboard (default: stdout)"
     parser.add_argument("-o", "--output", metavar="OUT", type=path, help=out)
+
+
+def _advise(args: argparse.Namespace, too_many: list[str]) -> str:
+    """Return what to type instead of a file, or a format and a file, behind the run."""
+    *others, output = too_many
+    format = args.format or next((word for word in (args.path, *others) if word in _FORMATS), None)
+    run = [word for word in (args.path, *others) if word not in _FORMATS][:1]
+    return f"; a file is named with -o: {command('export', *run, *(['-f', format] if format else []), '-o', output)}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,6 +79,6 @@ def _check(format: str, to_stdout: bool, json: bool) -> None:
     if format in _FOLDERS:
         raise UsageError(f"-f {format} makes a folder: name it with -o")
     if format not in _STREAMS and sys.stdout.isatty():
-        raise UsageError(f"-f {format} is nothing for a terminal: name a file with -o")
+        raise UsageError(f"-f {format} can't be shown on a terminal: name a file with -o")
     if json:
         raise UsageError("--json tells of the files written: name one with -o")

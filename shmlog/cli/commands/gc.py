@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shmlog.cli.output import command, one_line, print_json, say
-from shmlog.cli.parser import add_command
+from shmlog.cli.parser import FAILED, add_command
 from shmlog.cli.text import relative, size, table
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         print_json([_as_dict(one, args.force, error) for one, error in pairs])
     else:
         _print(stale, errors, args.force)
-    return 1 if any(errors) else 0
+    return FAILED if any(errors) else 0
 
 
 def _clean_up(stale: Stale) -> str | None:

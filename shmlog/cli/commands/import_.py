@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import add_command, add_root_option, path, positive
+from shmlog.cli.parser import add_command, add_root_option, exit_code, path, positive
 from shmlog.cli.text import plural, relative
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Import each source; one that fails does not keep the others from it."""
     from shmlog.transfer.imports import import_run
 
-    outcomes: list[dict[str, Any]] = []
+    code, outcomes = 0, list[dict[str, Any]]()
     for source in args.sources:
         try:
             report = import_run(
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             if args.debug:
                 raise
             outcomes.append({"source": source, "error": one_line(error)})
+            code = max(code, exit_code(error))
             say(f"shmlog: error: {one_line(error)}")
             continue
         outcomes.append({**report.to_dict(), "error": None})
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             _tell(report)
     if args.json:
         print_json(outcomes)
-    return 1 if any(outcome["error"] for outcome in outcomes) else 0
+    return code
 
 
 def _tell(report: ImportReport) -> None:

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from shmlog.cli.find import open_store
 from shmlog.cli.output import print_json, say
-from shmlog.cli.parser import UsageError, add_command, add_filter_options, add_root_option, natural
+from shmlog.cli.parser import FAILED, UsageError, add_command, add_filter_options, add_root_option, natural
 from shmlog.cli.text import plural, relative, size, table
 
 if TYPE_CHECKING:
@@ -39,11 +40,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List old runs; delete them if told to."""
-    import shmlog
-
     if args.keep is None and args.older_than is None:
         raise UsageError("prune needs a rule: --keep, --older-than or both")
-    result = shmlog.Store(args.root).prune(
+    result = open_store(args.root).prune(
         keep=args.keep, older_than=args.older_than, mode=args.mode, experiment=args.experiment, status=args.status,
         tags=args.tag, archive=args.archive, dry_run=not args.force,
     )  # fmt: skip
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(result.to_dict())
     else:
         _print(result)
-    return 1 if result.failed else 0
+    return FAILED if result.failed else 0
 
 
 def _print(result: PruneResult) -> None:

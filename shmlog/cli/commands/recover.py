@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import ROOT, add_command, path
+from shmlog.cli.parser import FAILED, ROOT, add_command, path
 from shmlog.cli.text import clean, plural, relative
-from shmlog.errors import CorruptDataError
-from shmlog.folder import recovered, runfile
-from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 
 if TYPE_CHECKING:
@@ -39,20 +36,15 @@ def run(args: argparse.Namespace) -> int:
         print_json(outcomes)
     else:
         _print(outcomes)
-    return 1 if any(outcome["error"] for outcome in outcomes) else 0
+    return FAILED if any(outcome["error"] for outcome in outcomes) else 0
 
 
 def _chosen(text: str | None) -> list[Path]:
-    """Return the run that is named, or all runs in a folder or an experiment that are not complete."""
-    runs, folder = Root(ROOT).runs(text)
-    return [run_dir for run_dir in runs if folder is None or not _complete(run_dir) or RunLayout(run_dir).wal.is_dir()]
+    """Return the run that is named, or all runs in a folder or an experiment that are perhaps not complete."""
+    from shmlog.flusher.recover import is_complete
 
-
-def _complete(run_dir: Path) -> bool:
-    try:
-        return runfile.read(RunLayout(run_dir).run_yaml).get("complete") is True
-    except (CorruptDataError, OSError):
-        return False  # recover says what is wrong with it
+    run_dirs, named_by = Root(ROOT).runs(text)
+    return run_dirs if named_by is None else [run_dir for run_dir in run_dirs if not is_complete(run_dir)]
 
 
 def _recover(run_dir: Path, debug: bool, force: bool) -> dict[str, object]:
@@ -70,6 +62,8 @@ def _recover(run_dir: Path, debug: bool, force: bool) -> dict[str, object]:
 
 
 def _print(outcomes: list[dict[str, object]]) -> None:
+    from shmlog.flusher.recover import NOTHING
+
     for outcome in outcomes:
         name = relative(Path(str(outcome["run_dir"])))
         if outcome["error"]:
@@ -77,5 +71,5 @@ def _print(outcomes: list[dict[str, object]]) -> None:
         else:
             print(clean(f"{name}  {outcome['status']}  {outcome['records']:,} metrics  {outcome['message']}"))
     changed = sum(bool(outcome["changed"]) for outcome in outcomes)
-    is_done = all(outcome.get("message") == recovered.NOTHING for outcome in outcomes)  # not if somebody is at work
-    say(f"shmlog: {recovered.NOTHING if is_done else plural(changed, 'run') + ' recovered'}")
+    is_done = all(outcome.get("message") == NOTHING for outcome in outcomes)  # not if somebody is at work
+    say(f"shmlog: {NOTHING if is_done else plural(changed, 'run') + ' recovered'}")

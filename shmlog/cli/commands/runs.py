@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from shmlog.cli.dead import recover_dead
-from shmlog.cli.output import command, print_json, say
-from shmlog.cli.parser import ROOT, add_command, add_filter_options, add_root_option, natural
-from shmlog.cli.text import duration, shorten, table, width, window_columns
-from shmlog.errors import RunNotFoundError
+from shmlog.cli.find import open_store, recover_dead
+from shmlog.cli.output import print_json, say
+from shmlog.cli.parser import add_command, add_filter_options, add_root_option, natural
+from shmlog.cli.text import duration, table
+from shmlog.folder.root import Root
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -24,8 +24,7 @@ shmlog runs --tag 'arm:tiered AND (study:1 OR study:2)' --since 7d --json
 """
 
 _HEAD = ("run", "experiment", "status", "started", "took", "name", "tags")
-_LEAST = 4  # columns that are shown in any window
-_TEXT_MAX = 32
+_ALWAYS = 4  # so many are there even if they are empty
 
 
 def add_parser(commands: Commands) -> None:
@@ -45,12 +44,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the runs that are wanted."""
-    import shmlog
-
-    store = shmlog.Store(args.root)
-    if not store.root.is_dir():
-        advice = "create one: shmlog demo" if args.root == ROOT else "pass another --root"
-        raise RunNotFoundError(f"{args.root}: there is no such folder; {advice}")
+    store = open_store(args.root)
     find = partial(
         store.runs, args.experiment, status=args.status, tags=args.tag, where=args.where, since=args.since,
         until=args.until, sort=args.sort, limit=args.limit,
@@ -63,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in _lines(found):
             print(line)
+    if not found:
+        say("shmlog: no such runs" if store.experiments() else f"shmlog: {Root(args.root).content()}")
     for record in found:
         if record.problems:
             say(f"shmlog: warning: {record.problems[0]}{_more(record)}")
@@ -75,25 +71,11 @@ def _more(record: RunRecord) -> str:
 
 def _lines(found: Sequence[RunRecord]) -> Iterator[str]:
     if not found:
-        say("shmlog: no such runs")
         return
     rows = [_cells(record) for record in found]
-    shown = [i for i, _ in enumerate(_HEAD) if i < _LEAST or any(row[i] for row in rows)]
-    while (missing := _excess(shown, rows)) > 0 and len(shown) > _LEAST:
-        shown.pop()
+    shown = [i for i, _ in enumerate(_HEAD) if i < _ALWAYS or any(row[i] for row in rows)]
     head = [_HEAD[i] for i in shown]
     yield from table(head, [[row[i] for i in shown] for row in rows], left=[name for name in head if name != "took"])
-    if missing > 0:
-        say(f"shmlog: ids are cut; {command('runs', '--json')} has them whole")
-
-
-def _excess(shown: Sequence[int], rows: Sequence[Sequence[str]]) -> int:
-    """Return by how many columns a table is wider than the window."""
-    columns = window_columns()
-    if columns is None:
-        return 0
-    widths = [max(width(text) for text in (_HEAD[i], *(row[i] for row in rows))) for i in shown]
-    return sum(widths) + 2 * (len(widths) - 1) - columns
 
 
 def _cells(record: RunRecord) -> list[str]:
@@ -102,6 +84,6 @@ def _cells(record: RunRecord) -> list[str]:
         status += "?"  # it can't be told from here
     began = f"{record.began_at:%Y-%m-%d %H:%M}" if record.began_at else ""
     took = duration(record.duration_s) if record.duration_s is not None else ""
-    name = "" if record.name == record.run_id else shorten(record.name, _TEXT_MAX)
-    tags = shorten(", ".join((*(["pinned"] if record.pinned else []), *record.tags)), _TEXT_MAX)
+    name = "" if record.name == record.run_id else record.name
+    tags = ", ".join((*(["pinned"] if record.pinned else []), *record.tags))
     return [record.run_id, record.experiment, status, began, took, name, tags]

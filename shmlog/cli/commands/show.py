@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.base.times import read_time
-from shmlog.cli.dead import recover_dead
-from shmlog.cli.find import resolve_run
+from shmlog.cli.find import recover_dead, resolve_run
 from shmlog.cli.output import command, print_json, say
-from shmlog.cli.parser import add_command, add_run_argument
-from shmlog.cli.text import clean, duration, paragraph, plural, relative, table, value
+from shmlog.cli.parser import FOUND, add_command, add_run_argument
+from shmlog.cli.text import clean, duration, paragraph, plural, relative, statistic, table
 from shmlog.errors import CorruptDataError
 from shmlog.reader.summary import summarise
 
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             print(line)
     if found["error"]:
         say(f"shmlog: error: {found['error']}")
-    return 1 if found["error"] else 0
+    return FOUND if found["error"] else 0
 
 
 def describe(stored: StoredRun) -> dict[str, Any]:
@@ -76,6 +75,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "environment": metadata.get("environment"),
         **{key: metadata.get(key) for key in _SAID},
         "attempts": stored.attempts,
+        "paused_s": stored.paused_s,
         "config": stored.config,
         "dropped": stored.dropped,
         "lost": stored.lost,
@@ -164,11 +164,12 @@ def _times(found: dict[str, Any]) -> str:
     if start is None:
         return ""
     end = read_time(str(found["ended_at"]))
-    span = duration(((end or datetime.now(UTC)) - start).total_seconds())
+    seconds, paused = ((end or datetime.now(UTC)) - start).total_seconds(), found["paused_s"]
     began = f"{start:%Y-%m-%d %H:%M:%S} UTC"
-    if end:
-        return f"{began}, took {span}"
-    return f"{began}, {span} ago"
+    if not end:
+        return f"{began}, {duration(seconds)} ago"
+    without = f" without the pauses of {duration(paused)}" if paused else ""
+    return f"{began}, took {duration(seconds - paused)}{without}"
 
 
 def _records(found: dict[str, Any]) -> str:
@@ -191,5 +192,5 @@ def _producer_cells(producer: dict[str, Any]) -> list[object]:
 
 
 def _metric_cells(metric: dict[str, Any]) -> list[object]:
-    values = [value(metric[key]) for key in ("last", "min", "max")]
+    values = [statistic(metric[key]) for key in ("last", "min", "max")]
     return [metric["name"], metric["kind"], metric["count"], *values]

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from shmlog.cli.find import resolve_run
+from shmlog.cli.find import open_store, resolve_run
 from shmlog.cli.output import print_json, say
 from shmlog.cli.parser import ROOT, UsageError, add_command, natural, path
-from shmlog.cli.text import clean, plural, shorten, table, value, width, window_columns
-from shmlog.errors import QueryError, RunNotFoundError
+from shmlog.cli.text import clean, plural, table, value
+from shmlog.errors import QueryError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,8 +27,7 @@ shmlog sql "describe metrics"    its columns; the other tables: events, runs, pa
 """
 
 _LIMIT = 1000
-_COLUMNS_MAX = 200
-_NARROWEST = 10
+_TEXT_MAX = 200  # columns of a text
 
 
 def add_parser(commands: Commands) -> None:
@@ -74,10 +73,7 @@ def _answer(args: argparse.Namespace) -> pa.Table:
 
     if args.path is not None:
         return shmlog.load(resolve_run(args.path)).sql(args.query)
-    store = shmlog.Store(args.root or ROOT)
-    if not store.root.is_dir():
-        raise RunNotFoundError(f"{args.root or ROOT}: there is no such folder; pass another --root")
-    return store.sql(args.query)
+    return open_store(args.root or ROOT).sql(args.query)
 
 
 def rows_of(found: pa.Table) -> list[dict[str, Any]]:
@@ -122,34 +118,10 @@ def _lines(found: pa.Table, limit: int) -> Iterator[str]:
     # No thousands separators: a number may well be an id.
     rows = [[_cell(item) for item in row] for row in _rows(shown)]
     left = [field.name for field in found.schema if not types.is_primitive(field.type)]
-    head, rows = fit(names, rows)
-    yield from table(head, rows, left=[name for name, full in zip(head, names, strict=False) if full in left])
+    yield from table(names, rows, left=left)
     if len(shown) < len(found):
         say(f"shmlog: {plural(len(found) - len(shown), 'more row')}; --limit 0 shows all")
-    if len(head) < len(names):
-        say(f"shmlog: {plural(len(names) - len(head), 'column')} left out: {', '.join(names[len(head) :])}")
 
 
 def _cell(item: Any) -> str | None:
-    return None if item is None else value(_plain(item), _COLUMNS_MAX)
-
-
-def fit(head: list[str], rows: list[list[str | None]]) -> tuple[list[str], list[list[str | None]]]:
-    """Return a table no wider than the window: the widest columns are cut, then the last ones left out."""
-    columns = window_columns()
-    if columns is None or not head:
-        return head, rows
-    widths = [max(width(cell or "") for cell in line) for line in zip(head, *rows, strict=True)]
-    most = max(widths)
-    while _total(widths) > columns and most > _NARROWEST:
-        most -= 1
-        widths = [min(wide, most) for wide in widths]
-    while _total(widths) > columns and len(widths) > 1:
-        widths.pop()
-    widths[0] = min(widths[0], columns)
-    cut = [[cell and shorten(cell, wide) for cell, wide in zip(line, widths, strict=False)] for line in rows]
-    return [shorten(title, wide) for title, wide in zip(head, widths, strict=False)], cut
-
-
-def _total(widths: list[int]) -> int:
-    return sum(widths) + 2 * (len(widths) - 1)
+    return None if item is None else value(_plain(item), _TEXT_MAX)

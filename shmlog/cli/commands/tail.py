@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shmlog.cli.dead import recover_dead
-from shmlog.cli.find import resolve_run
+from shmlog.cli.find import recover_dead, resolve_run
 from shmlog.cli.lines import text
 from shmlog.cli.output import command, say, to_json
 from shmlog.cli.parser import add_command, add_run_argument, natural
@@ -67,7 +66,8 @@ def _follow(follower: Follower, as_json: bool) -> None:
 
 def _print(lines: Iterable[Event], as_json: bool) -> None:
     for line in lines:
-        print(to_json(line) if as_json else text(line))
+        for printed in [to_json(line)] if as_json else text(line):
+            print(printed)
     sys.stdout.flush()
 
 

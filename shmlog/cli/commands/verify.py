@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING
 
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import print_json
-from shmlog.cli.parser import add_command, add_run_argument
+from shmlog.cli.parser import FOUND, add_command, add_run_argument
 from shmlog.cli.text import clean, plural, relative
-from shmlog.errors import RunStateError
-from shmlog.folder.layout import RunLayout
-from shmlog.folder.runfile import read_description
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -36,24 +33,17 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Verify one run, print the findings."""
     from shmlog.reader.verify import verify
+    from shmlog.store.rebuild import write_manifest
 
     run_dir = resolve_run(args.path)
     report = verify(run_dir)
     if args.write_manifest and report.ok:
-        _write_manifest(RunLayout(run_dir))
+        write_manifest(run_dir)
     if args.json:
         print_json(_as_dict(report))
     else:
         _print(report)
-    return 0 if report.ok else 1
-
-
-def _write_manifest(layout: RunLayout) -> None:
-    from shmlog.folder.manifest import write_manifest
-
-    if read_description(layout)[0].get("complete") is not True:
-        raise RunStateError(f"run {layout.run_id} is not over: its manifest is written when it is")
-    write_manifest(layout)
+    return 0 if report.ok else FOUND
 
 
 def _as_dict(report: Report) -> dict[str, object]:

@@ -33,7 +33,7 @@ RUNS = pa.schema(
 """One row for each run; ``metrics``, ``events`` and ``dropped`` are its counts, null until it is finished."""
 
 PARAMS = pa.schema([*_RUN, ("name", pa.string()), ("value", pa.string()), ("number", pa.float64())])
-"""One row for each parameter, nested ones by their dotted name; what is no text is JSON in ``value``."""
+"""One row for each parameter, nested ones by their dotted name; what is not text is JSON in ``value``."""
 
 EVENTS = pa.schema(
     [
@@ -134,7 +134,7 @@ def _ids(record: RunRecord) -> dict[str, Any]:
 
 
 def _text(value: object) -> str | None:
-    """Return a text as UTF-8 can have it, or None if it is none."""
+    """Return a text as UTF-8 can have it, or None if it is not a text."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else None
 
 

@@ -1,0 +1,30 @@
+"""Runs that whoever reads comes by, and whose processes have all died: they are recovered before they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from shmlog.errors import CorruptDataError
+from shmlog.folder import liveness
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.recovered import recover_apart
+
+
+def recover_abandoned(run_dirs: Iterable[Path]) -> Iterator[tuple[Path, str | None]]:
+    """Recover those of this user's runs that are known to be dead, each in a process of its own.
+
+    Yields
+    ------
+    Path, str or None
+        The folder of such a run, and why it can't be recovered.
+    """
+    for layout in [layout for layout in map(RunLayout, run_dirs) if _is_abandoned(layout)]:
+        yield layout.dir, recover_apart(layout)
+
+
+def _is_abandoned(layout: RunLayout) -> bool:
+    try:
+        return liveness.is_abandoned(layout)
+    except (CorruptDataError, OSError):
+        return False  # the reader says what is wrong with it
