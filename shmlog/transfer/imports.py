@@ -154,7 +154,7 @@ def _digest(format: str, found: Found) -> str:
 
 def _run_id(found: Found, digest: str) -> str:
     """Return an id that begins with when the run began, as all ids do, if that is known."""
-    began = parse_us(found.described.get("started_at") or found.described.get("created_at"))
+    began = parse_us(found.described.started_at or found.described.created_at)
     if began is None or began < 0:
         return f"imported-{digest[:16]}"
     return f"{datetime.fromtimestamp(began // 1_000_000, UTC):%Y%m%d-%H%M%S}-{digest[:16]}"

@@ -29,6 +29,7 @@ import pyarrow.ipc
 from shmlog import errors
 from shmlog.base.spawn import IMPORT_PATH, helper_command, helper_environment
 from shmlog.errors import CorruptDataError, StorageError
+from shmlog.folder.description import Description
 from shmlog.transfer.found import Found, Problems
 
 BYTES_MAX = 6 << 30
@@ -37,7 +38,7 @@ BYTES_MAX = 6 << 30
 SECONDS_PER_GIB = 600
 """Of work, for each GiB of memory that it may take: some twenty times what reading that much takes."""
 
-_TOLD = ("experiment", "described", "params", "annotations", "status")
+_TOLD = ("experiment", "params", "annotations", "status")
 _PLACES = ("artifacts", "files")
 _SAID_BYTES_MAX = 1 << 16
 _ANSWER_BYTES_MAX = 16
@@ -161,7 +162,7 @@ def hand_over(found: Found, table: IO[bytes], told: IO[bytes]) -> None:
     try:
         with pa.ipc.new_stream(table, records.schema) as stream:
             stream.write_table(records)
-        head = {name: getattr(found, name) for name in _TOLD}
+        head = {name: getattr(found, name) for name in _TOLD} | {"described": found.described.mapping}
         head |= {name: {key: str(path) for key, path in getattr(found, name).items()} for name in _PLACES}
         head |= {"problems": list(found.problems), "events": len(found.events)}
         for line in (head, *found.events):
@@ -199,7 +200,7 @@ def _take(order: Order, table: IO[bytes], told: IO[bytes]) -> Found:
     head, *events = _lines(order, told)
     if "error" in head:
         _raise(order, **head)
-    problems = Problems()
+    described, problems = Description(head.pop("described")), Problems()
     for text in head.pop("problems"):
         problems.add(text, text)
     for name in _PLACES:
@@ -207,7 +208,7 @@ def _take(order: Order, table: IO[bytes], told: IO[bytes]) -> Found:
     # The pages of the file are this process's memory only as long as there is room for them.
     data = mmap.mmap(table.fileno(), 0, access=mmap.ACCESS_READ)
     with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
-        return Found(metrics=stream.read_all(), events=events, problems=problems, **head)
+        return Found(described=described, metrics=stream.read_all(), events=events, problems=problems, **head)
 
 
 def _lines(order: Order, told: IO[bytes]) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ from shmlog.cli.output import one_line, print_json, say
 from shmlog.cli.parser import ROOT, add_command, path
 from shmlog.cli.text import clean, plural, relative
 from shmlog.errors import CorruptDataError
-from shmlog.folder import recovered, runfile
+from shmlog.folder import recovered
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 
@@ -50,7 +51,7 @@ def _chosen(text: str | None) -> list[Path]:
 
 def _complete(run_dir: Path) -> bool:
     try:
-        return runfile.read(RunLayout(run_dir).run_yaml).get("complete") is True
+        return Description.read(RunLayout(run_dir)).complete is True
     except (CorruptDataError, OSError):
         return False  # recover says what is wrong with it
 

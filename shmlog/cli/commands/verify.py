@@ -10,8 +10,8 @@ from shmlog.cli.output import print_json
 from shmlog.cli.parser import add_command, add_run_argument
 from shmlog.cli.text import clean, plural, relative
 from shmlog.errors import RunStateError
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
-from shmlog.folder.runfile import read_description
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_manifest(layout: RunLayout) -> None:
     from shmlog.folder.manifest import write_manifest
 
-    if read_description(layout)[0].get("complete") is not True:
+    if Description.read_or_guess(layout)[0].complete is not True:
         raise RunStateError(f"run {layout.run_id} is not over: its manifest is written when it is")
     write_manifest(layout)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from shmlog.base.times import parse_us, time_in_range, timestamp
+from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.records.schema import METRICS, RECORDS
 from shmlog.transfer.cells import unguard, unguard_column
@@ -45,7 +45,7 @@ def read(path: Path) -> Found:
         found.metrics = _exported(path, data, found)
     else:
         _read_wide(path, text, found)
-    found.described |= _span(found.table())
+    _tell_times(found)
     return found
 
 
@@ -53,13 +53,11 @@ def _head(schema: pa.Schema) -> str:
     return ",".join(f'"{name}"' for name in schema.names) + "\n"
 
 
-def _span(table: pa.Table) -> dict[str, Any]:
-    times = table["ts"].cast(pa.int64()).to_numpy()
+def _tell_times(found: Found) -> None:
+    times = found.table()["ts"].cast(pa.int64()).to_numpy()
     times = times[times != 0]
-    if not len(times):
-        return {}
-    begin, end = timestamp(int(times.min())), timestamp(int(times.max()))
-    return {"created_at": begin, "started_at": begin, "ended_at": end}
+    if len(times):
+        found.lasted(int(times.min()), int(times.max()))
 
 
 # ---- what we wrote ----

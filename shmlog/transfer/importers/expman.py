@@ -77,23 +77,27 @@ def _yaml(path: Path, name: str, found: Found) -> dict[str, Any]:
 def _describe(path: Path, found: Found, told: dict[str, Any]) -> None:
     found.status = str(told["status"]) if told.get("status") else "crashed"
     found.experiment = str(told.get("experiment") or found.experiment)
-    for ours, theirs in (("created_at", "started_at"), ("started_at", "started_at"), ("ended_at", "finished_at")):
-        ts = parse_us(_cut(told.get(theirs)))
-        if ts is not None and time_in_range(ts):
-            found.described[ours] = timestamp(ts)
-        elif told.get(theirs) is not None:
-            found.problems.add("times", f"run.yaml: {theirs} {told[theirs]!r} is no time")
+    found.described.created_at = found.described.started_at = _time(told, "started_at", found)
+    found.described.ended_at = _time(told, "finished_at", found)
     # A name made of a date is a number to a YAML reader: the folder's is taken then.
-    found.described["name"] = told["name"] if isinstance(told.get("name"), str) else path.name
-    for name in ("description", "group"):
-        if told.get(name):
-            found.described[name] = str(told[name])
-    found.described["tags"] = told.get("tags") or []
+    found.described.name = told["name"] if isinstance(told.get("name"), str) else path.name
+    found.described.description = str(told["description"]) if told.get("description") else None
+    found.described.group = str(told["group"]) if told.get("group") else None
+    found.described.tags = told.get("tags") or []
     scalars = told.get("scalars")
     if scalars:
-        ended = parse_us(found.described.get("ended_at") or found.described.get("started_at")) or 0
+        ended = parse_us(found.described.ended_at or found.described.started_at) or 0
         data = scalars if isinstance(scalars, dict) else {"scalars": scalars}
         found.events.append({"timestamp": ended, "event_type": "result", "data": data})
+
+
+def _time(told: dict[str, Any], name: str, found: Found) -> str | None:
+    ts = parse_us(_cut(told.get(name)))
+    if ts is not None and time_in_range(ts):
+        return timestamp(ts)
+    if told.get(name) is not None:
+        found.problems.add("times", f"run.yaml: {name} {told[name]!r} is no time")
+    return None
 
 
 def _cut(when: object) -> object:

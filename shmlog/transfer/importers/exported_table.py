@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError
+from shmlog.folder.description import Description
 from shmlog.transfer.exporters.arrow import KEY
 from shmlog.transfer.found import Found
 from shmlog.transfer.importers.checked import checked_table, curve_of
@@ -65,10 +66,9 @@ def take_description(found: Found, told: Any) -> None:
     if not isinstance(told, dict) or told.get("shmlog") != 1 or not isinstance(told.get("run"), dict):
         raise ValueError("not an export of a run")
     told = {name: plain(told[name]) for name in ("run", "params", "annotations") if name in told}
-    run = told["run"]
-    found.described = run
-    found.experiment = str(run.get("experiment") or found.experiment)
-    found.status = str(run["status"]) if run.get("status") else None
+    run = found.described = Description(told["run"])
+    found.experiment = str(run.experiment or found.experiment)
+    found.status = str(run.status) if run.status else None
     for name in ("params", "annotations"):
         if isinstance(told.get(name), dict):
             setattr(found, name, told[name])

@@ -54,7 +54,7 @@ def _read_meta(path: Path, found: Found) -> None:
         found.problems.add("meta.bin", f"meta.bin is of version {version}; only 1 is known")
         return
     if time_in_range(seconds * 1_000_000):
-        found.described["created_at"] = found.described["started_at"] = timestamp(seconds * 1_000_000)
+        found.described.created_at = found.described.started_at = timestamp(seconds * 1_000_000)
     else:
         found.problems.add("meta.bin", f"meta.bin: {seconds} is no time")
     _describe(found, _texts(data, found))
@@ -81,12 +81,11 @@ def _texts(data: bytes, found: Found) -> dict[str, str]:
 
 def _describe(found: Found, texts: dict[str, str]) -> None:
     if texts.get("commit"):
-        found.described["git"] = {"commit": texts["commit"]}
+        found.described.git = {"commit": texts["commit"]}
     if texts.get("job"):
-        found.described |= {"name": texts["job"], "job_name": texts["job"]}
-        found.experiment = texts["job"]
+        found.experiment = found.described.name = found.described.job_name = texts["job"]
     if texts.get("user"):
-        found.described["user"] = texts["user"]
+        found.described.user = texts["user"]
 
 
 def _decode(text: bytes, where: str, found: Found) -> str:

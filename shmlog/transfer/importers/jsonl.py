@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.plain import from_word, plain
-from shmlog.base.times import parse_us, time_in_range, timestamp
+from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.records.values import is_text
 from shmlog.transfer.found import Found, fit_name, owner_of
@@ -95,7 +95,7 @@ class _Reading:
         if kind == "experiment_end" and isinstance(data, dict) and isinstance(data.get("status"), str):
             self._found.status = data["status"]
         if kind == "experiment_start" and isinstance(data, dict) and isinstance(data.get("experiment_name"), str):
-            self._found.described["name"] = self._found.experiment = data["experiment_name"]
+            self._found.described.name = self._found.experiment = data["experiment_name"]
         wrapped = data if isinstance(data, dict) else {"data": data}
         self._found.events.append({**owner_of(told), "timestamp": ts, "event_type": kind, "data": wrapped})
 
@@ -112,8 +112,7 @@ class _Reading:
     def close(self) -> None:
         """Say when it began and ended, and that it did not end."""
         if self._times:
-            self._found.described |= {name: timestamp(min(self._times)) for name in ("created_at", "started_at")}
-            self._found.described["ended_at"] = timestamp(max(self._times))
+            self._found.lasted(min(self._times), max(self._times))
         if self._found.status is None:
             self._found.problems.add("status", "no experiment_end: taken as crashed")
             self._found.status = "crashed"
