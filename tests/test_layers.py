@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import shmlog
+from shmlog.folder.description import FIELDS
 
 PACKAGE = Path(__file__).parents[1] / "shmlog"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
@@ -62,6 +63,14 @@ ARROWS = {
 
 # ---- what is written in one place ----
 
+WORDS_OF_OTHERS = {
+    "argv", "attempt", "attempts", "complete", "counts", "created_at", "description", "dropped", "ended_at",
+    "environment", "experiment", "files", "git", "group", "host", "job_name", "kept_logs", "lost", "name", "notes",
+    "offered", "parent", "pid", "producers", "python", "run_id", "schema", "segment", "sinks", "source", "span_id",
+    "started_at", "status", "tags", "trace_id", "turn", "user",
+}  # fmt: skip
+"""Keys of run.yaml that other files, events, records, columns or commands have a word in common with."""
+
 ONCE = {
     r"\bos\.(replace|rename)\(": {
         "base/durable.py", "folder/blobs.py", "store/removal.py",
@@ -76,6 +85,18 @@ ONCE = {
     r"\bcheck_whole\(": {"records/pages.py", "reader/sources.py"},
     r"\bfromisoformat\(": {"base/times.py", "checkpoint/codec.py"},  # the codec has types of its own to restore
     r"/proc/sys/kernel/random/boot_id": {"base/boot.py"},
+    # run.yaml is read and written as a Description, which is no mapping: no key gets at what it says. What leaves it
+    # as a mapping goes whole into a file, a record or JSON. Words that mean nothing but a key of it stand in no string.
+    r"(read|write|parse)\w*\([^()]*\brun_yaml\b|\brun_yaml\.(read|write|open)": {
+        "folder/description.py", "reader/facts.py",
+    },
+    r"\.mapping\b": {
+        "folder/description.py", "flusher/provenance.py", "reader/facts.py", "reader/stored.py",
+        "transfer/exporters/describe.py", "transfer/importers/event_files.py", "transfer/limited.py",
+    },
+    r"\.mapping(\[|\.get\()": {"folder/description.py"},
+    r"\b(stored|run)\.metadata\b": {"cli/commands/show.py"},  # which puts it into JSON of its own
+    rf"'({'|'.join(sorted(FIELDS.keys() - WORDS_OF_OTHERS))})'": {"folder/description.py"},
 }  # fmt: skip
 """By what code looks like, comments and docstrings left out, the files that may have it."""
 
@@ -189,6 +210,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 C_FUNCTION = re.compile(r"^\w[^;{}#]*\)\s*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 
 
+@cache
 def code_of(module: str) -> str:
     """Return the code of a file, without comments and docstrings, as Python would write it."""
     tree = ast.parse((PACKAGE / module).read_text())

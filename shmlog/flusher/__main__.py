@@ -16,7 +16,7 @@ from shmlog.base.extras import do_without_pandas
 from shmlog.flusher.keeper import keep, report
 from shmlog.flusher.nice import be_nice
 from shmlog.flusher.process import START_LOCK
-from shmlog.folder import runfile
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import read_ref
 from shmlog.segment import meeting, shm
@@ -43,7 +43,7 @@ def main(run_dir: Path) -> None:
     is_keeper = segment.lock(_core.LOCK_FLUSHER)
     if is_expected:
         _give_up_start_lock()
-    if is_keeper and not runfile.read(layout.run_yaml).get("complete"):
+    if is_keeper and not Description.read(layout).complete:
         is_over = threading.Event()
         helper = threading.Thread(target=_help_neighbours, args=(run_dir, is_over), name="neighbours", daemon=True)
         helper.start()

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 
 from shmlog import _core
 from shmlog.base.durable import sweep
-from shmlog.base.times import utc_now
 from shmlog.errors import CorruptDataError
-from shmlog.folder import runfile
-from shmlog.folder.attempts import close_attempt
+from shmlog.folder.description import Description, run_id_of
 from shmlog.folder.extent import of_file
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.manifest import write_manifest
 from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
 from shmlog.folder.segmentref import SegmentRef
-from shmlog.folder.status import CRASHED, FINISH_STATUSES, status_ended_by
+from shmlog.folder.status import CRASHED, FINISH_STATUSES, PENDING, RUNNING, status_ended_by
 from shmlog.records.ledger import Ledger, read_kept_logs
 from shmlog.segment import beacon, meeting, shm
 
@@ -93,7 +91,7 @@ def first_log(layout: RunLayout, segment: _core.Segment) -> int:
         If it is not complete, and nothing tells what is sealed.
     """
     was_drained = any(segment.lane(number)["tail"] for number in range(segment.lanes))
-    if was_drained and runfile.read(layout.run_yaml).get("complete"):
+    if was_drained and Description.read(layout).complete:
         return 0
     next_log = Ledger.load(layout).next_log
     return 0 if was_drained else next_log
@@ -106,31 +104,24 @@ def note_lost(segment: _core.Segment, ledger: Ledger) -> None:
 
 
 def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, complete: bool) -> None:
-    described = runfile.read(layout.run_yaml)
+    described = Description.read(layout)
     status = FINISH_STATUSES.get(segment.finish_status) if segment is not None else None
-    if status is None and complete and described.get("status") in (None, "pending", "running"):
+    if status is None and complete and described.status in (None, PENDING, RUNNING):
         status = CRASHED if segment is None else status_ended_by(segment.ended_by)
-    if status is not None:
-        described["status"] = status
-        described["ended_at"] = described.get("ended_at") or utc_now()
+    damaged_lanes = None
     if segment is not None:
         ledger.set_unlaned(segment.unlaned)
         note_lost(segment, ledger)
-        described["damaged_lanes"] = _damaged_lanes(segment, described.get("damaged_lanes"))
-    else:
-        described["recovered_without_segment"] = True  # nothing tells what was in that alone
-    described["producers"] = ledger.producers()
-    described["counts"] = ledger.counts()
-    described["dropped"] = ledger.dropped()
-    described["offered"] = ledger.offered()
-    described["lost"] = {str(lane): count for lane, count in ledger.lost().items()}
-    described["kept_logs"] = ledger.kept_logs
-    described["complete"] = complete
-    close_attempt(described)
+        damaged_lanes = _damaged_lanes(segment, described.damaged_lanes)
+    described = described.finished(
+        status, damaged_lanes, producers=ledger.producers(), counts=ledger.counts(), dropped=ledger.dropped(),
+        offered=ledger.offered(), lost={str(lane): count for lane, count in ledger.lost().items()},
+        kept_logs=ledger.kept_logs, complete=complete,
+    )  # fmt: skip
     if complete:
         layout.manifest.unlink(missing_ok=True)  # of an earlier attempt, and kept by a kill
-        described["files"] = written_files(layout, ledger)
-    runfile.write_sealed(layout.run_yaml, described)
+        described.files = written_files(layout, ledger)
+    described.write(layout)
 
 
 def _damaged_lanes(segment: _core.Segment, told: object) -> list[int]:
@@ -174,7 +165,7 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
     _write_manifest(layout, report)
     for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill
         sweep(folder)
-    remove_wal(layout, read_kept_logs(runfile.read(layout.run_yaml)))
+    remove_wal(layout, read_kept_logs(Description.read(layout).kept_logs))
 
 
 def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
@@ -185,7 +176,7 @@ def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
         try:
             parts = layout.parts()
             if parts:
-                merge(layout, run_id=runfile.run_id(layout), parts=parts, progress=lambda: None)
+                merge(layout, run_id=run_id_of(layout), parts=parts, progress=lambda: None)
             remove_covered(layout)
         except OSError as error:
             report(f"merging: {error}")

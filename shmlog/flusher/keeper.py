@@ -23,7 +23,7 @@ from shmlog.flusher.nice import be_nice
 from shmlog.flusher.place import Place
 from shmlog.flusher.progress import Progress
 from shmlog.flusher.provenance import Provenance
-from shmlog.folder import runfile
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import settings_of
 from shmlog.folder.segmentref import SegmentRef
@@ -224,11 +224,11 @@ class Keeper:
         from shmlog.flusher.sealer import Sealer
         from shmlog.flusher.sinks import open_sinks
 
-        described = runfile.read(self._layout.run_yaml)
+        described = Description.read(self._layout)
         ledger, progress = Ledger.load(self._layout), self._progress
         sinks = open_sinks(
-            self._layout, ledger, described["sinks"], progress=progress.add, report=report, at_work=progress.at_work,
-            events_bytes_max=settings_of(described).rotate_bytes,
+            self._layout, ledger, described.sinks, progress=progress.add, report=report, at_work=progress.at_work,
+            events_bytes_max=settings_of(described.structured_log).rotate_bytes,
         )  # fmt: skip
         return Sealer(self._layout, ledger, sinks, progress.add, report)
 

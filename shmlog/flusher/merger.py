@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from shmlog.base.durable import fsync_dir
-from shmlog.folder import runfile
+from shmlog.folder.description import run_id_of
 from shmlog.folder.layout import Part, RunLayout
 
 FAN_IN = 16
@@ -130,7 +130,7 @@ class Merger:
         # covers more than these call sealed would hide what it covers.
         fsync_dir(self._layout.wal)
         try:
-            run_id = runfile.run_id(self._layout)
+            run_id = run_id_of(self._layout)
             merge(self._layout, run_id=run_id, parts=list(group), progress=self._give_way)
         except (OSError, _StoppedError):
             raise

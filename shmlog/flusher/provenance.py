@@ -13,7 +13,7 @@ from shmlog.errors import CorruptDataError, ShmlogError
 from shmlog.flusher import final, git, machine
 from shmlog.flusher.nice import be_nice
 from shmlog.folder import runfile
-from shmlog.folder.attempts import close_attempt, latest_attempt
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.runfile import read_provenance
 
@@ -100,7 +100,7 @@ class Provenance:
 
 def _load(layout: RunLayout) -> Gathered | None:
     """Return what a flusher of this attempt has written; None if there is none, or it is damaged."""
-    attempt = latest_attempt(runfile.read(layout.run_yaml))
+    attempt = Description.read(layout).latest_attempt()
     try:
         told = read_provenance(layout, attempt)
     except CorruptDataError:
@@ -109,27 +109,26 @@ def _load(layout: RunLayout) -> Gathered | None:
 
 
 def _find(layout: RunLayout) -> Gathered:
-    described = runfile.read(layout.run_yaml)
-    environment: dict[str, Any] = described.get("environment") or {}
+    described = Description.read(layout)
+    environment: dict[str, Any] = described.environment or {}
     folder = environment.get("cwd")
-    state, diff = git.git_state(folder, with_diff=described.get("git_diff") is True) if folder else (None, b"")
+    state, diff = git.git_state(folder, with_diff=described.git_diff is True) if folder else (None, b"")
     be_nice()  # not before: until a git that is being started has begun, it holds this process's locks
     packages = machine.packages()
     environment = {**environment, **machine.machine(), "shmlog": packages.get("shmlog")}
     if state and diff:
-        state["diff"] = layout.git_diff(latest_attempt(described)).name
+        state["diff"] = layout.git_diff(described.latest_attempt()).name
     return Gathered({"schema": SCHEMA, "git": state, "environment": environment, "packages": packages}, diff)
 
 
 def _write(layout: RunLayout, found: Gathered) -> None:
     """Write the diff, then the file that tells of it, then run.yaml, which tells of both."""
-    described = runfile.read(layout.run_yaml)
-    attempt = latest_attempt(described)
+    described = Description.read(layout)
+    attempt = described.latest_attempt()
     if found.diff:
         atomic_write(layout.git_diff(attempt), found.diff)
     if not found.is_kept:
         runfile.write_sealed(layout.provenance(attempt), found.told)
-    told = {**described, **{name: found.told.get(name) for name in ("git", "environment")}}
-    close_attempt(told)
-    if told != described:
-        runfile.write_sealed(layout.run_yaml, told)
+    told = described.made_from(found.told)
+    if told.mapping != described.mapping:
+        told.write(layout)

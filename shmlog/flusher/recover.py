@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError
@@ -15,7 +15,8 @@ from shmlog.flusher import final
 from shmlog.flusher.keeper import Keeper, report
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.provenance import Provenance
-from shmlog.folder import liveness, recovered, runfile, unbegun
+from shmlog.folder import liveness, recovered, unbegun
+from shmlog.folder.description import Description, run_id_of
 from shmlog.folder.flock import LockError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import settings_of
@@ -70,7 +71,7 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
     """
     layout = RunLayout(run_dir)
     try:
-        described = runfile.read(layout.run_yaml)
+        described = Description.read(layout)
     except FileNotFoundError as error:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
     if _is_closed(layout, described):
@@ -95,17 +96,17 @@ def is_complete(run_dir: Path) -> bool:
     """Whether nothing of a run is left to recover; not if that can't be read: `recover` says what is wrong with it."""
     layout = RunLayout(run_dir)
     try:
-        return _is_closed(layout, runfile.read(layout.run_yaml))
+        return _is_closed(layout, Description.read(layout))
     except (CorruptDataError, OSError):
         return False
 
 
-def _is_closed(layout: RunLayout, described: dict[str, Any]) -> bool:
-    return described.get("complete") is True and not layout.wal.is_dir()
+def _is_closed(layout: RunLayout, described: Description) -> bool:
+    return described.complete is True and not layout.wal.is_dir()
 
 
 def _give_up(
-    layout: RunLayout, described: dict[str, Any], ref: SegmentRef, error: SegmentError, force: bool
+    layout: RunLayout, described: Description, ref: SegmentRef, error: SegmentError, force: bool
 ) -> SegmentRef | None:
     """Return what to remove of a segment that can't be used, if it holds nothing, or that is given up."""
     if shm.may_hold_records(ref) and not force:
@@ -116,18 +117,18 @@ def _give_up(
     return ref if _is_described(ref, described) else None
 
 
-def _is_described(ref: SegmentRef, described: dict[str, Any]) -> bool:
+def _is_described(ref: SegmentRef, described: Description) -> bool:
     """Whether what lies in the place of the segment is the file that run.yaml names."""
     try:
         status = os.lstat(ref.path)
-        return bool((status.st_dev, status.st_ino) == (described["segment"]["device"], described["segment"]["inode"]))
+        return bool((status.st_dev, status.st_ino) == (described.segment["device"], described.segment["inode"]))
     except (OSError, KeyError, TypeError):
         return False
 
 
 def _is_its(segment: _core.Segment, layout: RunLayout, force: bool) -> bool:
     """Whether the segment belongs to this run folder: not to another run, nor to one that this is a copy of."""
-    if segment.run_id not in (layout.run_id, runfile.run_id(layout)):
+    if segment.run_id not in (layout.run_id, run_id_of(layout)):
         return False
     is_copy = shm.is_of_original(segment, layout.dir)
     if is_copy and not force:
@@ -139,7 +140,7 @@ def _is_its(segment: _core.Segment, layout: RunLayout, force: bool) -> bool:
 
 
 def _recover_without(
-    layout: RunLayout, described: dict[str, Any], ref: SegmentRef | None, why: str, force: bool
+    layout: RunLayout, described: Description, ref: SegmentRef | None, why: str, force: bool
 ) -> RecoverResult:
     """Recover a run without its shared memory, unless its processes may live."""
     if liveness.has_flusher(described):
@@ -148,7 +149,7 @@ def _recover_without(
     return _recover_files(layout, described, ref, f"{why}; recovered from the log alone", force)
 
 
-def _check_dead(layout: RunLayout, described: dict[str, Any], force: bool) -> None:
+def _check_dead(layout: RunLayout, described: Description, force: bool) -> None:
     """Refuse a run whose processes live, or, without ``force``, may live."""
     if liveness.is_dead(layout, described):
         return
@@ -157,7 +158,7 @@ def _check_dead(layout: RunLayout, described: dict[str, Any], force: bool) -> No
     if not force:
         raise RunStateError(
             f"{layout.dir}: whether its processes live can't be told from here; it was made on host "
-            f"{described.get('host')!r}, recover it there, or use --force if you know that they are dead"
+            f"{described.host!r}, recover it there, or use --force if you know that they are dead"
         )
 
 
@@ -192,7 +193,7 @@ def _recover_neighbour(layout: RunLayout, own: RunLayout) -> None:
 
 
 def _recover_segment(
-    layout: RunLayout, described: dict[str, Any], segment: _core.Segment, ref: SegmentRef
+    layout: RunLayout, described: Description, segment: _core.Segment, ref: SegmentRef
 ) -> RecoverResult:
     if liveness.stays(lambda: segment.probe(_core.LOCK_FLUSHER)):
         return _result(layout, changed=False, message=_AT_WORK)
@@ -206,29 +207,27 @@ def _recover_segment(
         segment.unlock(_core.LOCK_FLUSHER)
 
 
-def _recover_alone(
-    layout: RunLayout, described: dict[str, Any], segment: _core.Segment, ref: SegmentRef
-) -> RecoverResult:
+def _recover_alone(layout: RunLayout, described: Description, segment: _core.Segment, ref: SegmentRef) -> RecoverResult:
     if not segment.lock(_core.LOCK_FLUSHER) or not segment.lock(_core.LOCK_MEMBER):
         raise RunStateError(f"{layout.dir}: somebody else is recovering it, or has just attached")
     with locked(layout):
-        now = runfile.read(layout.run_yaml)
+        now = Description.read(layout)
         if _was_resumed(described, now):
             return _result(layout, changed=False, message=_RESUMED)
-        if not now.get("complete"):
+        if not now.complete:
             layout.make_folders()
             Keeper(layout, segment, ref).close(patient=False)
             return _result(layout, changed=True, message="recovered")
     return _recover_files(layout, described, ref, "all was sealed; removed what was left over")
 
 
-def _was_resumed(before: dict[str, Any], now: dict[str, Any]) -> bool:
+def _was_resumed(before: Description, now: Description) -> bool:
     """Whether the run has got another segment since run.yaml was read: somebody has resumed it."""
-    return bool(before.get("segment") != now.get("segment"))
+    return bool(before.segment != now.segment)
 
 
 @contextmanager
-def _locked(layout: RunLayout, described: dict[str, Any], force: bool) -> Iterator[None]:
+def _locked(layout: RunLayout, described: Description, force: bool) -> Iterator[None]:
     """Keep others from recovering the run; those of other containers too if it may be theirs."""
     try:
         with locked(layout, everywhere=liveness.is_elsewhere(described) and not force):
@@ -241,22 +240,22 @@ def _locked(layout: RunLayout, described: dict[str, Any], force: bool) -> Iterat
 
 
 def _recover_files(
-    layout: RunLayout, described: dict[str, Any], ref: SegmentRef | None, message: str, force: bool = False
+    layout: RunLayout, described: Description, ref: SegmentRef | None, message: str, force: bool = False
 ) -> RecoverResult:
     """Recover from the run folder alone, as after a reboot; one process at a time."""
     from shmlog.flusher.sealer import Sealer
     from shmlog.flusher.sinks import open_sinks
 
     with _locked(layout, described, force):
-        now = runfile.read(layout.run_yaml)
+        now = Description.read(layout)
         if _was_resumed(described, now):
             return _result(layout, changed=False, message=_RESUMED)
-        if not now.get("complete"):
+        if not now.complete:
             layout.make_folders()
             ledger = Ledger.load(layout)
             sinks = open_sinks(
                 layout, ledger, _sinks_of(layout, now), progress=lambda: None, report=report,
-                events_bytes_max=settings_of(now).rotate_bytes,
+                events_bytes_max=settings_of(now.structured_log).rotate_bytes,
             )  # fmt: skip
             sealer = Sealer(layout, ledger, sinks, lambda: None, report)
             sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
@@ -267,9 +266,9 @@ def _recover_files(
     return _result(layout, changed=True, message=message)
 
 
-def _sinks_of(layout: RunLayout, described: dict[str, Any]) -> list[str]:
+def _sinks_of(layout: RunLayout, described: Description) -> list[str]:
     """Return where the metrics of a run go."""
-    sinks = described.get("sinks")
+    sinks = described.sinks
     if not isinstance(sinks, list) or not sinks:
         raise CorruptDataError(
             f"{layout.run_yaml} does not say where the metrics go (sinks); shmlog.Store(root).rebuild(run) writes it "
@@ -279,6 +278,6 @@ def _sinks_of(layout: RunLayout, described: dict[str, Any]) -> list[str]:
 
 
 def _result(layout: RunLayout, *, changed: bool, message: str) -> RecoverResult:
-    described = runfile.read(layout.run_yaml)
-    records = (described.get("counts") or {}).get("metrics", 0)
-    return RecoverResult(layout.dir, str(described.get("status")), records, changed, message)
+    described = Description.read(layout)
+    records = (described.counts or {}).get("metrics", 0)
+    return RecoverResult(layout.dir, str(described.status), records, changed, message)

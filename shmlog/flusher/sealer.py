@@ -23,7 +23,7 @@ from shmlog.base.durable import fsync_dir
 from shmlog.errors import CorruptDataError
 from shmlog.flusher.appendfile import RedoError
 from shmlog.flusher.sinks import WRITERS, Mark, Sink
-from shmlog.folder import runfile
+from shmlog.folder.description import run_id_of
 from shmlog.folder.extent import Extent
 from shmlog.folder.layout import RunLayout, fsync_run
 from shmlog.folder.regular import open_regular, refuse_holes
@@ -75,7 +75,7 @@ class Sealer:
     ) -> None:  # fmt: skip
         self.layout = layout
         self.ledger = ledger
-        self._run_id = runfile.run_id(layout)
+        self._run_id = run_id_of(layout)
         self._sinks = sinks
         self._progress = progress
         self._report = report
@@ -286,7 +286,7 @@ def remove_log(layout: RunLayout, number: int, run_id: str, kept_logs: Collectio
 
 def remove_wal(layout: RunLayout, kept_logs: Collection[int]) -> None:
     """Remove the logs of a run that is complete, but for those to be kept, the books last."""
-    run_id = runfile.run_id(layout)
+    run_id = run_id_of(layout)
     for number in layout.logs():
         remove_log(layout, number, run_id, kept_logs)
     for path in (layout.flusher_log, layout.recovered, layout.sealed_json):

@@ -23,6 +23,7 @@ from shmlog.errors import CorruptDataError
 from shmlog.flusher.appendfile import AppendFile, RedoError
 from shmlog.flusher.eventfiles import EventFiles
 from shmlog.folder import runfile
+from shmlog.folder.description import run_id_of
 from shmlog.folder.extent import Extent
 from shmlog.folder.large import read_large
 from shmlog.folder.layout import RunLayout
@@ -217,7 +218,7 @@ class Parts(Sink):
         self, layout: RunLayout, progress: Callable[[], None], at_work: Callable[[], AbstractContextManager[None]]
     ) -> None:
         self._layout = layout
-        self._run_id = runfile.run_id(layout)
+        self._run_id = run_id_of(layout)
         self._progress = progress
         self._at_work = at_work
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="part")

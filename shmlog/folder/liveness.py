@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base import boot
-from shmlog.folder import runfile
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SHARED_MEMORY, is_segment_name
 from shmlog.folder.status import CRASHED, FINISH_STATUSES, PENDING, RUNNING, finish_code, map_status, status_ended_by
@@ -39,7 +39,7 @@ _LOCK_TABLE = Path("/proc/locks")
 _READINGS = 3  # a long table comes page by page, and misses a lock if one before it is given up meanwhile
 
 
-def members_live(described: Mapping[str, Any]) -> bool | None:
+def members_live(described: Description) -> bool | None:
     """Return whether any process is attached to the run that run.yaml describes.
 
     None: it can't be told from here, as for a run of another host.
@@ -47,12 +47,12 @@ def members_live(described: Mapping[str, Any]) -> bool | None:
     return _live(described, LOCK_MEMBER)
 
 
-def flusher_lives(described: Mapping[str, Any]) -> bool | None:
+def flusher_lives(described: Description) -> bool | None:
     """Return whether a flusher keeps the run; None if it can't be told from here."""
     return _live(described, LOCK_FLUSHER)
 
 
-def has_flusher(described: Mapping[str, Any]) -> bool | None:
+def has_flusher(described: Description) -> bool | None:
     """Return whether a flusher keeps the run and is there to stay; None if it can't be told from here."""
     return stays(lambda: flusher_lives(described))
 
@@ -65,7 +65,7 @@ def stays(is_held: Callable[[], bool | None]) -> bool | None:
     return held
 
 
-def is_dead(layout: RunLayout, described: Mapping[str, Any]) -> bool:
+def is_dead(layout: RunLayout, described: Description) -> bool:
     """Whether the processes of a run and its flusher are dead, for sure: it may be recovered, or deleted.
 
     Machines may have been copied with all that tells one from another. Therefore a run of an earlier boot counts as
@@ -73,7 +73,7 @@ def is_dead(layout: RunLayout, described: Mapping[str, Any]) -> bool:
     """
     if members_live(described) is not False or has_flusher(described) is not False:
         return False
-    return described.get("boot_id") == boot.boot_id() or _logged_at(layout) < boot.booted_at()
+    return described.boot_id == boot.boot_id() or _logged_at(layout) < boot.booted_at()
 
 
 def is_abandoned(layout: RunLayout) -> bool:
@@ -89,7 +89,7 @@ def is_abandoned(layout: RunLayout) -> bool:
     if os.stat(layout.run_yaml, follow_symlinks=False).st_uid != os.geteuid() or not os.access(layout.dir, os.W_OK):
         return False
     # One whose flusher was about to end has been closed meanwhile.
-    return is_dead(layout, runfile.read(layout.run_yaml)) and layout.wal.is_dir()
+    return is_dead(layout, Description.read(layout)) and layout.wal.is_dir()
 
 
 def is_in_use(path: Path) -> bool:
@@ -111,24 +111,24 @@ def _logged_at(layout: RunLayout) -> float:
     return max((layout.log(number).lstat().st_mtime for number in layout.logs()), default=0.0)
 
 
-def is_closing(described: Mapping[str, Any]) -> bool:
+def is_closing(described: Description) -> bool:
     """Return whether the flusher holds the member lock alone: nobody is attached any more, it closes the run."""
     return _live(described, LOCK_MEMBER, exclusively=True) is True
 
 
-def is_elsewhere(described: Mapping[str, Any]) -> bool:
+def is_elsewhere(described: Description) -> bool:
     """Return whether the segment lies in the shared memory of another container of this kernel."""
-    segment = described.get("segment")
-    return isinstance(segment, Mapping) and described.get("boot_id") == boot.boot_id() and not _is_same_place(segment)
+    segment = described.segment
+    return isinstance(segment, Mapping) and described.boot_id == boot.boot_id() and not _is_same_place(segment)
 
 
-def finished_as(described: Mapping[str, Any]) -> str | None:
+def finished_as(described: Description) -> str | None:
     """Return how a run that is over has ended, though no flusher has written it yet.
 
     None: it can't be told from here.
     """
-    segment = described.get("segment")
-    if not isinstance(segment, Mapping) or described.get("boot_id") != boot.boot_id():
+    segment = described.segment
+    if not isinstance(segment, Mapping) or described.boot_id != boot.boot_id():
         return None
     if not _is_same_place(segment):
         return None
@@ -149,8 +149,8 @@ def finished_as(described: Mapping[str, Any]) -> str | None:
     return FINISH_STATUSES.get(finish_code(told, likely, exiting)) or status_ended_by(number)
 
 
-def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False) -> bool | None:
-    segment, its_boot = described.get("segment"), described.get("boot_id")
+def _live(described: Description, byte: int, *, exclusively: bool = False) -> bool | None:
+    segment, its_boot = described.segment, described.boot_id
     here = boot.boot_id()
     if not isinstance(segment, Mapping) or its_boot is None or here is None:
         return None
@@ -165,10 +165,10 @@ def _live(described: Mapping[str, Any], byte: int, *, exclusively: bool = False)
     return None
 
 
-def _has_restarted(described: Mapping[str, Any]) -> bool:
+def _has_restarted(described: Description) -> bool:
     """Whether the run is from an earlier boot of this machine. Other machines may share its host name."""
     here = boot.machine_id()
-    return here is not None and described.get("machine") == here and described.get("host") == platform.node()
+    return here is not None and described.machine == here and described.host == platform.node()
 
 
 def _is_same_place(segment: Mapping[str, Any]) -> bool:
@@ -287,7 +287,7 @@ def _locks(exclusively: bool) -> Iterator[tuple[str, int, float]]:
             yield fields[-3], int(fields[-2]), float("inf") if fields[-1] == "EOF" else int(fields[-1])
 
 
-def find_status(described: Mapping[str, Any], live: bool | None) -> str:
+def find_status(described: Description, live: bool | None) -> str:
     """Return the status of the run that run.yaml describes.
 
     A run is over if it is complete, or if the kernel knows that none of its processes lives. If it is not complete
@@ -295,8 +295,8 @@ def find_status(described: Mapping[str, Any], live: bool | None) -> str:
     likely, or that a signal has stopped it. The flusher may be late to write that. Else a run that says ``pending``
     or ``running`` has crashed.
     """
-    status = map_status(described.get("status")) or RUNNING
-    is_complete, is_open = described.get("complete") is True, status in (PENDING, RUNNING)
+    status = map_status(described.status) or RUNNING
+    is_complete, is_open = described.complete is True, status in (PENDING, RUNNING)
     if (is_open and is_complete) or (not is_complete and live is False):
         return finished_as(described) or (CRASHED if is_open else status)
     return status

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from shmlog.errors import CorruptDataError
-from shmlog.folder import runfile
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 
 #: Levels of messages, with the numbers that `logging` has for them.
@@ -28,7 +28,6 @@ SECRET_NAMES = (
     rf"|(?:^|[._-]|(?<=access)|(?<=auth)|(?<=api)|(?<=bearer)){_OWN_TOKENS}token)$"
 )
 
-_KEY = "structured_log"
 _SIZE = r"(\d+(?:\.\d+)?) ?(?:([kKMGT])(i?)B|B)?"
 _POWERS = {"k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
 
@@ -44,10 +43,6 @@ class LogSettings(NamedTuple):
     def keeps(self, level: int) -> bool:
         """Whether messages of that level are kept."""
         return level >= LEVELS[self.level]
-
-    def described(self) -> dict[str, Any]:
-        """Return what run.yaml says of them."""
-        return {_KEY: self._asdict()}
 
 
 def check_settings(
@@ -98,9 +93,8 @@ def parse_size(size: int | str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** _POWERS.get(prefix, 0))
 
 
-def settings_of(described: Mapping[str, Any]) -> LogSettings:
-    """Return what run.yaml says; the default for what is not as it should be."""
-    told = described.get(_KEY)
+def settings_of(told: object) -> LogSettings:
+    """Return what run.yaml tells of the structured log; the default for what is not as it should be."""
     told = told if isinstance(told, Mapping) else {}
     level, rotate_bytes, redact = told.get("level"), told.get("rotate_bytes"), told.get("redact")
     is_size = type(rotate_bytes) is int and rotate_bytes >= ROTATE_BYTES_MIN
@@ -115,6 +109,6 @@ def settings_of(described: Mapping[str, Any]) -> LogSettings:
 def read_settings(layout: RunLayout) -> LogSettings:
     """Return what run.yaml says; the default if it can't be read."""
     try:
-        return settings_of(runfile.read(layout.run_yaml))
+        return settings_of(Description.read(layout).structured_log)
     except (OSError, CorruptDataError):
         return LogSettings()

@@ -120,15 +120,6 @@ def read(path: Path) -> dict[str, Any]:
     return parse(path, read_regular(path))
 
 
-def run_id(layout: RunLayout) -> str:
-    """Return the id that a run was made under; its folder may have been renamed since."""
-    try:
-        made_under = read(layout.run_yaml).get("run_id")
-    except (FileNotFoundError, CorruptDataError):
-        return layout.run_id
-    return made_under if isinstance(made_under, str) else layout.run_id
-
-
 def parse(path: Path, data: bytes) -> dict[str, Any]:
     """Return what `read` would, of a file whose bytes are ``data``."""
     try:
@@ -200,18 +191,3 @@ def read_provenance(layout: RunLayout, attempt: int) -> dict[str, Any]:
     if fault:
         raise CorruptDataError(fault)
     return provenance
-
-
-def read_description(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
-    """Return what run.yaml says, or what can be said without it, and why it can't be read.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    try:
-        return read_sealed_mapping(layout.run_yaml)
-    except CorruptDataError as error:
-        is_over = not layout.sealed_json.exists() and not layout.logs()
-        return {"run_id": layout.run_id, "experiment": layout.experiment, "complete": is_over}, str(error)

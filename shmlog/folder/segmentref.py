@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog.errors import RunNotFoundError
-from shmlog.folder import runfile
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -54,7 +54,7 @@ def read_ref(layout: RunLayout) -> SegmentRef:
         If there is no run in that folder, or it may not be read.
     """
     try:
-        name = runfile.read(layout.run_yaml)["segment"]["name"]
+        name = Description.read(layout).segment["name"]
         if name is not None and not is_segment_name(name):
             raise KeyError(name)
         return make_ref(layout, name)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shmlog.folder.attempts import first_lanes
+from shmlog.folder.description import Description
 from shmlog.records.schema import RECORDS
 
 _NEVER = np.iinfo(np.int64).max
 
 
-def mark_attempts(table: pa.Table, described: Mapping[str, Any], *, superseded: bool) -> pa.Table:
+def mark_attempts(table: pa.Table, described: Description, *, superseded: bool) -> pa.Table:
     """Return metrics with the columns ``attempt`` and ``superseded``; those that are it only if asked for.
 
     Where a later attempt has gone back, its values count: from the smallest step on that it has
@@ -25,12 +24,12 @@ def mark_attempts(table: pa.Table, described: Mapping[str, Any], *, superseded: 
     ----------
     table : pyarrow.Table
         Schema `METRICS`, every record of each metric that is in it.
-    described : mapping
+    described : Description
         What run.yaml says.
     superseded : bool
         Whether to return those records, too.
     """
-    lanes = first_lanes(described)
+    lanes = described.first_lanes()
     if len(lanes) == 1:
         return _with_columns(table, pa.repeat(pa.scalar(1, pa.int32()), table.num_rows), _nothing(table))
     attempt = np.searchsorted(np.array(lanes), table["lane"].to_numpy(), side="right")

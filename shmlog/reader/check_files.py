@@ -9,7 +9,7 @@ from typing import Any
 from shmlog.base.durable import leftovers
 from shmlog.errors import CorruptDataError
 from shmlog.folder import liveness
-from shmlog.folder.attempts import fault_of_attempts
+from shmlog.folder.description import SCHEMA
 from shmlog.folder.large import read_large
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.runfile import read_mapping
@@ -18,7 +18,6 @@ from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot
 from shmlog.records.late import read_late
 
-_SCHEMA = 1
 _LARGE = re.compile(r"large/[A-Za-z0-9._-]+")
 
 
@@ -68,23 +67,23 @@ def check_description(layout: RunLayout, taken: Snapshot, report: Report) -> Non
 
 def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
     described, path = taken.described, layout.run_yaml
-    if described.get("schema") != _SCHEMA:
-        report.warning(path, f"schema {described.get('schema')!r}, this version of shmlog knows {_SCHEMA}")
-    if described.get("run_id") != layout.run_id:
-        report.warning(path, f"says run {described.get('run_id')!r}: the folder was renamed or copied")
-    if described.get("recovered_without_segment"):
+    if described.schema != SCHEMA:
+        report.warning(path, f"schema {described.schema!r}, this version of shmlog knows {SCHEMA}")
+    if described.run_id != layout.run_id:
+        report.warning(path, f"says run {described.run_id!r}: the folder was renamed or copied")
+    if described.recovered_without_segment:
         report.warning(path, "its shared memory was gone when it was recovered: what was in that alone is not counted")
-    if not isinstance(described.get("sinks"), list):
+    if not isinstance(described.sinks, list):
         report.error(path, "does not say where the metrics are (sinks)")
-    status = map_status(described.get("status"))
+    status = map_status(described.status)
     if status is None:
-        report.error(path, f"unknown status {described.get('status')!r}")
+        report.error(path, f"unknown status {described.status!r}")
     elif taken.complete and status in (PENDING, RUNNING):
         report.error(path, f"status {status} of a run that is complete")
-    fault = fault_of_attempts(described)
+    fault = described.fault_of_attempts()
     if fault:
         report.error(path, fault)
-    lanes = described.get("damaged_lanes")
+    lanes = described.damaged_lanes
     for lane in lanes if isinstance(lanes, list) else []:
         report.error(path, f"lane {lane} was damaged in shared memory: what it held is lost")
 

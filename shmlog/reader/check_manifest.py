@@ -79,7 +79,7 @@ def _fault(path: Path, due: Content) -> str | None:
 
 def _check_artifacts(layout: RunLayout, taken: Snapshot, known: dict[Path, Content], report: Report) -> None:
     told = {finding.file for finding in report.findings}
-    is_imported = isinstance(taken.described.get("source"), dict)
+    is_imported = isinstance(taken.described.source, dict)
     try:
         events, _ = read_events(layout, taken, EVENT_TYPE)
     except OSError:

@@ -11,7 +11,7 @@ from typing import Any
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.folder import liveness
-from shmlog.folder.attempts import attempts_of, paused_s
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.liveness import find_status
 from shmlog.folder.root import is_run
@@ -23,7 +23,6 @@ Signature = list[list[int] | None]
 
 _FILES = ("run.yaml", "config.yaml", "annotations.yaml")
 _NOT_OF_FILES = ("run_id", "experiment", "dir", "status", "live", "problems")
-_SEGMENT = ("segment", "machine", "boot_id", "host", "status", "complete")
 
 
 @dataclass(frozen=True)
@@ -61,26 +60,25 @@ def _sign(path: str) -> list[int] | None:
 def read_facts(layout: RunLayout) -> Facts:
     """Read the files of a run; what is damaged is told, and made up for by other files."""
     problems: list[str] = []
-    described = _read(layout.run_yaml, problems)
-    rebuilt = described is None
-    if described is None:
-        described = _rebuild(layout)
+    told = _read(layout.run_yaml, problems)
+    described = _rebuild(layout) if told is None else Description(told)
+    if told is None:
         problems[:] = [f"{problem}; rebuilt" for problem in problems or [f"{layout.run_yaml}: missing"]]
     params = _read(layout.config_yaml, problems) or {}
     annotated = _read(layout.annotations_yaml, problems) or {}
-    record = _checked({**described, "params": params}, layout.run_yaml, problems)
+    record = _checked({**described.mapping, "params": params}, layout.run_yaml, problems)
     kept = {name: annotated[name] for name in ANNOTATED if name in annotated}
     for name in kept:
         if kept[name] is None:  # said to be nothing, whatever run.yaml says
             record.pop(name, None)
     record |= _checked(kept, layout.annotations_yaml, problems)
     record.setdefault("name", layout.run_id)
-    record["paused_s"] = paused_s(attempts_of(described))
+    record["paused_s"] = described.paused_s()
     record["problems"] = problems
-    return Facts(record, {name: described.get(name) for name in _SEGMENT}, rebuilt)
+    return Facts(record, described.life(), rebuilt=told is None)
 
 
-def _rebuild(layout: RunLayout) -> dict[str, Any]:
+def _rebuild(layout: RunLayout) -> Description:
     from shmlog.reader.rebuild import rebuild_description  # with pyarrow, which whole stores can be listed without
 
     return rebuild_description(layout)
@@ -115,10 +113,11 @@ def _checked(found: Mapping[str, Any], path: Path, problems: list[str]) -> dict[
 
 def make_record(run_dir: str, facts: Facts) -> RunRecord:
     """Return the run as it is now; raises CorruptDataError if the facts are not of a run."""
-    live = False if facts.members.get("complete") is True else liveness.members_live(facts.members)
+    members = Description(facts.members)
+    live = False if members.complete is True else liveness.members_live(members)
     experiment, run_id = run_dir.rsplit("/", 2)[1:]
     where = {"run_id": run_id, "experiment": experiment, "dir": run_dir}
-    return RunRecord.from_dict({**facts.record, **where, "status": find_status(facts.members, live), "live": live})
+    return RunRecord.from_dict({**facts.record, **where, "status": find_status(members, live), "live": live})
 
 
 def read_record(layout: RunLayout) -> RunRecord:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
 from shmlog.folder import runfile
+from shmlog.folder.description import run_id_of
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import open_regular
 from shmlog.reader.event_lines import Event, metric_lines, metrics_of
@@ -45,7 +46,7 @@ class Follower:
         self._offset = 0
         self._decoder = Decoder(self._layout.dir)
         self._next_check = 0.0
-        self._run_id = runfile.run_id(self._layout)
+        self._run_id = run_id_of(self._layout)
         self.stored = load(run_dir)
 
     def history(self, count: int) -> list[Event]:
@@ -77,7 +78,7 @@ class Follower:
         self._next_check = time.monotonic() + _CHECK_S
         if self.stored.status in ("pending", "running"):
             return False
-        return bool(self.stored.metadata.get("complete")) or not self.stored.live
+        return bool(self.stored.described.complete) or not self.stored.live
 
     def _everything(self, last: int | None = None) -> list[Event]:
         """Read the whole run, and return the lines that were not shown, or the last of them."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from shmlog.base.times import rfc3339
 from shmlog.errors import CorruptDataError
-from shmlog.folder.attempts import fault_of_attempts, latest_attempt
+from shmlog.folder.description import Description, begun_attempt
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import read_regular
 from shmlog.folder.root import STAMP
@@ -26,45 +26,34 @@ from shmlog.reader.event_lines import Line, is_call, read_lines
 _SALVAGED_MAX = 16 << 20
 _FIELD = re.compile(r'^  "(\w{1,40})": ', re.MULTILINE)  # as runfile writes it
 
-# What the flusher, recover and readers rely on.
-_EMPTY: dict[str, Any] = {
-    "schema": 1, "name": None, "status": None, "created_at": None, "started_at": None, "ended_at": None,
-    "host": None, "machine": None, "boot_id": None, "node": 0, "pid": None, "argv": [], "user": None, "python": None,
-    "clock": None,
-    "segment": None, "tags": [], "group": None, "notes": None, "parent": None, "git": None,
-    "environment": {},
-    "producers": None, "counts": None, "dropped": None,
-}  # fmt: skip
 
-
-def rebuild_description(layout: RunLayout) -> dict[str, Any]:
+def rebuild_description(layout: RunLayout) -> Description:
     """Return what run.yaml would say, as far as its remains, the events and the folder tell.
 
     Nothing is written.
     """
     events = _events(layout)
-    told = {**_EMPTY, **_of_folder(layout), **_of_events(events), **_salvage(layout.run_yaml)}
-    told |= {"run_id": layout.run_id, "experiment": layout.experiment}
-    told.setdefault("sinks", _sinks(layout))
-    told.setdefault("complete", not layout.sealed_json.exists() and not layout.logs())
-    told |= _of_provenance(layout, latest_attempt(told))
-    for attempt in told.get("attempts", []) if fault_of_attempts(told) is None else []:
+    told, salvaged = _of_events(events), _salvage(layout.run_yaml)
+    rebuilt = Description.rebuilt(layout, created_at=_created_at(layout), told=told, salvaged=salvaged)
+    rebuilt.fill(sinks=_sinks(layout), complete=not layout.sealed_json.exists() and not layout.logs())
+    rebuilt = rebuilt.changed(**_of_provenance(layout, rebuilt.latest_attempt()))
+    for attempt in rebuilt.attempts or [] if rebuilt.fault_of_attempts() is None else []:
         attempt |= _of_provenance(layout, attempt["attempt"])
-    told["name"] = told["name"] or layout.run_id
+    rebuilt.name = rebuilt.name or layout.run_id
     # Where it was is not known: recover then asks to be told that its processes are dead.
-    told["segment"] = told["segment"] or {"name": None, "path": str(layout.segment), "device": None, "inode": None}
-    told["status"] = status_of_events(events) or told["status"] or (CRASHED if told["complete"] else RUNNING)
-    return told
+    rebuilt.segment = rebuilt.segment or {"name": None, "path": str(layout.segment), "device": None, "inode": None}
+    rebuilt.status = status_of_events(events) or rebuilt.status or (CRASHED if rebuilt.complete else RUNNING)
+    return rebuilt
 
 
-def _of_folder(layout: RunLayout) -> dict[str, Any]:
+def _created_at(layout: RunLayout) -> str:
     """Return when the run was created, from its id or else from its folder."""
     stamp = STAMP.match(layout.run_id)
     try:
         when = datetime.strptime(stamp[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if stamp else None
     except ValueError:
         when = None
-    return {"created_at": rfc3339(when or datetime.fromtimestamp(layout.dir.stat().st_mtime, UTC))}
+    return rfc3339(when or datetime.fromtimestamp(layout.dir.stat().st_mtime, UTC))
 
 
 def _events(layout: RunLayout) -> list[dict[str, Any]]:
@@ -91,30 +80,23 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _of_events(events: list[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _of_events(events: list[dict[str, Any]]) -> Description:
+    found, attempts = Description(), []
     for event in events:
         data = event.get("data")
         if not isinstance(data, dict):
             continue
         if event.get("event_type") == "experiment_start":
-            found["ended_at"] = None
-            found.setdefault("started_at", event.get("timestamp"))
-            found |= {name: data[name] for name in ("name", "tags") if data.get(name) is not None}
-            found.setdefault("attempts", []).append(_attempt(event, data))
+            begun_at = event.get("timestamp")
+            found.fill(started_at=begun_at)
+            given = {name: data[name] for name in ("name", "tags") if data.get(name) is not None}
+            found = found.changed(ended_at=None, **given)
+            number, lane = data.get("attempt", 1), event.get("lane")  # whoever begins an attempt has its first lane
+            attempts.append(begun_attempt(number, first_lane=lane, started_at=begun_at, pid=event.get("pid")))
         elif event.get("event_type") == "experiment_end":
-            found["ended_at"] = event.get("timestamp")
-    if fault_of_attempts(found):
-        del found["attempts"]
-    return found | {"attempt": len(found.get("attempts", [1]))}
-
-
-def _attempt(event: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """Return the attempt that an event began: whoever begins one has its first lane."""
-    return {
-        "attempt": data.get("attempt", 1), "first_lane": event.get("lane"), "status": None,
-        "started_at": event.get("timestamp"), "ended_at": None, "pid": event.get("pid"), "config": {},
-    }  # fmt: skip
+            found.ended_at = event.get("timestamp")
+    listed = found.changed(attempts=attempts, attempt=len(attempts))
+    return found.changed(attempt=1) if listed.fault_of_attempts() else listed
 
 
 def _of_provenance(layout: RunLayout, attempt: int) -> dict[str, Any]:

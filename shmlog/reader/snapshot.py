@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
+from shmlog.folder.description import Description
 from shmlog.folder.extent import Extent, extents_of
 from shmlog.folder.layout import Part, RunLayout, event_file_name
 from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
-from shmlog.folder.runfile import read_description, read_sealed_mapping
+from shmlog.folder.runfile import read_sealed_mapping
 from shmlog.reader.tally import read_producers
 from shmlog.records.decode import Batch, Decoder
 from shmlog.records.ledger import MISSING, read_offered
@@ -36,7 +37,7 @@ class Snapshot:
 
     Attributes
     ----------
-    described : dict
+    described : Description
         What run.yaml says; identity and ``complete`` alone if it is damaged.
     next_log : int or None
         Logs from here on are not sealed. None: all is, or it is not known.
@@ -62,7 +63,7 @@ class Snapshot:
         The id that the run was made under, which is in all parts and frames of it. None: run.yaml does not say.
     """
 
-    described: dict[str, Any]
+    described: Description
     next_log: int | None
     events_bytes: int | None
     parts: list[Part]
@@ -78,11 +79,11 @@ class Snapshot:
     @property
     def complete(self) -> bool:
         """Whether nothing is left to drain."""
-        return self.described.get("complete") is True
+        return self.described.complete is True
 
     def has_sink(self, sink: str) -> bool:
         """Whether the run writes that kind of file."""
-        sinks = self.described.get("sinks")
+        sinks = self.described.sinks
         return sink in sinks if isinstance(sinks, list) else True
 
     def event_files(self, layout: RunLayout) -> list[tuple[Path, int | None]]:
@@ -96,7 +97,7 @@ class Snapshot:
     @property
     def metrics_are_lines(self) -> bool:
         """Whether the sealed metrics stand in events.jsonl alone."""
-        if isinstance(self.described.get("sinks"), list):
+        if isinstance(self.described.sinks, list):
             return not self.has_sink("parquet")
         return not self.parts
 
@@ -154,14 +155,14 @@ def take(layout: RunLayout) -> Snapshot:
     """
     refuse_links(layout)
     for _ in range(_TRIES):
-        described, problem = read_description(layout)
-        complete = described.get("complete") is True
+        described, problem = Description.read_or_guess(layout)
+        complete = described.complete is True
         snapshot = _take_complete(layout, described) if complete else _take_live(layout, described)
         if snapshot is not None:
             if problem:
                 snapshot.problems.append((layout.run_yaml, problem))
-            elif isinstance(described.get("run_id"), str):
-                snapshot.run_id = described["run_id"]
+            elif isinstance(described.run_id, str):
+                snapshot.run_id = described.run_id
             return snapshot
     raise CorruptDataError(f"{layout.dir}: its logs and {layout.sealed_json.name} don't fit together")
 
@@ -173,15 +174,15 @@ def refuse_links(layout: RunLayout) -> None:
         raise CorruptDataError(f"{folder}: {text}")
 
 
-def _take_complete(layout: RunLayout, described: dict[str, Any]) -> Snapshot:
+def _take_complete(layout: RunLayout, described: Description) -> Snapshot:
     return Snapshot(
         described, next_log=None, events_bytes=None, parts=layout.parts(), logs={},
-        producers=read_producers(described.get("producers")), dropped=_read_dropped(described.get("dropped")),
-        offered=read_offered(described.get("offered")), files=extents_of(described.get("files")),
+        producers=read_producers(described.producers), dropped=_read_dropped(described.dropped),
+        offered=read_offered(described.offered), files=extents_of(described.files),
     )  # fmt: skip
 
 
-def _take_live(layout: RunLayout, described: dict[str, Any]) -> Snapshot | None:
+def _take_live(layout: RunLayout, described: Description) -> Snapshot | None:
     """Return None if something has changed meanwhile."""
     books = _read_books(layout)
     try:
@@ -195,7 +196,7 @@ def _take_live(layout: RunLayout, described: dict[str, Any]) -> Snapshot | None:
         return None
     else:
         snapshot = _take_unsealed(layout, described, sealed)
-    is_over = read_description(layout)[0].get("complete") is True
+    is_over = Description.read_or_guess(layout)[0].complete is True
     return None if is_over or _read_books(layout) != books else snapshot
 
 
@@ -211,7 +212,7 @@ def _read_sealed(layout: RunLayout) -> dict[str, Any]:
     return told
 
 
-def _take_unsealed(layout: RunLayout, described: dict[str, Any], sealed: dict[str, Any]) -> Snapshot:
+def _take_unsealed(layout: RunLayout, described: Description, sealed: dict[str, Any]) -> Snapshot:
     next_log = sealed["next_log"]
     logs, problems = _read_logs(layout, next_log)
     return Snapshot(
@@ -227,7 +228,7 @@ def _parts_below(layout: RunLayout, next_log: int | None) -> list[Part]:
     return [part for part in layout.parts() if next_log is None or part.last < next_log]
 
 
-def _take_everything(layout: RunLayout, described: dict[str, Any]) -> Snapshot:
+def _take_everything(layout: RunLayout, described: Description) -> Snapshot:
     logs, problems = _read_logs(layout, 0)
     return Snapshot(
         described, next_log=None, events_bytes=None, logs=logs, problems=problems, parts=layout.parts(),

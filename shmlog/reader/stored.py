@@ -14,12 +14,12 @@ import pyarrow as pa
 from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.folder import liveness
-from shmlog.folder.attempts import attempts_of, number_of, paused_s
+from shmlog.folder.description import Description
 from shmlog.folder.extent import extents_of
 from shmlog.folder.layout import RunLayout, RunLike, folder_of
 from shmlog.folder.regular import read_regular
 from shmlog.folder.root import runs_below
-from shmlog.folder.runfile import read_description, read_mapping, read_provenance
+from shmlog.folder.runfile import read_mapping, read_provenance
 from shmlog.folder.status import status_of_events
 from shmlog.reader import records, snapshot
 from shmlog.reader.artifacts import Artifact, choose, find_artifacts
@@ -82,7 +82,7 @@ def find(run_dir: str | os.PathLike[str]) -> RunLayout:
 def warn_of_strange_parts(layout: RunLayout) -> None:
     """Warn if parts of a run that is complete are missing, or are another run's. Others are told of when read."""
     try:
-        if read_description(layout)[0].get("complete") is not True:
+        if Description.read_or_guess(layout)[0].complete is not True:
             return
         problems = own_parts(layout, snapshot.take(layout))[1]
     except (CorruptDataError, OSError):
@@ -119,16 +119,21 @@ class StoredRun(Frames, Queries):
     @property
     def id(self) -> str:
         """Id of the run."""
-        return str(self.metadata.get("run_id", self._layout.run_id))
+        return str(self.described.run_id or self._layout.run_id)
 
     @property
     def experiment(self) -> str:
         """Name of the experiment."""
-        return str(self.metadata.get("experiment", self._layout.experiment))
+        return str(self.described.experiment or self._layout.experiment)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What run.yaml says."""
+        return self.described.mapping
+
+    @property
+    def described(self) -> Description:
+        """What run.yaml says, field by field."""
         return self._describe()[0]
 
     @property
@@ -140,7 +145,7 @@ class StoredRun(Frames, Queries):
     def config(self) -> dict[str, Any]:
         """Parameters of the run; empty if config.yaml is missing or damaged."""
         path = self._layout.config_yaml
-        extent = extents_of(self.metadata.get("files")).get(path.name)
+        extent = extents_of(self.described.files).get(path.name)
         fault = extent.fault(path) if extent else None
         if fault:
             warn_caller(f"{path}: {fault}")
@@ -163,13 +168,13 @@ class StoredRun(Frames, Queries):
         ``pid``, ``argv``, ``python``, ``git``, ``environment``, and in ``config`` the parameters that differed from
         those before.
         """
-        *earlier, latest = attempts_of(self.metadata)
+        *earlier, latest = self.described.all_attempts()
         return [*earlier, {**latest, "status": self.status}]
 
     @property
     def paused_s(self) -> float:
         """Seconds between the attempts, in which nothing ran; 0 of a run that was never resumed."""
-        return paused_s(self.attempts)
+        return self.described.paused_s()
 
     def packages(self, attempt: int | None = None) -> dict[str, str]:
         """Return name and version of the packages that were installed; empty if that is not known.
@@ -179,7 +184,7 @@ class StoredRun(Frames, Queries):
         attempt : int, optional
             Default: the latest.
         """
-        number = number_of(attempt, self.metadata)
+        number = self.described.number_of(attempt)
         try:
             found = read_provenance(self._layout, number).get("packages")
         except CorruptDataError as error:
@@ -201,7 +206,7 @@ class StoredRun(Frames, Queries):
             None if it was not kept: the code was that of the commit, or ``git_diff=True`` not given, or
             ``metadata["git"]["diff_problem"]`` says why.
         """
-        path = self._layout.git_diff(number_of(attempt, self.metadata))
+        path = self._layout.git_diff(self.described.number_of(attempt))
         try:
             return read_regular(path)
         except FileNotFoundError:
@@ -210,8 +215,8 @@ class StoredRun(Frames, Queries):
     @property
     def live(self) -> bool | None:
         """Whether processes are attached; None if that can't be told from here."""
-        metadata = self.metadata
-        return False if metadata.get("complete") is True else liveness.members_live(metadata)
+        described = self.described
+        return False if described.complete is True else liveness.members_live(described)
 
     @property
     def status(self) -> str:
@@ -220,20 +225,19 @@ class StoredRun(Frames, Queries):
         A run that says ``running`` while the kernel knows that none of its processes lives
         has crashed. If run.yaml is damaged, the run's last event tells.
         """
-        metadata, problem = self._describe()
+        described, problem = self._describe()
         if problem:
-            told = status_of_events(self.events())
-            metadata = {**metadata, "status": told or metadata.get("status")}
-        return liveness.find_status(metadata, liveness.members_live(metadata))
+            described.status = status_of_events(self.events()) or described.status
+        return liveness.find_status(described, liveness.members_live(described))
 
     @property
     def unrecovered(self) -> bool:
         """Whether records wait for ``shmlog recover``: nobody is left who would drain them."""
-        metadata = self.metadata
-        if metadata.get("complete") is True or liveness.members_live(metadata) is not False:
+        described = self.described
+        if described.complete is True or liveness.members_live(described) is not False:
             return False
         # One that was about to end has closed the run while it was looked at.
-        return liveness.has_flusher(metadata) is not True and self.metadata.get("complete") is not True
+        return liveness.has_flusher(described) is not True and self.described.complete is not True
 
     @property
     def age(self) -> float:
@@ -243,9 +247,9 @@ class StoredRun(Frames, Queries):
         paths += [layout.log(number) for number in layout.logs()]
         return max(0.0, time.time() - max(map(_written_at, paths)))
 
-    def _describe(self) -> tuple[dict[str, Any], str | None]:
+    def _describe(self) -> tuple[Description, str | None]:
         try:
-            described, problem = read_description(self._layout)
+            described, problem = Description.read_or_guess(self._layout)
         except FileNotFoundError as error:
             raise RunNotFoundError(f"no run in {self.dir} any more: its run.yaml is gone") from error
         if problem:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.reader import check_events, check_files, check_logs, check_manifest, check_parts, snapshot
 from shmlog.reader.numbers import Numbers, Problem
@@ -147,14 +148,14 @@ class _Check:
             else:
                 self._report.error(path, message)
 
-    def _check_totals(self, described: dict[str, Any], producers: list[dict[str, Any]]) -> None:
+    def _check_totals(self, described: Description, producers: list[dict[str, Any]]) -> None:
         path = self._layout.run_yaml
         total = self._taken.dropped
         for reason, count in sum_dropped(producers).items():
             if total.get(reason, 0) < count:
                 self._report.error(path, f"{total.get(reason, 0)} drops in all ({reason}), {count} of producers")
         sums = {what: sum(producer[what] for producer in producers) for what in ("metrics", "events")}
-        counts = described.get("counts")
+        counts = described.counts
         if not isinstance(counts, dict):
             self._report.error(path, "it has no counts")
             return

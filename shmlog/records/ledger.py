@@ -12,6 +12,7 @@ from shmlog.base.durable import atomic_write
 from shmlog.base.times import timestamp
 from shmlog.errors import CorruptDataError
 from shmlog.folder import runfile
+from shmlog.folder.description import Description
 from shmlog.folder.extent import Extent, extents_of, of_file
 from shmlog.folder.layout import RunLayout, event_file_name
 from shmlog.folder.regular import read_regular
@@ -68,15 +69,15 @@ class Ledger:
             ledger.extents = {**_named(event_extents(files)), _RUN_LOG: files[_RUN_LOG]}
             ledger._unlaned = told["dropped"]
             ledger._producers = {(p["lane"], p["tenancy"]): p for p in told["producers"]}
-            ledger._recall(told)
+            ledger._recall(told.get("offered"), told.get("kept_logs"))
         except (KeyError, TypeError) as error:
             raise CorruptDataError(f"{path}: does not say what is sealed") from error
         return ledger
 
-    def _recall(self, told: Mapping[str, Any]) -> None:
+    def _recall(self, offered: object, kept_logs: object) -> None:
         """Take over what was offered and lost so far; earlier versions did not tell."""
-        self._offered = read_offered(told.get("offered"))
-        self.kept_logs = read_kept_logs(told)
+        self._offered = read_offered(offered)
+        self.kept_logs = read_kept_logs(kept_logs)
         self._settled = self.lost()
 
     @classmethod
@@ -88,7 +89,7 @@ class Ledger:
         return ledger
 
     @classmethod
-    def reopened(cls, layout: RunLayout, described: Mapping[str, Any]) -> Ledger:
+    def reopened(cls, layout: RunLayout, described: Description) -> Ledger:
         """Return the books of a complete run, to be committed by whoever goes on with it.
 
         Raises
@@ -97,15 +98,15 @@ class Ledger:
             If run.yaml does not tell them.
         """
         try:
-            ledger = cls.of(described["producers"], {})
+            ledger = cls.of(described.producers, {})
             if any(type(part) is not int or part < 0 for producer in ledger._producers for part in producer):
                 raise KeyError("lane")
-            of_lanes, dropped = ledger.dropped(), described["dropped"] or {}
+            of_lanes, dropped = ledger.dropped(), described.dropped or {}
             ledger._unlaned = {r: max(0, count - of_lanes.get(r, 0)) for r, count in dropped.items()}
-            ledger._recall(described)
+            ledger._recall(described.offered, described.kept_logs)
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptDataError(f"{layout.run_yaml}: does not say what the run holds") from error
-        files = extents_of(described.get("files")) or _measured(layout)
+        files = extents_of(described.files) or _measured(layout)
         ledger._path = layout.sealed_json
         ledger.next_log = (
             max([part.last for part in layout.parts()] + [number for number, _ in layout.kept_logs()], default=-1) + 1
@@ -266,10 +267,9 @@ def read_offered(value: object) -> dict[int, int]:
     return {int(lane): n for lane, n in value.items() if _LANE.fullmatch(str(lane)) and type(n) is int and n >= 0}
 
 
-def read_kept_logs(told: Mapping[str, Any]) -> list[int]:
+def read_kept_logs(value: object) -> list[int]:
     """Return the numbers of the logs that a file of ours tells to be kept; what makes no sense is left out."""
-    numbers = told.get("kept_logs")
-    return [n for n in numbers if type(n) is int and n >= 0] if isinstance(numbers, list) else []
+    return [n for n in value if type(n) is int and n >= 0] if isinstance(value, list) else []
 
 
 def _measured(layout: RunLayout) -> dict[str, Extent]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import stat
 
-from shmlog.base.times import utc_now
 from shmlog.errors import StorageError, log_warning
 from shmlog.folder import runfile, unbegun
-from shmlog.folder.attempts import first_attempt
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout, new_run_folder
 from shmlog.run.join import make_current
 from shmlog.run.options import Options, redacted
@@ -60,32 +59,9 @@ def _warn_if_open(layout: RunLayout) -> None:
 
 
 def _write_files(layout: RunLayout, options: Options, placed: shm.Placed, turn: int) -> None:
-    now = utc_now()
-    described = {
-        "schema": 1,
-        "run_id": layout.run_id,
-        "experiment": options.experiment,
-        "name": options.name or layout.run_id,
-        "status": "running",
-        "created_at": now,
-        "started_at": now,
-        "ended_at": None,
-        **describe_process(options, placed, turn),
-        "sinks": list(options.sinks),
-        "tags": options.tags,
-        "group": options.group,
-        "notes": options.notes,
-        "parent": options.parent,
-        "git": None,
-        "producers": [],
-        "counts": None,
-        "dropped": None,
-        "complete": False,
-        "attempt": 1,
-    }
-    described["attempts"] = [first_attempt(described)]
+    described = Description.new(layout, options.described(), describe_process(options, placed, turn))
     try:
         runfile.write(layout.config_yaml, options.config, durable=False)
-        runfile.write_sealed(layout.run_yaml, described, durable=False)
+        described.write(layout, durable=False)
     except OSError as error:
         raise StorageError(f"cannot write into {layout.dir}: {error.strerror}") from error

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from shmlog.errors import ShmlogError
 from shmlog.flusher.process import start_flusher
-from shmlog.folder import runfile
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.status import CANCELLED, FAILED, status_of_exit
 
@@ -61,7 +61,7 @@ def _see_off(layout: RunLayout, deadline: float) -> None:
 
     is_started = False
     while not _is_closed(layout):
-        described = runfile.read(layout.run_yaml)
+        described = Description.read(layout)
         if not is_started and liveness.flusher_lives(described) is False:
             start_flusher(layout)  # it closes the run as soon as nobody is attached
             is_started = True
@@ -73,4 +73,4 @@ def _see_off(layout: RunLayout, deadline: float) -> None:
 
 
 def _is_closed(layout: RunLayout) -> bool:
-    return runfile.read(layout.run_yaml).get("complete") is True and not layout.wal.is_dir()
+    return Description.read(layout).complete is True and not layout.wal.is_dir()

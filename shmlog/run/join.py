@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shmlog import _core
 from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
-from shmlog.folder import runfile
+from shmlog.folder.description import run_id_of
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SegmentRef, make_ref, read_ref
 from shmlog.run import exits, follow, registry
@@ -197,7 +197,7 @@ def _open_segment(layout: RunLayout, ref: SegmentRef) -> _core.Segment:
         if not layout.dir.is_dir():
             raise RunNotFoundError(f"there is no run folder {layout.dir}") from error
         raise RunStateError(f"run {layout.dir} has ended: its shared memory is gone") from error
-    if segment.run_id != layout.run_id and segment.run_id != runfile.run_id(layout):
+    if segment.run_id != layout.run_id and segment.run_id != run_id_of(layout):
         raise SegmentError(f"{ref.path} belongs to run {segment.run_id!r}, not to {layout.run_id!r}")
     if shm.is_of_original(segment, layout.dir):
         raise RunStateError(

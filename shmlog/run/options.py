@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog.base.plain import plain
+from shmlog.folder.description import Description
 from shmlog.folder.layout import check_id
 from shmlog.folder.logsettings import LogSettings, check_settings, settings_of
 from shmlog.run.redact import redact_config
@@ -38,6 +39,13 @@ class Options(NamedTuple):  # no dataclass: importing what makes those takes lon
     log_settings: LogSettings
     log_asked: dict[str, Any]  # those of them that were given
     git_diff: bool | None
+
+    def described(self) -> Description:
+        """Return what run.yaml says of them of every run."""
+        return Description(
+            name=self.name, sinks=list(self.sinks), tags=self.tags, group=self.group, notes=self.notes,
+            parent=self.parent,
+        )  # fmt: skip
 
 
 def check(
@@ -81,10 +89,10 @@ def _folder(root: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def as_before(options: Options, described: Mapping[str, Any]) -> Options:
+def as_before(options: Options, described: Description) -> Options:
     """Return the options of a run's next attempt: what was not given is as run.yaml says of the last one."""
-    log_settings = settings_of(described)._replace(**options.log_asked)
-    git_diff = described.get("git_diff") is True if options.git_diff is None else options.git_diff
+    log_settings = settings_of(described.structured_log)._replace(**options.log_asked)
+    git_diff = described.git_diff is True if options.git_diff is None else options.git_diff
     return redacted(options._replace(log_settings=log_settings, git_diff=git_diff))
 
 

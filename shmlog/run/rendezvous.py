@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from shmlog.base.boot import boot_id
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError, log_warning
-from shmlog.folder import runfile
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SHARED_MEMORY
 from shmlog.run.attach import attach
@@ -100,10 +100,10 @@ def _enter_launchers_run(meeting: Meeting, me: _Rank, folder: Path) -> None:
         layout = handed.layout if handed is not None else None
         if layout is None:
             return
-        described = runfile.read(layout.run_yaml)
-        maker = Process(described["pid"], described["pid_start"])
-        was_rank = "LOCAL_RANK" in described["environment"]["variables"]
-        turn = int(described["turn"])
+        described = Description.read(layout)
+        maker = Process(described.pid, described.pid_start)
+        was_rank = "LOCAL_RANK" in described.environment["variables"]
+        turn = int(described.turn)
     except (RunNotFoundError, CorruptDataError, OSError, KeyError, TypeError, ValueError):
         return  # nothing to join: it is disabled, or gone
     is_launchers = maker == me.launcher and not was_rank and layout.dir.parent == folder

@@ -8,14 +8,12 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from shmlog.base.times import utc_now
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
 from shmlog.folder import liveness, runfile
-from shmlog.folder.attempts import attempts_of, fault_of_attempts
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout, RunLike, folder_of, is_id
 from shmlog.folder.recovered import recover_apart
 from shmlog.folder.root import Root
-from shmlog.folder.runfile import read_sealed_mapping
 from shmlog.folder.status import RUNNING, SUCCESS, RunStatus, map_status
 from shmlog.records.ledger import Ledger
 from shmlog.run.join import make_current
@@ -83,7 +81,7 @@ def _wait_until_over(layout: RunLayout) -> None:
     tried = False
     while not _is_over(layout):
         described = _read(layout)
-        is_complete = described.get("complete") is True
+        is_complete = described.complete is True
         live = False if is_complete else liveness.members_live(described)
         if liveness.is_closing(described) or (live is False and liveness.flusher_lives(described)):
             if time.monotonic() > deadline:
@@ -99,10 +97,10 @@ def _wait_until_over(layout: RunLayout) -> None:
 
 
 def _is_over(layout: RunLayout) -> bool:
-    return _read(layout).get("complete") is True and not layout.wal.is_dir()
+    return _read(layout).complete is True and not layout.wal.is_dir()
 
 
-def _refusal(layout: RunLayout, described: dict[str, Any], live: bool | None) -> str:
+def _refusal(layout: RunLayout, described: Description, live: bool | None) -> str:
     if live:
         return (
             f"run {layout.dir} is running: processes are attached to it; join them with shmlog.attach(run_dir), "
@@ -110,16 +108,16 @@ def _refusal(layout: RunLayout, described: dict[str, Any], live: bool | None) ->
         )
     if live is None:
         return (
-            f"run {layout.dir} was made on host {described.get('host')!r}, and whether its processes live can't be "
+            f"run {layout.dir} was made on host {described.host!r}, and whether its processes live can't be "
             "told from here: resume it there, or run 'shmlog recover --force' if you know that they are dead"
         )
     return f"run {layout.dir} can't be recovered, so that it can't be resumed: 'shmlog recover' says why"
 
 
-def _read(layout: RunLayout) -> dict[str, Any]:
+def _read(layout: RunLayout) -> Description:
     """Return run.yaml; raises CorruptDataError if it is not whole: what goes on from it has to be right."""
-    described, fault = read_sealed_mapping(layout.run_yaml)
-    fault = fault or fault_of_attempts(described)
+    described, fault = Description.read_or_guess(layout)
+    fault = fault or described.fault_of_attempts()
     if fault:
         raise CorruptDataError(f"{fault}; shmlog.Store(root).rebuild(run) writes {layout.run_yaml} anew")
     return described
@@ -137,7 +135,7 @@ def next_attempt(options: Options, layout: RunLayout, turn: int) -> Run | None:
         As `reopen` does.
     """
     _wait_until_over(layout)
-    return None if _read(layout).get("status") == SUCCESS else reopen(options, layout, turn)
+    return None if _read(layout).status == SUCCESS else reopen(options, layout, turn)
 
 
 def reopen(options: Options, layout: RunLayout, turn: int) -> Run:
@@ -172,9 +170,9 @@ def reopen(options: Options, layout: RunLayout, turn: int) -> Run:
 def _reopen(options: Options, layout: RunLayout, turn: int) -> Run:
     described = _read(layout)
     options = as_before(options, described)
-    if described.get("complete") is not True:
+    if described.complete is not True:
         raise RunStateError(f"run {layout.dir} is running: another process has just resumed it")
-    RunStatus(map_status(described.get("status")) or RUNNING).advance(RUNNING)
+    RunStatus(map_status(described.status) or RUNNING).advance(RUNNING)
     _claim(layout)
     try:
         ledger = Ledger.reopened(layout, described)
@@ -183,8 +181,9 @@ def _reopen(options: Options, layout: RunLayout, turn: int) -> Run:
         try:
             known = _read_config(layout)
             changed = {name: value for name, value in options.config.items() if known.get(name, _MISSING) != value}
-            told = _next_attempt(described, options, ledger.lanes, describe_process(options, placed, turn), changed)
-            runfile.write_sealed(layout.run_yaml, told)
+            process = describe_process(options, placed, turn)
+            told = described.next_attempt(options.described(), process, first_lane=ledger.lanes, config=changed)
+            told.write(layout)
         except BaseException:
             close_segment(placed)
             raise
@@ -196,7 +195,8 @@ def _reopen(options: Options, layout: RunLayout, turn: int) -> Run:
         layout.manifest.unlink(missing_ok=True)  # it was about the attempts before
         if changed:
             runfile.write(layout.config_yaml, {**known, **changed})
-        start(run, {name: told[name] for name in ("experiment", "name", "tags", "attempt")}, options.config)
+        begun = {"experiment": told.experiment, "name": told.name, "tags": told.tags, "attempt": told.attempt}
+        start(run, begun, options.config)
     except BaseException:
         run._leave()
         raise
@@ -226,37 +226,3 @@ def _read_config(layout: RunLayout) -> dict[str, Any]:
         return runfile.read(layout.config_yaml)
     except FileNotFoundError:
         return {}
-
-
-def _next_attempt(
-    described: dict[str, Any], options: Options, first_lane: int, process: dict[str, Any], config: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what run.yaml says from now on."""
-    attempts = attempts_of(described)
-    said = {
-        "name": options.name, "tags": options.tags, "group": options.group, "notes": options.notes,
-        "parent": options.parent,
-    }  # fmt: skip
-    told = {
-        **described,
-        **process,
-        **{name: value for name, value in said.items() if value},
-        "sinks": described.get("sinks") or list(options.sinks),  # none: somebody else ran it so far
-        "status": RUNNING,
-        "ended_at": None,
-        "git": None,
-        "producers": [],
-        "counts": None,
-        "dropped": None,
-        "offered": {},
-        "lost": {},
-        "complete": False,
-        "attempt": len(attempts) + 1,
-    }
-    told.pop("files", None)  # they change again
-    latest = {
-        "attempt": told["attempt"], "first_lane": first_lane, "status": RUNNING, "started_at": utc_now(),
-        "ended_at": None, **{name: told[name] for name in ("host", "pid", "argv", "python", "environment")},
-        "git": None, "config": config,
-    }  # fmt: skip
-    return {**told, "attempts": [*attempts, latest]}

@@ -12,7 +12,7 @@ from typing import Any
 from shmlog.base.boot import boot_id, machine_id
 from shmlog.errors import SegmentError, ShmlogError, StorageError
 from shmlog.flusher.process import start_flusher
-from shmlog.folder import runfile
+from shmlog.folder.description import Description, run_id_of
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SegmentRef
 from shmlog.records.reasons import REASONS
@@ -28,7 +28,7 @@ _EVENT_TYPES = (
     "experiment_start", "config", "progress", "result", "error", "log", "checkpoint", "experiment_end",
 )  # fmt: skip
 
-_TRACEPARENT = r"[0-9a-f]{2}-(?P<trace_id>[0-9a-f]{32})-(?P<span_id>[0-9a-f]{16})-[0-9a-f]{2}.*"
+_TRACEPARENT = r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}.*"
 
 
 def open_segment(
@@ -50,7 +50,7 @@ def open_segment(
     """
     with _segment_errors(layout):
         placed = shm.create(
-            runfile.run_id(layout), layout.dir, lanes=options.lanes, lane_records=options.lane_records,
+            run_id_of(layout), layout.dir, lanes=options.lanes, lane_records=options.lane_records,
             clock=options.clock, private=layout.segment, first_lane=first_lane,
             unlaned=tuple((unlaned or {}).get(reason, 0) for reason in REASONS), drop_policy=options.drop_policy,
         )  # fmt: skip
@@ -97,34 +97,20 @@ def _take_first_lane(run: Run) -> None:
         ) from error
 
 
-def describe_process(options: Options, placed: shm.Placed, turn: int) -> dict[str, Any]:
+def describe_process(options: Options, placed: shm.Placed, turn: int) -> Description:
     """Return what run.yaml says of this process, its ``turn``-th call of init and the segment that it has made."""
     status = os.stat(placed.path)
-    return {
-        "host": os.uname().nodename,
-        "machine": machine_id(),
-        "boot_id": boot_id(),
-        "node": 0,
-        "pid": os.getpid(),
-        "pid_start": process_of(os.getpid()).start,
-        "turn": turn,
-        "argv": redact_argv(
-            [os.fsencode(a).decode("utf-8", "replace") for a in getattr(sys, "argv", [])], options.log_settings.redact
-        ),
-        "user": _user(),
-        **_span(),
-        "python": ".".join(str(part) for part in sys.version_info[:3]),
-        "clock": ("monotonic", "tsc")[placed.segment.clock],
-        "segment": {
-            "name": placed.name,
-            "path": str(placed.path),
-            "device": status.st_dev,
-            "inode": status.st_ino,
-        },
-        **options.log_settings.described(),
-        "git_diff": bool(options.git_diff),
-        "environment": environment_of_process(),
-    }
+    trace_id, span_id = _span()
+    argv = [os.fsencode(a).decode("utf-8", "replace") for a in getattr(sys, "argv", [])]
+    return Description(
+        host=os.uname().nodename, machine=machine_id(), boot_id=boot_id(), node=0, pid=os.getpid(),
+        pid_start=process_of(os.getpid()).start, turn=turn, argv=redact_argv(argv, options.log_settings.redact),
+        user=_user(), trace_id=trace_id, span_id=span_id, python=".".join(str(part) for part in sys.version_info[:3]),
+        clock=("monotonic", "tsc")[placed.segment.clock],
+        segment={"name": placed.name, "path": str(placed.path), "device": status.st_dev, "inode": status.st_ino},
+        structured_log=options.log_settings._asdict(), git_diff=bool(options.git_diff),
+        environment=environment_of_process(),
+    )  # fmt: skip
 
 
 def _user() -> str:
@@ -141,13 +127,12 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _span() -> dict[str, str | None]:
+def _span() -> tuple[str | None, ...]:
     """Return the span that this process was started in, as W3C trace context has it: version-trace-span-flags."""
     told = os.environ.get("TRACEPARENT")
     match = re.fullmatch(_TRACEPARENT, told) if told else None
-    if match is None or not int(match["trace_id"], 16) or not int(match["span_id"], 16):
-        return {"trace_id": None, "span_id": None}
-    return match.groupdict()
+    ids = match.groups() if match else ("0", "0")
+    return ids if all(int(number, 16) for number in ids) else (None, None)
 
 
 def start(run: Run, data: dict[str, Any], config: dict[str, Any]) -> None:

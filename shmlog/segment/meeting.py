@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from shmlog.errors import CorruptDataError
-from shmlog.folder import flock, runfile
+from shmlog.folder import flock
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
 from shmlog.folder.status import SUCCESS
@@ -51,12 +52,12 @@ class Entry(NamedTuple):
     def is_needed(self) -> bool:
         """Whether a rank may join it, or take it up again."""
         try:
-            described = runfile.read(RunLayout(self.dir).run_yaml)
+            described = Description.read(RunLayout(self.dir))
         except (OSError, CorruptDataError):
             return False
-        if described.get("complete") is not True:
+        if described.complete is not True:
             return True
-        return self.restart < self.restarts_max and described.get("status") != SUCCESS
+        return self.restart < self.restarts_max and described.status != SUCCESS
 
 
 def _process(told: Any) -> Process:
@@ -156,7 +157,7 @@ def see_off(layout: RunLayout, patience_s: float) -> None:
     """
     deadline = time.monotonic() + patience_s
     while str(layout.dir) in sweep() and time.monotonic() < deadline:
-        if runfile.read(layout.run_yaml).get("complete") is not True:
+        if Description.read(layout).complete is not True:
             return  # that attempt has a flusher of its own
         time.sleep(_NAP_S)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from shmlog.base.durable import fsync_dir
 from shmlog.errors import RunNotFoundError, StorageError
 from shmlog.folder import blobs, flock, liveness
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.reader.facts import Facts, make_record
@@ -21,11 +22,11 @@ _TRIES = 20
 
 def why_busy(layout: RunLayout, facts: Facts) -> str | None:
     """Return why nobody may take away a run now, or None if its processes are dead or it never had any."""
-    record = make_record(str(layout.dir), facts)
-    if record.live is True or liveness.flusher_lives(facts.members) is True:
+    record, described = make_record(str(layout.dir), facts), Description(facts.members)
+    if record.live is True or liveness.flusher_lives(described) is True:
         return "running"
-    is_unknown = record.live is None and bool(facts.members.get("segment"))
-    is_doubtful = record.live is False and not liveness.is_dead(layout, facts.members)
+    is_unknown = record.live is None and bool(described.segment)
+    is_doubtful = record.live is False and not liveness.is_dead(layout, described)
     if record.status == "running" or (not record.complete and (is_unknown or is_doubtful)):
         return "running, as far as can be seen from this machine"
     return None

@@ -18,6 +18,7 @@ from shmlog.base.times import timestamp
 from shmlog.errors import StorageError
 from shmlog.folder import blobs, runfile
 from shmlog.folder.content import ALGORITHM, copy_content
+from shmlog.folder.description import Description
 from shmlog.folder.extent import of_file
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.manifest import write_manifest
@@ -30,11 +31,6 @@ from shmlog.reader.tally import Tally, gap_of, sum_dropped
 from shmlog.records import parts
 from shmlog.records.schema import METRICS
 from shmlog.transfer.imported import ImportedRun, owner_of
-
-_FIELDS = (
-    "name", "description", "notes", "group", "parent", "job_name", "user", "host", "git", "argv", "python",
-    "environment", "trace_id", "span_id", "attempt", "created_at", "started_at", "ended_at",
-)  # fmt: skip
 
 
 def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> dict[str, int]:
@@ -84,26 +80,14 @@ def _fill(new: RunLayout, layout: RunLayout, run: ImportedRun, source: dict[str,
         "metrics": table.num_rows, "events": sum(producer["events"] for producer in producers),
         "dropped": sum(dropped.values()),
     }  # fmt: skip
-    described = {
-        **_described(layout, run), "segment": None, "sinks": ["parquet"], "producers": producers, "counts": counts,
-        "dropped": dropped, "complete": True, "source": source,
-        "files": {path.name: of_file(path)._asdict() for path in (new.events, new.config_yaml)},
-    }  # fmt: skip
-    runfile.write_sealed(new.run_yaml, described)
+    described = Description.imported(
+        layout, run.described, final_status(run), producers=producers, counts=counts, dropped=dropped,
+        complete=True, source=source,
+        files={path.name: of_file(path)._asdict() for path in (new.events, new.config_yaml)},
+    )  # fmt: skip
+    described.write(new)
     write_manifest(new)
     return counts
-
-
-def _described(layout: RunLayout, run: ImportedRun) -> dict[str, Any]:
-    known = {name: plain(run.described[name]) for name in _FIELDS if run.described.get(name) is not None}
-    if isinstance(known.get("git"), dict):
-        known["git"].pop("diff", None)  # no export holds it
-    tags = run.described.get("tags")
-    tags = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
-    return {
-        "schema": 1, "run_id": layout.run_id, "experiment": layout.experiment, "name": layout.run_id, **known,
-        "tags": tags, "status": final_status(run),
-    }  # fmt: skip
 
 
 def final_status(run: ImportedRun) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from shmlog.base.times import time_in_range
+from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import CorruptDataError
+from shmlog.folder.description import Description
 from shmlog.folder.regular import open_regular
 from shmlog.records.schema import METRICS
 from shmlog.records.values import INT32, INT64, VALUE_COLUMNS, cells_of, is_text
@@ -86,7 +87,7 @@ class ImportedRun:
         The source's experiment or a part of its name; `fit_name` makes it fit for a folder.
     metrics : Rows or Table
         The records, in order.
-    described : dict
+    described : Description
         Fields of run.yaml.
     events : list of dict
         ``timestamp`` in µs, ``event_type``, ``data``, and who logged it, as far as the source says.
@@ -100,7 +101,7 @@ class ImportedRun:
 
     experiment: str
     metrics: Rows | pa.Table = field(default_factory=Rows)
-    described: dict[str, Any] = field(default_factory=dict)
+    described: Description = field(default_factory=Description)
     params: dict[str, Any] = field(default_factory=dict)
     annotations: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -108,6 +109,11 @@ class ImportedRun:
     files: dict[str, Path] = field(default_factory=dict)
     status: str | None = None
     problems: Problems = field(default_factory=lambda: Problems())
+
+    def lasted(self, begin_us: int, end_us: int) -> None:
+        """Say when the run was made and has begun, and when it ended."""
+        self.described.created_at = self.described.started_at = timestamp(begin_us)
+        self.described.ended_at = timestamp(end_us)
 
     def table(self) -> pa.Table:
         """Return the records as a table of schema `METRICS`; after that, none can be added."""

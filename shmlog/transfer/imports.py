@@ -154,7 +154,7 @@ def _digest(format: str, run: ImportedRun) -> str:
 
 def _run_id(run: ImportedRun, digest: str) -> str:
     """Return an id that begins with the time when the run began, as all ids do, if it is known."""
-    began = parse_us(run.described.get("started_at") or run.described.get("created_at"))
+    began = parse_us(run.described.started_at or run.described.created_at)
     if began is None or began < 0:
         return f"imported-{digest[:16]}"
     return f"{datetime.fromtimestamp(began // 1_000_000, UTC):%Y%m%d-%H%M%S}-{digest[:16]}"

@@ -29,6 +29,7 @@ import pyarrow.ipc
 from shmlog import errors
 from shmlog.base.spawn import IMPORT_PATH, helper_command, helper_environment
 from shmlog.errors import CorruptDataError, StorageError
+from shmlog.folder.description import Description
 from shmlog.transfer.imported import ImportedRun, Problems
 
 BYTES_MAX = 6 << 30
@@ -37,7 +38,7 @@ BYTES_MAX = 6 << 30
 SECONDS_PER_GIB = 600
 """Most processor time for each GiB of memory that reading may take: some twenty times what that much takes."""
 
-_FIELDS = ("experiment", "described", "params", "annotations", "status")
+_FIELDS = ("experiment", "params", "annotations", "status")
 _PLACES = ("artifacts", "files")
 _OUTPUT_BYTES_MAX = 1 << 16
 _ANSWER_BYTES_MAX = 16
@@ -162,7 +163,7 @@ def hand_over(run: ImportedRun, table: IO[bytes], lines: IO[bytes]) -> None:
     try:
         with pa.ipc.new_stream(table, records.schema) as stream:
             stream.write_table(records)
-        head = {name: getattr(run, name) for name in _FIELDS}
+        head = {name: getattr(run, name) for name in _FIELDS} | {"described": run.described.mapping}
         head |= {name: {key: str(path) for key, path in getattr(run, name).items()} for name in _PLACES}
         head |= {"problems": list(run.problems), "events": len(run.events)}
         for line in (head, *run.events):
@@ -200,7 +201,7 @@ def _receive(order: Order, table: IO[bytes], lines: IO[bytes]) -> ImportedRun:
     head, *events = _parse(order, lines)
     if "error" in head:
         _raise(order, **head)
-    problems = Problems()
+    described, problems = Description(head.pop("described")), Problems()
     for text in head.pop("problems"):
         problems.add(text, text)
     for name in _PLACES:
@@ -208,7 +209,7 @@ def _receive(order: Order, table: IO[bytes], lines: IO[bytes]) -> ImportedRun:
     # The file is mapped, not read: the system takes its pages back when memory is short.
     data = mmap.mmap(table.fileno(), 0, access=mmap.ACCESS_READ)
     with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
-        return ImportedRun(metrics=stream.read_all(), events=events, problems=problems, **head)
+        return ImportedRun(described=described, metrics=stream.read_all(), events=events, problems=problems, **head)
 
 
 def _parse(order: Order, lines: IO[bytes]) -> list[dict[str, Any]]:

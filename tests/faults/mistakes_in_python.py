@@ -268,7 +268,7 @@ FLUSHER = (
     Mutation(
         "another-runs-segment",
         "flusher/recover.py",
-        "    if segment.run_id not in (layout.run_id, runfile.run_id(layout)):\n",
+        "    if segment.run_id not in (layout.run_id, run_id_of(layout)):\n",
         "    if False:\n",
         "I11: the records of one run are drained into another",
         f"{FAULTS}::test_the_shared_memory_of_another_run_is_left_alone",
@@ -777,7 +777,7 @@ PROVENANCE = (
     Mutation(
         "diff-of-another-attempt",
         "flusher/provenance.py",
-        "layout.git_diff(latest_attempt(described)).name",
+        "layout.git_diff(described.latest_attempt()).name",
         "layout.git_diff(1).name",
         "a later attempt names the diff of the first",
         "integration/test_provenance.py::test_each_attempt_has_its_own_and_is_made_as_the_one_before",
@@ -795,6 +795,14 @@ PROVENANCE = (
 RESUMING = (
     # ---- resume.py, eventfiles.py, attempts.py ----
     Mutation(
+        "unknown-keys-left-out",
+        "folder/description.py",
+        "        self.mapping = {**(mapping or {}), **fields}\n",
+        "        self.mapping = {k: v for k, v in {**(mapping or {}), **fields}.items() if k in FIELDS}\n",
+        "what a later version has written into run.yaml is gone when an earlier one resumes the run",
+        "unit/test_description.py::test_a_run_keeps_what_nobody_knows_through_all_of_its_attempts",
+    ),
+    Mutation(
         "resumed-without-books",
         "run/resume.py",
         "        ledger.commit(ledger.next_log, {})\n",
@@ -805,9 +813,9 @@ RESUMING = (
     Mutation(
         "resumed-by-everybody",
         "run/resume.py",
-        """    if described.get("complete") is not True:
+        """    if described.complete is not True:
         raise RunStateError(f"run {layout.dir} is running: another process has just resumed it")
-    RunStatus(map_status(described.get("status")) or RUNNING).advance(RUNNING)
+    RunStatus(map_status(described.status) or RUNNING).advance(RUNNING)
     _claim(layout)
 """,
         "    layout.make_folders()\n",
@@ -868,7 +876,7 @@ LAUNCHES = (
     Mutation(
         "finished-run-taken-up",
         "run/resume.py",
-        'return None if _read(layout).get("status") == SUCCESS else reopen(options, layout, turn)',
+        "return None if _read(layout).status == SUCCESS else reopen(options, layout, turn)",
         "return reopen(options, layout, turn)",
         "restarted ranks log into a run that was finished",
         f"{RANKS}::test_ranks_that_are_started_anew_make_the_next_attempt_of_the_run",

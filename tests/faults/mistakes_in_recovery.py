@@ -60,8 +60,8 @@ MISTAKES_IN_RECOVERY = (
     Mutation(
         "recovery-changes-the-folder",
         "flusher/keeper.py",
-        "        described = runfile.read(self._layout.run_yaml)\n",
-        "        described = runfile.read(self._layout.run_yaml)\n        os.chdir(self._layout.dir)\n",
+        "        described = Description.read(self._layout)\n",
+        "        described = Description.read(self._layout)\n        os.chdir(self._layout.dir)\n",
         "I6: of a relative root the first run alone is recovered",
         f"{RECOVERY}::test_all_runs_of_a_relative_root_are_recovered",
     ),
@@ -77,8 +77,8 @@ MISTAKES_IN_RECOVERY = (
     Mutation(
         "name-tells-the-machine",
         "folder/liveness.py",
-        'here is not None and described.get("machine") == here and described.get("host")',
-        'described.get("host")',
+        "here is not None and described.machine == here and described.host",
+        "described.host",
         "I7: a run that lives on another machine is recovered",
         OTHER_MACHINE,
     ),
@@ -142,7 +142,7 @@ MISTAKES_IN_RECOVERY = (
     Mutation(
         "renamed-run-is-another",
         "flusher/recover.py",
-        "    if segment.run_id not in (layout.run_id, runfile.run_id(layout)):\n",
+        "    if segment.run_id not in (layout.run_id, run_id_of(layout)):\n",
         "    if segment.run_id != layout.run_id:\n",
         "I4: a run that was renamed loses what is in shared memory",
         f"{RECOVERY}::test_a_run_that_was_renamed_is_recovered_whole_and_read_under_any_name[by name]",
@@ -150,7 +150,7 @@ MISTAKES_IN_RECOVERY = (
     Mutation(
         "parts-under-another-name",
         "flusher/final.py",
-        "run_id=runfile.run_id(layout), parts=parts",
+        "run_id=run_id_of(layout), parts=parts",
         "run_id=layout.run_id, parts=parts",
         "I6: the rows of a run that was renamed twice are left out",
         f"{RECOVERY}::test_a_run_that_was_renamed_is_recovered_whole_and_read_under_any_name[by name]",

@@ -15,6 +15,7 @@ import shmlog
 from shmlog import _core
 from shmlog.base.boot import boot_id
 from shmlog.folder import liveness
+from shmlog.folder.description import Description
 from shmlog.folder.status import FINISH_CODES, FINISH_STATUSES
 from shmlog.logs import analyze_logs
 from shmlog.segment import shm
@@ -354,7 +355,7 @@ def test_readers_without_the_core_find_the_same(tmp_path: Path) -> None:
     placed = shm.create("run", tmp_path, lanes=1, lane_records=64, clock="auto", private=tmp_path / "segment")
     place = placed.path.stat()
     told = {"name": f"/{placed.path.name}", "path": str(placed.path), "device": place.st_dev, "inode": place.st_ino}
-    described = {"boot_id": boot_id(), "segment": told}
+    described = Description(boot_id=boot_id(), segment=told)
     for pid in fork_and_exit(placed.segment, [("failed", True, 0)]):
         os.waitpid(pid, 0)
     assert liveness.finished_as(described) == FINISH_STATUSES[placed.segment.finish_status] == "success"

@@ -19,6 +19,7 @@ from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunStateError, SegmentError, StorageError
 from shmlog.flusher.recover import recover, recover_neighbours
 from shmlog.folder import flock, liveness, runfile
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.folder.segmentref import SHARED_MEMORY, SegmentRef, read_ref
@@ -591,7 +592,7 @@ def test_no_other_file_is_looked_at_because_a_run_yaml_names_it(tmp_path: Path) 
     for name, known in (("of somebody", None), ("segment", True)):
         status = (tmp_path / name).stat()
         place = {"path": str(tmp_path / name), "device": status.st_dev, "inode": status.st_ino, "name": None}
-        assert liveness.members_live({"boot_id": boot.boot_id(), "segment": place}) is known
+        assert liveness.members_live(Description(boot_id=boot.boot_id(), segment=place)) is known
     process.kill()
     process.communicate()
 

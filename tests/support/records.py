@@ -10,6 +10,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 import shmlog
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.reader.verify import verify
@@ -48,7 +49,9 @@ Record = tuple[Any, ...]
 
 def make_run(root: Path, records: list[Record], **described: Any) -> shmlog.StoredRun:
     """Write a finished run of some records."""
-    run = ImportedRun("made", params={"lr": 0.1, "nan": float("nan")}, described={"tags": ["t"], **described})
+    run = ImportedRun(
+        "made", params={"lr": 0.1, "nan": float("nan")}, described=Description({"tags": ["t"], **described})
+    )
     for name, step, value, ts, rank in records:
         assert run.metrics.add(name, step, value, ts, {"rank": rank, "pid": 7}) is None
     event = {"timestamp": 5_000_000, "event_type": "checked", "data": {"x": [1, None, "ü"]}, "rank": 1}

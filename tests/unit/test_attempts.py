@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shmlog
-from shmlog.folder.attempts import attempts_of, fault_of_attempts, first_lanes
+from shmlog.folder.description import Description
 from shmlog.folder.status import status_of_events
 from shmlog.reader.verify import verify
 from tests.support.folders import OWNER, Folder
@@ -108,10 +108,10 @@ FAULTS: list[Any] = [
 
 @pytest.mark.parametrize("told", FAULTS, ids=repr)
 def test_a_list_that_makes_no_sense_is_told_and_taken_for_one_attempt(tmp_path: Path, told: object) -> None:
-    described = {"status": "success", "attempts": told}
-    assert fault_of_attempts(described)
-    assert first_lanes(described) == [0]
-    assert [attempt["status"] for attempt in attempts_of(described)] == ["success"]
+    described = Description(status="success", attempts=told)
+    assert described.fault_of_attempts()
+    assert described.first_lanes() == [0]
+    assert [attempt["status"] for attempt in described.all_attempts()] == ["success"]
     made = make_run(tmp_path / "digits" / "one", [Point(1, 0, "loss", 1)], seal=True)
     made.describe(attempts=told)
     assert not verify(made.dir).ok

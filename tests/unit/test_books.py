@@ -24,6 +24,7 @@ from shmlog.flusher.keeper import Keeper
 from shmlog.flusher.recover import _recover_files
 from shmlog.flusher.sinks import Config, Parts, Sink, Text
 from shmlog.folder import runfile
+from shmlog.folder.description import Description
 from shmlog.folder.large import read_large
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.verify import verify
@@ -444,7 +445,7 @@ def recover_from(run: shmlog.Run, *, reboot: bool) -> None:
     """Recover a run as after a crash, or as after a reboot that has left its files alone."""
     layout = RunLayout(run.dir)
     if reboot:
-        _recover_files(layout, runfile.read(layout.run_yaml), None, "", force=True)
+        _recover_files(layout, Description.read(layout), None, "", force=True)
     else:
         Keeper(layout, run._segment, run._ref).close(patient=False)  # type: ignore[arg-type]
 

@@ -24,8 +24,6 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.cli.main import main
 from shmlog.cli.progress import ProgressBar
-from shmlog.folder import runfile
-from shmlog.folder.attempts import first_attempt
 from shmlog.folder.layout import RunLayout
 from shmlog.records import parts
 from shmlog.records.schema import METRICS
@@ -426,11 +424,9 @@ def resumed(tmp_path: Path) -> shmlog.StoredRun:
     ).slice(1)
     both = pa.concat_tables([table, again])
     parts.write_part(layout.part(0), both, run_id=run.id, first=0, last=0, progress=lambda: None)
-    described = run.metadata
-    first, second = first_attempt(described), {"attempt": 2, "first_lane": 1}
+    first, second = run.described.first_attempt(), {"attempt": 2, "first_lane": 1}
     producers = [*run.producers, {**run.producers[0], "lane": 1, "metrics": again.num_rows, "events": 0}]
-    of_attempts = {"attempt": 2, "attempts": [first, {**first, **second}], "producers": producers}
-    runfile.write_sealed(layout.run_yaml, {**described, **of_attempts})
+    run.described.changed(attempt=2, attempts=[first, {**first, **second}], producers=producers).write(layout)
     return shmlog.load(run.dir)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from shmlog.base.extras import import_extra
 from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError, QueryError
-from shmlog.folder.attempts import first_lanes
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.reader import records, snapshot
 from shmlog.reader.model import RunRecord
@@ -72,7 +72,7 @@ class View:
 
     def first_lanes(self) -> list[int]:
         """Return the first lane of each attempt."""
-        return first_lanes(self.taken.described if self.taken else {})
+        return (self.taken.described if self.taken else Description()).first_lanes()
 
     def is_still_there(self) -> bool:
         """Whether no part has been merged into another meanwhile."""

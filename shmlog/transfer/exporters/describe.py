@@ -12,10 +12,10 @@ VERSION = 1
 
 def describe(run: StoredRun) -> dict[str, Any]:
     """Return run.yaml, config.yaml and annotations.yaml, with the current status."""
-    described = {**run.metadata, "run_id": run.id, "experiment": run.experiment, "status": run.status}
+    described = run.described.changed(run_id=run.id, experiment=run.experiment, status=run.status)
     return {
         "shmlog": VERSION,
-        "run": plain(described),
+        "run": plain(described.mapping),
         "params": plain(run.config),
         "annotations": plain(run.annotations),
     }

@@ -37,7 +37,7 @@ def file_name(run: StoredRun) -> str:
 
 
 def _began(run: StoredRun) -> float:
-    began = read_time(run.metadata.get("started_at") or run.metadata.get("created_at"))
+    began = read_time(run.described.started_at or run.described.created_at)
     return began.timestamp() if began else 0.0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from shmlog.base.times import parse_us, time_in_range, timestamp
+from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.records.schema import METRICS, RECORDS
 from shmlog.transfer.cells import unguard, unguard_column
@@ -45,7 +45,7 @@ def read(path: Path) -> ImportedRun:
         run.metrics = _exported(path, data, run)
     else:
         _read_wide(path, text, run)
-    run.described |= _span(run.table())
+    _set_times(run)
     return run
 
 
@@ -53,13 +53,11 @@ def _head(schema: pa.Schema) -> str:
     return ",".join(f'"{name}"' for name in schema.names) + "\n"
 
 
-def _span(table: pa.Table) -> dict[str, Any]:
-    times = table["ts"].cast(pa.int64()).to_numpy()
+def _set_times(run: ImportedRun) -> None:
+    times = run.table()["ts"].cast(pa.int64()).to_numpy()
     times = times[times != 0]
-    if not len(times):
-        return {}
-    begin, end = timestamp(int(times.min())), timestamp(int(times.max()))
-    return {"created_at": begin, "started_at": begin, "ended_at": end}
+    if len(times):
+        run.lasted(int(times.min()), int(times.max()))
 
 
 # ---- an export of ours ----

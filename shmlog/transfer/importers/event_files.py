@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.extras import import_extra
-from shmlog.base.times import time_in_range, timestamp
+from shmlog.base.times import time_in_range
 from shmlog.errors import CorruptDataError
+from shmlog.folder.description import Description
 from shmlog.transfer.exporters.tensorboard import PARAMS_TAG
 from shmlog.transfer.imported import ImportedRun
 from shmlog.transfer.importers.exported_table import add_description
@@ -173,6 +174,6 @@ class _Reading:
     def close(self) -> None:
         """Set when the run began and ended, unless the file says so itself."""
         if self._times:
-            begin, end = timestamp(min(self._times)), timestamp(max(self._times))
-            known = {name: text for name, text in self._run.described.items() if text is not None}
-            self._run.described = {"created_at": begin, "started_at": begin, "ended_at": end, **known}
+            known = {name: text for name, text in self._run.described.mapping.items() if text is not None}
+            self._run.lasted(min(self._times), max(self._times))
+            self._run.described = Description({**self._run.described.mapping, **known})

@@ -77,23 +77,27 @@ def _yaml(path: Path, name: str, run: ImportedRun) -> dict[str, Any]:
 def _describe(path: Path, run: ImportedRun, document: dict[str, Any]) -> None:
     run.status = str(document["status"]) if document.get("status") else "crashed"
     run.experiment = str(document.get("experiment") or run.experiment)
-    for ours, theirs in (("created_at", "started_at"), ("started_at", "started_at"), ("ended_at", "finished_at")):
-        ts = parse_us(_cut(document.get(theirs)))
-        if ts is not None and time_in_range(ts):
-            run.described[ours] = timestamp(ts)
-        elif document.get(theirs) is not None:
-            run.problems.add("times", f"run.yaml: {theirs} {document[theirs]!r} is not a time")
+    run.described.created_at = run.described.started_at = _time(document, "started_at", run)
+    run.described.ended_at = _time(document, "finished_at", run)
     # A name that is a date is a number to a YAML reader: then the folder's name is used.
-    run.described["name"] = document["name"] if isinstance(document.get("name"), str) else path.name
-    for name in ("description", "group"):
-        if document.get(name):
-            run.described[name] = str(document[name])
-    run.described["tags"] = document.get("tags") or []
+    run.described.name = document["name"] if isinstance(document.get("name"), str) else path.name
+    run.described.description = str(document["description"]) if document.get("description") else None
+    run.described.group = str(document["group"]) if document.get("group") else None
+    run.described.tags = document.get("tags") or []
     scalars = document.get("scalars")
     if scalars:
-        ended = parse_us(run.described.get("ended_at") or run.described.get("started_at")) or 0
+        ended = parse_us(run.described.ended_at or run.described.started_at) or 0
         data = scalars if isinstance(scalars, dict) else {"scalars": scalars}
         run.events.append({"timestamp": ended, "event_type": "result", "data": data})
+
+
+def _time(document: dict[str, Any], name: str, run: ImportedRun) -> str | None:
+    ts = parse_us(_cut(document.get(name)))
+    if ts is not None and time_in_range(ts):
+        return timestamp(ts)
+    if document.get(name) is not None:
+        run.problems.add("times", f"run.yaml: {name} {document[name]!r} is not a time")
+    return None
 
 
 def _cut(when: object) -> object:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError
+from shmlog.folder.description import Description
 from shmlog.transfer.exporters.arrow import KEY
 from shmlog.transfer.imported import ImportedRun
 from shmlog.transfer.importers.checked import checked_table, curve_of
@@ -65,10 +66,9 @@ def add_description(run: ImportedRun, export: Any) -> None:
     if not isinstance(export, dict) or export.get("shmlog") != 1 or not isinstance(export.get("run"), dict):
         raise ValueError("not an export of a run")
     export = {name: plain(export[name]) for name in ("run", "params", "annotations") if name in export}
-    described = export["run"]
-    run.described = described
-    run.experiment = str(described.get("experiment") or run.experiment)
-    run.status = str(described["status"]) if described.get("status") else None
+    described = run.described = Description(export["run"])
+    run.experiment = str(described.experiment or run.experiment)
+    run.status = str(described.status) if described.status else None
     for name in ("params", "annotations"):
         if isinstance(export.get(name), dict):
             setattr(run, name, export[name])

@@ -54,7 +54,7 @@ def _read_meta(path: Path, run: ImportedRun) -> None:
         run.problems.add("meta.bin", f"meta.bin has version {version}; only 1 is known")
         return
     if time_in_range(seconds * 1_000_000):
-        run.described["created_at"] = run.described["started_at"] = timestamp(seconds * 1_000_000)
+        run.described.created_at = run.described.started_at = timestamp(seconds * 1_000_000)
     else:
         run.problems.add("meta.bin", f"meta.bin: {seconds} is not a time")
     _describe(run, _texts(data, run))
@@ -81,12 +81,11 @@ def _texts(data: bytes, run: ImportedRun) -> dict[str, str]:
 
 def _describe(run: ImportedRun, texts: dict[str, str]) -> None:
     if texts.get("commit"):
-        run.described["git"] = {"commit": texts["commit"]}
+        run.described.git = {"commit": texts["commit"]}
     if texts.get("job"):
-        run.described |= {"name": texts["job"], "job_name": texts["job"]}
-        run.experiment = texts["job"]
+        run.experiment = run.described.name = run.described.job_name = texts["job"]
     if texts.get("user"):
-        run.described["user"] = texts["user"]
+        run.described.user = texts["user"]
 
 
 def _decode(text: bytes, where: str, run: ImportedRun) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.plain import from_word, plain
-from shmlog.base.times import parse_us, time_in_range, timestamp
+from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.records.values import is_text
 from shmlog.transfer.imported import ImportedRun, fit_name, owner_of
@@ -95,7 +95,7 @@ class _Reading:
         if kind == "experiment_end" and isinstance(data, dict) and isinstance(data.get("status"), str):
             self._run.status = data["status"]
         if kind == "experiment_start" and isinstance(data, dict) and isinstance(data.get("experiment_name"), str):
-            self._run.described["name"] = self._run.experiment = data["experiment_name"]
+            self._run.described.name = self._run.experiment = data["experiment_name"]
         wrapped = data if isinstance(data, dict) else {"data": data}
         self._run.events.append({**owner_of(entry), "timestamp": ts, "event_type": kind, "data": wrapped})
 
@@ -112,8 +112,7 @@ class _Reading:
     def close(self) -> None:
         """Set when the run began and ended, and its status if no line says it."""
         if self._times:
-            self._run.described |= {name: timestamp(min(self._times)) for name in ("created_at", "started_at")}
-            self._run.described["ended_at"] = timestamp(max(self._times))
+            self._run.lasted(min(self._times), max(self._times))
         if self._run.status is None:
             self._run.problems.add("status", "no experiment_end: imported as crashed")
             self._run.status = "crashed"
