@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import QueryError
+from shmlog.folder.layout import RunLayout
 from shmlog.reader.model import RunRecord
 from shmlog.reader.verify import verify
+from shmlog.records.late import LateDrops
 from shmlog.store import archive
 from shmlog.store.prune import PruneResult
 from tests.support.stores import add_metrics, add_run, tree
@@ -310,16 +312,32 @@ def test_a_run_that_is_pinned_meanwhile_is_kept(root: Path, monkeypatch: pytest.
     assert left(root) == {"one"}
 
 
-def test_a_run_that_is_annotated_while_it_is_archived_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_run(root, "one")
+def annotate(layout: RunLayout) -> None:
+    shmlog.Store(layout.root).annotate(layout.run_id, notes="the archive does not have this")
+
+
+def count_a_drop(layout: RunLayout) -> None:
+    LateDrops(layout).add("closed", 1)
+
+
+def add_to_a_file(layout: RunLayout) -> None:
+    with open(layout.events, "ab") as file:
+        file.write(b"\n")
+
+
+@pytest.mark.parametrize("change", [annotate, count_a_drop, add_to_a_file])
+def test_a_run_that_changes_while_it_is_archived_is_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[RunLayout], None]
+) -> None:
+    layout = add_metrics(root, "one")
     write = archive.write_archive
 
-    def annotate_behind(*args: Any) -> Path:
+    def change_behind(*args: Any) -> Path:
         path = write(*args)
-        shmlog.Store(root).annotate("one", notes="the archive does not have this")
+        change(layout)
         return path
 
-    monkeypatch.setattr(archive, "write_archive", annotate_behind)
+    monkeypatch.setattr(archive, "write_archive", change_behind)
     result = shmlog.Store(root).prune(keep=0, archive=True, dry_run=False)
     assert (pruned(result), result.failed) == ([], ("digits/one: kept, since it is changed by now",))
     assert left(root) == {"one"}
