@@ -1117,8 +1117,8 @@ ENDING = (
     Mutation(
         "recovered-twice-at-once",
         "folder/flock.py",
-        "            is_free = lock(fd)\n",
-        "            is_free = True\n",
+        "        is_free = lock(fd)\n",
+        "        is_free = True\n",
         "I6: two containers recover a run at once",
         f"{CONTAINERS}::test_containers_that_recover_it_at_once_do_it_once",
     ),
@@ -1137,6 +1137,39 @@ ENDING = (
         "            os.stat(layout.dir)\n",
         "I4: a run that is being resumed is deleted, with what its new attempt logs",
         f"{RESUME}::test_a_run_that_is_being_resumed_is_not_deleted",
+    ),
+    Mutation(
+        "lock-of-what-was-taken-away",
+        "folder/flock.py",
+        "            if os.path.samestat(os.fstat(fd), os.stat(folder)):\n",
+        "            if True:\n",
+        "I4: a run that was restored can be deleted while it is resumed",
+        "integration/test_recovery.py"
+        "::test_the_lock_is_that_of_the_folder_which_has_come_in_the_place_of_one_that_was_taken_away",
+    ),
+    Mutation(
+        "archive-lacks-what-came-meanwhile",
+        "store/prune.py",
+        '            why = why or ("changed" if archive and removal.state_of(layout) != archived else None)\n',
+        "",
+        "I4: what is written into a run while it is archived is deleted with it",
+        "unit/test_prune.py::test_a_run_that_changes_while_it_is_archived_is_kept[count_a_drop]",
+    ),
+    Mutation(
+        "archive-replaced-by-less",
+        "store/archive.py",
+        "    if holds_more:\n",
+        "    if False:\n",
+        "I4: the archive of a run is replaced by one that lacks its records",
+        "unit/test_prune.py::test_an_archive_is_not_replaced_by_one_that_holds_less",
+    ),
+    Mutation(
+        "archives-into-one-file",
+        "store/archive.py",
+        "        with replacing(path, exclusive=True) as fd:",
+        "        with replacing(path) as fd:",
+        "I4: a prune cuts the archive that another one is about to rely on",
+        "unit/test_prune.py::test_two_that_archive_a_run_at_a_time_do_not_write_into_one_file",
     ),
 )
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -523,6 +524,38 @@ def test_a_lock_of_the_folder_that_somebody_holds_is_not_waited_for_without_end(
     os.close(folder)
     assert recover(run_dir).changed
     assert_whole(run_dir)
+
+
+def test_the_lock_is_that_of_the_folder_which_has_come_in_the_place_of_one_that_was_taken_away(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    first = os.open(folder, os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    is_locked, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with flock.folder_locked(folder):
+            is_locked.set()
+            is_over.wait()
+
+    def opened() -> int:
+        return sum(os.path.realpath(fd) == str(folder) for fd in Path("/proc/self/fd").iterdir())
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    wait_until(lambda: opened() == 2, "somebody to wait for the lock")
+    folder.rename(tmp_path / "trash")
+    folder.mkdir()
+    os.close(first)
+    assert is_locked.wait(60)
+    second = os.open(folder, os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        is_over.set()
+        holder.join()
+        os.close(second)
 
 
 def test_a_lock_of_the_root_that_somebody_holds_is_not_waited_for_without_end(

@@ -21,6 +21,7 @@ import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import QueryError
 from shmlog.folder.layout import RunLayout
+from shmlog.folder.root import Root
 from shmlog.reader.model import RunRecord
 from shmlog.reader.verify import verify
 from shmlog.records.late import LateDrops
@@ -215,6 +216,40 @@ def test_an_archive_is_what_tar_and_zstd_read(root: Path) -> None:
     (run,) = shmlog.Store(root).prune(keep=0, archive=True, dry_run=False).runs
     done = subprocess.run(["tar", "--zstd", "-tf", str(run.archive)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["one/", "one/config.yaml", "one/run.yaml"]
+
+
+def test_an_archive_is_not_replaced_by_one_that_holds_less(root: Path) -> None:
+    layout = add_metrics(root, "one")
+    store = shmlog.Store(root)
+    for _ in range(2):
+        store.prune(keep=0, archive=True, dry_run=False)
+        assert [path.name for path in (root / ".archive" / "digits").iterdir()] == ["one.tar.zst"]
+        store.restore("one")
+    first = (root / ".archive" / "digits" / "one.tar.zst").read_bytes()
+    layout.events.unlink()
+    (run,) = store.prune(keep=0, archive=True, dry_run=False).runs
+    assert run.archive is not None
+    assert run.archive.with_name("one.1.tar.zst").read_bytes() == first != run.archive.read_bytes()
+
+
+def test_two_that_archive_a_run_at_a_time_do_not_write_into_one_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where folders can't be locked."""
+    layout = add_metrics(root, "one")
+    read = archive._read
+
+    def archive_beside(fd: int) -> Any:
+        monkeypatch.setattr(archive, "_read", read)
+        archive.write_archive(Root(root), layout)
+        return read(fd)
+
+    monkeypatch.setattr(archive, "_read", archive_beside)
+    path = archive.write_archive(Root(root), layout)
+    assert list(path.parent.iterdir()) == [path]
+    shutil.rmtree(layout.dir)
+    shmlog.Store(root).restore("one")
+    assert verify(layout.dir).ok
 
 
 def test_a_run_that_cannot_be_archived_is_kept(root: Path) -> None:
