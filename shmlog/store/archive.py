@@ -16,7 +16,6 @@ from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.store.restore import SUFFIX
 
-
 _Member = tuple[str, int, float]  # name, size and time
 
 

@@ -1139,6 +1139,14 @@ ENDING = (
         f"{RESUME}::test_a_run_that_is_being_resumed_is_not_deleted",
     ),
     Mutation(
+        "older-run-yaml-cuts-the-files",
+        "records/ledger.py",
+        "            if path.stat().st_size > ledger.extents.get(path.name, Extent()).bytes:\n",
+        "            if False:\n",
+        "I4: who resumes a run whose run.yaml is an older copy cuts off what later attempts have logged",
+        f"{RESUME}::test_a_run_yaml_of_an_earlier_attempt_cuts_nothing_that_a_later_one_has_written",
+    ),
+    Mutation(
         "lock-of-what-was-taken-away",
         "folder/flock.py",
         "            if os.path.samestat(os.fstat(fd), os.stat(folder)):\n",
