@@ -1139,6 +1139,14 @@ ENDING = (
         f"{RESUME}::test_a_run_that_is_being_resumed_is_not_deleted",
     ),
     Mutation(
+        "written-into-a-file-that-is-gone",
+        "flusher/appendfile.py",
+        "        self._check_place()\n",
+        "",
+        "I4: what comes after events.jsonl was rotated away is in no file, and its log is deleted",
+        "unit/test_books.py::test_what_comes_after_a_text_file_was_taken_away_is_in_the_new_one[removed]",
+    ),
+    Mutation(
         "older-run-yaml-cuts-the-files",
         "records/ledger.py",
         "            if path.stat().st_size > ledger.extents.get(path.name, Extent()).bytes:\n",
