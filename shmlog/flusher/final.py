@@ -166,15 +166,16 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
     from shmlog.flusher.sealer import remove_wal
 
     layout.refuse_links()
+    described = runfile.read(layout.run_yaml)
     if ref is not None:
-        shm.unlink(ref)
+        shm.unlink(ref, described)
     meeting.sweep()
     beacon.sweep()
     _merge_parts(layout, report)
     _write_manifest(layout, report)
     for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill
         sweep(folder)
-    remove_wal(layout, read_kept_logs(runfile.read(layout.run_yaml)))
+    remove_wal(layout, read_kept_logs(described))
 
 
 def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:

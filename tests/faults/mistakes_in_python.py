@@ -260,7 +260,7 @@ FLUSHER = (
     Mutation(
         "segment-left-over",
         "flusher/final.py",
-        "        shm.unlink(ref)\n",
+        "        shm.unlink(ref, described)\n",
         "        pass\n",
         "P8: a segment stays in shared memory",
         f"{FAULTS}::test_recover_finishes_a_run_whose_processes_were_all_killed[at once]",

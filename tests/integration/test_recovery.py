@@ -661,6 +661,20 @@ def test_no_other_object_is_removed_because_a_run_yaml_names_it(root: Path) -> N
     assert not ref.path.exists()
 
 
+def test_a_file_that_came_in_the_place_of_the_segment_stays(root: Path) -> None:
+    with shmlog.init("x", root=root) as run:
+        assert run.flush(timeout=60), "its flusher has the segment"
+        path = Path(run.stats["segment"])
+        path.unlink()
+        path.write_bytes(b"of somebody else")
+    wait_for_end(run.dir)
+    try:
+        assert path.read_bytes() == b"of somebody else"
+        assert not path.with_name(f"sem.{path.name}").exists()
+    finally:
+        path.unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("what", ["run", "launch", "store"])
 def test_a_child_that_is_forked_under_a_lock_does_not_keep_it(tmp_path: Path, what: str) -> None:
     layout = RunLayout(tmp_path)
