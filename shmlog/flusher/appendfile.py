@@ -74,8 +74,8 @@ class AppendFile:
         SyncError
             If the fsync fails.
         RedoError
-            If somebody else has removed, replaced, cut or continued the file: what was written may be in no file, or
-            not where it is taken to be.
+            If somebody else has removed, replaced or continued the file: what was written may be in no file, or not
+            where it is taken to be.
         """
         self.retry()
         self._check_place()
@@ -92,7 +92,8 @@ class AppendFile:
             there = os.stat(self.path, follow_symlinks=False)
         except FileNotFoundError as error:
             raise RedoError(error.errno, "was removed while it was written", str(self.path)) from error
-        if not os.path.samestat(there, os.fstat(self._fd)) or there.st_size != self.size:
+        # Of one that was cut it is not known which of our lines are left: written again, they could stand twice.
+        if not os.path.samestat(there, os.fstat(self._fd)) or there.st_size > self.size:
             raise RedoError(errno.ESTALE, "was changed by somebody else while it was written", str(self.path))
 
     def close(self) -> None:

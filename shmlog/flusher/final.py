@@ -184,10 +184,10 @@ def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
 
     for _ in range(MERGE_TRIES):
         try:
-            parts = layout.parts()
+            parts, run_id = layout.parts(), runfile.run_id(layout)
             if parts:
-                merge(layout, run_id=runfile.run_id(layout), parts=parts, progress=lambda: None)
-            remove_covered(layout)
+                merge(layout, run_id=run_id, parts=parts, progress=lambda: None)
+            remove_covered(layout, run_id)
         except OSError as error:
             report(f"merging: {error}")
             time.sleep(RETRY_S)

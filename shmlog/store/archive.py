@@ -81,4 +81,4 @@ def _keep_earlier(path: Path, written: list[_Member]) -> None:
         os.close(fd)
     if holds_more:
         names = (path.with_name(f"{path.name.removesuffix(SUFFIX)}.{i}{SUFFIX}") for i in itertools.count(1))
-        os.rename(path, next(name for name in names if not os.path.lexists(name)))
+        os.link(path, next(name for name in names if not os.path.lexists(name)))

@@ -521,9 +521,26 @@ STORAGE = (
         "unit/test_merger.py::test_a_merge_waits_while_it_is_held_and_leaves_nothing_when_it_is_stopped",
     ),
     Mutation(
+        "covered-by-name-alone",
+        "records/merge.py",
+        "        covers = [part for part in layout.parts() if _is_sound(part, run_id)]\n",
+        "        covers = layout.parts()\n",
+        "I10: a part of another run has sound ones deleted",
+        "unit/test_merge.py"
+        "::test_parts_stay_that_are_covered_by_another_runs_or_by_what_is_not_what_its_name_says_or_is_damaged",
+    ),
+    Mutation(
+        "hidden-by-another-runs-part",
+        "reader/belonging.py",
+        "        parts += [part for part in layout.parts(",
+        "        [part for part in layout.parts(",
+        "I10: a part of another run hides sound ones",
+        f"{READER}::test_parts_that_only_another_runs_or_a_damaged_one_covers_are_read",
+    ),
+    Mutation(
         "listing-trusted",
         "reader/snapshot.py",
-        "        return self.parts == _parts_below(layout, self.next_log)\n",
+        "        return self.parts == layout.parts(below=self.next_log)\n",
         "        return set(self.parts) <= set(layout.parts())\n",
         "I4: records that are being merged are read as if they had not been logged",
         f"{READER}::test_a_listing_that_lacks_what_was_being_merged_is_taken_again",
@@ -661,7 +678,7 @@ STORAGE = (
     Mutation(
         "part-read-before-it-counts",
         "reader/snapshot.py",
-        "parts=_parts_below(layout, next_log),",
+        "parts=layout.parts(below=next_log),",
         "parts=layout.parts(),",
         "I6: records are read from a log and from the part made of it",
         f"{READER}::test_parts_beyond_what_is_sealed_do_not_count",
@@ -1144,7 +1161,7 @@ ENDING = (
         "        self._check_place()\n",
         "",
         "I4: what comes after events.jsonl was rotated away is in no file, and its log is deleted",
-        "unit/test_books.py::test_what_comes_after_a_text_file_was_taken_away_is_in_the_new_one[removed]",
+        "unit/test_books.py::test_what_comes_after_a_text_file_was_taken_away_or_cut_is_there_once[removed]",
     ),
     Mutation(
         "older-run-yaml-cuts-the-files",

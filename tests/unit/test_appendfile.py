@@ -54,10 +54,6 @@ def put_aside(path: Path) -> None:
     path.rename(path.with_name("file.1"))
 
 
-def cut(path: Path) -> None:
-    os.truncate(path, 0)
-
-
 def go_on(path: Path) -> None:
     with open(path, "ab") as file:
         file.write(b"of somebody else\n")
@@ -69,7 +65,7 @@ def replace(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("change", [Path.unlink, put_aside, cut, go_on, replace])
+@pytest.mark.parametrize("change", [Path.unlink, put_aside, go_on, replace])
 def test_what_was_written_into_a_file_that_somebody_else_has_changed_does_not_count(
     tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
