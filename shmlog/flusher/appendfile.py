@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from pathlib import Path
@@ -66,8 +67,18 @@ class AppendFile:
                 self._waiting.popleft()
 
     def sync(self) -> None:
-        """Write what waits, and fsync if there is anything new. Raises SyncError."""
+        """Write what waits, and fsync if there is anything new.
+
+        Raises
+        ------
+        SyncError
+            If the fsync fails.
+        RedoError
+            If somebody else has removed, replaced or continued the file: what was written may be in no file, or not
+            where it is taken to be.
+        """
         self.retry()
+        self._check_place()
         if self.size != self._synced_size:
             size = self.size
             try:
@@ -75,6 +86,15 @@ class AppendFile:
             except OSError as error:
                 raise SyncError(error.errno, error.strerror, str(self.path)) from error
             self._synced_size = size
+
+    def _check_place(self) -> None:
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise RedoError(error.errno, "was removed while it was written", str(self.path)) from error
+        # Of one that was cut it is not known which of our lines are left: written again, they could stand twice.
+        if not os.path.samestat(there, os.fstat(self._fd)) or there.st_size > self.size:
+            raise RedoError(errno.ESTALE, "was changed by somebody else while it was written", str(self.path))
 
     def close(self) -> None:
         """Close the file."""

@@ -157,15 +157,16 @@ def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], 
     from shmlog.flusher.sealer import remove_wal
 
     layout.refuse_links()
+    described = Description.read(layout)
     if ref is not None:
-        shm.unlink(ref)
+        shm.unlink(ref, described)
     meeting.sweep()
     beacon.sweep()
     _merge_parts(layout, report)
     _write_manifest(layout, report)
     for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill
         sweep(folder)
-    remove_wal(layout, read_kept_logs(Description.read(layout).kept_logs))
+    remove_wal(layout, read_kept_logs(described.kept_logs))
 
 
 def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
@@ -174,10 +175,10 @@ def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
 
     for _ in range(MERGE_TRIES):
         try:
-            parts = layout.parts()
+            parts, run_id = layout.parts(), run_id_of(layout)
             if parts:
-                merge(layout, run_id=run_id_of(layout), parts=parts, progress=lambda: None)
-            remove_covered(layout)
+                merge(layout, run_id=run_id, parts=parts, progress=lambda: None)
+            remove_covered(layout, run_id)
         except OSError as error:
             report(f"merging: {error}")
             time.sleep(RETRY_S)

@@ -114,16 +114,7 @@ def _give_up(
             f"{layout.dir}: its shared memory can't be used, and what it alone holds would be lost ({error}); recover "
             "it as the user and with the version of shmlog that made it, or use --force to give that up"
         ) from error
-    return ref if _is_described(ref, described) else None
-
-
-def _is_described(ref: SegmentRef, described: Description) -> bool:
-    """Whether what lies in the place of the segment is the file that run.yaml names."""
-    try:
-        status = os.lstat(ref.path)
-        return bool((status.st_dev, status.st_ino) == (described.segment["device"], described.segment["inode"]))
-    except (OSError, KeyError, TypeError):
-        return False
+    return ref if shm.is_described(ref, described) else None
 
 
 def _is_its(segment: _core.Segment, layout: RunLayout, force: bool) -> bool:

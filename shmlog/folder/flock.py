@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from shmlog.errors import RunStateError
@@ -55,23 +55,32 @@ def folder_locked(folder: Path, *, must: bool = False) -> Iterator[None]:
         If it must be locked and can't be, as on a network file system.
     RunStateError
         If somebody holds it for long: who does one of these things, or anybody who may read the folder.
+    FileNotFoundError
+        If there is no such folder, or whoever held the lock has taken it away.
     """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            is_free = lock(fd)
-        except OSError as error:  # no locks there, or none of folders
-            if must:
-                raise LockError(error.errno, error.strerror) from error
-            is_free = True
-        if not is_free:
-            raise RunStateError(
-                f"{folder}: somebody else has held the lock of its folder for {PATIENCE_S:g} s, and so may be "
-                "recovering or resuming it; try again when that is done"
-            )
+    with ExitStack() as opened:
+        while True:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(release, fd)
+            _lock_folder(fd, folder, must)
+            if os.path.samestat(os.fstat(fd), os.stat(folder)):
+                break
+            opened.close()  # it was taken away meanwhile, and another is in its place, such as the same run restored
         yield
-    finally:
-        release(fd)
+
+
+def _lock_folder(fd: int, folder: Path, must: bool) -> None:
+    try:
+        is_free = lock(fd)
+    except OSError as error:  # no locks there, or none of folders
+        if must:
+            raise LockError(error.errno, error.strerror) from error
+        is_free = True
+    if not is_free:
+        raise RunStateError(
+            f"{folder}: somebody else has held the lock of its folder for {PATIENCE_S:g} s, and so may be "
+            "recovering or resuming it; try again when that is done"
+        )
 
 
 def release(fd: int) -> None:

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -141,16 +141,20 @@ class RunLayout:
         """Return the numbers of the write-ahead logs present, ascending."""
         return sorted(int(m[1]) for m in _matches(self.wal, _LOG))
 
-    def parts(self) -> list[Part]:
-        """Return the parts present that no other covers, ascending."""
-        return self._parts()[0]
+    def parts(self, *, but: Container[Path] = (), below: int | None = None) -> list[Part]:
+        """Return the parts present that no other covers, ascending.
+
+        ``but``: as if these files were not there. ``below``: as if there were none but those of logs below that.
+        """
+        return self._parts(but, below)[0]
 
     def covered_parts(self) -> list[Part]:
         """Return the parts present that another covers."""
         return self._parts()[1]
 
-    def _parts(self) -> tuple[list[Part], list[Part]]:
+    def _parts(self, but: Container[Path] = (), below: int | None = None) -> tuple[list[Part], list[Part]]:
         found = [Part(int(m[1]), int(m[2] or m[1]), self.metrics / m[0]) for m in _matches(self.metrics, _PART)]
+        found = [part for part in found if part.path not in but and (below is None or part.last < below)]
         found.sort(key=lambda part: (part.first, -part.last))
         kept: list[Part] = []
         covered: list[Part] = []

@@ -6,6 +6,7 @@ A copy that was cut short lacks parts; one that went astray has those of another
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from shmlog.errors import CorruptDataError
@@ -27,24 +28,27 @@ def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]
     own: list[Part] = []
     problems: list[str] = []
     rows: int | None = 0
-    for part in taken.parts:
+    useless: set[Path] = set()
+    parts = list(taken.parts)
+    for part in parts:  # and those that only what is useless covers
         try:
             found = footer.read_facts(part.path)
         except CorruptDataError:
             own.append(part)
-            rows = None
-            continue
-        fault = fault_of(part, taken.run_id, found.metadata)
-        if fault:
+        else:
+            fault = fault_of(part, taken.run_id, found.metadata)
+            if not fault:
+                own.append(part)
+                rows = None if rows is None else rows + found.rows
+                continue
             problems.append(f"{part.path}: {fault}; left out")
-            rows = None
-            continue
-        own.append(part)
-        rows = None if rows is None else rows + found.rows
+        rows = None
+        useless.add(part.path)
+        parts += [part for part in layout.parts(but=useless, below=taken.next_log) if part not in parts]
     booked = _booked(taken)
     if None not in (rows, booked) and rows != booked:
         problems.append(f"{layout.metrics}: {_difference(rows, booked)}")
-    return own, problems
+    return sorted(own), problems
 
 
 def fault_of(part: Part, run_id: str | None, metadata: Mapping[str, Any]) -> str | None:

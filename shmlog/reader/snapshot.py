@@ -128,7 +128,7 @@ class Snapshot:
 
     def is_still_there(self, layout: RunLayout) -> bool:
         """Whether the parts are what they were: a listing taken during a merge may lack what was merged, too."""
-        return self.parts == _parts_below(layout, self.next_log)
+        return self.parts == layout.parts(below=self.next_log)
 
 
 def read_frames(path: Path, number: int, data: bytes, run_id: str | None) -> tuple[list[Frame], list[Damage]]:
@@ -217,15 +217,10 @@ def _take_unsealed(layout: RunLayout, described: Description, sealed: dict[str, 
     logs, problems = _read_logs(layout, next_log)
     return Snapshot(
         described, next_log, sealed["events_bytes"], logs=logs, problems=problems,
-        parts=_parts_below(layout, next_log),
+        parts=layout.parts(below=next_log),
         producers=read_producers(sealed.get("producers")), dropped=_read_dropped(sealed.get("dropped")),
         offered=read_offered(sealed.get("offered")), files=extents_of(sealed.get("files")),
     )  # fmt: skip
-
-
-def _parts_below(layout: RunLayout, next_log: int | None) -> list[Part]:
-    """Return the parts of logs below ``next_log``; None: all."""
-    return [part for part in layout.parts() if next_log is None or part.last < next_log]
 
 
 def _take_everything(layout: RunLayout, described: Description) -> Snapshot:

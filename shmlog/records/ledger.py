@@ -95,7 +95,7 @@ class Ledger:
         Raises
         ------
         CorruptDataError
-            If run.yaml does not tell them.
+            If run.yaml does not tell them, or is older than the files: who goes on would cut these to what it tells.
         """
         try:
             ledger = cls.of(described.producers, {})
@@ -113,6 +113,12 @@ class Ledger:
         )
         ledger.extents |= _named(event_extents(ledger.extents | files))
         ledger.extents[_RUN_LOG] = files.get(_RUN_LOG, Extent())
+        for path in _text_files(layout):
+            if path.stat().st_size > ledger.extents.get(path.name, Extent()).bytes:
+                raise CorruptDataError(
+                    f"{layout.run_yaml}: {path.name} holds more than it says, as after an older copy was put in its "
+                    "place; put the latest back, or move it away and have shmlog.Store(root).rebuild(run) write it anew"
+                )
         return ledger
 
     @property
@@ -274,8 +280,11 @@ def read_kept_logs(value: object) -> list[int]:
 
 def _measured(layout: RunLayout) -> dict[str, Extent]:
     """Return the extents of the text files as they lie there, for a run whose books don't tell them."""
-    paths = [path for path in (*layout.event_files().values(), layout.run_log) if path.exists()]
-    return {path.name: of_file(path) for path in paths}
+    return {path.name: of_file(path) for path in _text_files(layout)}
+
+
+def _text_files(layout: RunLayout) -> list[Path]:
+    return [path for path in (*layout.event_files().values(), layout.run_log) if path.exists()]
 
 
 def _named(events: Iterable[Extent]) -> dict[str, Extent]:

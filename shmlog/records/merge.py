@@ -78,18 +78,31 @@ def merge(layout: RunLayout, *, run_id: str, parts: list[Part], progress: Callab
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
-    remove_covered(layout)
+    remove_covered(layout, run_id)
     return path
 
 
-def remove_covered(layout: RunLayout) -> None:
-    """Delete the parts that another covers: those just merged, or those of a merge that was cut short."""
+def remove_covered(layout: RunLayout, run_id: str) -> None:
+    """Delete the parts that another covers: those just merged, or those of a merge that was cut short.
+
+    What is damaged or another run's, as where a run folder was copied over this one, covers nothing by its name alone.
+    """
     covered = layout.covered_parts()
     if covered:
+        covers = [part for part in layout.parts() if _is_sound(part, run_id)]
         fsync_dir(layout.metrics)  # the one that covers them must stay, whatever happens
         for part in covered:
-            part.path.unlink(missing_ok=True)
+            if any(cover.first <= part.first and part.last <= cover.last for cover in covers):
+                part.path.unlink(missing_ok=True)
         fsync_dir(layout.metrics)
+
+
+def _is_sound(part: Part, run_id: str) -> bool:
+    try:
+        _rows_of(part, run_id)
+    except CorruptDataError:
+        return False
+    return True
 
 
 def _rows_of(part: Part, run_id: str) -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import SegmentError
+from shmlog.folder.description import Description
 from shmlog.folder.segmentref import SHARED_MEMORY, SegmentRef
 from shmlog.records.reasons import REASONS
 from shmlog.segment import place
@@ -230,14 +231,28 @@ def may_hold_records(ref: SegmentRef) -> bool:
         os.close(fd)
 
 
-def unlink(ref: SegmentRef) -> None:
-    """Remove a segment and its doorbell; no error if they are gone."""
+def is_described(ref: SegmentRef, described: Description) -> bool:
+    """Whether what lies in the place of a segment is the file that run.yaml names."""
+    try:
+        status = os.lstat(ref.path)
+        return bool((status.st_dev, status.st_ino) == (described.segment["device"], described.segment["inode"]))
+    except (OSError, KeyError, TypeError):
+        return False
+
+
+def unlink(ref: SegmentRef, described: Description | None = None) -> None:
+    """Remove a segment and its doorbell; no error if they are gone.
+
+    What run.yaml says, ``described``, keeps another file from being removed that has come in the segment's place.
+    """
     if ref.name is None:
         ref.path.unlink(missing_ok=True)
         return
     import posix_ipc
 
     Doorbell.unlink(ref.name)  # first: while the segment is there, another try finds both
+    if described is not None and not is_described(ref, described):
+        return
     try:
         posix_ipc.unlink_shared_memory(ref.name)
     except posix_ipc.ExistentialError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tarfile
 from collections.abc import Iterator
@@ -9,15 +10,19 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from shmlog.base.durable import replacing
+from shmlog.base.durable import HARMLESS, replacing, sweep_abandoned
 from shmlog.errors import StorageError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.store.restore import SUFFIX
 
+_Member = tuple[str, int, float]  # name, size and time
+
 
 def write_archive(root: Root, layout: RunLayout) -> Path:
     """Write a run into ``.archive/EXPERIMENT/ID.tar.zst``, and read it again; return its path.
+
+    An earlier one that holds files which this one does not is kept, as ``ID.N.tar.zst``.
 
     Raises
     ------
@@ -26,32 +31,54 @@ def write_archive(root: Root, layout: RunLayout) -> Path:
     """
     path = root.make_own(root.archive / layout.experiment) / f"{layout.run_id}{SUFFIX}"
     try:
-        with replacing(path) as fd:
+        with replacing(path, exclusive=True) as fd:  # another prune may be at it where folders can't be locked
             written = _write(fd, layout)
             if written != list(_read(fd)):
                 raise StorageError(f"{path} would not hold what was written into it; the run is kept")
+            _keep_earlier(path, written)
+        sweep_abandoned(path, lambda name: name.endswith(SUFFIX))
     except (OSError, tarfile.TarError, pa.ArrowException) as error:
         raise error if isinstance(error, StorageError) else StorageError(f"cannot write {path}: {error}") from error
     return path
 
 
-def _write(fd: int, layout: RunLayout) -> list[tuple[str, int]]:
-    """Write the archive; return names and sizes of what is in it."""
+def _write(fd: int, layout: RunLayout) -> list[_Member]:
+    """Write the archive; return what is in it."""
     with (
         open(fd, "wb", closefd=False) as file,
         pa.CompressedOutputStream(pa.PythonFile(file, "w"), "zstd") as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
     ):
         archive.add(layout.dir, arcname=layout.run_id)
-        return [(member.name, member.size) for member in archive.getmembers()]
+        return list(map(_member, archive.getmembers()))
 
 
-def _read(fd: int) -> Iterator[tuple[str, int]]:
+def _read(fd: int) -> Iterator[_Member]:
     os.lseek(fd, 0, os.SEEK_SET)
     with (
         open(fd, "rb", closefd=False) as file,
         pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as stream,
         tarfile.open(fileobj=stream, mode="r|") as archive,
     ):
-        for member in archive:
-            yield member.name, member.size
+        yield from map(_member, archive)
+
+
+def _member(member: tarfile.TarInfo) -> _Member:
+    return member.name, member.size, 0 if member.isdir() else member.mtime  # a folder's time is not restored
+
+
+def _keep_earlier(path: Path, written: list[_Member]) -> None:
+    """Put the archive aside that is about to be replaced, unless all of it was written again."""
+    try:
+        fd = os.open(path, os.O_RDONLY | HARMLESS)
+    except FileNotFoundError:
+        return
+    try:
+        holds_more = not set(_read(fd)).issubset(written)
+    except (OSError, tarfile.TarError, EOFError, pa.ArrowException):
+        holds_more = True  # as far as can be told of what is damaged
+    finally:
+        os.close(fd)
+    if holds_more:
+        names = (path.with_name(f"{path.name.removesuffix(SUFFIX)}.{i}{SUFFIX}") for i in itertools.count(1))
+        os.link(path, next(name for name in names if not os.path.lexists(name)))

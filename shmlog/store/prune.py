@@ -14,7 +14,7 @@ from shmlog.folder import blobs
 from shmlog.folder.root import Root
 from shmlog.folder.status import RunStatus
 from shmlog.reader.codec import Record
-from shmlog.reader.facts import make_record, read_facts, sign
+from shmlog.reader.facts import make_record, read_facts
 from shmlog.reader.model import RunRecord
 from shmlog.store import removal
 from shmlog.store.select import to_span
@@ -188,20 +188,20 @@ def _delete_all(root: Root, runs: Iterable[PrunedRun], archive: bool, failed: li
 
 
 def _delete(root: Root, run: PrunedRun, archive: bool) -> Path | None:
-    """Delete a run unless it has changed since it was chosen; return its archive."""
+    """Delete a run unless it has changed since it was archived; return its archive."""
     layout = root.run(run.experiment, run.run_id)
-    kept_as = None
+    archived, kept_as = None, None
     with removal.held(layout):  # nobody resumes it while the archive is written
-        before = sign(str(layout.dir))
         if archive:
             from shmlog.store.archive import write_archive
 
+            archived = removal.state_of(layout)
             kept_as = write_archive(root, layout)
         with root.locked():
             facts = read_facts(layout)
             why = removal.why_busy(layout, facts)
             why = why or ("pinned" if make_record(str(layout.dir), facts).pinned else None)
-            why = why or ("changed" if sign(str(layout.dir)) != before else None)
+            why = why or ("changed" if archive and removal.state_of(layout) != archived else None)
             if why:
                 raise RunStateError(f"kept, since it is {why} by now")
             trashed = removal.take_away(root, layout)

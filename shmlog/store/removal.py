@@ -55,6 +55,11 @@ def held(layout: RunLayout) -> Iterator[None]:
         yield
 
 
+def state_of(layout: RunLayout) -> dict[str, tuple[int, int, int]]:
+    """Return what changes whenever a file of a run does, or one comes or goes: an archive may lack it."""
+    return {path: (file.st_ino, file.st_size, file.st_mtime_ns) for path, file in _files(layout.dir)}
+
+
 def take_away(root: Root, layout: RunLayout) -> Path:
     """Move a run to the trash, in one step; return where it is now.
 
@@ -123,7 +128,7 @@ class Usage:
     """The files of a folder, each of which may be a link to content that something else holds too."""
 
     def __init__(self, folder: Path) -> None:
-        found = list(_files(folder))
+        found = [file for _, file in _files(folder)]
         self.files = {_inode(one): one for one in found}
         self.names = Counter(map(_inode, found))
 
@@ -155,10 +160,11 @@ def _inode(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _files(folder: Path) -> Iterator[os.stat_result]:
-    for path, _, names in os.walk(folder):
+def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    for parent, _, names in os.walk(folder):
         for name in names:
+            path = os.path.join(parent, name)
             try:
-                yield os.lstat(os.path.join(path, name))
+                yield path, os.lstat(path)
             except FileNotFoundError:
                 continue

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -526,6 +527,38 @@ def test_a_lock_of_the_folder_that_somebody_holds_is_not_waited_for_without_end(
     assert_whole(run_dir)
 
 
+def test_the_lock_is_that_of_the_folder_which_has_come_in_the_place_of_one_that_was_taken_away(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    first = os.open(folder, os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    is_locked, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with flock.folder_locked(folder):
+            is_locked.set()
+            is_over.wait()
+
+    def opened() -> int:
+        return sum(os.path.realpath(fd) == str(folder) for fd in Path("/proc/self/fd").iterdir())
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    wait_until(lambda: opened() == 2, "somebody to wait for the lock")
+    folder.rename(tmp_path / "trash")
+    folder.mkdir()
+    os.close(first)
+    assert is_locked.wait(60)
+    second = os.open(folder, os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        is_over.set()
+        holder.join()
+        os.close(second)
+
+
 def test_a_lock_of_the_root_that_somebody_holds_is_not_waited_for_without_end(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -627,6 +660,20 @@ def test_no_other_object_is_removed_because_a_run_yaml_names_it(root: Path) -> N
     runfile.write(layout.run_yaml, described)
     assert recover(run_dir).changed
     assert not ref.path.exists()
+
+
+def test_a_file_that_came_in_the_place_of_the_segment_stays(root: Path) -> None:
+    with shmlog.init("x", root=root) as run:
+        assert run.flush(timeout=60), "its flusher has the segment"
+        path = Path(run.stats["segment"])
+        path.unlink()
+        path.write_bytes(b"of somebody else")
+    wait_for_end(run.dir)
+    try:
+        assert path.read_bytes() == b"of somebody else"
+        assert not path.with_name(f"sem.{path.name}").exists()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("what", ["run", "launch", "store"])

@@ -412,6 +412,26 @@ def test_books_that_are_damaged_are_not_gone_on_with(tmp_path: Path) -> None:
     assert curve(run_dir) == [(0, 1.0, 1), (1, 2.0, 2)], "the events tell the attempts"
 
 
+def test_a_run_yaml_of_an_earlier_attempt_cuts_nothing_that_a_later_one_has_written(tmp_path: Path) -> None:
+    run_dir = make(tmp_path, range(2), sinks=("jsonl",))
+    path = run_dir / "run.yaml"
+    earlier = path.read_bytes()
+    with shmlog.init(resume=run_dir) as run:
+        run.log("loss", 2.0, step=1)
+    wait_for_end(run_dir)
+    path.write_bytes(earlier)
+    events = (run_dir / "events.jsonl").read_bytes()
+    assert_refused(CorruptDataError, "events.jsonl holds more than it says.*rebuild", run_dir)
+    assert (run_dir / "events.jsonl").read_bytes() == events
+    path.unlink()
+    shmlog.Store(tmp_path).rebuild(run_dir.name)
+    with shmlog.init(resume=run_dir) as run:
+        run.log("loss", 3.0, step=2)
+    wait_for_end(run_dir)
+    assert (run_dir / "events.jsonl").read_bytes().startswith(events)
+    assert curve(run_dir) == [(0, 1.0, 1), (1, 2.0, 2), (2, 3.0, 3)]
+
+
 def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = make(tmp_path, range(2))
     mkdir = Path.mkdir

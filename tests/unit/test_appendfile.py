@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shmlog.flusher.appendfile import AppendFile, SyncError
+from shmlog.flusher.appendfile import AppendFile, RedoError, SyncError
 from shmlog.folder.extent import Extent, of_file
 
 
@@ -47,6 +48,41 @@ def test_what_is_not_known_is_cut_off(tmp_path: Path) -> None:
     assert path.read_bytes() == b"known\nnext\n"
     assert file.extent == of_file(path)
     file.close()
+
+
+def put_aside(path: Path) -> None:
+    path.rename(path.with_name("file.1"))
+
+
+def go_on(path: Path) -> None:
+    with open(path, "ab") as file:
+        file.write(b"of somebody else\n")
+
+
+def replace(path: Path) -> None:
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("change", [Path.unlink, put_aside, go_on, replace])
+def test_what_was_written_into_a_file_that_somebody_else_has_changed_does_not_count(
+    tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    file = AppendFile(tmp_path / "file", Extent())
+    file.append(b"first\n")
+    file.sync()
+    known = file.extent
+    change(file.path)
+    file.append(b"second\n")
+    with pytest.raises(RedoError):
+        file.sync()
+    file.close()
+    again = AppendFile(tmp_path / "file", known)
+    again.append(b"second\n")
+    again.sync()
+    assert again.path.read_bytes().endswith(b"second\n")
+    again.close()
 
 
 def test_a_failed_fsync_is_told_from_other_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,23 @@ def test_a_chunk_that_was_decoded_and_that_a_sink_did_not_take_stands_once_in_th
     assert len(stored.events()) == EVENTS
 
 
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: os.truncate(path, 0)], ids=["removed", "cut"])
+def test_what_comes_after_a_text_file_was_taken_away_or_cut_is_there_once(
+    unkept_run: shmlog.Run, change: Callable[[Path], None]
+) -> None:
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    layout, sealer = keeper._layout, keeper._get_sealer()
+    keeper._drain.next_log()
+    sealer.catch_up(1, wait=True)
+    change(layout.events)
+    unkept_run.event("later", {})
+    keeper.close(patient=False)
+    assert layout.events.exists()
+    assert layout.events.read_text().count('"later"') == 1
+    assert not verify(layout.dir).ok, "what was taken away is missing"
+
+
 def test_a_run_that_can_t_be_decoded_keeps_its_logs(unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = keeper_of(unkept_run)
     log_some(unkept_run, keeper)

@@ -153,6 +153,26 @@ def test_a_merge_killed_before_the_deletion_tells_no_row_twice(
     assert rows_in(path) == rows
 
 
+def test_parts_stay_that_are_covered_by_another_runs_or_by_what_is_not_what_its_name_says_or_is_damaged(
+    layout: RunLayout,
+) -> None:
+    write_parts(layout, [50, 50, 50])
+    sound = {part.path: part.path.read_bytes() for part in layout.parts()}
+    foreign = layout.part(0, 7)
+    parts.write_part(foreign, parts.read_part(layout.part(0)), run_id="other", first=0, last=7, progress=lambda: None)
+    another = foreign.read_bytes()
+    foreign.unlink()
+    copy = RunLayout(layout.dir / "copy")
+    shutil.copytree(layout.metrics, copy.metrics)
+    damaged = bytearray(merge_all(copy).read_bytes())
+    damaged[-20] ^= 1
+    for name, data in ((foreign, another), (foreign, sound[layout.part(0)]), (layout.part(0, 2), bytes(damaged))):
+        foreign.unlink(missing_ok=True)
+        name.write_bytes(data)
+        remove_covered(layout, "run")
+        assert {path: path.read_bytes() for path in sound if path.exists()} == sound
+
+
 def test_a_merge_that_is_killed_anywhere_loses_and_repeats_nothing(layout: RunLayout, tmp_path: Path) -> None:
     rows = write_parts(layout, [30, 40, 5])
     with states_of(layout.metrics, tmp_path / "states") as states:
@@ -166,5 +186,5 @@ def test_a_merge_that_is_killed_anywhere_loses_and_repeats_nothing(layout: RunLa
         merge_all(copy)
         assert [part.path for part in copy.parts()] == [copy.part(0, 2)]
         assert rows_in(copy.part(0, 2)) == rows
-        remove_covered(copy)
+        remove_covered(copy, "run")
         assert list(copy.metrics.iterdir()) == [copy.part(0, 2)]

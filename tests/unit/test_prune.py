@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 
 import shmlog
 from shmlog.cli.main import main
-from shmlog.errors import QueryError
+from shmlog.errors import QueryError, StorageError
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.root import Root
 from shmlog.reader.model import RunRecord
 from shmlog.reader.verify import verify
+from shmlog.records.late import LateDrops
 from shmlog.store import archive
 from shmlog.store.prune import PruneResult
 from tests.support.stores import add_metrics, add_run, tree
@@ -215,6 +218,43 @@ def test_an_archive_is_what_tar_and_zstd_read(root: Path) -> None:
     assert done.stdout.split() == ["one/", "one/config.yaml", "one/run.yaml"]
 
 
+def test_an_archive_is_not_replaced_by_one_that_holds_less(root: Path) -> None:
+    layout = add_metrics(root, "one")
+    store = shmlog.Store(root)
+    for _ in range(2):
+        store.prune(keep=0, archive=True, dry_run=False)
+        assert [path.name for path in (root / ".archive" / "digits").iterdir()] == ["one.tar.zst"]
+        store.restore("one")
+    first = (root / ".archive" / "digits" / "one.tar.zst").read_bytes()
+    layout.events.unlink()
+    (run,) = store.prune(keep=0, archive=True, dry_run=False).runs
+    assert run.archive is not None
+    assert run.archive.with_name("one.1.tar.zst").read_bytes() == first != run.archive.read_bytes()
+
+
+def test_two_that_archive_a_run_at_a_time_do_not_write_into_one_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where folders can't be locked."""
+    layout = add_metrics(root, "one")
+    read = archive._read
+
+    def archive_beside(fd: int) -> Any:
+        monkeypatch.setattr(archive, "_read", read)
+        archive.write_archive(Root(root), layout)
+        return read(fd)
+
+    monkeypatch.setattr(archive, "_read", archive_beside)
+    try:
+        path = archive.write_archive(Root(root), layout)
+    except StorageError as error:
+        pytest.fail(f"its file was taken: {error}")
+    assert list(path.parent.iterdir()) == [path]
+    shutil.rmtree(layout.dir)
+    shmlog.Store(root).restore("one")
+    assert verify(layout.dir).ok
+
+
 def test_a_run_that_cannot_be_archived_is_kept(root: Path) -> None:
     add_run(root, "one")
     add_run(root, "two", "other")
@@ -310,16 +350,32 @@ def test_a_run_that_is_pinned_meanwhile_is_kept(root: Path, monkeypatch: pytest.
     assert left(root) == {"one"}
 
 
-def test_a_run_that_is_annotated_while_it_is_archived_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_run(root, "one")
+def annotate(layout: RunLayout) -> None:
+    shmlog.Store(layout.root).annotate(layout.run_id, notes="the archive does not have this")
+
+
+def count_a_drop(layout: RunLayout) -> None:
+    LateDrops(layout).add("closed", 1)
+
+
+def add_to_a_file(layout: RunLayout) -> None:
+    with open(layout.events, "ab") as file:
+        file.write(b"\n")
+
+
+@pytest.mark.parametrize("change", [annotate, count_a_drop, add_to_a_file])
+def test_a_run_that_changes_while_it_is_archived_is_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[RunLayout], None]
+) -> None:
+    layout = add_metrics(root, "one")
     write = archive.write_archive
 
-    def annotate_behind(*args: Any) -> Path:
+    def change_behind(*args: Any) -> Path:
         path = write(*args)
-        shmlog.Store(root).annotate("one", notes="the archive does not have this")
+        change(layout)
         return path
 
-    monkeypatch.setattr(archive, "write_archive", annotate_behind)
+    monkeypatch.setattr(archive, "write_archive", change_behind)
     result = shmlog.Store(root).prune(keep=0, archive=True, dry_run=False)
     assert (pruned(result), result.failed) == ([], ("digits/one: kept, since it is changed by now",))
     assert left(root) == {"one"}

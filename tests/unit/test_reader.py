@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogError, ShmlogWarning
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import Part, RunLayout
 from shmlog.folder.status import map_status
 from shmlog.reader import records, snapshot
 from shmlog.reader.stored import StoredRun
@@ -429,7 +429,11 @@ def test_a_listing_that_lacks_what_was_being_merged_is_taken_again(
     """A part that appears and those that go during a listing may all be missing in it."""
     folder.seal(1)
     parts_of, empty = RunLayout.parts, [True]
-    monkeypatch.setattr(RunLayout, "parts", lambda layout: [] if empty and empty.pop() else parts_of(layout))
+
+    def listed(layout: RunLayout, **which: Any) -> list[Part]:
+        return [] if empty and empty.pop() else parts_of(layout, **which)
+
+    monkeypatch.setattr(RunLayout, "parts", listed)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         assert rows_of(shmlog.load(folder.dir)) == expected_rows(folder), "I4: nothing is missing"
@@ -734,6 +738,31 @@ def test_one_damaged_part_of_several_is_told_and_the_others_are_read(parted: Fol
     with pytest.warns(ShmlogWarning, match=r"part-000002\.parquet: damaged .*; its records are left out") as told:
         assert rows_of(shmlog.load(parted.dir)) == others
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("kind", ["another run's", "another name's", "damaged"])
+def test_parts_that_only_another_runs_or_a_damaged_one_covers_are_read(parted: Folder, kind: str) -> None:
+    cover = parted.layout.part(0, 3)
+    table = records.read_part(parted.layout.part(0), None)
+    run_id = "other" if kind == "another run's" else parted.layout.run_id
+    parts.write_part(
+        cover, table, run_id=run_id, first=0, last=7 if kind == "another name's" else 3, progress=lambda: None
+    )
+    if kind == "damaged":
+        data = bytearray(cover.read_bytes())
+        data[-20] ^= 1
+        cover.write_bytes(data)
+    stored = shmlog.load(parted.dir)
+    with pytest.warns(ShmlogWarning, match=cover.name):
+        assert rows_of(stored) == expected_rows(parted)
+    with pytest.warns(ShmlogWarning, match=cover.name):
+        assert stored.scan().count_rows() == len(expected_rows(parted))
+    assert not verify(parted.dir).ok
+
+
+def test_a_part_of_logs_that_are_not_sealed_covers_none_that_are(parted: Folder) -> None:
+    shutil.copy(parted.layout.part(0), parted.layout.part(0, 99))
+    assert rows_of(shmlog.load(parted.dir)) == expected_rows(parted)
 
 
 def test_a_damaged_frame_is_told(folder: Folder) -> None:
