@@ -81,7 +81,7 @@ ONCE = {
     r"""['"]+-?Infinity['"]""": {"base/plain.py"},
     r"(?<!class )\bMissingExtraError\(": {"base/extras.py"},
     r"\bParquetFile\(": {"records/parts.py", "transfer/importers/untrusted.py"},
-    r"FROM read_parquet\(|\bmake_fragment\(": {"reader/sql/sql.py", "reader/frames.py"},
+    r"FROM read_parquet\(|\bmake_fragment\(": {"reader/sql/sql.py", "reader/convert.py"},
     r"\bcheck_whole\(": {"records/pages.py", "reader/sources.py"},
     r"\bfromisoformat\(": {"base/times.py", "checkpoint/codec.py"},  # the codec has types of its own to restore
     r"/proc/sys/kernel/random/boot_id": {"base/boot.py"},
@@ -110,8 +110,8 @@ FILES_TODAY = {"csrc/py_log.c": 457}
 ARGUMENTS = 5  # by position, in a call
 ARGUMENTS_TODAY = {
     "analysis/findings.py": 4, "checkpoint/files.py": 1, "checkpoint/manager.py": 1, "checkpoint/encoded.py": 1,
-    "demo/books.py": 1, "demo/main.py": 1, "demo/workers.py": 1, "flusher/__main__.py": 1, "flusher/final.py":
-    1, "flusher/git.py": 1, "reader/verify.py": 1,
+    "demo/books.py": 1, "demo/main.py": 1, "demo/workers.py": 1, "flusher/__main__.py": 1, "flusher/closing.py":
+    1, "flusher/git.py": 1, "reader/verify/verify.py": 1,
     "segment/beacon.py": 1, "segment/gc.py": 6, "segment/shm.py": 1,
     "records/columns.py": 1, "records/lines.py": 1, "transfer/importers/csv_table.py":
     1, "transfer/importers/event_files.py": 1, "transfer/importers/expman.py": 2,

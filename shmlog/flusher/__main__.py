@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shmlog import _core
 from shmlog.base.extras import do_without_pandas
-from shmlog.flusher.keeper import keep, report
+from shmlog.flusher.loop import keep, report
 from shmlog.flusher.nice import be_nice
 from shmlog.flusher.process import START_LOCK
 from shmlog.folder.description import Description

@@ -4,7 +4,7 @@ Which: the logs of a run are divided into blocks of 16, of 16², of 16³ and so 
 size. When all logs of a block are sealed, the parts that lie within it become one, those of smaller blocks first. So
 each record is written again once for each size, and after n logs there are at most 15 parts for each digit that n has
 in base 16, and one more for each part that lies across two blocks, such as that of an earlier attempt. What is left at
-the end is merged into one by `shmlog.flusher.final`.
+the end is merged into one by `shmlog.flusher.closing`.
 
 It goes by the names of the files alone and keeps no state. Killed anywhere, it leaves a temporary file that the next
 merge of the same parts replaces, or parts that another covers, which no reader counts. The part of a log that is not

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from shmlog.base.durable import atomic_write
 from shmlog.errors import CorruptDataError, ShmlogError
-from shmlog.flusher import final, git, machine
+from shmlog.flusher import closing, git, machine
 from shmlog.flusher.nice import be_nice
 from shmlog.folder import runfile
 from shmlog.folder.description import Description
@@ -71,7 +71,7 @@ class Provenance:
         for _ in range(TRIES):
             if self._found is None or self._guarded(self._write):
                 return
-            time.sleep(final.RETRY_S)
+            time.sleep(closing.RETRY_S)
 
     def _load(self) -> None:
         self._found = _load(self._layout)
@@ -88,7 +88,7 @@ class Provenance:
         except Exception as error:
             is_known = isinstance(error, (OSError, ShmlogError))
             self._tell(f"provenance: {error}" if is_known else traceback.format_exc())
-            self._try_at_s = time.monotonic() + final.RETRY_S
+            self._try_at_s = time.monotonic() + closing.RETRY_S
             return False
         return True
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from shmlog import _core
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError
-from shmlog.flusher import final
-from shmlog.flusher.keeper import Keeper, report
+from shmlog.flusher import closing
+from shmlog.flusher.loop import Keeper, report
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.provenance import Provenance
 from shmlog.folder import liveness, recovered, unbegun
@@ -252,8 +252,8 @@ def _recover_files(
             sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
             sealer.close()
             Provenance(layout, report).finish()
-            final.write_complete(layout, None, ledger)
-        final.clean_up(layout, ref, report)
+            closing.write_complete(layout, None, ledger)
+        closing.clean_up(layout, ref, report)
     return _result(layout, changed=True, message=message)
 
 

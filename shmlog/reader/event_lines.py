@@ -20,7 +20,7 @@ import pyarrow as pa
 from shmlog.base.plain import WORDS, from_word
 from shmlog.base.times import read_time, rfc3339
 from shmlog.folder.regular import has_holes, open_regular
-from shmlog.reader.numbers import NUMBER_MAX
+from shmlog.reader.verify.numbers import NUMBER_MAX
 from shmlog.records.lines import METRICS_TYPE, is_of_user
 from shmlog.records.schema import METRICS
 from shmlog.records.values import INT32, INT64, PRODUCER, RANKS, VALUE_COLUMNS, cells_of, is_text, value_in

@@ -20,7 +20,7 @@ from shmlog.folder.regular import read_regular
 from shmlog.folder.root import STAMP
 from shmlog.folder.runfile import read_provenance
 from shmlog.folder.status import CRASHED, RUNNING, status_of_events
-from shmlog.reader import records, snapshot
+from shmlog.reader import read, snapshot
 from shmlog.reader.event_lines import Line, is_call, read_lines
 
 _SALVAGED_MAX = 16 << 20
@@ -59,7 +59,7 @@ def _created_at(layout: RunLayout) -> str:
 def _events(layout: RunLayout) -> list[dict[str, Any]]:
     try:
         if _is_file(layout.run_yaml):
-            return records.read_events(layout, snapshot.take(layout), None)[0]
+            return read.read_events(layout, snapshot.take(layout), None)[0]
     except (CorruptDataError, OSError):
         pass  # its logs can't be told from what is sealed: events.jsonl then has to do
     return [line.event for line in _lines(layout, skip_calls=True) if line.event is not None]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
 from shmlog.folder.layout import RunLayout
-from shmlog.reader import records
+from shmlog.reader import read
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.snapshot import Snapshot
 from shmlog.records.pages import check_whole
@@ -52,14 +52,14 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
     if not is_read:
         faults = [fault for fault in (_fault_of(part.path) for part in own) if fault]
     if is_read or faults:
-        table, problems = records.read_metrics(layout, taken, None)
+        table, problems = read.read_metrics(layout, taken, None)
         if faults and not problems:  # right all the same, but at a price: that should not be a riddle
             problems = [f"{faults[0]}; its rows are sound all the same: all of the run is read into memory"]
         return Sources([], table), problems
     tables = []
     for batch, damage in taken.batches(layout):
         tables.append(batch.metrics)
-        problems += records.texts_of(damage)
+        problems += read.texts_of(damage)
     rows = pa.concat_tables(tables).unify_dictionaries() if tables else NO_ROWS
     return Sources([part.path for part in own], rows), problems
 
@@ -67,7 +67,7 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
 def _fault_of(path: Path) -> str | None:
     """Return what of a part is not as it was written, to the last page; None if nothing."""
     try:
-        records.guarded(path, lambda: check_whole(path))
+        read.guarded(path, lambda: check_whole(path))
     except CorruptDataError as error:
         return str(error)
     return None

@@ -21,12 +21,12 @@ from shmlog.folder.regular import read_regular
 from shmlog.folder.root import runs_below
 from shmlog.folder.runfile import read_mapping, read_provenance
 from shmlog.folder.status import status_of_events
-from shmlog.reader import records, snapshot
+from shmlog.reader import read, snapshot
 from shmlog.reader.artifacts import Artifact, choose, find_artifacts
 from shmlog.reader.attempts import mark_attempts
 from shmlog.reader.belonging import own_parts
+from shmlog.reader.convert import Frames
 from shmlog.reader.event_lines import fault_of
-from shmlog.reader.frames import Frames
 from shmlog.reader.queries import Queries
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
@@ -278,15 +278,15 @@ class StoredRun(Frames, Queries):
         """
         wanted = _check_names(names)
 
-        def read(taken: Snapshot) -> tuple[pa.Table, list[str]]:
-            table, problems = records.read_metrics(self._layout, taken, wanted)
+        def look(taken: Snapshot) -> tuple[pa.Table, list[str]]:
+            table, problems = read.read_metrics(self._layout, taken, wanted)
             return mark_attempts(table, taken.described, superseded=superseded), problems
 
-        return self._look(read)
+        return self._look(look)
 
     def names(self) -> list[str]:
         """Return the names of all metrics, sorted."""
-        return self._look(lambda taken: records.read_names(self._layout, taken))
+        return self._look(lambda taken: read.read_names(self._layout, taken))
 
     def events(self, event_type: str | None = None) -> list[dict[str, Any]]:
         """Return structured events in the order of events.jsonl.
@@ -297,7 +297,7 @@ class StoredRun(Frames, Queries):
             Only events of this type. Default: all but the ``metrics`` lines,
             which `metrics` returns; ask for those with ``"metrics"``.
         """
-        return self._look(lambda taken: records.read_events(self._layout, taken, event_type))
+        return self._look(lambda taken: read.read_events(self._layout, taken, event_type))
 
     def _look(self, read: Callable[[Snapshot], tuple[Result, list[str]]]) -> Result:
         """Read from files that belong together, and warn of those that are damaged."""
@@ -364,15 +364,15 @@ class StoredRun(Frames, Queries):
         problems: list[str] = []
         for batch, damage in taken.batches(self._layout):
             ledger.add_batch(batch)
-            problems += records.texts_of(damage)
+            problems += read.texts_of(damage)
         return (ledger.producers(), ledger.dropped(), lost), problems
 
     def _count(self, taken: Snapshot) -> tuple[_Books, list[str]]:
         """Count the records, because the books are lost."""
         tally = Tally()
-        metrics, problems = records.read_metrics(self._layout, taken, None)
+        metrics, problems = read.read_metrics(self._layout, taken, None)
         tally.add_metrics(metrics)
-        events, problems_of_events = records.read_events(self._layout, taken, None)
+        events, problems_of_events = read.read_events(self._layout, taken, None)
         for event in events:
             if fault_of(event) is None:
                 tally.add_event(event)

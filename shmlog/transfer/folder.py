@@ -26,8 +26,8 @@ from shmlog.folder.root import Root
 from shmlog.folder.runfile import ANNOTATED
 from shmlog.folder.status import CRASHED, SUCCESS, map_status
 from shmlog.reader.event_lines import fault_of
-from shmlog.reader.numbers import Numbers
 from shmlog.reader.tally import Tally, gap_of, sum_dropped
+from shmlog.reader.verify.numbers import Numbers
 from shmlog.records import parts
 from shmlog.records.schema import METRICS
 from shmlog.transfer.imported import ImportedRun, owner_of

@@ -27,7 +27,7 @@ LANE = (
         "        note_heads(drain);\n",
         "",
         "P5: finish() returns before all is sealed that was logged before it",
-        "unit/test_keeper.py::test_a_request_that_a_dead_flusher_has_noted_is_noted_anew",
+        "unit/test_loop.py::test_a_request_that_a_dead_flusher_has_noted_is_noted_anew",
     ),
     Mutation(
         "commit-before-payload",

@@ -98,7 +98,7 @@ FLUSHER = (
     ),
     Mutation(
         "sealer-outlives-failed-fsync",
-        "flusher/keeper.py",
+        "flusher/loop.py",
         "                self._discard_sealer()\n            time.sleep",
         "                pass\n            time.sleep",
         "P5: a file is fsynced again instead of written again",
@@ -106,7 +106,7 @@ FLUSHER = (
     ),
     Mutation(
         "sealer-outlives-an-exception",
-        "flusher/keeper.py",
+        "flusher/loop.py",
         "            if isinstance(error, RedoError) or not isinstance(error, OSError):\n",
         "            if isinstance(error, RedoError):\n",
         "I4: a chunk whose decoding fails is passed over, and its log deleted",
@@ -186,31 +186,31 @@ FLUSHER = (
     ),
     Mutation(
         "restart-from-nothing",
-        "flusher/keeper.py",
-        "            final.restore_cursors(self._drain, segment, layout)\n",
+        "flusher/loop.py",
+        "            closing.restore_cursors(self._drain, segment, layout)\n",
         "            pass\n",
         "I6: another flusher writes what the last one had written",
         f"{FAULTS}::test_another_flusher_goes_on_where_one_was_killed",
     ),
     Mutation(
         "finished-before-sealed",
-        "flusher/keeper.py",
+        "flusher/loop.py",
         "        elif sealer.next_log >= finish.below:\n",
         "        else:\n",
         "P5: finish() returns before all is sealed",
-        "unit/test_keeper.py::test_a_finish_waits_for_what_was_logged_before_it_and_no_more",
+        "unit/test_loop.py::test_a_finish_waits_for_what_was_logged_before_it_and_no_more",
     ),
     Mutation(
         "finish-behind-all-logs",
-        "flusher/keeper.py",
+        "flusher/loop.py",
         "sealer.catch_up(min(closed_below, sealer.reading + 1))",
         "sealer.catch_up(closed_below)",
         "P5: finish() waits for what others log after it",
-        "unit/test_keeper.py::test_a_finish_waits_for_what_was_logged_before_it_and_no_more",
+        "unit/test_loop.py::test_a_finish_waits_for_what_was_logged_before_it_and_no_more",
     ),
     Mutation(
         "last-drops-forgotten",
-        "flusher/keeper.py",
+        "flusher/loop.py",
         "        while self._drain.settle():\n",
         "        while False:\n",
         "I4: the drops of killed processes are told nowhere",
@@ -218,7 +218,7 @@ FLUSHER = (
     ),
     Mutation(
         "run-closed-in-silence",
-        "flusher/keeper.py",
+        "flusher/loop.py",
         "        self._segment.cut_all()\n",
         "",
         "P1: who has opened the segment joins a run that is closed",
@@ -227,7 +227,7 @@ FLUSHER = (
     # ---- final.py, recover.py, shm.py ----
     Mutation(
         "restart-trusts-the-log",
-        "flusher/final.py",
+        "flusher/closing.py",
         'if drained["tail"] > (cursor.position if cursor else 0):',
         "if cursor is None:",
         "I2: tail goes back when the end of a log is lost",
@@ -235,7 +235,7 @@ FLUSHER = (
     ),
     Mutation(
         "restart-trusts-tail",
-        "flusher/final.py",
+        "flusher/closing.py",
         'if drained["tail"] > (cursor.position if cursor else 0):',
         "if True:",
         "I6: what was written and not yet given back is written twice",
@@ -243,7 +243,7 @@ FLUSHER = (
     ),
     Mutation(
         "lost-frames-unnumbered",
-        "flusher/final.py",
+        "flusher/closing.py",
         'seq = drained["seq"] - max(0, drained["gapped"] - sum(cursor.gapped))',
         "seq = cursor.seq",
         "I4: what a damaged end of the log held is counted nowhere",
@@ -251,7 +251,7 @@ FLUSHER = (
     ),
     Mutation(
         "crash-is-success",
-        "flusher/final.py",
+        "flusher/closing.py",
         "        status = CRASHED if segment is None else status_ended_by(segment.ended_by)\n",
         '        status = "success"\n',
         "P8: a run that was killed looks well",
@@ -259,7 +259,7 @@ FLUSHER = (
     ),
     Mutation(
         "segment-left-over",
-        "flusher/final.py",
+        "flusher/closing.py",
         "        shm.unlink(ref, described)\n",
         "        pass\n",
         "P8: a segment stays in shared memory",
@@ -652,7 +652,7 @@ STORAGE = (
     ),
     Mutation(
         "manifest-before-merge",
-        "flusher/final.py",
+        "flusher/closing.py",
         "    _merge_parts(layout, report)\n    _write_manifest(layout, report)\n",
         "    _write_manifest(layout, report)\n    _merge_parts(layout, report)\n",
         "the manifest of an untouched run lists parts that are gone",
@@ -669,7 +669,7 @@ STORAGE = (
     # ---- readers ----
     Mutation(
         "loss-not-verified",
-        "reader/verify.py",
+        "reader/verify/verify.py",
         "        self._check_lost(path, taken.producers)\n",
         "",
         "I4: verify calls a run whole that has lost records",
@@ -1012,7 +1012,7 @@ ENDING = (
     ),
     Mutation(
         "import-is-no-progress",
-        "flusher/keeper.py",
+        "flusher/loop.py",
         "            with self._progress.at_work():\n                self._sealer = self._make_sealer()\n",
         "            self._sealer = self._make_sealer()\n",
         "P5: a finish gives up on a flusher that imports",
@@ -1045,11 +1045,11 @@ ENDING = (
     ),
     Mutation(
         "limit-comes-with-pyarrow",
-        "flusher/keeper.py",
+        "flusher/loop.py",
         "        self._limit_logs(logs[0] if logs else number)\n",
         "",
         "P4: what is logged while pyarrow is imported fills the disk",
-        "unit/test_keeper.py::test_the_logs_that_may_wait_are_limited_before_anything_is_sealed",
+        "unit/test_loop.py::test_the_logs_that_may_wait_are_limited_before_anything_is_sealed",
     ),
     Mutation(
         "folder-of-logs-for-good",
@@ -1061,7 +1061,7 @@ ENDING = (
     ),
     Mutation(
         "lost-folder-may-heal",
-        "flusher/keeper.py",
+        "flusher/loop.py",
         "        return not is_ours and not self._place.is_lost()\n",
         "        return not is_ours\n",
         "P8: a flusher whose folder is gone never ends",

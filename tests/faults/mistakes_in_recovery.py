@@ -51,7 +51,7 @@ MISTAKES_IN_RECOVERY = (
     ),
     Mutation(
         "what-came-in-the-segments-place-removed",
-        "flusher/final.py",
+        "flusher/closing.py",
         "        shm.unlink(ref, described)\n",
         "        shm.unlink(ref)\n",
         "P10: a file of somebody else that has the segment's name is removed",
@@ -59,7 +59,7 @@ MISTAKES_IN_RECOVERY = (
     ),
     Mutation(
         "links-followed-at-the-end",
-        "flusher/final.py",
+        "flusher/closing.py",
         "    layout.refuse_links()\n    described = Description",
         "    described = Description",
         "P14: files that a link leads to are removed",
@@ -67,7 +67,7 @@ MISTAKES_IN_RECOVERY = (
     ),
     Mutation(
         "recovery-changes-the-folder",
-        "flusher/keeper.py",
+        "flusher/loop.py",
         "        described = Description.read(self._layout)\n",
         "        described = Description.read(self._layout)\n        os.chdir(self._layout.dir)\n",
         "I6: of a relative root the first run alone is recovered",
@@ -157,7 +157,7 @@ MISTAKES_IN_RECOVERY = (
     ),
     Mutation(
         "parts-under-another-name",
-        "flusher/final.py",
+        "flusher/closing.py",
         "parts, run_id = layout.parts(), run_id_of(layout)",
         "parts, run_id = layout.parts(), layout.run_id",
         "I6: the rows of a run that was renamed twice are left out",

@@ -21,11 +21,11 @@ LARGE = 40_000
 FLUSHER = """
 import os, sys
 from pathlib import Path
-from shmlog.flusher import keeper, merger
+from shmlog.flusher import loop, merger
 from shmlog.flusher.__main__ import main
 from shmlog.flusher.process import START_LOCK
 os.dup2(int(sys.argv[2]), START_LOCK)
-keeper.LOG_BYTES_MAX = 4 << 10
+loop.LOG_BYTES_MAX = 4 << 10
 merger.FAN_IN = 2
 main(Path(sys.argv[1]))
 """
@@ -103,7 +103,7 @@ def _kill_flusher(run: Any) -> None:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"keeper.LOG_BYTES_MAX" in command and os.fsencode(run.dir) in command:
+            if b"loop.LOG_BYTES_MAX" in command and os.fsencode(run.dir) in command:
                 os.kill(int(entry.name), signal.SIGKILL)
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from shmlog.errors import SegmentError
 from shmlog.flusher import __main__ as flusher_main
-from shmlog.flusher import final, merger, sealer  # noqa: F401  what a flusher imports late is imported here once
+from shmlog.flusher import closing, merger, sealer  # noqa: F401  what a flusher imports late is imported here once
 from shmlog.flusher.recover import recover
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.liveness import LOCK_FLUSHER
@@ -69,7 +69,7 @@ class Outcome:
 
 def run_flusher(copy: Copy) -> None:
     """Be the flusher of a copy, as start_flusher() would start it, in more of a hurry to try again and to merge."""
-    final.RETRY_S = merger.RETRY_S = 0.05
+    closing.RETRY_S = merger.RETRY_S = 0.05
     merger.FAN_IN = 2
     layout = RunLayout(copy.dir)
     log = os.open(layout.flusher_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

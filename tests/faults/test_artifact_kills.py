@@ -169,7 +169,7 @@ def test_failing_at_any_call(stage: Stage, what: str, choice: random.Random, ful
 
 def test_a_run_that_is_killed_while_it_logs_one_leaves_nothing_when_it_is_recovered(tmp_path: Path) -> None:
     from shmlog.flusher.recover import recover
-    from shmlog.reader.verify import verify
+    from shmlog.reader.verify.verify import verify
     from tests.support.processes import start_script, wait_for_end
 
     (tmp_path / "a.bin").write_bytes(b"a")

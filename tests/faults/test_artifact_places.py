@@ -21,7 +21,7 @@ from pathlib import Path
 disk = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)], check=True)
 import shmlog
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 
 def kept():  # no other file of the run: the flusher's own come and go
     return sorted(path for top in ("runs/.artifacts", "runs/full/*/artifacts") for path in disk.glob(top + "/**/*"))

@@ -15,7 +15,7 @@ import pytest
 import shmlog
 from shmlog.folder import liveness
 from shmlog.folder.segmentref import SegmentRef
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.segment import shm
 from tests.faults.hostile_folders import CALLS, Answer, ask, make_folder, read_all
 

@@ -20,7 +20,7 @@ from shmlog.flusher.recover import recover
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import read_ref
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.records.decode import Decoder
 from shmlog.records.ledger import Ledger
 from shmlog.records.wal import Damage, Frame, scan

@@ -36,7 +36,7 @@ def test_there_are_mistakes_of_every_kind() -> None:
 
 
 def test_a_mistake_that_has_gone_is_told(tmp_path: Path) -> None:
-    mutation = Mutation("gone", "flusher/final.py", "no such text", "", "nothing", "unit/test_core.py::test_x")
+    mutation = Mutation("gone", "flusher/closing.py", "no such text", "", "nothing", "unit/test_core.py::test_x")
     with pytest.raises(ValueError, match="out of date"):
         Workshop.copy_of(ROOT, tmp_path / "copy").mutate(mutation)
 

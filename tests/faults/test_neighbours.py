@@ -18,7 +18,7 @@ import posix_ipc
 import pytest
 
 import shmlog
-from shmlog.flusher import final
+from shmlog.flusher import closing
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
 from shmlog.folder.layout import RunLayout
@@ -316,7 +316,7 @@ def test_no_symlink_in_a_run_folder_is_written_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str
 ) -> None:
     """FAULTS 5: recovery of a run, whose flusher was killed, finds a symlink where it would write."""
-    monkeypatch.setattr(final, "RETRY_S", 0.01)
+    monkeypatch.setattr(closing, "RETRY_S", 0.01)
     run_dir = crashed_run(tmp_path)
     target, place = tmp_path / "target", run_dir / link
     is_folder = "." not in link

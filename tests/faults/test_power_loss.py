@@ -26,7 +26,7 @@ from shmlog.base import boot
 from shmlog.flusher import recover as recovery
 from shmlog.flusher.recover import recover
 from shmlog.folder import liveness
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from tests.faults.crash_states import MODES, Tree, digest, replay, write_tree
 from tests.faults.oplog import Op, record
 from tests.faults.power_workload import EVENT_EVERY, PHASES, STEPS, artifact, value

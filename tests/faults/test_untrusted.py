@@ -25,7 +25,7 @@ from shmlog import CheckpointManager
 from shmlog.base.durable import replacing
 from shmlog.cli.main import main
 from shmlog.logs import load_structured_logs
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.records import footer
 from shmlog.records.parts import open_writer
 from shmlog.records.schema import METRICS

@@ -10,7 +10,7 @@ import pytest
 
 import shmlog
 from shmlog.cli.main import main
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from tests.support.processes import wait_for_end
 from tests.support.repository import Repository
 

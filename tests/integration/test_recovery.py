@@ -24,7 +24,7 @@ from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.folder.segmentref import SHARED_MEMORY, SegmentRef, read_ref
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.segment import gc, meeting, runlock, shm
 from shmlog.segment.doorbell import Doorbell
 from tests.support.books import assert_books_balance

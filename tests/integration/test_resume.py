@@ -19,7 +19,7 @@ from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, Sto
 from shmlog.flusher.recover import recover
 from shmlog.folder import flock, runfile
 from shmlog.folder.layout import RunLayout
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.run import resume
 from shmlog.run.options import Options, check
 from shmlog.run.resume import find

@@ -16,7 +16,7 @@ from shmlog.cli.main import main
 from shmlog.flusher.recover import recover
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.run import resume
 from tests.support.artifacts import digits, stored
 from tests.support.processes import start_script, wait_for_end, wait_for_flusher, wait_until
@@ -124,7 +124,7 @@ def test_a_manifest_that_is_of_an_earlier_attempt_is_never_believed(
     process.kill()
     process.communicate()
     layout.manifest.write_bytes(old)
-    monkeypatch.setattr("shmlog.flusher.final.write_manifest", _no_space)
+    monkeypatch.setattr("shmlog.flusher.closing.write_manifest", _no_space)
     wait_until(lambda: recover(layout.dir).changed, "the killed flusher to let go of its lock, and the recovery")
     wait_for_end(layout.dir)
     assert shmlog.load(layout.dir).status == "crashed"

@@ -9,7 +9,7 @@ from pathlib import Path
 import shmlog
 from shmlog.reader.event_lines import is_call
 from shmlog.reader.tally import gap_of
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 
 
 def lane_numbers(stored: shmlog.StoredRun) -> dict[int, list[tuple[int, int]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from shmlog.flusher import final
+from shmlog.flusher import closing
 from shmlog.flusher.sealer import Sealer, remove_wal
 from shmlog.flusher.sinks import open_sinks
 from shmlog.folder import runfile
@@ -76,7 +76,7 @@ class Folder:
         self.describe(
             complete=True, status="success", producers=ledger.producers(), counts=ledger.counts(),
             dropped=ledger.dropped(), offered=ledger.offered(), kept_logs=ledger.kept_logs,
-            files=final.written_files(self.layout, ledger),
+            files=closing.written_files(self.layout, ledger),
         )  # fmt: skip
         remove_wal(self.layout, ledger.kept_logs)
 

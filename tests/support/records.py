@@ -13,7 +13,7 @@ import shmlog
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.transfer.folder import write_run
 from shmlog.transfer.imported import ImportedRun
 

@@ -23,7 +23,7 @@ from shmlog.folder import blobs, content
 from shmlog.folder.artifacts import NAME_BYTES_MAX, check_name, media_type_of
 from shmlog.folder.content import content_of
 from shmlog.folder.layout import RunLayout
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.run import keep as logging_side
 from shmlog.run.keep import keep
 from tests.support.artifacts import digits, finished_run, left_over, put, stored

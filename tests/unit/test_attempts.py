@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import shmlog
 from shmlog.folder.description import Description
 from shmlog.folder.status import status_of_events
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from tests.support.folders import OWNER, Folder
 from tests.support.frames import Log
 

@@ -19,15 +19,15 @@ import pytest
 import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, StorageError
-from shmlog.flusher import final, sinks
-from shmlog.flusher.keeper import Keeper
+from shmlog.flusher import closing, sinks
+from shmlog.flusher.loop import Keeper
 from shmlog.flusher.recover import _recover_files
 from shmlog.flusher.sinks import Config, Parts, Sink, Text
 from shmlog.folder import runfile
 from shmlog.folder.description import Description
 from shmlog.folder.large import read_large
 from shmlog.folder.layout import RunLayout
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.records import decode, lines, parts
 from shmlog.records.decode import Batch, Decoder
 from shmlog.records.ledger import Ledger
@@ -45,7 +45,7 @@ EVENTS = 1  # that the run has begun
 
 @pytest.fixture(autouse=True)
 def _tries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(final, "RETRY_S", 0.001)
+    monkeypatch.setattr(closing, "RETRY_S", 0.001)
 
 
 def keeper_of(run: shmlog.Run) -> Keeper:

@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmlog import _bulk, _core
-from shmlog.flusher import final
-from shmlog.flusher.keeper import LOG_BYTES_MAX, unsealed_logs_max
+from shmlog.flusher import closing
+from shmlog.flusher.loop import LOG_BYTES_MAX, unsealed_logs_max
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SegmentRef
 from shmlog.records.decode import Batch, Decoder
@@ -545,7 +545,7 @@ def test_what_is_in_the_log_is_not_drained_again_though_tail_is_behind(ring: Rin
     ring.poke(_lane_header(ring, 0) + TAIL, bytes(8))  # as if the flusher had been killed behind its write
     assert positions(producer)[1] == 0
     ring.drain = ring.new_drain(1)
-    final.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
+    closing.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
     assert positions(producer)[1] == OWNER_SLOTS + 5, "I2: tail follows what is durable"
     assert ring.drain.next_log() == 0
     path = ring.logs / "000001.wal"
@@ -569,7 +569,7 @@ def test_a_log_that_has_lost_its_end_does_not_move_tail_back(ring: Ring) -> None
         producer.log("x", float(i), i)
     log.write_bytes(kept)
     ring.drain = ring.new_drain(1)
-    final.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
+    closing.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
     assert ring.drain.next_log() == 0
     path = ring.logs / "000001.wal"
     batch = ring.decoder.decode(
@@ -593,7 +593,7 @@ def test_drops_told_in_a_frame_that_is_lost_are_told_again(ring: Ring) -> None:
     log = ring.logs / "000000.wal"
     log.write_bytes(log.read_bytes()[: ring.frames(0)[-1].offset])
     ring.drain = ring.new_drain(1)
-    final.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
+    closing.restore_cursors(ring.drain, ring.segment, RunLayout(ring.folder))
     offered = ring.drain.offered()[0]
     assert offered == 1 + 3 * SLOTS + 1 - dropped, "the GAP is yet to be told"
     ring.segment.cut_all()

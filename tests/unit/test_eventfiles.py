@@ -16,7 +16,7 @@ from shmlog.folder.extent import Extent, of_file
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import parse_size
 from shmlog.logs import load_structured_logs
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from tests.support.folders import Folder, fill, simple_log
 
 LIMIT = 40

@@ -14,13 +14,13 @@ import pytest
 import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError
-from shmlog.flusher import final
+from shmlog.flusher import closing
 from shmlog.folder import runfile
 from shmlog.folder.content import content_of
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.manifest import write_manifest
 from shmlog.reader.artifacts import find_artifacts
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from tests.support.artifacts import digits, finished_run
 from tests.support.folders import Folder, fill, simple_log
 from tests.support.stores import add_run
@@ -79,7 +79,7 @@ def test_the_manifest_is_about_the_merged_parts(tmp_path: Path) -> None:
         fill(log)
     folder.complete()
     assert len(folder.layout.parts()) == 3
-    final.clean_up(folder.layout, None, lambda message: pytest.fail(message))
+    closing.clean_up(folder.layout, None, lambda message: pytest.fail(message))
     (part,) = folder.layout.parts()
     assert part.path.relative_to(folder.dir).as_posix() in json.loads(folder.layout.manifest.read_text())["files"]
     assert errors_of(folder.layout) == {}

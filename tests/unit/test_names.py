@@ -19,7 +19,7 @@ from shmlog.cli.main import main
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.artifacts import find_artifacts
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.run.start import _span
 from tests.support.folders import Folder
 from tests.support.frames import Log

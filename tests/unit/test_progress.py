@@ -10,7 +10,7 @@ import pytest
 
 import shmlog
 from shmlog import _core
-from shmlog.flusher.keeper import Keeper
+from shmlog.flusher.loop import Keeper
 from shmlog.flusher.progress import Progress
 from shmlog.folder.layout import RunLayout
 from tests.support.processes import wait_until

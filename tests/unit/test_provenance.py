@@ -14,7 +14,7 @@ import pytest
 
 import shmlog
 from shmlog.cli.commands import show
-from shmlog.flusher import final, git, machine
+from shmlog.flusher import closing, git, machine
 from shmlog.flusher.git import Git, git_state
 from shmlog.flusher.provenance import Provenance
 from shmlog.folder import runfile
@@ -282,7 +282,7 @@ def test_a_recovery_does_not_take_what_it_finds_for_what_was(layout: RunLayout) 
 def test_what_cannot_be_written_is_told_once_and_given_up(
     layout: RunLayout, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(final, "RETRY_S", 0.001)
+    monkeypatch.setattr(closing, "RETRY_S", 0.001)
     (layout.dir / name).mkdir()
     reports: list[str] = []
     found_and_kept(layout, reports)

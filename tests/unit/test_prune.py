@@ -23,7 +23,7 @@ from shmlog.errors import QueryError, StorageError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.reader.model import RunRecord
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.records.late import LateDrops
 from shmlog.store import archive
 from shmlog.store.prune import PruneResult

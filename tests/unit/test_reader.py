@@ -22,9 +22,9 @@ from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogError, ShmlogWarning
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.folder.status import map_status
-from shmlog.reader import records, snapshot
+from shmlog.reader import read, snapshot
 from shmlog.reader.stored import StoredRun
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.records import parts
 from shmlog.records.schema import METRICS, RECORDS, write_options
 from tests.support.folders import OWNER, Folder, fill, simple_log, states_of
@@ -238,9 +238,9 @@ def test_a_log_of_another_run_is_left_out_and_told(folder: Folder) -> None:
     foreign = simple_log(1)
     folder.layout.log(1).write_bytes(foreign.of_run("other"))
     stored = shmlog.load(folder.dir)
-    for read in (stored.metrics, stored.names, stored.events, lambda: stored.sql("select * from metrics")):
+    for call in (stored.metrics, stored.names, stored.events, lambda: stored.sql("select * from metrics")):
         with pytest.warns(ShmlogWarning, match=r"000001\.wal: frames of run 'other' at byte 0; left out"):
-            read()
+            call()
     with pytest.warns(ShmlogWarning):
         assert rows_in(stored.metrics()) == expected_rows(folder)
     assert any("frames of run 'other'" in finding.message for finding in verify(folder.dir).findings)
@@ -272,9 +272,9 @@ def test_a_part_whose_texts_would_fill_the_memory_is_left_out_and_told(
     assert path.stat().st_size < 100_000
     monkeypatch.setattr(parts, "TEXT_BYTES", 32 << 20)
     stored = shmlog.load(folder.dir)
-    for read in (stored.metrics, stored.to_pandas, lambda: stored.metrics("loss")):
+    for call in (stored.metrics, stored.to_pandas, lambda: stored.metrics("loss")):
         with pytest.warns(ShmlogWarning, match=r"bytes of text in it, .*refused.*; its records are left out"):
-            assert len(read()) == 0
+            assert len(call()) == 0
     assert any("bytes of text" in finding.message for finding in verify(folder.dir).findings)
     for command in (["show"], ["tail", "--no-follow"], ["export", "-f", "csv", "-o", str(folder.dir.parent / "x.csv")]):
         main([*command, str(folder.dir)])
@@ -617,9 +617,9 @@ def test_no_run_is_a_clear_error(tmp_path: Path, folder: Folder) -> None:
         shmlog.load(folder.layout.wal)
     stored = shmlog.load(folder.dir)
     folder.layout.run_yaml.unlink()
-    for read in (stored.metrics, stored.names, stored.events, lambda: stored.status, lambda: stored.counts):
+    for call in (stored.metrics, stored.names, stored.events, lambda: stored.status, lambda: stored.counts):
         with pytest.raises(RunNotFoundError, match=r"run\.yaml is gone"):
-            read()  # type: ignore[operator]
+            call()  # type: ignore[operator]
 
 
 def test_an_empty_run_is_read(tmp_path: Path) -> None:
@@ -731,7 +731,7 @@ def parted(tmp_path: Path) -> Folder:
 @pytest.mark.parametrize("at", [100, -200], ids=["a page", "the footer"])
 def test_one_damaged_part_of_several_is_told_and_the_others_are_read(parted: Folder, at: int) -> None:
     path = parted.layout.part(2)
-    others = expected_rows(parted) - rows_in(records.read_part(path, None))
+    others = expected_rows(parted) - rows_in(read.read_part(path, None))
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
@@ -743,7 +743,7 @@ def test_one_damaged_part_of_several_is_told_and_the_others_are_read(parted: Fol
 @pytest.mark.parametrize("kind", ["another run's", "another name's", "damaged"])
 def test_parts_that_only_another_runs_or_a_damaged_one_covers_are_read(parted: Folder, kind: str) -> None:
     cover = parted.layout.part(0, 3)
-    table = records.read_part(parted.layout.part(0), None)
+    table = read.read_part(parted.layout.part(0), None)
     run_id = "other" if kind == "another run's" else parted.layout.run_id
     parts.write_part(
         cover, table, run_id=run_id, first=0, last=7 if kind == "another name's" else 3, progress=lambda: None

@@ -589,7 +589,7 @@ def test_an_error_of_the_query_reads_no_part(harmless: Path, monkeypatch: pytest
     def refuse(*_: object) -> None:
         raise AssertionError("a part was read")
 
-    monkeypatch.setattr("shmlog.reader.records._read_parts", refuse)
+    monkeypatch.setattr("shmlog.reader.read._read_parts", refuse)
     for query in (
         "select nothing from metrics",
         "select cast(name as integer) from metrics",

@@ -30,7 +30,7 @@ from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.reader import facts
 from shmlog.reader.model import RunRecord
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from shmlog.store import index
 from tests.support.folders import Folder, fill
 from tests.support.frames import Log

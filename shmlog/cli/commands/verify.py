@@ -12,7 +12,7 @@ from shmlog.cli.text import clean, plural, relative
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
-    from shmlog.reader.report import Report
+    from shmlog.reader.verify.report import Report
 
 _EXAMPLE = """
 shmlog verify                    check the newest run below ./runs
@@ -32,7 +32,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify one run, print the findings."""
-    from shmlog.reader.verify import verify
+    from shmlog.reader.verify.verify import verify
     from shmlog.store.rebuild import write_manifest
 
     run_dir = resolve_run(args.path)

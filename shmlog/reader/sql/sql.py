@@ -14,7 +14,7 @@ from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError, QueryError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
-from shmlog.reader import records, snapshot
+from shmlog.reader import read, snapshot
 from shmlog.reader.model import RunRecord
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.sources import NO_ROWS, Sources, find_sources
@@ -66,7 +66,7 @@ class View:
     def events(self, event_type: str | None = None) -> list[dict[str, Any]]:
         """Return the events, or those of a type, from the same files."""
         assert self.taken is not None
-        found, problems = records.read_events(self.layout, self.taken, event_type)
+        found, problems = read.read_events(self.layout, self.taken, event_type)
         self.problems += [problem for problem in problems if problem not in self.problems]
         return found
 

@@ -16,7 +16,7 @@ import pytest
 import shmlog
 from shmlog.cli.main import main
 from shmlog.folder.status import RunStatus
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from tests.support.coming_from import Kept, row
 from tests.support.processes import only_run, run_script, wait_until
 

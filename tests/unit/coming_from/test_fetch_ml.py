@@ -11,7 +11,7 @@ import pytest
 
 import shmlog
 from shmlog.cli.main import main
-from shmlog.reader.verify import verify
+from shmlog.reader.verify.verify import verify
 from tests.support.coming_from import Kept, row
 from tests.support.stores import add_run
 

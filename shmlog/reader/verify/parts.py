@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from shmlog.errors import CorruptDataError
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader.belonging import fault_of
-from shmlog.reader.numbers import NUMBER_MAX, Numbers
-from shmlog.reader.records import guarded
-from shmlog.reader.report import Report
+from shmlog.reader.read import guarded
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally
+from shmlog.reader.verify.numbers import NUMBER_MAX, Numbers
+from shmlog.reader.verify.report import Report
 from shmlog.records.parts import open_file
 from shmlog.records.schema import METRICS, VERSION
 from shmlog.records.values import misfits

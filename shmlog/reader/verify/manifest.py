@@ -12,9 +12,9 @@ from shmlog.folder.layout import RunLayout
 from shmlog.folder.manifest import SCHEMA, listed_files
 from shmlog.folder.runfile import read_sealed_mapping
 from shmlog.reader.artifacts import find_artifacts
-from shmlog.reader.records import read_events
-from shmlog.reader.report import ERROR, Report
+from shmlog.reader.read import read_events
 from shmlog.reader.snapshot import Snapshot
+from shmlog.reader.verify.report import ERROR, Report
 
 
 def check(layout: RunLayout, taken: Snapshot, report: Report) -> None:

@@ -14,8 +14,8 @@ from shmlog.folder.large import read_large
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.runfile import read_mapping
 from shmlog.folder.status import PENDING, RUNNING, map_status
-from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot
+from shmlog.reader.verify.report import Report
 from shmlog.records.late import read_late
 
 _LARGE = re.compile(r"large/[A-Za-z0-9._-]+")

@@ -11,12 +11,12 @@ import numpy as np
 
 from shmlog.errors import CorruptDataError
 from shmlog.folder.layout import RunLayout
-from shmlog.reader.check_files import check_extent, check_large
 from shmlog.reader.event_lines import Line, fault_of, is_call, read_lines, table_of_calls
-from shmlog.reader.numbers import Numbers
-from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, gap_of
+from shmlog.reader.verify.files import check_extent, check_large
+from shmlog.reader.verify.numbers import Numbers
+from shmlog.reader.verify.report import Report
 
 _FAULTS_TOLD = 5
 _LINES_AT_ONCE = 50_000

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 import shmlog
-from shmlog.flusher.keeper import UNSEALED_LOGS_MIN, Keeper
+from shmlog.flusher.loop import UNSEALED_LOGS_MIN, Keeper
 from shmlog.folder.layout import RunLayout
 from tests.support.processes import wait_until
 
@@ -76,7 +76,7 @@ def test_the_logs_that_may_wait_are_limited_before_anything_is_sealed(
 ) -> None:
     """P4: what is logged while pyarrow is imported must not fill the disk."""
     assert unkept_run._ref is not None
-    monkeypatch.setattr("shmlog.flusher.keeper.UNSEALED_SHARE", 0.0)  # as on a small disk
+    monkeypatch.setattr("shmlog.flusher.loop.UNSEALED_SHARE", 0.0)  # as on a small disk
     keeper = Keeper(RunLayout(unkept_run.dir), unkept_run._segment, unkept_run._ref)
     with draining(keeper, log_bytes_max=1):  # each log is full with its first frame
         for _ in range(3 * UNSEALED_LOGS_MIN):

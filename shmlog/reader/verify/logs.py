@@ -9,10 +9,10 @@ import numpy as np
 from shmlog.errors import CorruptDataError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
-from shmlog.reader.check_files import check_large
-from shmlog.reader.numbers import Numbers
-from shmlog.reader.report import Report
 from shmlog.reader.snapshot import Snapshot, read_frames
+from shmlog.reader.verify.files import check_large
+from shmlog.reader.verify.numbers import Numbers
+from shmlog.reader.verify.report import Report
 from shmlog.records.decode import Batch, Decoder
 from shmlog.records.wal import FIRST, TORN_TAIL, Damage, Frame
 

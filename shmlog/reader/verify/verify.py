@@ -14,10 +14,11 @@ from typing import Any
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
-from shmlog.reader import check_events, check_files, check_logs, check_manifest, check_parts, snapshot
-from shmlog.reader.numbers import Numbers, Problem
-from shmlog.reader.report import Report
+from shmlog.reader import snapshot
 from shmlog.reader.tally import Tally, sum_dropped
+from shmlog.reader.verify import events, files, logs, manifest, parts
+from shmlog.reader.verify.numbers import Numbers, Problem
+from shmlog.reader.verify.report import Report
 from shmlog.records.ledger import lost_of
 
 _TRIES = 20
@@ -74,23 +75,23 @@ class _Check:
     def run(self) -> None:
         for path, reason in self._taken.problems:
             self._report.error(path, reason.removeprefix(f"{path}: "))
-        check_files.check_description(self._layout, self._taken, self._report)
+        files.check_description(self._layout, self._taken, self._report)
         of_parts, of_lines = Numbers(), Numbers()
-        check_parts.check(self._layout, self._taken, of_parts, self._sealed, self._report)
-        check_events.check(self._layout, self._taken, self._numbers, of_lines, self._sealed, self._report)
+        parts.check(self._layout, self._taken, of_parts, self._sealed, self._report)
+        events.check(self._layout, self._taken, self._numbers, of_lines, self._sealed, self._report)
         if not self._taken.overlaps:
             # Else logs hold again what is sealed, and nothing tells how much of it.
-            check_logs.check(self._layout, self._taken, self._numbers, self._report)
+            logs.check(self._layout, self._taken, self._numbers, self._report)
         damaged = not self._report.ok
         self._compare_sinks(of_parts, of_lines, damaged)
         self._numbers.update(of_lines if self._taken.metrics_are_lines else of_parts)
         for problem in self._numbers.problems():
             self._tell(problem, damaged)
         self._check_books(damaged)
-        check_logs.check_kept(self._layout, self._taken, self._report)
-        check_manifest.check(self._layout, self._taken, self._report)
-        check_files.check_late(self._layout, self._report)
-        check_files.check_leftovers(self._layout, self._taken, self._report)
+        logs.check_kept(self._layout, self._taken, self._report)
+        manifest.check(self._layout, self._taken, self._report)
+        files.check_late(self._layout, self._report)
+        files.check_leftovers(self._layout, self._taken, self._report)
 
     def _compare_sinks(self, of_parts: Numbers, of_lines: Numbers, damaged: bool) -> None:
         """Metrics that go both into parts and into events.jsonl must be the same there."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog import _core
 from shmlog.errors import StorageError
-from shmlog.flusher import final
+from shmlog.flusher import closing
 from shmlog.flusher.appendfile import RedoError
 from shmlog.flusher.merger import Merger
 from shmlog.flusher.nice import be_nice
@@ -93,11 +93,11 @@ class Keeper:
         layout.refuse_links()
         self._place = Place(layout)
         logs = layout.logs()
-        number = logs[-1] + 1 if logs else final.first_log(layout, segment)
+        number = logs[-1] + 1 if logs else closing.first_log(layout, segment)
         self._drain = _core.Drain(segment, self._place.open_logs(), number, ref.name)
         self._progress = Progress(segment, self._drain, lambda: self._sealer.next_log if self._sealer else 0)
         if logs:
-            final.restore_cursors(self._drain, segment, layout)
+            closing.restore_cursors(self._drain, segment, layout)
         self._limit_logs(logs[0] if logs else number)
 
     # ---- while anybody is attached ----
@@ -156,7 +156,7 @@ class Keeper:
             self._progress.note_failure()
             if isinstance(error, RedoError) or not isinstance(error, OSError):
                 self._discard_sealer()
-            time.sleep(final.RETRY_S)
+            time.sleep(closing.RETRY_S)
             return error
         return None
 
@@ -164,7 +164,7 @@ class Keeper:
         """Report a failure, but not each time that it is tried again."""
         told, when = self._told
         if failure != told or time.monotonic() - when > TELL_AGAIN_S:
-            report(f"{failure}; tried again every {final.RETRY_S:g} s")
+            report(f"{failure}; tried again every {closing.RETRY_S:g} s")
             self._told = failure, time.monotonic()
 
     def _tick(self) -> None:
@@ -183,7 +183,7 @@ class Keeper:
             self._taken_frames, self._taken_s = frames, now
         else:
             sealer.commit_done()
-        final.note_lost(self._segment, sealer.ledger)
+        closing.note_lost(self._segment, sealer.ledger)
         self._keep_spares()
         if now - self._taken_s < IDLE_AFTER_S or sealer.next_log < closed_below:
             self._limit_logs(sealer.next_log)
@@ -250,7 +250,7 @@ class Keeper:
         if is_looking and time.monotonic() - finish.asked_s < PROVENANCE_S:
             self._segment.add_progress()
         elif sealer.next_log >= finish.below:
-            final.write_finished(self._layout, self._segment, sealer.ledger)
+            closing.write_finished(self._layout, self._segment, sealer.ledger)
             self._segment.mark_finished(finish.request)
             self._finished, self._finish = finish.request, None
 
@@ -301,8 +301,8 @@ class Keeper:
         sealer = self._get_sealer()
         sealer.catch_up(max(self._layout.logs(), default=-1) + 1, wait=True, offered=self._drain.offered())
         self._provenance.finish()
-        final.write_complete(self._layout, self._segment, sealer.ledger)
-        final.clean_up(self._layout, self._ref, report)
+        closing.write_complete(self._layout, self._segment, sealer.ledger)
+        closing.clean_up(self._layout, self._ref, report)
 
     def _drain_rest(self) -> None:
         slots = 1
