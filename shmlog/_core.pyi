@@ -1,4 +1,4 @@
-# The C core: csrc/module.c, and one py_*.c per type.
+# The C core: csrc/python/module.c, and one py_*.c per type.
 
 from typing import Any, Final, Self
 

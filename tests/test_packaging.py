@@ -24,13 +24,17 @@ def tree(pattern: str) -> list[str]:
 
 
 def test_every_c_source_is_built() -> None:
-    assert EXTENSIONS["shmlog._core"]["sources"] == tree("*.c")
-    assert EXTENSIONS["shmlog._bulk"]["sources"] == [*tree("bulk/*.c"), "shmlog/csrc/crc32.c"]
+    assert EXTENSIONS["shmlog._core"]["sources"] == [*tree("core/*.c"), *tree("python/*.c")]
+    assert EXTENSIONS["shmlog._bulk"]["sources"] == [*tree("bulk/*.c"), "shmlog/csrc/core/crc32.c"]
 
 
 def test_every_header_is_shipped_and_rebuilds() -> None:
-    assert EXTENSIONS["shmlog._core"]["depends"] == tree("*.h")
-    assert EXTENSIONS["shmlog._bulk"]["depends"] == [*tree("bulk/*.h"), "shmlog/csrc/crc32.h", "shmlog/csrc/format.h"]
+    assert EXTENSIONS["shmlog._core"]["depends"] == [*tree("core/*.h"), *tree("python/*.h")]
+    assert EXTENSIONS["shmlog._bulk"]["depends"] == [
+        *tree("bulk/*.h"),
+        "shmlog/csrc/core/crc32.h",
+        "shmlog/csrc/core/format.h",
+    ]
 
 
 def test_the_pythons_claimed_are_the_pythons_required() -> None:

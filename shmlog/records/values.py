@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLOAT, INT, BOOL, TEXT = KINDS = ("float", "int", "bool", "text")
-"""In the order of csrc/format.h, where the first is 1."""
+"""In the order of csrc/core/format.h, where the first is 1."""
 
 VALUE_COLUMNS = ("kind", "value", "int_value", "text")
 

@@ -2,7 +2,7 @@
 
 When Python comes to its end, an uncaught exception can be seen, but not the number that the process exits with, nor
 whether anything else happens meanwhile. So the run gets a status then that is only likely, and the C library tells
-the true one when the process is through: csrc/exits.c.
+the true one when the process is through: csrc/core/exits.c.
 """
 
 from __future__ import annotations

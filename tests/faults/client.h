@@ -2,9 +2,9 @@
 #ifndef CLIENT_H
 #define CLIENT_H
 
-#include "../../shmlog/csrc/clock.h"
-#include "../../shmlog/csrc/names.h"
-#include "../../shmlog/csrc/producer.h"
+#include "../../shmlog/csrc/core/clock.h"
+#include "../../shmlog/csrc/core/names.h"
+#include "../../shmlog/csrc/core/producer.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -15,7 +15,7 @@ LANE = (
     # ---- lane.h, lane.c ----
     Mutation(
         "rotation-without-end",
-        "csrc/drain_run.c",
+        "csrc/core/drain_run.c",
         " && !is_drained_as_asked(drain)",
         "",
         "P5: finish() waits for a lap of every lane that there could be",
@@ -23,7 +23,7 @@ LANE = (
     ),
     Mutation(
         "finish-notes-no-heads",
-        "csrc/drain_run.c",
+        "csrc/core/drain_run.c",
         "        note_heads(drain);\n",
         "",
         "P5: finish() returns before all is sealed that was logged before it",
@@ -31,7 +31,7 @@ LANE = (
     ),
     Mutation(
         "commit-before-payload",
-        "csrc/lane.h",
+        "csrc/core/lane.h",
         "    slot->ts = ts;\n    slot->value = value;\n    slot->step = step;\n",
         "    atomic_store_explicit(&slot->commit, shmlog_commit_word(position, lane->shift, name_id, kind, flags),\n"
         "                          memory_order_release);\n"
@@ -41,7 +41,7 @@ LANE = (
     ),
     Mutation(
         "row-header-first",
-        "csrc/lane.c",
+        "csrc/core/lane.c",
         "    uint64_t end = position + slots;\n    for",
         "    uint64_t end = position + slots;\n"
         "    shmlog_lane_commit(lane, position, ts, shmlog_extent(slots, count), step, 0, SHMLOG_ROW, 0);\n    for",
@@ -50,7 +50,7 @@ LANE = (
     ),
     Mutation(
         "drain-never-naps",
-        "csrc/drain_run.c",
+        "csrc/core/drain_run.c",
         "if (error == 0 && drained.slots && !drained.more) {",
         "if (false) {",
         "I9: a frame for a few records follows the other, and the sealing can't keep up",
@@ -58,7 +58,7 @@ LANE = (
     ),
     Mutation(
         "sealing-is-no-progress",
-        "csrc/room.c",
+        "csrc/core/room.c",
         "if (tail != wait->tail || progress != wait->progress) {",
         "if (tail != wait->tail) {",
         "I4: records are dropped though the flusher works",
@@ -66,7 +66,7 @@ LANE = (
     ),
     Mutation(
         "starting-is-living",
-        "csrc/py_segment_read.c",
+        "csrc/python/py_segment_read.c",
         "shmlog_flusher_is_starting(self->segment.header, now) && shmlog_flusher_lives(self->lock.fd)",
         "shmlog_flusher_is_starting(self->segment.header, now)",
         "I9: all wait 10 s for a flusher that died while it started",
@@ -74,7 +74,7 @@ LANE = (
     ),
     Mutation(
         "numbers-header-first",
-        "csrc/py_log.c",
+        "csrc/python/py_log.c",
         "    while (PyDict_Next(metrics, &next, &name, &value)) {\n        if (!number_bits",
         "    shmlog_lane_commit(&producer->lane, position, ts, shmlog_extent(slots, (uint32_t)size), step, 0,\n"
         "                       SHMLOG_ROW, 0);\n"
@@ -84,7 +84,7 @@ LANE = (
     ),
     Mutation(
         "numbers-without-room",
-        "csrc/py_log.c",
+        "csrc/python/py_log.c",
         "size >= SHMLOG_NAMES_MAX || !shmlog_producer_has_room(producer, (uint32_t)size + 1) ||",
         "size >= SHMLOG_NAMES_MAX || !shmlog_producer_has_room(producer, (uint32_t)size) ||",
         "I2: a dict's last slot overwrites what is not drained",
@@ -92,7 +92,7 @@ LANE = (
     ),
     Mutation(
         "event-header-first",
-        "csrc/lane.c",
+        "csrc/core/lane.c",
         "    const unsigned char *next = bytes;\n",
         "    const unsigned char *next = bytes;\n"
         "    shmlog_lane_commit(lane, position, head->ts, shmlog_extent(data + 1, count), head->step, head->name_id,\n"
@@ -102,7 +102,7 @@ LANE = (
     ),
     Mutation(
         "unit-without-a-frame",
-        "csrc/lane.c",
+        "csrc/core/lane.c",
         "return slots == shmlog_data_slots(count) + 1 && slots <= unit_max ? slots : 0;",
         "return slots == shmlog_data_slots(count) + 1 ? slots : 0;",
         "I9: a unit that no frame has room for keeps the drain busy for ever, and the run from its end",
@@ -110,7 +110,7 @@ LANE = (
     ),
     Mutation(
         "bytes-that-wrap",
-        "csrc/format.h",
+        "csrc/core/format.h",
         "return bytes / SHMLOG_DATA_BYTES + (bytes % SHMLOG_DATA_BYTES != 0);",
         "return (bytes + SHMLOG_DATA_BYTES - 1) / SHMLOG_DATA_BYTES;",
         "I11: a header of one slot says 4 GiB, and what lies behind it is thrown away",
@@ -118,7 +118,7 @@ LANE = (
     ),
     Mutation(
         "members-unchecked",
-        "csrc/lane.c",
+        "csrc/core/lane.c",
         "if (unit->slots == 0 || unit->slots > room || !members_are_whole(lane, position, unit->slots)) {",
         "if (unit->slots == 0 || unit->slots > room) {",
         "I1: slots are taken on the word of their header",
@@ -126,7 +126,7 @@ LANE = (
     ),
     Mutation(
         "member-begins-a-unit",
-        "csrc/lane.c",
+        "csrc/core/lane.c",
         "if (room == 0 || !is_lap(lane, position, commit) || (commit & SHMLOG_MEMBER)) {",
         "if (room == 0 || !is_lap(lane, position, commit)) {",
         "I3: what a killed producer left of a unit is taken",
@@ -134,7 +134,7 @@ LANE = (
     ),
     Mutation(
         "any-lap-is-this-lap",
-        "csrc/lane.c",
+        "csrc/core/lane.c",
         "return commit >> 32 == (uint32_t)((position >> lane->shift) + 1);",
         "return commit >> 32 != 0;",
         "I1: records of the last lap are taken again",
@@ -146,7 +146,7 @@ PRODUCER = (
     # ---- producer.c, room.c, py_room.c ----
     Mutation(
         "lane-without-a-look",
-        "csrc/py_room.c",
+        "csrc/python/py_room.c",
         "    int open = error == ESTALE ? 0 : is_open(writer, true);\n",
         "    int open = error != ESTALE;\n",
         "a child whose parent has left a run logs on into it",
@@ -154,7 +154,7 @@ PRODUCER = (
     ),
     Mutation(
         "one-slot-too-many",
-        "csrc/room.c",
+        "csrc/core/room.c",
         "owed_slots(producer) + slots > capacity) {",
         "owed_slots(producer) + slots > capacity + 1) {",
         "I2: a slot is overwritten that was not drained",
@@ -162,7 +162,7 @@ PRODUCER = (
     ),
     Mutation(
         "owed-slots-forgotten",
-        "csrc/room.c",
+        "csrc/core/room.c",
         "if (lane->head - lane->tail_seen + owed_slots(producer) + slots > capacity) {",
         "if (lane->head - lane->tail_seen + slots > capacity) {",
         "I2: an heir's OWNER record overwrites what was not drained",
@@ -170,7 +170,7 @@ PRODUCER = (
     ),
     Mutation(
         "heir-trusts-head",
-        "csrc/producer.c",
+        "csrc/core/producer.c",
         "lane->head = shmlog_lane_first_uncommitted(lane, lane->tail_seen);",
         "lane->head = atomic_load_explicit(&lane->shared->head, memory_order_relaxed);",
         "I3: the record of an owner killed before it moved its head is overwritten",
@@ -178,7 +178,7 @@ PRODUCER = (
     ),
     Mutation(
         "heir-says-not-who",
-        "csrc/producer.c",
+        "csrc/core/producer.c",
         "    producer->owes_owner = true;\n",
         "    producer->owes_owner = false;\n",
         "I3: records are booked to the lane's owner before",
@@ -186,7 +186,7 @@ PRODUCER = (
     ),
     Mutation(
         "heir-forgets-drops",
-        "csrc/producer.c",
+        "csrc/core/producer.c",
         "shmlog_lane_sum(lane->shared->dropped) != atomic_load_explicit(&lane->shared->gapped, memory_order_relaxed);",
         "false;",
         "I4: the drops of a killed owner are not told at their place",
@@ -194,7 +194,7 @@ PRODUCER = (
     ),
     Mutation(
         "lane-lock-is-shared",
-        "csrc/producer.c",
+        "csrc/core/producer.c",
         "SHMLOG_LOCK_LANE + (int)number, true);\n    if (error) {",
         "SHMLOG_LOCK_LANE + (int)number, false);\n    if (error) {",
         "I7: a lane is given on while its owner lives",
@@ -202,7 +202,7 @@ PRODUCER = (
     ),
     Mutation(
         "child-keeps-the-lane",
-        "csrc/producer.c",
+        "csrc/core/producer.c",
         "    memset(&producer->lane, 0, sizeof producer->lane);\n",
         "",
         "I7: a forked child writes into its parent's lane",
@@ -210,7 +210,7 @@ PRODUCER = (
     ),
     Mutation(
         "child-unlocks",
-        "csrc/producer.c",
+        "csrc/core/producer.c",
         "    shmlog_description_close(&producer->lock);\n    take_description(",
         "    shmlog_lock_drop(producer->lock.fd, SHMLOG_LOCK_MEMBER);\n"
         "    shmlog_description_close(&producer->lock);\n    take_description(",
@@ -219,7 +219,7 @@ PRODUCER = (
     ),
     Mutation(
         "child-is-a-starting-flusher",
-        "csrc/producer.c",
+        "csrc/core/producer.c",
         "        if (starts[i].mark) {\n",
         "        if (false) {\n",
         "I9: nobody starts another flusher as long as a child lives that was forked while one was started",
@@ -227,7 +227,7 @@ PRODUCER = (
     ),
     Mutation(
         "child-that-opens-nothing-has-left",
-        "csrc/producer.c",
+        "csrc/core/producer.c",
         "    take_description(producer, shmlog_description_reopen(&producer->segment->file, producer->path));\n",
         "    take_description(producer, shmlog_description_reopen(&producer->segment->file, producer->path));\n"
         "    producer->has_left = producer->lock.fd < 0;\n",
@@ -236,7 +236,7 @@ PRODUCER = (
     ),
     Mutation(
         "no-lane-no-end",
-        "csrc/py_room.c",
+        "csrc/python/py_room.c",
         "    if (shmlog_segment_is_closed(writer->producer.segment)) {\n",
         "    if (false) {\n",
         "I4: what a process without a lane drops after the run's end is in no books",
@@ -244,7 +244,7 @@ PRODUCER = (
     ),
     Mutation(
         "lock-goes-with-its-descriptor",
-        "csrc/producer.c",
+        "csrc/core/producer.c",
         "        shmlog_description_pin(&producer->lock);\n",
         "",
         "I7: a lane is given on whose owner has only closed descriptors that it did not know",
@@ -252,7 +252,7 @@ PRODUCER = (
     ),
     Mutation(
         "pin-in-forked-children",
-        "csrc/lock.c",
+        "csrc/core/lock.c",
         "page != MAP_FAILED && madvise(page, PIN_BYTES, MADV_DONTFORK) == 0",
         "page != MAP_FAILED",
         "P1: a forked child holds the locks of its parent, which has died",
@@ -260,7 +260,7 @@ PRODUCER = (
     ),
     Mutation(
         "closed-run-is-joined",
-        "csrc/producer.c",
+        "csrc/core/producer.c",
         "if (error == 0 && shmlog_segment_is_closed(segment)) {",
         "if (false) {",
         "P1: who attaches while the run is closed is heard by nobody",
@@ -268,7 +268,7 @@ PRODUCER = (
     ),
     Mutation(
         "drops-tell-no-gap",
-        "csrc/room.c",
+        "csrc/core/room.c",
         "    producer->owes_gap = true;\n",
         "",
         "I4: dropped records are not told at their place",
@@ -276,7 +276,7 @@ PRODUCER = (
     ),
     Mutation(
         "drop-counts-one",
-        "csrc/room.c",
+        "csrc/core/room.c",
         "atomic_store_explicit(count, old + records, memory_order_relaxed);",
         "atomic_store_explicit(count, old + 1, memory_order_relaxed);",
         "I4: of a dropped row one record is counted",
@@ -284,7 +284,7 @@ PRODUCER = (
     ),
     Mutation(
         "unlaned-drops-uncounted",
-        "csrc/room.c",
+        "csrc/core/room.c",
         "atomic_fetch_add_explicit(&producer->segment->header->unlaned[reason], records, memory_order_relaxed);",
         "(void)reason;",
         "I4: the drops of a process without a lane are lost",
@@ -296,7 +296,7 @@ DRAIN = (
     # ---- drain.c, frame.c, drain_run.c ----
     Mutation(
         "tail-before-durable",
-        "csrc/drain.c",
+        "csrc/core/drain.c",
         "    size_t length;\n    int error = shmlog_frame_write(drain, &length);\n    if (error) {\n"
         "        abandon_log(drain);\n    } else {\n        accept_frame(drain, length);\n    }\n",
         "    size_t length;\n    accept_frame(drain, 0);\n"
@@ -306,7 +306,7 @@ DRAIN = (
     ),
     Mutation(
         "next-log-cuts-another",
-        "csrc/drain.c",
+        "csrc/core/drain.c",
         "    bool is_ours = folder < 0 && drain->is_made && number == drain->log;\n",
         "    bool is_ours = true;\n",
         "I10: a log that somebody has put where the next one goes is emptied",
@@ -314,7 +314,7 @@ DRAIN = (
     ),
     Mutation(
         "drain-trusts-head",
-        "csrc/frame.c",
+        "csrc/core/frame.c",
         "    uint64_t stop = begin + slots_max;\n",
         "    uint64_t hint = atomic_load_explicit(&lane->shared->head, memory_order_relaxed);\n"
         "    uint64_t stop = hint < begin + slots_max ? hint : begin + slots_max;\n",
@@ -323,7 +323,7 @@ DRAIN = (
     ),
     Mutation(
         "gap-counts-its-total",
-        "csrc/frame.c",
+        "csrc/core/frame.c",
         "cursor->seq += counts[reason] - cursor->gapped[reason];",
         "cursor->seq += counts[reason];",
         "I4: drops are told twice",
@@ -331,7 +331,7 @@ DRAIN = (
     ),
     Mutation(
         "gap-counts-believed",
-        "csrc/frame.c",
+        "csrc/core/frame.c",
         "        if (counts[reason] > SHMLOG_COUNT_MAX) {\n",
         "        if (false) {\n",
         "I10: a damaged GAP gives all later records of its lane numbers that no reader believes",
@@ -339,7 +339,7 @@ DRAIN = (
     ),
     Mutation(
         "last-drops-unsettled",
-        "csrc/drain.c",
+        "csrc/core/drain.c",
         "owes = owes || counts[reason] > drain->cursors[number].gapped[reason];",
         "owes = false;",
         "I4: the drops of owners that nobody followed are lost",
@@ -347,7 +347,7 @@ DRAIN = (
     ),
     Mutation(
         "names-defined-once",
-        "csrc/frame.c",
+        "csrc/core/frame.c",
         "        memset(drain->names_staged, 0, SHMLOG_FRAME_NAME_BITMAP);\n",
         "        return;\n",
         "I5: a log uses names that only a deleted one has defined",
@@ -355,7 +355,7 @@ DRAIN = (
     ),
     Mutation(
         "names-stand-once",
-        "csrc/frame.c",
+        "csrc/core/frame.c",
         "(drain->first ? 0xffu : ~(unsigned)drain->names_twice[byte])",
         "(drain->first ? 0xffu : 0u)",
         "I10: a damaged frame takes the names of all others with it",
@@ -363,7 +363,7 @@ DRAIN = (
     ),
     Mutation(
         "owners-stand-once",
-        "csrc/frame.c",
+        "csrc/core/frame.c",
         "bool repeats = drain->first || before->told_once;",
         "bool repeats = drain->first;",
         "I10: nobody knows who logged what the frames behind a damaged one hold",
@@ -371,7 +371,7 @@ DRAIN = (
     ),
     Mutation(
         "name-unchecked",
-        "csrc/frame.c",
+        "csrc/core/frame.c",
         "        if (!define_name(drain, unit->name_id)) {\n            return false;\n        }\n",
         "        (void)define_name(drain, unit->name_id);\n",
         "I5: a record without a name gets into the log",
@@ -379,7 +379,7 @@ DRAIN = (
     ),
     Mutation(
         "log-never-synced",
-        "csrc/drain.c",
+        "csrc/core/drain.c",
         "    while (fsync(fd) != 0) {",
         "    while (fd < 0) {",
         "P5: durable is answered without an fsync",
@@ -387,7 +387,7 @@ DRAIN = (
     ),
     Mutation(
         "closed-logs-not-synced",
-        "csrc/drain.c",
+        "csrc/core/drain.c",
         "    int error = sync_closed_logs(drain);\n    if (error == 0) {",
         "    int error = 0 * sync_closed_logs(drain);\n    if (error == 0) {",
         "P5: durable forgets what lies in the log before",
@@ -395,7 +395,7 @@ DRAIN = (
     ),
     Mutation(
         "log-has-no-name",
-        "csrc/drain.c",
+        "csrc/core/drain.c",
         "    } else if (!drain->named) {",
         "    } else if (false) {",
         "P5: the log is durable, and its name is not",
@@ -403,7 +403,7 @@ DRAIN = (
     ),
     Mutation(
         "second-fsync-trusted",
-        "csrc/drain.c",
+        "csrc/core/drain.c",
         "        drain->doubted_below = drain->log + 1;\n",
         "",
         "P5: an fsync is trusted after one that failed",
@@ -415,7 +415,7 @@ SEGMENT = (
     # ---- segment.c, lock.c, names.c ----
     Mutation(
         "magic-first",
-        "csrc/segment.c",
+        "csrc/core/segment.c",
         "    header->constants = *constants;\n",
         "    atomic_store_explicit(&header->magic, SHMLOG_MAGIC, memory_order_release);\n"
         "    header->constants = *constants;\n",
@@ -424,7 +424,7 @@ SEGMENT = (
     ),
     Mutation(
         "constants-read-anew",
-        "csrc/segment.h",
+        "csrc/core/segment.h",
         "segment->base + segment->constants.slots_offset)",
         "segment->base + segment->header->constants.slots_offset)",
         "I11: eight damaged bytes end the flusher and every process that takes a lane",
@@ -432,7 +432,7 @@ SEGMENT = (
     ),
     Mutation(
         "memory-not-reserved",
-        "csrc/segment.c",
+        "csrc/core/segment.c",
         "error = posix_fallocate(fd, (off_t)offset, (off_t)bytes);",
         "error = offset > bytes && fd < 0;",
         "P7: SIGBUS in the middle of training",
@@ -440,7 +440,7 @@ SEGMENT = (
     ),
     Mutation(
         "cut-segment-accepted",
-        "csrc/segment.c",
+        "csrc/core/segment.c",
         "constants->segment_bytes != bytes || file_bytes != bytes ||",
         "constants->segment_bytes != bytes ||",
         "I11: a segment that was cut is mapped beyond its end",
@@ -448,7 +448,7 @@ SEGMENT = (
     ),
     Mutation(
         "lock-of-the-process",
-        "csrc/lock.c",
+        "csrc/core/lock.c",
         "while (fcntl(fd, F_OFD_SETLK, &lock) != 0) {",
         "while (fcntl(fd, F_SETLK, &lock) != 0) {",
         "I7: a lock is lost when any descriptor of the file closes",
@@ -456,7 +456,7 @@ SEGMENT = (
     ),
     Mutation(
         "number-is-trusted",
-        "csrc/lock.c",
+        "csrc/core/lock.c",
         "return fd >= 0 && shmlog_description_is_of_file(description, fd) && "
         "lseek(fd, 0, SEEK_CUR) == description->mark;",
         "return fd >= 0;",
@@ -465,7 +465,7 @@ SEGMENT = (
     ),
     Mutation(
         "lock-passed-on",
-        "csrc/lock.c",
+        "csrc/core/lock.c",
         "return open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);",
         "return open(path, O_RDWR | O_NOFOLLOW);",
         "P8: a program that was started keeps the lock of a dead process",
@@ -473,7 +473,7 @@ SEGMENT = (
     ),
     Mutation(
         "names-of-one-length",
-        "csrc/names.c",
+        "csrc/core/names.c",
         "found_bytes == bytes &&\n           memcmp(found, text, bytes) == 0;",
         "found_bytes == bytes;",
         "I11: two names that collide are one",
@@ -481,7 +481,7 @@ SEGMENT = (
     ),
     Mutation(
         "full-name-table-wraps",
-        "csrc/names.c",
+        "csrc/core/names.c",
         "        if (old > limit - amount) {\n            return UINT32_MAX;\n        }\n",
         "        if (old > limit) {\n            return UINT32_MAX;\n        }\n",
         "I11: a name is written beyond its table",
@@ -499,7 +499,7 @@ ENDS = (
     # ---- exits.c ----
     Mutation(
         "exit-code-unheeded",
-        "csrc/exits.c",
+        "csrc/core/exits.c",
         "    add(&header->finish_status, status, run->by_maker);\n",
         "    add(&header->finish_status, status ? SHMLOG_SUCCESS : 0, run->by_maker);\n",
         "a program that has failed looks well",
@@ -507,7 +507,7 @@ ENDS = (
     ),
     Mutation(
         "likely-status-stays",
-        "csrc/exits.c",
+        "csrc/core/exits.c",
         "    atomic_fetch_sub_explicit(&header->exiting, 1, memory_order_acq_rel);\n",
         "",
         "a program that has exited well looks as if it had failed",
@@ -515,7 +515,7 @@ ENDS = (
     ),
     Mutation(
         "child-decides-by-its-exit",
-        "csrc/exits.c",
+        "csrc/core/exits.c",
         "    runs = NULL;\n    process",
         "    process",
         "how a child ends is taken for the end of the run",
@@ -523,7 +523,7 @@ ENDS = (
     ),
     Mutation(
         "child-keeps-the-run-open",
-        "csrc/exits.c",
+        "csrc/core/exits.c",
         "        shmlog_description_close(&run->lock);\n    }\n    runs",
         "    }\n    runs",
         "P8: a run does not end, as long as a child of its dead owner lives",
@@ -531,7 +531,7 @@ ENDS = (
     ),
     Mutation(
         "unlikely-end-is-told-late",
-        "csrc/exits.c",
+        "csrc/core/exits.c",
         "        wait_for_answer(run, now_ns + ANSWER_NS);\n",
         "        (void)run, (void)now_ns, (void)wait_for_answer;\n",
         "run.yaml says success when a program that has failed has ended",
@@ -539,7 +539,7 @@ ENDS = (
     ),
     Mutation(
         "exit-of-a-container-waits-for-nobody",
-        "csrc/exits.c",
+        "csrc/core/exits.c",
         "            see_off(run, now_ns + CLOSING_NS);\n",
         "            (void)see_off;\n",
         "P8: a run is killed with its container before it is closed",
@@ -548,7 +548,7 @@ ENDS = (
     # ---- signals.c, work.c ----
     Mutation(
         "child-is-taken-for-maker",
-        "csrc/signals.c",
+        "csrc/core/signals.c",
         "    (void)pthread_atfork(NULL, NULL, forget_all); /* without it, getpid() tells */\n",
         "    (void)pthread_atfork(NULL, NULL, watch_forks);\n",
         "a signal to a worker is one to the run",
@@ -556,7 +556,7 @@ ENDS = (
     ),
     Mutation(
         "finished-runs-stay-watched",
-        "csrc/py_exits.c",
+        "csrc/python/py_exits.c",
         "        self->is_watched = !shmlog_signals_forget(header);\n",
         "        self->is_watched = true;\n",
         "after some runs, a signal says nothing of the next one",
@@ -564,7 +564,7 @@ ENDS = (
     ),
     Mutation(
         "signal-is-swallowed",
-        "csrc/signals.c",
+        "csrc/core/signals.c",
         "    raise(number); /* SA_NODEFER: at once */\n",
         "",
         "a process that is to end goes on",
@@ -572,7 +572,7 @@ ENDS = (
     ),
     Mutation(
         "handler-of-the-user-replaced",
-        "csrc/signals.c",
+        "csrc/core/signals.c",
         " && now.sa_handler == SIG_DFL",
         "",
         "a handler of the program is not called",
@@ -580,7 +580,7 @@ ENDS = (
     ),
     Mutation(
         "waiting-is-work",
-        "csrc/work.c",
+        "csrc/core/work.c",
         "ns - work->seen_ns[place] >= COUNTED_NS",
         "ns >= work->seen_ns[place]",
         "a finish waits without end for a disk that does not answer",

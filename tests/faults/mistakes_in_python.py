@@ -21,7 +21,7 @@ KILLED = f"{READER}::test_a_sealer_that_is_killed_anywhere_and_started_again_giv
 POWER = "faults/test_power_loss.py::test_what_was_flushed_durably_survives_a_loss_of_power"
 
 FLUSHER = (
-    # ---- sealer.py, keeper.py, appendfile.py ----
+    # ---- sealer.py, loop.py, appendfile.py ----
     Mutation(
         "books-before-part",
         "flusher/sealer.py",
@@ -224,7 +224,7 @@ FLUSHER = (
         "P1: who has opened the segment joins a run that is closed",
         f"{FAULTS}::test_nobody_joins_a_run_that_was_recovered",
     ),
-    # ---- final.py, recover.py, shm.py ----
+    # ---- closing.py, recover.py, shm.py ----
     Mutation(
         "restart-trusts-the-log",
         "flusher/closing.py",

@@ -8,7 +8,7 @@ RECOVERY = "integration/test_recovery.py"
 OTHER_MACHINE = f"{RECOVERY}::test_a_run_of_another_machine_of_the_same_name_is_not_taken_for_dead[another]"
 
 MISTAKES_IN_RECOVERY = (
-    # ---- recover.py, final.py ----
+    # ---- recover.py, closing.py ----
     Mutation(
         "unusable-segment-removed",
         "flusher/recover.py",

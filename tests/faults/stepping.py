@@ -15,7 +15,7 @@ from tests.faults.arena import Account, Arena
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "shmlog" / "csrc"
-CORE = [CSRC / f"{name}.c" for name in ("clock", "lane", "lock", "names", "producer", "room", "segment")]
+CORE = [CSRC / "core" / f"{name}.c" for name in ("clock", "lane", "lock", "names", "producer", "room", "segment")]
 
 NOTES_BYTES = 64
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.csource import CSRC, build_flags, python_flags, run_tool
+from tests.support.csource import BINDING, CORE, build_flags, python_flags, run_tool
 
 PROBE = Path(__file__).with_name("fast_path.c")
 CALLS_ALLOWED = {"clock_gettime", "memcpy"}  # the first is no system call where the vDSO has it, the second never
@@ -66,7 +66,7 @@ MACHINES = {
 def disassemble(machine: Machine, source: Path, folder: Path, *flags: str) -> dict[str, list[str]]:
     """Compile as the build does; return the instructions of each function, a call as ``call name``."""
     made = folder / f"{source.stem}.o"
-    run_tool(machine.compiler, *build_flags(), *flags, f"-I{CSRC}", "-c", source, "-o", made)
+    run_tool(machine.compiler, *build_flags(), *flags, f"-I{CORE}", "-c", source, "-o", made)
     functions: dict[str, list[str]] = {}
     body: list[str] = []
     for line in run_tool(machine.objdump, "-dr", "--no-show-raw-insn", made).splitlines():
@@ -118,7 +118,7 @@ def test_the_put_has_one_release_store_and_nothing_that_locks_or_calls(name: str
 @pytest.mark.parametrize("name", MACHINES)
 def test_units_of_several_slots_lock_nothing_and_call_nothing(name: str, tmp_path: Path) -> None:
     machine = MACHINES[name]
-    functions = disassemble(machine, CSRC / "lane.c", tmp_path)
+    functions = disassemble(machine, CORE / "lane.c", tmp_path)
     own = {function for function in functions if function.startswith(("shmlog_", "write_"))}
     for function, body in functions.items():
         assert faults_of(machine, body, calls=CALLS_ALLOWED | own) == [], f"I8: {function} on {name}"
@@ -128,7 +128,7 @@ def test_units_of_several_slots_lock_nothing_and_call_nothing(name: str, tmp_pat
 @pytest.mark.parametrize("source", ["py_metric.c", "py_log.c", "py_extend.c", "py_value.c"])
 def test_nothing_between_python_and_the_lane_locks(name: str, source: str, tmp_path: Path) -> None:
     machine = MACHINES[name]
-    functions = disassemble(machine, CSRC / source, tmp_path, *python_flags())
+    functions = disassemble(machine, BINDING / source, tmp_path, *python_flags())
     found = {function: [line for line in body if machine.forbidden.match(line)] for function, body in functions.items()}
     assert {function: lines for function, lines in found.items() if lines} == {}, f"I8: {source} on {name}"
 
@@ -136,7 +136,7 @@ def test_nothing_between_python_and_the_lane_locks(name: str, source: str, tmp_p
 def test_the_handle_inlines_the_put(tmp_path: Path) -> None:
     """The release store of ``fast_path`` is in the functions that Python calls: the probe is the product's path."""
     machine = MACHINES["aarch64"]
-    functions = disassemble(machine, CSRC / "py_metric.c", tmp_path, *python_flags())
+    functions = disassemble(machine, BINDING / "py_metric.c", tmp_path, *python_flags())
     stores = {function: count(machine.release, body) for function, body in functions.items()}
     assert {function: n for function, n in stores.items() if n} == {
         "metric_log": 1,
@@ -168,7 +168,7 @@ def test_each_side_of_a_pair_is_an_instruction_that_orders(
 ) -> None:
     """COMMIT, RECLAIM, ALLOT, NAME, CREATE, SYNC: where x86-64 forgives a relaxed order, aarch64 does not."""
     machine = MACHINES["aarch64"]
-    body = disassemble(machine, CSRC / source, tmp_path)[function]
+    body = disassemble(machine, CORE / source, tmp_path)[function]
     assert count(machine.release if side == "release" else machine.acquire, body) >= 1, f"{function}: no {side}"
 
 
@@ -197,10 +197,10 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_check_finds(mistake: str, tmp_path: Path) -> None:
     where, right, wrong = MISTAKES[mistake]
-    text = (CSRC / "lane.h").read_text()
+    text = (CORE / "lane.h").read_text()
     assert text.count(right) == 1, "the mistake is out of date"
     (tmp_path / "lane.h").write_text(text.replace(right, wrong))
-    (tmp_path / "producer.h").write_text((CSRC / "producer.h").read_text())  # beside it, so that it includes it
+    (tmp_path / "producer.h").write_text((CORE / "producer.h").read_text())  # beside it, so that it includes it
     for name in MACHINES if where == "both" else [where]:
         body = disassemble(MACHINES[name], PROBE, tmp_path, f"-I{tmp_path}")["fast_path"]
         assert check_put(MACHINES[name], body), f"{mistake}: not seen on {name}"

@@ -46,19 +46,19 @@ class Target:
 
 TARGETS = {
     "drain": Target(
-        ("clock.c", "crc32.c", "lane.c", "lock.c", "names.c", "bulk/decode.c"),
+        ("core/clock.c", "core/crc32.c", "core/lane.c", "core/lock.c", "core/names.c", "bulk/decode.c"),
         ("-Dwritev=fuzz_writev", "-Dfsync=fuzz_fsync"),
     ),
     "names": Target(()),
     "decode": Target(("bulk/decode.c",)),
-    "pages": Target(("bulk/pages.c", "crc32.c")),
+    "pages": Target(("bulk/pages.c", "core/crc32.c")),
 }
 
 
 def build(name: str, folder: Path, csrc: Path = CSRC) -> Path:
     target = TARGETS[name]
     made = folder / name
-    includes = [f"-I{csrc}", f"-I{csrc / 'bulk'}"]
+    includes = [f"-I{csrc / 'core'}", f"-I{csrc / 'bulk'}"]
     sources = [csrc / source for source in target.sources]
     run_tool("clang", *FLAGS, *target.flags, *includes, HARNESSES / f"fuzz_{name}.c", *sources, "-o", made)
     return made
@@ -166,31 +166,31 @@ def test_no_bytes_lead_out_of_bounds_or_to_a_wrong_value(name: str, tmp_path: Pa
 MISTAKES = {
     "an owner of any length": (
         "drain",
-        "lane.c",
+        "core/lane.c",
         "count <= SHMLOG_OWNER_BYTES_MAX && !unit->flags ? slots : 0",
         "count <= UINT32_MAX && !unit->flags ? slots : 0",
     ),
     "members that are not looked at": (
         "drain",
-        "lane.c",
+        "core/lane.c",
         "unit->slots > room || !members_are_whole(lane, position, unit->slots)",
         "unit->slots > room || !members_are_whole(lane, position, 1)",
     ),
     "a unit that is longer than the lane": (
         "drain",
-        "lane.c",
+        "core/lane.c",
         "unit->slots > room || !members_are_whole(lane, position, unit->slots)",
         "!members_are_whole(lane, position, unit->slots % (room + 1))",
     ),
     "a gap that is added, not taken as a total": (
         "drain",
-        "frame.c",
+        "core/frame.c",
         "cursor->seq += counts[reason] - cursor->gapped[reason];",
         "cursor->seq += counts[reason];",
     ),
     "a name whose text lies outside": (
         "names",
-        "names.c",
+        "core/names.c",
         "entry.offset > SHMLOG_NAME_TEXT_BYTES - entry.bytes",
         "entry.offset > SHMLOG_NAME_TEXT_BYTES",
     ),

@@ -29,8 +29,8 @@ OPTIONS = {"TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=1", 
 def build(sanitizer: str, folder: Path, csrc: Path = CSRC) -> Path:
     """Compile the stress program with the core's sources in ``csrc``."""
     made = folder / "stress"
-    flags = [*build_flags(), *WARNINGS, *SANITIZERS[sanitizer], f"-I{csrc}"]
-    sources = [csrc / source.name for source in core_sources()]
+    flags = [*build_flags(), *WARNINGS, *SANITIZERS[sanitizer], f"-I{csrc / 'core'}"]
+    sources = [csrc / "core" / source.name for source in core_sources()]
     run_tool("gcc", *flags, STRESS, *sources, "-o", made, "-lpthread")
     return made
 
@@ -58,28 +58,28 @@ def test_the_core_runs_clean_and_its_books_balance(sanitizer: str, tmp_path: Pat
 
 RACES = {
     "COMMIT, release": (
-        "lane.h",
+        "core/lane.h",
         "name_id, kind, flags),\n                          memory_order_release",
         "name_id, kind, flags),\n                          memory_order_relaxed",
     ),
-    "COMMIT, acquire": ("lane.c", "&slot->commit, memory_order_acquire", "&slot->commit, memory_order_relaxed"),
+    "COMMIT, acquire": ("core/lane.c", "&slot->commit, memory_order_acquire", "&slot->commit, memory_order_relaxed"),
     "RECLAIM, release": (
-        "drain.c",
+        "core/drain.c",
         "&shared->tail, cursor->position, memory_order_release",
         "&shared->tail, cursor->position, memory_order_relaxed",
     ),
     "RECLAIM, acquire": (
-        "room.c",
+        "core/room.c",
         "&lane->shared->tail, memory_order_acquire);\n    if",
         "&lane->shared->tail, memory_order_relaxed);\n    if",
     ),
     "NAME, release": (
-        "names.c",
+        "core/names.c",
         "memory_order_acq_rel, memory_order_acquire",
         "memory_order_relaxed, memory_order_relaxed",
     ),
     "NAME, acquire": (
-        "names.c",
+        "core/names.c",
         "&names->index[place], memory_order_acquire",
         "&names->index[place], memory_order_relaxed",
     ),
@@ -96,17 +96,17 @@ def test_a_side_of_a_pair_that_is_relaxed_is_a_race(side: str, tmp_path: Path, s
 
 OVERRUNS = {
     "a text is read by its end, not by its slots": (
-        "lane.c",
+        "core/lane.c",
         "left < SHMLOG_DATA_BYTES ? left : SHMLOG_DATA_BYTES);\n    }\n    shmlog_lane_commit",
         "left > SHMLOG_DATA_BYTES ? left : SHMLOG_DATA_BYTES);\n    }\n    shmlog_lane_commit",
     ),
     "owners have less room than they take": (
-        "drain.c",
+        "core/drain.c",
         "malloc((size_t)lanes * (8 + SHMLOG_OWNER_BYTES_MAX))",
         "malloc((size_t)lanes * 8)",
     ),
     "a lane is copied as if it did not wrap": (
-        "frame.c",
+        "core/frame.c",
         "uint64_t head = slots < until_wrap ? slots : until_wrap;",
         "uint64_t head = slots + 0 * until_wrap;",
     ),

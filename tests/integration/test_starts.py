@@ -138,10 +138,13 @@ BEGIN = f"""
 import sys
 before = set(sys.modules)
 import shmlog
+from shmlog.folder.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
+meetings = names_in(SHARED_MEMORY, MEETING_PREFIX)  # of others, to be swept
 run = shmlog.init("starts", root=sys.argv[1])
+meetings += names_in(SHARED_MEMORY, MEETING_PREFIX)
 run.log("x", 1, 0)
 print(sorted((set(sys.modules) - before) & set({NOT_AT_THE_BEGIN!r})))
-print("shmlog.run.rendezvous" in sys.modules, "shmlog.segment.meeting" in sys.modules)
+print("shmlog.run.rendezvous" in sys.modules, "shmlog.segment.meeting" in sys.modules and not meetings)
 """
 
 

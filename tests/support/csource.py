@@ -12,17 +12,13 @@ from tests.support.tools import need
 
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "shmlog" / "csrc"
+CORE, BINDING = CSRC / "core", CSRC / "python"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
-
-
-def is_binding(path: Path) -> bool:
-    """Return whether a source file is one of those that know Python."""
-    return path.stem == "module" or path.stem.startswith("py_")
 
 
 def core_sources() -> list[Path]:
     """Return the C files of ``_core`` that know nothing of Python."""
-    return [path for path in sorted(CSRC.glob("*.c")) if not is_binding(path)]
+    return sorted(CORE.glob("*.c"))
 
 
 def build_flags() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,6 +121,7 @@ def states_of(folder: Path, copies: Path) -> Iterator[list[Path]]:
     What a kill could leave is among the copies, which are in the list afterwards.
     """
     states: list[Path] = []
+    one_step = threading.Lock()  # parts are written in several threads
 
     def copy() -> None:
         states.append(copies / str(len(states)) / folder.name)
@@ -127,8 +129,9 @@ def states_of(folder: Path, copies: Path) -> Iterator[list[Path]]:
 
     def stepping(function: Callable[..., Any]) -> Callable[..., Any]:
         def step(*args: Any, **options: Any) -> Any:
-            copy()
-            return function(*args, **options)
+            with one_step:
+                copy()
+                return function(*args, **options)
 
         return step
 

@@ -16,7 +16,7 @@ import shmlog
 from shmlog.base import boot
 from shmlog.folder import liveness
 from shmlog.folder.description import Description
-from tests.support.csource import CSRC, ROOT
+from tests.support.csource import CORE, ROOT
 from tests.support.processes import wait_until
 
 
@@ -109,7 +109,7 @@ def test_the_words_of_the_header_are_where_the_page_says() -> None:
         liveness._ENDED_BY_OFFSET + size * n for n in range(3)
     }
     assert offsets == due
-    header = (CSRC / "format.h").read_text()
+    header = (CORE / "format.h").read_text()
     asserted = dict(re.findall(r"offsetof\(shmlog_header, (\w+)\) == (\d+)", header))
     assert int(asserted["finish_request"]) == liveness._FINISH_OFFSET
     assert int(asserted["ended_by"]) == liveness._ENDED_BY_OFFSET

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../format.h"
+#include "../core/format.h"
 
 /* A lane entry of a frame: what the lane's counters are before its slots. */
 typedef struct {

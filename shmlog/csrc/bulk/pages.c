@@ -1,6 +1,6 @@
 #include "pages.h"
 
-#include "../crc32.h"
+#include "../core/crc32.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "../crc32.h"
+#include "../core/crc32.h"
 #include "decode.h"
 #include "lines.h"
 #include "order.h"

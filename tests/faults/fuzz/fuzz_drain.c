@@ -3,7 +3,7 @@
  * Input: a byte of flags, then the pieces named in `use` below as far as it reaches; what is not given is as in
  * a segment in order. The header is scribbled on after it was opened, too. What the drain writes is held against its own counters and checksum, and decoded.
  */
-#include "bulk/decode.h"
+#include "decode.h"
 #include "drain.c"
 #include "frame.c"
 #include "segment.c"

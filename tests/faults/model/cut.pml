@@ -1,8 +1,8 @@
 /* The end of a follower's part in a lane, with a crash at every step.
  *
- * Follows shmlog/csrc: cut.c (an owner's finish, the flusher's close), lane.h (limit, the two looks),
+ * Follows shmlog/csrc/core: cut.c (an owner's finish, the flusher's close), lane.h (limit, the two looks),
  * producer.c (begin_part), room.c (make_room, drop, retire, uncut), py_room.c (has_ended, what is counted as late),
- * drain.c (finalize, settle), frame.c (end_of_lane) and flusher/keeper.py (the close, which the next flusher does
+ * drain.c (finalize, settle), frame.c (end_of_lane) and flusher/loop.py (the close, which the next flusher does
  * anew after a kill). A step here is a load or store of a shared word there. Laps, units of several slots and the bytes
  * of a slot are in lane.pml; here a position is used once and a unit has one slot.
  *

@@ -1,8 +1,8 @@
 /* One lane from its producers to the log, with a crash at every step.
  *
- * Follows shmlog/csrc: lane.c (commit words, laps, units), producer.c (hand-over under the
+ * Follows shmlog/csrc/core: lane.c (commit words, laps, units), producer.c (hand-over under the
  * lane's lock), room.c (room, drops, GAP, OWNER), frame.c, drain.c (walk, copy, write,
- * publish, settle, sync) and flusher/final.py (a restart: tail = max(tail, last
+ * publish, settle, sync) and flusher/closing.py (a restart: tail = max(tail, last
  * good frame)). A step here is a load or store of a shared word there; what nobody
  * else can see is taken together. Spin knows sequential consistency; the one
  * reordering that matters here, of the relaxed head, is written out.

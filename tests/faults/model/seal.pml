@@ -1,7 +1,7 @@
 /* From the logs to parts and events.jsonl, with a kill, or a loss of power, at every step, and a reader.
  *
  * Follows flusher/sealer.py (seal log n, commit the books, delete log n), flusher/merger.py (merge sealed parts
- * meanwhile), flusher/final.py and keeper.py (complete, merge the rest, clean up), base/durable.py (atomic_write)
+ * meanwhile), flusher/closing.py and loop.py (complete, merge the rest, clean up), base/durable.py (atomic_write)
  * and reader/snapshot.py (books, logs, parts, books again). Log n holds one metric and one event, both durable: what
  * is at stake is whether sealing keeps them. A file has what processes see and what a loss of power leaves at least.
  */

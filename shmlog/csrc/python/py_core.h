@@ -6,12 +6,12 @@
 #include <Python.h>
 #include <structmember.h>
 
-#include "clock.h"
-#include "drain.h"
-#include "lane.h"
-#include "names.h"
-#include "producer.h"
-#include "segment.h"
+#include "../core/clock.h"
+#include "../core/drain.h"
+#include "../core/lane.h"
+#include "../core/names.h"
+#include "../core/producer.h"
+#include "../core/segment.h"
 
 #if defined(__GNUC__)
 #define SHMLOG_LIKELY(condition) __builtin_expect(!!(condition), 1)

@@ -1,8 +1,8 @@
 /* Segment: how the owners of a run end it. */
 #include "py_core.h"
 
-#include "exits.h"
-#include "signals.h"
+#include "../core/exits.h"
+#include "../core/signals.h"
 
 const char shmlog_request_finish_doc[] = "request_finish(status, is_maker)\n--\n\n"
                                          "Ask the flusher to seal; returns the number to wait for in finish_done.\n\n"

@@ -1,11 +1,11 @@
 /* Segment: a mapped segment, its control words, and the flusher's locks. */
 #include "py_core.h"
 
-#include "clock.h"
-#include "cut.h"
-#include "exits.h"
-#include "lock.h"
-#include "signals.h"
+#include "../core/clock.h"
+#include "../core/cut.h"
+#include "../core/exits.h"
+#include "../core/lock.h"
+#include "../core/signals.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -7,7 +7,7 @@
  * since it has ended; _next() -> Run or None, where calls on a run that is over go. */
 #include "py_core.h"
 
-#include "clock.h"
+#include "../core/clock.h"
 
 #include <errno.h>
 

@@ -1,7 +1,7 @@
 /* owner_record(): who this process is, for the lane that it takes. */
 #include "py_core.h"
 
-#include "owner.h"
+#include "../core/owner.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* RunBase: what a process logs to a run with; the C base of shmlog.Run. */
 #include "py_core.h"
 
-#include "clock.h"
+#include "../core/clock.h"
 
 #include <errno.h>
 

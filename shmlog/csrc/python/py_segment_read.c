@@ -1,8 +1,8 @@
 /* What can be read of a segment. */
 #include "py_core.h"
 
-#include "clock.h"
-#include "exits.h"
+#include "../core/clock.h"
+#include "../core/exits.h"
 
 const char *const shmlog_reason_names[SHMLOG_REASONS] = {"full", "names", "large", "lane", "closed", "disk"};
 
