@@ -32,19 +32,19 @@ def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]
     parts = list(taken.parts)
     for part in parts:  # and those that only what is useless covers
         try:
-            found = footer.read_facts(part.path)
+            facts = footer.read_facts(part.path)
         except CorruptDataError:
             own.append(part)
         else:
-            fault = fault_of(part, taken.run_id, found.metadata)
+            fault = fault_of(part, taken.run_id, facts.metadata)
             if not fault:
                 own.append(part)
-                rows = None if rows is None else rows + found.rows
+                rows = None if rows is None else rows + facts.rows
                 continue
             problems.append(f"{part.path}: {fault}; left out")
         rows = None
         useless.add(part.path)
-        parts += [part for part in layout.parts(but=useless, below=taken.next_log) if part not in parts]
+        parts += [part for part in layout.parts_of_nodes(but=useless, below=taken.next_log) if part not in parts]
     booked = _booked(taken)
     if None not in (rows, booked) and rows != booked:
         problems.append(f"{layout.metrics}: {_difference(rows, booked)}")

@@ -1,6 +1,6 @@
 """Metrics and events from the files that a snapshot holds together.
 
-What is damaged is left out and told; a part's records that stand in
+What is damaged is left out and reported; a part's records that stand in
 events.jsonl as well are taken from there.
 """
 
@@ -18,15 +18,16 @@ import numpy as np
 import pyarrow as pa
 
 from shmlog.errors import CorruptDataError
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.event_lines import Line, fault_of, is_call, read_lines, table_of_calls
 from shmlog.reader.snapshot import Snapshot
 from shmlog.records import parts
+from shmlog.records.lanes import NODE, Lane, lane_keys
 from shmlog.records.lines import METRICS_TYPE, event_lines
 from shmlog.records.merge import names_of
 from shmlog.records.order import sort_rows, take_rows
-from shmlog.records.schema import METRICS
+from shmlog.records.schema import METRICS, OF_NODES, with_node
 from shmlog.records.wal import Damage
 
 _LINES_AT_ONCE = 50_000
@@ -41,7 +42,7 @@ def is_pattern(names: str) -> bool:
 
 
 def read_metrics(layout: RunLayout, taken: Snapshot, names: str | list[str] | None) -> tuple[pa.Table, list[str]]:
-    """Return the metrics that are wanted, in order, and what is damaged.
+    """Return the metrics that are wanted, in order and of schema `OF_NODES`, and what is damaged.
 
     Raises
     ------
@@ -55,7 +56,7 @@ def read_metrics(layout: RunLayout, taken: Snapshot, names: str | list[str] | No
     sealed, overlaps, problems = _sealed_tables(layout, taken, wanted)
     unsealed, problems_of_logs = _unsealed_tables(layout, taken)
     tables = sealed + [table if wanted is None else parts.only_names(table, wanted) for table in unsealed]
-    table = pa.concat_tables([METRICS.empty_table(), *tables]).unify_dictionaries()
+    table = pa.concat_tables([OF_NODES.empty_table(), *tables]).unify_dictionaries()
     if overlaps:
         table = _without_duplicates(table)
     return sort_rows(table), problems + problems_of_logs
@@ -86,13 +87,13 @@ def _sealed_tables(
     tables: list[pa.Table] = []
     own, problems = own_parts(layout, taken)
     from_lines = taken.metrics_are_lines or (bool(problems) and taken.has_sink("jsonl"))
-    for found in _read_parts([part.path for part in own], wanted):
-        if isinstance(found, pa.Table):
-            tables.append(found)
+    for rows in _read_parts(own, wanted):
+        if isinstance(rows, pa.Table):
+            tables.append(rows)
             continue
         from_lines = from_lines or taken.has_sink("jsonl")
         rest = "what events.jsonl has of it is used" if from_lines else "its records are left out"
-        problems.append(f"{found}; {rest}")
+        problems.append(f"{rows}; {rest}")
     if from_lines:
         calls = read_calls(layout, taken)
         problems += faults_of_lines(layout, taken)
@@ -100,23 +101,23 @@ def _sealed_tables(
     return tables, taken.overlaps or (from_lines and bool(own)), problems
 
 
-def _read_parts(paths: list[Path], wanted: list[str] | None) -> list[pa.Table | CorruptDataError]:
+def _read_parts(own: list[Part], wanted: list[str] | None) -> list[pa.Table | CorruptDataError]:
     """Return the rows of each part, or what is wrong with it."""
 
-    def read(path: Path) -> pa.Table | CorruptDataError:
+    def read(part: Part) -> pa.Table | CorruptDataError:
         try:
-            return read_part(path, wanted)
+            return with_node(read_part(part.path, wanted), part.node)
         except CorruptDataError as error:
             return error
 
-    return [read(path) for path in paths]
+    return [read(part) for part in own]
 
 
 def _unsealed_tables(layout: RunLayout, taken: Snapshot) -> tuple[list[pa.Table], list[str]]:
     tables: list[pa.Table] = []
     problems: list[str] = []
     for batch, damage in taken.batches(layout):
-        tables.append(batch.metrics)
+        tables.append(with_node(batch.metrics, NODE))
         problems += texts_of(damage)
     return tables, problems
 
@@ -165,13 +166,13 @@ def faults_of_lines(layout: RunLayout, taken: Snapshot) -> list[str]:
 
 
 def read_calls(layout: RunLayout, taken: Snapshot) -> pa.Table:
-    """Return the metrics of the lines of events.jsonl that count."""
+    """Return the metrics of the lines of events.jsonl that count, schema `OF_NODES`."""
     files = taken.event_files(layout)
     events = (line.event for path, most in files for line in _readable_lines(path, most))
     calls = (event for event in events if event and is_call(event) and fault_of(event) is None)
-    tables = [METRICS.empty_table()]
+    tables = [OF_NODES.empty_table()]
     while portion := list(itertools.islice(calls, _LINES_AT_ONCE)):
-        tables.append(table_of_calls(portion))
+        tables.append(with_node(table_of_calls(portion), NODE))
     return pa.concat_tables(tables).unify_dictionaries()
 
 
@@ -185,7 +186,7 @@ def _without_duplicates(table: pa.Table) -> pa.Table:
     """Return the first row of each lane and number."""
     if not table.num_rows:
         return table
-    lane, seq = table["lane"].to_numpy(), table["seq"].to_numpy()
+    lane, seq = lane_keys(table), table["seq"].to_numpy()
     order = np.lexsort((seq, lane))
     is_first = np.ones(len(order), bool)
     is_first[1:] = (np.diff(lane[order]) != 0) | (np.diff(seq[order]) != 0)
@@ -205,11 +206,11 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
         return not (has_calls and is_call(event))
 
     skip_calls = has_calls and event_type != METRICS_TYPE
-    found: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     problems: list[str] = []
     for path, most in taken.event_files(layout):
         of_file, problems_of_file = _sort_out(path, read_lines(path, most, skip_calls=skip_calls), is_wanted)
-        found += of_file
+        events += of_file
         problems += problems_of_file
     problems += faults_of_lines(layout, taken)
     unsealed = []
@@ -218,31 +219,30 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
         chunks = b"".join(event_lines(batch, metrics=with_metrics))
         unsealed += [json.loads(line) for line in chunks.split(b"\n") if line]
         problems += texts_of(damage)
-    found += filter(is_wanted, unsealed)
-    return _without_repetitions(found) if taken.overlaps else found, problems
+    events += filter(is_wanted, unsealed)
+    return _without_repetitions(events) if taken.overlaps else events, problems
 
 
 def _sort_out(path: Path, lines: Any, is_wanted: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the wanted events of some lines, and what to say of those that are not events."""
-    found: list[dict[str, Any]] = []
+    wanted: list[dict[str, Any]] = []
     bad: list[Line] = []
     try:
         for line in lines:
             if line.event is None:
                 bad.append(line)
             elif is_wanted(line.event):
-                found.append(line.event)
+                wanted.append(line.event)
     except CorruptDataError as error:
-        return found, [f"{error}; left out"]
+        return wanted, [f"{error}; left out"]
     if not bad:
-        return found, []
-    return found, [f"{path}: {len(bad)} lines that are not JSON, the first at byte {bad[0].offset}; left out"]
+        return wanted, []
+    return wanted, [f"{path}: {len(bad)} lines that are not JSON, the first at byte {bad[0].offset}; left out"]
 
 
 def _without_repetitions(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the first event of each lane and number."""
     first: dict[Any, dict[str, Any]] = {}
     for i, event in enumerate(events):
-        lane, seq = event.get("lane"), event.get("seq")
-        first.setdefault((lane, seq) if fault_of(event) is None else i, event)
+        first.setdefault((Lane.of_line(event), event["seq"]) if fault_of(event) is None else i, event)
     return list(first.values())

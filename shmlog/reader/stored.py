@@ -32,6 +32,7 @@ from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
 from shmlog.records.late import read_late
 from shmlog.records.ledger import Ledger, lost_of
+from shmlog.records.schema import RECORDS
 
 _TRIES = 20
 
@@ -258,7 +259,9 @@ class StoredRun(Frames, Queries):
 
     # ---- records ----
 
-    def metrics(self, names: str | Sequence[str] | None = None, *, superseded: bool = False) -> pa.Table:
+    def metrics(
+        self, names: str | Sequence[str] | None = None, *, superseded: bool = False, nodes: bool = False
+    ) -> pa.Table:
         """Return metric records: of a run that was resumed, the curve that its attempts make together.
 
         Parameters
@@ -269,6 +272,8 @@ class StoredRun(Frames, Queries):
         superseded : bool
             Also what a later attempt has superseded: of each metric, what earlier
             attempts have from the smallest step on that a later one has logged.
+        nodes : bool
+            Also a column ``node`` (int32), the last: lanes are numbered on each node by itself.
 
         Returns
         -------
@@ -282,7 +287,8 @@ class StoredRun(Frames, Queries):
             table, problems = read.read_metrics(self._layout, taken, wanted)
             return mark_attempts(table, taken.described, superseded=superseded), problems
 
-        return self._look(look)
+        table = self._look(look)
+        return table if nodes else table.select(RECORDS.names)
 
     def names(self) -> list[str]:
         """Return the names of all metrics, sorted."""
@@ -357,7 +363,7 @@ class StoredRun(Frames, Queries):
     def _books_of(self, taken: Snapshot) -> tuple[_Books, list[str]]:
         if taken.producers is None:
             return self._count(taken)
-        lost = lost_of(taken.producers, taken.offered)
+        lost = {lane.number: count for lane, count in lost_of(taken.producers, taken.offered).items()}
         if taken.complete:
             return (taken.producers, {reason: n for reason, n in taken.dropped.items() if n}, lost), []
         ledger = Ledger.of(taken.producers, taken.dropped)

@@ -53,7 +53,19 @@ RECORDS: pa.Schema = pa.schema(
 )
 """Columns of metrics as readers return them: no file has the last two, run.yaml and the lane tell them."""
 
+OF_NODES: pa.Schema = METRICS.append(pa.field("node", pa.int32(), nullable=False))
+"""Columns of metrics while they are read: the folder of a part says its node, and lanes are numbered on each."""
+
+RECORDS_OF_NODES: pa.Schema = RECORDS.append(OF_NODES.field("node"))
+
 _FEW_VALUES = ["name", "kind", "rank", "local_rank", "worker", "pid", "lane"]
+
+
+def with_node(table: pa.Table, node: int) -> pa.Table:
+    """Return metrics that are all of one node, which is said in one more column."""
+    field = OF_NODES.field("node")
+    nodes: Any = pa.repeat(pa.scalar(node, field.type), table.num_rows)
+    return table.append_column(field, nodes)
 
 
 def write_options(text_bytes: int = 0) -> dict[str, Any]:

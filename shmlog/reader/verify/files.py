@@ -89,13 +89,13 @@ def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
 
 
 def check_late(layout: RunLayout, report: Report) -> None:
-    """Tell of counts of late drops that can't be read: what they counted is missing in the run's drops."""
+    """Report counts of late drops that can't be read: what they counted is missing in the run's drops."""
     for problem in read_late(layout)[1]:
         report.error(layout.dir, problem)
 
 
 def check_leftovers(layout: RunLayout, taken: Snapshot, report: Report) -> None:
-    """Tell of files that only an interrupted step has left; a live run has some at any time."""
+    """Report files that only an interrupted step has left; a live run has some at any time."""
     live = not taken.complete and liveness.members_live(taken.described) is not False
     flusher = liveness.flusher_lives(taken.described) is True
     if live or flusher:
@@ -109,5 +109,6 @@ def check_leftovers(layout: RunLayout, taken: Snapshot, report: Report) -> None:
     for path in (layout.wal, layout.segment):
         if path.exists():
             report.warning(path, "left of a run that is complete; 'shmlog recover' removes it")
-    for part in layout.covered_parts():
-        report.warning(part.path, "merged into another part; it can be deleted")
+    for node in (layout, *layout.other_nodes()):
+        for part in node.covered_parts():
+            report.warning(part.path, "merged into another part; it can be deleted")

@@ -15,10 +15,11 @@ from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.reader import snapshot
-from shmlog.reader.tally import Tally, sum_dropped
+from shmlog.reader.tally import Producer, Tally, sum_dropped
 from shmlog.reader.verify import events, files, logs, manifest, parts
 from shmlog.reader.verify.numbers import Numbers, Problem
 from shmlog.reader.verify.report import Report
+from shmlog.records.lanes import Lane
 from shmlog.records.ledger import lost_of
 
 _TRIES = 20
@@ -101,7 +102,7 @@ class _Check:
 
     def _tell(self, problem: Problem, damaged: bool) -> None:
         what = "stand twice" if problem.is_duplicate else "are missing"
-        message = f"lane {problem.lane}: {problem.amount} numbers {what}, the first is {problem.first}"
+        message = f"{problem.lane}: {problem.amount} numbers {what}, the first is {problem.first}"
         if damaged and not problem.is_duplicate:
             self._report.warning(self._layout.dir, f"{message}; what is damaged may have held them")
         else:
@@ -113,15 +114,14 @@ class _Check:
         taken = self._taken
         path = self._layout.run_yaml if taken.complete else self._layout.sealed_json
         if taken.overlaps or any(damaged_path == path for damaged_path, _ in taken.problems):
-            return  # there are no books, which was told
+            return  # there are no books, which was reported
         if taken.producers is None:
             self._report.error(path, "its list of producers is damaged")
             return
-        told = _told(taken.producers)
-        for lane, pid in sorted(set(told) | set(self._sealed.found())):
-            booked = told.get((lane, pid), {})
-            found = self._sealed.found().get((lane, pid), {})
-            self._compare(path, f"lane {lane}, pid {pid}", booked, found, damaged)
+        booked, held = _booked(taken.producers), self._sealed.counts()
+        for lane, pid in sorted(booked.keys() | held.keys()):
+            of_books, of_files = booked.get((lane, pid), {}), held.get((lane, pid), {})
+            self._compare(path, f"{lane}, pid {pid}", of_books, of_files, damaged)
         self._check_lost(path, taken.producers)
         if taken.complete:
             self._check_totals(taken.described, taken.producers)
@@ -132,15 +132,13 @@ class _Check:
                 where = (
                     f"the logs that held them lie in {self._layout.kept}, as far as these are not damaged themselves"
                 )
-                self._report.error(path, f"lane {lane}: {count} records are neither booked nor dropped: lost; {where}")
+                self._report.error(path, f"{lane}: {count} records are neither booked nor dropped: lost; {where}")
             else:
-                self._report.error(path, f"lane {lane}: {-count} records more are booked than there were")
+                self._report.error(path, f"{lane}: {-count} records more are booked than there were")
 
-    def _compare(
-        self, path: Path, who: str, booked: Mapping[str, int], found: Mapping[str, int], damaged: bool
-    ) -> None:
-        for what in sorted(set(booked) | set(found)):
-            there, due = found.get(what, 0), booked.get(what, 0)
+    def _compare(self, path: Path, who: str, booked: Mapping[str, int], held: Mapping[str, int], damaged: bool) -> None:
+        for what in sorted(set(booked) | set(held)):
+            there, due = held.get(what, 0), booked.get(what, 0)
             if there == due:
                 continue
             message = f"{who}: {due} {what} are booked, the files hold {there}"
@@ -165,13 +163,13 @@ class _Check:
                 self._report.error(path, f"counts {counts.get(what)} {what}, the sum over its lists is {due}")
 
 
-def _told(producers: list[dict[str, Any]]) -> dict[tuple[int, int], dict[str, int]]:
-    """Return what the books tell of each lane and process."""
-    told: dict[tuple[int, int], dict[str, int]] = {}
+def _booked(producers: list[dict[str, Any]]) -> dict[Producer, dict[str, int]]:
+    """Return what the books say of each lane and process, as `Tally.counts` does of the files."""
+    booked: dict[Producer, dict[str, int]] = {}
     for producer in producers:
         pid = producer.get("pid")
-        entry = told.setdefault((producer["lane"], pid if type(pid) is int else -1), {})
+        entry = booked.setdefault((Lane.of_producer(producer), pid if type(pid) is int else -1), {})
         dropped = {f"drops ({reason})": n for reason, n in producer["dropped"].items()}
         for what, n in {"metrics": producer["metrics"], "events": producer["events"], **dropped}.items():
             entry[what] = entry.get(what, 0) + n
-    return told
+    return booked
