@@ -1,4 +1,4 @@
-"""Whether the parts of a run are all there and are its own, as their footers and the books tell.
+"""Whether the parts of a run are all there and are its own, as their footers and the books say.
 
 A copy that was cut short lacks parts; one that went astray has those of another run.
 """
@@ -15,10 +15,10 @@ from shmlog.reader.snapshot import Snapshot
 from shmlog.records import footer
 
 
-def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]]:
+def own_parts(layout: RunLayout, snapshot: Snapshot) -> tuple[list[Part], list[str]]:
     """Return the parts that are this run's, and what is wrong with the others and with all together.
 
-    A part whose footer is damaged is among the first: whoever reads it tells.
+    A part whose footer is damaged is among the first: whoever reads it reports that.
 
     Raises
     ------
@@ -29,14 +29,14 @@ def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]
     problems: list[str] = []
     rows: int | None = 0
     useless: set[Path] = set()
-    parts = list(taken.parts)
+    parts = list(snapshot.parts)
     for part in parts:  # and those that only what is useless covers
         try:
             facts = footer.read_facts(part.path)
         except CorruptDataError:
             own.append(part)
         else:
-            fault = fault_of(part, taken.run_id, facts.metadata)
+            fault = fault_of(part, snapshot.run_id, facts.metadata)
             if not fault:
                 own.append(part)
                 rows = None if rows is None else rows + facts.rows
@@ -44,8 +44,8 @@ def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]
             problems.append(f"{part.path}: {fault}; left out")
         rows = None
         useless.add(part.path)
-        parts += [part for part in layout.parts_of_nodes(but=useless, below=taken.next_log) if part not in parts]
-    booked = _booked(taken)
+        parts += [part for part in layout.parts_of_nodes(but=useless, below=snapshot.next_log) if part not in parts]
+    booked = _booked(snapshot)
     if None not in (rows, booked) and rows != booked:
         problems.append(f"{layout.metrics}: {_difference(rows, booked)}")
     return sorted(own), problems
@@ -62,11 +62,11 @@ def fault_of(part: Part, run_id: str | None, metadata: Mapping[str, Any]) -> str
     return None
 
 
-def _booked(taken: Snapshot) -> int | None:
+def _booked(snapshot: Snapshot) -> int | None:
     """Return how many metrics the parts should hold; None if that is not known."""
-    if taken.producers is None or taken.metrics_are_lines:
+    if snapshot.producers is None or snapshot.metrics_are_lines:
         return None
-    metrics: int = sum(producer["metrics"] for producer in taken.producers)
+    metrics: int = sum(producer["metrics"] for producer in snapshot.producers)
     return metrics
 
 

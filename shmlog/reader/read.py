@@ -41,7 +41,7 @@ def is_pattern(names: str) -> bool:
 # ---- metrics ----
 
 
-def read_metrics(layout: RunLayout, taken: Snapshot, names: str | list[str] | None) -> tuple[pa.Table, list[str]]:
+def read_metrics(layout: RunLayout, snapshot: Snapshot, names: str | list[str] | None) -> tuple[pa.Table, list[str]]:
     """Return the metrics that are wanted, in order and of schema `OF_NODES`, and what is damaged.
 
     Raises
@@ -51,10 +51,10 @@ def read_metrics(layout: RunLayout, taken: Snapshot, names: str | list[str] | No
     """
     wanted = [names] if isinstance(names, str) else names
     if isinstance(names, str) and is_pattern(names):
-        known = read_names(layout, taken)[0]
+        known = read_names(layout, snapshot)[0]
         wanted = [names] if names in known else [name for name in known if fnmatch.fnmatchcase(name, names)]
-    sealed, overlaps, problems = _sealed_tables(layout, taken, wanted)
-    unsealed, problems_of_logs = _unsealed_tables(layout, taken)
+    sealed, overlaps, problems = _sealed_tables(layout, snapshot, wanted)
+    unsealed, problems_of_logs = _unsealed_tables(layout, snapshot)
     tables = sealed + [table if wanted is None else parts.only_names(table, wanted) for table in unsealed]
     table = pa.concat_tables([OF_NODES.empty_table(), *tables]).unify_dictionaries()
     if overlaps:
@@ -62,43 +62,43 @@ def read_metrics(layout: RunLayout, taken: Snapshot, names: str | list[str] | No
     return sort_rows(table), problems + problems_of_logs
 
 
-def read_names(layout: RunLayout, taken: Snapshot) -> tuple[list[str], list[str]]:
+def read_names(layout: RunLayout, snapshot: Snapshot) -> tuple[list[str], list[str]]:
     """Return the names of all metrics, sorted, and what is damaged."""
     names: set[str] = set()
-    tables, problems_of_logs = _unsealed_tables(layout, taken)
-    own, problems = own_parts(layout, taken)
+    tables, problems_of_logs = _unsealed_tables(layout, snapshot)
+    own, problems = own_parts(layout, snapshot)
     for part in own:
         try:
             names.update(guarded(part.path, lambda part=part: names_of([part])))
         except CorruptDataError as error:
             problems.append(str(error))
-    if taken.metrics_are_lines or (problems and taken.has_sink("jsonl")):
-        tables.append(read_calls(layout, taken))
-        problems += faults_of_lines(layout, taken)
+    if snapshot.metrics_are_lines or (problems and snapshot.has_sink("jsonl")):
+        tables.append(read_calls(layout, snapshot))
+        problems += faults_of_lines(layout, snapshot)
     for table in tables:
         names.update(table["name"].unique().to_pylist())
     return sorted(names), problems + problems_of_logs
 
 
 def _sealed_tables(
-    layout: RunLayout, taken: Snapshot, wanted: list[str] | None
+    layout: RunLayout, snapshot: Snapshot, wanted: list[str] | None
 ) -> tuple[list[pa.Table], bool, list[str]]:
     """Return the tables of what is sealed, whether they may overlap, and what is damaged."""
     tables: list[pa.Table] = []
-    own, problems = own_parts(layout, taken)
-    from_lines = taken.metrics_are_lines or (bool(problems) and taken.has_sink("jsonl"))
+    own, problems = own_parts(layout, snapshot)
+    from_lines = snapshot.metrics_are_lines or (bool(problems) and snapshot.has_sink("jsonl"))
     for rows in _read_parts(own, wanted):
         if isinstance(rows, pa.Table):
             tables.append(rows)
             continue
-        from_lines = from_lines or taken.has_sink("jsonl")
+        from_lines = from_lines or snapshot.has_sink("jsonl")
         rest = "what events.jsonl has of it is used" if from_lines else "its records are left out"
         problems.append(f"{rows}; {rest}")
     if from_lines:
-        calls = read_calls(layout, taken)
-        problems += faults_of_lines(layout, taken)
+        calls = read_calls(layout, snapshot)
+        problems += faults_of_lines(layout, snapshot)
         tables.append(calls if wanted is None else parts.only_names(calls, wanted))
-    return tables, taken.overlaps or (from_lines and bool(own)), problems
+    return tables, snapshot.overlaps or (from_lines and bool(own)), problems
 
 
 def _read_parts(own: list[Part], wanted: list[str] | None) -> list[pa.Table | CorruptDataError]:
@@ -113,10 +113,10 @@ def _read_parts(own: list[Part], wanted: list[str] | None) -> list[pa.Table | Co
     return [read(part) for part in own]
 
 
-def _unsealed_tables(layout: RunLayout, taken: Snapshot) -> tuple[list[pa.Table], list[str]]:
+def _unsealed_tables(layout: RunLayout, snapshot: Snapshot) -> tuple[list[pa.Table], list[str]]:
     tables: list[pa.Table] = []
     problems: list[str] = []
-    for batch, damage in taken.batches(layout):
+    for batch, damage in snapshot.batches(layout):
         tables.append(with_node(batch.metrics, NODE))
         problems += texts_of(damage)
     return tables, problems
@@ -158,16 +158,16 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def faults_of_lines(layout: RunLayout, taken: Snapshot) -> list[str]:
+def faults_of_lines(layout: RunLayout, snapshot: Snapshot) -> list[str]:
     """Return what is wrong with events.jsonl as a whole."""
-    known = {path: taken.files[path.name] for path, _ in taken.event_files(layout) if path.name in taken.files}
+    known = {path: snapshot.files[path.name] for path, _ in snapshot.event_files(layout) if path.name in snapshot.files}
     faults = {path: extent.fault(path) for path, extent in known.items()}
     return [f"{path}: {fault}" for path, fault in faults.items() if fault]
 
 
-def read_calls(layout: RunLayout, taken: Snapshot) -> pa.Table:
+def read_calls(layout: RunLayout, snapshot: Snapshot) -> pa.Table:
     """Return the metrics of the lines of events.jsonl that count, schema `OF_NODES`."""
-    files = taken.event_files(layout)
+    files = snapshot.event_files(layout)
     events = (line.event for path, most in files for line in _readable_lines(path, most))
     calls = (event for event in events if event and is_call(event) and fault_of(event) is None)
     tables = [OF_NODES.empty_table()]
@@ -177,7 +177,7 @@ def read_calls(layout: RunLayout, taken: Snapshot) -> pa.Table:
 
 
 def _readable_lines(path: Path, most: int | None) -> Iterator[Line]:
-    """Yield the lines of a file; none if it is not a file of lines, of which `faults_of_lines` tells."""
+    """Yield the lines of a file; none if it is not a file of lines, which `faults_of_lines` reports."""
     with suppress(CorruptDataError):
         yield from read_lines(path, most)
 
@@ -196,9 +196,11 @@ def _without_duplicates(table: pa.Table) -> pa.Table:
 # ---- events ----
 
 
-def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> tuple[list[dict[str, Any]], list[str]]:
+def read_events(
+    layout: RunLayout, snapshot: Snapshot, event_type: str | None
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the events of a type, or all but the metrics, in order, and what is damaged."""
-    has_calls = taken.has_sink("jsonl")
+    has_calls = snapshot.has_sink("jsonl")
 
     def is_wanted(event: dict[str, Any]) -> bool:
         if event_type is not None:
@@ -208,19 +210,19 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
     skip_calls = has_calls and event_type != METRICS_TYPE
     events: list[dict[str, Any]] = []
     problems: list[str] = []
-    for path, most in taken.event_files(layout):
+    for path, most in snapshot.event_files(layout):
         of_file, problems_of_file = _sort_out(path, read_lines(path, most, skip_calls=skip_calls), is_wanted)
         events += of_file
         problems += problems_of_file
-    problems += faults_of_lines(layout, taken)
+    problems += faults_of_lines(layout, snapshot)
     unsealed = []
-    for batch, damage in taken.batches(layout):
+    for batch, damage in snapshot.batches(layout):
         with_metrics = has_calls and event_type == METRICS_TYPE
         chunks = b"".join(event_lines(batch, metrics=with_metrics))
         unsealed += [json.loads(line) for line in chunks.split(b"\n") if line]
         problems += texts_of(damage)
     events += filter(is_wanted, unsealed)
-    return _without_repetitions(events) if taken.overlaps else events, problems
+    return _without_repetitions(events) if snapshot.overlaps else events, problems
 
 
 def _sort_out(path: Path, lines: Any, is_wanted: Any) -> tuple[list[dict[str, Any]], list[str]]:

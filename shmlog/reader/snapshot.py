@@ -5,7 +5,7 @@ parts and events.jsonl, the rest from the logs, so that nothing is met twice or
 missed. If it has changed during the look, or a file has gone, one looks again.
 
 If it is damaged, everything that is there is taken, and what is met twice is
-told apart by its number and its lane.
+kept once, by its number and its lane.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Snapshot:
     logs : dict of int to bytes
         Those that are not sealed.
     producers : list of dict or None
-        Of what is sealed. None if no file tells.
+        Of what is sealed. None if no file says so.
     dropped : dict
         Of a complete run, all drops; else those of processes that had no lane.
     offered : dict
-        By lane, how many records it was offered of what the producers are about; empty if no file tells.
+        By lane, how many records it was offered of what the producers are about; empty if no file says so.
     files : dict of str to Extent
         What is known of files that have no checksum of their own, by name.
     overlaps : bool
@@ -106,7 +106,7 @@ class Snapshot:
         """Yield what each unsealed log holds, and what of it is damaged.
 
         A torn tail is not: a flusher that was killed leaves one, and what it held was written
-        again. Only of a log that is nothing else, with no earlier one, that can't be told.
+        again. Only of a log that is nothing else, with no earlier one, that is not known.
         """
         decoder = Decoder(layout.dir)
         for number, data in sorted(self.logs.items()):

@@ -35,10 +35,10 @@ class Sources:
     rows: pa.Table
 
 
-def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False) -> tuple[Sources, list[str]]:
+def find_sources(layout: RunLayout, snapshot: Snapshot, *, in_memory: bool = False) -> tuple[Sources, list[str]]:
     """Return where the metrics of a run are, and what is damaged.
 
-    All of them are rows where parts alone don't tell: of a run whose sealed metrics are lines of
+    All of them are rows where parts alone are not enough: of a run whose sealed metrics are lines of
     events.jsonl, of one whose books or parts are damaged, of one that lacks parts and has all of it in
     events.jsonl, and if ``in_memory`` is asked for.
 
@@ -47,18 +47,19 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
     FileNotFoundError
         If a part has gone.
     """
-    own, problems = own_parts(layout, taken)
+    own, problems = own_parts(layout, snapshot)
     faults: list[str] = []
-    is_read = in_memory or taken.overlaps or taken.metrics_are_lines or bool(problems and taken.has_sink("jsonl"))
+    is_in_lines = snapshot.metrics_are_lines or bool(problems and snapshot.has_sink("jsonl"))
+    is_read = in_memory or snapshot.overlaps or is_in_lines
     if not is_read:
         faults = [fault for fault in (_fault_of(part.path) for part in own) if fault]
     if is_read or faults:
-        table, problems = read.read_metrics(layout, taken, None)
+        table, problems = read.read_metrics(layout, snapshot, None)
         if faults and not problems:  # right all the same, but at a price: that should not be a riddle
             problems = [f"{faults[0]}; its rows are sound all the same: all of the run is read into memory"]
         return Sources([], table), problems
     tables = []
-    for batch, damage in taken.batches(layout):
+    for batch, damage in snapshot.batches(layout):
         tables.append(with_node(batch.metrics, NODE))
         problems += read.texts_of(damage)
     rows = pa.concat_tables(tables).unify_dictionaries() if tables else NO_ROWS

@@ -69,7 +69,7 @@ class Tally:
         return counts
 
     def producers(self) -> list[dict[str, Any]]:
-        """Return the producers as run.yaml would list them, as far as the records tell."""
+        """Return the producers as run.yaml would list them, as far as the records say."""
         order = sorted(self._owners, key=lambda producer: (producer[0], self._owners[producer][0]))
         tenancy: Counter[Lane] = Counter()
         producers = []

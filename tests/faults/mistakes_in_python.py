@@ -671,7 +671,7 @@ STORAGE = (
     Mutation(
         "loss-not-verified",
         "reader/verify/verify.py",
-        "        self._check_lost(path, taken.producers)\n",
+        "        self._check_lost(path, snapshot.producers)\n",
         "",
         "I4: verify calls a run whole that has lost records",
         f"{BOOKS}::test_a_loss_that_no_check_sees_is_counted_and_its_log_kept[last]",

@@ -14,9 +14,9 @@ from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError, QueryError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
-from shmlog.reader import read, snapshot
+from shmlog.reader import read
 from shmlog.reader.model import RunRecord
-from shmlog.reader.snapshot import Snapshot
+from shmlog.reader.snapshot import Snapshot, take
 from shmlog.reader.sources import NO_ROWS, Sources, find_sources
 from shmlog.reader.sql import tables
 from shmlog.reader.sql.attempts import attempts_sql
@@ -49,32 +49,32 @@ class View:
         self.record = record
         self.layout = RunLayout(record.dir)
         self.problems: list[str] = []
-        self.taken: Snapshot | None = None
+        self.snapshot: Snapshot | None = None
         self.sources = Sources([], NO_ROWS)
 
     def take(self, wanted: Iterable[str]) -> View:
         """Look at the files anew; raises FileNotFoundError if there is no run.yaml, or a part has gone."""
         if not {"metrics", "events", "artifacts"} & set(wanted):
             return self
-        taken = self.taken = snapshot.take(self.layout)
-        self.problems = [text for _, text in taken.problems]
+        snapshot = self.snapshot = take(self.layout)
+        self.problems = [text for _, text in snapshot.problems]
         if "metrics" in wanted:
             is_utf8 = _is_utf8(self.layout.dir)
-            self.sources, problems = find_sources(self.layout, taken, in_memory=not is_utf8)
+            self.sources, problems = find_sources(self.layout, snapshot, in_memory=not is_utf8)
             self.problems += problems
         return self
 
     def events(self, event_type: str | None = None) -> list[dict[str, Any]]:
         """Return the events, or those of a type, from the same files."""
-        assert self.taken is not None
-        events, problems = read.read_events(self.layout, self.taken, event_type)
+        assert self.snapshot is not None
+        events, problems = read.read_events(self.layout, self.snapshot, event_type)
         self.problems += [problem for problem in problems if problem not in self.problems]
         return events
 
     def first_lanes(self) -> dict[int, list[int]]:
         """Return for each node the first lane of each attempt."""
-        described = self.taken.described if self.taken else Description()
-        nodes = {NODE, *(part.node for part in self.taken.parts)} if self.taken else {NODE}
+        described = self.snapshot.described if self.snapshot else Description()
+        nodes = {NODE, *(part.node for part in self.snapshot.parts)} if self.snapshot else {NODE}
         return {node: described.first_lanes(node) for node in sorted(nodes)}
 
     @property
@@ -84,7 +84,7 @@ class View:
 
     def is_still_there(self) -> bool:
         """Whether no part has been merged into another meanwhile."""
-        return self.taken is None or self.taken.is_still_there(self.layout)
+        return self.snapshot is None or self.snapshot.is_still_there(self.layout)
 
 
 def query_runs(runs: Sequence[RunRecord], query: str, params: Params | None = None) -> pa.Table:
@@ -153,10 +153,10 @@ def _check(duckdb: Any, query: str) -> None:
     except duckdb.Error as error:
         raise QueryError(str(error).strip()) from error
     if len(statements) != 1:
-        raise QueryError(f"one statement is taken, not {len(statements)}")
+        raise QueryError(f"one statement is snapshot, not {len(statements)}")
     if statements[0].type != duckdb.StatementType.SELECT:
         kind = str(statements[0].type).rpartition(".")[2].strip("<>0123456789: ")
-        raise QueryError(f"only a query that reads is taken, such as SELECT, not {kind}")
+        raise QueryError(f"only a query that reads is snapshot, such as SELECT, not {kind}")
 
 
 # ---- the database ----

@@ -126,10 +126,10 @@ def event_rows(record: RunRecord, events: Iterable[Mapping[str, Any]]) -> Iterat
 
 
 def artifact_rows(record: RunRecord, events: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a run's artifacts, of which ``events`` tell."""
-    for found in find_artifacts(RunLayout(record.dir), events):
-        row = {name: getattr(found, name) for name in ("size_bytes", "created_at", "digest", "media_type")}
-        yield _ids(record) | row | {"path": _text(found.name)}
+    """Yield the rows of a run's artifacts, which ``events`` name."""
+    for artifact in find_artifacts(RunLayout(record.dir), events):
+        row = {name: getattr(artifact, name) for name in ("size_bytes", "created_at", "digest", "media_type")}
+        yield _ids(record) | row | {"path": _text(artifact.name)}
 
 
 def _ids(record: RunRecord) -> dict[str, Any]:

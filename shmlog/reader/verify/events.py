@@ -25,16 +25,16 @@ _LINES_AT_ONCE = 50_000
 
 
 def check(
-    layout: RunLayout, taken: Snapshot, numbers: Numbers, of_calls: Numbers, tally: Tally, report: Report
+    layout: RunLayout, snapshot: Snapshot, numbers: Numbers, of_calls: Numbers, tally: Tally, report: Report
 ) -> None:
     """Check the lines; add the numbers of events and gaps, and apart from them those of metrics."""
-    _check_size(layout, taken, report)
-    has_calls = taken.has_sink("jsonl")
-    for path, most in taken.event_files(layout):
-        check_extent(path, taken, report)
+    _check_size(layout, snapshot, report)
+    has_calls = snapshot.has_sink("jsonl")
+    for path, most in snapshot.event_files(layout):
+        check_extent(path, snapshot, report)
         for portion in _portions(path, most, report):
             calls = [event for event in portion if has_calls and is_call(event)]
-            _check_calls(calls, of_calls, tally if taken.metrics_are_lines else None, report)
+            _check_calls(calls, of_calls, tally if snapshot.metrics_are_lines else None, report)
             _check_others([e for e in portion if not (has_calls and is_call(e))], layout, numbers, tally, report)
 
 
@@ -52,15 +52,15 @@ def _portions(path: Path, most: int | None, report: Report) -> Iterator[list[dic
     faults.report_rest()
 
 
-def _check_size(layout: RunLayout, taken: Snapshot, report: Report) -> None:
-    if taken.complete and taken.files:
-        counted = {path for path, _ in taken.event_files(layout)}
+def _check_size(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
+    if snapshot.complete and snapshot.files:
+        counted = {path for path, _ in snapshot.event_files(layout)}
         for path in layout.event_files().values():
             if path not in counted:
                 report.error(path, "the run has not written it; move it away if it is yours")
     size = layout.events.stat().st_size if layout.events.is_file() else 0
-    if not taken.files and size < (taken.events_bytes or 0):
-        report.error(layout.events, f"has {size} bytes; {taken.events_bytes} were written")
+    if not snapshot.files and size < (snapshot.events_bytes or 0):
+        report.error(layout.events, f"has {size} bytes; {snapshot.events_bytes} were written")
 
 
 class _Faults:

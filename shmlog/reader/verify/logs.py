@@ -19,15 +19,15 @@ from shmlog.records.schema import with_node
 from shmlog.records.wal import FIRST, TORN_TAIL, Damage, Frame
 
 
-def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, report: Report) -> None:
+def check(layout: RunLayout, snapshot: Snapshot, numbers: Numbers, report: Report) -> None:
     """Check the frames of the logs and the records in them; add their numbers."""
     decoder = Decoder(layout.dir)
-    due = taken.next_log or 0
-    for number, data in sorted(taken.logs.items()):
+    due = snapshot.next_log or 0
+    for number, data in sorted(snapshot.logs.items()):
         if number != due:
             report.error(layout.log(due), "this log is missing")
         due = number + 1
-        frames, damage = read_frames(layout.log(number), number, data, taken.run_id)
+        frames, damage = read_frames(layout.log(number), number, data, snapshot.run_id)
         report.counts["logs"] += 1
         report.counts["frames"] += len(frames)
         _check_order(frames, report)
@@ -36,7 +36,7 @@ def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, report: Report) 
         _count(layout, batch, numbers, report)
 
 
-def check_kept(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+def check_kept(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
     """Report what lies in the logs that were put aside when they were sealed, and is in no file."""
     for number, path in layout.kept_logs():
         try:
@@ -44,7 +44,7 @@ def check_kept(layout: RunLayout, taken: Snapshot, report: Report) -> None:
         except CorruptDataError as error:
             report.error(path, str(error).removeprefix(f"{path}: "))
             continue
-        _report(read_frames(path, number, data, taken.run_id)[1], report)
+        _report(read_frames(path, number, data, snapshot.run_id)[1], report)
 
 
 def _check_order(frames: list[Frame], report: Report) -> None:

@@ -17,11 +17,11 @@ from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.verify.report import ERROR, Report
 
 
-def check(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+def check(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
     """Check the files of a run that is complete, if it has a manifest, and its artifacts."""
-    listed = _read(layout, report) if taken.complete else None
+    listed = _read(layout, report) if snapshot.complete else None
     known = {} if listed is None else _check_files(layout, listed, report)
-    _check_artifacts(layout, taken, known, report)
+    _check_artifacts(layout, snapshot, known, report)
 
 
 def _read(layout: RunLayout, report: Report) -> dict[str, Content] | None:
@@ -78,11 +78,11 @@ def _fault(path: Path, due: Content) -> str | None:
     return f"is not what manifest.json lists ({present.size_bytes:,} bytes, {due.size_bytes:,} in the run)"
 
 
-def _check_artifacts(layout: RunLayout, taken: Snapshot, known: dict[Path, Content], report: Report) -> None:
+def _check_artifacts(layout: RunLayout, snapshot: Snapshot, known: dict[Path, Content], report: Report) -> None:
     reported = {finding.file for finding in report.findings}
-    is_imported = isinstance(taken.described.source, dict)
+    is_imported = isinstance(snapshot.described.source, dict)
     try:
-        events, _ = read_events(layout, taken, EVENT_TYPE)
+        events, _ = read_events(layout, snapshot, EVENT_TYPE)
     except OSError:
         events = []  # the check of events.jsonl reports it
     for artifact in find_artifacts(layout, events):
@@ -95,5 +95,5 @@ def _check_artifacts(layout: RunLayout, taken: Snapshot, known: dict[Path, Conte
         fault = artifact.fault(known.get(artifact.path))
         if fault:
             report.error(artifact.path, fault)
-        elif taken.complete and artifact.digest is None and artifact.path not in known:
-            report.warning(artifact.path, "was not logged: nothing tells what should be in it")
+        elif snapshot.complete and artifact.digest is None and artifact.path not in known:
+            report.warning(artifact.path, "was not logged: nothing says what should be in it")

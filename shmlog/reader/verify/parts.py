@@ -23,12 +23,12 @@ from shmlog.records.values import PRODUCER, misfits
 _NAME = METRICS.get_field_index("name")
 
 
-def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, tally: Tally, report: Report) -> None:
+def check(layout: RunLayout, snapshot: Snapshot, numbers: Numbers, tally: Tally, report: Report) -> None:
     """Check all pages of all parts, and the rows in them; add their numbers."""
-    for part in taken.parts:
+    for part in snapshot.parts:
         report.counts["parts"] += 1
         try:
-            tables = guarded(part.path, lambda part=part: list(_read(part, taken.run_id, report)))
+            tables = guarded(part.path, lambda part=part: list(_read(part, snapshot.run_id, report)))
         except CorruptDataError as error:
             report.error(part.path, str(error).removeprefix(f"{part.path}: "))
             continue

@@ -14,7 +14,7 @@ from typing import Any
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
-from shmlog.reader import snapshot
+from shmlog.reader.snapshot import Snapshot, take
 from shmlog.reader.tally import Producer, Tally, sum_dropped
 from shmlog.reader.verify import events, files, logs, manifest, parts
 from shmlog.reader.verify.numbers import Numbers, Problem
@@ -49,15 +49,15 @@ def verify(run_dir: str | os.PathLike[str]) -> Report:
     for _ in range(_TRIES):
         report = Report(layout.dir)
         try:
-            taken = snapshot.take(layout)
+            snapshot = take(layout)
         except CorruptDataError as error:
             report.error(layout.dir, str(error))
             return report
         except OSError as error:
             report.error(Path(error.filename or layout.dir), f"can't be read ({error.strerror})")
             return report
-        _Check(layout, taken, report).run()
-        if taken.is_still_there(layout):
+        _Check(layout, snapshot, report).run()
+        if snapshot.is_still_there(layout):
             return report
     report.error(layout.dir, "its parts keep changing; verify a copy")
     return report
@@ -66,37 +66,37 @@ def verify(run_dir: str | os.PathLike[str]) -> Report:
 class _Check:
     """The checks of one run, and what they have counted."""
 
-    def __init__(self, layout: RunLayout, taken: snapshot.Snapshot, report: Report) -> None:
+    def __init__(self, layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
         self._layout = layout
-        self._taken = taken
+        self._snapshot = snapshot
         self._report = report
         self._numbers = Numbers()  # of all records
         self._sealed = Tally()  # of those that the books are about
 
     def run(self) -> None:
-        for path, reason in self._taken.problems:
+        for path, reason in self._snapshot.problems:
             self._report.error(path, reason.removeprefix(f"{path}: "))
-        files.check_description(self._layout, self._taken, self._report)
+        files.check_description(self._layout, self._snapshot, self._report)
         of_parts, of_lines = Numbers(), Numbers()
-        parts.check(self._layout, self._taken, of_parts, self._sealed, self._report)
-        events.check(self._layout, self._taken, self._numbers, of_lines, self._sealed, self._report)
-        if not self._taken.overlaps:
-            # Else logs hold again what is sealed, and nothing tells how much of it.
-            logs.check(self._layout, self._taken, self._numbers, self._report)
+        parts.check(self._layout, self._snapshot, of_parts, self._sealed, self._report)
+        events.check(self._layout, self._snapshot, self._numbers, of_lines, self._sealed, self._report)
+        if not self._snapshot.overlaps:
+            # Else logs hold again what is sealed, and how much of it is not known.
+            logs.check(self._layout, self._snapshot, self._numbers, self._report)
         damaged = not self._report.ok
         self._compare_sinks(of_parts, of_lines, damaged)
-        self._numbers.update(of_lines if self._taken.metrics_are_lines else of_parts)
+        self._numbers.update(of_lines if self._snapshot.metrics_are_lines else of_parts)
         for problem in self._numbers.problems():
             self._tell(problem, damaged)
         self._check_books(damaged)
-        logs.check_kept(self._layout, self._taken, self._report)
-        manifest.check(self._layout, self._taken, self._report)
+        logs.check_kept(self._layout, self._snapshot, self._report)
+        manifest.check(self._layout, self._snapshot, self._report)
         files.check_late(self._layout, self._report)
-        files.check_leftovers(self._layout, self._taken, self._report)
+        files.check_leftovers(self._layout, self._snapshot, self._report)
 
     def _compare_sinks(self, of_parts: Numbers, of_lines: Numbers, damaged: bool) -> None:
         """Metrics that go both into parts and into events.jsonl must be the same there."""
-        lines_are_all = self._taken.has_sink("jsonl") and not self._taken.metrics_are_lines and not damaged
+        lines_are_all = self._snapshot.has_sink("jsonl") and not self._snapshot.metrics_are_lines and not damaged
         if lines_are_all and not of_parts.is_same(of_lines):
             self._report.error(self._layout.events, "the metrics in it are not those in the parts")
 
@@ -111,23 +111,23 @@ class _Check:
     # ---- books ----
 
     def _check_books(self, damaged: bool) -> None:
-        taken = self._taken
-        path = self._layout.run_yaml if taken.complete else self._layout.sealed_json
-        if taken.overlaps or any(damaged_path == path for damaged_path, _ in taken.problems):
+        snapshot = self._snapshot
+        path = self._layout.run_yaml if snapshot.complete else self._layout.sealed_json
+        if snapshot.overlaps or any(damaged_path == path for damaged_path, _ in snapshot.problems):
             return  # there are no books, which was reported
-        if taken.producers is None:
+        if snapshot.producers is None:
             self._report.error(path, "its list of producers is damaged")
             return
-        booked, held = _booked(taken.producers), self._sealed.counts()
+        booked, held = _booked(snapshot.producers), self._sealed.counts()
         for lane, pid in sorted(booked.keys() | held.keys()):
             of_books, of_files = booked.get((lane, pid), {}), held.get((lane, pid), {})
             self._compare(path, f"{lane}, pid {pid}", of_books, of_files, damaged)
-        self._check_lost(path, taken.producers)
-        if taken.complete:
-            self._check_totals(taken.described, taken.producers)
+        self._check_lost(path, snapshot.producers)
+        if snapshot.complete:
+            self._check_totals(snapshot.described, snapshot.producers)
 
     def _check_lost(self, path: Path, producers: list[dict[str, Any]]) -> None:
-        for lane, count in sorted(lost_of(producers, self._taken.offered).items()):
+        for lane, count in sorted(lost_of(producers, self._snapshot.offered).items()):
             if count > 0:
                 where = (
                     f"the logs that held them lie in {self._layout.kept}, as far as these are not damaged themselves"
@@ -149,7 +149,7 @@ class _Check:
 
     def _check_totals(self, described: Description, producers: list[dict[str, Any]]) -> None:
         path = self._layout.run_yaml
-        total = self._taken.dropped
+        total = self._snapshot.dropped
         for reason, count in sum_dropped(producers).items():
             if total.get(reason, 0) < count:
                 self._report.error(path, f"{total.get(reason, 0)} drops in all ({reason}), {count} of producers")
