@@ -42,10 +42,10 @@ def mark_attempts(table: pa.Table, described: Description, *, superseded: bool) 
     if attempts == 1:
         return _with_columns(table, pa.repeat(pa.scalar(1, pa.int32()), table.num_rows), _nothing(table))
     node, lane = table["node"].to_numpy(), table["lane"].to_numpy()
-    attempt = np.empty(table.num_rows, np.int64)
-    code = np.empty(table.num_rows, np.int64)  # of the node
-    for i, number in enumerate(pc.unique(table["node"]).to_pylist()):
-        of_node = node == number
+    nodes = pc.unique(table["node"]).to_pylist()
+    attempt, code = np.empty(table.num_rows, np.int64), np.zeros(table.num_rows, np.int64)  # code: which of `nodes`
+    for i, number in enumerate(nodes):
+        of_node = slice(None) if len(nodes) == 1 else node == number
         code[of_node] = i
         attempt[of_node] = np.searchsorted(described.first_lanes(number), lane[of_node], side="right")
     marks = _superseded(table, code, attempt, attempts)
