@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from shmlog import _core
 from shmlog.base.durable import sweep
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.description import Description, run_id_of
 from shmlog.folder.extent import of_file
 from shmlog.folder.layout import RunLayout
@@ -134,7 +134,7 @@ def _damaged_lanes(segment: _core.Segment, told: object) -> list[int]:
 def written_files(layout: RunLayout, ledger: Ledger) -> dict[str, dict[str, int]]:
     """Return length and checksum of the files that have none of their own and change no more."""
     files = ledger.files()
-    with suppress(FileNotFoundError, CorruptDataError):  # there is none of ours
+    with suppress(FileNotFoundError, UnreadableError):  # there is none of ours
         files[layout.config_yaml.name] = of_file(layout.config_yaml)._asdict()
     return files
 

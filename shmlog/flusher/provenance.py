@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from shmlog.base.durable import atomic_write
-from shmlog.errors import CorruptDataError, ShmlogError
+from shmlog.errors import ShmlogError, UnreadableError
 from shmlog.flusher import closing, git, machine
 from shmlog.flusher.nice import be_nice
 from shmlog.folder import runfile
@@ -103,7 +103,7 @@ def _load(layout: RunLayout) -> Gathered | None:
     attempt = Description.read(layout).latest_attempt()
     try:
         told = read_provenance(layout, attempt)
-    except CorruptDataError:
+    except UnreadableError:
         return None
     return Gathered(told, is_kept=True) if told.get("schema") == SCHEMA else None
 

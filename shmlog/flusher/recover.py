@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog import _core
-from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError
+from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError, UnreadableError
 from shmlog.flusher import closing
 from shmlog.flusher.loop import Keeper, report
 from shmlog.flusher.process import start_flusher
@@ -97,7 +97,7 @@ def is_complete(run_dir: Path) -> bool:
     layout = RunLayout(run_dir)
     try:
         return _is_closed(layout, Description.read(layout))
-    except (CorruptDataError, OSError):
+    except (UnreadableError, OSError):
         return False
 
 

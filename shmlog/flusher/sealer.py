@@ -20,7 +20,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from shmlog.base.durable import fsync_dir
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.flusher.appendfile import RedoError
 from shmlog.flusher.sinks import WRITERS, Mark, Sink
 from shmlog.folder.description import run_id_of
@@ -136,7 +136,7 @@ class Sealer:
             os.stat(self.layout.wal)  # has the folder gone, perhaps to come back?
             self._report(f"{path}: is missing")
             return
-        except CorruptDataError as error:  # a pipe, a folder or a link, which the drain has passed over
+        except UnreadableError as error:  # a pipe, a folder or a link, which the drain has passed over
             if is_closed:
                 self._open.holds_foreign = True
                 self._report(f"{error}; put aside in {self.layout.kept}")
@@ -209,7 +209,7 @@ class Sealer:
         """Return what each lane was offered before log ``number``, whose first frame tells."""
         try:
             first = wal.first_piece(self.layout.log(number), number, self._run_id)
-        except (FileNotFoundError, CorruptDataError):
+        except (FileNotFoundError, UnreadableError):
             return {}
         if not isinstance(first, wal.Frame):
             return {}
@@ -273,7 +273,7 @@ def remove_log(layout: RunLayout, number: int, run_id: str, kept_logs: Collectio
     """
     try:
         is_foreign = isinstance(wal.first_piece(layout.log(number), number, run_id), wal.Foreign)
-    except (FileNotFoundError, CorruptDataError):
+    except (FileNotFoundError, UnreadableError):
         is_foreign = False
     if number not in kept_logs and not is_foreign:
         layout.log(number).unlink(missing_ok=True)

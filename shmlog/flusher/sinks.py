@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from shmlog.base.durable import fsync_dir
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.flusher.appendfile import AppendFile, RedoError
 from shmlog.flusher.eventfiles import EventFiles
 from shmlog.folder import runfile
@@ -192,7 +192,7 @@ class Config(Sink):
             config = runfile.read(path)
         except FileNotFoundError:
             config = {}
-        except CorruptDataError as error:
+        except UnreadableError as error:
             self._report(f"{error}; left as it is, the config events have the parameters")
             self._waiting = {}
             return

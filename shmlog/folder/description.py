@@ -12,7 +12,7 @@ from typing import Any
 
 from shmlog.base.plain import plain
 from shmlog.base.times import read_time, utc_now
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.status import PENDING, RUNNING
@@ -135,7 +135,7 @@ class Description:
         """
         try:
             mapping, fault = runfile.read_sealed_mapping(layout.run_yaml)
-        except CorruptDataError as error:
+        except UnreadableError as error:
             is_over = not layout.sealed_json.exists() and not layout.logs()
             return cls(run_id=layout.run_id, experiment=layout.experiment, complete=is_over), str(error)
         return cls(mapping), fault
@@ -300,7 +300,7 @@ def run_id_of(layout: RunLayout) -> str:
     """Return the id that a run was made under; its folder may have been renamed since."""
     try:
         made_under = Description.read(layout).run_id
-    except (FileNotFoundError, CorruptDataError):
+    except (FileNotFoundError, UnreadableError):
         return layout.run_id
     return made_under if isinstance(made_under, str) else layout.run_id
 

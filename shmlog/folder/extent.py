@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog import _bulk
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.regular import open_regular
 
 crc32 = _bulk.crc32
@@ -27,7 +27,7 @@ class Extent(NamedTuple):
             found = _measure(path, self.bytes)
         except FileNotFoundError:
             found = Extent()
-        except CorruptDataError as error:
+        except UnreadableError as error:
             return str(error).removeprefix(f"{path}: ")
         if found.bytes < self.bytes:
             return f"has {found.bytes} bytes; {self.bytes} were written"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from shmlog.base.durable import fsync_dir
-from shmlog.errors import CorruptDataError, StorageError
+from shmlog.errors import StorageError, UnreadableError
 from shmlog.folder.regular import open_regular
 
 _ID_BYTES_MAX = 64
@@ -257,7 +257,7 @@ def fsync_run(layout: RunLayout) -> None:
         try:
             with open_regular(path) as file:
                 os.fsync(file.fileno())
-        except (FileNotFoundError, CorruptDataError):
+        except (FileNotFoundError, UnreadableError):
             pass  # lost with power, or not ours: there is nothing to keep
     for folder in (layout.metrics, layout.metrics.parent, layout.dir, layout.dir.parent):
         fsync_dir(folder)

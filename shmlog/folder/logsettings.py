@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 
@@ -110,5 +110,5 @@ def read_settings(layout: RunLayout) -> LogSettings:
     """Return what run.yaml says; the default if it can't be read."""
     try:
         return settings_of(Description.read(layout).structured_log)
-    except (OSError, CorruptDataError):
+    except (OSError, UnreadableError):
         return LogSettings()

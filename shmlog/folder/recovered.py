@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shmlog.base.durable import open_to_write
 from shmlog.base.spawn import helper_command, helper_environment
-from shmlog.errors import CorruptDataError, log_warning
+from shmlog.errors import UnreadableError, log_warning
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import read_regular
 
@@ -37,7 +37,7 @@ def tell(layout: RunLayout) -> None:
     """Say which runs are noted in the one at ``layout``, to whoever is told of warnings; never raises."""
     try:
         run_dirs = os.fsdecode(read_regular(layout.recovered)).splitlines()
-    except (OSError, CorruptDataError):  # nearly always: there is none
+    except (OSError, UnreadableError):  # nearly always: there is none
         return
     for run_dir in run_dirs:
         log_warning("recovered %s: its processes had died before it was closed", run_dir)

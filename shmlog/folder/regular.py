@@ -13,7 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from shmlog.base.durable import HARMLESS
-from shmlog.errors import CorruptDataError
+from shmlog.errors import RefusedError
 
 BYTES_MAX = 64 << 20
 """Of a file that is read as a whole; ours have some kilobytes."""
@@ -31,7 +31,7 @@ def open_regular(path: Path) -> BufferedReader:
     ------
     FileNotFoundError
         If there is none.
-    CorruptDataError
+    RefusedError
         If it is a link, a pipe, a folder or the like.
     OSError
         If it can't be opened.
@@ -40,20 +40,20 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_regular(path: Path, most: int = BYTES_MAX) -> bytes:
-    """Return what is in a file; raises as `open_regular`, and CorruptDataError if it is larger than ``most``."""
+    """Return what is in a file; raises as `open_regular`, and RefusedError if it is larger than ``most``."""
     with open_regular(path) as file:
         refuse_holes(file, path)
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            raise CorruptDataError(f"{path}: {size:,} bytes: refused, since ours have {most:,} at most")
+            raise RefusedError(f"{path}: {size:,} bytes: refused, since ours have {most:,} at most")
         return file.read(size)
 
 
 def refuse_holes(file: BufferedReader, path: Path) -> None:
-    """Raise CorruptDataError for a large file that has holes: we leave none in what is read as a whole."""
+    """Raise RefusedError for a large file that has holes: we leave none in what is read as a whole."""
     if has_holes(file):
         size = os.fstat(file.fileno()).st_size
-        raise CorruptDataError(f"{path}: {size:,} bytes with holes: refused, since we leave none")
+        raise RefusedError(f"{path}: {size:,} bytes with holes: refused, since we leave none")
 
 
 def has_holes(file: BufferedReader) -> bool:
@@ -71,9 +71,9 @@ def _open(path: str, flags: int) -> int:
         fd = os.open(path, flags | HARMLESS)
     except OSError as error:
         if error.errno in _NO_FILE:
-            raise CorruptDataError(f"{path}: {_REFUSED}") from error
+            raise RefusedError(f"{path}: {_REFUSED}") from error
         raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise CorruptDataError(f"{path}: {_REFUSED}")
+        raise RefusedError(f"{path}: {_REFUSED}")
     return fd

@@ -15,7 +15,7 @@ from typing import Any
 
 from shmlog.base.durable import atomic_write
 from shmlog.base.plain import word_of
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import read_regular
 
@@ -170,7 +170,7 @@ def read_sealed_mapping(path: Path) -> tuple[dict[str, Any], str | None]:
 def _parse_any(path: Path, data: bytes) -> dict[str, Any]:
     try:
         return parse(path, data)
-    except (CorruptDataError, OSError):
+    except (UnreadableError, OSError):
         raise
     except Exception as error:  # the YAML library has many ways to fail
         raise CorruptDataError(f"{path}: neither JSON nor YAML ({type(error).__name__}: {error})") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from shmlog.base.times import read_time
-from shmlog.errors import ArtifactNotFoundError, CorruptDataError
+from shmlog.errors import ArtifactNotFoundError, CorruptDataError, RefusedError, UnreadableError
 from shmlog.folder.artifacts import Logged, files_below, media_type_of
 from shmlog.folder.content import ALGORITHM, Content, content_at, copy_content
 from shmlog.folder.layout import RunLayout
@@ -121,7 +121,7 @@ class Artifact:
         try:
             if found is None or found.algorithm != algorithm:
                 found = self._content(algorithm or "sha256")
-        except CorruptDataError as error:
+        except UnreadableError as error:
             return str(error).removeprefix(f"{self.path}: ")
         except OSError as error:
             return f"can't be read ({error.strerror})"
@@ -142,14 +142,14 @@ class Artifact:
         """Open the file, unless a link leads to it, or it is not a regular file."""
         folder = self.path.parents[self.name.count("/")]
         if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder.parent), folder.name, self.name):
-            raise CorruptDataError(f"{self.path}: is a link, or below one: refused, since it can lead anywhere")
+            raise RefusedError(f"{self.path}: is a link, or below one: refused, since it can lead anywhere")
         try:
             fd = os.open(self.path, _FLAGS)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CorruptDataError(f"{self.path}: is missing") from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise CorruptDataError(f"{self.path}: is not a regular file")
+            raise RefusedError(f"{self.path}: is not a regular file")
         return fd
 
 

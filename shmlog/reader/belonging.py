@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader.snapshot import Snapshot
 from shmlog.records import footer
@@ -33,7 +33,7 @@ def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]
     for part in parts:  # and those that only what is useless covers
         try:
             found = footer.read_facts(part.path)
-        except CorruptDataError:
+        except UnreadableError:
             own.append(part)
         else:
             fault = fault_of(part, taken.run_id, found.metadata)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.plain import plain
-from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.errors import RunNotFoundError, UnreadableError
 from shmlog.folder import liveness
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
@@ -90,7 +90,7 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
         return read_mapping(path)
     except FileNotFoundError:
         return None
-    except CorruptDataError as error:
+    except UnreadableError as error:
         problems.append(str(error))
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")
@@ -106,7 +106,7 @@ def _checked(found: Mapping[str, Any], path: Path, problems: list[str]) -> dict[
         try:
             reader.read(found[name])
             checked[name] = plain(found[name])
-        except (TypeError, ValueError, OverflowError, CorruptDataError) as error:
+        except (TypeError, ValueError, OverflowError, UnreadableError) as error:
             problems.append(f"{path}: {name}: {error}")
     return checked
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder import runfile
 from shmlog.folder.description import run_id_of
 from shmlog.folder.layout import RunLayout
@@ -95,7 +95,7 @@ class Follower:
         """Return the number of the oldest log that is not sealed."""
         try:
             return int(runfile.read(self._layout.sealed_json)["next_log"])
-        except (CorruptDataError, KeyError, OSError, TypeError, ValueError):
+        except (UnreadableError, KeyError, OSError, TypeError, ValueError):
             return min(self._layout.logs(), default=0)
 
     def _unshown(self, table: pa.Table) -> pa.Table:
@@ -119,7 +119,7 @@ class Follower:
     def _open(self) -> bool:
         try:
             self._file = open_regular(self._layout.log(self._log))
-        except (FileNotFoundError, CorruptDataError):
+        except (FileNotFoundError, UnreadableError):
             return False
         self._offset = 0
         self._decoder = Decoder(self._layout.dir)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.event_lines import Line, fault_of, is_call, read_lines, table_of_calls
@@ -69,7 +69,7 @@ def read_names(layout: RunLayout, taken: Snapshot) -> tuple[list[str], list[str]
     for part in own:
         try:
             names.update(guarded(part.path, lambda part=part: names_of([part])))
-        except CorruptDataError as error:
+        except UnreadableError as error:
             problems.append(str(error))
     if taken.metrics_are_lines or (problems and taken.has_sink("jsonl")):
         tables.append(read_calls(layout, taken))
@@ -100,13 +100,13 @@ def _sealed_tables(
     return tables, taken.overlaps or (from_lines and bool(own)), problems
 
 
-def _read_parts(paths: list[Path], wanted: list[str] | None) -> list[pa.Table | CorruptDataError]:
+def _read_parts(paths: list[Path], wanted: list[str] | None) -> list[pa.Table | UnreadableError]:
     """Return the rows of each part, or what is wrong with it."""
 
-    def read(path: Path) -> pa.Table | CorruptDataError:
+    def read(path: Path) -> pa.Table | UnreadableError:
         try:
             return read_part(path, wanted)
-        except CorruptDataError as error:
+        except UnreadableError as error:
             return error
 
     return [read(path) for path in paths]
@@ -143,7 +143,7 @@ def guarded(path: Path, read: Any) -> Any:
     """Return what ``read()`` returns; raise CorruptDataError if the file's bytes make it fail."""
     try:
         return read()
-    except CorruptDataError:
+    except UnreadableError:
         raise
     except OSError as error:
         if error.errno is not None:
@@ -177,7 +177,7 @@ def read_calls(layout: RunLayout, taken: Snapshot) -> pa.Table:
 
 def _readable_lines(path: Path, most: int | None) -> Iterator[Line]:
     """Yield the lines of a file; none if it is not a file of lines, of which `faults_of_lines` tells."""
-    with suppress(CorruptDataError):
+    with suppress(UnreadableError):
         yield from read_lines(path, most)
 
 
@@ -232,7 +232,7 @@ def _sort_out(path: Path, lines: Any, is_wanted: Any) -> tuple[list[dict[str, An
                 bad.append(line)
             elif is_wanted(line.event):
                 found.append(line.event)
-    except CorruptDataError as error:
+    except UnreadableError as error:
         return found, [f"{error}; left out"]
     if not bad:
         return found, []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.times import rfc3339
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.description import Description, begun_attempt
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import read_regular
@@ -60,7 +60,7 @@ def _events(layout: RunLayout) -> list[dict[str, Any]]:
     try:
         if _is_file(layout.run_yaml):
             return read.read_events(layout, snapshot.take(layout), None)[0]
-    except (CorruptDataError, OSError):
+    except (UnreadableError, OSError):
         pass  # its logs can't be told from what is sealed: events.jsonl then has to do
     return [line.event for line in _lines(layout, skip_calls=True) if line.event is not None]
 
@@ -68,7 +68,7 @@ def _events(layout: RunLayout) -> list[dict[str, Any]]:
 def _lines(layout: RunLayout, *, skip_calls: bool = False) -> Iterator[Line]:
     """Yield all lines of events.jsonl and of the files that it goes on in."""
     for path in layout.event_files().values():
-        with suppress(CorruptDataError):  # no file of lines: it tells nothing
+        with suppress(UnreadableError):  # no file of lines: it tells nothing
             yield from read_lines(path, None, skip_calls=skip_calls)
 
 
@@ -102,7 +102,7 @@ def _of_events(events: list[dict[str, Any]]) -> Description:
 def _of_provenance(layout: RunLayout, attempt: int) -> dict[str, Any]:
     try:
         found = read_provenance(layout, attempt)
-    except (CorruptDataError, OSError):
+    except (UnreadableError, OSError):
         return {}
     return {name: found[name] for name in ("git", "environment") if isinstance(found.get(name), dict)}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
 from shmlog.reader import read
 from shmlog.reader.belonging import own_parts
@@ -68,6 +68,6 @@ def _fault_of(path: Path) -> str | None:
     """Return what of a part is not as it was written, to the last page; None if nothing."""
     try:
         read.guarded(path, lambda: check_whole(path))
-    except CorruptDataError as error:
+    except UnreadableError as error:
         return str(error)
     return None

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from shmlog.base.warn import warn_caller
-from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.errors import CorruptDataError, RunNotFoundError, UnreadableError
 from shmlog.folder import liveness
 from shmlog.folder.description import Description
 from shmlog.folder.extent import extents_of
@@ -71,7 +71,7 @@ def load(run_dir: RunLike) -> StoredRun:
 
 
 def find(run_dir: str | os.PathLike[str]) -> RunLayout:
-    """Return the paths of a run; raises RunNotFoundError if there is none, CorruptDataError for a link in it."""
+    """Return the paths of a run; raises RunNotFoundError if there is none, RefusedError for a link in it."""
     layout = RunLayout(run_dir)
     if not layout.run_yaml.is_file():
         raise RunNotFoundError(_not_found(layout))
@@ -85,7 +85,7 @@ def warn_of_strange_parts(layout: RunLayout) -> None:
         if Description.read_or_guess(layout)[0].complete is not True:
             return
         problems = own_parts(layout, snapshot.take(layout))[1]
-    except (CorruptDataError, OSError):
+    except (UnreadableError, OSError):
         return  # whatever is read next tells
     for problem in problems:
         warn_caller(problem)
@@ -156,7 +156,7 @@ class StoredRun(Frames, Queries):
             return read_mapping(path)
         except FileNotFoundError:
             return {}
-        except CorruptDataError as error:
+        except UnreadableError as error:
             warn_caller(str(error))
             return {}
 
@@ -187,7 +187,7 @@ class StoredRun(Frames, Queries):
         number = self.described.number_of(attempt)
         try:
             found = read_provenance(self._layout, number).get("packages")
-        except CorruptDataError as error:
+        except UnreadableError as error:
             warn_caller(str(error))
             found = None
         return found if isinstance(found, dict) else {}

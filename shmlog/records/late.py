@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import open_regular
 from shmlog.records.reasons import LATE_REASONS
@@ -67,7 +67,7 @@ def _read(layout: RunLayout, name: str) -> dict[str, int] | None:
         with open_regular(layout.late / name) as file:
             data = file.read(_BYTES_MAX)
         counts = json.loads(data) if data else {}  # its writer was killed between the two steps
-    except (OSError, ValueError, CorruptDataError):
+    except (OSError, ValueError, UnreadableError):
         return None
     is_sound = isinstance(counts, dict) and all(
         reason in LATE_REASONS and type(count) is int and count >= 0 for reason, count in counts.items()

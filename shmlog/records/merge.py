@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, replacing
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.records import footer
 from shmlog.records.order import ROW_KEYS, row_order, take_rows
@@ -100,7 +100,7 @@ def remove_covered(layout: RunLayout, run_id: str) -> None:
 def _is_sound(part: Part, run_id: str) -> bool:
     try:
         _rows_of(part, run_id)
-    except CorruptDataError:
+    except UnreadableError:
         return False
     return True
 

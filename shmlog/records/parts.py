@@ -14,7 +14,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from shmlog.base.durable import replacing
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError
 from shmlog.records import footer
 from shmlog.records.order import cut, sort_by_name, take_rows, with_names
 from shmlog.records.schema import (
@@ -233,7 +233,7 @@ class PartFile:
 
     def _check_texts(self, count: int) -> None:
         if count > self._text_bytes_max:
-            raise CorruptDataError(
+            raise RefusedError(
                 f"{self._path}: {count:,} bytes of text in it, packed more than ours are: refused, since it may fill "
                 "the memory"
             )
@@ -291,9 +291,9 @@ def open_checked(path: Path, source: Path | pa.BufferReader, size: int) -> PartF
 
 
 def check_cells(path: Path, cells: int, size: int) -> None:
-    """Raise CorruptDataError if a file would take much more memory than its size lets expect."""
+    """Raise RefusedError if a file would take much more memory than its size lets expect."""
     if cells > max(_CELLS, _CELLS_PER_BYTE * size):
-        raise CorruptDataError(f"{path}: {cells} cells in {size} bytes: refused, since it may fill the memory")
+        raise RefusedError(f"{path}: {cells} cells in {size} bytes: refused, since it may fill the memory")
 
 
 def raise_for(path: Path, error: Exception) -> NoReturn:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog.base.boot import boot_id
-from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError, log_warning
+from shmlog.errors import RunNotFoundError, RunStateError, SegmentError, ShmlogError, UnreadableError, log_warning
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SHARED_MEMORY
@@ -104,7 +104,7 @@ def _enter_launchers_run(meeting: Meeting, me: _Rank, folder: Path) -> None:
         maker = Process(described.pid, described.pid_start)
         was_rank = "LOCAL_RANK" in described.environment["variables"]
         turn = int(described.turn)
-    except (RunNotFoundError, CorruptDataError, OSError, KeyError, TypeError, ValueError):
+    except (RunNotFoundError, UnreadableError, OSError, KeyError, TypeError, ValueError):
         return  # nothing to join: it is disabled, or gone
     is_launchers = maker == me.launcher and not was_rank and layout.dir.parent == folder
     if is_launchers and str(layout.dir) not in [run.dir for run in meeting.runs]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog import _core
-from shmlog.errors import CorruptDataError, RunNotFoundError, SegmentError
+from shmlog.errors import RunNotFoundError, SegmentError, UnreadableError
 from shmlog.folder import liveness, unbegun
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SHARED_MEMORY, SegmentRef, read_ref
@@ -116,7 +116,7 @@ def _is_known(layout: RunLayout, ref: SegmentRef) -> bool:
         return read_ref(layout) == ref
     except RunNotFoundError:
         return not unbegun.is_unbegun(layout)
-    except (CorruptDataError, OSError):
+    except (UnreadableError, OSError):
         return True
 
 

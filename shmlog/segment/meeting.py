@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder import flock
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
@@ -53,7 +53,7 @@ class Entry(NamedTuple):
         """Whether a rank may join it, or take it up again."""
         try:
             described = Description.read(RunLayout(self.dir))
-        except (OSError, CorruptDataError):
+        except (OSError, UnreadableError):
             return False
         if described.complete is not True:
             return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder import liveness
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.recovered import recover_apart
@@ -26,5 +26,5 @@ def recover_abandoned(run_dirs: Iterable[Path]) -> Iterator[tuple[Path, str | No
 def _is_abandoned(layout: RunLayout) -> bool:
     try:
         return liveness.is_abandoned(layout)
-    except (CorruptDataError, OSError):
+    except (UnreadableError, OSError):
         return False  # the reader says what is wrong with it

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.warn import warn_caller
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root, is_run
 from shmlog.reader.facts import Facts, make_record, read_facts, sign
@@ -48,7 +48,7 @@ def _look(run_dir: str, known: Entry | None) -> tuple[RunRecord | None, Entry | 
     if known is not None and known.signature == signature:
         try:
             return make_record(run_dir, Facts(**known.found)), known
-        except (CorruptDataError, TypeError):
+        except (UnreadableError, TypeError):
             pass  # not what this version writes
     layout = RunLayout(run_dir)
     if signature[0] is None and not is_run(layout):
@@ -79,7 +79,7 @@ class Summaries:
             return found
         try:
             found = _summarise(record.dir)
-        except CorruptDataError as error:
+        except UnreadableError as error:
             warn_caller(f"{error}; run {record.run_id} counts as one without metrics")
             return {}
         if record.complete and index.is_settled(signature):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.times import utc_now
-from shmlog.errors import CorruptDataError, StorageError
+from shmlog.errors import RefusedError, StorageError, UnreadableError
 from shmlog.folder import runfile
 from shmlog.folder.root import Root
 from shmlog.folder.runfile import read_mapping
@@ -38,11 +38,11 @@ def read(root: Root, name: str) -> ExperimentRecord:
 def _described(path: Path, problems: list[str]) -> Mapping[str, Any]:
     try:
         if path.is_symlink():
-            raise CorruptDataError(f"{path}: a symbolic link; refused")
+            raise RefusedError(f"{path}: a symbolic link; refused")
         return read_mapping(path)
     except FileNotFoundError:
         pass
-    except CorruptDataError as error:
+    except UnreadableError as error:
         problems.append(str(error))
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")

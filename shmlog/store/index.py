@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog.base.durable import atomic_write
-from shmlog.errors import CorruptDataError, ShmlogError
+from shmlog.errors import ShmlogError, UnreadableError
 from shmlog.folder.regular import read_regular
 from shmlog.folder.root import Root
 
@@ -35,7 +35,7 @@ def load(path: Path) -> dict[str, Entry]:
         if told != {"schema": _SCHEMA, "crc32": zlib.crc32(body)}:
             return {}
         return {run_id: Entry(*entry) for run_id, entry in json.loads(body).items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError, CorruptDataError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, UnreadableError):
         return {}
 
 

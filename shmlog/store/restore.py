@@ -11,7 +11,7 @@ from typing import Self
 import pyarrow as pa
 
 from shmlog.base.durable import fsync_dir
-from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, StorageError
+from shmlog.errors import CorruptDataError, RefusedError, RunNotFoundError, RunStateError, StorageError, UnreadableError
 from shmlog.folder.layout import RunLayout, check_id
 from shmlog.folder.root import Root, is_run
 
@@ -34,7 +34,7 @@ class _Member(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
         if member.type in _HEADERS and member.size > _HEADER_BYTES_MAX:
-            raise CorruptDataError(f"a header of {member.size:,} bytes, the most is {_HEADER_BYTES_MAX:,}")
+            raise RefusedError(f"a header of {member.size:,} bytes, the most is {_HEADER_BYTES_MAX:,}")
         return member
 
 
@@ -56,8 +56,9 @@ def restore(root: Root, text: str) -> RunLayout:
             layout.dir.parent.mkdir(exist_ok=True)
             os.rename(unpacked.dir, layout.dir)
         fsync_dir(layout.dir.parent)
-    except (CorruptDataError, tarfile.TarError, pa.ArrowInvalid, EOFError) as error:
-        raise CorruptDataError(f"{archive}: {error}; nothing was restored") from error
+    except (UnreadableError, tarfile.TarError, pa.ArrowInvalid, EOFError) as error:
+        kind = RefusedError if isinstance(error, RefusedError) else CorruptDataError
+        raise kind(f"{archive}: {error}; nothing was restored") from error
     except StorageError:
         raise
     except OSError as error:  # Arrow's too, of a stream that is damaged
@@ -107,15 +108,15 @@ def _unpack(path: Path, folder: Path, run_id: str) -> None:
 
 
 def _check(member: tarfile.TarInfo, run_id: str, seen: set[str]) -> None:
-    """Raise CorruptDataError for what could be written elsewhere, or through, or without end."""
+    """Raise RefusedError for what could be written elsewhere, or through, or without end."""
     parts = member.name.split("/")
     if parts[0] != run_id or not {"", ".", ".."}.isdisjoint(parts):
-        raise CorruptDataError(f"{member.name!r} does not belong to run {run_id}")
+        raise RefusedError(f"{member.name!r} does not belong to run {run_id}")
     if member.name in seen:
-        raise CorruptDataError(f"{member.name!r} is there twice")
+        raise RefusedError(f"{member.name!r} is there twice")
     if len(seen) >= FILES_MAX:
-        raise CorruptDataError(f"it holds more than {FILES_MAX:,} files; {_ADVICE}")
+        raise RefusedError(f"it holds more than {FILES_MAX:,} files; {_ADVICE}")
     if member.islnk() and member.linkname in seen:
         return  # the same artifact by another name
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
-        raise CorruptDataError(f"{member.name!r} is neither a file nor a folder of the run; {_ADVICE}")
+        raise RefusedError(f"{member.name!r} is neither a file nor a folder of the run; {_ADVICE}")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import shmlog
 from shmlog.cli.main import main
-from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogError, ShmlogWarning
+from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogError, ShmlogWarning, UnreadableError
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.folder.status import map_status
 from shmlog.reader import read, snapshot
@@ -381,7 +381,7 @@ def test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same(
             if not again.described["complete"]:
                 try:
                     again.complete()
-                except CorruptDataError as error:
+                except UnreadableError as error:
                     pytest.fail(f"I6: what a kill has left can't be gone on with: {error}")
         assert_whole(state, folder)
         assert verify(state).ok

@@ -13,7 +13,7 @@ from shmlog.cli.find import recover_dead, resolve_run
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import FOUND, add_command, add_run_argument
 from shmlog.cli.text import clean, duration, paragraph, plural, relative, statistic, table
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.reader.summary import summarise
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _metrics(stored: StoredRun) -> dict[str, Any]:
     counts = stored.counts
     try:
         summary = summarise(stored.portions(superseded=True))
-    except CorruptDataError as damage:
+    except UnreadableError as damage:
         return {"counts": counts, "metrics": [], "error": str(damage)}
     counts = {**counts, "metrics": summary.records, "superseded": summary.superseded}
     return {"counts": counts, "metrics": summary.rows, "error": None}
