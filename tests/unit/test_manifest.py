@@ -173,7 +173,7 @@ def test_a_link_in_the_place_of_an_artifact_is_not_followed(run_copy: RunLayout,
         shmlog.load(run_copy.dir).artifact("model.bin").open()
     model.unlink()
     os.mkfifo(model)
-    with pytest.raises(RefusedError, match="not a regular file"):
+    with pytest.raises(CorruptDataError, match="not a regular file"):
         shmlog.load(run_copy.dir).artifact("model.bin").verify()
 
 
