@@ -1,4 +1,4 @@
-"""A run back out of its archive, which may come from anywhere: nothing is written but plain files of that run."""
+"""Restore a run from its archive, which may come from anywhere: only plain files of that run are written."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from shmlog.folder.root import Root, is_run
 
 SUFFIX = ".tar.zst"
 FILES_MAX = 200_000
-"""Most files and folders of an archive: each costs an inode, and memory while it is unpacked."""
+"""Most files and folders in an archive: each costs an inode, and memory while it is unpacked."""
 FREE_BYTES_MIN = 64 << 20
-"""What is left free: runs of the same disk go on logging."""
+"""Bytes that stay free: other runs on the disk go on logging."""
 _HEADER_BYTES_MAX = 1 << 20
 _HEADERS = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
@@ -28,7 +28,7 @@ _ADVICE = "unpack it with tar if you trust it"
 
 
 class _Member(tarfile.TarInfo):
-    """A member of an archive; tarfile reads what is longer in its name and the like into memory at once."""
+    """A member of an archive, its headers limited: tarfile reads that of a long name into memory at once."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -71,25 +71,25 @@ def find_archive(root: Root, text: str) -> Path:
     Raises
     ------
     ValueError
-        If that can be the name of no run, or is the id of more than one.
+        If ``text`` can't be the name of a run, or is the id of several.
     RunNotFoundError
-        If there is none.
+        If there is no such archive.
     StorageError
         If it is a symbolic link.
     """
     experiment, slash, run_id = text.rpartition("/")
     check_id(run_id, "run id")
     names = [check_id(experiment, "experiment")] if slash else root.archived_experiments()
-    found = [path for name in names if (path := root.archive / name / f"{run_id}{SUFFIX}").exists()]
-    if len(found) > 1:
-        raise ValueError(f"archives of {len(found)} runs are called {run_id!r}; write EXPERIMENT/{run_id}")
-    if not found:
+    archives = [path for name in names if (path := root.archive / name / f"{run_id}{SUFFIX}").exists()]
+    if len(archives) > 1:
+        raise ValueError(f"archives of {len(archives)} runs are called {run_id!r}; write EXPERIMENT/{run_id}")
+    if not archives:
         raise RunNotFoundError(f"no archive of a run {text!r} in {root.archive}")
-    return root.inside(found[0])
+    return root.inside(archives[0])
 
 
 def _unpack(path: Path, folder: Path, run_id: str) -> None:
-    """Unpack an archive, member by member, each of which must be one that an archive of this run can have."""
+    """Unpack an archive member by member; each must be one that an archive of this run can hold."""
     seen: set[str] = set()
     with (
         open(path, "rb") as file,
@@ -107,7 +107,7 @@ def _unpack(path: Path, folder: Path, run_id: str) -> None:
 
 
 def _check(member: tarfile.TarInfo, run_id: str, seen: set[str]) -> None:
-    """Raise CorruptDataError for what could be written elsewhere, or through, or without end."""
+    """Raise CorruptDataError for a member that could be written elsewhere, or through a link, or without end."""
     parts = member.name.split("/")
     if parts[0] != run_id or not {"", ".", ".."}.isdisjoint(parts):
         raise CorruptDataError(f"{member.name!r} does not belong to run {run_id}")
