@@ -1,4 +1,4 @@
-"""Find the run that a user means, and say in words for people if there is none."""
+"""Find the run that a user means, and explain to people why there is none."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def for_each(
     args: argparse.Namespace, act: Callable[[Store, str], Any], done: str,
     find: Callable[[str, str], tuple[Store, str]] = locate_named,
 ) -> int:  # fmt: skip
-    """Do something to each named run; after a failure, the others follow all the same."""
+    """Do something to each named run; a failure does not stop the others."""
     code, outcomes = 0, list[dict[str, Any]]()
     for text in args.run_names:
         outcome: dict[str, Any] = {"run": text, "error": None}

@@ -28,7 +28,7 @@ pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 Names = str | Sequence[str] | None
 
 
-class Frames:
+class Conversions:
     """The methods of a `StoredRun` that give its metrics to other libraries."""
 
     _layout: RunLayout

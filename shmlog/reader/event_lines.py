@@ -215,8 +215,8 @@ def _calls(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Yield the records of each call: same producer, time and step, and no name twice."""
     call: list[dict[str, Any]] = []
     for row in rows:
-        same = call and all(row[key] == call[0][key] for key in ("lane", "ts", "step"))
-        if call and (not same or any(row["name"] == other["name"] for other in call)):
+        is_same_call = call and all(row[key] == call[0][key] for key in ("lane", "ts", "step"))
+        if call and (not is_same_call or any(row["name"] == other["name"] for other in call)):
             yield call
             call = []
         call.append(row)

@@ -50,10 +50,10 @@ def _created_at(layout: RunLayout) -> str:
     """Return when the run was created, by its id or else by its folder."""
     stamp = STAMP.match(layout.run_id)
     try:
-        when = datetime.strptime(stamp[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if stamp else None
+        created_at = datetime.strptime(stamp[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if stamp else None
     except ValueError:
-        when = None
-    return rfc3339(when or datetime.fromtimestamp(layout.dir.stat().st_mtime, UTC))
+        created_at = None
+    return rfc3339(created_at or datetime.fromtimestamp(layout.dir.stat().st_mtime, UTC))
 
 
 def _events(layout: RunLayout) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def find_sources(layout: RunLayout, snapshot: Snapshot, *, in_memory: bool = Fal
     if is_read or faults:
         table, problems = read.read_metrics(layout, snapshot, None)
         if faults and not problems:  # the metrics are complete, but take memory: say why
-            problems = [f"{faults[0]}; its rows are sound all the same, but the whole run is read into memory"]
+            problems = [f"{faults[0]}; its rows are sound, but the whole run is read into memory"]
         return Sources([], table), problems
     tables = []
     for batch, damage in snapshot.batches(layout):

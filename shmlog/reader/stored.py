@@ -25,7 +25,7 @@ from shmlog.reader import read, snapshot
 from shmlog.reader.artifacts import Artifact, choose, find_artifacts
 from shmlog.reader.attempts import mark_attempts
 from shmlog.reader.belonging import own_parts
-from shmlog.reader.convert import Frames
+from shmlog.reader.convert import Conversions
 from shmlog.reader.event_lines import fault_of
 from shmlog.reader.queries import Queries
 from shmlog.reader.snapshot import Snapshot
@@ -100,7 +100,7 @@ def _not_found(layout: RunLayout) -> str:
     return f"no run in {layout.dir}: it has no run.yaml; pass the folder of one run"
 
 
-class StoredRun(Frames, Queries):
+class StoredRun(Conversions, Queries):
     """A run on disk; made by `load`."""
 
     def __init__(self, layout: RunLayout) -> None:

@@ -27,11 +27,11 @@ def write_annotations(layout: RunLayout, changes: dict[str, Any]) -> None:
         If it can't be written.
     """
     try:
-        annotated = read_mapping(layout.annotations_yaml)
+        annotations = read_mapping(layout.annotations_yaml)
     except FileNotFoundError:
-        annotated = {"schema": _SCHEMA}
+        annotations = {"schema": _SCHEMA}
     try:
-        runfile.write(layout.annotations_yaml, {**annotated, **changes})
+        runfile.write(layout.annotations_yaml, {**annotations, **changes})
     except OSError as error:
         raise StorageError(f"cannot write {layout.annotations_yaml}: {error.strerror}") from error
 

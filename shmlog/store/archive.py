@@ -32,10 +32,10 @@ def write_archive(root: Root, layout: RunLayout) -> Path:
     path = root.make_own(root.archive / layout.experiment) / f"{layout.run_id}{SUFFIX}"
     try:
         with replacing(path, exclusive=True) as fd:  # another prune may write it, too, where folders can't be locked
-            written = _write(fd, layout)
-            if written != list(_read(fd)):
+            members = _write(fd, layout)
+            if members != list(_read(fd)):
                 raise StorageError(f"{path} does not hold what was written into it; the run is kept")
-            _keep_earlier(path, written)
+            _keep_earlier(path, members)
         sweep_abandoned(path, lambda name: name.endswith(SUFFIX))
     except (OSError, tarfile.TarError, pa.ArrowException) as error:
         raise error if isinstance(error, StorageError) else StorageError(f"cannot write {path}: {error}") from error
@@ -67,14 +67,14 @@ def _member(member: tarfile.TarInfo) -> _Member:
     return member.name, member.size, 0 if member.isdir() else member.mtime  # a folder's time is not restored
 
 
-def _keep_earlier(path: Path, written: list[_Member]) -> None:
+def _keep_earlier(path: Path, members: list[_Member]) -> None:
     """Put aside the archive that is about to be replaced, unless the new one holds all of it."""
     try:
         fd = os.open(path, os.O_RDONLY | HARMLESS)
     except FileNotFoundError:
         return
     try:
-        holds_more = not set(_read(fd)).issubset(written)
+        holds_more = not set(_read(fd)).issubset(members)
     except (OSError, tarfile.TarError, EOFError, pa.ArrowException):
         holds_more = True  # a damaged archive may hold anything
     finally:

@@ -94,18 +94,18 @@ def prune(root: Root, runs: Iterable[RunRecord], rules: Rules, *, archive: bool,
     """Delete those of ``runs``, newest first, that no rule keeps, and what earlier deletions left behind."""
     kept: Counter[str] = Counter()
     unreadable: list[str] = []
-    chosen = list(_choose(_deletable(runs, kept, unreadable), rules, kept))
+    records = list(_choose(_deletable(runs, kept, unreadable), rules, kept))
     leftovers = removal.leftovers(root)
-    stored = list(blobs.stored(root.path))
-    usages = {(record.experiment, record.run_id): removal.Usage(record.dir) for record in chosen}
+    contents = list(blobs.stored(root.path))
+    usages = {(record.experiment, record.run_id): removal.Usage(record.dir) for record in records}
     leftover_usages = list(map(removal.Usage, leftovers))
-    pruned = [_describe(record, usages[record.experiment, record.run_id]) for record in chosen]
+    pruned = [_describe(record, usages[record.experiment, record.run_id]) for record in records]
     failed: list[str] = []
     if not dry_run:
         failed = _empty(leftovers)
         pruned = list(_delete_all(root, pruned, archive, failed))
         failed += _collect(root)
-    freed = removal.freed_bytes([*leftover_usages, *(usages[run.experiment, run.run_id] for run in pruned)], stored)
+    freed = removal.freed_bytes([*leftover_usages, *(usages[run.experiment, run.run_id] for run in pruned)], contents)
     freed -= sum(run.archive.stat().st_size for run in pruned if run.archive)
     return PruneResult(
         dry_run=dry_run, runs=tuple(pruned), kept=dict(kept), unreadable=tuple(unreadable), failed=tuple(failed),
@@ -133,13 +133,13 @@ def _deletable(runs: Iterable[RunRecord], kept: Counter[str], unreadable: list[s
 def _choose(runs: Iterable[RunRecord], rules: Rules, kept: Counter[str]) -> Iterator[RunRecord]:
     """Yield the runs that the rules do not keep; count the others."""
     now = datetime.now(UTC)
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for record in runs:
-        seen[record.experiment] += 1
+        counts[record.experiment] += 1
         last = record.ended_at or record.began_at or now
         keepers = []
         if rules.keep is not None:
-            keepers.append("newest" if seen[record.experiment] <= rules.keep else None)
+            keepers.append("newest" if counts[record.experiment] <= rules.keep else None)
         if rules.older_than is not None:
             keepers.append("young" if last > now - rules.older_than else None)
         keeping = [keeper for keeper in keepers if keeper]
@@ -191,7 +191,7 @@ def _delete(root: Root, run: PrunedRun, archive: bool) -> Path | None:
     """Delete a run unless it has changed since it was archived; return its archive."""
     layout = root.run(run.experiment, run.run_id)
     archived_state, archive_path = None, None
-    with removal.held(layout):  # nobody resumes it while the archive is written
+    with removal.held(layout):  # no process resumes it while the archive is written
         if archive:
             from shmlog.store.archive import write_archive
 
@@ -204,6 +204,6 @@ def _delete(root: Root, run: PrunedRun, archive: bool) -> Path | None:
             why = why or ("changed" if archive and removal.state_of(layout) != archived_state else None)
             if why:
                 raise RunStateError(f"kept, since it is {why} by now")
-            trashed = removal.take_away(root, layout)
-    removal.delete(trashed)
+            folder = removal.move_to_trash(root, layout)
+    removal.delete(folder)
     return archive_path

@@ -22,11 +22,11 @@ _TRIES = 20
 
 def why_busy(layout: RunLayout, facts: RunFacts) -> str | None:
     """Return why a run must not be deleted now, or None if its processes are dead or it never had any."""
-    record, described = make_record(str(layout.dir), facts), Description(facts.members)
-    if record.live is True or liveness.flusher_lives(described) is True:
+    record, description = make_record(str(layout.dir), facts), Description(facts.members)
+    if record.live is True or liveness.flusher_lives(description) is True:
         return "running"
-    is_unknown = record.live is None and bool(described.segment)
-    is_doubtful = record.live is False and not liveness.is_dead(layout, described)
+    is_unknown = record.live is None and bool(description.segment)
+    is_doubtful = record.live is False and not liveness.is_dead(layout, description)
     if record.status == "running" or (not record.complete and (is_unknown or is_doubtful)):
         return "running, as far as can be seen from this machine"
     return None
@@ -60,8 +60,8 @@ def state_of(layout: RunLayout) -> dict[str, tuple[int, int, int]]:
     return {path: (file.st_ino, file.st_size, file.st_mtime_ns) for path, file in _files(layout.dir)}
 
 
-def take_away(root: Root, layout: RunLayout) -> Path:
-    """Move a run to the trash, in one step; return where it is now.
+def move_to_trash(root: Root, layout: RunLayout) -> Path:
+    """Move a run to the trash in one step; return its folder there.
 
     Raises
     ------
@@ -138,10 +138,10 @@ class Usage:
         return sum(file.st_size for file in self.files.values())
 
 
-def freed_bytes(usages: Iterable[Usage], stored: Iterable[blobs.Blob]) -> int:
+def freed_bytes(usages: Iterable[Usage], contents: Iterable[blobs.Blob]) -> int:
     """Return the bytes that are freed when these folders are deleted, and then the contents that no run holds.
 
-    ``stored`` has the contents as they are before the first folder is deleted.
+    ``contents`` are those that exist before the first folder is deleted.
     """
     names: Counter[tuple[int, int]] = Counter()
     sizes: dict[tuple[int, int], int] = {}
@@ -150,7 +150,7 @@ def freed_bytes(usages: Iterable[Usage], stored: Iterable[blobs.Blob]) -> int:
         names += usage.names
         sizes |= {inode: file.st_size for inode, file in usage.files.items()}
         links |= {inode: file.st_nlink for inode, file in usage.files.items()}
-    for blob in stored:
+    for blob in contents:
         names[blob.inode] += 1
         sizes[blob.inode], links[blob.inode] = blob.size_bytes, blob.links
     return sum(size for inode, size in sizes.items() if names[inode] >= links[inode])

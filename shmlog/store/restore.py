@@ -90,32 +90,32 @@ def find_archive(root: Root, text: str) -> Path:
 
 def _unpack(path: Path, folder: Path, run_id: str) -> None:
     """Unpack an archive member by member; each must be one that an archive of this run can hold."""
-    seen: set[str] = set()
+    names: set[str] = set()
     with (
         open(path, "rb") as file,
         pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as stream,
         tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive,
     ):
         for member in archive:
-            _check(member, run_id, seen)
+            _check(member, run_id, names)
             free = shutil.disk_usage(folder).free
             if member.size > free - FREE_BYTES_MIN:
                 text = f"takes {member.size:,} bytes, {free:,} are free, of which {FREE_BYTES_MIN:,} are left alone"
                 raise StorageError(f"{path}: {member.name!r} {text}")
             archive.extract(member, folder, filter="data")
-            seen.add(member.name)
+            names.add(member.name)
 
 
-def _check(member: tarfile.TarInfo, run_id: str, seen: set[str]) -> None:
+def _check(member: tarfile.TarInfo, run_id: str, names: set[str]) -> None:
     """Raise CorruptDataError for a member that could be written elsewhere, or through a link, or without end."""
     parts = member.name.split("/")
     if parts[0] != run_id or not {"", ".", ".."}.isdisjoint(parts):
         raise CorruptDataError(f"{member.name!r} does not belong to run {run_id}")
-    if member.name in seen:
+    if member.name in names:
         raise CorruptDataError(f"{member.name!r} is there twice")
-    if len(seen) >= FILES_MAX:
+    if len(names) >= FILES_MAX:
         raise CorruptDataError(f"it holds more than {FILES_MAX:,} files; {_ADVICE}")
-    if member.islnk() and member.linkname in seen:
+    if member.islnk() and member.linkname in names:
         return  # the same artifact by another name
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
         raise CorruptDataError(f"{member.name!r} is neither a file nor a folder of the run; {_ADVICE}")

@@ -59,10 +59,10 @@ def _began(record: RunRecord) -> datetime:
     return record.began_at or _OLDEST
 
 
-def sort_subjects(subjects: list[Subject], by: str | None, everyone: list[Subject]) -> list[Subject]:
+def sort_subjects(subjects: list[Subject], by: str | None, all_subjects: list[Subject]) -> list[Subject]:
     """Return runs in the order of a field, descending if it begins with ``-``; newest first without one.
 
-    Runs that lack the field come last. Raises QueryError if ``everyone`` lacks it.
+    Runs that lack the field come last. Raises QueryError if ``all_subjects`` lacks it.
     """
     newest = sorted(subjects, key=lambda subject: (_began(subject.record), subject.record.run_id), reverse=True)
     if by is None:
@@ -72,12 +72,16 @@ def sort_subjects(subjects: list[Subject], by: str | None, everyone: list[Subjec
     name = by.removeprefix("-")
     field = parse_field(name)
     pairs = [(field(subject), subject) for subject in newest]
-    if everyone and all(value is MISSING for value, _ in pairs) and all(field(run) is MISSING for run in everyone):
-        raise _not_there(name, everyone)
+    if (
+        all_subjects
+        and all(value is MISSING for value, _ in pairs)
+        and all(field(run) is MISSING for run in all_subjects)
+    ):
+        raise _not_there(name, all_subjects)
     sortable = [pair for pair in pairs if pair[0] is not MISSING and pair[0] is not None and pair[0] == pair[0]]
     sortable.sort(key=lambda pair: _rank(pair[0]), reverse=by.startswith("-"))
-    placed = {id(subject) for _, subject in sortable}
-    return [subject for _, subject in sortable] + [subject for subject in newest if id(subject) not in placed]
+    sortable_ids = {id(subject) for _, subject in sortable}
+    return [subject for _, subject in sortable] + [subject for subject in newest if id(subject) not in sortable_ids]
 
 
 def _not_there(name: str, subjects: list[Subject]) -> QueryError:

@@ -222,8 +222,8 @@ class Store(StoreReader):
                 raise RunStateError(f"run {layout.run_id} is {why}; finish it first")
             if make_record(str(layout.dir), facts).pinned and not force:
                 raise RunStateError(f"run {layout.run_id} is pinned; unpin it first")
-            trashed = removal.take_away(self._root, layout)
-        removal.delete(trashed)
+            folder = removal.move_to_trash(self._root, layout)
+        removal.delete(folder)
         removal.collect_objects(self._root)
 
     def restore(self, run: str) -> RunRecord:

@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import each source; after a failure, the others follow all the same."""
+    """Import each source; a failure does not stop the others."""
     from shmlog.transfer.imports import import_run
 
     code, outcomes = 0, list[dict[str, Any]]()

@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Recover runs that need it; after a failure, the others follow all the same."""
+    """Recover runs that need it; a failure does not stop the others."""
     outcomes = [_recover(run_dir, args.debug, args.force) for run_dir in _chosen(args.path)]
     if args.json:
         print_json(outcomes)

@@ -43,15 +43,15 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = resolve_run(args.path)
     recover_dead([run_dir])
-    shown = describe(shmlog.load(run_dir))
+    description = describe(shmlog.load(run_dir))
     if args.json:
-        print_json(shown)
+        print_json(description)
     else:
-        for line in _lines(shown):
+        for line in _lines(description):
             print(line)
-    if shown["error"]:
-        say(f"shmlog: error: {shown['error']}")
-    return FOUND if shown["error"] else 0
+    if description["error"]:
+        say(f"shmlog: error: {description['error']}")
+    return FOUND if description["error"] else 0
 
 
 def describe(stored: StoredRun) -> dict[str, Any]:
@@ -95,50 +95,50 @@ def _metrics(stored: StoredRun) -> dict[str, Any]:
     return {"counts": counts, "metrics": summary.rows, "error": None}
 
 
-def _lines(shown: dict[str, Any]) -> Iterator[str]:
-    yield from _head(shown)
-    if shown["producers"]:
+def _lines(description: dict[str, Any]) -> Iterator[str]:
+    yield from _head(description)
+    if description["producers"]:
         yield ""
-        yield from table(_PRODUCER, map(_producer_cells, shown["producers"]), left=("process",))
-    if shown["metrics"]:
+        yield from table(_PRODUCER, map(_producer_cells, description["producers"]), left=("process",))
+    if description["metrics"]:
         yield ""
-        yield from table(_METRIC, map(_metric_cells, shown["metrics"]), left=("name", "kind"))
-    drops = {reason: count for reason, count in shown["dropped"].items() if count}
+        yield from table(_METRIC, map(_metric_cells, description["metrics"]), left=("name", "kind"))
+    drops = {reason: count for reason, count in description["dropped"].items() if count}
     if drops:
         yield ""
         yield from table(("dropped because", "records"), drops.items(), left=("dropped because",))
 
 
-def _head(shown: dict[str, Any]) -> Iterator[str]:
+def _head(description: dict[str, Any]) -> Iterator[str]:
     facts = {
-        "run": f"{shown['experiment']} / {shown['id']}",
-        "name": shown["name"] if shown["name"] != shown["id"] else None,
-        "folder": relative(Path(shown["run_dir"])),
-        "status": _status(shown),
-        "time": _times(shown),
-        "attempts": _attempts(shown["attempts"]),
-        "host": shown["host"],
-        "git": _git(shown["git"]),
-        "tags": ", ".join(map(str, shown["tags"] or [])),
-        "group": shown["group"],
-        "about": shown["description"],
-        "notes": shown["notes"],
-        "pinned": "not deleted by prune or rm" if shown["pinned"] else None,
-        "records": _records(shown),
-        "config": ", ".join(f"{key}={item}" for key, item in shown["config"].items()),
+        "run": f"{description['experiment']} / {description['id']}",
+        "name": description["name"] if description["name"] != description["id"] else None,
+        "folder": relative(Path(description["run_dir"])),
+        "status": _status(description),
+        "time": _times(description),
+        "attempts": _attempts(description["attempts"]),
+        "host": description["host"],
+        "git": _git(description["git"]),
+        "tags": ", ".join(map(str, description["tags"] or [])),
+        "group": description["group"],
+        "about": description["description"],
+        "notes": description["notes"],
+        "pinned": "not deleted by prune or rm" if description["pinned"] else None,
+        "records": _records(description),
+        "config": ", ".join(f"{key}={item}" for key, item in description["config"].items()),
     }
     for title, fact in facts.items():
         if fact:
             yield from paragraph(title, clean(fact), indent=9)
 
 
-def _status(shown: dict[str, Any]) -> str:
-    if shown["unrecovered"]:
-        remedy = command("recover", relative(Path(shown["run_dir"])))
-        return f"{shown['status']}, unrecovered; finish it: {remedy}"
-    if shown["status"] == "running" and shown["live"] is None:
+def _status(description: dict[str, Any]) -> str:
+    if description["unrecovered"]:
+        remedy = command("recover", relative(Path(description["run_dir"])))
+        return f"{description['status']}, unrecovered; finish it: {remedy}"
+    if description["status"] == "running" and description["live"] is None:
         return "running, as far as can be seen from this machine"
-    return str(shown["status"])
+    return str(description["status"])
 
 
 def _git(state: object) -> str:
@@ -159,12 +159,12 @@ def _attempts(attempts: list[dict[str, Any]]) -> str:
     return ", ".join(f"{attempt['attempt']} {attempt.get('status') or 'unknown'}" for attempt in attempts)
 
 
-def _times(shown: dict[str, Any]) -> str:
-    start = read_time(str(shown["started_at"] or shown["created_at"]))
+def _times(description: dict[str, Any]) -> str:
+    start = read_time(str(description["started_at"] or description["created_at"]))
     if start is None:
         return ""
-    end = read_time(str(shown["ended_at"]))
-    seconds, paused = ((end or datetime.now(UTC)) - start).total_seconds(), shown["paused_s"]
+    end = read_time(str(description["ended_at"]))
+    seconds, paused = ((end or datetime.now(UTC)) - start).total_seconds(), description["paused_s"]
     began = f"{start:%Y-%m-%d %H:%M:%S} UTC"
     if not end:
         return f"{began}, {duration(seconds)} ago"
@@ -172,13 +172,13 @@ def _times(shown: dict[str, Any]) -> str:
     return f"{began}, took {duration(seconds - paused)}{without}"
 
 
-def _records(shown: dict[str, Any]) -> str:
-    counts = shown["counts"]
-    dropped = sum(shown["dropped"].values())
+def _records(description: dict[str, Any]) -> str:
+    counts = description["counts"]
+    dropped = sum(description["dropped"].values())
     superseded = counts.get("superseded")
     apart = f"; {plural(superseded, 'metric')} superseded by a later attempt" if superseded else ""
-    lost = sum(shown["lost"].values())
-    gone = f", {lost:,} LOST, see 'shmlog verify'" if shown["lost"] else ""
+    lost = sum(description["lost"].values())
+    gone = f", {lost:,} LOST, see 'shmlog verify'" if description["lost"] else ""
     return (
         f"{plural(counts['metrics'], 'metric')}, {plural(counts['events'], 'event')}, {dropped:,} dropped{gone}{apart}"
     )
