@@ -1,6 +1,6 @@
-"""Whether the parts of a run are all there and are its own, as their footers and the books tell.
+"""Check by footers and books that the parts of a run are complete and its own.
 
-A copy that was cut short lacks parts; one that went astray has those of another run.
+An interrupted copy lacks parts; a misdirected one has parts of another run.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from shmlog.reader.snapshot import Snapshot
 from shmlog.records import footer
 
 
-def own_parts(layout: RunLayout, taken: Snapshot) -> tuple[list[Part], list[str]]:
-    """Return the parts that are this run's, and what is wrong with the others and with all together.
+def own_parts(layout: RunLayout, snapshot: Snapshot) -> tuple[list[Part], list[str]]:
+    """Return the parts of this run, and what is wrong with the others and with all parts together.
 
-    A part whose footer is damaged is among the first: whoever reads it tells.
+    A part whose footer is damaged is among the former: reading it reports the damage.
 
     Raises
     ------
     FileNotFoundError
-        If a part has gone.
+        If a part has disappeared.
     """
     own: list[Part] = []
     problems: list[str] = []
     rows: int | None = 0
     useless: set[Path] = set()
-    parts = list(taken.parts)
-    for part in parts:  # and those that only what is useless covers
+    parts = list(snapshot.parts)
+    for part in parts:  # the loop adds parts that only useless ones cover
         try:
-            found = footer.read_facts(part.path)
+            facts = footer.read_facts(part.path)
         except UnreadableError:
             own.append(part)
         else:
-            fault = fault_of(part, taken.run_id, found.metadata)
+            fault = fault_of(part, snapshot.run_id, facts.metadata)
             if not fault:
                 own.append(part)
-                rows = None if rows is None else rows + found.rows
+                rows = None if rows is None else rows + facts.rows
                 continue
             problems.append(f"{part.path}: {fault}; left out")
         rows = None
         useless.add(part.path)
-        parts += [part for part in layout.parts(but=useless, below=taken.next_log) if part not in parts]
-    booked = _booked(taken)
+        parts += [part for part in layout.parts(but=useless, below=snapshot.next_log) if part not in parts]
+    booked = _booked(snapshot)
     if None not in (rows, booked) and rows != booked:
         problems.append(f"{layout.metrics}: {_difference(rows, booked)}")
     return sorted(own), problems
 
 
 def fault_of(part: Part, run_id: str | None, metadata: Mapping[str, Any]) -> str | None:
-    """Return why a file is not the part of run ``run_id`` that its name says; None if it is, or as far as is known."""
+    """Return why a file is not the part of run ``run_id`` that its name says; None if nothing speaks against it."""
     origin = metadata.get(footer.RUN_ID)
     if run_id is not None and origin != run_id:
         return f"a part of run {origin!r}"
@@ -62,11 +62,11 @@ def fault_of(part: Part, run_id: str | None, metadata: Mapping[str, Any]) -> str
     return None
 
 
-def _booked(taken: Snapshot) -> int | None:
-    """Return how many metrics the parts should hold; None if that is not known."""
-    if taken.producers is None or taken.metrics_are_lines:
+def _booked(snapshot: Snapshot) -> int | None:
+    """Return how many metrics the parts must hold by the books; None if that is unknown."""
+    if snapshot.producers is None or snapshot.metrics_are_lines:
         return None
-    metrics: int = sum(producer["metrics"] for producer in taken.producers)
+    metrics: int = sum(producer["metrics"] for producer in snapshot.producers)
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""Follow a run: what it holds, then each record that comes, once."""
+"""Follow a run: what it holds, then each new record once."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _CHECK_S = 1.0
 class Follower:
     """The lines of a run as it grows, each exactly once.
 
-    New records are read from the write-ahead log, which costs what they cost
-    and not what the run holds. Everything is read again only when a log was
-    sealed and deleted before this reader came to it. The sequence numbers of
-    the lanes tell what was shown already.
+    New records are read from the write-ahead log, so that a poll costs what they
+    cost and not what the run holds. The whole run is read again only if a log was
+    sealed and deleted before this reader reached it. The sequence numbers of the
+    lanes say which records were shown already.
     """
 
     def __init__(self, run_dir: Path) -> None:
         self._layout = RunLayout(run_dir)
-        # Highest sequence number by lane. Apart for metrics and events, because
-        # they are not read in the same moment.
+        # Highest sequence number by lane, separate for metrics and events, because
+        # they are read one after the other.
         self._metrics_shown: dict[int, int] = {}
         self._events_shown: dict[int, int] = {}
         self._log = 0
@@ -50,29 +50,29 @@ class Follower:
         self.stored = load(run_dir)
 
     def history(self, count: int) -> list[Event]:
-        """Return the last ``count`` lines of now; all that came before count as shown."""
+        """Return the last ``count`` lines; all lines up to now count as shown."""
         return self._everything(count)
 
     def poll(self) -> list[Event]:
-        """Return the lines that came since."""
+        """Return the lines that are new since the last call."""
         lines: list[Event] = []
         while True:
-            finished = self._layout.log(self._log + 1).exists()
+            is_finished = self._layout.log(self._log + 1).exists()
             if self._file is None and not self._open():
                 return lines + (self._everything() if self._layout.logs() else [])
             lines += self._read()
-            if not finished:
+            if not is_finished:
                 return lines
             self._close()
             self._log += 1
 
     def rest(self) -> list[Event]:
-        """Return all lines that were not shown, of a run that has ended."""
+        """Return all lines of an ended run that were not shown."""
         self._close()
         return self._everything()
 
     def ended(self) -> bool:
-        """Whether nothing will come any more; looks at most once a second."""
+        """Whether the run has ended; looks at most once a second, and says no in between."""
         if time.monotonic() < self._next_check:
             return False
         self._next_check = time.monotonic() + _CHECK_S
@@ -82,7 +82,7 @@ class Follower:
 
     def _everything(self, last: int | None = None) -> list[Event]:
         """Read the whole run, and return the lines that were not shown, or the last of them."""
-        self._log = self._next_log()  # first, so that no log is missed between this and the rest
+        self._log = self._next_log()  # first, so that no log is missed while the rest is read
         table = self.stored.metrics(superseded=True)
         events = [event for event in self.stored.events() if _is_numbered(event)]
         fresh = self._unshown(table)
@@ -136,12 +136,12 @@ class Follower:
         self._file.seek(self._offset)
         data = self._file.read()
         frames, start = [], self._offset
-        for found in wal.scan(data, path=self._layout.log(self._log), log=self._log, run_id=self._run_id):
-            if isinstance(found, wal.Frame):
-                frames.append(found)
-            elif found.reason == wal.TORN_TAIL:
+        for item in wal.scan(data, path=self._layout.log(self._log), log=self._log, run_id=self._run_id):
+            if isinstance(item, wal.Frame):
+                frames.append(item)
+            elif item.reason == wal.TORN_TAIL:
                 break  # the flusher is writing this frame
-            self._offset = start + found.offset + found.length
+            self._offset = start + item.offset + item.length
         if not frames:
             return []
         chunks = event_lines(self._decoder.decode(frames), metrics=True)
@@ -165,5 +165,5 @@ def _last_seq(line: Event) -> int:
 
 
 def _is_numbered(line: Event) -> bool:
-    """Whether a line of events.jsonl is one of ours; `shmlog verify` names the others."""
+    """Whether a line of events.jsonl is one of shmlog; `shmlog verify` names the others."""
     return isinstance(line.get("lane"), int) and isinstance(line.get("seq"), int)

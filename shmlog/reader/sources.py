@@ -1,4 +1,4 @@
-"""Where the metrics of a snapshot lie: in parts that a query engine scans itself, the rest as a table."""
+"""Locate the metrics of a snapshot: parts that a query engine scans itself, and a table of the rest."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ class Sources:
     Attributes
     ----------
     parts : list of Path
-        Parquet files of which every row counts.
+        Parquet files; each of their rows counts.
     rows : pyarrow.Table
-        Schema `METRICS`; what is not in them, in no order.
+        Schema `METRICS`; the metrics outside the parts, in no order.
     """
 
     parts: list[Path]
     rows: pa.Table
 
 
-def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False) -> tuple[Sources, list[str]]:
+def find_sources(layout: RunLayout, snapshot: Snapshot, *, in_memory: bool = False) -> tuple[Sources, list[str]]:
     """Return where the metrics of a run are, and what is damaged.
 
-    All of them are rows where parts alone don't tell: of a run whose sealed metrics are lines of
-    events.jsonl, of one whose books or parts are damaged, of one that lacks parts and has all of it in
-    events.jsonl, and if ``in_memory`` is asked for.
+    All metrics are ``rows`` if parts are not enough: if the sealed metrics are lines of events.jsonl, if books or
+    parts are damaged, if parts are missing and events.jsonl has their metrics, and if ``in_memory`` is true.
 
     Raises
     ------
     FileNotFoundError
-        If a part has gone.
+        If a part has disappeared.
     """
-    own, problems = own_parts(layout, taken)
+    own, problems = own_parts(layout, snapshot)
     faults: list[str] = []
-    is_read = in_memory or taken.overlaps or taken.metrics_are_lines or bool(problems and taken.has_sink("jsonl"))
+    is_read = in_memory or snapshot.overlaps or snapshot.metrics_are_lines
+    is_read = is_read or bool(problems and snapshot.has_sink("jsonl"))
     if not is_read:
         faults = [fault for fault in (_fault_of(part.path) for part in own) if fault]
     if is_read or faults:
-        table, problems = read.read_metrics(layout, taken, None)
-        if faults and not problems:  # right all the same, but at a price: that should not be a riddle
-            problems = [f"{faults[0]}; its rows are sound all the same: all of the run is read into memory"]
+        table, problems = read.read_metrics(layout, snapshot, None)
+        if faults and not problems:  # the metrics are complete, but take memory: say why
+            problems = [f"{faults[0]}; its rows are sound, but the whole run is read into memory"]
         return Sources([], table), problems
     tables = []
-    for batch, damage in taken.batches(layout):
+    for batch, damage in snapshot.batches(layout):
         tables.append(batch.metrics)
         problems += read.texts_of(damage)
     rows = pa.concat_tables(tables).unify_dictionaries() if tables else NO_ROWS
@@ -65,7 +65,7 @@ def find_sources(layout: RunLayout, taken: Snapshot, *, in_memory: bool = False)
 
 
 def _fault_of(path: Path) -> str | None:
-    """Return what of a part is not as it was written, to the last page; None if nothing."""
+    """Return the damage of a part, all pages included; None if it is as it was written."""
     try:
         read.guarded(path, lambda: check_whole(path))
     except UnreadableError as error:

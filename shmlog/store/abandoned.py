@@ -1,4 +1,4 @@
-"""Runs that whoever reads comes by, and whose processes have all died: they are recovered before they are shown."""
+"""Recover the runs whose processes have all died, before a command shows them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from shmlog.folder.recovered import recover_apart
 
 
 def recover_abandoned(run_dirs: Iterable[Path]) -> Iterator[tuple[Path, str | None]]:
-    """Recover those of this user's runs that are known to be dead, each in a process of its own.
+    """Recover the runs of this user that are known to be dead, each in a process of its own.
 
     Yields
     ------
     Path, str or None
-        The folder of such a run, and why it can't be recovered.
+        The folder of such a run, and why it can't be recovered; None if it was.
     """
     for layout in [layout for layout in map(RunLayout, run_dirs) if _is_abandoned(layout)]:
         yield layout.dir, recover_apart(layout)

@@ -1191,7 +1191,7 @@ ENDING = (
     Mutation(
         "archive-lacks-what-came-meanwhile",
         "store/prune.py",
-        '            why = why or ("changed" if archive and removal.state_of(layout) != archived else None)\n',
+        '            why = why or ("changed" if archive and removal.state_of(layout) != archived_state else None)\n',
         "",
         "I4: what is written into a run while it is archived is deleted with it",
         "unit/test_prune.py::test_a_run_that_changes_while_it_is_archived_is_kept[count_a_drop]",

@@ -258,7 +258,7 @@ def test_a_part_that_is_sound_and_not_as_ours_are_is_read_into_memory_and_told(
         raise CorruptDataError(f"{path}: the page at byte 4 is not as it was written")
 
     monkeypatch.setattr(sources, "check_whole", refuse)
-    with pytest.warns(ShmlogWarning, match="all of the run is read into memory"):
+    with pytest.warns(ShmlogWarning, match="the whole run is read into memory"):
         assert shmlog.load(live.layout.dir).sql("select count(*) as n from metrics").to_pylist() == [{"n": 2 * ROWS}]
 
 
