@@ -18,7 +18,7 @@ from shmlog.run import follow, late, mode, registry
 from shmlog.run.handed import Handed, handed_down
 from shmlog.run.join import join_entry, join_handed
 from shmlog.run.run import Run
-from shmlog.segment.beacon import Entry
+from shmlog.segment.beacon import BeaconEntry
 
 _followed: Run | None = None  # the run of our parent that calls went to last
 _said_that_there_is_none = False
@@ -150,7 +150,7 @@ def _first() -> Meant:
     return _choose(handed.beacon, same or entries, handed)
 
 
-def _choose(name: str | None, entries: list[Entry], handed: Handed | None) -> Meant:
+def _choose(name: str | None, entries: list[BeaconEntry], handed: Handed | None) -> Meant:
     if len(entries) > 1:
         return Meant(several=RunLayout(entries[-1].run_dir))
     run = join_entry(name, entries[0]) if name and entries else None

@@ -12,7 +12,7 @@ import time
 from shmlog import _core
 from shmlog.run.run import Run
 from shmlog.segment import beacon
-from shmlog.segment.beacon import Entry
+from shmlog.segment.beacon import BeaconEntry
 
 _family: _Family | None = None
 
@@ -29,7 +29,7 @@ class _Family:
         self.unseen_until_ns = 0
 
 
-def entries_of(name: str) -> list[Entry]:
+def entries_of(name: str) -> list[BeaconEntry]:
     """Return the runs that the process of a beacon has open; none if there is no such beacon, or it can't be read."""
     return beacon.read(name) or []
 
@@ -46,7 +46,7 @@ def is_open(run: Run, if_unknown: bool = True) -> bool:
     return any(entry.token == run._entry.token for entry in entries)
 
 
-def successor(run: Run) -> tuple[str, Entry] | None:
+def successor(run: Run) -> tuple[str, BeaconEntry] | None:
     """Return the run that handles of ``run``, which has ended for its owner, go to; and its beacon.
 
     That is the next one that the owner has made in the same thread or task, or when it had no other open.
@@ -58,7 +58,7 @@ def successor(run: Run) -> tuple[str, Entry] | None:
     return (run._beacon, chosen[-1]) if chosen else None
 
 
-def surrounding(run: Run) -> tuple[str, Entry] | None:
+def surrounding(run: Run) -> tuple[str, BeaconEntry] | None:
     """Return the run in which ``run`` was made, if its owner has it open: calls without a run go there."""
     if run._beacon is None or run._entry is None:
         return None
@@ -66,7 +66,7 @@ def surrounding(run: Run) -> tuple[str, Entry] | None:
     return (run._beacon, around[-1]) if around else None
 
 
-def of_ancestors() -> tuple[str, list[Entry]] | None:
+def of_ancestors() -> tuple[str, list[BeaconEntry]] | None:
     """Return the beacon and the open runs of the nearest ancestor that began one after this process was born.
 
     Those begun before it were handed down, or meant not to be.

@@ -15,7 +15,7 @@ from shmlog.run import exits, follow, registry
 from shmlog.run.handed import DISABLED, Handed, hand_down
 from shmlog.run.run import Run
 from shmlog.segment import beacon, shm
-from shmlog.segment.beacon import Entry
+from shmlog.segment.beacon import BeaconEntry
 
 _CLOSING_S = 0.2  # how long a run that is being closed may hold the member lock
 _NOT_THERE = (RunNotFoundError, RunStateError, SegmentError, OSError)  # or no descriptor is left to look
@@ -71,7 +71,7 @@ def join_as_owner(run_dir: Path) -> Run:
 # ---- followers ----
 
 
-def join_entry(name: str, entry: Entry) -> Run | None:
+def join_entry(name: str, entry: BeaconEntry) -> Run | None:
     """Return a run that the process of the beacon ``name`` has open, as its follower; None if it has just ended."""
     known = registry.find(entry.run_dir)
     if known is not None and known.is_open:
@@ -152,7 +152,7 @@ def disabled_run(experiment: str) -> Run:
 
 
 def _join_as_follower(
-    layout: RunLayout, ref: SegmentRef, name: str | None, entry: Entry | None, *, follows: bool = True
+    layout: RunLayout, ref: SegmentRef, name: str | None, entry: BeaconEntry | None, *, follows: bool = True
 ) -> Run:
     segment = _open_segment(layout, ref)
     run = Run(layout, ref)

@@ -28,7 +28,7 @@ class Life:
     is_owner: Any
     event: Callable[..., None]
     log_error: Callable[..., None]
-    _entry: beacon.Entry | None
+    _entry: beacon.BeaconEntry | None
     _is_maker: bool
     _layout: RunLayout
     _started_s: float

@@ -24,7 +24,7 @@ from shmlog.run.handed import handed_down
 from shmlog.run.identity import lone_local_rank, rank_among_several
 from shmlog.run.run import Run
 from shmlog.run.turns import Makers
-from shmlog.segment.meeting import Entry, Meeting, meeting_place, open_meeting
+from shmlog.segment.meeting import Meeting, MeetingEntry, meeting_place, open_meeting
 from shmlog.segment.process import Process, pid_namespace, process_of
 
 _JOBS = (
@@ -108,7 +108,7 @@ def _enter_launchers_run(meeting: Meeting, me: _Rank, folder: Path) -> None:
         return  # nothing to join: it is disabled, or gone
     is_launchers = maker == me.launcher and not was_rank and layout.dir.parent == folder
     if is_launchers and str(layout.dir) not in [run.dir for run in meeting.runs]:
-        meeting.runs.append(Entry(str(layout.dir), turn, 0, 0, {"0": me.launcher}))
+        meeting.runs.append(MeetingEntry(str(layout.dir), turn, 0, 0, {"0": me.launcher}))
 
 
 def _join(meeting: Meeting, me: _Rank, turn: int) -> Run | None:
@@ -145,5 +145,5 @@ def _take_up(meeting: Meeting, me: _Rank, turn: int, makers: Makers) -> Run | No
 def _make(meeting: Meeting, me: _Rank, turn: int, makers: Makers) -> Run:
     run = makers.make(turn)
     ranks = {me.rank: process_of(os.getpid())}
-    meeting.runs.append(Entry(str(run.dir), turn, me.restart, me.restarts_max, ranks))
+    meeting.runs.append(MeetingEntry(str(run.dir), turn, me.restart, me.restarts_max, ranks))
     return run

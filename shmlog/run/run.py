@@ -20,7 +20,7 @@ from shmlog.run.identity import Identity, script_name
 from shmlog.run.life import Life
 from shmlog.run.messages import Messages
 from shmlog.run.patience import Flushers
-from shmlog.segment.beacon import Entry
+from shmlog.segment.beacon import BeaconEntry
 from shmlog.segment.doorbell import Doorbell
 
 
@@ -61,7 +61,7 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
         self._owner_pid = os.getpid() if owner or maker else None
         self._is_maker = maker
         self._beacon: str | None = None  # of the process that owns it, and that this one is or follows
-        self._entry: Entry | None = None  # what is said of it there
+        self._entry: BeaconEntry | None = None  # what is said of it there
         self._follows = True  # its owner to the next run, in a process that does not own it
         self._identity_known = Identity()
         self._script = script_name()

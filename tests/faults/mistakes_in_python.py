@@ -572,7 +572,7 @@ STORAGE = (
     Mutation(
         "covered-parts-counted",
         "folder/layout.py",
-        "            is_covered = bool(kept) and part.last <= kept[-1].last\n",
+        "            is_covered = bool(uncovered) and part.last <= uncovered[-1].last\n",
         "            is_covered = False\n",
         "I6: after a merge that was killed, rows are read twice",
         f"{MERGE}::test_a_merge_killed_before_the_deletion_tells_no_row_twice",
@@ -596,7 +596,7 @@ STORAGE = (
     Mutation(
         "large-text-unchecked",
         "folder/large.py",
-        "if told is not None and int(told[1], 16) != zlib.crc32(data):",
+        "if checksum is not None and int(checksum[1], 16) != zlib.crc32(data):",
         "if False:",
         "I11: a damaged text is believed",
         "faults/test_hostile_bytes.py::test_no_damage_is_read_in_silence",
@@ -645,7 +645,7 @@ STORAGE = (
     Mutation(
         "object-of-any-size",
         "folder/blobs.py",
-        "if not stat.S_ISREG(found.st_mode) or found.st_size != content.size_bytes:",
+        "if not stat.S_ISREG(status.st_mode) or status.st_size != content.size_bytes:",
         "if False:",
         "what is damaged in one run is damaged in all that follow",
         f"{ARTIFACTS}::test_an_object_of_the_wrong_size_is_replaced",

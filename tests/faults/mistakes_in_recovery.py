@@ -85,8 +85,8 @@ MISTAKES_IN_RECOVERY = (
     Mutation(
         "name-tells-the-machine",
         "folder/liveness.py",
-        "here is not None and described.machine == here and described.host",
-        "described.host",
+        "machine is not None and description.machine == machine and description.host",
+        "description.host",
         "I7: a run that lives on another machine is recovered",
         OTHER_MACHINE,
     ),

@@ -520,7 +520,7 @@ def test_a_lock_of_the_folder_that_somebody_holds_is_not_waited_for_without_end(
     run_dir = crashed(root)
     folder = os.open(run_dir, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
-    with pytest.raises(RunStateError, match="held the lock of its folder"):
+    with pytest.raises(RunStateError, match="held the lock of this folder"):
         recover(run_dir)
     os.close(folder)
     assert recover(run_dir).changed
