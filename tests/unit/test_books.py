@@ -132,7 +132,7 @@ def test_a_run_that_can_t_be_decoded_keeps_its_logs(unkept_run: shmlog.Run, monk
     log_some(unkept_run, keeper)
     with monkeypatch.context() as patched:
         patched.setattr(Decoder, "decode", failing(Decoder.decode, MemoryError(), -1))
-        with pytest.raises(StorageError, match="'shmlog recover' goes on from here"):
+        with pytest.raises(StorageError, match="'shmlog recover' closes it later"):
             keeper.close(patient=False)
     assert shmlog.load(unkept_run.dir).metrics().num_rows == RECORDS
     keeper.close(patient=False)
