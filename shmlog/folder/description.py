@@ -252,12 +252,12 @@ class Description:
         attempts = self.attempts
         if attempts is None:
             return None
-        if not isinstance(attempts, list) or not attempts or not all(isinstance(one, dict) for one in attempts):
+        if not isinstance(attempts, list) or not attempts or not all(isinstance(attempt, dict) for attempt in attempts):
             return "its list of attempts is damaged"
-        lanes = [one.get("first_lane") for one in attempts]
+        lanes = [attempt.get("first_lane") for attempt in attempts]
         if not all(type(lane) is int for lane in lanes) or lanes[0] != 0 or lanes != sorted(lanes):
             return "the first lanes of its attempts don't ascend from 0"
-        if [one.get("attempt") for one in attempts] != list(range(1, len(attempts) + 1)):
+        if [attempt.get("attempt") for attempt in attempts] != list(range(1, len(attempts) + 1)):
             return "its attempts are not numbered from 1 on"
         return None
 

@@ -249,7 +249,7 @@ def _are_runs_closed(name: str) -> bool:
     If the process lives all the same, it writes its beacon again when it next makes or finishes a run.
     """
     segments = [entry.segment for entry in read(name) or []]
-    return bool(segments) and all(one and not (SHARED_MEMORY / one.lstrip("/")).exists() for one in segments)
+    return bool(segments) and all(path and not (SHARED_MEMORY / path.lstrip("/")).exists() for path in segments)
 
 
 def remove_stale(path: Path) -> None:
