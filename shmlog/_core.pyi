@@ -22,7 +22,7 @@ def owner_record(rank: int | None, local_rank: int | None, worker: int | None, s
 def state_of(paths: tuple[str, ...], /) -> int: ...
 def variable(name: str, /) -> str | None: ...
 
-class Segment:  # py_segment.c, what can be read in py_segment_read.c
+class Segment:  # py_segment.c; its properties are in py_segment_read.c
     path: Final[str]
     @classmethod
     def create(

@@ -34,7 +34,7 @@ def rebuild_description(layout: RunLayout) -> Description:
     """
     events = _events(layout)
     from_events, salvaged = _of_events(events), _salvage(layout.run_yaml)
-    rebuilt = Description.rebuilt(layout, created_at=_created_at(layout), told=from_events, salvaged=salvaged)
+    rebuilt = Description.rebuilt(layout, created_at=_created_at(layout), from_events=from_events, salvaged=salvaged)
     rebuilt.fill(sinks=_sinks(layout), complete=not layout.sealed_json.exists() and not layout.logs())
     rebuilt = rebuilt.changed(**_of_provenance(layout, rebuilt.latest_attempt()))
     for attempt in rebuilt.attempts or [] if rebuilt.fault_of_attempts() is None else []:

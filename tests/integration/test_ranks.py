@@ -18,7 +18,7 @@ from shmlog.folder.regular import read_regular
 from shmlog.folder.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
 from shmlog.run import rendezvous
 from shmlog.segment import gc, meeting
-from shmlog.segment.meeting import Entry, meeting_place, open_meeting, remove_meeting, stale_meetings
+from shmlog.segment.meeting import MeetingEntry, meeting_place, open_meeting, remove_meeting, stale_meetings
 from shmlog.segment.process import Process, process_of
 from tests.support.books import assert_books_balance
 from tests.support.processes import run_script, wait_for_end, wait_until
@@ -319,7 +319,7 @@ def test_a_launcher_that_gives_up_its_restarts_leaves_nothing(tmp_path: Path) ->
 def _list(run_dir: Path, launcher: Process) -> Path:
     path = meeting_place(str(run_dir))
     with open_meeting(path) as book:
-        book.runs.append(Entry(str(run_dir), 1, 0, 0, {"0": launcher}))
+        book.runs.append(MeetingEntry(str(run_dir), 1, 0, 0, {"0": launcher}))
         book.write(launcher)
     return path
 

@@ -264,7 +264,7 @@ def test_texts_that_would_fill_the_memory_are_refused(
                 list(file.batches(group, 1000))
 
     for read in (lambda: parts.read_part(path), read_batches):
-        with pytest.raises(RefusedError, match=r"bytes of text .*refused"):
+        with pytest.raises(RefusedError, match=r"bytes of text, .*refused"):
             read()
 
 

@@ -273,7 +273,7 @@ def test_a_part_whose_texts_would_fill_the_memory_is_left_out_and_told(
     monkeypatch.setattr(parts, "TEXT_BYTES", 32 << 20)
     stored = shmlog.load(folder.dir)
     for call in (stored.metrics, stored.to_pandas, lambda: stored.metrics("loss")):
-        with pytest.warns(ShmlogWarning, match=r"bytes of text in it, .*refused.*; its records are left out"):
+        with pytest.warns(ShmlogWarning, match=r"bytes of text, .*refused.*; its records are left out"):
             assert len(call()) == 0
     assert any("bytes of text" in finding.message for finding in verify(folder.dir).findings)
     for command in (["show"], ["tail", "--no-follow"], ["export", "-f", "csv", "-o", str(folder.dir.parent / "x.csv")]):
