@@ -1,4 +1,4 @@
-# What records does in bulk: csrc/bulk/py_bulk.c.
+# The bulk functions of records: csrc/bulk/py_bulk.c.
 
 from array import array
 from typing import Any

@@ -22,7 +22,7 @@ def owner_record(rank: int | None, local_rank: int | None, worker: int | None, s
 def state_of(paths: tuple[str, ...], /) -> int: ...
 def variable(name: str, /) -> str | None: ...
 
-class Segment:  # py_segment.c, what can be read in py_segment_read.c
+class Segment:  # py_segment.c; its properties are in py_segment_read.c
     path: Final[str]
     @classmethod
     def create(
@@ -99,7 +99,7 @@ class Segment:  # py_segment.c, what can be read in py_segment_read.c
     def keep_spares(self, count: int, /) -> None: ...
     def lane(self, number: int, /) -> dict[str, Any]: ...
 
-class RunBase:  # py_producer.c, py_standing.c, log() in py_log.c
+class RunBase:  # py_run.c, py_standing.c, log() in py_log.c
     @property
     def _segment(self) -> Segment: ...
     @property

@@ -13,12 +13,14 @@ __all__ = [
     "ExperimentNotFoundError",
     "MissingExtraError",
     "QueryError",
+    "RefusedError",
     "RunNotFoundError",
     "RunStateError",
     "SegmentError",
     "ShmlogError",
     "ShmlogWarning",
     "StorageError",
+    "UnreadableError",
     "UnsafeDataError",
 ]
 
@@ -59,8 +61,16 @@ class RunStateError(ShmlogError, RuntimeError):
     """The run is in a state that does not allow this. Nothing was changed."""
 
 
-class CorruptDataError(ShmlogError, ValueError):
-    """A file is damaged, or refused since it may be a trap. The message names it; everything else stays readable."""
+class UnreadableError(ShmlogError, ValueError):
+    """A file is not read: it is damaged, or refused. The message names it; everything else stays readable."""
+
+
+class CorruptDataError(UnreadableError):
+    """A file is damaged."""
+
+
+class RefusedError(UnreadableError):
+    """A file is refused, damaged or not: a link, a pipe, too large, or not of the kind or version that is read."""
 
 
 class UnsafeDataError(ShmlogError, ValueError):

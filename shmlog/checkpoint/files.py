@@ -13,7 +13,7 @@ from shmlog.base.times import moment
 from shmlog.base.warn import warn_caller
 from shmlog.checkpoint.codec import StateDecoder
 from shmlog.checkpoint.container import Header, read_header
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError, UnreadableError
 
 ABOUT = "shmlog.checkpoint"  # the key of the header's metadata
 SCHEMA = 1
@@ -94,7 +94,7 @@ def _info(path: Path, header: Header) -> CheckpointInfo:
             )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptDataError(f"{path}: the header is damaged, or not that of a checkpoint") from error
-    raise CorruptDataError(f"{path}: a checkpoint of schema {schema!r}; this version reads {SCHEMA}")
+    raise RefusedError(f"{path}: a checkpoint of schema {schema!r}; this version reads {SCHEMA}")
 
 
 class Index:
@@ -126,7 +126,7 @@ class Index:
             return version, read_info(path)
         except FileNotFoundError:  # deleted just now
             return (), None
-        except CorruptDataError as error:
+        except UnreadableError as error:
             warn_caller(f"passed over: {error}")
             return version, None
 

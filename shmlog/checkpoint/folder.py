@@ -12,7 +12,7 @@ from shmlog.checkpoint.container import verify
 from shmlog.checkpoint.encoded import Checkpoint, read_checkpoint
 from shmlog.checkpoint.files import CheckpointInfo, Index, checkpoint_files, file_name, read_info
 from shmlog.checkpoint.publish import copy
-from shmlog.errors import CheckpointNotFoundError, CorruptDataError
+from shmlog.errors import CheckpointNotFoundError, CorruptDataError, UnreadableError
 from shmlog.folder.layout import check_id
 
 #: How a checkpoint is named: its step, its file, or what `list` returned.
@@ -88,7 +88,7 @@ class CheckpointFolder:
         for info in reversed(self._index.scan()):
             try:
                 return read_checkpoint(info.path, allow_pickle=self.allow_pickle)
-            except (CorruptDataError, FileNotFoundError) as error:
+            except (UnreadableError, FileNotFoundError) as error:
                 warn_caller(f"passed over, trying the one before: {error}")
         files = checkpoint_files(self.folder, self.name)
         if files:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from shmlog.checkpoint.container import verify
 from shmlog.checkpoint.files import CheckpointInfo, checkpoint_files, read_info, split_name
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
 
 
@@ -61,6 +61,6 @@ def _look(path: Path, every_byte: bool) -> CheckpointFile:
     try:
         info = read_info(path)
         sha256 = verify(path) if every_byte else None
-    except (CorruptDataError, OSError) as error:
+    except (UnreadableError, OSError) as error:
         damage = str(error)
     return CheckpointFile(path, *name_and_step, info, sha256, damage)

@@ -1,4 +1,4 @@
-"""Which run a user means, in words for people."""
+"""Find the run that a user means, and explain to people why there is none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def resolve_run(text: str | None, root: str | Path = ROOT) -> Path:
     """Return the folder of the run that ``text`` means, for callers that only read: of several, the newest.
 
-    Which one that is, it says. Raises what `Root.runs` does; see there for ``text``.
+    It prints which one that is. `Root.runs` explains ``text`` and the errors.
     """
     place = Root(root)
     folders, named_by = place.runs(text)
@@ -34,9 +34,9 @@ def resolve_run(text: str | None, root: str | Path = ROOT) -> Path:
 
 
 def resolve_named_run(text: str, root: str | Path) -> Path:
-    """Return the folder of the run that ``text`` names itself, for callers that change it: no other is meant.
+    """Return the folder of the run that ``text`` itself names, for callers that change it.
 
-    Raises what `Root.runs` does; see there for ``text``.
+    `Root.runs` explains ``text`` and the errors.
     """
     place = Root(root)
     folders, named_by = place.runs(text)
@@ -47,9 +47,9 @@ def resolve_named_run(text: str, root: str | Path) -> Path:
 
 
 def recover_dead(run_dirs: Iterable[Path]) -> bool:
-    """Recover those of this user's runs that are known to be dead, and say so; return whether there were any.
+    """Recover the runs of this user that are known to be dead, and say so; return whether there were any.
 
-    What can't be recovered is shown as it is.
+    A run that can't be recovered is shown as it is.
     """
     from shmlog.store.abandoned import recover_abandoned
 
@@ -63,7 +63,7 @@ def recover_dead(run_dirs: Iterable[Path]) -> bool:
 
 
 def open_store(root: str) -> Store:
-    """Return the store at a root; raises RunNotFoundError if there is no such folder."""
+    """Return the store at a root; raises RunNotFoundError if the folder does not exist."""
     import shmlog
 
     store = shmlog.Store(root)
@@ -89,13 +89,13 @@ def for_each(
     args: argparse.Namespace, act: Callable[[Store, str], Any], done: str,
     find: Callable[[str, str], tuple[Store, str]] = locate_named,
 ) -> int:  # fmt: skip
-    """Do something to each run that is named; one that fails does not keep the others from it."""
+    """Do something to each named run; a failure does not stop the others."""
     code, outcomes = 0, list[dict[str, Any]]()
     for text in args.run_names:
         outcome: dict[str, Any] = {"run": text, "error": None}
         try:
             act(*find(text, args.root))
-        except Exception as error:  # reported below, and by the exit code; the other runs are not its fault
+        except Exception as error:  # reported below, and by the exit code; the other runs must not suffer
             if args.debug:
                 raise
             code, outcome["error"] = max(code, exit_code(error)), one_line(error)

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 def text(line: Event) -> Iterator[str]:
-    """Yield a line for people: time, producer, and what was logged, which goes on below where a window is narrow."""
+    """Yield a line for people: time, producer, and what was logged, wrapped where the window is narrow."""
     time = str(line.get("timestamp", ""))[11:23]
-    title = clean(f"{time}  {_who(line)}  ")
-    return paragraph(title, clean(" ".join(_what(line))), indent=len(title))
+    title = clean(f"{time}  {_producer(line)}  ")
+    return paragraph(title, clean(" ".join(_content(line))), indent=len(title))
 
 
-def _who(line: Event) -> str:
+def _producer(line: Event) -> str:
     names = [f"{key} {line[key]}" for key in ("rank", "worker") if line.get(key) is not None]
     return ", ".join(names or [f"pid {line.get('pid')}"])
 
 
-def _what(line: Event) -> Iterator[str]:
+def _content(line: Event) -> Iterator[str]:
     from shmlog.reader.event_lines import metrics_of  # with pyarrow, which no help text needs
 
     metrics = metrics_of(line)

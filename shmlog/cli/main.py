@@ -46,7 +46,7 @@ _EXAMPLE = """example:
 
 
 class _Version(argparse.Action):
-    """Print the version; finding it takes an import that other commands need not pay for."""
+    """Print the version; the import that finds it costs time, which other commands are spared."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from importlib.metadata import PackageNotFoundError, version
@@ -67,8 +67,8 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(parser=parser)  # completion prints what it knows
-    parser.set_defaults(advise=lambda args, too_many: "")
+    parser.set_defaults(parser=parser)  # for the command completion
+    parser.set_defaults(advise=lambda args, extra: "")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (
         demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, restore, recover, verify,
@@ -82,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` and return its exit code."""
     _never_fail_to_print()
     parser = build_parser()
-    args, too_many = parser.parse_known_args(argv)
-    if too_many:
-        parser.error(f"unrecognized arguments: {' '.join(too_many)}{args.advise(args, too_many)}")
+    args, extra = parser.parse_known_args(argv)
+    if extra:
+        parser.error(f"unrecognized arguments: {' '.join(extra)}{args.advise(args, extra)}")
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE
@@ -111,7 +111,7 @@ def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _never_fail_to_print() -> None:
-    """Escape what the terminal's encoding lacks, rather than fail on it."""
+    """Escape characters that the terminal's encoding lacks, rather than fail on them."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
@@ -119,7 +119,7 @@ def _never_fail_to_print() -> None:
 
 
 def _close_stdout() -> None:
-    """Send what is still buffered nowhere: whoever read it is gone."""
+    """Discard what is still buffered: the reader of the pipe is gone."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Where output goes: data to stdout, talk to stderr, and the commands that it names."""
+"""Print data to stdout and messages to stderr, and word the commands that messages name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from shmlog.cli.text import clean
 
 
 def say(text: object) -> None:
-    """Tell the user something, on stderr."""
+    """Print a message for the user to stderr."""
     print(clean(text), file=sys.stderr, flush=True)
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """Return strict JSON in ASCII: NaN and infinities are strings, paths and times too."""
+    """Return strict JSON in ASCII: NaN, infinities, paths and times are strings."""
     return json.dumps(plain(value, str), indent=indent, allow_nan=False)
 
 
@@ -28,21 +28,21 @@ def print_json(value: object) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error as a line for people; the class only of what is a bug."""
+    """Return an error as a line for people; only that of a bug names its class."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = str(error).strip() or type(error).__name__
-    known = isinstance(error, (OSError, ValueError)) or type(error).__module__.startswith("shmlog")
-    return text if known else f"{type(error).__name__}: {text} (--debug shows the traceback)"
+    is_expected = isinstance(error, (OSError, ValueError)) or type(error).__module__.startswith("shmlog")
+    return text if is_expected else f"{type(error).__name__}: {text} (--debug shows the traceback)"
 
 
 def command(*words: object) -> str:
-    """Return the command line that runs shmlog with ``words`` the way this one was run."""
+    """Return the command line that runs shmlog with ``words``, started as this process was."""
     return f"{_program()} {shlex.join(str(word) for word in words)}"
 
 
 def python() -> str:
-    """Return this interpreter as the user would call it."""
+    """Return the command by which the user starts this interpreter."""
     name = os.path.basename(sys.executable)
     return name if shutil.which(name) == sys.executable else shlex.quote(sys.executable)
 

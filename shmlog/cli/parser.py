@@ -1,4 +1,4 @@
-"""argparse as the commands use it: errors of one line, and an example in every help."""
+"""argparse for the commands: errors of one line, and an example in every help."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 FOUND, USAGE, FAILED = 1, 2, 3
-"""Exit codes: what the command looks for is there; it was called wrongly; it has not done what it should."""
+"""Exit codes: the command found what it looks for; it was called wrongly; it failed."""
 
-EXIT_CODES = """exit codes: 0 done; 1 done, and what is looked for is there, such as damage or a run that is worse;
-2 wrong usage; 3 not done, such as no such run; 130 interrupted"""
+EXIT_CODES = """exit codes: 0 done; 1 done, and the command found what it looks for, such as damage or a worse run;
+2 wrong usage; 3 failed, for example because there is no such run; 130 interrupted"""
 
 ROOT = "runs"
 """Where commands look for runs."""
@@ -26,11 +26,11 @@ RUN = "a run folder, an id, or EXPERIMENT/ID"
 
 
 class UsageError(Exception):
-    """Options that are each right, and wrong together."""
+    """Options that contradict each other."""
 
 
 def exit_code(error: Exception) -> int:
-    """Return the exit code of an error: what a caller has written can't be right, or something is not so."""
+    """Return the exit code of an error: `USAGE` if the command line can never be right, else `FAILED`."""
     is_usage = isinstance(error, (UsageError, QueryError)) or type(error) is ValueError
     return USAGE if is_usage else FAILED
 
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, and exit."""
+        """Print the error in one line, and exit."""
         self.exit(USAGE, f"shmlog: error: {clean(message)} (help: {self.prog} --help)\n")
 
 
@@ -59,13 +59,13 @@ def add_command(
     summary : str
         One line without a full stop.
     example : str
-        Command lines with what they do, one a line.
+        Command lines and what they do, one on each line.
     """
     lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
     epilog = f"example:\n{lines}\n\n{EXIT_CODES}"
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=epilog)
     parser.add_argument("--json", action="store_true", help="machine output")
-    # Suppressed, so that a `--debug` in front of the command is not reset behind it.
+    # Suppressed, so that the command's default does not reset a `--debug` in front of it.
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     parser.set_defaults(run=run)
     return parser
@@ -83,14 +83,14 @@ def add_root_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_runs_argument(parser: argparse.ArgumentParser, *, several: bool, text: str = RUN) -> None:
-    """Add the argument RUN, which is never left out: what is meant is changed."""
+    """Add the argument RUN, which is required, since the command changes the run."""
     parser.add_argument("run_name" if not several else "run_names", nargs="+" if several else None, metavar="RUN",
                         type=path, help=text)  # fmt: skip
     add_root_option(parser)
 
 
 def add_filter_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that tell which runs are meant."""
+    """Add the options that select runs."""
     parser.add_argument("--status", action="append", help="only runs of this status; may be repeated")
     parser.add_argument("--tag", metavar="EXPR", help="only runs with these tags, such as 'a AND (b OR c)'")
 
@@ -111,7 +111,7 @@ def positive(text: str) -> int:
 
 
 def natural(text: str) -> int:
-    """Return ``text`` as a whole number of at least 0, as small as any use of it needs."""
+    """Return ``text`` as a whole number of at least 0 and below 10**9, which is enough for any use."""
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"must be a whole number below 10**9, not {text!r}")
     return int(text)

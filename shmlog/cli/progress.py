@@ -1,4 +1,4 @@
-"""How far a long command is, in one line that is written over; only where somebody looks."""
+"""The progress of a long command, in one line of the terminal that is overwritten."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self
 
 from shmlog.cli.text import clean
 
-_WAIT_S = 0.5  # a command that is over by then needs none
+_WAIT_S = 0.5  # shorter commands show no bar
 _EVERY_S = 0.1
 _WIDTH = 30
 

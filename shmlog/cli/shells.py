@@ -1,7 +1,7 @@
-"""What shells complete beside commands and options: names of runs and experiments, and files.
+"""Complete names of runs and experiments, and files, in shells.
 
-The shell itself looks the names up, so that no Python starts at a key press. It offers only names that shmlog could
-have made: whatever else a folder is called is not handed to the shell. The scripts around it are shtab's.
+The shell itself looks the names up, so that no Python starts at a key press. It offers only names that shmlog can
+make: no other name of a folder reaches the shell. The scripts around these functions are shtab's.
 """
 
 from __future__ import annotations
@@ -107,12 +107,12 @@ def _looked_up(function: str, tcsh: str) -> dict[str, Any]:
 
 
 _EXPERIMENTS = _looked_up("_shmlog_experiments", _FIND.format(1, f"runs.{_NAME}"))
-# The function's name has "dir" in it, by which shtab's bash script quotes what is offered as it quotes names of files.
+# The function's name contains "dir": shtab's bash script then quotes the offered names as it quotes names of files.
 _RUNS = _looked_up("_shmlog_run_dirs", _FIND.format(2, f"runs.{_NAME}.{_NAME}"))
 
 
 def mark(parser: argparse.ArgumentParser, shtab: Any) -> None:
-    """Have shtab complete what the options and arguments of the commands take, as their names in the help say."""
+    """Tell shtab how to complete the options and arguments of all commands, by their names in the help."""
     for action in _actions(parser):
         names = str(action.metavar or "").split("|")
         if "RUN" in names:

@@ -1,4 +1,4 @@
-"""Text for terminals: harmless, aligned, and no wider than the window."""
+"""Text for terminals: harmless, aligned, and at most as wide as the window."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from textwrap import wrap
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _FIGURES = re.compile(r"(?:[-+0-9.,:eE%… ]{1,40}|[+-]?(?:nan|inf))(?: [kMGT]?B)?")
 _CUT_TO = 12  # columns that a text keeps
-_KEYS_CUT_TO = (24, 32, 48, 64, 96, 128)  # and those that name the rows, the first by which they can be told apart
-_ALIGNED_TO = 200  # what is wider sticks out: it must not widen every row of a file
+_KEYS_CUT_TO = (24, 32, 48, 64, 96, 128)  # and a text that names its row: the first of these that keeps all names apart
+_ALIGNED_TO = 200  # wider cells stick out, so that one of them does not widen every row of a file
 
 
 def clean(text: object) -> str:
@@ -31,7 +31,7 @@ def _escape(character: str) -> str:
 
 
 def width(text: str) -> int:
-    """Return how many columns ``text`` takes."""
+    """Return how many columns ``text`` occupies."""
     if text.isascii():
         return len(text)
     return sum(_columns(character) for character in text)
@@ -68,17 +68,17 @@ def window_columns() -> int | None:
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[str] = ()) -> Iterator[str]:
     """Yield the lines of a table, its columns two spaces apart.
 
-    On a terminal it is no wider than the window: first the widest texts are cut in the middle, never a figure,
-    then the last columns are left out, as one more line says. Everywhere else it is whole.
+    On a terminal, it is at most as wide as the window: first the widest texts are cut in the middle, but no figure;
+    then the last columns are left out, and one more line names them. Elsewhere the table is whole.
 
     Parameters
     ----------
     head : sequence of str
         Titles.
     rows : iterable of sequences
-        Cells; None is an empty one. The first names the row: it is cut less than others, and never left out.
+        Cells; None is an empty cell. The first names the row: it is cut less than others, and never left out.
     left : sequence of str
-        Titles of the columns aligned left; numbers belong to the right.
+        Titles of the columns that are aligned left; the others, such as numbers, are aligned right.
     """
     titles = [clean(title) for title in head]
     lines = [titles, *([_cell(cell) for cell in row] for row in rows)]
@@ -95,7 +95,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[
 
 
 def _widths(lines: Sequence[Sequence[str]], whole: Sequence[int], columns: int) -> list[int]:
-    """Return how wide the columns that are shown may be, of which the widest cells are given."""
+    """Return the widths of the columns that are shown; ``whole`` has the widths of their widest cells."""
     least = [
         max(min(wide, _CUT_TO), *(width(line[i]) for line in lines[1:] if is_figure(line[i])), 0)
         for i, wide in enumerate(whole)
@@ -113,7 +113,7 @@ def _widths(lines: Sequence[Sequence[str]], whole: Sequence[int], columns: int) 
 
 
 def _cut_keys(keys: Sequence[str]) -> int:
-    """Return how wide those that name the rows must be for people to tell them apart."""
+    """Return how wide the names of the rows must be so that people can tell them apart."""
     for columns in _KEYS_CUT_TO:
         if len({shorten(key, columns) for key in keys}) == len(set(keys)):
             break
@@ -125,7 +125,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def is_figure(cell: str) -> bool:
-    """Whether a cell is a number, a time or a size, which means something else when it is cut."""
+    """Whether a cell is a number, a time or a size, which would mean something else if it were cut."""
     return _FIGURES.fullmatch(cell) is not None
 
 
@@ -146,12 +146,12 @@ def _cell(value: object) -> str:
 
 
 def _pad(text: str, columns: int, left: bool) -> str:
-    blank = " " * (columns - width(text))  # none where the text is wider
+    blank = " " * (columns - width(text))  # empty if the text is wider
     return text + blank if left else blank + text
 
 
 def value(number: object, columns: int = 40) -> str:
-    """Return a logged value for people: a float in six digits, a text cut to some columns, but whole in a file."""
+    """Return a logged value for people: a float in six digits, and a text cut to ``columns`` on a terminal."""
     if number is None:
         return ""
     if isinstance(number, bool):
@@ -162,7 +162,7 @@ def value(number: object, columns: int = 40) -> str:
 
 
 def statistic(number: object) -> str:
-    """Return the last, least or largest value of a metric for people: a dash where it has none, as of NaN alone."""
+    """Return the last, least or largest value of a metric for people; a dash if it has none, as if all are NaN."""
     return "-" if number is None else value(number)
 
 
@@ -190,12 +190,12 @@ def duration(seconds: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return ``count`` and ``noun`` in its number, such as ``1,200 metrics``."""
+    """Return ``count`` and ``noun``, in the plural if need be, such as ``1,200 metrics``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def relative(path: os.PathLike[str]) -> str:
-    """Return ``path`` as a user in the current folder would write it, if that is shorter."""
+    """Return ``path`` relative to the current folder if that is shorter, else absolute."""
     full = os.path.abspath(path)
     try:
         short = os.path.relpath(full)

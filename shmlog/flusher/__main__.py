@@ -1,4 +1,4 @@
-"""``python -m shmlog.flusher RUN_DIR``: the flusher process of one run. Started by `shmlog.flusher.process`."""
+"""``python -m shmlog.flusher RUN_DIR``: the flusher process of one run, started by `shmlog.flusher.process`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _LAUNCHER_S = 10.0  # how long a launcher may take to restart its ranks, or to e
 
 
 def main(run_dir: Path) -> None:
-    """Keep the run until its last process has gone; at once done if another flusher does, or did."""
+    """Keep the run until its last process has gone; return at once if another flusher keeps it or has closed it."""
     do_without_pandas()
     for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)  # of the trainer's group: it has to outlive it
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the trainer's may be too low for us
+        signal.signal(number, signal.SIG_IGN)  # sent to the trainer's group, which the flusher has to outlive
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))  # the trainer's may be too low for us
     is_expected = _is_open(START_LOCK)
     os.closerange(START_LOCK + 1, min(os.sysconf("SC_OPEN_MAX"), 4096))
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -49,12 +49,15 @@ def main(run_dir: Path) -> None:
         helper.start()
         keep(run_dir, segment, ref)
         is_over.set()
-        helper.join()  # a run that is half recovered, whose own flusher has found us at it, would stay so
+        helper.join()  # a run that it has half recovered would stay so
         meeting.see_off(layout, _LAUNCHER_S)
 
 
 def _give_up_start_lock() -> None:
-    """Now the flusher's own lock tells that it lives. A child of who has started it may have this one's descriptor."""
+    """Release the start lock, since the flusher's own lock now shows that it lives.
+
+    Unlock it, since a child of the process that started the flusher may also have its descriptor.
+    """
     unlock = struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, _core.LOCK_START, 1, 0)  # struct flock
     fcntl.fcntl(START_LOCK, fcntl.F_OFD_SETLK, unlock)
     os.close(START_LOCK)
@@ -69,7 +72,7 @@ def _is_open(fd: int) -> bool:
 
 
 def _help_neighbours(run_dir: Path, is_over: threading.Event) -> None:
-    """Recover crashed runs in the same root, and remove what killed ones left, while our own run is under way."""
+    """Recover crashed runs in the same root, and remove what killed processes left, while our own run goes on."""
     if is_over.wait(_NEIGHBOURS_AFTER_S):
         return
     from shmlog.flusher.recover import recover_neighbours

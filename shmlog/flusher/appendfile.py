@@ -1,4 +1,4 @@
-"""A file that only grows, and whose length is known however its writes fail."""
+"""A file that only grows, and whose length is known even if its writes fail."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from shmlog.folder.extent import Extent, crc32
 
 
 class RedoError(OSError):
-    """What is not committed has to be done again from the logs: it is not known how much of it was done."""
+    """Work that is not committed has to be done again from the logs: it is not known how much of it is on disk."""
 
 
 class SyncError(RedoError):
-    """An fsync has failed: what was to be made durable is lost, and another fsync would not tell."""
+    """An fsync has failed: the data may be lost, and another fsync would not report it."""
 
 
 class AppendFile:
-    """Append to ``path`` behind the extent ``known``; what follows it is cut off.
+    """Append to ``path`` after the extent ``committed``; bytes beyond it are cut off.
 
-    What a full disk has refused is kept and goes first the next time. After a
-    `SyncError` the file has to be opened anew, at its last size that was durable.
+    Data that a full disk has refused is kept and written first the next time. After a
+    `SyncError` the file has to be opened anew, at its last durable size.
     """
 
-    def __init__(self, path: Path, known: Extent) -> None:
+    def __init__(self, path: Path, committed: Extent) -> None:
         self.path = path
-        self._crc32 = known.crc32
+        self._crc32 = committed.crc32
         self._fd = open_to_write(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
-            if os.fstat(self._fd).st_size > known.bytes:
-                os.ftruncate(self._fd, known.bytes)
+            if os.fstat(self._fd).st_size > committed.bytes:
+                os.ftruncate(self._fd, committed.bytes)
             self.size = os.fstat(self._fd).st_size
         except OSError:
             os.close(self._fd)
@@ -42,7 +42,7 @@ class AppendFile:
 
     @property
     def extent(self) -> Extent:
-        """What has been written, and its checksum."""
+        """The size and the checksum of the file."""
         return Extent(self.size, self._crc32)
 
     @property
@@ -51,13 +51,13 @@ class AppendFile:
         return {self.path.name: self.extent}
 
     def append(self, data: bytes) -> None:
-        """Write ``data`` behind what waits. Raises OSError; then it waits too."""
+        """Write ``data`` after waiting data. Raises OSError; then ``data`` waits too."""
         if data:
             self._waiting.append(memoryview(data))
         self.retry()
 
     def retry(self) -> None:
-        """Write what waits."""
+        """Write waiting data."""
         while self._waiting:
             written = os.write(self._fd, self._waiting[0])
             self.size += written
@@ -67,15 +67,15 @@ class AppendFile:
                 self._waiting.popleft()
 
     def sync(self) -> None:
-        """Write what waits, and fsync if there is anything new.
+        """Write waiting data, and fsync if there is anything new.
 
         Raises
         ------
         SyncError
             If the fsync fails.
         RedoError
-            If somebody else has removed, replaced or continued the file: what was written may be in no file, or not
-            where it is taken to be.
+            If another process has removed, replaced or appended to the file: our data may be in no file, or in another
+            place.
         """
         self.retry()
         self._check_place()
@@ -89,11 +89,11 @@ class AppendFile:
 
     def _check_place(self) -> None:
         try:
-            there = os.stat(self.path, follow_symlinks=False)
+            status = os.stat(self.path, follow_symlinks=False)
         except FileNotFoundError as error:
             raise RedoError(error.errno, "was removed while it was written", str(self.path)) from error
-        # Of one that was cut it is not known which of our lines are left: written again, they could stand twice.
-        if not os.path.samestat(there, os.fstat(self._fd)) or there.st_size > self.size:
+        # If another process wrote to it, it is not known which of our lines are left: written again, they could double.
+        if not os.path.samestat(status, os.fstat(self._fd)) or status.st_size > self.size:
             raise RedoError(errno.ESTALE, "was changed by somebody else while it was written", str(self.path))
 
     def close(self) -> None:

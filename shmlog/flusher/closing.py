@@ -1,4 +1,4 @@
-"""Around a life of the flusher: where the last one stopped, and what run.yaml says of this one."""
+"""The begin and end of a flusher's life: where the last flusher stopped, and what this one writes into run.yaml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from shmlog import _core
 from shmlog.base.durable import sweep
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.description import Description, run_id_of
 from shmlog.folder.extent import of_file
 from shmlog.folder.layout import RunLayout
@@ -30,7 +30,7 @@ MERGE_TRIES = 5
 
 
 def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayout) -> None:
-    """Have the drain go on behind what the logs of earlier flushers hold."""
+    """Let the drain continue after the records in the logs of earlier flushers."""
     from shmlog.records.decode import Decoder
     from shmlog.records.wal import Frame, scan
 
@@ -50,7 +50,7 @@ def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayou
 
 
 def _sealed_end(layout: RunLayout, lane: int) -> Cursor:
-    """Return what the books say of a lane of which the logs tell nothing; they don't know its position."""
+    """Return the cursor, from the books, of a lane that is in no log; they don't have its position."""
     from shmlog.records.decode import Cursor
 
     seq, gapped = Ledger.load(layout).end_of(lane)
@@ -58,16 +58,16 @@ def _sealed_end(layout: RunLayout, lane: int) -> Cursor:
 
 
 def _behind_lost_frames(cursor: Cursor, drained: dict[str, int]) -> Cursor:
-    """Return where a lane goes on whose tail is ahead of the logs: frames that were written are gone.
+    """Return the cursor of a lane whose tail is ahead of the logs: frames that were written are gone.
 
-    What they held is missing in the files, and the numbers of the records say how much. The drops that
-    a GAP among them told are told by the next one again.
+    Their records are missing in the files, and the sequence numbers show how many. The next GAP reports again
+    the drops of a GAP among them.
     """
     from shmlog.records.columns import COUNT_MAX
 
     seq = drained["seq"] - max(0, drained["gapped"] - sum(cursor.gapped))
     if not cursor.seq <= seq <= COUNT_MAX:
-        seq = cursor.seq  # damaged, or of another version, which did not tell
+        seq = cursor.seq  # damaged, or of another version, which did not store it
     owner_json = cursor.owner_json if drained["tenancy"] == cursor.tenancy else b""
     return replace(
         cursor,
@@ -79,16 +79,16 @@ def _behind_lost_frames(cursor: Cursor, drained: dict[str, int]) -> Cursor:
 
 
 def first_log(layout: RunLayout, segment: _core.Segment) -> int:
-    """Return the number of the log to begin with where there is none.
+    """Return the number of the first log to write if there is none.
 
-    As long as nothing was drained that is the first which is not sealed, not 0 if the run was resumed.
-    Else all that the segment has held is sealed, and who drains it once more shall do so into a log that
-    does not count.
+    As long as nothing was drained, it is the first number that is not sealed, which is not 0 if the run was resumed.
+    Otherwise all records of the segment are sealed, and a process that drains it once more has to write into a log
+    that does not count.
 
     Raises
     ------
     CorruptDataError
-        If it is not complete, and nothing tells what is sealed.
+        If the run is not complete, and its books are missing or damaged.
     """
     was_drained = any(segment.lane(number)["tail"] for number in range(segment.lanes))
     if was_drained and Description.read(layout).complete:
@@ -98,43 +98,43 @@ def first_log(layout: RunLayout, segment: _core.Segment) -> int:
 
 
 def note_lost(segment: _core.Segment, ledger: Ledger) -> None:
-    """Tell the processes that are attached what this attempt has lost."""
+    """Tell the attached processes how many records this attempt has lost."""
     if ledger.kept_logs:
         segment.note_lost(sum(abs(count) for lane, count in ledger.lost().items() if lane >= segment.first_lane))
 
 
 def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, complete: bool) -> None:
-    described = Description.read(layout)
+    description = Description.read(layout)
     status = FINISH_STATUSES.get(segment.finish_status) if segment is not None else None
-    if status is None and complete and described.status in (None, PENDING, RUNNING):
+    if status is None and complete and description.status in (None, PENDING, RUNNING):
         status = CRASHED if segment is None else status_ended_by(segment.ended_by)
     damaged_lanes = None
     if segment is not None:
         ledger.set_unlaned(segment.unlaned)
         note_lost(segment, ledger)
-        damaged_lanes = _damaged_lanes(segment, described.damaged_lanes)
-    described = described.finished(
+        damaged_lanes = _damaged_lanes(segment, description.damaged_lanes)
+    description = description.finished(
         status, damaged_lanes, producers=ledger.producers(), counts=ledger.counts(), dropped=ledger.dropped(),
         offered=ledger.offered(), lost={str(lane): count for lane, count in ledger.lost().items()},
         kept_logs=ledger.kept_logs, complete=complete,
     )  # fmt: skip
     if complete:
-        layout.manifest.unlink(missing_ok=True)  # of an earlier attempt, and kept by a kill
-        described.files = written_files(layout, ledger)
-    described.write(layout)
+        layout.manifest.unlink(missing_ok=True)  # of an earlier attempt, if a kill has kept it
+        description.files = written_files(layout, ledger)
+    description.write(layout)
 
 
-def _damaged_lanes(segment: _core.Segment, told: object) -> list[int]:
-    """Return the lanes that were found damaged, in earlier attempts too."""
+def _damaged_lanes(segment: _core.Segment, listed: object) -> list[int]:
+    """Return the damaged lanes of all attempts; ``listed`` are those in run.yaml."""
     first = segment.first_lane
-    earlier = [lane for lane in told if type(lane) is int and lane < first] if isinstance(told, list) else []
+    earlier = [lane for lane in listed if type(lane) is int and lane < first] if isinstance(listed, list) else []
     return earlier + [first + n for n in range(segment.lanes) if segment.lane(n)["damaged"]]
 
 
 def written_files(layout: RunLayout, ledger: Ledger) -> dict[str, dict[str, int]]:
-    """Return length and checksum of the files that have none of their own and change no more."""
+    """Return length and checksum of the files that hold no checksum and no longer change."""
     files = ledger.files()
-    with suppress(FileNotFoundError, CorruptDataError):  # there is none of ours
+    with suppress(FileNotFoundError, UnreadableError):  # missing, or not a file of ours
         files[layout.config_yaml.name] = of_file(layout.config_yaml)._asdict()
     return files
 
@@ -145,32 +145,32 @@ def write_finished(layout: RunLayout, segment: _core.Segment, ledger: Ledger) ->
 
 
 def write_complete(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger) -> None:
-    """Write the final state: nothing is left to drain. Without a finish a signal has stopped it, or it has crashed."""
+    """Write the final state of a drained run. If it was not finished, a signal has stopped it, or it has crashed."""
     _write(layout, segment, ledger, complete=True)
 
 
 def clean_up(layout: RunLayout, ref: SegmentRef | None, report: Callable[[str], None]) -> None:
-    """Merge the parts of a run whose run.yaml says that it is complete, list its files, remove what it needs no more.
+    """Merge the parts of a complete run, write its manifest, and remove files that it no longer needs.
 
-    The folder of the logs goes last: as long as it is there, a recovery does all of this again.
+    The folder of the logs is removed last: as long as it exists, a recovery does all of this again.
     """
     from shmlog.flusher.sealer import remove_wal
 
     layout.refuse_links()
-    described = Description.read(layout)
+    description = Description.read(layout)
     if ref is not None:
-        shm.unlink(ref, described)
+        shm.unlink(ref, description)
     meeting.sweep()
     beacon.sweep()
     _merge_parts(layout, report)
     _write_manifest(layout, report)
-    for folder in (layout.dir, layout.metrics, layout.wal):  # what was being written at a kill
+    for folder in (layout.dir, layout.metrics, layout.wal):  # temporary files of killed processes
         sweep(folder)
-    remove_wal(layout, read_kept_logs(described.kept_logs))
+    remove_wal(layout, read_kept_logs(description.kept_logs))
 
 
 def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
-    """Merge the parts. The run is whole without it: no long wait for a disk that fails."""
+    """Merge the parts. The run is complete without it: don't wait long for a disk that fails."""
     from shmlog.records.merge import merge, remove_covered
 
     for _ in range(MERGE_TRIES):
@@ -190,7 +190,7 @@ def _merge_parts(layout: RunLayout, report: Callable[[str], None]) -> None:
 
 
 def _write_manifest(layout: RunLayout, report: Callable[[str], None]) -> None:
-    """List the files with their digests; nobody waits for it, and the run is whole without it."""
+    """Write the manifest; the run is complete without it."""
     try:
         write_manifest(layout)
     except OSError as error:

@@ -1,8 +1,8 @@
-"""events.jsonl and, when it may not grow beyond a size, the files that it goes on in.
+"""events.jsonl and, if its size is limited, its continuations.
 
-The name of a file never changes and what is in it never moves: events.jsonl has the
-oldest lines, then come events.1.jsonl, events.2.jsonl and so on. So the books can say of
-each how much of it counts, and a sealer that is killed anywhere leaves nothing to sort out.
+The name of a file never changes and its lines never move: events.jsonl has the
+oldest lines, then come events.1.jsonl, events.2.jsonl and so on. So the books can record
+how much of each file counts, and a sealer that is killed anywhere leaves nothing to repair.
 """
 
 from __future__ import annotations
@@ -17,51 +17,51 @@ from shmlog.folder.layout import RunLayout, event_file_name
 
 
 class EventFiles:
-    """Append lines behind what the books know of, as `AppendFile` does to one file.
+    """Append lines after the extents in the books, as `AppendFile` does to one file.
 
-    No file grows beyond ``bytes_max``, but by a single line that is longer.
+    No file grows beyond ``bytes_max``, unless a single line is longer.
     """
 
-    def __init__(self, layout: RunLayout, known: Sequence[Extent], bytes_max: int | None) -> None:
+    def __init__(self, layout: RunLayout, committed: Sequence[Extent], bytes_max: int | None) -> None:
         self._layout = layout
         self._bytes_max = bytes_max
-        self._full = list(known[:-1])  # what is durable and changes no more
+        self._full = list(committed[:-1])  # extents that are durable and no longer change
         for number, path in layout.event_files().items():
-            if number >= len(known):
-                path.unlink()  # begun by a sealer that did not come to book it
-        self._files = [AppendFile(layout.event_file(len(known) - 1), known[-1])]
-        self._coming: deque[bytes] = deque()
+            if number >= len(committed):
+                path.unlink()  # begun by a sealer that was killed before it was booked
+        self._files = [AppendFile(layout.event_file(len(committed) - 1), committed[-1])]
+        self._waiting: deque[bytes] = deque()
         self._has_new_name = False
 
     @property
     def extents(self) -> dict[str, Extent]:
-        """What has been written into each file, and its checksum, by name, in order."""
+        """The size and the checksum of each file, by name, in order."""
         extents = (*self._full, *(file.extent for file in self._files))
         return {event_file_name(number): extent for number, extent in enumerate(extents)}
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines behind what waits. Raises OSError; then they wait too."""
+        """Write whole lines after waiting ones. Raises OSError; then they wait too."""
         if lines:
-            self._coming.append(lines)
+            self._waiting.append(lines)
         self.retry()
 
     def retry(self) -> None:
-        """Write what waits."""
+        """Write waiting lines."""
         self._files[-1].retry()
-        while self._coming:
-            lines = self._coming[0]
+        while self._waiting:
+            lines = self._waiting[0]
             room = self._room_for(lines)
             if not room:
                 self._begin_next()
                 continue
             if room < len(lines):
-                self._coming[0] = lines[room:]
+                self._waiting[0] = lines[room:]
             else:
-                self._coming.popleft()
+                self._waiting.popleft()
             self._files[-1].append(lines[:room])
 
     def _room_for(self, lines: bytes) -> int:
-        """Return how much of ``lines`` goes into the last file: whole lines."""
+        """Return how many bytes of ``lines``, in whole lines, go into the last file."""
         if self._bytes_max is None:
             return len(lines)
         size = self._files[-1].size
@@ -77,7 +77,7 @@ class EventFiles:
         self._has_new_name = True
 
     def sync(self) -> None:
-        """Write what waits, and make all of it durable. Raises SyncError as `AppendFile` does."""
+        """Write waiting lines, and make all lines durable. Raises SyncError as `AppendFile` does."""
         self.retry()
         for file in self._files:
             file.sync()

@@ -1,4 +1,4 @@
-"""What git says of the folder that a run was started in."""
+"""The git state of the folder in which a run was started."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import threading
 import time
 from typing import Any
 
-TIMEOUT_S = 30.0  # for all questions together
+TIMEOUT_S = 30.0  # for all commands together
 DIFF_BYTES_MAX = 10_000_000
 _TEXT_BYTES_MAX = 1 << 20
 _OWN_SCOPES = ("local", "worktree")
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
 
-# It must ask nobody for a password, fetch nothing, and leave the index and the machine as they are.
+# Git must not ask for a password, fetch anything, or change the index or the machine.
 _ALONE = {
     "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "SSH_ASKPASS": "true",
     "GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1",
 }  # fmt: skip
 _PLAIN = ("-c", "core.fsmonitor=false", "-c", "diff.relative=false")
-# Whatever the user's settings are: what `git apply` takes.
+# A diff that `git apply` accepts, whatever the user's settings are.
 _DIFF = (
     "diff", "HEAD", "--binary", "-U3", "--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short",
     "--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=dirty",
@@ -34,13 +34,13 @@ class NoneFoundError(OSError):
 
 
 class Git:
-    """Asks git about a folder.
+    """Runs git commands in a folder.
 
     Parameters
     ----------
     folder : str
     timeout : float
-        Seconds for all questions together.
+        Seconds for all commands together.
     """
 
     def __init__(self, folder: str, timeout: float = TIMEOUT_S) -> None:
@@ -50,35 +50,35 @@ class Git:
         self._settings: tuple[str, ...] = _PLAIN
 
     def distrust_filters(self) -> None:
-        """Have git run none of the programs that the repository's own settings name for its files.
+        """Keep git from running programs that the repository's own settings name as filters.
 
-        The repository may have come with an archive. Those that are set for the user or the machine, as those of
-        git-lfs are, stay.
+        The repository may come from a foreign archive. Filters of the user or the machine, such as those of
+        git-lfs, stay.
 
         Raises
         ------
         OSError
-            If git doesn't tell what they are.
+            If git can't list the settings.
         """
         try:
-            told = self.output("config", "--show-scope", "-z", "--name-only", "--get-regexp", r"^filter\..*")
+            output = self.output("config", "--show-scope", "-z", "--name-only", "--get-regexp", r"^filter\..*")
         except NoneFoundError:
             return
-        fields = told.decode("utf-8", "surrogateescape").split("\0")
+        fields = output.decode("utf-8", "surrogateescape").split("\0")
         of_repository = [key for scope, key in zip(fields[::2], fields[1::2], strict=False) if scope in _OWN_SCOPES]
         for name in sorted({key.removeprefix("filter.").rpartition(".")[0] for key in of_repository}):
             if "=" in name:
-                raise OSError(f"the repository has a filter called {name!r}, which can't be left out")
+                raise OSError(f"the repository has a filter with the name {name!r}, which can't be disabled")
             for setting in ("clean=", "process=", "required=false"):
                 self._settings += ("-c", f"filter.{name}.{setting}")
 
-    def output(self, *arguments: str, most: int = _TEXT_BYTES_MAX) -> bytes:
-        """Return what a git command prints, or the first ``most`` bytes of it.
+    def output(self, *arguments: str, bytes_max: int = _TEXT_BYTES_MAX) -> bytes:
+        """Return the output of a git command, or its first ``bytes_max`` bytes.
 
         Raises
         ------
         OSError
-            If there is no git, it fails, or it takes too long.
+            If git is not installed, fails, or takes too long.
         """
         command = ("git", "-C", self._folder, *self._settings, *arguments)
         process = subprocess.Popen(
@@ -92,22 +92,22 @@ class Git:
         with process:
             try:
                 timer.start()
-                printed = process.stdout.read(most)
-                code = process.wait() if len(printed) < most else 0
+                output = process.stdout.read(bytes_max)
+                code = process.wait() if len(output) < bytes_max else 0
             finally:
                 timer.cancel()
                 _kill(process)
-            said = process.stderr.read(_TEXT_BYTES_MAX).decode("utf-8", "replace").partition("\n")[0]
+            message = process.stderr.read(_TEXT_BYTES_MAX).decode("utf-8", "replace").partition("\n")[0]
         if code == 0:
-            return printed
+            return output
         if time.monotonic() >= self._deadline_s:
             raise TimeoutError(f"git took more than {self._timeout:g} s")
         if code == 1 and arguments[0] == "config":
             raise NoneFoundError("there is no such setting")
-        raise OSError(f"git {arguments[0]} ended with {code}: {said}")
+        raise OSError(f"git {arguments[0]} ended with {code}: {message}")
 
     def text(self, *arguments: str) -> str | None:
-        """Return what a git command prints as text; None if it fails."""
+        """Return the output of a git command as text; None if it fails."""
         try:
             return self.output(*arguments).decode("utf-8", "replace").strip()
         except OSError:
@@ -115,7 +115,7 @@ class Git:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill git and what it has started: one of those could hold the pipe open for ever."""
+    """Kill git and its children: one of them could hold the pipe open for ever."""
     try:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -124,9 +124,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def git_state(folder: str, *, with_diff: bool) -> tuple[dict[str, Any] | None, bytes]:
-    """Return commit, branch and whether the work tree differs, and if wanted how; None where there is no commit.
+    """Return commit, branch, whether the work tree differs, and the diff if asked for; None without a commit.
 
-    ``diff`` is for the caller to keep; ``diff_problem`` says why there is none, if there should be one.
+    ``diff`` is left for the caller to set; ``diff_problem`` says why the diff is missing.
     """
     git = Git(folder)
     commit = git.text("rev-parse", "HEAD")
@@ -138,13 +138,13 @@ def git_state(folder: str, *, with_diff: bool) -> tuple[dict[str, Any] | None, b
     except OSError as error:
         unknown = {"commit": commit, "branch": branch, "dirty": None, "diff": None}
         return {**unknown, "diff_problem": str(error)} if with_diff else unknown, b""
-    # In a submodule git would run what the settings there name.
+    # In a submodule, git would run the programs that the settings there name.
     changes = git.text("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")
     state = {"commit": commit, "branch": branch, "dirty": bool(changes) if changes is not None else None, "diff": None}
     if not with_diff or changes == "":
         return state, b""
     try:
-        diff = git.output(*_DIFF, most=DIFF_BYTES_MAX + 1)
+        diff = git.output(*_DIFF, bytes_max=DIFF_BYTES_MAX + 1)
     except OSError as error:
         return {**state, "diff_problem": str(error)}, b""
     if len(diff) > DIFF_BYTES_MAX:

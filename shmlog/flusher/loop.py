@@ -1,4 +1,4 @@
-"""The flusher's main loop: a thread drains, this thread does all the rest."""
+"""The flusher's main loop: one thread drains, the main thread does everything else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from shmlog.flusher.sealer import Sealer
 
 LOG_BYTES_MAX = 16 << 20  # half a million records
-UNSEALED_SHARE = 1 / 8  # of the free disk: as much again goes into parts, and four times into events.jsonl
+UNSEALED_SHARE = 1 / 8  # of the free disk: parts take as much again, and events.jsonl up to four times as much
 UNSEALED_LOGS_MIN = 4
 LOG_AGE_MAX_S = 60.0
 TICK_S = 0.03
@@ -44,12 +44,12 @@ IDLE_AFTER_S = 5.0  # without a record
 MEMBERS_EVERY_S = 0.2
 SPARE_LANES = min(4, os.cpu_count() or 1)  # for processes that start to log together
 PROVENANCE_S = 5.0  # how long a finish waits for git
-FAILURES_MAX = 5  # one after the other, when the run is over
-TELL_AGAIN_S = 60.0
+FAILURES_MAX = 5  # in succession, when the run is over
+REPORT_AGAIN_S = 60.0
 
 
 def report(message: str) -> None:
-    """Write a line into the flusher's log, which is its standard error, if the disk takes it."""
+    """Write a line into the flusher's log, which is its standard error; ignore errors of the disk."""
     try:
         print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), message, file=sys.stderr, flush=True)
     except OSError:
@@ -57,21 +57,21 @@ def report(message: str) -> None:
 
 
 def unsealed_logs_max(free_bytes: int) -> int:
-    """Return how many logs may wait to be sealed on a disk with so much space left."""
+    """Return how many logs may wait to be sealed on a disk with ``free_bytes``."""
     return max(UNSEALED_LOGS_MIN, int(free_bytes * UNSEALED_SHARE) // LOG_BYTES_MAX)
 
 
 @dataclass
 class _Finish:
-    """A request to finish that is being carried out."""
+    """A request to finish that is not yet answered."""
 
     request: int
-    below: int  # the logs to be sealed
-    asked_s: float
+    below: int  # the logs below this number are to be sealed
+    since_s: float
 
 
 class Keeper:
-    """Keeps one run: the caller holds the flusher's lock of its segment."""
+    """Keeps one run; the caller holds the flusher's lock of its segment."""
 
     def __init__(self, layout: RunLayout, segment: _core.Segment, ref: SegmentRef) -> None:
         self._layout = layout
@@ -88,7 +88,7 @@ class Keeper:
         self._taken_s = 0.0
         self._probed_s = 0.0
         self._finish: _Finish | None = None
-        self._told: tuple[str, float] = "", 0.0  # last failure, and when it was reported
+        self._reported: tuple[str, float] = "", 0.0  # last failure, and when it was reported
         self._spare_lanes = SPARE_LANES
         layout.refuse_links()
         self._place = Place(layout)
@@ -100,21 +100,21 @@ class Keeper:
             closing.restore_cursors(self._drain, segment, layout)
         self._limit_logs(logs[0] if logs else number)
 
-    # ---- while anybody is attached ----
+    # ---- while processes are attached ----
 
     def run(self) -> None:
         """Drain and seal until the last process has gone, then close the run."""
         thread = threading.Thread(target=self._drain.run, args=(LOG_BYTES_MAX,), name="drain", daemon=True)
         thread.start()
         while not self._segment.flusher_state:
-            time.sleep(0.0005)  # it needs the GIL once, which an import here would hold for long
+            time.sleep(0.0005)  # the drain needs the GIL once, which an import here would hold for long
         self._keep_spares()
         self._provenance.start()
-        # Not before pyarrow is there: on a machine whose cores are all busy that would take so long
-        # that who finishes a short run gives up.
+        # Only after pyarrow is imported: if all cores are busy, a nice import would take so long
+        # that a process that finishes a short run gives up.
         self._guarded(self._get_sealer)
-        with suppress(OSError):  # it is gone
-            os.chdir(self._layout.dir)  # keep no file system of the trainer's busy
+        with suppress(OSError):  # the folder is gone
+            os.chdir(self._layout.dir)  # so that the trainer's file system can be unmounted
         be_nice()
         while not self._is_over():
             self._guarded(self._tick)
@@ -128,18 +128,18 @@ class Keeper:
             report(str(error))
 
     def _pause(self) -> float:
-        """Return the seconds to the next tick: who waits for a finish is in a hurry, an idle run is not."""
+        """Return the seconds to the next tick: few if a process waits for a finish, many if the run is idle."""
         if self._sealer is not None and self._drain.closed_below > self._sealer.reading:
             return 0.0
         if self._finish is not None or (self._sealer is not None and self._sealer.is_busy):
             return BUSY_TICK_S
         since_s = time.monotonic() - self._taken_s
         if self._drain.frames != self._taken_frames:
-            return max(BUSY_TICK_S, TICK_S - since_s)  # more has come while the last was taken
+            return max(BUSY_TICK_S, TICK_S - since_s)  # more frames have come meanwhile
         return IDLE_TICK_S if since_s > IDLE_AFTER_S else TICK_S
 
     def _is_over(self) -> bool:
-        """Whether nobody is attached any more; from then on nobody can be."""
+        """Whether no process is attached any more; if so, no process can attach from now on."""
         now = time.monotonic()
         if now - self._probed_s < MEMBERS_EVERY_S:
             return False
@@ -147,12 +147,12 @@ class Keeper:
         return not self._segment.probe(_core.LOCK_MEMBER) and self._segment.lock(_core.LOCK_MEMBER)
 
     def _guarded(self, work: Callable[[], Any]) -> Exception | None:
-        """Do something that a full disk, or a mistake of ours, must not make the end of draining."""
+        """Do ``work``; a full disk, or a mistake of ours, must not end the draining. Return the error, or None."""
         try:
             work()
         except Exception as error:
-            self._merger.stop()  # a disk that is full has other uses
-            self._tell(str(error) if isinstance(error, OSError) else traceback.format_exc())
+            self._merger.stop()  # a merge takes space on a disk that may be full
+            self._report_failure(str(error) if isinstance(error, OSError) else traceback.format_exc())
             self._progress.note_failure()
             if isinstance(error, RedoError) or not isinstance(error, OSError):
                 self._discard_sealer()
@@ -160,16 +160,16 @@ class Keeper:
             return error
         return None
 
-    def _tell(self, failure: str) -> None:
-        """Report a failure, but not each time that it is tried again."""
-        told, when = self._told
-        if failure != told or time.monotonic() - when > TELL_AGAIN_S:
+    def _report_failure(self, failure: str) -> None:
+        """Report a failure, but not after each new try."""
+        reported, since_s = self._reported
+        if failure != reported or time.monotonic() - since_s > REPORT_AGAIN_S:
             report(f"{failure}; tried again every {closing.RETRY_S:g} s")
-            self._told = failure, time.monotonic()
+            self._reported = failure, time.monotonic()
 
     def _tick(self) -> None:
         if self._drain.error:
-            self._tell(f"the log can't be written: {os.strerror(self._drain.error)}")
+            self._report_failure(f"the log can't be written: {os.strerror(self._drain.error)}")
         if self._place.has_new_logs():
             self._move()
             self._drain.rotate()
@@ -178,7 +178,7 @@ class Keeper:
         if closed_below > sealer.reading or (frames != self._taken_frames and now - self._taken_s >= TICK_S):
             self._merger.hold()
             with self._progress.at_work():
-                # One log at a time: who waits for a finish must not wait for what others log meanwhile.
+                # One log at a time: a process that waits for a finish must not wait for later records of others.
                 sealer.catch_up(min(closed_below, sealer.reading + 1))
             self._taken_frames, self._taken_s = frames, now
         else:
@@ -194,9 +194,9 @@ class Keeper:
             self._merger.go_on(sealer.next_log)
 
     def _move(self) -> None:
-        """Go on in the folder of the logs that is in the place of the last one."""
+        """Continue in the new folder of the logs."""
         self._layout.refuse_links()
-        report(f"{self._layout.wal} is another folder than before: what was in that and not sealed is gone")
+        report(f"{self._layout.wal} is another folder than before: unsealed records in the first one are gone")
         self._drain.move(self._place.open_logs())
 
     def _keep_spares(self) -> None:
@@ -205,15 +205,15 @@ class Keeper:
             try:
                 self._segment.keep_spares(self._spare_lanes)
             except OSError:
-                self._spare_lanes = 0  # no room in shared memory: who needs a lane tries for itself, and tells it
+                self._spare_lanes = 0  # no room: a process that needs a lane tries by itself, and reports the error
 
     def _limit_logs(self, unsealed: int) -> None:
-        """Hold the drain, and so its producers, when it is far ahead of ``unsealed``, the first log to be sealed."""
+        """Stop the drain, and so its producers, when it is far ahead of ``unsealed``, the first unsealed log."""
         disk = os.statvfs(self._layout.dir)
         self._drain.limit(unsealed + unsealed_logs_max(disk.f_bavail * disk.f_frsize))
 
     def _get_sealer(self) -> Sealer:
-        """Import pyarrow (a second on a busy machine) when draining is under way."""
+        """Return the sealer; the first call imports pyarrow, which takes a second on a busy machine."""
         if self._sealer is None:
             with self._progress.at_work():
                 self._sealer = self._make_sealer()
@@ -224,30 +224,30 @@ class Keeper:
         from shmlog.flusher.sealer import Sealer
         from shmlog.flusher.sinks import open_sinks
 
-        described = Description.read(self._layout)
+        description = Description.read(self._layout)
         ledger, progress = Ledger.load(self._layout), self._progress
         sinks = open_sinks(
-            self._layout, ledger, described.sinks, progress=progress.add, report=report, at_work=progress.at_work,
-            events_bytes_max=settings_of(described.structured_log).rotate_bytes,
+            self._layout, ledger, description.sinks, progress=progress.add, report=report, at_work=progress.at_work,
+            events_bytes_max=settings_of(description.structured_log).rotate_bytes,
         )  # fmt: skip
         return Sealer(self._layout, ledger, sinks, progress.add, report)
 
     def _discard_sealer(self) -> None:
-        """Have another sealer do again what is not committed."""
+        """Close the sealer; the next one does again what is not committed."""
         sealer, self._sealer = self._sealer, None
         if sealer is not None:
-            with suppress(OSError):  # nothing that it has not made durable counts
+            with suppress(OSError):  # only what it has made durable counts
                 sealer.close()
 
     def _carry_out_finish(self, sealer: Sealer, is_looking: bool) -> None:
-        """Answer a request to finish when all is sealed that was logged before it, as the drain has noted."""
+        """Answer a request to finish when all records logged before it, as noted by the drain, are sealed."""
         request = self._drain.noted
         if self._finish is None and request != self._finished:
             self._finish = _Finish(request, self._drain.finish_below, time.monotonic())
         finish = self._finish
         if finish is None:
             return
-        if is_looking and time.monotonic() - finish.asked_s < PROVENANCE_S:
+        if is_looking and time.monotonic() - finish.since_s < PROVENANCE_S:
             self._segment.add_progress()
         elif sealer.next_log >= finish.below:
             closing.write_finished(self._layout, self._segment, sealer.ledger)
@@ -255,25 +255,25 @@ class Keeper:
             self._finished, self._finish = finish.request, None
 
     def _rotate_old_log(self) -> None:
-        """Close a log in which records have lain for long, so that they get into a part."""
+        """Close a log with old records, so that they get into a part."""
         if time.monotonic() - self._rotated_s > LOG_AGE_MAX_S and self._drain.slots > self._rotated_slots:
             self._rotated_s = time.monotonic()
             self._rotated_slots = self._drain.slots
             self._drain.rotate()
             self._bell.ring()
 
-    # ---- when the last has gone ----
+    # ---- when the last process has gone ----
 
     def close(self, *, patient: bool) -> None:
-        """Drain what is left, seal it, write the final state, remove the segment.
+        """Drain and seal the rest, write the final state, remove the segment.
 
         The caller holds the member lock alone. ``patient``: wait for a disk that
-        fails, as long as run.yaml and the folder of the logs are there.
+        fails, as long as run.yaml and the folder of the logs exist.
 
         Raises
         ------
         StorageError
-            If it was tried in vain. Nothing is lost: `recover` goes on from here.
+            If all tries failed. Nothing is lost: `recover` continues from here.
         """
         self._segment.cut_all()
         self._merger.close()
@@ -282,10 +282,10 @@ class Keeper:
             if not patient or not self._may_heal(error):
                 failures += 1
             if failures >= FAILURES_MAX:
-                raise StorageError(f"{self._layout.dir}: can't be closed ({error}); 'shmlog recover' goes on from here")
+                raise StorageError(f"{self._layout.dir}: can't be closed ({error}); 'shmlog recover' closes it later")
 
     def _may_heal(self, error: Exception) -> bool:
-        """Whether what has failed may work some day, in this process and in this folder."""
+        """Whether the work that failed may succeed later, in this process and in this folder."""
         is_ours = not isinstance(error, OSError) or error.errno in (errno.EFBIG, errno.EMFILE)  # a limit of ours stays
         return not is_ours and not self._place.is_lost()
 
@@ -313,7 +313,7 @@ class Keeper:
                 slots = 1
 
     def _next_log(self) -> None:
-        """Go on in another log, since this one can't be written to."""
+        """Continue in another log, since this one can't be written to."""
         error = self._drain.next_log()
         if error:
             raise OSError(error, os.strerror(error), str(self._layout.wal))

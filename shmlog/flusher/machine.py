@@ -1,4 +1,4 @@
-"""The machine and the Python that a run works with, told without starting anything."""
+"""The machine and the Python of a run, match without starting another process."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _MODEL = re.compile(r"^Model:\s*(.+?)\s*$", re.MULTILINE)
 _DRIVER = re.compile(r"\s(\d+\.\d+(?:\.\d+)?)\s")
 _SMALL_BYTES = 4096
 
-# A parser of e-mails, which importlib.metadata asks, takes six times as long.
+# The e-mail parser of importlib.metadata takes six times as long.
 _NAME = re.compile(r"^Name: *(.*?)\s*$", re.MULTILINE)
 _VERSION = re.compile(r"^Version: *(.*?)\s*$", re.MULTILINE)
 
 
 def machine(nvidia: Path = _NVIDIA) -> dict[str, Any]:
-    """Return what the environment of a run is, as far as it is that of any process of the machine."""
+    """Return the part of a run's environment that is the same for all processes of the machine."""
     return {
         "platform": platform.platform(),
         "implementation": sys.implementation.name,
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "gpus": [found[1] for path in sorted(nvidia.glob("gpus/*/information")) if (found := _search(_MODEL, path))],
-        "gpu_driver": found[1] if (found := _search(_DRIVER, nvidia / "version")) else None,
+        "gpus": [match[1] for path in sorted(nvidia.glob("gpus/*/information")) if (match := _search(_MODEL, path))],
+        "gpu_driver": match[1] if (match := _search(_DRIVER, nvidia / "version")) else None,
     }
 
 
@@ -40,13 +40,13 @@ def _search(pattern: re.Pattern[str], path: Path) -> re.Match[str] | None:
 
 
 def packages() -> dict[str, str]:
-    """Return the version of each installed package, by name; of two of a name, that which is imported."""
+    """Return the version of each installed package, by name; of two with one name, the one that is imported."""
     versions: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         try:
             files = filter(None, map(distribution.read_text, ("METADATA", "PKG-INFO", "")))
             head = next(files, "").partition("\n\n")[0]
-        except Exception:  # anything may lie there
+        except Exception:  # the files may hold anything
             continue
         if (name := _NAME.search(head)) and (version := _VERSION.search(head)):
             versions.setdefault(name[1], version[1])

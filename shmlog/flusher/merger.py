@@ -1,17 +1,17 @@
-"""Parts of a run that is at work are merged in the background, so that a reader has few files to open.
+"""Merge the parts of a live run in the background, so that a reader has few files to open.
 
-Which: the logs of a run are divided into blocks of 16, of 16², of 16³ and so on, each beginning at a multiple of its
-size. When all logs of a block are sealed, the parts that lie within it become one, those of smaller blocks first. So
-each record is written again once for each size, and after n logs there are at most 15 parts for each digit that n has
-in base 16, and one more for each part that lies across two blocks, such as that of an earlier attempt. What is left at
-the end is merged into one by `shmlog.flusher.closing`.
+The logs of a run are divided into blocks of 16, of 16², of 16³ and so on, each beginning at a multiple of its
+size. When all logs of a block are sealed, the parts within it become one, those of smaller blocks first. So
+each record is written again once for each size, and after n logs there are at most 15 parts for each digit of n
+in base 16, and one more for each part that lies across two blocks, such as that of an earlier attempt. At the end,
+`shmlog.flusher.closing` merges the remaining parts into one.
 
-It goes by the names of the files alone and keeps no state. Killed anywhere, it leaves a temporary file that the next
+It uses the names of the files alone and keeps no state. Killed anywhere, it leaves a temporary file that the next
 merge of the same parts replaces, or parts that another covers, which no reader counts. The part of a log that is not
 sealed in the books stays as it is: the log may be done again.
 
-It comes last: it works only while the sealer has nothing to do, rests longer than it has worked, so that
-readers come to an end, and leaves most of the free disk alone.
+It has the lowest priority: it works only while the sealer has nothing to do, rests longer than it has worked, so that
+readers finish, and leaves most of the free disk alone.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from shmlog.folder.description import run_id_of
 from shmlog.folder.layout import Part, RunLayout
 
 FAN_IN = 16
-RESTS = 4  # times as long as it has worked
+RESTS = 4  # it rests so many times as long as it has worked
 RETRY_S = 60.0
-DISK_SHARE = 1 / 4  # of the free disk: what the merged part may take while the others are there
+DISK_SHARE = 1 / 4  # of the free disk: the merged part may take it while the other parts still exist
 
 
 def due(parts: Sequence[Part], sealed_below: int) -> Iterator[list[Part]]:
-    """Yield the parts that are to become one, ``parts`` being in order and all logs below ``sealed_below`` sealed."""
+    """Yield groups of parts to merge; ``parts`` are in order, and all logs below ``sealed_below`` are sealed."""
     size = FAN_IN
     while size <= sealed_below:
         for block, within in groupby((part for part in parts if part.first // size == part.last // size), _block(size)):
@@ -50,11 +50,11 @@ def _block(size: int) -> Callable[[Part], int]:
 
 
 class _StoppedError(Exception):
-    """The merge under way is given up."""
+    """The present merge is given up."""
 
 
 class Merger:
-    """Merges what is due, one merge at a time, in a thread that takes the nice value of its maker's."""
+    """Merges due parts, one group at a time, in a thread with the nice value of the thread that starts it."""
 
     def __init__(self, layout: RunLayout, report: Callable[[str], None]) -> None:
         self._layout = layout
@@ -62,16 +62,16 @@ class Merger:
         self._thread: threading.Thread | None = None
         self._may_work = threading.Event()
         self._is_stopped = False
-        self._looked_below = 0  # nothing more is due as long as no later log is sealed
+        self._looked_below = 0  # nothing more is due until a later log is sealed
         self._next_s = 0.0  # when to look again
         self._given_up: set[tuple[Part, ...]] = set()
 
     def hold(self) -> None:
-        """Have it wait, within a chunk of rows, until `go_on`."""
+        """Pause the merge after its present chunk of rows, until `go_on`."""
         self._may_work.clear()
 
     def go_on(self, sealed_below: int) -> None:
-        """Have it work, at what it is at or at what is due now that all logs below ``sealed_below`` are sealed."""
+        """Continue the present merge, or begin one that is due since all logs below ``sealed_below`` are sealed."""
         self._may_work.set()
         if sealed_below < FAN_IN or sealed_below == self._looked_below:
             return
@@ -81,17 +81,17 @@ class Merger:
         self._thread = threading.Thread(target=self._work, args=(sealed_below,), name="merge", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError as error:  # a limit on threads: sealing goes on all the same
+        except RuntimeError as error:  # a limit on threads: sealing goes on without the merge
             self._thread = None
             self._put_off(str(error))
 
     def stop(self) -> None:
-        """Give up the merge under way, and what it has written."""
+        """Give up the present merge, and the file that it writes."""
         self._is_stopped = True
         self._may_work.set()
 
     def close(self) -> None:
-        """Stop, and wait until nothing is written any more."""
+        """Stop, and wait until the thread has ended."""
         self.stop()
         if self._thread is not None:
             self._thread.join()
@@ -104,7 +104,7 @@ class Merger:
         self._next_s = time.monotonic() + RETRY_S
 
     def _work(self, sealed_below: int) -> None:
-        """Merge what is due first, if anything is."""
+        """Merge the first group that is due, if any is."""
         begun_s = time.monotonic()
         try:
             groups = map(tuple, due(self._layout.parts(), sealed_below))
@@ -126,8 +126,8 @@ class Merger:
         disk = os.statvfs(self._layout.metrics)
         if sum(part.path.stat().st_size for part in group) > disk.f_bavail * disk.f_frsize * DISK_SHARE:
             raise OSError(errno.ENOSPC, "too little free space", str(self._layout.metrics))
-        # Books whose name is not durable, as after a kill, may come to be the earlier ones again; a part that
-        # covers more than these call sealed would hide what it covers.
+        # If the name of the books is not durable, as after a kill, a power failure may bring back the earlier books; a
+        # part that covers logs which these don't call sealed would hide the records of those logs.
         fsync_dir(self._layout.wal)
         try:
             run_id = run_id_of(self._layout)

@@ -1,4 +1,4 @@
-"""Who of this process goes first on a machine that is busy."""
+"""The priority of this process's threads on a busy machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ NICE = 10
 
 
 def be_nice() -> None:
-    """Let the draining thread, and the trainer, go before the thread that calls this, and before what it starts."""
-    if sys.platform.startswith("linux"):  # elsewhere it would be the whole process
+    """Give the calling thread, and what it starts, a lower priority than the draining thread and the trainer."""
+    if sys.platform.startswith("linux"):  # elsewhere it would change the whole process
         os.nice(NICE)

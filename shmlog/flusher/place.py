@@ -1,4 +1,4 @@
-"""Whether the run folder, and that of the logs in it, are still those that the flusher began in."""
+"""Check that the run folder, and the folder of its logs, are still those in which the flusher began."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOOK_EVERY_S = 1.0
 
 
 class Place:
-    """The folders of a run, by what the kernel knows them by: their names may come to mean others."""
+    """The folders of a run, identified by device and inode, since other folders may get their names."""
 
     def __init__(self, layout: RunLayout) -> None:
         self._layout = layout
@@ -25,28 +25,28 @@ class Place:
         return os.open(self._layout.wal, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def has_new_logs(self, *, at_once: bool = False) -> bool:
-        """Whether the folder of the logs is another one than at the last look; looks only now and then.
+        """Whether the folder of the logs is another one than at the last check; checks at most once a second.
 
-        Whoever has replaced it has taken what was not sealed. What comes can be kept in the new one.
+        If it was replaced, unsealed records are gone with it. Later records go into the new folder.
 
         Raises
         ------
         OSError
-            If it is gone.
+            If the folder is gone.
         StorageError
-            If the run folder is another one: the books are not about what lies there.
+            If the run folder is another one, to which the books do not belong.
         """
         if not at_once and time.monotonic() - self._looked_s < _LOOK_EVERY_S:
             return False
         if _identity(self._layout.dir) != self._run:
-            raise StorageError(f"{self._layout.dir} is another folder than the run was begun in; it is left as it is")
+            raise StorageError(f"{self._layout.dir} is not the folder in which the run began; it is left as it is")
         logs = _identity(self._layout.wal)
         is_new = logs != self._logs
         self._logs, self._looked_s = logs, time.monotonic()
         return is_new
 
     def is_lost(self) -> bool:
-        """Whether what the run could be closed in is gone; not if it can't be told, as by a disk that fails."""
+        """Whether the folders in which to close the run are gone; False if that is unknown, as when a disk fails."""
         try:
             os.stat(self._layout.run_yaml)
             os.stat(self._layout.wal)

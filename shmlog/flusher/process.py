@@ -1,4 +1,4 @@
-"""Start a flusher: a process of its own that is nobody's child."""
+"""Start a flusher: a process that is not a child of this one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from shmlog import _core
 
 _SHELL = "/bin/sh"
-START_LOCK = 3  # descriptor by which a flusher holds the lock of one that starts
+START_LOCK = 3  # descriptor through which a starting flusher holds the start lock
 # The shell starts it in the background and ends at once, so that the flusher is
-# no child that the trainer's wait() could reap.
+# not a child that the trainer's wait() could reap.
 _COMMAND = '"$@" &'
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
@@ -33,7 +33,7 @@ def start_flusher(layout: RunLayout, segment: _core.Segment | None = None) -> No
     layout : RunLayout
         Of the run.
     segment : Segment, optional
-        Its segment, which tells those who wait that a flusher starts, as long as that lives.
+        Its segment, which shows to waiting processes that a flusher is starting, as long as that lives.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def start_flusher(layout: RunLayout, segment: _core.Segment | None = None) -> No
 
 
 def _spawn(arguments: list[str], log: Path, lock: int | None) -> int:
-    """Start a process that says nothing but into ``log``, in a session of its own, and holds ``lock``."""
+    """Start a process in its own session, which writes only into ``log`` and holds ``lock``; return its pid."""
     fd = open_to_write(log, _APPEND)
     files = [
         (os.POSIX_SPAWN_DUP2, fd, 2),  # first: where fds 0 to 2 were closed, it is one of them

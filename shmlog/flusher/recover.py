@@ -1,4 +1,4 @@
-"""Finish the job of a run whose processes are all dead."""
+"""Close a run whose processes are all dead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog import _core
-from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError
+from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError, UnreadableError
 from shmlog.flusher import closing
 from shmlog.flusher.loop import Keeper, report
 from shmlog.flusher.process import start_flusher
@@ -29,11 +29,11 @@ NOTHING = "nothing to recover"
 """The whole message for a run that is complete."""
 
 _AT_WORK = "its flusher is at work"
-_RESUMED = "somebody has just resumed it"
+_RESUMED = "another process has just resumed it"
 
 
 class RecoverResult(NamedTuple):
-    """What `recover` found and did."""
+    """The state of a run after `recover`, and whether it has changed."""
 
     run_dir: Path
     status: str
@@ -43,9 +43,9 @@ class RecoverResult(NamedTuple):
 
 
 def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverResult:
-    """Drain, seal and close a run that nobody is attached to any more.
+    """Drain, seal and close a run to which no process is attached any more.
 
-    Doing it again changes nothing. If processes are still attached but their
+    A second call changes nothing. If processes are still attached but their
     flusher is dead, another flusher is started.
 
     Parameters
@@ -53,29 +53,29 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
     run_dir : path
         Folder of the run.
     force : bool
-        Recover also where it can't be told whether its processes live, as for a
-        run of another host; if they do, their flusher's work is spoilt. And where its
-        shared memory can't be used; what is in that alone is lost.
+        Recover also if it is unknown whether its processes live, as for a run of
+        another host; if they do, their flusher's work is destroyed. And also if its
+        shared memory can't be used; records that are only there are lost.
 
     Raises
     ------
     RunNotFoundError
         If there is no run in ``run_dir``.
     RunStateError
-        If its flusher does not give way, it can't be told whether it lives, its shared memory can't be used, or
-        this is a copy of another run, whose shared memory it is.
+        If its flusher does not end, it is unknown whether its processes live, its shared memory can't be used, or
+        this is a copy of the run to which the shared memory belongs.
     StorageError
-        If the disk fails, or a folder of it is a symlink. Nothing is lost, it can be tried again.
+        If the disk fails, or a folder of the run is a symlink. Nothing is lost; try again.
     CorruptDataError
         If run.yaml is damaged.
     """
     layout = RunLayout(run_dir)
     try:
-        described = Description.read(layout)
+        description = Description.read(layout)
     except FileNotFoundError as error:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
-    if _is_closed(layout, described):
-        if lock_path(layout).exists():  # of a recovery that was killed
+    if _is_closed(layout, description):
+        if lock_path(layout).exists():  # a killed recovery has left it
             with locked(layout):
                 pass
         return _result(layout, changed=False, message=NOTHING)
@@ -83,81 +83,81 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
     try:
         segment = shm.open_segment(ref)
     except FileNotFoundError:
-        return _recover_without(layout, described, None, "its shared memory is gone", force)
+        return _recover_without(layout, description, None, "its shared memory is gone", force)
     except SegmentError as error:
-        left = _give_up(layout, described, ref, error, force)
-        return _recover_without(layout, described, left, "its shared memory can't be used", force)
+        unusable = _give_up(layout, description, ref, error, force)
+        return _recover_without(layout, description, unusable, "its shared memory can't be used", force)
     if not _is_its(segment, layout, force):
-        return _recover_without(layout, described, None, "shared memory belongs to another run", force)
-    return _recover_segment(layout, described, segment, ref)
+        return _recover_without(layout, description, None, "shared memory belongs to another run", force)
+    return _recover_segment(layout, description, segment, ref)
 
 
 def is_complete(run_dir: Path) -> bool:
-    """Whether nothing of a run is left to recover; not if that can't be read: `recover` says what is wrong with it."""
+    """Whether nothing of a run is left to recover; False if that can't be read: `recover` says what is wrong."""
     layout = RunLayout(run_dir)
     try:
         return _is_closed(layout, Description.read(layout))
-    except (CorruptDataError, OSError):
+    except (UnreadableError, OSError):
         return False
 
 
-def _is_closed(layout: RunLayout, described: Description) -> bool:
-    return described.complete is True and not layout.wal.is_dir()
+def _is_closed(layout: RunLayout, description: Description) -> bool:
+    return description.complete is True and not layout.wal.is_dir()
 
 
 def _give_up(
-    layout: RunLayout, described: Description, ref: SegmentRef, error: SegmentError, force: bool
+    layout: RunLayout, description: Description, ref: SegmentRef, error: SegmentError, force: bool
 ) -> SegmentRef | None:
-    """Return what to remove of a segment that can't be used, if it holds nothing, or that is given up."""
+    """Return an unusable segment for removal, if it is the run's; raise if it may hold records, without ``force``."""
     if shm.may_hold_records(ref) and not force:
         raise RunStateError(
-            f"{layout.dir}: its shared memory can't be used, and what it alone holds would be lost ({error}); recover "
-            "it as the user and with the version of shmlog that made it, or use --force to give that up"
+            f"{layout.dir}: its shared memory can't be used, and records that only it holds would be lost ({error}); "
+            "recover it as the user and with the version of shmlog that made it, or use --force to give them up"
         ) from error
-    return ref if shm.is_described(ref, described) else None
+    return ref if shm.is_described(ref, description) else None
 
 
 def _is_its(segment: _core.Segment, layout: RunLayout, force: bool) -> bool:
-    """Whether the segment belongs to this run folder: not to another run, nor to one that this is a copy of."""
+    """Whether the segment belongs to this run folder, not to another run or to the original of this copy."""
     if segment.run_id not in (layout.run_id, run_id_of(layout)):
         return False
     is_copy = shm.is_of_original(segment, layout.dir)
     if is_copy and not force:
         raise RunStateError(
-            f"{layout.dir} is a copy of {segment.run_dir}, whose shared memory holds what is in no file yet: "
+            f"{layout.dir} is a copy of {segment.run_dir}, whose shared memory holds records that are in no file yet: "
             "recover that one, or use --force to recover the copy from its log alone"
         )
     return not is_copy
 
 
 def _recover_without(
-    layout: RunLayout, described: Description, ref: SegmentRef | None, why: str, force: bool
+    layout: RunLayout, description: Description, ref: SegmentRef | None, why: str, force: bool
 ) -> RecoverResult:
     """Recover a run without its shared memory, unless its processes may live."""
-    if liveness.has_flusher(described):
+    if liveness.has_flusher(description):
         return _result(layout, changed=False, message=_AT_WORK)
-    _check_dead(layout, described, force)
-    return _recover_files(layout, described, ref, f"{why}; recovered from the log alone", force)
+    _check_dead(layout, description, force)
+    return _recover_files(layout, description, ref, f"{why}; recovered from the log alone", force)
 
 
-def _check_dead(layout: RunLayout, described: Description, force: bool) -> None:
+def _check_dead(layout: RunLayout, description: Description, force: bool) -> None:
     """Refuse a run whose processes live, or, without ``force``, may live."""
-    if liveness.is_dead(layout, described):
+    if liveness.is_dead(layout, description):
         return
-    if liveness.members_live(described):
+    if liveness.members_live(description):
         raise RunStateError(f"{layout.dir}: processes are attached to it; it can be recovered when they have ended")
     if not force:
         raise RunStateError(
-            f"{layout.dir}: whether its processes live can't be told from here; it was made on host "
-            f"{described.host!r}, recover it there, or use --force if you know that they are dead"
+            f"{layout.dir}: it is not known here whether its processes live; it was made on host "
+            f"{description.host!r}, recover it there, or use --force if you know that they are dead"
         )
 
 
 def recover_neighbours(root: Path, own: Path, is_over: Callable[[], bool]) -> None:
-    """Recover the runs below ``root`` that crashed and that nobody has recovered yet.
+    """Recover the runs below ``root`` that have crashed and are not recovered yet.
 
-    Called by the flusher of a new run, until that ``is_over``. A run that can't be recovered is left
-    alone: ``shmlog recover`` says why.
+    The flusher of a new run calls it; it returns early when ``is_over``. A run that can't be recovered is left
+    as it is: ``shmlog recover`` says why.
     """
     for wal in sorted(root.glob(f"*/*/{RunLayout(own).wal.name}")):
         if is_over():
@@ -168,12 +168,12 @@ def recover_neighbours(root: Path, own: Path, is_over: Callable[[], bool]) -> No
             _recover_neighbour(RunLayout(wal.parent), RunLayout(own))
         except (ShmlogError, OSError) as error:
             report(f"{wal.parent}: {error}")
-        except Exception:  # one that nobody has foreseen: the others are not its fault
+        except Exception:  # an unforeseen error must not keep other runs from being recovered
             report(f"{wal.parent}: {traceback.format_exc()}")
 
 
 def _recover_neighbour(layout: RunLayout, own: RunLayout) -> None:
-    """Recover a run that has crashed; remove one that never began, since its process was killed before."""
+    """Recover a run that has crashed; remove one that never began because its process was killed."""
     if unbegun.is_left(layout) and not liveness.is_in_use(layout.segment):
         unbegun.remove(layout)
     elif liveness.is_abandoned(layout):
@@ -184,7 +184,7 @@ def _recover_neighbour(layout: RunLayout, own: RunLayout) -> None:
 
 
 def _recover_segment(
-    layout: RunLayout, described: Description, segment: _core.Segment, ref: SegmentRef
+    layout: RunLayout, description: Description, segment: _core.Segment, ref: SegmentRef
 ) -> RecoverResult:
     if liveness.stays(lambda: segment.probe(_core.LOCK_FLUSHER)):
         return _result(layout, changed=False, message=_AT_WORK)
@@ -192,54 +192,56 @@ def _recover_segment(
         start_flusher(layout, segment)
         return _result(layout, changed=True, message="processes are attached; another flusher was started")
     try:
-        return _recover_alone(layout, described, segment, ref)
-    finally:  # if it was in vain, another try must find them free, whenever this segment is collected
+        return _recover_alone(layout, description, segment, ref)
+    finally:  # after a failure, another try must find them free, even before this segment is collected
         segment.unlock(_core.LOCK_MEMBER)
         segment.unlock(_core.LOCK_FLUSHER)
 
 
-def _recover_alone(layout: RunLayout, described: Description, segment: _core.Segment, ref: SegmentRef) -> RecoverResult:
+def _recover_alone(
+    layout: RunLayout, description: Description, segment: _core.Segment, ref: SegmentRef
+) -> RecoverResult:
     if not segment.lock(_core.LOCK_FLUSHER) or not segment.lock(_core.LOCK_MEMBER):
-        raise RunStateError(f"{layout.dir}: somebody else is recovering it, or has just attached")
+        raise RunStateError(f"{layout.dir}: another process is recovering it, or has just attached")
     with locked(layout):
         now = Description.read(layout)
-        if _was_resumed(described, now):
+        if _was_resumed(description, now):
             return _result(layout, changed=False, message=_RESUMED)
         if not now.complete:
             layout.make_folders()
             Keeper(layout, segment, ref).close(patient=False)
             return _result(layout, changed=True, message="recovered")
-    return _recover_files(layout, described, ref, "all was sealed; removed what was left over")
+    return _recover_files(layout, description, ref, "all was sealed; removed what was left over")
 
 
 def _was_resumed(before: Description, now: Description) -> bool:
-    """Whether the run has got another segment since run.yaml was read: somebody has resumed it."""
+    """Whether run.yaml names another segment than before: another process has resumed the run."""
     return bool(before.segment != now.segment)
 
 
 @contextmanager
-def _locked(layout: RunLayout, described: Description, force: bool) -> Iterator[None]:
-    """Keep others from recovering the run; those of other containers too if it may be theirs."""
+def _locked(layout: RunLayout, description: Description, force: bool) -> Iterator[None]:
+    """Keep other processes from recovering the run, also those of other containers if it may be theirs."""
     try:
-        with locked(layout, everywhere=liveness.is_elsewhere(described) and not force):
+        with locked(layout, everywhere=liveness.is_elsewhere(description) and not force):
             yield
     except LockError as error:
         raise RunStateError(
             f"{layout.dir}: its folder can't be locked ({error.strerror}), so that another container may be recovering "
-            "it too; recover it on the host, or use --force if you know that nobody does"
+            "it too; recover it on the host, or use --force if you know that no process recovers it"
         ) from error
 
 
 def _recover_files(
-    layout: RunLayout, described: Description, ref: SegmentRef | None, message: str, force: bool = False
+    layout: RunLayout, description: Description, ref: SegmentRef | None, message: str, force: bool = False
 ) -> RecoverResult:
     """Recover from the run folder alone, as after a reboot; one process at a time."""
     from shmlog.flusher.sealer import Sealer
     from shmlog.flusher.sinks import open_sinks
 
-    with _locked(layout, described, force):
+    with _locked(layout, description, force):
         now = Description.read(layout)
-        if _was_resumed(described, now):
+        if _was_resumed(description, now):
             return _result(layout, changed=False, message=_RESUMED)
         if not now.complete:
             layout.make_folders()
@@ -257,9 +259,9 @@ def _recover_files(
     return _result(layout, changed=True, message=message)
 
 
-def _sinks_of(layout: RunLayout, described: Description) -> list[str]:
-    """Return where the metrics of a run go."""
-    sinks = described.sinks
+def _sinks_of(layout: RunLayout, description: Description) -> list[str]:
+    """Return the names of the sinks for the metrics of a run."""
+    sinks = description.sinks
     if not isinstance(sinks, list) or not sinks:
         raise CorruptDataError(
             f"{layout.run_yaml} does not say where the metrics go (sinks); shmlog.Store(root).rebuild(run) writes it "
@@ -269,6 +271,6 @@ def _sinks_of(layout: RunLayout, described: Description) -> list[str]:
 
 
 def _result(layout: RunLayout, *, changed: bool, message: str) -> RecoverResult:
-    described = Description.read(layout)
-    records = (described.counts or {}).get("metrics", 0)
-    return RecoverResult(layout.dir, str(described.status), records, changed, message)
+    description = Description.read(layout)
+    records = (description.counts or {}).get("metrics", 0)
+    return RecoverResult(layout.dir, str(description.status), records, changed, message)

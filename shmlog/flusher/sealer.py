@@ -1,12 +1,12 @@
 """From the write-ahead log to the sinks: events.jsonl, run.log, config.yaml and Parquet parts.
 
-Logs are taken in order. Sinks take the records of the open log as they come; when a
-log is closed, they make it durable, the books are committed (that is the
-one moment at which the log counts as sealed), and the log is deleted. Killed
-anywhere, the next sealer makes new sinks, which go back to what the books say, and
-does the log again, with the same result.
+Logs are read in order. Sinks take the records of the open log as they come; when a
+log is closed, they make its records durable, the books are committed (the
+one moment at which the log becomes sealed), and the log is deleted. After a kill
+anywhere, the next sealer makes new sinks, which return to the state in the books, and
+reads the log again, with the same result.
 
-Sinks may go on working at a closed log while the next one is decoded; logs are committed in their order.
+Sinks may still work on a closed log while the next one is decoded; logs are committed in their order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from shmlog.base.durable import fsync_dir
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.flusher.appendfile import RedoError
 from shmlog.flusher.sinks import WRITERS, Mark, Sink
 from shmlog.folder.description import run_id_of
@@ -31,8 +31,8 @@ from shmlog.records import wal
 from shmlog.records.decode import Batch, Decoder
 from shmlog.records.ledger import Ledger
 
-# Small enough that what is computed from it stays in the caches and in memory
-# that was used before: fresh pages cost several times the work done on them.
+# Small enough that the results stay in the caches and in memory that was used
+# before: fresh pages cost several times the work done on them.
 CHUNK_BYTES = 4 << 20
 
 
@@ -44,29 +44,28 @@ class _OpenLog:
     offset: int = 0
     batches: list[Batch] = field(default_factory=list)
     holds_foreign: bool = False
-    marks: list[Mark] = field(default_factory=list)  # at its end, of the first sinks
+    marks: list[Mark] = field(default_factory=list)  # at its end, from the sinks that have marked it
 
 
 @dataclass
 class _ClosedLog:
-    """A log that has been read to its end, and is not committed yet."""
+    """A log that has been read to its end but is not committed yet."""
 
     number: int
     batches: list[Batch]
     holds_foreign: bool
     marks: list[Mark]  # of all sinks
-    offered: Mapping[int, int]  # by lane, up to its end, as the drain tells
+    offered: Mapping[int, int]  # by lane, up to its end, as the drain has counted
 
 
 class Sealer:
-    """Works through the logs of one run.
+    """Seals the logs of one run.
 
     Every method may raise OSError and be called again. After a `RedoError`, and after any other exception, a
-    new sealer, with new books and sinks, has to do again what is not committed: it decodes from the first log that
-    is not sealed.
+    new sealer, with new books and sinks, has to do again what is not committed, from the first unsealed log on.
 
-    A log of which a record is neither in the files nor counted as dropped is not deleted: it goes to ``kept/``. So
-    does one with frames of another run: nothing tells whether they are anywhere else.
+    A log with a record that is neither in the files nor counted as dropped is not deleted but moved to ``kept/``. So
+    is a log with frames of another run, since they may be nowhere else.
     """
 
     def __init__(
@@ -81,10 +80,10 @@ class Sealer:
         self._report = report
         self._closed: deque[_ClosedLog] = deque()
         self._names_are_synced = False
-        # One for all logs: it knows what a first frame that is damaged does not tell again.
+        # One for all logs: it keeps the state that a first frame repeats, in case that is damaged.
         self._decoder = Decoder(layout.dir, takes_all=True)
         self._open = _OpenLog(ledger.next_log)
-        self._buffer = bytearray(CHUNK_BYTES)  # used again and again: nothing decoded refers to it
+        self._buffer = bytearray(CHUNK_BYTES)  # reused: decoded data does not refer to it
 
     @property
     def next_log(self) -> int:
@@ -93,24 +92,24 @@ class Sealer:
 
     @property
     def reading(self) -> int:
-        """The log that is read now; those below it are read."""
+        """The number of the log that is being read; those below it are read."""
         return self._open.number
 
     @property
     def is_busy(self) -> bool:
-        """Whether sinks are at work at logs that were read."""
+        """Whether sinks still work on logs that were read."""
         return bool(self._closed)
 
     def commit_done(self) -> None:
-        """Commit the logs that all sinks have done meanwhile."""
+        """Commit the logs that all sinks have meanwhile written."""
         self._commit(at_most=WRITERS)
 
     def catch_up(self, closed_below: int, *, wait: bool = False, offered: Mapping[int, int] | None = None) -> None:
-        """Take what the logs hold by now, and seal those below ``closed_below``.
+        """Read the present records of the logs, and seal the logs below ``closed_below``.
 
-        With ``wait`` they are sealed when it returns; otherwise sinks may still be at work at
-        some, and the next call commits them. ``offered`` is what the drain has offered
-        each lane until the end of the last log, which no later one tells.
+        With ``wait`` they are sealed when it returns; otherwise sinks may still work on
+        some, which the next call commits. ``offered`` is the drain's count of the records offered to
+        each lane until the end of the last log, which no later log repeats.
         """
         for sink in self._sinks:
             sink.retry()
@@ -126,17 +125,17 @@ class Sealer:
     # ---- reading a log ----
 
     def _read(self, is_closed: bool) -> None:
-        """Take the frames that were not taken yet. A torn end counts only in a closed log."""
+        """Read the new frames. A torn end counts only in a closed log."""
         path = self.layout.log(self._open.number)
         try:
             file = open_regular(path)
         except FileNotFoundError:
             if not is_closed:
-                return  # it is not made yet
-            os.stat(self.layout.wal)  # has the folder gone, perhaps to come back?
+                return  # it does not exist yet
+            os.stat(self.layout.wal)  # raises if the folder is gone, perhaps only for a while
             self._report(f"{path}: is missing")
             return
-        except CorruptDataError as error:  # a pipe, a folder or a link, which the drain has passed over
+        except UnreadableError as error:  # a pipe, a folder or a link, which the drain has skipped
             if is_closed:
                 self._open.holds_foreign = True
                 self._report(f"{error}; put aside in {self.layout.kept}")
@@ -148,7 +147,7 @@ class Sealer:
                 size = self._read_chunk(file, size, is_closed)
 
     def _read_chunk(self, file: BufferedReader, size: int, is_closed: bool) -> int:
-        """Take the whole frames of the next ``size`` bytes. Returns how much to look at next."""
+        """Read the whole frames of the next ``size`` bytes; return the size of the next chunk."""
         log = self._open
         start = file.seek(log.offset)
         if size > len(self._buffer):
@@ -159,35 +158,35 @@ class Sealer:
         end = log.offset
         frames: list[wal.Frame] = []
         goes_on = not (is_end and is_closed)
-        for found in wal.scan(data, path=Path(file.name), log=log.number, run_id=self._run_id, goes_on=goes_on):
-            if isinstance(found, wal.Frame | wal.Foreign):
-                end = start + found.offset + found.length
-            if isinstance(found, wal.Frame):
-                frames.append(found)
+        for piece in wal.scan(data, path=Path(file.name), log=log.number, run_id=self._run_id, goes_on=goes_on):
+            if isinstance(piece, wal.Frame | wal.Foreign):
+                end = start + piece.offset + piece.length
+            if isinstance(piece, wal.Frame):
+                frames.append(piece)
             else:
-                self._pass_over(found, start, is_told=not goes_on)
+                self._skip(piece, start, is_reported=not goes_on)
         if frames:
             self._take(frames)
         has_grown, log.offset = end > log.offset, end
         if is_end:
             return 0
-        return CHUNK_BYTES if has_grown else size * 2  # a frame that is larger than that
+        return CHUNK_BYTES if has_grown else size * 2  # the next frame is larger than the chunk
 
-    def _pass_over(self, damage: wal.Damage, start: int, *, is_told: bool) -> None:
-        """Leave out what is not a frame of this log; raises CorruptDataError if another version has to seal it."""
+    def _skip(self, damage: wal.Damage, start: int, *, is_reported: bool) -> None:
+        """Skip bytes that are not a frame of this log; raises CorruptDataError if another version has to seal it."""
         where = f"{damage.path}: {damage.reason} at byte {start + damage.offset}"
         if isinstance(damage, wal.OtherVersion):
-            raise CorruptDataError(f"{damage.path}: {damage.reason}: recover the run with that, or move the log away")
+            raise CorruptDataError(f"{damage.path}: {damage.reason}: recover the run with it, or move the log away")
         if isinstance(damage, wal.Foreign):
             self._open.holds_foreign = True
             self._report(f"{where}; left out, and the log is kept in {self.layout.kept}")
-        elif is_told:
+        elif is_reported:
             self._report(where)
 
     def _take(self, frames: list[wal.Frame]) -> None:
         try:
             batch = self._decoder.decode(frames)
-        except OSError as error:  # the decoder has taken a part of the frames
+        except OSError as error:  # the decoder has read a part of the frames
             raise RedoError(error.errno, error.strerror, error.filename) from error
         self._open.batches.append(batch)
         for damage in batch.damage:
@@ -200,23 +199,23 @@ class Sealer:
     def _close_log(self, offered: Mapping[int, int] | None) -> None:
         log = self._open
         offered = self._offered_before(log.number + 1) if offered is None else offered
-        for sink in self._sinks[len(log.marks) :]:  # after an error, those that have not marked it yet
+        for sink in self._sinks[len(log.marks) :]:  # after an error, only sinks that have not marked it yet
             log.marks.append(sink.mark(log.number))
         self._closed.append(_ClosedLog(log.number, log.batches, log.holds_foreign, log.marks, offered))
         self._open = _OpenLog(log.number + 1)
 
     def _offered_before(self, number: int) -> Mapping[int, int]:
-        """Return what each lane was offered before log ``number``, whose first frame tells."""
+        """Return the records offered, by lane, before log ``number``, from its first frame."""
         try:
             first = wal.first_piece(self.layout.log(number), number, self._run_id)
-        except (FileNotFoundError, CorruptDataError):
+        except (FileNotFoundError, UnreadableError):
             return {}
         if not isinstance(first, wal.Frame):
             return {}
         return dict(zip(first.lanes["lane"].tolist(), first.lanes["seq"].tolist(), strict=True))
 
     def _commit(self, at_most: int) -> None:
-        """Commit logs in their order: all that the sinks have done, and more until ``at_most`` wait."""
+        """Commit logs in their order: all that the sinks have written, and more until at most ``at_most`` wait."""
         done = 0
         while done < len(self._closed):
             log = self._closed[done]
@@ -230,15 +229,15 @@ class Sealer:
             self._commit_first(done)
 
     def _commit_first(self, count: int) -> None:
-        """Commit the first logs, which are durable in all sinks, as one."""
+        """Commit the first ``count`` logs, which are durable in all sinks, together."""
         if not self._names_are_synced:
-            fsync_run(self.layout)  # else the files are durable, and nobody finds them
+            fsync_run(self.layout)  # else the files are durable, but their names are not
             self._names_are_synced = True
         logs = [self._closed[i] for i in range(count)]
         for log in logs:
             for batch in log.batches:
                 self.ledger.add_batch(batch)
-            log.batches = []  # booked: should the commit fail, the next one books nothing twice
+            log.batches = []  # booked: if the commit fails, the next one books nothing twice
             self._account_for(log)
         extents: dict[str, Extent] = {}
         for mark in logs[-1].marks:
@@ -247,7 +246,7 @@ class Sealer:
         for _ in logs:
             self._closed.popleft()
         for number in self.layout.logs():
-            if number < self.ledger.next_log:  # one of an earlier sealer may be among them
+            if number < self.ledger.next_log:  # logs of an earlier sealer may be among them
                 remove_log(self.layout, number, self._run_id, self.ledger.kept_logs)
         self._progress()
 
@@ -261,19 +260,19 @@ class Sealer:
             )
 
     def close(self) -> None:
-        """Close the sinks. What is not sealed stays in its log."""
+        """Close the sinks. Unsealed records stay in their logs."""
         for sink in self._sinks:
             sink.close()
 
 
 def remove_log(layout: RunLayout, number: int, run_id: str, kept_logs: Collection[int]) -> None:
-    """Remove a log that is sealed, or put it aside if it holds what nothing else does.
+    """Remove a sealed log, or move it to ``kept/`` if it holds records that are nowhere else.
 
-    So is one of another run that was put among those sealed: nobody has looked into it.
+    A log of another run among the sealed ones is also moved, since it was never read.
     """
     try:
         is_foreign = isinstance(wal.first_piece(layout.log(number), number, run_id), wal.Foreign)
-    except (FileNotFoundError, CorruptDataError):
+    except (FileNotFoundError, UnreadableError):
         is_foreign = False
     if number not in kept_logs and not is_foreign:
         layout.log(number).unlink(missing_ok=True)
@@ -285,7 +284,7 @@ def remove_log(layout: RunLayout, number: int, run_id: str, kept_logs: Collectio
 
 
 def remove_wal(layout: RunLayout, kept_logs: Collection[int]) -> None:
-    """Remove the logs of a run that is complete, but for those to be kept, the books last."""
+    """Remove the logs of a complete run, except those to be kept, and the books last."""
     run_id = run_id_of(layout)
     for number in layout.logs():
         remove_log(layout, number, run_id, kept_logs)
@@ -294,9 +293,9 @@ def remove_wal(layout: RunLayout, kept_logs: Collection[int]) -> None:
     try:
         os.rmdir(layout.wal)
     except FileNotFoundError:
-        pass  # done by the last try
+        pass  # an earlier try has removed it
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        return  # something else lies there; it stays
+        return  # other files lie there; the folder stays
     fsync_dir(layout.dir)

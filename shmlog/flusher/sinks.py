@@ -1,8 +1,8 @@
-"""Where the records of a log go, and what a place needs that each record be in it exactly once.
+"""The sinks for the records of a log, each of which gets every record exactly once.
 
-A sink is told each batch once. When a log is closed, the sink marks that point; when the log is to be sealed, the sink
-makes durable what it has taken up to the mark, and then the books say so. What the books do not say did not happen:
-the next sealer makes sinks anew, which go back to where the books are, and tells them the same batches again.
+A sink takes each batch once. When a log is closed, the sink marks that point; when the log is to be sealed, the sink
+makes everything up to the mark durable, and then the books record it. What is not in the books does not count:
+the next sealer makes new sinks, which return to the state in the books, and gives them the same batches again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from shmlog.base.durable import fsync_dir
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.flusher.appendfile import AppendFile, RedoError
 from shmlog.flusher.eventfiles import EventFiles
 from shmlog.folder import runfile
@@ -33,7 +33,7 @@ from shmlog.records.ledger import Ledger, event_extents
 from shmlog.records.lines import event_data, event_lines, human_lines
 
 WRITERS = 2
-"""Threads that write parts: one is written while the next is sorted. So many logs may wait for their sinks."""
+"""Threads that write parts: one writes while another sorts. As many logs may wait for their sinks."""
 
 
 class Mark(NamedTuple):
@@ -41,31 +41,31 @@ class Mark(NamedTuple):
 
     log: int
     extents: Mapping[str, Extent] = {}
-    """What the books say of the sink's files, by name, once the log is sealed."""
+    """The extents of the sink's files, by name, for the books, once the log is sealed."""
 
 
 class Sink:
-    """A place for records. What has nothing to do for a step leaves it as it is here."""
+    """A place for records. Sinks override the steps that they need."""
 
     def take(self, batch: Batch) -> None:
-        """Take a batch of the open log. What can't be written now is kept for later, and reported."""
+        """Take a batch of the open log. Data that can't be written now is kept for later, and reported."""
 
     def retry(self) -> None:
-        """Write what is kept; raises OSError, and nothing more is taken until it returns."""
+        """Write the kept data; raises OSError, and the sink takes nothing more until it returns."""
 
     def mark(self, log: int) -> Mark:
-        """Mark the end of log ``log``; raises OSError, and is called again."""
+        """Mark the end of log ``log``. If it raises OSError, it is called again."""
         return Mark(log)
 
     def is_ready(self, mark: Mark) -> bool:
-        """Whether `commit` need not wait for work that is under way."""
+        """Whether `commit` would not wait for unfinished work."""
         return True
 
     def commit(self, mark: Mark) -> None:
-        """Make durable what was taken up to a mark. Raises OSError, and is called again, also when it has returned."""
+        """Make everything up to a mark durable. May be called again, after an OSError and after it has returned."""
 
     def close(self) -> None:
-        """Close the files. What is not in the books stays in its log."""
+        """Close the files. Records that are not in the books stay in their log."""
 
 
 def open_sinks(
@@ -73,23 +73,23 @@ def open_sinks(
     report: Callable[[str], None], events_bytes_max: int | None = None,
     at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> list[Sink]:  # fmt: skip
-    """Return the sinks of a run, as its books left them.
+    """Return the sinks of a run, in the state of its books.
 
     Parameters
     ----------
     kinds : collection of str
-        Where metrics go: ``parquet``, ``jsonl``.
+        The sinks for metrics: ``parquet``, ``jsonl``.
     progress : callable
-        Called when something was written.
+        Called after each write.
     report : callable
         Takes a line for the flusher's log.
     events_bytes_max : int, optional
-        How large events.jsonl may grow before it goes on in another file.
+        The size of events.jsonl at which it goes on in another file.
     at_work : callable
         Makes the context in which a part is written.
     """
     lines = partial(event_lines, metrics="jsonl" in kinds, read_large=partial(_read_decoded, layout))
-    with ExitStack() as opened:  # what is open is closed again if the next can't be opened
+    with ExitStack() as opened:  # closes the first files if the next can't be opened
         events = EventFiles(layout, event_extents(ledger.extents), events_bytes_max)
         opened.callback(events.close)
         run_log = AppendFile(layout.run_log, ledger.extents[layout.run_log.name])
@@ -105,15 +105,15 @@ def open_sinks(
 
 
 def _read_decoded(layout: RunLayout, path: str) -> bytes:
-    """Return a large text that could be read when it was decoded."""
+    """Return a large text, which the decoder could still read."""
     try:
         return read_large(layout.dir, path)
-    except OSError as error:  # decoded again, it is booked as what it is
+    except OSError as error:  # the log has to be decoded again, which books the text as it is now
         raise RedoError(error.errno, error.strerror or str(error), path) from error
 
 
 class Text(Sink):
-    """A text file, or several that follow one another, to which lines are appended."""
+    """A text file, or several in succession, to which lines are appended."""
 
     def __init__(
         self, path: Path, file: AppendFile | EventFiles, lines: Callable[[Batch], Iterable[bytes]],
@@ -126,7 +126,7 @@ class Text(Sink):
         self._report = report
 
     def take(self, batch: Batch) -> None:
-        """Append the lines of a batch, or have them wait in the file's object."""
+        """Append the lines of a batch, or keep them in ``file`` until they can be written."""
         for chunk in self._lines(batch):
             try:
                 self._file.append(chunk)
@@ -135,11 +135,11 @@ class Text(Sink):
             self._progress()
 
     def retry(self) -> None:
-        """Write what waits."""
+        """Write the waiting lines."""
         self._file.retry()
 
     def mark(self, log: int) -> Mark:
-        """Return how long each file is, all of the log's lines included."""
+        """Return the extent of each file, including all lines of the log."""
         self._file.retry()
         return Mark(log, self._file.extents)
 
@@ -153,7 +153,7 @@ class Text(Sink):
 
 
 class Config(Sink):
-    """config.yaml: the parameters of config events are merged into it, at once if the disk takes them."""
+    """config.yaml: the parameters of config events are merged into it, at once if the disk allows it."""
 
     def __init__(self, layout: RunLayout, report: Callable[[str], None]) -> None:
         self._layout = layout
@@ -175,13 +175,13 @@ class Config(Sink):
         if data.keys() != {"file", "bytes"}:
             return data
         try:
-            found = json.loads(read_large(self._layout.dir, str(data["file"])))
+            value = json.loads(read_large(self._layout.dir, str(data["file"])))
         except (OSError, ValueError):
-            return data  # the user's own words
-        return found if isinstance(found, dict) else data
+            return data  # parameters of the user with these names
+        return value if isinstance(value, dict) else data
 
     def commit(self, mark: Mark) -> None:
-        """Write what waits."""
+        """Write the waiting parameters."""
         self._merge()
 
     def _merge(self) -> None:
@@ -192,7 +192,7 @@ class Config(Sink):
             config = runfile.read(path)
         except FileNotFoundError:
             config = {}
-        except CorruptDataError as error:
+        except UnreadableError as error:
             self._report(f"{error}; left as it is, the config events have the parameters")
             self._waiting = {}
             return
@@ -204,7 +204,7 @@ class Config(Sink):
 
 @dataclass
 class _Part:
-    """The metrics of a log, and the writing of their part."""
+    """The metrics of a log, and the future of writing their part."""
 
     tables: list[pa.Table] = field(default_factory=list)
     booked: int = 0
@@ -232,7 +232,7 @@ class Parts(Sink):
         self._open.booked += sum(count.metrics for count in batch.counts.values())
 
     def mark(self, log: int) -> Mark:
-        """Begin to write the part of the log."""
+        """Begin to write the log's part."""
         if self._open.tables:
             self._start(log, self._open)
             self._closed[log] = self._open
@@ -245,7 +245,7 @@ class Parts(Sink):
         part.writing = self._writers.submit(self._write, log, part)
 
     def _remove(self, log: int) -> None:
-        """Remove what an earlier sealer has made of a log that has lost its content since, with the power."""
+        """Remove the part that an earlier sealer wrote, if a power failure has since emptied the log."""
         path = self._layout.part(log)
         if path.exists():
             path.unlink()
@@ -264,12 +264,12 @@ class Parts(Sink):
                 raise CorruptDataError(f"{path}: {rows} rows were written, of {part.booked} metrics")
 
     def is_ready(self, mark: Mark) -> bool:
-        """Whether the part is written, or could not be."""
+        """Whether the part is written, or writing it has failed."""
         part = self._closed.get(mark.log)
         return part is None or part.writing is None or part.writing.done()
 
     def commit(self, mark: Mark) -> None:
-        """Wait for the part, which is durable then; begin it anew if it could not be written."""
+        """Wait until the part is written, durably; if that fails, begin it anew and raise."""
         part = self._closed.get(mark.log)
         if part is None or part.writing is None:
             return

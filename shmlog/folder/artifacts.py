@@ -1,4 +1,4 @@
-"""The files below artifacts/ of a run: their names, and what is logged of each."""
+"""The files below artifacts/ of a run: their names, and the data of the event that logs each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ COMPONENT_BYTES_MAX = 255
 NAME_BYTES_MAX = 1024
 _UNKNOWN_TYPE = "application/octet-stream"
 
-# What would end a line, colour a terminal or is no text; and what other systems take for a separator.
+# What would end a line, colour a terminal or is not text; and the separator of other systems.
 _UNUSABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]")
-# Devices of Windows, where a run folder may be copied to.
+# Devices of Windows: a run folder may be copied there.
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 
 
@@ -33,7 +33,7 @@ class Logged(NamedTuple):
 
     @classmethod
     def of_event(cls, event: Mapping[str, Any]) -> Logged | None:
-        """Return what an event says, or None if `data_of` did not make it: users may log any."""
+        """Return what an event says, or None if `data_of` did not make its data: users may log any event."""
         data = event.get("data")
         if event.get("event_type") != EVENT_TYPE or not isinstance(data, dict):
             return None
@@ -48,19 +48,19 @@ class Logged(NamedTuple):
 
 
 def data_of(name: str, content: Content) -> dict[str, Any]:
-    """Return the data of the event that tells of an artifact."""
+    """Return the data of the event that records an artifact."""
     return {"name": name, "path": f"{FOLDER}/{name}", **content._asdict(), "media_type": media_type_of(name)}
 
 
 def check_name(name: object) -> str:
-    """Return ``name`` if an artifact may be called so.
+    """Return ``name`` if an artifact may have it.
 
     Raises
     ------
     TypeError
         If it is not a str.
     ValueError
-        If it could lead out of the folder, or could not be a file's name everywhere.
+        If it could lead out of the folder, or is not a valid file name everywhere.
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of an artifact must be a str, not {type(name).__name__}")
@@ -84,7 +84,7 @@ def _check_component(name: str, component: str) -> None:
 
 
 def is_name(name: object) -> bool:
-    """Whether an artifact may be called so."""
+    """Whether an artifact may have this name."""
     try:
         check_name(name)
     except (TypeError, ValueError):
@@ -93,7 +93,7 @@ def is_name(name: object) -> bool:
 
 
 def media_type_of(name: str) -> str:
-    """Return the media type that the end of a name stands for."""
+    """Return the media type that belongs to the suffix of a name."""
     import mimetypes  # reads the system's own lists the first time
 
     media_type, encoding = mimetypes.guess_type(name.rpartition("/")[2])
@@ -103,15 +103,15 @@ def media_type_of(name: str) -> str:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the regular files in a folder and the folders in it; links are passed over: they can lead anywhere."""
+    """Yield the regular files in a folder and its subfolders; skip links, which can lead anywhere."""
     if folder.is_symlink():
         return
     for path, _, names in os.walk(folder):
         for name in names:
             file = Path(path, name)
             try:
-                found = file.lstat()
+                status = file.lstat()
             except FileNotFoundError:
                 continue  # deleted just now
-            if stat.S_ISREG(found.st_mode):
+            if stat.S_ISREG(status.st_mode):
                 yield file

@@ -1,8 +1,8 @@
-"""Content that several runs of a root hold, stored once: ``.artifacts/ALGORITHM/ab/abcdef…`` below the root.
+"""Content of several runs of a root, stored once: ``.artifacts/ALGORITHM/ab/abcdef…`` below the root.
 
-An object is a hard link to the files of the runs, so that the kernel counts the references: at one link,
-no run holds it any more. No run needs its object. Losing one, or missing one, costs space and nothing else; that
-is why nothing here is locked, and why a folder of a run can be moved to another disk.
+A blob is a hard link to the files of the runs, so that the kernel counts the references: at one link,
+no run holds it any more. No run needs the blob. A lost or missing blob costs space and nothing else; that
+is why nothing here is locked, and why a run folder can be moved to another disk.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from shmlog.base.durable import TEMPORARY_SUFFIX, temporary_of
 from shmlog.folder.content import Content
 
 FOLDER = ".artifacts"
-READ_ONLY = 0o444  # less the umask: who wrote to a file of one run would change it for all
+READ_ONLY = 0o444  # less the umask: a write to the file of one run would change it for all
 _OBJECT = re.compile(rf"[0-9a-f]{{64,128}}(?:\..+{re.escape(TEMPORARY_SUFFIX)})?")
 _TRIES = 3
 
 
 class Blob(NamedTuple):
-    """A file in the store of objects."""
+    """A file in the store of blobs."""
 
     path: Path
     inode: tuple[int, int]
@@ -33,13 +33,13 @@ class Blob(NamedTuple):
 
 
 def object_path(root: Path, content: Content) -> Path:
-    """Return where the object of some content is, if there is one."""
+    """Return the path of the blob with some content, whether it exists or not."""
     algorithm, _, digits = content.digest.partition(":")
     return root / FOLDER / algorithm / digits[:2] / digits
 
 
 def adopt(root: Path, file: Path, content: Content) -> bool:
-    """Make a file, there or not, a link to the object of its content; False if there is none that can be linked to."""
+    """Make ``file``, which need not exist, a link to the blob of its content; False if no blob can be linked to."""
     path = object_path(root, content)
     spare = temporary_of(file, exclusive=True)
     try:
@@ -47,9 +47,9 @@ def adopt(root: Path, file: Path, content: Content) -> bool:
     except OSError:
         return False
     try:
-        found = os.lstat(spare)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != content.size_bytes:
-            path.unlink()  # damaged: the next one takes its place
+        status = os.lstat(spare)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != content.size_bytes:
+            path.unlink()  # damaged: the next file with this content takes its place
             return False
         os.replace(spare, file)
     except OSError:
@@ -60,10 +60,10 @@ def adopt(root: Path, file: Path, content: Content) -> bool:
 
 
 def offer(root: Path, file: Path, content: Content) -> None:
-    """Make a file, which is durable and never written to again, the object of its content, unless there is one.
+    """Make a file, which is durable and never written to again, the blob of its content, unless a blob exists.
 
-    If there is one, the file becomes a link to it. Where neither can be done, as on a file system without
-    hard links, the file stays its run's own.
+    If it exists, the file becomes a link to it. Where neither is possible, as on a file system without
+    hard links, the file belongs to its run alone.
     """
     path = object_path(root, content)
     for _ in range(_TRIES):
@@ -86,18 +86,18 @@ def _make_folder(root: Path, folder: Path) -> None:
 
 
 def stored(root: Path) -> Iterator[Blob]:
-    """Yield all objects of a root, and what a collection that was killed has left."""
+    """Yield all blobs of a root, and the files that a killed collection has left."""
     top = root / FOLDER
     for algorithm in _folders(top):
         for folder in _folders(algorithm):
             for entry in os.scandir(folder):
                 try:
-                    found = entry.stat(follow_symlinks=False)
+                    status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # collected just now
-                if _OBJECT.fullmatch(entry.name) and stat.S_ISREG(found.st_mode):
-                    inode = found.st_dev, found.st_ino
-                    yield Blob(Path(entry.path), inode, found.st_size, found.st_nlink)
+                if _OBJECT.fullmatch(entry.name) and stat.S_ISREG(status.st_mode):
+                    inode = status.st_dev, status.st_ino
+                    yield Blob(Path(entry.path), inode, status.st_size, status.st_nlink)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -110,21 +110,21 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def collect(root: Path) -> None:
-    """Remove the objects that no run holds.
+    """Remove the blobs that no run holds.
 
     Raises
     ------
     OSError
-        If one can't be removed. The next collection tries again.
+        If a blob can't be removed. The next collection tries again.
     """
-    for found in stored(root):
-        is_left_over = found.path.name.endswith(TEMPORARY_SUFFIX)
-        if is_left_over or found.links == 1:
-            _remove(found.path, is_left_over)
+    for blob in stored(root):
+        is_left_over = blob.path.name.endswith(TEMPORARY_SUFFIX)
+        if is_left_over or blob.links == 1:
+            _remove(blob.path, is_left_over)
 
 
 def _remove(path: Path, is_left_over: bool) -> None:
-    """Take an object aside, where nobody finds it; put it back if somebody has linked to it meanwhile."""
+    """Move a blob aside, where nobody finds it; put it back if somebody has linked to it meanwhile."""
     aside = path if is_left_over else temporary_of(path, exclusive=True)
     try:
         if not is_left_over:

@@ -24,12 +24,12 @@ class Content(NamedTuple):
 
     @property
     def algorithm(self) -> str:
-        """What the digest was made by."""
+        """The algorithm of the digest."""
         return self.digest.partition(":")[0]
 
 
 def is_digest(text: object) -> bool:
-    """Whether that can be the digest of something."""
+    """Whether ``text`` has the form of a digest."""
     if not isinstance(text, str):
         return False
     algorithm, _, digits = text.partition(":")
@@ -39,13 +39,13 @@ def is_digest(text: object) -> bool:
 
 
 def check_algorithm(algorithm: str) -> None:
-    """Raise ValueError if there is no such algorithm."""
+    """Raise ValueError if the algorithm is unknown."""
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {algorithm!r}")
 
 
 def content_of(path: Path, algorithm: str = ALGORITHM) -> Content:
-    """Return the content of a regular file; raises OSError, also for what is not a regular file."""
+    """Return the content of a regular file; raises OSError, also if it is not a regular file."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return content_at(fd, algorithm)
@@ -62,9 +62,9 @@ def content_at(fd: int, algorithm: str) -> Content:
 
 
 def copy_content(source: int, target: int, algorithm: str) -> Content:
-    """Copy what is in an open file into an empty one; return what was copied.
+    """Copy an open file into an empty one; return the content that was copied.
 
-    Where the file system can, both share their blocks on disk until one of them is written to.
+    Where the file system supports it, both share their blocks on disk until one of them is written to.
     """
     if _clone(source, target):
         return content_at(target, algorithm)
@@ -84,8 +84,8 @@ def copy_content(source: int, target: int, algorithm: str) -> Content:
 
 
 def _copy_beside(source: int, target: int, hashed: hashlib._Hash, block: memoryview) -> int:
-    """Copy while another thread hashes, which takes the longer of the two; the first block is read."""
-    from concurrent.futures import Future, ThreadPoolExecutor  # slow to import, and of use for large files alone
+    """Copy while another thread hashes, so that it takes the longer of both times; ``block`` is read already."""
+    from concurrent.futures import Future, ThreadPoolExecutor  # slow to import, and useful for large files alone
 
     size, count, spare = 0, len(block), memoryview(bytearray(_BLOCK_BYTES))
     pending: Future[None] | None = None

@@ -1,7 +1,7 @@
-"""run.yaml: every field that it may have, and what it says on each occasion. No other module spells its keys.
+"""run.yaml: every field that it may have, and its content on each occasion. No other module spells its keys.
 
-Each attempt that it lists has lanes of its own: those of a later one have the higher numbers. So the
-lane of a record tells its attempt, and no record has to.
+Each attempt in its list has lanes of its own, and those of a later attempt have higher numbers. So the
+lane of a record identifies its attempt, and no record has to store it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from shmlog.base.plain import plain
 from shmlog.base.times import read_time, utc_now
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.status import PENDING, RUNNING
 
 SCHEMA = 1
 TEXTS = ("name", "description", "notes", "group", "parent", "job_name")
-"""What people may say of a run in words when they make it without processes."""
+"""The texts that people may give a run when they create it without processes."""
 
 _OF_ATTEMPT = ("status", "started_at", "ended_at", "host", "pid", "argv", "python", "git", "environment")
 _OF_LIFE = ("segment", "machine", "boot_id", "host", "status", "complete")
@@ -31,28 +31,28 @@ _ABSENT = object()
 
 
 class _Field:
-    """A field of run.yaml, whose key is its name here; with what is written of a run of which nothing tells it."""
+    """A field of run.yaml, whose key is its name here; ``default`` is written where its value is lost."""
 
-    __slots__ = ("key", "unknown")
+    __slots__ = ("default", "key")
 
-    def __init__(self, unknown: Any = _ABSENT) -> None:
-        self.unknown = unknown
+    def __init__(self, default: Any = _ABSENT) -> None:
+        self.default = default
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.key = name
 
-    def __get__(self, described: Description, owner: type) -> Any:
-        return described.mapping.get(self.key)
+    def __get__(self, description: Description, owner: type) -> Any:
+        return description.mapping.get(self.key)
 
-    def __set__(self, described: Description, value: Any) -> None:
-        described.mapping[self.key] = value
+    def __set__(self, description: Description, value: Any) -> None:
+        description.mapping[self.key] = value
 
 
 class Description:
-    """What run.yaml says, or is to say.
+    """The content of run.yaml, as read or to be written.
 
-    A field that it lacks is None. What a file says is taken as it stands, whatever its type: whoever reads a field
-    judges that. Keys of later versions stay where they are when it is written again.
+    A field that is missing is None. Values from a file are kept as they are, whatever their type: the code that reads
+    a field checks it. Keys of later versions stay in place when the file is written again.
     """
 
     __slots__ = ("mapping",)
@@ -110,32 +110,32 @@ class Description:
         self.mapping = {**(mapping or {}), **fields}
 
     def changed(self, **fields: Any) -> Description:
-        """Return another one that says this of the fields, and all else as it stands."""
+        """Return a description with these values; all other fields are the same."""
         return Description(self.mapping, **fields)
 
     def fill(self, **fields: Any) -> None:
-        """Say this where nothing is said; None is something."""
+        """Set the fields that are missing; one that is None is not missing."""
         self.mapping = {**self.mapping, **fields, **self.mapping}
 
     # ---- the file ----
 
     @classmethod
     def read(cls, layout: RunLayout) -> Description:
-        """Return what run.yaml says, whatever its checksum; raises FileNotFoundError, or CorruptDataError."""
+        """Return the content of run.yaml, whatever its checksum; raises FileNotFoundError or CorruptDataError."""
         return cls(runfile.read_mapping(layout.run_yaml))
 
     @classmethod
     def read_or_guess(cls, layout: RunLayout) -> tuple[Description, str | None]:
-        """Return what run.yaml says, or what can be said without it, and what is wrong with it, or None.
+        """Return the content of run.yaml, or what is known without it, and what is wrong with it, or None.
 
         Raises
         ------
         FileNotFoundError
-            If there is none.
+            If there is no run.yaml.
         """
         try:
             mapping, fault = runfile.read_sealed_mapping(layout.run_yaml)
-        except CorruptDataError as error:
+        except UnreadableError as error:
             is_over = not layout.sealed_json.exists() and not layout.logs()
             return cls(run_id=layout.run_id, experiment=layout.experiment, complete=is_over), str(error)
         return cls(mapping), fault
@@ -147,82 +147,84 @@ class Description:
     # ---- occasions ----
 
     @classmethod
-    def new(cls, layout: RunLayout, given: Description, process: Description) -> Description:
-        """Return what is said of a run that begins: what `init` was given, and who makes it."""
+    def new(cls, layout: RunLayout, options: Description, process: Description) -> Description:
+        """Return the description of a new run: the options of `init`, and the process that makes it."""
         now = utc_now()
-        described = cls(
-            schema=SCHEMA, run_id=layout.run_id, experiment=layout.experiment, name=given.name or layout.run_id,
+        description = cls(
+            schema=SCHEMA, run_id=layout.run_id, experiment=layout.experiment, name=options.name or layout.run_id,
             status=RUNNING, created_at=now, started_at=now, ended_at=None, **process.mapping,
-            sinks=given.sinks, tags=given.tags, group=given.group, notes=given.notes, parent=given.parent,
+            sinks=options.sinks, tags=options.tags, group=options.group, notes=options.notes, parent=options.parent,
             git=None, producers=[], counts=None, dropped=None, complete=False, attempt=1,
         )  # fmt: skip
-        described.attempts = [described.first_attempt()]
-        return described
+        description.attempts = [description.first_attempt()]
+        return description
 
     @classmethod
-    def pending(cls, layout: RunLayout, given: Mapping[str, Any]) -> Description:
-        """Return what is said of a run without processes of shmlog."""
+    def pending(cls, layout: RunLayout, fields: Mapping[str, Any]) -> Description:
+        """Return the description of a run without processes of shmlog."""
         return cls(
             {
                 "schema": SCHEMA, "run_id": layout.run_id, "experiment": layout.experiment, **dict.fromkeys(TEXTS),
-                **given, "name": given.get("name") or layout.run_id,
+                **fields, "name": fields.get("name") or layout.run_id,
             },
             status=PENDING, created_at=utc_now(), started_at=None, ended_at=None, segment=None, sinks=[], producers=[],
             counts=None, dropped=None, complete=False,
         )  # fmt: skip
 
     def next_attempt(
-        self, given: Description, process: Description, *, first_lane: int, config: dict[str, Any]
+        self, options: Description, process: Description, *, first_lane: int, config: dict[str, Any]
     ) -> Description:
-        """Return what is said when the run is resumed; ``config`` are the parameters that change."""
+        """Return the description of a run that is resumed; ``config`` are the parameters that change."""
         attempts = self.all_attempts()
-        said = {name: value for name, value in given.mapping.items() if value}
-        sinks = self.sinks or given.sinks  # none: somebody else ran it so far
-        described = Description({**self.mapping, **process.mapping, **said}).changed(
+        changes = {name: value for name, value in options.mapping.items() if value}
+        sinks = self.sinks or options.sinks  # none: no process of shmlog has run it so far
+        description = Description({**self.mapping, **process.mapping, **changes}).changed(
             sinks=sinks, status=RUNNING, ended_at=None, git=None, producers=[], counts=None, dropped=None, offered={},
             lost={}, complete=False, attempt=len(attempts) + 1,
         )  # fmt: skip
-        described.mapping.pop("files", None)  # they change again
+        description.mapping.pop("files", None)  # they change again
         latest = {
-            "attempt": described.attempt, "first_lane": first_lane, "status": RUNNING, "started_at": utc_now(),
-            "ended_at": None, "host": described.host, "pid": described.pid, "argv": described.argv,
-            "python": described.python, "environment": described.environment, "git": None, "config": config,
+            "attempt": description.attempt, "first_lane": first_lane, "status": RUNNING, "started_at": utc_now(),
+            "ended_at": None, "host": description.host, "pid": description.pid, "argv": description.argv,
+            "python": description.python, "environment": description.environment, "git": None, "config": config,
         }  # fmt: skip
-        return described.changed(attempts=[*attempts, latest])
+        return description.changed(attempts=[*attempts, latest])
 
     def made_from(self, provenance: Mapping[str, Any]) -> Description:
-        """Return what is said when the code and the machine of the latest attempt are known."""
-        described = self.changed(git=provenance.get("git"), environment=provenance.get("environment"))
-        described._close_attempt()
-        return described
+        """Return the description with the code and the machine of the latest attempt."""
+        description = self.changed(git=provenance.get("git"), environment=provenance.get("environment"))
+        description._close_attempt()
+        return description
 
     def finished(self, status: str | None, damaged_lanes: list[int] | None, **books: Any) -> Description:
-        """Return what is said when an attempt is over, or all of it is drained.
+        """Return the description when an attempt is over, or all of it is drained.
 
-        ``status`` None: as it stands. ``damaged_lanes`` None: there was no segment to tell what it alone held.
+        ``status`` None: unchanged. ``damaged_lanes`` None: the segment, and what it alone held, was gone.
         """
         end = {} if status is None else {"status": status, "ended_at": self.ended_at or utc_now()}
-        told = {"damaged_lanes": damaged_lanes} if damaged_lanes is not None else {"recovered_without_segment": True}
-        described = self.changed(**end, **told, **books)
-        described._close_attempt()
-        return described
+        damage = {"damaged_lanes": damaged_lanes} if damaged_lanes is not None else {"recovered_without_segment": True}
+        description = self.changed(**end, **damage, **books)
+        description._close_attempt()
+        return description
 
     @classmethod
-    def imported(cls, layout: RunLayout, told: Description, status: str, **books: Any) -> Description:
-        """Return what is said of a run that a source has ``told``; ``books`` are what has been written of it."""
-        known = {name: plain(told.mapping[name]) for name in _OF_SOURCE if told.mapping.get(name) is not None}
-        if isinstance(known.get("git"), dict):
-            known["git"].pop("diff", None)  # no export holds it
-        tags = [tag for tag in told.tags if isinstance(tag, str)] if isinstance(told.tags, list) else []
+    def imported(cls, layout: RunLayout, original: Description, status: str, **books: Any) -> Description:
+        """Return the description of a run imported from ``original``; ``books`` count what was written of it."""
+        fields = {name: plain(original.mapping[name]) for name in _OF_SOURCE if original.mapping.get(name) is not None}
+        if isinstance(fields.get("git"), dict):
+            fields["git"].pop("diff", None)  # no export holds it
+        tags = [tag for tag in original.tags if isinstance(tag, str)] if isinstance(original.tags, list) else []
         base = cls(schema=SCHEMA, run_id=layout.run_id, experiment=layout.experiment, name=layout.run_id)
-        return base.changed(**known).changed(tags=tags, status=status, segment=None, sinks=["parquet"], **books)
+        return base.changed(**fields).changed(tags=tags, status=status, segment=None, sinks=["parquet"], **books)
 
     @classmethod
-    def rebuilt(cls, layout: RunLayout, *, created_at: str, told: Description, salvaged: dict[str, Any]) -> Description:
-        """Return what remains of a run.yaml, else what events have ``told``, else what the others rely on."""
-        unknown = {name: field.unknown for name, field in FIELDS.items() if field.unknown is not _ABSENT}
+    def rebuilt(
+        cls, layout: RunLayout, *, created_at: str, from_events: Description, salvaged: dict[str, Any]
+    ) -> Description:
+        """Return a description of what is ``salvaged`` of run.yaml, else of what events say, else of defaults."""
+        defaults = {name: field.default for name, field in FIELDS.items() if field.default is not _ABSENT}
         return cls(
-            {**unknown, "created_at": created_at, **told.mapping, **salvaged},
+            {**defaults, "created_at": created_at, **from_events.mapping, **salvaged},
             run_id=layout.run_id, experiment=layout.experiment,
         )  # fmt: skip
 
@@ -237,25 +239,25 @@ class Description:
         return self.attempt if type(self.attempt) is int and self.attempt > 0 else 1
 
     def all_attempts(self) -> list[dict[str, Any]]:
-        """Return all attempts, the latest last; of a run.yaml whose list makes no sense, one."""
+        """Return all attempts, the latest last; if the list in run.yaml makes no sense, one."""
         if self.attempts is None or self.fault_of_attempts():
             return [self.first_attempt()]
         *earlier, latest = self.attempts
-        now = self._of(_OF_ATTEMPT)
-        del now["started_at"]  # of a run that of its first
-        return [*earlier, {**latest, **now}]
+        current = self._of(_OF_ATTEMPT)
+        del current["started_at"]  # that of the run is that of its first attempt
+        return [*earlier, {**latest, **current}]
 
     def fault_of_attempts(self) -> str | None:
         """Return what is wrong with the list of attempts, or None."""
-        told = self.attempts
-        if told is None:
+        attempts = self.attempts
+        if attempts is None:
             return None
-        if not isinstance(told, list) or not told or not all(isinstance(one, dict) for one in told):
+        if not isinstance(attempts, list) or not attempts or not all(isinstance(attempt, dict) for attempt in attempts):
             return "its list of attempts is damaged"
-        lanes = [one.get("first_lane") for one in told]
+        lanes = [attempt.get("first_lane") for attempt in attempts]
         if not all(type(lane) is int for lane in lanes) or lanes[0] != 0 or lanes != sorted(lanes):
             return "the first lanes of its attempts don't ascend from 0"
-        if [one.get("attempt") for one in told] != list(range(1, len(told) + 1)):
+        if [attempt.get("attempt") for attempt in attempts] != list(range(1, len(attempts) + 1)):
             return "its attempts are not numbered from 1 on"
         return None
 
@@ -264,7 +266,7 @@ class Description:
         return [int(attempt["first_lane"]) for attempt in self.all_attempts()] if node == 0 else [0]
 
     def number_of(self, attempt: int | None) -> int:
-        """Return the number of an attempt, by default of the latest; raises ValueError if the run has none such."""
+        """Return the number of an attempt, by default of the latest; raises ValueError if the run has no such one."""
         latest = self.latest_attempt()
         if attempt is not None and attempt not in range(1, latest + 1):
             raise ValueError(f"the run has no attempt {attempt!r}; they are numbered from 1 to {latest}")
@@ -279,14 +281,14 @@ class Description:
         return sum((max(0.0, (start - end).total_seconds()) for end, start in gaps if end and start), 0.0)
 
     def _close_attempt(self) -> None:
-        """Have the list say of the latest attempt what is said of the run."""
+        """Copy the values of the run into the latest attempt of the list."""
         if self.attempts is not None:
             self.attempts = self.all_attempts()
 
     # ---- parts of it ----
 
     def life(self) -> dict[str, Any]:
-        """Return what tells whether processes live, and what it says of the end."""
+        """Return the fields from which liveness and the status are found."""
         return self._of(_OF_LIFE)
 
     def _of(self, names: tuple[str, ...]) -> dict[str, Any]:
@@ -297,16 +299,16 @@ FIELDS = {name: field for name, field in vars(Description).items() if isinstance
 
 
 def run_id_of(layout: RunLayout) -> str:
-    """Return the id that a run was made under; its folder may have been renamed since."""
+    """Return the id under which a run was made; its folder may have been renamed since."""
     try:
         made_under = Description.read(layout).run_id
-    except (FileNotFoundError, CorruptDataError):
+    except (FileNotFoundError, UnreadableError):
         return layout.run_id
     return made_under if isinstance(made_under, str) else layout.run_id
 
 
 def begun_attempt(number: Any, *, first_lane: Any, started_at: Any, pid: Any) -> dict[str, Any]:
-    """Return an attempt of which no more is known than how it has begun."""
+    """Return an attempt of which only the beginning is known."""
     return {
         "attempt": number, "first_lane": first_lane, "status": None, "started_at": started_at, "ended_at": None,
         "pid": pid, "config": {},

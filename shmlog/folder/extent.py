@@ -1,4 +1,4 @@
-"""How much of a file counts, and the checksum of that: text files have none of their own."""
+"""How many bytes of a file count, and their checksum: text files have none of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog import _bulk
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.regular import open_regular
 
 crc32 = _bulk.crc32
@@ -22,16 +22,16 @@ class Extent(NamedTuple):
     crc32: int = 0
 
     def fault(self, path: Path) -> str | None:
-        """Return what is wrong with the file, or None. More may follow in it."""
+        """Return what is wrong with the file, or None. It may be longer."""
         try:
-            found = _measure(path, self.bytes)
+            actual = _measure(path, self.bytes)
         except FileNotFoundError:
-            found = Extent()
-        except CorruptDataError as error:
+            actual = Extent()
+        except UnreadableError as error:
             return str(error).removeprefix(f"{path}: ")
-        if found.bytes < self.bytes:
-            return f"has {found.bytes} bytes; {self.bytes} were written"
-        return None if found == self else "its checksum is wrong: any of it may be"
+        if actual.bytes < self.bytes:
+            return f"has {actual.bytes} bytes; {self.bytes} were written"
+        return None if actual == self else "its checksum is wrong: any of it may be"
 
 
 def of_file(path: Path) -> Extent:
@@ -39,24 +39,24 @@ def of_file(path: Path) -> Extent:
     return _measure(path, path.stat().st_size)
 
 
-def of_mapping(told: object) -> Extent | None:
-    """Return the extent that a file of ours tells; None if it tells none."""
-    if not isinstance(told, Mapping):
+def of_mapping(mapping: object) -> Extent | None:
+    """Return the extent that a mapping of one of our files holds; None if it holds none."""
+    if not isinstance(mapping, Mapping):
         return None
-    size, crc = told.get("bytes"), told.get("crc32")
+    size, crc = mapping.get("bytes"), mapping.get("crc32")
     return Extent(size, crc) if type(size) is int and type(crc) is int and size >= 0 else None
 
 
-def extents_of(told: Any) -> dict[str, Extent]:
+def extents_of(mapping: Any) -> dict[str, Extent]:
     """Return the extents in a mapping of file names."""
-    found = {name: of_mapping(one) for name, one in told.items()} if isinstance(told, Mapping) else {}
-    return {name: extent for name, extent in found.items() if extent is not None}
+    extents = {name: of_mapping(one) for name, one in mapping.items()} if isinstance(mapping, Mapping) else {}
+    return {name: extent for name, extent in extents.items() if extent is not None}
 
 
-def _measure(path: Path, most: int) -> Extent:
+def _measure(path: Path, bytes_max: int) -> Extent:
     size = crc = 0
     with open_regular(path) as file:
-        while size < most and (block := file.read(min(_BLOCK_BYTES, most - size))):
+        while size < bytes_max and (block := file.read(min(_BLOCK_BYTES, bytes_max - size))):
             size += len(block)
             crc = crc32(block, crc)
     return Extent(size, crc)

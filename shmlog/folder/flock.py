@@ -1,4 +1,4 @@
-"""A lock of an open file or folder, which anybody can hold who may read it: it is not waited for without end."""
+"""Locks of open files and folders. Every process that may read one can hold its lock, so that waits have an end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LockError(OSError):
 
 
 def lock(fd: int) -> bool:
-    """Lock what is open, and return whether that was possible in time; who calls `release` gives it free.
+    """Lock an open file or folder; return whether that was possible in time. `release` unlocks it.
 
     Raises
     ------
@@ -42,21 +42,21 @@ def lock(fd: int) -> bool:
 
 @contextmanager
 def folder_locked(folder: Path, *, must: bool = False) -> Iterator[None]:
-    """Hold the lock of a run folder, under which a run that is over is recovered, resumed or taken away.
+    """Hold the lock of a run folder, under which a run that is over is recovered, resumed or removed.
 
     Parameters
     ----------
     must : bool
-        Whether it is an error if folders can't be locked there; else others are not kept out.
+        Whether a file system without such locks is an error; if not, others are not kept out there.
 
     Raises
     ------
     LockError
-        If it must be locked and can't be, as on a network file system.
+        If ``must`` is set and the folder can't be locked, as on a network file system.
     RunStateError
-        If somebody holds it for long: who does one of these things, or anybody who may read the folder.
+        If another process holds the lock for long: one that changes the run, or any that may read the folder.
     FileNotFoundError
-        If there is no such folder, or whoever held the lock has taken it away.
+        If there is no such folder, or the previous holder of the lock has moved it away.
     """
     with ExitStack() as opened:
         while True:
@@ -65,28 +65,28 @@ def folder_locked(folder: Path, *, must: bool = False) -> Iterator[None]:
             _lock_folder(fd, folder, must)
             if os.path.samestat(os.fstat(fd), os.stat(folder)):
                 break
-            opened.close()  # it was taken away meanwhile, and another is in its place, such as the same run restored
+            opened.close()  # moved away meanwhile, and another is in its place, such as the same run restored
         yield
 
 
 def _lock_folder(fd: int, folder: Path, must: bool) -> None:
     try:
         is_free = lock(fd)
-    except OSError as error:  # no locks there, or none of folders
+    except OSError as error:  # the file system has no locks, or none for folders
         if must:
             raise LockError(error.errno, error.strerror) from error
         is_free = True
     if not is_free:
         raise RunStateError(
-            f"{folder}: somebody else has held the lock of its folder for {PATIENCE_S:g} s, and so may be "
-            "recovering or resuming it; try again when that is done"
+            f"{folder}: another process has held the lock of this folder for {PATIENCE_S:g} s, and may be "
+            "recovering or resuming the run; try again when that is done"
         )
 
 
 def release(fd: int) -> None:
-    """Give a lock free, and close its file, which a child that was forked meanwhile has open still."""
+    """Unlock a file and close it; closing alone would not unlock it while a forked child has it open."""
     import fcntl
 
-    with suppress(OSError):  # there are no locks in that file system
+    with suppress(OSError):  # the file system has no locks
         fcntl.flock(fd, fcntl.LOCK_UN)
     os.close(fd)

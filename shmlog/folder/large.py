@@ -1,7 +1,4 @@
-"""Payloads too large for a lane, each in a file of its own below the run folder.
-
-The name of such a file ends with the checksum of what is in it.
-"""
+"""Payloads too large for a lane, each in its own file below the run folder; the file's name ends with its checksum."""
 
 from __future__ import annotations
 
@@ -22,17 +19,17 @@ def large_name(data: bytes) -> str:
     return f"{os.getpid()}-{os.urandom(8).hex()}-{zlib.crc32(data):08x}.txt"
 
 
-# Small functions: CPython 3.11 that finds no memory at all for ever tries to allot the number of an instruction
-# beyond 256 on the way out of a ``with`` or ``try``.
+# Small functions: without any memory, CPython 3.11 loops for ever on the way out of a ``with`` or ``try``
+# beyond instruction 256, whose number it tries to allocate.
 
 
 def write_large(run_dir: Path, data: bytes) -> str:
-    """Keep a payload, durably, in a new file; return its name below ``large/``.
+    """Write a payload, durably, into a new file; return its name below ``large/``.
 
     Raises
     ------
     OSError
-        If it can't be written. There is no such file then.
+        If the file can't be written. Then it does not exist.
     """
     folder = run_dir / "large"
     folder.mkdir(exist_ok=True)
@@ -42,7 +39,7 @@ def write_large(run_dir: Path, data: bytes) -> str:
     try:
         _fill(fd, data)
         fsync_dir(folder)
-        fsync_dir(run_dir)  # of which it may be the first
+        fsync_dir(run_dir)  # ``large`` itself may be new
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -74,7 +71,7 @@ def large_size(run_dir: Path, path: str) -> int:
     Raises
     ------
     OSError
-        If it is not there, or not a regular file in ``large/``.
+        If the file is missing, or not a regular file in ``large/``.
     """
     fd = _open(run_dir, path)
     try:
@@ -91,7 +88,7 @@ def read_large(run_dir: Path, path: str) -> bytes:
     large_size(run_dir, path)
     with open(_open(run_dir, path), "rb") as file:
         data = file.read()
-    told = re.fullmatch(_CHECKSUM, path)
-    if told is not None and int(told[1], 16) != zlib.crc32(data):
+    checksum = re.fullmatch(_CHECKSUM, path)
+    if checksum is not None and int(checksum[1], 16) != zlib.crc32(data):
         raise OSError(f"the checksum of {path!r} is wrong")
     return data

@@ -1,4 +1,4 @@
-"""The run folder: every path in it is made here, and files are replaced whole."""
+"""The run folder: every path in it is made here."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from shmlog.base.durable import fsync_dir
-from shmlog.errors import CorruptDataError, StorageError
+from shmlog.errors import StorageError, UnreadableError
 from shmlog.folder.regular import open_regular
 
 _ID_BYTES_MAX = 64
 _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 
-# Compiled by `re` at the first use of each, and kept there: `init` needs none.
+# `re` compiles and caches each at its first use: `init` needs none.
 _LOG = r"(\d{6,})\.wal"
 _KEPT_LOG = r"(\d{6,})(?:\.[1-9]\d*)?\.wal"
 _EVENTS = r"events(?:\.([1-9]\d{0,5}))?\.jsonl"
@@ -25,7 +25,7 @@ _PROVENANCE = r"(?:provenance(?:\.[1-9]\d*)?\.yaml|git(?:\.[1-9]\d*)?\.diff)"
 _NODE = r"node=(0|[1-9]\d{0,8})"
 _PART = r"part-(\d{6,})(?:-(\d{6,}))?\.parquet"
 
-_TRIES = 16  # of a free run id
+_TRIES = 16  # to find a free run id
 
 
 class Part(NamedTuple):
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 class RunLayout:
-    """Paths of one run folder. Making one touches no file."""
+    """Paths of one run folder. The constructor touches no file."""
 
     def __init__(self, run_dir: str | os.PathLike[str], node: int = 0) -> None:
         self.dir = Path(os.path.abspath(run_dir))
@@ -63,12 +63,12 @@ class RunLayout:
 
     @property
     def run_id(self) -> str:
-        """The run's id, which is the name of its folder."""
+        """The run's id: the name of its folder."""
         return self.dir.name
 
     @property
     def experiment(self) -> str:
-        """The experiment's name, which is the name of the folder above."""
+        """The experiment's name: that of the folder above."""
         return self.dir.parent.name
 
     @property
@@ -77,19 +77,19 @@ class RunLayout:
         return self.dir.parent.parent
 
     def make_folders(self) -> None:
-        """Make the folders that a run is written into; those that are there stay."""
+        """Make the folders that a run is written into; existing ones stay."""
         self.refuse_links()
         self.wal.mkdir(exist_ok=True)
         self.metrics.mkdir(parents=True, exist_ok=True)
 
     def refuse_links(self) -> None:
-        """Raise StorageError if one of our folders is a symlink: what is written there would land elsewhere."""
+        """Raise StorageError if one of our folders is a symlink: files written through it would land elsewhere."""
         for folder in self.linked_folders():
-            if folder != self.artifacts:  # who logs an artifact looks at each part of its path
+            if folder != self.artifacts:  # `run.keep` checks each part of an artifact's path
                 raise StorageError(f"{folder} is a symlink: nothing is written through it; remove it")
 
     def linked_folders(self) -> list[Path]:
-        """Return those of our folders that are symlinks: what they lead to is not of the run."""
+        """Return those of our folders that are symlinks: their targets do not belong to the run."""
         folders = (self.wal, self.kept, self.metrics.parent, self.metrics, self.large, self.late, self.artifacts)
         return [folder for folder in folders if folder.is_symlink()]
 
@@ -98,41 +98,41 @@ class RunLayout:
         return self.wal / f"{number:06d}.wal"
 
     def lacks_books(self) -> bool:
-        """Whether the books of what was sealed are missing: a log goes only when they tell what became of it."""
+        """Whether the books of a run that has begun are missing: a log is removed only after they record it."""
         is_begun = bool(self.parts() or self.logs()) or any(path.stat().st_size for path in self.event_files().values())
         return is_begun and not self.log(0).exists() and not self.sealed_json.exists()
 
     def kept_log(self, number: int, again: int = 0) -> Path:
-        """Return where log ``number`` lies if it holds records that are nowhere else, or another one of that number."""
+        """Return the path of log ``number`` if it is kept; ``again``: of another kept log with that number."""
         return self.kept / (f"{number:06}.{again}.wal" if again else self.log(number).name)
 
     def free_kept_log(self, number: int) -> Path:
-        """Return where log ``number`` can be kept: nothing that lies there is ever replaced."""
+        """Return a free path at which log ``number`` can be kept: no kept log is ever replaced."""
         return next(path for i in itertools.count() if not os.path.lexists(path := self.kept_log(number, i)))
 
     def kept_logs(self) -> list[tuple[int, Path]]:
-        """Return number and path of the logs that were kept, ascending."""
+        """Return number and path of the kept logs, ascending."""
         return sorted((int(m[1]), self.kept / m[0]) for m in _matches(self.kept, _KEPT_LOG))
 
     def event_file(self, number: int) -> Path:
-        """Return the path of events.jsonl, or of file ``number`` that it goes on in."""
+        """Return the path of events.jsonl (0), or of its continuation ``number``."""
         return self.dir / event_file_name(number)
 
     def event_files(self) -> dict[int, Path]:
-        """Return events.jsonl and the files that it goes on in, as far as they are there, in order."""
-        found = {int(m[1] or 0): self.dir / m[0] for m in _matches(self.dir, _EVENTS)}
-        return dict(sorted(found.items()))
+        """Return events.jsonl and its continuations, as far as they exist, in order."""
+        files = {int(m[1] or 0): self.dir / m[0] for m in _matches(self.dir, _EVENTS)}
+        return dict(sorted(files.items()))
 
     def provenance(self, attempt: int) -> Path:
-        """Return the path of what is told of an attempt's code and machine."""
+        """Return the path of the file that describes an attempt's code and machine."""
         return self.dir / _of_attempt("provenance", attempt, "yaml")
 
     def git_diff(self, attempt: int) -> Path:
-        """Return the path of what an attempt's code had changed since its commit."""
+        """Return the path of the changes of an attempt's code since its commit."""
         return self.dir / _of_attempt("git", attempt, "diff")
 
     def provenance_files(self) -> list[Path]:
-        """Return those of both kinds that are there, of all attempts."""
+        """Return the existing files of both kinds, of all attempts."""
         return sorted(self.dir / m[0] for m in _matches(self.dir, _PROVENANCE))
 
     def part(self, first: int, last: int | None = None) -> Path:
@@ -145,9 +145,9 @@ class RunLayout:
         return sorted(int(m[1]) for m in _matches(self.wal, _LOG))
 
     def parts(self, *, but: Container[Path] = (), below: int | None = None) -> list[Part]:
-        """Return the parts present that no other covers, ascending.
+        """Return the existing parts that no other part covers, ascending.
 
-        ``but``: as if these files were not there. ``below``: as if there were none but those of logs below that.
+        ``but``: ignore these files. ``below``: ignore parts of logs from this number on.
         """
         return self._parts(but, below)[0]
 
@@ -157,7 +157,7 @@ class RunLayout:
         return self.parts(but=but, below=below) + others
 
     def covered_parts(self) -> list[Part]:
-        """Return the parts present that another covers."""
+        """Return the existing parts that another part covers."""
         return self._parts()[1]
 
     def other_nodes(self) -> list[RunLayout]:
@@ -179,7 +179,7 @@ class RunLayout:
 
 
 def event_file_name(number: int) -> str:
-    """Return the name of events.jsonl (0), or of a file that it goes on in."""
+    """Return the name of events.jsonl (0), or of one of its continuations."""
     return f"events.{number}.jsonl" if number else "events.jsonl"
 
 
@@ -204,12 +204,12 @@ def new_run_id() -> str:
 
 
 def new_run_folder(experiment: Path) -> RunLayout:
-    """Make the folder of a new run, and that of its experiment if need be.
+    """Make the folder of a new run, and if necessary that of its experiment.
 
     Raises
     ------
     StorageError
-        If it can't be made.
+        If the folder can't be made.
     """
     try:
         experiment.mkdir(parents=True, exist_ok=True)
@@ -231,11 +231,11 @@ class _HasDir(Protocol):
 
 
 RunLike = str | os.PathLike[str] | _HasDir
-"""A run's folder, or what has its ``dir``: `shmlog.Run`, `shmlog.StoredRun`, `shmlog.reader.model.RunRecord`."""
+"""A run's folder, or an object with a ``dir``: `shmlog.Run`, `shmlog.StoredRun`, `shmlog.reader.model.RunRecord`."""
 
 
 def folder_of(run: RunLike, expected: str) -> str | os.PathLike[str]:
-    """Return the folder of a run; ``expected`` begins the message of the TypeError if it has none."""
+    """Return the folder of a run; raises TypeError, whose message begins with ``expected``, if it has none."""
     folder = run if isinstance(run, (str, os.PathLike)) else getattr(run, "dir", None)
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"{expected}, or an object with its 'dir', such as a Run; not {type(run).__name__}")
@@ -263,20 +263,20 @@ def check_id(value: str, what: str) -> str:
 
 
 def fsync_run(layout: RunLayout) -> None:
-    """Make durable that the run is there: what `init` wrote, its folders, and the names of those above.
+    """Make the run's existence durable: the files that `init` wrote, its folders, and the names of those above.
 
-    Which of the folders above were made with it is not known: all are taken that may be read.
+    It is not known which of the folders above are as new as the run: all that may be read are fsynced.
     """
     for path in (layout.config_yaml, layout.run_yaml):
         try:
             with open_regular(path) as file:
                 os.fsync(file.fileno())
-        except (FileNotFoundError, CorruptDataError):
-            pass  # lost with power, or not ours: there is nothing to keep
+        except (FileNotFoundError, UnreadableError):
+            pass  # lost in a power failure, or not ours: nothing to make durable
     for folder in (layout.metrics, layout.metrics.parent, layout.dir, layout.dir.parent):
         fsync_dir(folder)
     for folder in layout.dir.parent.parents:
         try:
             fsync_dir(folder)
         except OSError:
-            return  # none of ours
+            return  # not our folder

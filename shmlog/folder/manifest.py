@@ -1,4 +1,4 @@
-"""manifest.json: size and digest of each file of a run that is over and that nobody has a reason to change."""
+"""manifest.json: size and digest of each file of a finished run that has no reason to change."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SCHEMA = 1
 
 
 def listed_files(layout: RunLayout) -> Iterator[Path]:
-    """Yield the files that a manifest is about.
+    """Yield the files that a manifest lists.
 
-    Left out are run.yaml, which has a checksum of its own, what is said of the run afterwards, checkpoints,
-    of which old ones go, and whatever else has been put into the folder.
+    It does not list run.yaml, which has its own checksum, annotations, which people change later, checkpoints,
+    of which old ones are removed, and foreign files in the folder.
     """
     for file in (layout.config_yaml, *layout.event_files().values(), layout.run_log, *layout.provenance_files()):
         if file.is_file():
@@ -30,12 +30,12 @@ def listed_files(layout: RunLayout) -> Iterator[Path]:
 
 
 def write_manifest(layout: RunLayout) -> None:
-    """Write the manifest of a run that is complete, instead of the one that is there; reads every byte of the run.
+    """Write the manifest of a complete run, or replace the existing one; reads every byte of the run.
 
     Raises
     ------
     OSError
-        If a file can't be read, or the manifest not be written. One that was there is still there.
+        If a file can't be read, or the manifest can't be written. An existing manifest is unchanged then.
     """
     files = {}
     for path in sorted(listed_files(layout)):

@@ -1,4 +1,4 @@
-"""Recoveries as others see them: in a process of their own, and what they say of runs that a flusher came by."""
+"""Recover a run in another process, and record in a run which others its flusher has recovered."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from shmlog.base.durable import open_to_write
 from shmlog.base.spawn import helper_command, helper_environment
-from shmlog.errors import CorruptDataError, log_warning
+from shmlog.errors import UnreadableError, log_warning
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import read_regular
 
 
 def recover_apart(layout: RunLayout) -> str | None:
-    """Recover a run in a process of its own: it takes numpy and pyarrow, and may take long. Returns why it failed."""
+    """Recover a run in another process, since it imports numpy and pyarrow and may take long; return why it failed."""
     import subprocess
 
     command = helper_command("shmlog", "recover", str(layout.dir))
@@ -34,10 +34,10 @@ def note(layout: RunLayout, run_dir: Path) -> None:
 
 
 def tell(layout: RunLayout) -> None:
-    """Say which runs are noted in the one at ``layout``, to whoever is told of warnings; never raises."""
+    """Log a warning for each run noted in the one at ``layout``; never raises."""
     try:
         run_dirs = os.fsdecode(read_regular(layout.recovered)).splitlines()
-    except (OSError, CorruptDataError):  # nearly always: there is none
+    except (OSError, UnreadableError):  # nearly always: none is noted
         return
     for run_dir in run_dirs:
         log_warning("recovered %s: its processes had died before it was closed", run_dir)

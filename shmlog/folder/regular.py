@@ -1,7 +1,7 @@
-"""Files of a run folder, which may come from anybody, opened so that none makes us wait or fills the memory.
+"""Open files of a run folder, which may come from anybody, so that none blocks us or fills the memory.
 
-A pipe in the place of a file would be waited on for ever, a link lead to files of others, and a file that is all hole
-takes no room on the disk, and all of its length in memory.
+In the place of a file, a pipe would block for ever, a link could lead to files of other users, and a file of holes
+takes no room on disk but its whole length in memory.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from io import BufferedReader
 from pathlib import Path
 
 from shmlog.base.durable import HARMLESS
-from shmlog.errors import CorruptDataError
+from shmlog.errors import RefusedError
 
 BYTES_MAX = 64 << 20
-"""Of a file that is read as a whole; ours have some kilobytes."""
+"""Most bytes of a file that is read as a whole; ours have some kilobytes."""
 LOG_BYTES_MAX = 16 << 30
-"""Of a log, which ends at some 16 MB, behind a frame that holds what all lanes had."""
+"""Most bytes of a log: it ends at some 16 MB, after a frame that can hold all lanes."""
 
-_NO_FILE = (errno.ENXIO, errno.ELOOP)  # of a socket; of a link
+_NO_FILE = (errno.ENXIO, errno.ELOOP)  # for a socket; for a link
 _REFUSED = "not a regular file; refused"
 
 
@@ -30,8 +30,8 @@ def open_regular(path: Path) -> BufferedReader:
     Raises
     ------
     FileNotFoundError
-        If there is none.
-    CorruptDataError
+        If it does not exist.
+    RefusedError
         If it is a link, a pipe, a folder or the like.
     OSError
         If it can't be opened.
@@ -39,21 +39,21 @@ def open_regular(path: Path) -> BufferedReader:
     return open(path, "rb", opener=_open)
 
 
-def read_regular(path: Path, most: int = BYTES_MAX) -> bytes:
-    """Return what is in a file; raises as `open_regular`, and CorruptDataError if it is larger than ``most``."""
+def read_regular(path: Path, bytes_max: int = BYTES_MAX) -> bytes:
+    """Return the bytes of a file; raises as `open_regular`, and RefusedError if it has more than ``bytes_max``."""
     with open_regular(path) as file:
         refuse_holes(file, path)
         size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise CorruptDataError(f"{path}: {size:,} bytes: refused, since ours have {most:,} at most")
+        if size > bytes_max:
+            raise RefusedError(f"{path}: {size:,} bytes: refused, since ours have {bytes_max:,} at most")
         return file.read(size)
 
 
 def refuse_holes(file: BufferedReader, path: Path) -> None:
-    """Raise CorruptDataError for a large file that has holes: we leave none in what is read as a whole."""
+    """Raise RefusedError for a large file that has holes: shmlog writes none into a file that is read whole."""
     if has_holes(file):
         size = os.fstat(file.fileno()).st_size
-        raise CorruptDataError(f"{path}: {size:,} bytes with holes: refused, since we leave none")
+        raise RefusedError(f"{path}: {size:,} bytes with holes: refused, since shmlog writes no holes")
 
 
 def has_holes(file: BufferedReader) -> bool:
@@ -71,9 +71,9 @@ def _open(path: str, flags: int) -> int:
         fd = os.open(path, flags | HARMLESS)
     except OSError as error:
         if error.errno in _NO_FILE:
-            raise CorruptDataError(f"{path}: {_REFUSED}") from error
+            raise RefusedError(f"{path}: {_REFUSED}") from error
         raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise CorruptDataError(f"{path}: {_REFUSED}")
+        raise RefusedError(f"{path}: {_REFUSED}")
     return fd

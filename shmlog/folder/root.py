@@ -1,4 +1,4 @@
-"""Where things lie in a store: every path is made here, and none leads out of the root."""
+"""The root of a store: every path in it is made here, and none leads out of it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from shmlog.folder.layout import RunLayout, check_id, is_id
 
 _STALE_S = 86_400
 STAMP = re.compile(r"(\d{8}-\d{6})-")
-"""How the id of a run begins that `init` has named: when that was, in UTC."""
+"""The beginning of an id that `init` has made: the time, in UTC."""
 
 _RUN_FILES = ("run.yaml", "events.jsonl")
 
 
 class Runs(NamedTuple):
-    """The runs that a text means, oldest first, and the folder that it names them by; None: it names one run itself."""
+    """The runs that a text means, oldest first, and the folder that the text names; None: it names one run itself."""
 
     folders: list[Path]
     named_by: Path | None
 
 
 class Root:
-    """The root of a store and what belongs to it. Making one touches no file."""
+    """The root of a store and its folders. The constructor touches no file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.given = Path(path)
@@ -52,7 +52,7 @@ class Root:
         Raises
         ------
         ValueError
-            If it can be the name of none.
+            If no experiment can have the name.
         StorageError
             If it is a symbolic link or anything else than a folder.
         """
@@ -63,7 +63,7 @@ class Root:
         return sorted(_folders(self.archive))
 
     def existing_experiment(self, name: str) -> Path:
-        """Return the folder of an experiment that is there, else raise ExperimentNotFoundError."""
+        """Return the folder of an existing experiment, else raise ExperimentNotFoundError."""
         folder = self.experiment(name)
         if not folder.is_dir():
             raise ExperimentNotFoundError(f"no experiment {name!r} in {self.path}; it has {some(self.experiments())}")
@@ -79,20 +79,20 @@ class Root:
         return RunLayout(self.inside(folder))
 
     def find(self, text: str, *, prefer: str | None = None) -> RunLayout:
-        """Return the paths of the run that is called ``id`` or ``experiment/id``.
+        """Return the paths of the run with the name ``id`` or ``experiment/id``.
 
         Parameters
         ----------
         text : str
         prefer : str, optional
-            The experiment that is meant if an id is that of runs in several.
+            The experiment to choose if runs of several have this id.
 
         Raises
         ------
         ValueError
-            If that can be the name of no run, or is the id of more than one.
+            If no run can have the name, or more than one has it.
         RunNotFoundError
-            If there is none.
+            If no run has it.
         """
         experiment, slash, run_id = text.rpartition("/")
         names = [experiment] if slash else [name for name in self.experiments() if not self._links(name, run_id)]
@@ -100,7 +100,7 @@ class Root:
         layouts = [layout for layout in layouts if layout.experiment == prefer] or layouts
         if len(layouts) > 1:
             ways = " or ".join(f"{layout.experiment}/{run_id}" for layout in layouts[:3])
-            raise ValueError(f"run id {run_id!r} is that of {len(layouts)} runs; write {ways}")
+            raise ValueError(f"{len(layouts)} runs have the id {run_id!r}; write {ways}")
         if not layouts:
             check_id(run_id, "run id")
             raise RunNotFoundError(f"no run {text!r} in {self.path}; 'shmlog runs' lists them")
@@ -112,22 +112,22 @@ class Root:
         Parameters
         ----------
         text : str or None
-            A run folder; a root or an experiment folder, for all runs in it; of what is below this root, the
-            id of a run, EXPERIMENT/ID, or an experiment, for all its runs; or None, for all runs below this root.
+            A run folder; a root or an experiment folder, for all runs in it; the id of a run below this root,
+            EXPERIMENT/ID, or the name of an experiment, for all its runs; or None, for all runs below this root.
 
         Raises
         ------
         RunNotFoundError
-            If it is nothing of that.
+            If it means no run, experiment or root.
         ValueError
-            If it is the id of several runs.
+            If several runs have the id.
         """
         folder = self.given if text is None else Path(text)
         if has_description(folder):
             return Runs([folder], None)
         below = runs_below(folder)
         if not below and text is not None:
-            if is_run(RunLayout(folder)):  # one that has lost its run.yaml
+            if is_run(RunLayout(folder)):  # a run that has lost its run.yaml
                 return Runs([folder], None)
             named = self._named(text.rstrip("/"))
             if named is not None:
@@ -138,7 +138,7 @@ class Root:
         return Runs(below, folder)
 
     def _named(self, text: str) -> Runs | None:
-        """Return what is called ``text`` in this root: a run, or the runs of an experiment."""
+        """Return the run, or the runs of the experiment, with the name ``text`` in this root."""
         if not all(is_id(part) for part in text.split("/", 1)):
             return None
         try:
@@ -149,7 +149,7 @@ class Root:
         return Runs([self.given / layout.experiment / layout.run_id], None)
 
     def content(self) -> str:
-        """Return which experiments there are, or how to get at runs."""
+        """Return a text that lists the experiments, or says how to get runs."""
         names = self.experiments()
         if not names:
             why = "" if self.path.is_dir() else ", which is not there"
@@ -157,21 +157,21 @@ class Root:
         return f"experiments in {self.given}: {some(names)}"
 
     def _links(self, experiment: str, run_id: str) -> bool:
-        """Whether an experiment has a link of that name, such as to a run of another one: it is not its own."""
+        """Whether that name is a link in an experiment, such as one to a run of another: it does not count."""
         return (self.path / experiment / run_id).is_symlink()
 
     def inside(self, path: Path) -> Path:
-        """Return a path below the root; raises StorageError if a symbolic link is on the way to it."""
+        """Return ``path``; raises StorageError if a symbolic link is on the way to it from the root."""
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link: refused, since it can lead out of {self.path}")
         if os.path.realpath(path) != str(path):
             raise StorageError(f"{path} leads out of {self.path}: refused")
         return path
 
-    # ---- what the store keeps for itself ----
+    # ---- the store's own files ----
 
     def make_own(self, folder: Path) -> Path:
-        """Make a folder of the store's own, which pyarrow and shells pass over; return it."""
+        """Make a folder for the store's own files, which pyarrow and shells skip; return it."""
         self.inside(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -181,11 +181,11 @@ class Root:
 
     @contextmanager
     def temporary(self, purpose: str) -> Iterator[Path]:
-        """Yield a new folder that is gone afterwards, and remove what killed ones have left for a day."""
+        """Yield a new folder, which is removed afterwards; also remove folders that killed processes left a day ago."""
         parent = self.make_own(self.own / purpose)
-        for old in parent.iterdir():
-            if time.time() - old.lstat().st_mtime > _STALE_S:
-                shutil.rmtree(old, ignore_errors=True)
+        for leftover in parent.iterdir():
+            if time.time() - leftover.lstat().st_mtime > _STALE_S:
+                shutil.rmtree(leftover, ignore_errors=True)
         folder = parent / secrets.token_hex(8)
         folder.mkdir()
         try:
@@ -195,20 +195,20 @@ class Root:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Let one process at a time change annotations, experiments and what is kept.
+        """Let one process at a time change annotations, experiments and the set of runs.
 
         Raises
         ------
         StorageError
-            If somebody holds the lock for long, or it can't be opened.
+            If another process holds the lock for long, or it can't be opened.
         """
         self.make_own(self.own)
         fd = _open_lock(self.lock)
         try:
             if not _lock(fd):
                 raise StorageError(
-                    f"{self.lock}: somebody else has held this lock for {flock.PATIENCE_S:g} s; "
-                    "try again when whoever changes the store, such as 'shmlog prune', has done so"
+                    f"{self.lock}: another process has held this lock for {flock.PATIENCE_S:g} s; "
+                    "try again when the process that changes the store, such as 'shmlog prune', has ended"
                 )
             yield
         finally:
@@ -219,9 +219,9 @@ def _open_lock(path: Path) -> int:
     flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         try:
-            return os.open(path, os.O_RDWR | flags, 0o664)  # NFS locks what is open for writing
+            return os.open(path, os.O_RDWR | flags, 0o664)  # NFS locks only files open for writing
         except PermissionError:
-            return os.open(path, os.O_RDONLY | flags, 0o664)  # another user's, which can be locked all the same
+            return os.open(path, os.O_RDONLY | flags, 0o664)  # another user's file, which can still be locked
     except OSError as error:
         raise StorageError(f"{path} can't be opened: {error.strerror}") from error
 
@@ -230,7 +230,7 @@ def _lock(fd: int) -> bool:
     try:
         return flock.lock(fd)
     except OSError:
-        return True  # a file system without locks: the last of two writers at the same time wins
+        return True  # a file system without locks: of two simultaneous writers the last one wins
 
 
 def is_run(layout: RunLayout) -> bool:
@@ -251,29 +251,29 @@ def _folders(folder: Path) -> Iterator[str]:
 
 
 def some(names: list[str]) -> str:
-    """Return the first of some names, and how many there are more."""
+    """Return the first ten names, and how many more there are, as text."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more if names else "none"
 
 
 def has_description(path: Path) -> bool:
-    """Whether a folder is a run that says what it is."""
+    """Whether a folder has a run.yaml."""
     return (path / "run.yaml").is_file()
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """Return the run folders in a root or an experiment folder, oldest first; none that a link leads to."""
+    """Return the run folders in a root or an experiment folder, oldest first, without those behind links."""
     runs = [file.parent for pattern in ("*/run.yaml", "*/*/run.yaml") for file in folder.glob(pattern)]
     return sorted((run for run in runs if not _is_linked(run, folder)), key=_created)
 
 
 def _is_linked(run: Path, folder: Path) -> bool:
-    """Whether a run lies elsewhere than below ``folder``, which may be a link itself."""
+    """Whether a link between ``folder``, which may be a link itself, and the run leads elsewhere."""
     return run.is_symlink() or (run.parent != folder and run.parent.is_symlink())
 
 
 def _created(run: Path) -> tuple[str, int]:
-    """Return when a run was created: its id says it, or else its file's time."""
+    """Return when a run was created, from its id or else from the time of its run.yaml."""
     changed = (run / "run.yaml").stat().st_mtime_ns
     stamp = STAMP.match(run.name)
     return (stamp[1] if stamp else time.strftime("%Y%m%d-%H%M%S", time.gmtime(changed / 1e9)), changed)

@@ -1,7 +1,7 @@
 """run.yaml, config.yaml and other small files: JSON that is also YAML.
 
-The write side must not import a YAML library (26 ms), so it writes JSON in the
-subset that YAML 1.1 readers such as PyYAML read as the same values.
+A process that logs must not import a YAML library (26 ms), so it writes a subset of JSON
+from which YAML 1.1 readers such as PyYAML read the same values.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from typing import Any
 
 from shmlog.base.durable import atomic_write
 from shmlog.base.plain import word_of
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import read_regular
 
 ANNOTATED = ("name", "tags", "description", "notes", "group", "pinned")
-"""The fields that annotations.yaml may have, each instead of that of run.yaml."""
+"""The fields of annotations.yaml; each takes the place of the one in run.yaml."""
 
-# Of a file that is no JSON: the YAML library reads some 50 KB a second, and is slower the deeper it is nested.
+# Limit for a file that is not JSON: the YAML library reads some 50 KB a second, and less where it is nested deeply.
 _YAML_BYTES_MAX = 64 << 10
 
-_KEY = "crc32_above"  # of the text above that line
+_KEY = "crc32_above"  # the checksum of the text above its line
 _MARK = f',\n  "{_KEY}": '.encode()
 _CHECKSUM = rb'"([0-9a-f]{8})"\n}\n\Z'  # compiled at its first use
 
-# PyYAML refuses these characters unescaped, and takes some for line breaks.
+# PyYAML rejects these characters unescaped, and reads some as line breaks.
 _UNPRINTABLE = "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]"
 
 
 def _string(text: str) -> str:
     quoted = json.dumps(text, ensure_ascii=False)
     if quoted.isascii() and "\x7f" not in quoted:
-        return quoted  # without the pattern, which would have to be compiled at `init`
+        return quoted  # without the pattern, which `init` would have to compile
     return re.sub(_UNPRINTABLE, lambda m: f"\\u{ord(m[0]):04x}", quoted)
 
 
@@ -44,7 +44,7 @@ def _number(value: float) -> str:
     if not math.isfinite(value):
         return f'"{word_of(value)}"'
     text = repr(value)
-    # YAML 1.1 takes 1e-05 for a string; 1.0e-05 is a number for both.
+    # YAML 1.1 reads 1e-05 as a string; 1.0e-05 is a number in both.
     return text.replace("e", ".0e") if "e" in text and "." not in text else text
 
 
@@ -73,17 +73,17 @@ def render(value: object) -> str:
 
 
 def write(path: Path, value: object, *, durable: bool = True) -> None:
-    """Replace ``path`` by ``value``, atomically and, by default, durably."""
+    """Replace the file ``path``, atomically and, by default, durably; its content is ``value``."""
     atomic_write(path, render(value).encode("utf-8"), durable=durable)
 
 
 def write_sealed(path: Path, value: dict[str, Any], *, durable: bool = True) -> None:
-    """Replace ``path`` as `write` does, with a checksum as its last key; ``value`` is not empty."""
+    """Replace the file as `write` does, with a checksum as its last key; ``value`` must not be empty."""
     atomic_write(path, sealed(render(value)), durable=durable)
 
 
 def sealed(text: str) -> bytes:
-    """Return a JSON object that is not empty with a checksum as its last key."""
+    """Return a JSON object, which must not be empty, with a checksum as its last key."""
     body = text.rstrip().removesuffix("}").rstrip().encode("utf-8")
     return body + _seal(body)
 
@@ -93,35 +93,35 @@ def _seal(text: bytes) -> bytes:
 
 
 def is_intact(data: bytes) -> bool:
-    """Whether ``data`` are what `sealed` returned, or have no checksum."""
+    """Whether ``data`` is what `sealed` returned, or has no checksum."""
     last = data.rfind(_MARK)
     return not _has_lost_mark(data) if last < 0 else data[last:] == _seal(data[:last])
 
 
 def _has_lost_mark(data: bytes) -> bool:
-    """Whether the last value is the checksum of what is above it, so that its key is damaged."""
-    told = re.search(_CHECKSUM, data)
-    if told is None:
+    """Whether the last value is the checksum of the text above it although its key is another: the key is damaged."""
+    checksum = re.search(_CHECKSUM, data)
+    if checksum is None:
         return False
-    ends = range(max(0, told.start() - 2 * len(_MARK)), told.start())
-    return any(zlib.crc32(data[:end]) == int(told[1], 16) for end in ends)
+    ends = range(max(0, checksum.start() - 2 * len(_MARK)), checksum.start())
+    return any(zlib.crc32(data[:end]) == int(checksum[1], 16) for end in ends)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what ``path`` holds, without its checksum, which is not looked at.
+    """Return the content of ``path``, without its checksum, which is not compared.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     CorruptDataError
-        If it is neither JSON nor YAML, or no mapping, or no file that `read_regular` takes.
+        If it is neither JSON nor YAML, or not a mapping, or `read_regular` refuses the file.
     """
     return parse(path, read_regular(path))
 
 
 def parse(path: Path, data: bytes) -> dict[str, Any]:
-    """Return what `read` would, of a file whose bytes are ``data``."""
+    """Return what `read` returns for a file whose bytes are ``data``."""
     try:
         value = json.loads(data)
     except ValueError:
@@ -141,7 +141,7 @@ def _read_yaml(path: Path, data: bytes) -> object:
     import yaml
 
     class PlainLoader(yaml.SafeLoader):
-        """Refuses aliases: a few lines of them unfold to gigabytes, or to a list in itself."""
+        """Refuses aliases: a few lines of them can expand to gigabytes, or to a list that contains itself."""
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
@@ -156,12 +156,12 @@ def _read_yaml(path: Path, data: bytes) -> object:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Return what a small file of ours holds; raises CorruptDataError whatever is wrong inside."""
+    """Return the content of one of our small files; raises CorruptDataError whatever is wrong inside."""
     return _parse_any(path, read_regular(path))
 
 
 def read_sealed_mapping(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Return what `read_mapping` does, and it if the checksum in the file is wrong."""
+    """Return what `read_mapping` returns, and the fault if the checksum in the file is wrong, or None."""
     data = read_regular(path)
     fault = None if is_intact(data) else f"{path}: its checksum is wrong: any of it may be"
     return _parse_any(path, data), fault
@@ -170,14 +170,14 @@ def read_sealed_mapping(path: Path) -> tuple[dict[str, Any], str | None]:
 def _parse_any(path: Path, data: bytes) -> dict[str, Any]:
     try:
         return parse(path, data)
-    except (CorruptDataError, OSError):
+    except (UnreadableError, OSError):
         raise
-    except Exception as error:  # the YAML library has many ways to fail
+    except Exception as error:  # the YAML library fails in many ways
         raise CorruptDataError(f"{path}: neither JSON nor YAML ({type(error).__name__}: {error})") from error
 
 
 def read_provenance(layout: RunLayout, attempt: int) -> dict[str, Any]:
-    """Return what provenance.yaml of an attempt says; empty if there is none.
+    """Return the content of an attempt's provenance.yaml; empty if it does not exist.
 
     Raises
     ------

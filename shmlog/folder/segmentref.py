@@ -1,4 +1,4 @@
-"""Where the segment of a run lies, as run.yaml says."""
+"""Where run.yaml says that the segment of a run lies."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from shmlog.folder.layout import RunLayout
 
 SHARED_MEMORY = Path("/dev/shm")
 
-#: How the names of the files begin, in there, by which the ranks of a launch meet.
+#: The beginning of the names of the files in there by which the ranks of a launch meet.
 MEETING_PREFIX = "shmlog.meet-"
 
-# run.yaml may come from anybody: no other object than one of ours is opened or removed because of it.
+# run.yaml may come from anybody: it can make us open or remove only objects with such names.
 _NAME = r"/shmlog-[0-9a-f]{16}"
 
 
 def is_segment_name(name: object) -> bool:
-    """Whether a shared-memory object of that name can be a segment."""
+    """Whether a shared-memory object with that name can be a segment."""
     return isinstance(name, str) and re.fullmatch(_NAME, name) is not None
 
 
 class SegmentRef(NamedTuple):
-    """What another process needs to open a segment."""
+    """The name and path by which a process opens a segment."""
 
     name: str | None  # of the shared-memory object and its doorbell; None: a file in the run folder
     path: Path
 
 
 def names_in(folder: Path, prefix: str) -> list[str]:
-    """Return the names in a folder that begin so, in order; none if there is no such folder, or it can't be read."""
+    """Return the sorted names in a folder that begin with ``prefix``; none if the folder can't be read."""
     try:
         return sorted(name for name in os.listdir(folder) if name.startswith(prefix))
     except OSError:
@@ -46,12 +46,12 @@ def make_ref(layout: RunLayout, name: str | None) -> SegmentRef:
 
 
 def read_ref(layout: RunLayout) -> SegmentRef:
-    """Return where run.yaml says that the run's segment lies.
+    """Return the reference of the run's segment from run.yaml.
 
     Raises
     ------
     RunNotFoundError
-        If there is no run in that folder, or it may not be read.
+        If the folder holds no run, or may not be read.
     """
     try:
         name = Description.read(layout).segment["name"]

@@ -1,4 +1,4 @@
-"""Statuses of runs: ours, the words of other systems for them, and which may follow which."""
+"""Statuses of runs: ours, the words of other systems for them, and their order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shmlog.errors import RunStateError
 PENDING, RUNNING = "pending", "running"
 SUCCESS, FAILED, CANCELLED, CRASHED = "success", "failed", "cancelled", "crashed"
 
-#: What `Run.finish` accepts, and what it becomes.
+#: The words that `Run.finish` accepts, and the status that each becomes.
 FINISHED = {
     SUCCESS: SUCCESS,
     "finished": SUCCESS,
@@ -23,13 +23,13 @@ FINISHED = {
     CRASHED: CRASHED,
 }
 
-#: What an owner of a run tells the flusher, which keeps the worst; 0: nobody has finished it.
+#: The code that an owner of a run writes into the segment, which keeps the worst; 0: no owner has finished.
 FINISH_CODES = {SUCCESS: 1, CANCELLED: 2, FAILED: 3, CRASHED: 4}
 _BY_MAKER = 8
-#: What the flusher is told, once the maker of the run is among those who have finished it.
+#: The status for each code, once the maker of the run is among the owners that have finished.
 FINISH_STATUSES = {code | _BY_MAKER: status for status, code in FINISH_CODES.items()}
 
-# SIGINT and SIGTERM, by which a person or a batch system stops a process. `signal` is slow to import.
+# SIGINT and SIGTERM, with which a person or a batch system stops a process. `signal` is slow to import.
 _STOPPING = frozenset((2, 15))
 
 _WORDS = {
@@ -45,21 +45,21 @@ _WORDS = {
 }
 
 
-def finish_code(told: int, likely: int, exiting: int) -> int:
-    """Return the code that the words of a segment's header make; ``likely`` holds while an owner is at its exit."""
-    known = max(told % _BY_MAKER, likely % _BY_MAKER) | ((told | likely) & _BY_MAKER)
-    return known if exiting else told
+def finish_code(finish_status: int, likely: int, exiting: int) -> int:
+    """Return the code from the words of a segment's header; ``likely`` counts while an owner is at its exit."""
+    worst = max(finish_status % _BY_MAKER, likely % _BY_MAKER) | ((finish_status | likely) & _BY_MAKER)
+    return worst if exiting else finish_status
 
 
 def status_ended_by(number: int) -> str:
-    """Return the status of a run that nobody finished, whose maker a signal has ended; 0: none that is known."""
+    """Return the status of a run that no owner finished, whose maker was ended by a signal; 0: no known signal."""
     return CANCELLED if number in _STOPPING else CRASHED
 
 
 def status_of_exit(code: object) -> str:
     """Return the status of a run whose process ends by ``sys.exit(code)``.
 
-    128 and the number of a signal is what a handler for it exits with, as shells do.
+    A handler for a signal exits with 128 plus its number, as shells do.
     """
     if code in {128 + number for number in _STOPPING}:
         return CANCELLED
@@ -67,7 +67,7 @@ def status_of_exit(code: object) -> str:
 
 
 def map_status(word: object) -> str | None:
-    """Return our word for a status of any tracker; None if nobody uses it."""
+    """Return our word for a status of any tracker; None if no tracker uses it."""
     return _WORDS.get(word.strip().lower().replace("-", "_")) if isinstance(word, str) else None
 
 
@@ -95,10 +95,10 @@ class RunStatus(StrEnum):
         ValueError
             If no tracker uses it.
         """
-        known = map_status(word)
-        if known is None:
+        status = map_status(word)
+        if status is None:
             raise ValueError(f"unknown status {word!r}; use one of {', '.join(cls)}")
-        return cls(known)
+        return cls(status)
 
     @property
     def is_terminal(self) -> bool:
@@ -106,24 +106,24 @@ class RunStatus(StrEnum):
         return self not in (RunStatus.PENDING, RunStatus.RUNNING)
 
     def advance(self, to: str) -> RunStatus:
-        """Return the status ``to``, if a run of this status may come to it.
+        """Return the status ``to``, if it may follow this one.
 
         Raises
         ------
         ValueError
-            If ``to`` is not a status.
+            If ``to`` is not a known status.
         RunStateError
             If a run can't go from this status to that one.
         """
-        wanted = RunStatus.parse(to)
+        status = RunStatus.parse(to)
         allowed = [RunStatus.RUNNING] if self is not RunStatus.RUNNING else [s for s in RunStatus if s.is_terminal]
-        if wanted not in allowed:
-            raise RunStateError(f"a run that is {self} can't become {wanted}, only {' or '.join(allowed)}")
-        return wanted
+        if status not in allowed:
+            raise RunStateError(f"a run that is {self} can't become {status}, only {' or '.join(allowed)}")
+        return status
 
 
 def status_of_events(events: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return the status that the run told when it ended, if its latest attempt did."""
+    """Return the status that the latest attempt logged at its end, or None."""
     status = None
     for event in events:
         data = event.get("data")

@@ -1,4 +1,4 @@
-"""What `init` has made of a run before there is a run.yaml: it is removed if nothing comes of it."""
+"""Run folders without a run.yaml, which an `init` that was killed has left: they are removed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import suppress
 from shmlog.base.durable import temporary_of
 from shmlog.folder.layout import RunLayout
 
-_OLD_S = 3600  # of one that another host may be making, by another clock
+_OLD_S = 3600  # another host, with another clock, may still be making a younger one
 
 
 def is_unbegun(layout: RunLayout) -> bool:
-    """Whether a run folder is there, and nothing in it tells that the run ever began.
+    """Whether a run folder exists, and nothing in it shows that the run ever began.
 
-    Its flusher is started when run.yaml is there: one that has lost that has logs, or books, or what was sealed.
+    The flusher starts after run.yaml is written: a run that has lost it still has logs, books or sealed files.
     """
     if layout.dir.is_symlink() or layout.linked_folders() or not layout.wal.is_dir():
         return False
@@ -24,7 +24,7 @@ def is_unbegun(layout: RunLayout) -> bool:
 
 
 def is_left(layout: RunLayout) -> bool:
-    """Whether such a folder is this user's, and so old that nobody is making it any more."""
+    """Whether such a folder is this user's, and so old that no process is still making it."""
     if not is_unbegun(layout):
         return False
     status = layout.wal.stat()
@@ -32,13 +32,13 @@ def is_left(layout: RunLayout) -> bool:
 
 
 def remove_folder(layout: RunLayout) -> None:
-    """Remove the folder of a run that never began; of another one nothing."""
+    """Remove the folder of a run that never began; leave any other folder as it is."""
     if is_unbegun(layout):
         remove(layout)
 
 
 def remove(layout: RunLayout) -> None:
-    """Remove what was made, by its names: perhaps no descriptor is left to list a folder, or to import shutil."""
+    """Remove the files of `init` by their names: perhaps no descriptor is left to list a folder or import shutil."""
     files = [layout.run_yaml, layout.config_yaml]
     files += [temporary_of(path) for path in files]
     for path in (*files, layout.segment, layout.flusher_log):

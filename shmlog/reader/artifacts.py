@@ -1,4 +1,4 @@
-"""The artifacts of a run: what was logged of them, and what is there."""
+"""The artifacts of a run: those that were logged, and those that exist."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from shmlog.base.times import read_time
-from shmlog.errors import ArtifactNotFoundError, CorruptDataError
+from shmlog.errors import ArtifactNotFoundError, CorruptDataError, RefusedError, UnreadableError
 from shmlog.folder.artifacts import Logged, files_below, media_type_of
 from shmlog.folder.content import ALGORITHM, Content, content_at, copy_content
 from shmlog.folder.layout import RunLayout
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER_TYPE = "inode/directory"  # as file managers call it
-_NAMES_TOLD = 10
+_NAMES_MAX = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +28,19 @@ class Artifact:
     Attributes
     ----------
     name : str
-        As it was logged: its path below the run's folder artifacts/, with ``/``.
+        Its path below the run's folder artifacts/, with ``/`` between the parts, as it was logged.
     path : Path
-        Where it is; any program can open it. It can't be written to: runs share what is the same.
+        Its file, which any program can read and none may write: runs share equal contents.
     size_bytes : int
-        As it was logged; of a folder, of all its files.
+        As it was logged; of a folder, the sum over its files.
     digest : str or None
-        ``"sha256:"`` and hexadecimal digits. None of a folder, and of a file that was put there otherwise.
+        ``"sha256:"`` and hexadecimal digits. None of a folder, and of a file that was put there without logging.
     media_type : str
-        As the end of its name tells, such as ``"image/png"``.
+        Guessed from the end of its name, such as ``"image/png"``.
     created_at : datetime
         When it was logged, or else last written, in UTC.
     files : tuple of Artifact
-        Of a folder, its files; of a file, none.
+        The files of a folder; empty for a file.
     """
 
     name: str
@@ -62,30 +62,30 @@ class Artifact:
         Raises
         ------
         ValueError
-            If it is a folder, or to be opened otherwise than for reading.
+            If it is a folder, or ``mode`` is not for reading.
         CorruptDataError
-            If it is missing, or no regular file.
+            If it is missing, or not a regular file.
         """
         if mode not in ("rb", "r"):
-            raise ValueError(f"an artifact can be read (mode 'rb' or 'r') and not changed, so that {mode!r} is refused")
+            raise ValueError(f"an artifact is opened for reading alone, with mode 'rb' or 'r', not {mode!r}")
         if self.files:
             raise ValueError(f"artifact {self.name!r} is a folder: open one of its files")
         return open(self._open(), mode, encoding="utf-8" if mode == "r" else None)
 
     def copy_to(self, target: str | os.PathLike[str]) -> None:
-        """Copy the file and check the copy; what does not come out as it was logged is removed again.
+        """Copy the file and check the copy; a copy that differs from what was logged is removed.
 
         Parameters
         ----------
         target : path
-            Where to; there must be nothing yet.
+            Path of the copy, which must not exist.
 
         Raises
         ------
         ValueError
-            If it is a folder.
+            If the artifact is a folder.
         FileExistsError
-            If there is something at ``target``.
+            If ``target`` exists.
         CorruptDataError
             If the file is missing or has changed.
         """
@@ -103,7 +103,7 @@ class Artifact:
                 os.close(fd)
 
     def verify(self) -> None:
-        """Read the file, or all files of the folder, and hold them against what was logged.
+        """Read the file, or all files of the folder, and compare them with what was logged.
 
         Raises
         ------
@@ -115,20 +115,20 @@ class Artifact:
             if fault:
                 raise CorruptDataError(f"{file.path}: {fault}")
 
-    def fault(self, found: Content | None = None) -> str | None:
-        """Return what is wrong with the file, or None; ``found`` is what is in it, if that is known."""
+    def fault(self, content: Content | None = None) -> str | None:
+        """Return what is wrong with the file, or None; ``content`` is that of the file if the caller has read it."""
         algorithm = self.digest.partition(":")[0] if self.digest else None
         try:
-            if found is None or found.algorithm != algorithm:
-                found = self._content(algorithm or "sha256")
-        except CorruptDataError as error:
+            if content is None or content.algorithm != algorithm:
+                content = self._content(algorithm or "sha256")
+        except UnreadableError as error:
             return str(error).removeprefix(f"{self.path}: ")
         except OSError as error:
             return f"can't be read ({error.strerror})"
-        if self.digest is not None and found.size_bytes != self.size_bytes:
-            return f"has {found.size_bytes:,} bytes; {self.size_bytes:,} were logged"
-        if self.digest is not None and found.digest != self.digest:
-            return f"has changed: its content is {found.digest}; {self.digest} was logged"
+        if self.digest is not None and content.size_bytes != self.size_bytes:
+            return f"has {content.size_bytes:,} bytes; {self.size_bytes:,} were logged"
+        if self.digest is not None and content.digest != self.digest:
+            return f"has changed: its content is {content.digest}; {self.digest} was logged"
         return None
 
     def _content(self, algorithm: str) -> Content:
@@ -142,30 +142,30 @@ class Artifact:
         """Open the file, unless a link leads to it, or it is not a regular file."""
         folder = self.path.parents[self.name.count("/")]
         if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder.parent), folder.name, self.name):
-            raise CorruptDataError(f"{self.path}: is a link, or below one: refused, since it can lead anywhere")
+            raise RefusedError(f"{self.path}: is a link, or below one: refused, since it can lead anywhere")
         try:
             fd = os.open(self.path, _FLAGS)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CorruptDataError(f"{self.path}: is missing") from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise CorruptDataError(f"{self.path}: is not a regular file")
+            raise RefusedError(f"{self.path}: is not a regular file")
         return fd
 
 
 def find_artifacts(layout: RunLayout, events: Iterable[Mapping[str, Any]]) -> list[Artifact]:
-    """Return what events tell of, there or not, and what is there besides, by name."""
-    logged = {found.name: found for found in map(Logged.of_event, events) if found is not None}
-    found = [_of_event(layout, one) for one in logged.values()]
+    """Return the artifacts that events name, even if they are missing, and all other files, by name."""
+    logged = {entry.name: entry for entry in map(Logged.of_event, events) if entry is not None}
+    artifacts = [_of_event(layout, entry) for entry in logged.values()]
     for path in files_below(layout.artifacts):
         name = path.relative_to(layout.artifacts).as_posix()
         if name not in logged:
-            found.append(_of_file(name, path))
-    return sorted(found, key=lambda artifact: artifact.name)
+            artifacts.append(_of_file(name, path))
+    return sorted(artifacts, key=lambda artifact: artifact.name)
 
 
 def _of_event(layout: RunLayout, logged: Logged) -> Artifact:
-    created_at = read_time(logged.timestamp) or datetime.fromtimestamp(0, UTC)  # 1970: no event of ours
+    created_at = read_time(logged.timestamp) or datetime.fromtimestamp(0, UTC)  # 1970: not an event of shmlog
     return Artifact(
         name=logged.name, path=layout.artifacts / logged.name, size_bytes=logged.content.size_bytes,
         digest=logged.content.digest, media_type=logged.media_type, created_at=created_at,
@@ -173,10 +173,10 @@ def _of_event(layout: RunLayout, logged: Logged) -> Artifact:
 
 
 def _of_file(name: str, path: Path) -> Artifact:
-    found = path.lstat()
+    file = path.lstat()
     return Artifact(
-        name=name, path=path, size_bytes=found.st_size, digest=None, media_type=media_type_of(name),
-        created_at=datetime.fromtimestamp(found.st_mtime, UTC),
+        name=name, path=path, size_bytes=file.st_size, digest=None, media_type=media_type_of(name),
+        created_at=datetime.fromtimestamp(file.st_mtime, UTC),
     )  # fmt: skip
 
 
@@ -187,8 +187,8 @@ def choose(layout: RunLayout, artifacts: list[Artifact], name: str) -> Artifact:
             return artifact
     files = tuple(artifact for artifact in artifacts if artifact.name.startswith(f"{name}/"))
     if not files:
-        names = ", ".join(artifact.name for artifact in artifacts[:_NAMES_TOLD]) or "none"
-        more = f" and {len(artifacts) - _NAMES_TOLD} more" if len(artifacts) > _NAMES_TOLD else ""
+        names = ", ".join(artifact.name for artifact in artifacts[:_NAMES_MAX]) or "none"
+        more = f" and {len(artifacts) - _NAMES_MAX} more" if len(artifacts) > _NAMES_MAX else ""
         raise ArtifactNotFoundError(f"run {layout.run_id} has no artifact {name!r}; it has {names}{more}")
     return Artifact(
         name=name, path=layout.artifacts / name, size_bytes=sum(file.size_bytes for file in files), digest=None,

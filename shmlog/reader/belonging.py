@@ -1,6 +1,6 @@
-"""Whether the parts of a run are all there and are its own, as their footers and the books say.
+"""Check by footers and books that the parts of a run are complete and its own.
 
-A copy that was cut short lacks parts; one that went astray has those of another run.
+An interrupted copy lacks parts; a misdirected one has parts of another run.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader.snapshot import Snapshot
 from shmlog.records import footer
 
 
 def own_parts(layout: RunLayout, snapshot: Snapshot) -> tuple[list[Part], list[str]]:
-    """Return the parts that are this run's, and what is wrong with the others and with all together.
+    """Return the parts of this run, and what is wrong with the others and with all parts together.
 
-    A part whose footer is damaged is among the first: whoever reads it reports that.
+    A part whose footer is damaged is among the former: reading it reports the damage.
 
     Raises
     ------
     FileNotFoundError
-        If a part has gone.
+        If a part has disappeared.
     """
     own: list[Part] = []
     problems: list[str] = []
@@ -33,7 +33,7 @@ def own_parts(layout: RunLayout, snapshot: Snapshot) -> tuple[list[Part], list[s
     for part in parts:  # and those that only what is useless covers
         try:
             facts = footer.read_facts(part.path)
-        except CorruptDataError:
+        except UnreadableError:
             own.append(part)
         else:
             fault = fault_of(part, snapshot.run_id, facts.metadata)
@@ -44,7 +44,7 @@ def own_parts(layout: RunLayout, snapshot: Snapshot) -> tuple[list[Part], list[s
             problems.append(f"{part.path}: {fault}; left out")
         rows = None
         useless.add(part.path)
-        parts += [part for part in layout.parts_of_nodes(but=useless, below=snapshot.next_log) if part not in parts]
+        parts += [part for part in layout.parts(but=useless, below=snapshot.next_log) if part not in parts]
     booked = _booked(snapshot)
     if None not in (rows, booked) and rows != booked:
         problems.append(f"{layout.metrics}: {_difference(rows, booked)}")
@@ -52,7 +52,7 @@ def own_parts(layout: RunLayout, snapshot: Snapshot) -> tuple[list[Part], list[s
 
 
 def fault_of(part: Part, run_id: str | None, metadata: Mapping[str, Any]) -> str | None:
-    """Return why a file is not the part of run ``run_id`` that its name says; None if it is, or as far as is known."""
+    """Return why a file is not the part of run ``run_id`` that its name says; None if nothing speaks against it."""
     origin = metadata.get(footer.RUN_ID)
     if run_id is not None and origin != run_id:
         return f"a part of run {origin!r}"
@@ -63,7 +63,7 @@ def fault_of(part: Part, run_id: str | None, metadata: Mapping[str, Any]) -> str
 
 
 def _booked(snapshot: Snapshot) -> int | None:
-    """Return how many metrics the parts should hold; None if that is not known."""
+    """Return how many metrics the parts must hold by the books; None if that is unknown."""
     if snapshot.producers is None or snapshot.metrics_are_lines:
         return None
     metrics: int = sum(producer["metrics"] for producer in snapshot.producers)

@@ -1,4 +1,4 @@
-"""Records as JSON and back, each field read by what its type says."""
+"""Records as JSON and back; the type of a field says how to read it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shmlog.folder.status import RunStatus
 
 
 class Record:
-    """Base of the dataclasses that stand for what a store holds."""
+    """Base of the dataclasses that describe what a store holds."""
 
     __slots__ = ()
 
@@ -31,35 +31,35 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the record that `to_dict` made ``data`` of.
+        """Return the record that `to_dict` turned into ``data``.
 
         Raises
         ------
         CorruptDataError
-            If a field is missing, or is not what it should be.
+            If a field is missing or has a wrong type or value.
         """
         if not isinstance(data, Mapping):
             raise CorruptDataError(f"{cls.__name__}: expected a JSON object, found {type(data).__name__}")
-        found = {}
+        fields = {}
         for name, reader in readers(cls).items():
             if name in data:
                 try:
-                    found[name] = reader.read(data[name])
+                    fields[name] = reader.read(data[name])
                 except (TypeError, ValueError, OverflowError) as error:
                     raise CorruptDataError(f"{cls.__name__}: {name}: {error}") from error
         try:
-            return cls(**found)
+            return cls(**fields)
         except TypeError as error:
             raise CorruptDataError(f"{cls.__name__}: {error}") from error
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Return the record that `to_json` made ``text`` of.
+        """Return the record that `to_json` turned into ``text``.
 
         Raises
         ------
         CorruptDataError
-            If it is not a JSON object, or a field is not what it should be.
+            If it is not a JSON object, or a field has a wrong type or value.
         """
         try:
             return cls.from_dict(json.loads(text))
@@ -68,13 +68,13 @@ class Record:
 
 
 class Reader(NamedTuple):
-    """How a field is read: of which types it may be, and what is made of it."""
+    """How to read a field: the types that its JSON may have, and how to convert it."""
 
-    types: frozenset[type]  # empty: of any
+    types: frozenset[type]  # empty: any type
     convert: Callable[[Any], Any] | None = None
 
     def read(self, value: Any) -> Any:
-        """Return what the field holds; raises TypeError or ValueError if it can't be that."""
+        """Return the value of the field; raises TypeError or ValueError if ``value`` does not fit."""
         if self.types and type(value) not in self.types:
             expected = " or ".join(sorted(kind.__name__ for kind in self.types))
             raise TypeError(f"expected {expected}, found {type(value).__name__}")
@@ -82,11 +82,11 @@ class Reader(NamedTuple):
 
 
 def readers(cls: Any) -> dict[str, Reader]:
-    """Return for each field of a record how it is read, by its type."""
-    if cls not in _KNOWN:
+    """Return the reader of each field of a record, by its type."""
+    if cls not in _READERS_OF:
         hints = get_type_hints(cls)
-        _KNOWN[cls] = {field.name: _reader(hints[field.name]) for field in dataclasses.fields(cls)}
-    return _KNOWN[cls]
+        _READERS_OF[cls] = {field.name: _reader(hints[field.name]) for field in dataclasses.fields(cls)}
+    return _READERS_OF[cls]
 
 
 def _reader(hint: Any) -> Reader:
@@ -94,19 +94,20 @@ def _reader(hint: Any) -> Reader:
         return _READERS[hint]
     arguments = get_args(hint)
     if get_origin(hint) is UnionType:
-        each = [_reader(kind) for kind in arguments]
-        converts = [reader.convert for reader in each if reader.convert]
-        return Reader(frozenset().union(*(reader.types for reader in each)), converts[0] if converts else None)
+        options = [_reader(kind) for kind in arguments]
+        converts = [reader.convert for reader in options if reader.convert]
+        types = frozenset[type]().union(*(reader.types for reader in options))
+        return Reader(types, converts[0] if converts else None)
     if get_origin(hint) is tuple:
         item = _reader(arguments[0])
         return Reader(frozenset({list}), lambda value: tuple(map(item.read, value)))
     if get_origin(hint) is dict:
         item = _reader(arguments[1])
-        return Reader(frozenset({dict}), lambda value: {name: item.read(found) for name, found in value.items()})
+        return Reader(frozenset({dict}), lambda value: {name: item.read(member) for name, member in value.items()})
     return Reader(frozenset({dict}), hint.from_dict)
 
 
-_KNOWN: dict[Any, dict[str, Reader]] = {}
+_READERS_OF: dict[Any, dict[str, Reader]] = {}
 
 
 def _to_json(value: Any) -> Any:

@@ -28,8 +28,8 @@ pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
 Names = str | Sequence[str] | None
 
 
-class Frames:
-    """What of a `StoredRun` gives its metrics to other libraries."""
+class Conversions:
+    """The methods of a `StoredRun` that give its metrics to other libraries."""
 
     _layout: RunLayout
     _look: Callable[..., Any]
@@ -48,7 +48,7 @@ class Frames:
         """
         pandas = import_extra("pandas", "to_pandas")
         nullable = {pa.int64(): pandas.Int64Dtype(), pa.int32(): pandas.Int32Dtype()}
-        # Those that hold a value in every row stay numpy's: nothing is gained by a mask.
+        # Columns with a value in every row stay numpy's: a mask would gain nothing.
         dtypes = {field.name: nullable.get(field.type) for field in METRICS if field.nullable}
         table = self.metrics(names)
         frame = table.drop_columns([name for name, dtype in dtypes.items() if dtype is not None]).to_pandas()
@@ -80,39 +80,39 @@ class Frames:
         -------
         steps : ndarray of int64, shape (n,)
         values : ndarray of float64, shape (n,)
-            Ints beyond 2**53 are rounded, bools are 0 and 1, and text is NaN. Of a name that is not
-            there, n is 0.
+            Ints beyond 2**53 are rounded, bools are 0 and 1, and text is NaN. Of an unknown name,
+            n is 0.
         """
         table = self.metrics(name)
         steps = np.ascontiguousarray(table["step"].to_numpy())
         return steps, pc.fill_null(table["value"], float("nan")).to_numpy().astype(np.float64, copy=False)
 
     def scan(self) -> ds.Dataset:
-        """Return the metrics as a dataset that is read when it is asked for something.
+        """Return the metrics as a dataset that reads its files when it is queried.
 
-        It stands for the run as it is now, also when that goes on: what is sealed is read lazily from
-        files that are held open, and what is not is in memory. Of a run whose metrics are lines of
-        events.jsonl alone, all is.
+        It stays at what the run holds now, even if the run goes on: sealed records are read lazily from
+        files that stay open; the others are in memory. If the metrics are only lines of events.jsonl,
+        all of them are in memory.
 
         Returns
         -------
         pyarrow.dataset.Dataset
-            Schema `shmlog.records.schema.METRICS`, in no order. Of a run that was resumed, all records: those
-            of an attempt are those whose ``lane`` is at least its ``first_lane``, and below that of the next.
+            Schema `shmlog.records.schema.METRICS`, in no order. Of a resumed run, all records: an attempt
+            has those whose ``lane`` is at least its ``first_lane`` and less than that of the next attempt.
             ``polars.scan_pyarrow_dataset(stored.scan())`` makes it a LazyFrame.
 
         Warns
         -----
         ShmlogWarning
-            For a file that is damaged. What of it is whole is in memory. A page that is damaged later
+            For a file that is damaged; its sound rows are in memory. A page that is damaged later
             raises OSError when it is read.
         """
         return self._look(self._dataset)
 
-    def _dataset(self, taken: Snapshot) -> tuple[ds.Dataset, list[str]]:
+    def _dataset(self, snapshot: Snapshot) -> tuple[ds.Dataset, list[str]]:
         import pyarrow.dataset as ds
 
-        sources, problems = find_sources(self._layout, taken)
+        sources, problems = find_sources(self._layout, snapshot)
         options: Any = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet: Any = ds.ParquetFileFormat(default_fragment_scan_options=options)
         fragments = [parquet.make_fragment(pa.OSFile(str(part.path), "rb")) for part in sources.parts]
@@ -124,7 +124,7 @@ class Frames:
     def pivot(self, names: Names = None) -> pa.Table:
         """Return one row for each step and one column for each metric.
 
-        Of values that a metric has at the same step, from one producer or several, the last by time
+        If a metric has several values at a step, from one producer or several, the last by time
         counts; `metrics` has them all.
 
         Parameters
@@ -137,21 +137,21 @@ class Frames:
         pyarrow.Table
             Column ``step`` (int64, ascending, each once), then the metrics by name: int64 where all
             values are ints, bool where all are bools, string where all are texts, else float64; null
-            where a metric has no value, and for a text among numbers.
+            where a metric has no value, and in place of a text among numbers.
 
         Raises
         ------
         ValueError
-            If a metric is called ``step``: leave it out by ``names``.
+            If a metric is called ``step``; ``names`` can leave it out.
         """
         table = self.metrics(names).select(["step", "name", *VALUE_COLUMNS])
-        wanted = sorted(table["name"].unique().to_pylist())
-        if "step" in wanted:
+        metrics = sorted(table["name"].unique().to_pylist())
+        if "step" in metrics:
             raise ValueError("a metric is called 'step', as the column of steps is; name the others")
         steps = np.unique(table["step"].to_numpy())
         columns = [pa.array(steps, pa.int64())]
-        columns += [_wide(table.filter(pc.equal(table["name"], name)), steps) for name in wanted]
-        return pa.Table.from_arrays(columns, names=["step", *wanted])
+        columns += [_wide(table.filter(pc.equal(table["name"], name)), steps) for name in metrics]
+        return pa.Table.from_arrays(columns, names=["step", *metrics])
 
 
 def _wide(rows: pa.Table, steps: NDArray[np.int64]) -> Any:
@@ -159,11 +159,11 @@ def _wide(rows: pa.Table, steps: NDArray[np.int64]) -> Any:
     kinds = rows["kind"].unique().to_pylist()
     kind = kinds[0] if len(kinds) == 1 else FLOAT
     values = rows[COLUMN_OF[kind]]
-    own = rows["step"].to_numpy()
-    last = np.flatnonzero(np.append(own[1:] != own[:-1], True))
+    steps_of_rows = rows["step"].to_numpy()
+    last = np.flatnonzero(np.append(steps_of_rows[1:] != steps_of_rows[:-1], True))
     place = np.full(len(steps), -1, np.int64)
-    place[np.searchsorted(steps, own[last])] = last
+    place[np.searchsorted(steps, steps_of_rows[last])] = last
     indices = pa.array(place, mask=place < 0)
-    found = pc.take(values, indices)
-    found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-    return found.cast(pa.bool_()) if kind == BOOL else found
+    column = pc.take(values, indices)
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.cast(pa.bool_()) if kind == BOOL else column

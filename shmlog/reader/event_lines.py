@@ -42,8 +42,8 @@ class Line(NamedTuple):
     is_whole: bool
 
 
-# How a line of metrics goes on behind its timestamp. Such lines are nearly all of a
-# long file, and looking at these bytes costs a tenth of parsing them.
+# The bytes of a line of metrics behind its timestamp. Nearly all lines of a long file are
+# such lines, and comparing these bytes costs a tenth of parsing the line.
 _CALL_AT = len('{"timestamp":"2026-11-21T03:15:22.123456Z",')
 _CALL = b'"event_type":"metrics","data":{"step":'
 
@@ -51,13 +51,13 @@ _CALL = b'"event_type":"metrics","data":{"step":'
 def read_lines(path: Path, limit_bytes: int | None, *, skip_calls: bool = False) -> Iterator[Line]:
     """Yield the lines of a file, or of its first bytes, with memory for one; none if there is no file.
 
-    With ``skip_calls`` lines of metrics are left out, without a look at the rest of them. A hole in a large file, such
-    as a loss of power leaves, is a line that is not JSON, as are the halves of the lines around it.
+    With ``skip_calls``, lines of metrics are left out unparsed. A hole in a large file, such as a loss of power
+    leaves, counts as a line that is not JSON, and so do the cut lines around it.
 
     Raises
     ------
     CorruptDataError
-        If it is not a regular file.
+        If the path is not a regular file.
     """
     if not os.path.lexists(path):
         return
@@ -79,13 +79,13 @@ def read_lines(path: Path, limit_bytes: int | None, *, skip_calls: bool = False)
 
 
 def _around_holes(file: BufferedReader) -> Iterator[bytes | int]:
-    """Yield the lines of a file, and of each hole in it the size."""
+    """Yield the lines of a file, and the size in bytes of each hole between them."""
     size = os.fstat(file.fileno()).st_size
     start = 0
     while start < size:
         try:
             data = os.lseek(file.fileno(), start, os.SEEK_DATA)
-        except OSError:  # there is none behind it
+        except OSError:  # no data behind the hole
             data = size
         if data > start:
             yield data - start
@@ -128,7 +128,7 @@ def fault_of(event: dict[str, Any]) -> str | None:
 
 
 def is_call(event: dict[str, Any]) -> bool:
-    """Whether a line holds the metrics of a call: a user may have events of that type, too."""
+    """Whether a line holds the metrics of a call; users may log events of the same type."""
     data = event.get("data")
     if (
         event.get("event_type") != METRICS_TYPE
@@ -143,7 +143,7 @@ def is_call(event: dict[str, Any]) -> bool:
 
 
 def table_of_calls(events: Iterable[dict[str, Any]]) -> pa.Table:
-    """Return the metrics of lines that `is_call`; schema `METRICS`."""
+    """Return the metrics of lines for which `is_call` holds; schema `METRICS`."""
     rows = [row for event in events for row in _rows(event)]
     arrays = []
     for column in METRICS:
@@ -176,7 +176,7 @@ def _rows(event: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _cells(value: Any) -> dict[str, Any]:
-    """Return the cells of a value of a line that `is_call`, in which words stand for what JSON lacks."""
+    """Return the cells of a logged value, for which a word stands if JSON lacks it."""
     cells = cells_of(from_word(value) if isinstance(value, str) and value in WORDS else value)
     return dict(zip(VALUE_COLUMNS, cells, strict=True)) if cells else {}
 
@@ -185,14 +185,14 @@ def _cells(value: Any) -> dict[str, Any]:
 
 
 def metric_lines(table: pa.Table, last: int | None = None) -> list[Event]:
-    """Return a line for each call that the metrics of a run came from, oldest first.
+    """Return a line for each call that logged metrics of a run, oldest first.
 
     Parameters
     ----------
     table : pyarrow.Table
         Metrics as ``StoredRun.metrics`` returns them with their nodes.
     last : int or None
-        Only so many of the newest calls.
+        Only the newest so many calls.
     """
     newest = table if last is None else _newest(table, last)
     rows = newest.sort_by([(key, "ascending") for key in ("ts", "node", "lane", "seq")]).to_pylist()
@@ -201,7 +201,7 @@ def metric_lines(table: pa.Table, last: int | None = None) -> list[Event]:
 
 
 def _newest(table: pa.Table, calls: int) -> pa.Table:
-    """Return the rows of at least so many of the newest calls, if there are so many."""
+    """Return the rows of at least the newest so many calls, or of all if there are fewer."""
     import pyarrow.compute as pc
 
     if not calls or not table.num_rows:

@@ -1,4 +1,4 @@
-"""What the files of a run say of it, so that it can be kept in an index; who lives is asked anew each time."""
+"""What the files of a run say, in a form that an index can cache; whether processes live is asked anew each time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.plain import plain
-from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.errors import RunNotFoundError, UnreadableError
 from shmlog.folder import liveness
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
@@ -22,21 +22,21 @@ from shmlog.reader.model import RunRecord
 Signature = list[list[int] | None]
 
 _FILES = ("run.yaml", "config.yaml", "annotations.yaml")
-_NOT_OF_FILES = ("run_id", "experiment", "dir", "status", "live", "problems")
+_NOT_IN_FILES = ("run_id", "experiment", "dir", "status", "live", "problems")
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What stands in the files of a run.
+class RunFacts:
+    """What the files of a run say.
 
     Attributes
     ----------
     record : dict
-        A `RunRecord` as JSON, but for what its folder and the kernel say.
+        A `RunRecord` as JSON, without what its folder and the kernel say.
     members : dict
-        What of run.yaml tells whether its processes live.
+        The fields of run.yaml that show whether its processes live.
     rebuilt : bool
-        Whether run.yaml was damaged or missing, so that other files had to tell.
+        Whether run.yaml was damaged or missing, and other files replaced it.
     """
 
     record: dict[str, Any]
@@ -45,74 +45,74 @@ class Facts:
 
 
 def sign(run_dir: str) -> Signature:
-    """Return what changes whenever run.yaml, config.yaml or annotations.yaml does."""
+    """Return a signature that differs once run.yaml, config.yaml or annotations.yaml has changed."""
     return [_sign(f"{run_dir}/{name}") for name in _FILES]
 
 
 def _sign(path: str) -> list[int] | None:
     try:
-        found = os.lstat(path)
+        file = os.lstat(path)
     except OSError:
         return None
-    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode]
+    return [file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns, file.st_mode]
 
 
-def read_facts(layout: RunLayout) -> Facts:
-    """Read the files of a run; what is damaged is told, and made up for by other files."""
+def read_facts(layout: RunLayout) -> RunFacts:
+    """Read the files of a run; damage becomes a problem, and other files replace a damaged run.yaml."""
     problems: list[str] = []
-    told = _read(layout.run_yaml, problems)
-    described = _rebuild(layout) if told is None else Description(told)
-    if told is None:
+    mapping = _read(layout.run_yaml, problems)
+    description = _rebuild(layout) if mapping is None else Description(mapping)
+    if mapping is None:
         problems[:] = [f"{problem}; rebuilt" for problem in problems or [f"{layout.run_yaml}: missing"]]
     params = _read(layout.config_yaml, problems) or {}
-    annotated = _read(layout.annotations_yaml, problems) or {}
-    record = _checked({**described.mapping, "params": params}, layout.run_yaml, problems)
-    kept = {name: annotated[name] for name in ANNOTATED if name in annotated}
-    for name in kept:
-        if kept[name] is None:  # said to be nothing, whatever run.yaml says
+    annotations = _read(layout.annotations_yaml, problems) or {}
+    record = _checked({**description.mapping, "params": params}, layout.run_yaml, problems)
+    annotated = {name: annotations[name] for name in ANNOTATED if name in annotations}
+    for name in annotated:
+        if annotated[name] is None:  # people removed it, whatever run.yaml says
             record.pop(name, None)
-    record |= _checked(kept, layout.annotations_yaml, problems)
+    record |= _checked(annotated, layout.annotations_yaml, problems)
     record.setdefault("name", layout.run_id)
-    record["paused_s"] = described.paused_s()
+    record["paused_s"] = description.paused_s()
     record["problems"] = problems
-    return Facts(record, described.life(), rebuilt=told is None)
+    return RunFacts(record, description.life(), rebuilt=mapping is None)
 
 
 def _rebuild(layout: RunLayout) -> Description:
-    from shmlog.reader.rebuild import rebuild_description  # with pyarrow, which whole stores can be listed without
+    from shmlog.reader.rebuild import rebuild_description  # with pyarrow, which a list of sound runs does not need
 
     return rebuild_description(layout)
 
 
 def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """Return what a file holds; None if there is none, or if it is damaged, which becomes a problem."""
+    """Return what a file holds; None if it is missing, or damaged, which becomes a problem."""
     try:
         return read_mapping(path)
     except FileNotFoundError:
         return None
-    except CorruptDataError as error:
+    except UnreadableError as error:
         problems.append(str(error))
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")
     return None
 
 
-def _checked(found: Mapping[str, Any], path: Path, problems: list[str]) -> dict[str, Any]:
-    """Return the fields of a record that are what they should be, as JSON; tell of the others."""
+def _checked(mapping: Mapping[str, Any], path: Path, problems: list[str]) -> dict[str, Any]:
+    """Return the valid fields of a record, as JSON; the others become problems."""
     checked = {}
     for name, reader in codec.readers(RunRecord).items():
-        if found.get(name) is None or name in _NOT_OF_FILES:
+        if mapping.get(name) is None or name in _NOT_IN_FILES:
             continue
         try:
-            reader.read(found[name])
-            checked[name] = plain(found[name])
-        except (TypeError, ValueError, OverflowError, CorruptDataError) as error:
+            reader.read(mapping[name])
+            checked[name] = plain(mapping[name])
+        except (TypeError, ValueError, OverflowError, UnreadableError) as error:
             problems.append(f"{path}: {name}: {error}")
     return checked
 
 
-def make_record(run_dir: str, facts: Facts) -> RunRecord:
-    """Return the run as it is now; raises CorruptDataError if the facts are not of a run."""
+def make_record(run_dir: str, facts: RunFacts) -> RunRecord:
+    """Return the record of a run as it is now; raises CorruptDataError if the facts are not those of a run."""
     members = Description(facts.members)
     live = False if members.complete is True else liveness.members_live(members)
     experiment, run_id = run_dir.rsplit("/", 2)[1:]
@@ -121,12 +121,12 @@ def make_record(run_dir: str, facts: Facts) -> RunRecord:
 
 
 def read_record(layout: RunLayout) -> RunRecord:
-    """Return the run as its files and the kernel have it now.
+    """Return the record of a run as its files and the kernel have it now.
 
     Raises
     ------
     RunNotFoundError
-        If there is none.
+        If there is no run.
     """
     if not is_run(layout):
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml and no records")

@@ -1,4 +1,4 @@
-"""Follow a run: what it holds, then each record that comes, once."""
+"""Follow a run: what it holds, then each new record once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder import runfile
 from shmlog.folder.description import run_id_of
 from shmlog.folder.layout import RunLayout
@@ -30,10 +30,10 @@ _CHECK_S = 1.0
 class Follower:
     """The lines of a run as it grows, each exactly once.
 
-    New records are read from the write-ahead log, which costs what they cost
-    and not what the run holds. Everything is read again only when a log was
-    sealed and deleted before this reader came to it. The sequence numbers of
-    the lanes tell what was shown already.
+    New records are read from the write-ahead log, so that a poll costs what they
+    cost and not what the run holds. The whole run is read again only if a log was
+    sealed and deleted before this reader reached it. The sequence numbers of the
+    lanes say which records were shown already.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -51,29 +51,29 @@ class Follower:
         self.stored = load(run_dir)
 
     def history(self, count: int) -> list[Event]:
-        """Return the last ``count`` lines of now; all that came before count as shown."""
+        """Return the last ``count`` lines; all lines up to now count as shown."""
         return self._everything(count)
 
     def poll(self) -> list[Event]:
-        """Return the lines that came since."""
+        """Return the lines that are new since the last call."""
         lines: list[Event] = []
         while True:
-            finished = self._layout.log(self._log + 1).exists()
+            is_finished = self._layout.log(self._log + 1).exists()
             if self._file is None and not self._open():
                 return lines + (self._everything() if self._layout.logs() else [])
             lines += self._read()
-            if not finished:
+            if not is_finished:
                 return lines
             self._close()
             self._log += 1
 
     def rest(self) -> list[Event]:
-        """Return all lines that were not shown, of a run that has ended."""
+        """Return all lines of an ended run that were not shown."""
         self._close()
         return self._everything()
 
     def ended(self) -> bool:
-        """Whether nothing will come any more; looks at most once a second."""
+        """Whether the run has ended; looks at most once a second, and says no in between."""
         if time.monotonic() < self._next_check:
             return False
         self._next_check = time.monotonic() + _CHECK_S
@@ -96,7 +96,7 @@ class Follower:
         """Return the number of the oldest log that is not sealed."""
         try:
             return int(runfile.read(self._layout.sealed_json)["next_log"])
-        except (CorruptDataError, KeyError, OSError, TypeError, ValueError):
+        except (UnreadableError, KeyError, OSError, TypeError, ValueError):
             return min(self._layout.logs(), default=0)
 
     def _unshown(self, table: pa.Table) -> pa.Table:
@@ -120,7 +120,7 @@ class Follower:
     def _open(self) -> bool:
         try:
             self._file = open_regular(self._layout.log(self._log))
-        except (FileNotFoundError, CorruptDataError):
+        except (FileNotFoundError, UnreadableError):
             return False
         self._offset = 0
         self._decoder = Decoder(self._layout.dir)
@@ -166,5 +166,5 @@ def _last_seq(line: Event) -> int:
 
 
 def _is_numbered(line: Event) -> bool:
-    """Whether a line of events.jsonl is one of ours; `shmlog verify` names the others."""
+    """Whether a line of events.jsonl is one of shmlog; `shmlog verify` names the others."""
     return isinstance(line.get("lane"), int) and isinstance(line.get("seq"), int)

@@ -1,4 +1,4 @@
-"""What a store holds: experiments, their runs, and the metrics and artifacts of those."""
+"""The records of a store: experiments, their runs, and the metrics and artifacts of runs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExperimentRecord(Record):
-    """A folder of runs, and what experiment.yaml says of it.
+    """A folder of runs, and what experiment.yaml says about it.
 
     Attributes
     ----------
     name : str
         Name of the folder, which never changes.
     display_name : str
-        For people; the folder's name unless another was given.
+        For people; the folder's name if there is no other.
     created_at : datetime or None
         In UTC.
     runs : int
-        How many there are.
+        How many runs there are.
     problems : tuple of str
-        What of experiment.yaml could not be read.
+        Parts of experiment.yaml that could not be read.
     """
 
     name: str
@@ -48,18 +48,18 @@ class ExperimentRecord(Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GitState(Record):
-    """The commit that the code of a run stood on.
+    """The git commit of the code of a run.
 
     Attributes
     ----------
     branch : str or None
         None if HEAD was detached.
     dirty : bool or None
-        Whether files that git knows had been changed since; None if that took too long.
+        Whether tracked files differed from the commit; None if git took too long.
     diff : str or None
-        Name of the file in the run folder that has these changes, if ``git_diff=True`` was given.
+        Name of the file in the run folder that holds these changes, if ``git_diff=True`` was given.
     diff_problem : str or None
-        Why there is none all the same.
+        Why there is no such file although it was asked for.
     """
 
     commit: str
@@ -71,7 +71,7 @@ class GitState(Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord(Record):
-    """A run: what run.yaml, config.yaml and annotations.yaml say, and what the kernel knows better.
+    """A run: what run.yaml, config.yaml and annotations.yaml say, corrected by what the kernel knows.
 
     Attributes
     ----------
@@ -80,31 +80,31 @@ class RunRecord(Record):
     status : RunStatus
         ``crashed`` also where run.yaml says ``running`` and none of its processes lives.
     live : bool or None
-        Whether somebody works on it; None if that can't be told from here.
+        Whether processes of it live; None if this machine can't know.
     attempt : int
-        1, and one more each time it is resumed.
+        1, plus 1 for each time that the run was resumed.
     created_at, started_at, ended_at : datetime or None
         In UTC.
     paused_s : float
-        Seconds between its attempts, in which nothing ran; 0 of a run that was never resumed.
+        Seconds between its attempts, in which nothing ran; 0 if the run was never resumed.
     params : dict
-        Parameters, nested as they were given. NaN and infinities are the texts ``"NaN"``,
+        Parameters, nested as they were logged. NaN and infinities are the texts ``"NaN"``,
         ``"Infinity"`` and ``"-Infinity"``, as in config.yaml.
     name, tags, description, notes, group, pinned
-        As annotated last, else as given to ``init``.
+        The latest annotation, or else the argument of ``init``.
     environment : dict
-        What it worked with: ``platform``, ``implementation``, ``executable``, ``cwd``, ``cpus``, ``memory_bytes``,
-        ``gpus``, ``gpu_driver``, ``shmlog``, and ``variables``, those that say where in a job it stood.
+        What the run worked with: ``platform``, ``implementation``, ``executable``, ``cwd``, ``cpus``, ``memory_bytes``,
+        ``gpus``, ``gpu_driver``, ``shmlog``, and ``variables``: those that give its place in a job.
         `StoredRun.packages` has the packages.
     trace_id, span_id : str or None
-        Of the span that it was started in (W3C trace context).
+        The span in which it was started (W3C trace context).
     complete : bool
-        Whether nothing is left to drain into its files.
+        Whether its files hold all records: nothing is left to drain.
     counts : dict or None
-        ``metrics``, ``events`` and ``dropped``, as they were when the run was closed; None until then.
-        `StoredRun.counts` has what was dropped after the end, too.
+        ``metrics``, ``events`` and ``dropped`` at the time when the run was closed; None until then.
+        `StoredRun.counts` includes what was dropped after the end.
     problems : tuple of str
-        What of its files is damaged. What stands in them otherwise is here all the same.
+        What is damaged in its files. The fields hold all that could be read.
     """
 
     run_id: str
@@ -140,19 +140,19 @@ class RunRecord(Record):
 
     @property
     def commit_id(self) -> str | None:
-        """The git commit that the code stood on."""
+        """The git commit of the code."""
         return None if self.git is None else self.git.commit
 
     @property
     def began_at(self) -> datetime | None:
-        """When it was started, or else created."""
+        """When the run was started, or else created."""
         return self.started_at or self.created_at
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds in which it ran: from start to end, or until now, without the pauses between its attempts.
+        """Seconds for which the run ran: from start to end or until now, without the pauses between attempts.
 
-        None if it has not started, or its end is not known.
+        None if it has not started, or its end is unknown.
         """
         if self.started_at is None:
             return None
@@ -160,36 +160,36 @@ class RunRecord(Record):
         return None if end is None else (end - self.started_at).total_seconds() - self.paused_s
 
     def start(self, at: datetime | None = None) -> RunRecord:
-        """Return the pending run as it is when it has started.
+        """Return the record of this pending run after its start.
 
         Raises
         ------
         RunStateError
-            If it is not pending.
+            If the run is not pending.
         """
         if self.status is not RunStatus.PENDING:
             raise RunStateError(f"run {self.run_id} is {self.status}: only a pending run can be started")
         return replace(self, status=self.status.advance("running"), started_at=at or _now())
 
     def finish(self, status: str = "success", at: datetime | None = None) -> RunRecord:
-        """Return the running run as it is when it is over.
+        """Return the record of this running run after its end.
 
         Raises
         ------
         ValueError
             If ``status`` is unknown.
         RunStateError
-            If the run is not running, or ``status`` is not the status of one that is over.
+            If the run is not running, or ``status`` is not that of a run that is over.
         """
         return replace(self, status=self.status.advance(status), ended_at=at or _now(), live=False)
 
     def resume(self) -> RunRecord:
-        """Return the run as it is in its next attempt.
+        """Return the record of this run in its next attempt.
 
         Raises
         ------
         RunStateError
-            If it is not over.
+            If the run is not over.
         """
         if not self.status.is_terminal:
             raise RunStateError(f"run {self.run_id} is {self.status}: only a run that is over can be resumed")
@@ -208,9 +208,9 @@ class MetricRecord(Record):
     timestamp : datetime
         In UTC.
     rank, local_rank, worker, pid, lane
-        Who logged it, as far as that is known.
+        The producer, as far as it is known.
     seq : int or None
-        Its number among all that its lane was offered.
+        Its number among all records that its lane was offered.
     """
 
     run_id: str
@@ -240,12 +240,12 @@ class MetricRecord(Record):
         return cells[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON has it; ``kind`` tells the number NaN from the text."""
+        """Return the record as JSON has it; ``kind`` distinguishes the number NaN from the text."""
         return {**Record.to_dict(self), "kind": self.kind}
 
     @classmethod
     def from_dict(cls, data: Any) -> MetricRecord:
-        """Return the record that `to_dict` made ``data`` of; raises CorruptDataError."""
+        """Return the record that `to_dict` turned into ``data``; raises CorruptDataError."""
         if data.get("kind") == FLOAT:
             data = {**data, "value": from_word(data.get("value"))}
         return super(MetricRecord, cls).from_dict(data)
@@ -258,13 +258,13 @@ class ArtifactRecord(Record):
     Attributes
     ----------
     path : str
-        Relative to the run's folder artifacts/, with ``/``.
+        Relative to the run's folder artifacts/, with ``/`` between its parts.
     created_at : datetime
         When it was logged, or else last written, in UTC.
     digest : str or None
-        ``"sha256:"`` and hexadecimal digits, as logged; None of a file that was put there otherwise.
+        ``"sha256:"`` and hexadecimal digits, as logged; None if the file was put there without logging.
     media_type : str or None
-        As the end of its name tells.
+        Guessed from the end of its name.
     """
 
     run_id: str

@@ -1,4 +1,4 @@
-"""What a run on disk can be asked beside its records: SQL, statistics, what is worth a look, how two runs differ."""
+"""Questions to a run on disk: SQL, statistics, findings, and how two runs differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROWS_AT_ONCE = 4_000_000
 
 
 class Queries:
-    """What of a `StoredRun` computes something from its records."""
+    """The methods of a `StoredRun` that compute something from its records."""
 
     _layout: RunLayout
     id: Any
@@ -37,21 +37,21 @@ class Queries:
         if names is not None:
             yield self.metrics(names, superseded=superseded, nodes=nodes)
             return
-        every = self.names()
+        all_names = self.names()
         records = int(self.counts.get("metrics") or 0)
-        length = max(1, len(every) * _ROWS_AT_ONCE // max(records, _ROWS_AT_ONCE))
-        for start in range(0, len(every), length):
-            yield self.metrics(every[start : start + length], superseded=superseded, nodes=nodes)
+        length = max(1, len(all_names) * _ROWS_AT_ONCE // max(records, _ROWS_AT_ONCE))
+        for start in range(0, len(all_names), length):
+            yield self.metrics(all_names[start : start + length], superseded=superseded, nodes=nodes)
 
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
-        """Return the result of SQL over this run, by DuckDB; as `shmlog.Store.sql` does over all.
+        """Return the result of SQL over this run, by DuckDB; as `shmlog.Store.sql` does over all runs.
 
         Raises
         ------
         MissingExtraError
             If DuckDB is not installed: ``pip install 'shmlog[sql]'``.
         QueryError
-            If DuckDB can't answer it, or it is more than one query. The message says why.
+            If DuckDB can't answer the query, or there is more than one. The message says why.
         """
         from shmlog.reader.facts import read_record
         from shmlog.reader.sql.sql import query_runs
@@ -70,11 +70,11 @@ class Queries:
         names : str or sequence of str, optional
             As for `metrics`.
         by : str, optional
-            ``"producer"``: of each producer by itself.
+            ``"producer"`` for those of each producer by itself.
         ddof : int
             The divisor of the variance is n - ddof. 1, the default, as in pandas; 0 as in numpy.
         quantiles : sequence of float
-            Each in 0 … 1; column ``q5`` is that of 0.05.
+            Each in 0 … 1; column ``q5`` is the quantile of 0.05.
 
         Returns
         -------
@@ -97,13 +97,13 @@ class Queries:
     def findings(self, names: str | Sequence[str] | None = None) -> list[MetricFinding]:
         """Return what is worth a look: NaN, infinities, spikes, trends and stalls.
 
-        `shmlog.analysis.findings` has the thresholds and where the methods are from. All producers of a
+        `shmlog.analysis.findings` has the thresholds, and the sources of the methods. All producers of a
         metric count as one series, by step and time.
 
         Parameters
         ----------
         names : str or sequence of str, optional
-            As for `metrics`. Of text, nothing is found.
+            As for `metrics`. Text has no findings.
 
         Returns
         -------
@@ -134,7 +134,7 @@ class Queries:
         Raises
         ------
         ValueError
-            If one of them has too few values, or one that is NaN, infinite or text, or an option is out of range.
+            If a run has too few values, or one that is NaN, infinite or text, or an option is out of range.
         """
         from shmlog.analysis.bootstrap import bootstrap_difference, check_sample, select
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.event_lines import Line, fault_of, is_call, read_lines, table_of_calls
@@ -70,7 +70,7 @@ def read_names(layout: RunLayout, snapshot: Snapshot) -> tuple[list[str], list[s
     for part in own:
         try:
             names.update(guarded(part.path, lambda part=part: names_of([part])))
-        except CorruptDataError as error:
+        except UnreadableError as error:
             problems.append(str(error))
     if snapshot.metrics_are_lines or (problems and snapshot.has_sink("jsonl")):
         tables.append(read_calls(layout, snapshot))
@@ -101,13 +101,13 @@ def _sealed_tables(
     return tables, snapshot.overlaps or (from_lines and bool(own)), problems
 
 
-def _read_parts(own: list[Part], wanted: list[str] | None) -> list[pa.Table | CorruptDataError]:
+def _read_parts(own: list[Part], wanted: list[str] | None) -> list[pa.Table | UnreadableError]:
     """Return the rows of each part, or what is wrong with it."""
 
-    def read(part: Part) -> pa.Table | CorruptDataError:
+    def read(part: Part) -> pa.Table | UnreadableError:
         try:
             return with_node(read_part(part.path, wanted), part.node)
-        except CorruptDataError as error:
+        except UnreadableError as error:
             return error
 
     return [read(part) for part in own]
@@ -144,7 +144,7 @@ def guarded(path: Path, read: Any) -> Any:
     """Return what ``read()`` returns; raise CorruptDataError if the file's bytes make it fail."""
     try:
         return read()
-    except CorruptDataError:
+    except UnreadableError:
         raise
     except OSError as error:
         if error.errno is not None:
@@ -178,7 +178,7 @@ def read_calls(layout: RunLayout, snapshot: Snapshot) -> pa.Table:
 
 def _readable_lines(path: Path, most: int | None) -> Iterator[Line]:
     """Yield the lines of a file; none if it is not a file of lines, which `faults_of_lines` reports."""
-    with suppress(CorruptDataError):
+    with suppress(UnreadableError):
         yield from read_lines(path, most)
 
 
@@ -235,7 +235,7 @@ def _sort_out(path: Path, lines: Any, is_wanted: Any) -> tuple[list[dict[str, An
                 bad.append(line)
             elif is_wanted(line.event):
                 wanted.append(line.event)
-    except CorruptDataError as error:
+    except UnreadableError as error:
         return wanted, [f"{error}; left out"]
     if not bad:
         return wanted, []

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError, UnreadableError
 from shmlog.folder.description import Description
 from shmlog.folder.extent import Extent, extents_of
 from shmlog.folder.layout import Part, RunLayout, event_file_name
@@ -169,11 +169,11 @@ def take(layout: RunLayout) -> Snapshot:
 
 
 def refuse_links(layout: RunLayout) -> None:
-    """Raise CorruptDataError if a folder in a run is a link: it may lead to files of others, to be passed on."""
+    """Raise RefusedError if a folder in a run is a link: it may lead to files of others, to be passed on."""
     others = (other.linked_folders() for other in layout.other_nodes())
     for folder in itertools.chain(layout.linked_folders(), *others):
         text = "is a link: refused, since it can lead anywhere; put the folder itself there if it is yours"
-        raise CorruptDataError(f"{folder}: {text}")
+        raise RefusedError(f"{folder}: {text}")
 
 
 def _take_complete(layout: RunLayout, described: Description) -> Snapshot:
@@ -191,7 +191,7 @@ def _take_live(layout: RunLayout, described: Description) -> Snapshot | None:
         if books is None and layout.lacks_books():
             raise CorruptDataError(f"{layout.sealed_json}: {MISSING}")
         sealed = _read_sealed(layout) if books is not None else _NOTHING_SEALED
-    except CorruptDataError as error:
+    except UnreadableError as error:
         snapshot = _take_everything(layout, described)
         snapshot.problems.append((layout.sealed_json, str(error)))
     except FileNotFoundError:
@@ -244,7 +244,7 @@ def _read_logs(layout: RunLayout, next_log: int) -> tuple[dict[int, bytes], list
                 logs[number] = read_regular(path, LOG_BYTES_MAX)
         except FileNotFoundError:
             continue
-        except CorruptDataError as error:
+        except UnreadableError as error:
             problems.append((path, str(error)))
     return logs, problems
 
@@ -255,7 +255,7 @@ def _read_books(layout: RunLayout) -> bytes | None:
         return read_regular(layout.sealed_json)
     except FileNotFoundError:
         return None
-    except CorruptDataError:
+    except UnreadableError:
         return b""
 
 

@@ -1,4 +1,4 @@
-"""Where the metrics of a snapshot lie: in parts that a query engine scans itself, the rest as a table."""
+"""Locate the metrics of a snapshot: parts that a query engine scans itself, and a table of the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader import read
 from shmlog.reader.belonging import own_parts
@@ -38,14 +38,13 @@ class Sources:
 def find_sources(layout: RunLayout, snapshot: Snapshot, *, in_memory: bool = False) -> tuple[Sources, list[str]]:
     """Return where the metrics of a run are, and what is damaged.
 
-    All of them are rows where parts alone are not enough: of a run whose sealed metrics are lines of
-    events.jsonl, of one whose books or parts are damaged, of one that lacks parts and has all of it in
-    events.jsonl, and if ``in_memory`` is asked for.
+    All metrics are ``rows`` if parts are not enough: if the sealed metrics are lines of events.jsonl, if books or
+    parts are damaged, if parts are missing and events.jsonl has their metrics, and if ``in_memory`` is true.
 
     Raises
     ------
     FileNotFoundError
-        If a part has gone.
+        If a part has disappeared.
     """
     own, problems = own_parts(layout, snapshot)
     faults: list[str] = []
@@ -67,9 +66,9 @@ def find_sources(layout: RunLayout, snapshot: Snapshot, *, in_memory: bool = Fal
 
 
 def _fault_of(path: Path) -> str | None:
-    """Return what of a part is not as it was written, to the last page; None if nothing."""
+    """Return the damage of a part, all pages included; None if it is as it was written."""
     try:
         read.guarded(path, lambda: check_whole(path))
-    except CorruptDataError as error:
+    except UnreadableError as error:
         return str(error)
     return None

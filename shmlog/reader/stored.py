@@ -1,4 +1,4 @@
-"""Read a run folder: live, finished or crashed, the same call. Never writes."""
+"""Read a run folder: the same calls for a live, finished or crashed run. Nothing is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from shmlog.base.warn import warn_caller
-from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.errors import CorruptDataError, RunNotFoundError, UnreadableError
 from shmlog.folder import liveness
 from shmlog.folder.description import Description
 from shmlog.folder.extent import extents_of
@@ -25,7 +25,7 @@ from shmlog.reader import read, snapshot
 from shmlog.reader.artifacts import Artifact, choose, find_artifacts
 from shmlog.reader.attempts import mark_attempts
 from shmlog.reader.belonging import own_parts
-from shmlog.reader.convert import Frames
+from shmlog.reader.convert import Conversions
 from shmlog.reader.event_lines import fault_of
 from shmlog.reader.queries import Queries
 from shmlog.reader.snapshot import Snapshot
@@ -46,25 +46,25 @@ def load(run_dir: RunLike) -> StoredRun:
     Parameters
     ----------
     run_dir : path, Run or RunRecord
-        Folder of a run, which may be running, finished, crashed, or a copy; or what has such a ``dir``.
+        Folder of a run, which may be running, finished, crashed, or a copy; or an object with such a ``dir``.
 
     Returns
     -------
     StoredRun
-        Reads the files anew at each call, so that a live run is seen as it grows.
+        It reads the files anew at each call, so that a live run is seen to grow.
 
     Raises
     ------
     RunNotFoundError
-        If there is no run.yaml in it.
+        If the folder has no run.yaml.
     CorruptDataError
         If a folder in it is a link. ``run_dir`` itself may be one.
 
     Warns
     -----
     ShmlogWarning
-        Here and at every later call, for each file that is damaged, missing or another run's. What is in
-        other files is returned all the same.
+        Here and at every later call, for each file that is damaged, missing or another run's. The calls return
+        what the other files hold.
     """
     layout = find(folder_of(run_dir, "load takes the folder of a run"))
     warn_of_strange_parts(layout)
@@ -72,7 +72,7 @@ def load(run_dir: RunLike) -> StoredRun:
 
 
 def find(run_dir: str | os.PathLike[str]) -> RunLayout:
-    """Return the paths of a run; raises RunNotFoundError if there is none, CorruptDataError for a link in it."""
+    """Return the paths of a run; raises RunNotFoundError if there is none, RefusedError for a link in it."""
     layout = RunLayout(run_dir)
     if not layout.run_yaml.is_file():
         raise RunNotFoundError(_not_found(layout))
@@ -81,13 +81,13 @@ def find(run_dir: str | os.PathLike[str]) -> RunLayout:
 
 
 def warn_of_strange_parts(layout: RunLayout) -> None:
-    """Warn if parts of a run that is complete are missing, or are another run's. Others are told of when read."""
+    """Warn if parts of a run that is complete are missing, or are another run's. For other runs, reading warns."""
     try:
         if Description.read_or_guess(layout)[0].complete is not True:
             return
         problems = own_parts(layout, snapshot.take(layout))[1]
-    except (CorruptDataError, OSError):
-        return  # whatever is read next tells
+    except (UnreadableError, OSError):
+        return  # the next read says what is wrong
     for problem in problems:
         warn_caller(problem)
 
@@ -101,7 +101,7 @@ def _not_found(layout: RunLayout) -> str:
     return f"no run in {layout.dir}: it has no run.yaml; pass the folder of one run"
 
 
-class StoredRun(Frames, Queries):
+class StoredRun(Conversions, Queries):
     """A run on disk; made by `load`."""
 
     def __init__(self, layout: RunLayout) -> None:
@@ -110,7 +110,7 @@ class StoredRun(Frames, Queries):
     def __repr__(self) -> str:
         return f"<shmlog.StoredRun {self.experiment}/{self.id} {self.status} at {str(self.dir)!r}>"
 
-    # ---- what it is ----
+    # ---- description ----
 
     @property
     def dir(self) -> Path:
@@ -139,7 +139,7 @@ class StoredRun(Frames, Queries):
 
     @property
     def annotations(self) -> dict[str, Any]:
-        """What was said of the run afterwards, each field instead of that of run.yaml; empty if nothing was."""
+        """What people said of the run afterwards; its fields replace those of run.yaml. Empty if there is nothing."""
         return self._read_small(self._layout.annotations_yaml)
 
     @property
@@ -157,7 +157,7 @@ class StoredRun(Frames, Queries):
             return read_mapping(path)
         except FileNotFoundError:
             return {}
-        except CorruptDataError as error:
+        except UnreadableError as error:
             warn_caller(str(error))
             return {}
 
@@ -166,19 +166,19 @@ class StoredRun(Frames, Queries):
         """The attempts of the run, the latest last, as run.yaml lists them.
 
         Each has ``attempt`` (1, 2 and so on), ``first_lane``, ``status``, ``started_at``, ``ended_at``, ``host``,
-        ``pid``, ``argv``, ``python``, ``git``, ``environment``, and in ``config`` the parameters that differed from
-        those before.
+        ``pid``, ``argv``, ``python``, ``git``, ``environment``, and in ``config`` the parameters that differ
+        from those of the attempt before.
         """
         *earlier, latest = self.described.all_attempts()
         return [*earlier, {**latest, "status": self.status}]
 
     @property
     def paused_s(self) -> float:
-        """Seconds between the attempts, in which nothing ran; 0 of a run that was never resumed."""
+        """Seconds between the attempts, in which nothing ran; 0 if the run was never resumed."""
         return self.described.paused_s()
 
     def packages(self, attempt: int | None = None) -> dict[str, str]:
-        """Return name and version of the packages that were installed; empty if that is not known.
+        """Return the versions of the installed packages by name; empty if they are unknown.
 
         Parameters
         ----------
@@ -187,14 +187,14 @@ class StoredRun(Frames, Queries):
         """
         number = self.described.number_of(attempt)
         try:
-            found = read_provenance(self._layout, number).get("packages")
-        except CorruptDataError as error:
+            packages = read_provenance(self._layout, number).get("packages")
+        except UnreadableError as error:
             warn_caller(str(error))
-            found = None
-        return found if isinstance(found, dict) else {}
+            packages = None
+        return packages if isinstance(packages, dict) else {}
 
     def git_diff(self, attempt: int | None = None) -> bytes | None:
-        """Return what the code had changed since its commit, as ``git apply`` takes it.
+        """Return the changes of the code since its commit, as ``git apply`` reads them.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ class StoredRun(Frames, Queries):
         Returns
         -------
         bytes or None
-            None if it was not kept: the code was that of the commit, or ``git_diff=True`` not given, or
+            None if there is none: the code was unchanged, ``git_diff=True`` was not given, or
             ``metadata["git"]["diff_problem"]`` says why.
         """
         path = self._layout.git_diff(self.described.number_of(attempt))
@@ -215,7 +215,7 @@ class StoredRun(Frames, Queries):
 
     @property
     def live(self) -> bool | None:
-        """Whether processes are attached; None if that can't be told from here."""
+        """Whether processes are attached; None if this machine can't know."""
         described = self.described
         return False if described.complete is True else liveness.members_live(described)
 
@@ -223,8 +223,8 @@ class StoredRun(Frames, Queries):
     def status(self) -> str:
         """``pending``, ``running``, ``success``, ``failed``, ``cancelled`` or ``crashed``.
 
-        A run that says ``running`` while the kernel knows that none of its processes lives
-        has crashed. If run.yaml is damaged, the run's last event tells.
+        A run whose run.yaml says ``running`` while the kernel knows that none of its processes
+        lives has crashed. If run.yaml is damaged, the run's last event counts.
         """
         described, problem = self._describe()
         if problem:
@@ -233,11 +233,11 @@ class StoredRun(Frames, Queries):
 
     @property
     def unrecovered(self) -> bool:
-        """Whether records wait for ``shmlog recover``: nobody is left who would drain them."""
+        """Whether records wait for ``shmlog recover``: no process is left to drain them."""
         described = self.described
         if described.complete is True or liveness.members_live(described) is not False:
             return False
-        # One that was about to end has closed the run while it was looked at.
+        # A flusher that was about to end may have closed the run in the meantime.
         return liveness.has_flusher(described) is not True and self.described.complete is not True
 
     @property
@@ -267,8 +267,8 @@ class StoredRun(Frames, Queries):
         Parameters
         ----------
         names : str or sequence of str, optional
-            A name, several, or a pattern with ``*``, ``?`` or ``[ ]`` that no
-            name equals. Default: all.
+            A name, several names, or a pattern with ``*``, ``?`` or ``[ ]`` that is
+            not itself a name. Default: all.
         superseded : bool
             Also what a later attempt has superseded: of each metric, what earlier
             attempts have from the smallest step on that a later one has logged.
@@ -279,20 +279,21 @@ class StoredRun(Frames, Queries):
         -------
         pyarrow.Table
             Schema `shmlog.records.schema.RECORDS`, ordered by step and time. One
-            row per record. Of a live run, all that ``flush()`` has returned for.
+            row per record. Of a live run, at least all records that were
+            logged before a ``flush()`` that has returned.
         """
-        wanted = _check_names(names)
+        checked = _check_names(names)
 
-        def look(taken: Snapshot) -> tuple[pa.Table, list[str]]:
-            table, problems = read.read_metrics(self._layout, taken, wanted)
-            return mark_attempts(table, taken.described, superseded=superseded), problems
+        def look(snapshot: Snapshot) -> tuple[pa.Table, list[str]]:
+            table, problems = read.read_metrics(self._layout, snapshot, checked)
+            return mark_attempts(table, snapshot.described, superseded=superseded), problems
 
         table = self._look(look)
         return table if nodes else table.select(RECORDS.names)
 
     def names(self) -> list[str]:
         """Return the names of all metrics, sorted."""
-        return self._look(lambda taken: read.read_names(self._layout, taken))
+        return self._look(lambda snapshot: read.read_names(self._layout, snapshot))
 
     def events(self, event_type: str | None = None) -> list[dict[str, Any]]:
         """Return structured events in the order of events.jsonl.
@@ -303,29 +304,29 @@ class StoredRun(Frames, Queries):
             Only events of this type. Default: all but the ``metrics`` lines,
             which `metrics` returns; ask for those with ``"metrics"``.
         """
-        return self._look(lambda taken: read.read_events(self._layout, taken, event_type))
+        return self._look(lambda snapshot: read.read_events(self._layout, snapshot, event_type))
 
-    def _look(self, read: Callable[[Snapshot], tuple[Result, list[str]]]) -> Result:
-        """Read from files that belong together, and warn of those that are damaged."""
+    def _look(self, look: Callable[[Snapshot], tuple[Result, list[str]]]) -> Result:
+        """Return what ``look`` reads from files that belong together; warn of those that are damaged."""
         for _ in range(_TRIES):
             try:
-                taken = snapshot.take(self._layout)
-                found, problems = read(taken)
+                current = snapshot.take(self._layout)
+                result, problems = look(current)
             except FileNotFoundError as error:
                 if not self._layout.run_yaml.exists():
                     raise RunNotFoundError(f"no run in {self.dir} any more: its run.yaml is gone") from error
                 continue  # a part was merged meanwhile
-            if taken.is_still_there(self._layout):
-                for problem in [*(text for _, text in taken.problems), *problems]:
+            if current.is_still_there(self._layout):
+                for problem in [*(text for _, text in current.problems), *problems]:
                     warn_caller(problem)
-                return found
+                return result
         raise CorruptDataError(f"{self.dir}: its parts keep disappearing; copy the run and read the copy")
 
     # ---- books ----
 
     @property
     def producers(self) -> list[dict[str, Any]]:
-        """Who logged: lane, tenancy, pid, rank, worker …, and their counts."""
+        """The producers: lane, tenancy, pid, rank, worker …, and their counts."""
         return self._books()[0]
 
     @property
@@ -335,11 +336,11 @@ class StoredRun(Frames, Queries):
 
     @property
     def lost(self) -> dict[int, int]:
-        """By lane, records that were logged and are neither here nor counted as dropped; empty if there are none.
+        """Lost records by lane: logged, but neither stored nor counted as dropped. Empty if there are none.
 
-        Damage has cost them, or a mistake of this package. The logs that held them lie in ``kept/``, as far as
-        these are not damaged themselves. It is known when a log is sealed. A negative number: records of the
-        lane are here twice.
+        Damage or a mistake of this package loses records. The logs that held them lie in ``kept/``, unless these
+        are damaged themselves. A loss is known when its log is sealed. A negative number means that records of
+        the lane are stored twice.
         """
         return self._books()[2]
 
@@ -360,25 +361,25 @@ class StoredRun(Frames, Queries):
             warn_caller(problem)
         return producers, dict(Counter(dropped) + Counter(late)), lost
 
-    def _books_of(self, taken: Snapshot) -> tuple[_Books, list[str]]:
-        if taken.producers is None:
-            return self._count(taken)
-        lost = {lane.number: count for lane, count in lost_of(taken.producers, taken.offered).items()}
-        if taken.complete:
-            return (taken.producers, {reason: n for reason, n in taken.dropped.items() if n}, lost), []
-        ledger = Ledger.of(taken.producers, taken.dropped)
+    def _books_of(self, snapshot: Snapshot) -> tuple[_Books, list[str]]:
+        if snapshot.producers is None:
+            return self._count(snapshot)
+        lost = {lane.number: count for lane, count in lost_of(snapshot.producers, snapshot.offered).items()}
+        if snapshot.complete:
+            return (snapshot.producers, {reason: n for reason, n in snapshot.dropped.items() if n}, lost), []
+        ledger = Ledger.of(snapshot.producers, snapshot.dropped)
         problems: list[str] = []
-        for batch, damage in taken.batches(self._layout):
+        for batch, damage in snapshot.batches(self._layout):
             ledger.add_batch(batch)
             problems += read.texts_of(damage)
         return (ledger.producers(), ledger.dropped(), lost), problems
 
-    def _count(self, taken: Snapshot) -> tuple[_Books, list[str]]:
+    def _count(self, snapshot: Snapshot) -> tuple[_Books, list[str]]:
         """Count the records, because the books are lost."""
         tally = Tally()
-        metrics, problems = read.read_metrics(self._layout, taken, None)
+        metrics, problems = read.read_metrics(self._layout, snapshot, None)
         tally.add_metrics(metrics)
-        events, problems_of_events = read.read_events(self._layout, taken, None)
+        events, problems_of_events = read.read_events(self._layout, snapshot, None)
         for event in events:
             if fault_of(event) is None:
                 tally.add_event(event)
@@ -404,14 +405,14 @@ class StoredRun(Frames, Queries):
 
 
 def _check_names(names: str | Sequence[str] | None) -> str | list[str] | None:
-    """Return the names of metrics that are asked for; raises TypeError if they are not names."""
+    """Return names of metrics; raises TypeError if they are not names."""
     if names is None or isinstance(names, str):
         return names
-    wanted = list(names) if isinstance(names, Iterable) else [names]
-    for name in wanted:
+    checked = list(names) if isinstance(names, Iterable) else [names]
+    for name in checked:
         if not isinstance(name, str):
             raise TypeError(f"names must be the name of a metric, or a list of them, not {type(name).__name__}")
-    return wanted
+    return checked
 
 
 def _written_at(path: Path) -> float:

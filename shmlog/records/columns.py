@@ -1,11 +1,11 @@
-"""The slots of some frames as columns, as far as they make sense.
+"""The slots of some frames as columns, as far as they are valid.
 
-A frame with the right checksum may still hold nonsense, written by a fault of
-ours or on purpose. A lane's slots are taken up to the first unit that makes no
-sense: behind it neither extents nor sequence numbers can be relied on.
+A frame with the right checksum may still hold nonsense, because of a fault of
+ours or on purpose. A lane's slots are read up to the first unit that makes no
+sense: after it neither extents nor sequence numbers are reliable.
 
-The slots are walked in C (csrc/decode.c); here its columns are made, and the
-lane entries are checked in the light of what was taken before.
+C code reads the slots (csrc/bulk/decode.c); this module allocates its columns, and
+checks the lane entries against those read before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COUNT_MAX = 1 << 56
 # Those of csrc/bulk/decode.c: the years 1 to 9999.
 _TS_US_MIN, _TS_US_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
 _SHIFT_US_MAX = 1 << 61
-_LATE_US = 1_000  # a record may be a little younger than the anchor of its frame
+_LATE_US = 1_000  # a record may be this much younger than the anchor of its frame
 
 ITEM = np.dtype(
     [
@@ -51,28 +51,28 @@ STRETCH = np.dtype([("row", "<u8"), ("entry", "<u4"), ("tenancy", "<u4")])
 
 @dataclass
 class Columns:
-    """What the slots of several frames hold.
+    """The records in the slots of several frames.
 
     Rows are the metric records whose name is known, in the order of the log.
 
     Attributes
     ----------
     entries : ndarray of ENTRY
-        The lane entries that were taken.
+        The lane entries that are valid.
     after : ndarray of ENTRY
-        The same, moved behind their slots.
+        The same, with the counters after their slots.
     frame : ndarray of int64
         The frame of each entry, as a position in ``frames``.
     step, ts_us, seq : ndarray of int64
-        Of each row.
+        By row.
     value : ndarray of uint64
-        Its bits.
+        The bits of each row's value.
     name, unit : ndarray of int32
-        Code of the row's name; rows of one call share a unit.
+        Code of each row's name; number of its call.
     kind : ndarray of uint8
         Position in `KINDS`.
     kinds : int
-        Bit FLOAT, INT, BOOL, TEXT for each kind that is there.
+        Bit FLOAT, INT, BOOL, TEXT for each kind that occurs.
     items : ndarray of ITEM
         Long texts, events, owners and gaps, in the order of the log.
     stretches : ndarray of STRETCH
@@ -103,11 +103,11 @@ class Columns:
         return np.ascontiguousarray(raw).view(np.uint8).reshape(-1, SLOT.itemsize)[:, :_DATA_BYTES].tobytes()[:count]
 
     def remove(self, rows: NDArray[np.int64]) -> None:
-        """Leave some rows out."""
+        """Remove some rows."""
         keep = np.ones(len(self.step), bool)
         keep[rows] = False
-        before = np.cumsum(keep) - keep  # where a row moves to
-        self.stretches["row"] = np.append(before, keep.sum())[self.stretches["row"]]
+        new_row = np.cumsum(keep) - keep
+        self.stretches["row"] = np.append(new_row, keep.sum())[self.stretches["row"]]
         for name in ("step", "value", "ts_us", "seq", "name", "kind", "unit"):
             setattr(self, name, getattr(self, name)[keep])
 
@@ -125,18 +125,18 @@ class Columns:
 def decode_slots(
     frames: Sequence[Frame], ends: dict[int, int], codes: NDArray[np.int32], clock: TickClock
 ) -> tuple[Columns, list[Damage]]:
-    """Return what the slots of ``frames`` hold, and what was left out.
+    """Return the records in the slots of ``frames``, and the damage that was left out.
 
     Parameters
     ----------
     frames : sequence of Frame
         In the order of the log.
     ends : dict of int to int
-        By lane, the position behind the last slot taken so far; kept up to date.
+        By lane, the position after the last slot read so far; updated.
     codes : ndarray of int32
         By name id, the code of the name, or -1.
     clock : TickClock
-        That of the frames taken so far; kept up to date.
+        The clock of the frames read so far; updated.
     """
     entries = np.concatenate([f.lanes for f in frames]) if frames else np.empty(0, ENTRY)
     frame = np.repeat(np.arange(len(frames)), [len(f.lanes) for f in frames])
@@ -147,9 +147,9 @@ def decode_slots(
             slots[i] = slots[i][np.repeat(sound[frame == i], entries["slots"][frame == i])]
         entries, frame = entries[sound], frame[sound]
     clocks = clock.clocks(frames)
-    columns, more = _walk(frames, entries, frame, slots, codes, clocks)
+    columns, slot_damage = _walk(frames, entries, frame, slots, codes, clocks)
     _move_back(columns, clocks)
-    return columns, damage + more
+    return columns, damage + slot_damage
 
 
 def _walk(
@@ -159,31 +159,31 @@ def _walk(
     count = sum(len(part) for part in slots)
     after = entries.copy()
     bounds = np.searchsorted(frame, np.arange(len(frames) + 1))
-    told = [
+    inputs = [
         (after[bounds[i] : bounds[i + 1]], np.ascontiguousarray(slots[i]), clock.ticks, clock.utc_ns, clock.rate)
         for i, clock in enumerate(clocks)
     ]
-    columns = (
+    arrays = (
         step := np.empty(count, np.int64), value := np.empty(count, np.uint64), ts_us := np.empty(count, np.int64),
         seq := np.empty(count, np.int64), name := np.empty(count, np.int32), kind := np.empty(count, np.uint8),
         unit := np.empty(count, np.int32), items := np.empty(count, ITEM),
         stretches := np.empty(count + len(entries), STRETCH), sane := np.empty(len(entries), np.uint32),
     )  # fmt: skip
-    rows, item_count, stretch_count, kinds, nameless, nameless_entry = _bulk.decode(told, codes, columns)
-    found = Columns(
+    rows, item_count, stretch_count, kinds, nameless, nameless_entry = _bulk.decode(inputs, codes, arrays)
+    columns = Columns(
         frames, entries, after, frame, slots,
         step=step[:rows], value=value[:rows], ts_us=ts_us[:rows], seq=seq[:rows], name=name[:rows], kind=kind[:rows],
         unit=unit[:rows], items=items[:item_count], stretches=stretches[:stretch_count], kinds=kinds,
     )  # fmt: skip
     lost = entries["slots"] - sane
-    damage = [found.damage(i, f"{lost[i]} slots that make no sense") for i in np.flatnonzero(lost).tolist()]
+    damage = [columns.damage(i, f"{lost[i]} slots that make no sense") for i in np.flatnonzero(lost).tolist()]
     if nameless:
-        damage.append(found.damage(nameless_entry, f"{nameless} records whose name is not defined"))
-    return found, damage
+        damage.append(columns.damage(nameless_entry, f"{nameless} records whose name is not defined"))
+    return columns, damage
 
 
 def _move_back(columns: Columns, clocks: Sequence[FrameClock]) -> None:
-    """Give what was logged before the counter began anew, and was drained after it, the time that it was logged at."""
+    """Correct the times of records that were logged before the counter began anew and drained after it."""
     if not any(clock.shift_ns for clock in clocks):
         return
     written_us = np.array([clock.utc_ns // 1000 for clock in clocks], np.int64)
@@ -202,7 +202,7 @@ def _move_back(columns: Columns, clocks: Sequence[FrameClock]) -> None:
 def _sound_entries(
     frames: Sequence[Frame], frame: NDArray[np.int64], entries: NDArray[np.void], ends: dict[int, int]
 ) -> tuple[NDArray[np.bool_], list[Damage]]:
-    """Return which entries can be taken, in the light of what was taken before."""
+    """Return which entries are valid after those read before, and the damage of the others."""
     sound = (entries["lane"] <= _INT32_MAX) & (entries["gapped"] <= COUNT_MAX).all(axis=1)
     sound &= (entries["seq"] <= COUNT_MAX) & (entries["position"] <= COUNT_MAX)
     sound &= entries["tenancy"] <= _INT32_MAX
@@ -213,7 +213,7 @@ def _sound_entries(
         if not sound[i]:
             reason = "an entry with numbers that make no sense"
         elif position < expected:
-            reason = f"slots from {position} on, which an earlier frame has told"
+            reason = f"slots from {position} on, which an earlier frame already has"
             sound[i] = False
         else:
             ends[lane] = position + slots

@@ -1,8 +1,8 @@
-"""Slots of the write-ahead log to metrics, events and gaps.
+"""Decode slots of the write-ahead log into metrics, events and gaps.
 
-Metrics are taken in bulk; only long texts, events, owners and gaps are looked
-at one by one. Nothing found here is trusted: what makes no sense is left out
-and reported.
+Metrics are decoded in bulk; only long texts, events, owners and gaps are decoded
+one by one. No input is trusted: whatever makes no sense is left out and
+reported.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from shmlog.records.texts import UNREAD, kind_column
 from shmlog.records.ticks import TickClock
 from shmlog.records.wal import Damage, Frame
 
-# What a call of decode() may read from files of large texts, in bytes.
+# Most bytes of large texts that a call of decode() reads from their files.
 _LARGE_BYTES_MAX = 1 << 30
-# What reading such a file ends with for ever: it is not there, or not ours. None: its checksum is wrong.
+# Errors of such a file that another try won't mend: it is missing, or not ours. None: its checksum is wrong.
 _LASTING = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _NAME_ID_MAX = 0xFFFFFF  # 24 bits of the commit word
 
@@ -36,7 +36,7 @@ Producer = tuple[int, int]  # lane, tenancy
 
 
 class Event(NamedTuple):
-    """A structured event; ``data`` is the JSON object as it was logged."""
+    """A structured event; ``data`` is its JSON object as it was logged."""
 
     ts_us: int
     event_type: str
@@ -48,7 +48,7 @@ class Event(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Records that were dropped, by reason, at their place in the lane."""
+    """The number of dropped records, by reason, at their place in the lane."""
 
     ts_us: int
     dropped: dict[str, int]
@@ -60,7 +60,7 @@ class Gap(NamedTuple):
 
 @dataclass
 class Count:
-    """What a producer has on disk."""
+    """How many records of a producer are on disk, and how many were dropped."""
 
     metrics: int = 0
     events: int = 0
@@ -69,7 +69,7 @@ class Count:
 
 @dataclass
 class Cursor:
-    """Where a lane goes on behind the frames decoded so far."""
+    """Where a lane goes on after the frames decoded so far."""
 
     position: int
     seq: int
@@ -89,11 +89,11 @@ class Batch:
     unit : ndarray of int32, shape (rows,)
         Rows of one call share a number.
     stretches : Stretches
-        Where the rows come from.
+        The frames and producers of the rows.
     owner_of : dict
-        What is known of each producer, by (lane, tenancy).
+        The owner record of each producer, by (lane, tenancy).
     offered : dict
-        By lane, how many records it was offered up to the end of these frames, whatever became of them.
+        By lane, how many records were offered to it up to the end of these frames, logged or dropped.
     """
 
     metrics: pa.Table
@@ -111,16 +111,16 @@ class Batch:
 
 @dataclass
 class Stretches:
-    """Rows that follow each other and are of one frame and one producer.
+    """Stretches of consecutive rows of one frame and one producer.
 
     Attributes
     ----------
     rows : ndarray of int64
-        How many there are.
+        The number of rows of each.
     frames : ndarray of int64
-        Ordinal of their frame, counted over the life of the decoder.
+        Ordinal of the frame of each, counted over the life of the decoder.
     producers : ndarray of int64
-        Position of their producer in the batch's list.
+        Position of the producer of each in the batch's list.
     """
 
     rows: NDArray[np.int64]
@@ -142,11 +142,11 @@ class Decoder:
     Parameters
     ----------
     run_dir : Path
-        Folder of the run, where large texts lie.
+        Folder of the run, with its large texts.
     takes_all : bool
-        For a caller that deletes the logs afterwards: however large the texts are together, and `decode` raises
-        OSError if one can't be read just now. Another decoder has to try again then. Large texts are left in
-        their files, see `shmlog.records.texts`.
+        For a caller that deletes the logs afterwards: there is no limit for the size of all texts together, and
+        `decode` raises OSError if one can't be read at the moment; then another decoder has to try again. Large
+        texts stay in their files, see `shmlog.records.texts`.
     """
 
     def __init__(self, run_dir: Path, *, takes_all: bool = False) -> None:
@@ -201,10 +201,10 @@ class Decoder:
                 self._owners[lane, int(of_lane[0])] = owner
 
     def _code_table(self) -> NDArray[np.int32]:
-        """Return by name id the position of its name, or -1."""
-        known = [number for number in self._codes if number <= _NAME_ID_MAX]
-        table = np.full(max(known, default=-1) + 1, -1, np.int32)
-        table[known] = [self._codes[number] for number in known]
+        """Return, by name id, the position of its name, or -1."""
+        ids = [number for number in self._codes if number <= _NAME_ID_MAX]
+        table = np.full(max(ids, default=-1) + 1, -1, np.int32)
+        table[ids] = [self._codes[number] for number in ids]
         return table
 
     def _owner(self, producer: Producer) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class Decoder:
             return {}
         return owner if isinstance(owner, dict) else {}
 
-    def _where(self, columns: Columns, item: np.void) -> tuple[int, int, int, int]:
+    def _origin(self, columns: Columns, item: np.void) -> tuple[int, int, int, int]:
         """Return lane, tenancy, seq and frame of an item."""
         frame = self._frames + int(columns.frame[item["entry"]])
         return (*_producer(columns, item), int(item["seq"]), frame)
@@ -224,7 +224,7 @@ class Decoder:
         for item in columns.items[columns.items["kind"] == GAP]:
             dropped = {r: n for r, n in zip(REASONS, item["dropped"].tolist(), strict=True) if n}
             if dropped:
-                gaps.append(Gap(int(item["ts_us"]), dropped, *self._where(columns, item)))
+                gaps.append(Gap(int(item["ts_us"]), dropped, *self._origin(columns, item)))
         return gaps
 
     def _move_cursors(self, columns: Columns) -> None:
@@ -259,10 +259,10 @@ class Decoder:
             "pid": of_producer([_int32(owner, "pid", -1) or 0 for owner in owners]),
         }
         for name in ("rank", "local_rank", "worker"):
-            known = pa.array([_int32(owner, name, None) for owner in owners], pa.int32())
-            is_empty = known.null_count == len(owners)
+            values = pa.array([_int32(owner, name, None) for owner in owners], pa.int32())
+            is_empty = values.null_count == len(owners)
             rows = len(columns.step)
-            arrays[name] = pa.nulls(rows, pa.int32()) if is_empty else known.take(pa.array(stretches.producer()))
+            arrays[name] = pa.nulls(rows, pa.int32()) if is_empty else values.take(pa.array(stretches.producer()))
         table = pa.Table.from_arrays([arrays[f.name] for f in METRICS], schema=METRICS)
         counts = np.bincount(stretches.producers, stretches.rows, len(producers)).astype(np.int64)
         return Batch(
@@ -272,39 +272,39 @@ class Decoder:
         )  # fmt: skip
 
     def _stretches(self, columns: Columns) -> tuple[Stretches, list[Producer]]:
-        found = columns.stretches
-        pairs = zip(columns.entries["lane"][found["entry"]].tolist(), found["tenancy"].tolist(), strict=True)
+        starts = columns.stretches
+        entry = starts["entry"]
+        pairs = zip(columns.entries["lane"][entry].tolist(), starts["tenancy"].tolist(), strict=True)
         producers: dict[Producer, int] = {}
         number = np.array([producers.setdefault(pair, len(producers)) for pair in pairs], np.int64)
-        bounds = np.append(found["row"], len(columns.step)).astype(np.int64)
-        return Stretches(bounds[1:] - bounds[:-1], self._frames + columns.frame[found["entry"]], number), list(
-            producers
-        )
+        bounds = np.append(starts["row"], len(columns.step)).astype(np.int64)
+        stretches = Stretches(bounds[1:] - bounds[:-1], self._frames + columns.frame[entry], number)
+        return stretches, list(producers)
 
     # ---- texts ----
 
     def _texts(self, columns: Columns) -> Any:
-        """Return the texts of the rows in their order; removes rows whose text can't be read."""
+        """Return the texts of the rows in their order; remove the rows whose text can't be read."""
         if not columns.kinds >> TEXT & 1:
             return pa.nulls(0, pa.string())
         rows = np.flatnonzero(columns.kind == TEXT - FLOAT)
         items = columns.items[columns.items["kind"] == LONGTEXT]
-        found = _short_texts(columns.value[rows])
+        texts = _short_texts(columns.value[rows])
         if len(items):
             long = pa.array([self._long_text(columns, item) for item in items], pa.binary())
             order = np.arange(len(rows))
             order[np.searchsorted(rows, items["row"])] = len(rows) + np.arange(len(items))
-            both: Any = pa.concat_arrays([found, long])
-            found = both.take(pa.array(order))
-        good = _is_utf8(found)
-        if not good.all():
-            for row in rows[~good].tolist():
+            both: Any = pa.concat_arrays([texts, long])
+            texts = both.take(pa.array(order))
+        is_valid = _is_utf8(texts)
+        if not is_valid.all():
+            for row in rows[~is_valid].tolist():
                 stretch = int(np.searchsorted(columns.stretches["row"], row, side="right")) - 1
                 entry = int(columns.stretches["entry"][stretch])
                 self._damage.append(columns.damage(entry, "a text that can't be read, or is not UTF-8"))
-            columns.remove(rows[~good])
-            found = found.filter(pa.array(good))
-        return found.cast(pa.string())
+            columns.remove(rows[~is_valid])
+            texts = texts.filter(pa.array(is_valid))
+        return texts.cast(pa.string())
 
     def _long_text(self, columns: Columns, item: np.void) -> bytes | None:
         data = columns.payload(item)
@@ -326,7 +326,7 @@ class Decoder:
             return None
 
     def _refuse_passing(self, error: OSError) -> None:
-        """Raise ``error`` if another try may read what is not to be left out."""
+        """Raise ``error`` if another try may succeed and nothing may be left out."""
         if self._takes_all and error.errno not in _LASTING:
             raise error
 
@@ -341,7 +341,7 @@ class Decoder:
                 why = "of a type that is not defined" if code < 0 else "that is not UTF-8"
                 self._damage.append(columns.damage(int(item["entry"]), f"an event {why}"))
                 continue
-            events.append(Event(int(item["ts_us"]), self._names[code], data, *self._where(columns, item)))
+            events.append(Event(int(item["ts_us"]), self._names[code], data, *self._origin(columns, item)))
         return events
 
     def _event_data(self, columns: Columns, item: np.void) -> str | None:
@@ -402,14 +402,14 @@ def _short_texts(bits: NDArray[np.uint64]) -> Any:
 
 
 def _is_utf8(texts: Any) -> NDArray[np.bool_]:
-    """Return which texts are there and are UTF-8."""
-    there: NDArray[np.bool_] = texts.is_valid().to_numpy(zero_copy_only=False)
+    """Return which texts are not null and are UTF-8."""
+    is_valid: NDArray[np.bool_] = texts.is_valid().to_numpy(zero_copy_only=False)
     try:
         texts.cast(pa.string())
     except pa.ArrowInvalid:
         for i, text in enumerate(texts.to_pylist()):
-            there[i] = there[i] and text.decode("utf-8", "ignore").encode() == text
-    return there
+            is_valid[i] = is_valid[i] and text.decode("utf-8", "ignore").encode() == text
+    return is_valid
 
 
 def _int32(owner: dict[str, Any], name: str, missing: int | None) -> int | None:

@@ -1,8 +1,8 @@
-"""Drops of records that no lane of the run could take any more: those that came after its end.
+"""Drops of records that were logged after the end of a run, when it has no lanes any more.
 
-The books of a run are closed with it. A process that goes on logging to it all the same counts what is
-dropped in a file of its own, ``late/PID-RANDOM.json`` in the run folder, rewritten in place at each drop:
-one write of a line of fixed length, which a kill leaves whole.
+The books of a run are closed with it. A process that still logs to it counts its drops in its own file,
+``late/PID-RANDOM.json`` in the run folder. Each drop rewrites it in place, in one write of a line of fixed
+length, so that a kill leaves it whole.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import open_regular
 from shmlog.records.reasons import LATE_REASONS
@@ -23,7 +23,7 @@ _BYTES_MAX = 256
 
 
 class LateDrops:
-    """The file in which this process counts what it has dropped since the end of a run."""
+    """The file in which this process counts its drops since the end of a run."""
 
     def __init__(self, layout: RunLayout) -> None:
         layout.refuse_links()
@@ -33,7 +33,7 @@ class LateDrops:
         self.pid = os.getpid()
 
     def add(self, reason: str, records: int) -> None:
-        """Count more drops. No descriptor is kept: a process may outlive many runs."""
+        """Count more drops. The file does not stay open: a process may outlive many runs."""
         self._counts[reason] += records
         pieces = (f'"{name}": {count:{_DIGITS}}' for name, count in self._counts.items())
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -44,7 +44,7 @@ class LateDrops:
 
 
 def read_late(layout: RunLayout) -> tuple[dict[str, int], list[str]]:
-    """Return the late drops of all processes by reason, and what is wrong with files that were left out."""
+    """Return the late drops of all processes by reason, and the problems of files that were left out."""
     total: Counter[str] = Counter()
     problems = []
     try:
@@ -67,7 +67,7 @@ def _read(layout: RunLayout, name: str) -> dict[str, int] | None:
         with open_regular(layout.late / name) as file:
             data = file.read(_BYTES_MAX)
         counts = json.loads(data) if data else {}  # its writer was killed between the two steps
-    except (OSError, ValueError, CorruptDataError):
+    except (OSError, ValueError, UnreadableError):
         return None
     is_sound = isinstance(counts, dict) and all(
         reason in LATE_REASONS and type(count) is int and count >= 0 for reason, count in counts.items()

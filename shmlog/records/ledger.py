@@ -1,4 +1,4 @@
-"""The books of a run: what each producer has on disk, and what was dropped."""
+"""The books of a run: how many records of each producer are on disk, and how many were dropped."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 _RUN_LOG = "run.log"
 _LANE = re.compile(r"[0-9]{1,10}")
-MISSING = "is missing, so that nothing tells what of the logs is sealed"
+MISSING = "is missing, so that nothing tells how much of the logs is sealed"
 
 
 class Ledger:
-    """Producers by lane and tenancy, counted up to a log that is sealed.
+    """The counts of producers, by (lane, tenancy), up to a sealed log.
 
-    What the lanes were offered comes from whoever drained them, and what became of it is counted where it
-    is written. So whatever goes wrong between the two, the books tell what it has cost.
+    The drain counts the records offered to the lanes, and the sealer counts those that it writes. So the
+    books show the cost of whatever goes wrong between the two.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.next_log = 0
-        self.extents = {event_file_name(0): Extent(), _RUN_LOG: Extent()}  # what is sealed of the text files, by name
-        self.kept_logs: list[int] = []  # which hold records that nothing else does, or may
+        self.extents = {event_file_name(0): Extent(), _RUN_LOG: Extent()}  # by name, the sealed part of text files
+        self.kept_logs: list[int] = []  # logs with records that are, or may be, nowhere else
         self._unlaned: dict[str, int] = {}
         self._producers: dict[tuple[Lane, int], dict[str, Any]] = {}
         self._offered: dict[Lane, int] = {}
@@ -47,12 +47,12 @@ class Ledger:
 
     @classmethod
     def load(cls, layout: RunLayout) -> Ledger:
-        """Return the books as they were at the last sealing; new ones if there was none.
+        """Return the books of the last sealing, or new ones if nothing was sealed yet.
 
         Raises
         ------
         CorruptDataError
-            If they are damaged or missing: what is sealed is not known then.
+            If they are damaged or missing, so that the sealed records are not known.
         """
         path = layout.sealed_json
         ledger = cls(path)
@@ -62,29 +62,29 @@ class Ledger:
             if layout.lacks_books():
                 raise CorruptDataError(f"{path}: {MISSING}; put it back from a copy of the run") from None
             return ledger
-        told = runfile.parse(path, data)
+        books = runfile.parse(path, data)
         if not runfile.is_intact(data):
             raise CorruptDataError(f"{path}: its checksum is wrong")
         try:
-            files = extents_of(told["files"])
-            ledger.next_log = told["next_log"]
+            files = extents_of(books["files"])
+            ledger.next_log = books["next_log"]
             ledger.extents = {**_named(event_extents(files)), _RUN_LOG: files[_RUN_LOG]}
-            ledger._unlaned = told["dropped"]
-            ledger._producers = {(Lane.of_producer(p), p["tenancy"]): p for p in told["producers"]}
-            ledger._recall(told.get("offered"), told.get("kept_logs"))
+            ledger._unlaned = books["dropped"]
+            ledger._producers = {(Lane.of_producer(p), p["tenancy"]): p for p in books["producers"]}
+            ledger._recall(books.get("offered"), books.get("kept_logs"))
         except (KeyError, TypeError, AttributeError) as error:
-            raise CorruptDataError(f"{path}: does not say what is sealed") from error
+            raise CorruptDataError(f"{path}: does not say how much is sealed") from error
         return ledger
 
     def _recall(self, offered: object, kept_logs: object) -> None:
-        """Take over what was offered and lost so far; earlier versions did not tell."""
+        """Take over the counts offered and lost so far; books of earlier versions lack them."""
         self._offered = read_offered(offered)
         self.kept_logs = read_kept_logs(kept_logs)
         self._settled = self.lost()
 
     @classmethod
     def of(cls, producers: list[dict[str, Any]], unlaned: dict[str, int]) -> Ledger:
-        """Return books that go on from some that were read; they can't be committed."""
+        """Return books that continue those counts; they can't be committed."""
         ledger = cls(None)
         ledger._unlaned = dict(unlaned)
         books = [{**producer, "dropped": dict(producer["dropped"])} for producer in producers]
@@ -92,25 +92,25 @@ class Ledger:
         return ledger
 
     @classmethod
-    def reopened(cls, layout: RunLayout, described: Description) -> Ledger:
-        """Return the books of a complete run, to be committed by whoever goes on with it.
+    def reopened(cls, layout: RunLayout, description: Description) -> Ledger:
+        """Return the books of a complete run that is resumed, to be committed.
 
         Raises
         ------
         CorruptDataError
-            If run.yaml does not tell them, or is older than the files: who goes on would cut these to what it tells.
+            If run.yaml lacks the counts, or is older than the files, which the new attempt would cut to its extents.
         """
         try:
-            ledger = cls.of(described.producers, {})
+            ledger = cls.of(description.producers, {})
             numbers = chain.from_iterable((*lane, tenancy) for lane, tenancy in ledger._producers)
             if any(type(number) is not int or number < 0 for number in numbers):
                 raise KeyError("lane")
-            of_lanes, dropped = ledger.dropped(), described.dropped or {}
+            of_lanes, dropped = ledger.dropped(), description.dropped or {}
             ledger._unlaned = {r: max(0, count - of_lanes.get(r, 0)) for r, count in dropped.items()}
-            ledger._recall(described.offered, described.kept_logs)
+            ledger._recall(description.offered, description.kept_logs)
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptDataError(f"{layout.run_yaml}: does not say what the run holds") from error
-        files = extents_of(described.files) or _measured(layout)
+        files = extents_of(description.files) or _measured(layout)
         ledger._path = layout.sealed_json
         ledger.next_log = (
             max([part.last for part in layout.parts()] + [number for number, _ in layout.kept_logs()], default=-1) + 1
@@ -146,26 +146,26 @@ class Ledger:
         self._note_offered(batch.offered)
 
     def account_for(self, number: int, offered: Mapping[int, int]) -> dict[int, int]:
-        """Compare what is booked with what the lanes were offered up to the end of log ``number``.
+        """Compare the booked records with those offered to the lanes up to the end of log ``number``.
 
         Returns
         -------
         dict of int to int
-            By lane, the records of this log that are neither booked nor dropped; negative if more is booked
-            than there was. If there are any, the log is one of `kept_logs` from now on.
+            By lane, the records of this log that are neither booked nor dropped; negative if more were booked
+            than offered. If a count is not 0, the log becomes one of `kept_logs`.
         """
         self._note_offered(offered)
         lost = self.lost()
         lanes = lost.keys() | self._settled.keys()
-        found = {lane: lost.get(lane, 0) - self._settled.get(lane, 0) for lane in sorted(lanes)}
+        lost_in_log = {lane: lost.get(lane, 0) - self._settled.get(lane, 0) for lane in sorted(lanes)}
         self._settled = lost
-        found = {lane: count for lane, count in found.items() if count}
-        if found:
+        lost_in_log = {lane: count for lane, count in lost_in_log.items() if count}
+        if lost_in_log:
             self.keep(number)
-        return found
+        return lost_in_log
 
     def keep(self, number: int) -> None:
-        """Have a log be one of `kept_logs`."""
+        """Make a log one of `kept_logs`."""
         if number not in self.kept_logs:
             self.kept_logs.append(number)
 
@@ -176,7 +176,7 @@ class Ledger:
                 self._offered[key] = max(count, self._offered.get(key, 0))
 
     def add_owner(self, lane: int, tenancy: int, owner: dict[str, Any]) -> None:
-        """Book who had the lane in that tenancy."""
+        """Book the owner of a lane in a tenancy."""
         entry = self._entry(lane, tenancy)
         started_ns = owner.get("started_ns")
         for name in ("pid", "rank", "local_rank", "worker", "host", "process"):
@@ -184,7 +184,7 @@ class Ledger:
         entry["started_at"] = timestamp(started_ns // 1000) if isinstance(started_ns, int) else None
 
     def add_counts(self, lane: int, tenancy: int, metrics: int, events: int, dropped: dict[str, int]) -> None:
-        """Book records of that tenancy."""
+        """Book records of a tenancy."""
         entry = self._entry(lane, tenancy)
         entry["metrics"] += metrics
         entry["events"] += events
@@ -193,7 +193,7 @@ class Ledger:
                 entry["dropped"][reason] = entry["dropped"].get(reason, 0) + count
 
     def set_unlaned(self, dropped: dict[str, int]) -> None:
-        """Book the drops of processes that had no lane: a total, not a difference."""
+        """Book the drops of processes that had no lane; ``dropped`` is a total, not a difference."""
         for reason, count in dropped.items():
             if count:
                 self._unlaned[reason] = max(count, self._unlaned.get(reason, 0))
@@ -210,7 +210,7 @@ class Ledger:
         return [self._producers[key] for key in sorted(self._producers)]
 
     def dropped(self) -> dict[str, int]:
-        """Return all drops of the run by reason."""
+        """Return all drops of the run, by reason."""
         total = dict(self._unlaned)
         for producer in self._producers.values():
             for reason, count in producer["dropped"].items():
@@ -241,14 +241,14 @@ class Ledger:
         }
 
     def files(self) -> dict[str, dict[str, int]]:
-        """Return what is known of the text files, as it is written into files of ours."""
+        """Return the extents of the text files, as our files hold them."""
         return {name: extent._asdict() for name, extent in self.extents.items()}
 
     def commit(self, next_log: int, extents: Mapping[str, Extent]) -> None:
-        """Make the books the truth: everything of the logs below ``next_log`` is sealed; ``extents`` are the files'."""
+        """Commit that all logs below ``next_log`` are sealed; ``extents`` are those of the text files."""
         self.next_log = next_log
         self.extents |= extents
-        told = {
+        books = {
             "next_log": next_log,
             "events_bytes": self.extents[event_file_name(0)].bytes,
             "files": self.files(),
@@ -258,13 +258,13 @@ class Ledger:
             "kept_logs": self.kept_logs,
         }
         assert self._path is not None
-        atomic_write(self._path, runfile.sealed(json.dumps(told)))
+        atomic_write(self._path, runfile.sealed(json.dumps(books)))
 
 
 def lost_of(producers: Iterable[Mapping[str, Any]], offered: Mapping[Lane, int]) -> dict[Lane, int]:
     """Return by lane how many records it was offered that are neither in the files nor counted as dropped.
 
-    A negative number: the files hold more. A lane of which is not known what it was offered is left out.
+    A negative number: the files hold more. Lanes without a known number of offered records are left out.
     """
     missing = dict(offered)
     for producer in producers:
@@ -283,12 +283,12 @@ def read_offered(value: object) -> dict[Lane, int]:
 
 
 def read_kept_logs(value: object) -> list[int]:
-    """Return the numbers of the logs that a file of ours tells to be kept; what makes no sense is left out."""
+    """Return the numbers of kept logs from the value in one of our files; invalid items are left out."""
     return [n for n in value if type(n) is int and n >= 0] if isinstance(value, list) else []
 
 
 def _measured(layout: RunLayout) -> dict[str, Extent]:
-    """Return the extents of the text files as they lie there, for a run whose books don't tell them."""
+    """Return the present extents of the text files, for a run whose books lack them."""
     return {path.name: of_file(path) for path in _text_files(layout)}
 
 
@@ -301,8 +301,8 @@ def _named(events: Iterable[Extent]) -> dict[str, Extent]:
 
 
 def event_extents(files: Mapping[str, Extent]) -> tuple[Extent, ...]:
-    """Return the extents of events.jsonl and of the files that it goes on in; raises KeyError if there is none."""
-    found = [files[event_file_name(0)]]
-    while (name := event_file_name(len(found))) in files:
-        found.append(files[name])
-    return tuple(found)
+    """Return the extents of events.jsonl and of its continuations; raises KeyError if there is none."""
+    extents = [files[event_file_name(0)]]
+    while (name := event_file_name(len(extents))) in files:
+        extents.append(files[name])
+    return tuple(extents)

@@ -24,11 +24,11 @@ from shmlog.records.order import cut, row_order
 from shmlog.records.schema import GROUP_TEXT_BYTES
 from shmlog.records.texts import read_texts, refuse_unread, text_lengths
 
-pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+pc: Any = pyarrow.compute  # its stubs reject most calls that are valid
 
 GAP_TYPE = "gap"
 METRICS_TYPE = "metrics"
-_CHUNK_UNITS = 16_384  # some megabytes of lines: memory that is used again and again
+_CHUNK_UNITS = 16_384  # some megabytes of lines: the allocator reuses this memory
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _PRODUCER_FIELDS = ("rank", "local_rank", "worker", "pid")
 
@@ -41,13 +41,13 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _parse(text: str) -> dict[str, Any] | None:
-    """Return the JSON object that ``text`` is; None if it is not one, by RFC 8259."""
+    """Return the JSON object in ``text``; None if it is not one by RFC 8259."""
     try:
-        found = json.loads(text, parse_constant=_refuse_constant)
-        json.dumps(found, allow_nan=False)  # 1e999 is read as an infinity, which is not JSON
+        value = json.loads(text, parse_constant=_refuse_constant)
+        json.dumps(value, allow_nan=False)  # 1e999 is read as an infinity, which is not JSON
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def event_data(event: Event) -> dict[str, Any]:
@@ -63,21 +63,21 @@ def _suffix(batch: Batch, producer: Producer) -> str:
 
 
 def is_of_user(event: Mapping[str, Any]) -> bool:
-    """Whether a line that is of a type of ours, and may look like ours, was logged as an event."""
+    """Whether a user logged this line as an event, although its type is one of ours."""
     return event.get("user") is True
 
 
-def _line(batch: Batch, found: Event | Gap) -> str:
+def _line(batch: Batch, item: Event | Gap) -> str:
     mark = ""
-    if isinstance(found, Gap):
-        event_type, data = GAP_TYPE, json.dumps({"dropped": found.dropped}, separators=(",", ":"))
+    if isinstance(item, Gap):
+        event_type, data = GAP_TYPE, json.dumps({"dropped": item.dropped}, separators=(",", ":"))
     else:
-        event_type, data = found.event_type, json.dumps(event_data(found), separators=(",", ":"))
+        event_type, data = item.event_type, json.dumps(event_data(item), separators=(",", ":"))
         mark = '"user":true,' if event_type in (GAP_TYPE, METRICS_TYPE) else ""
-    suffix = _suffix(batch, (found.lane, found.tenancy))
+    suffix = _suffix(batch, (item.lane, item.tenancy))
     return (
-        f'{{"timestamp":"{timestamp(found.ts_us)}",{mark}"event_type":{json.dumps(event_type)},"data":{data},'
-        f'{suffix},"seq":{found.seq}}}\n'
+        f'{{"timestamp":"{timestamp(item.ts_us)}",{mark}"event_type":{json.dumps(event_type)},"data":{data},'
+        f'{suffix},"seq":{item.seq}}}\n'
     )
 
 
@@ -85,7 +85,7 @@ def _line(batch: Batch, found: Event | Gap) -> str:
 
 
 def _values(table: pa.Table) -> Any:
-    """Return the values as JSON: floats so that they read back the same, ints exact."""
+    """Return the values as JSON: floats that read back the same, ints exactly."""
     value = table["value"].combine_chunks()
     text = _floats(value)
     if not pc.all(pc.is_finite(value)).as_py():
@@ -104,7 +104,7 @@ def _values(table: pa.Table) -> Any:
 
 
 def _floats(value: Any) -> Any:
-    """Return floats as text, the shortest that reads back the same, and never as an integer."""
+    """Return floats as the shortest text that reads back the same and is not an integer."""
     text = pc.cast(value, pa.string())
     numbers = value.to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(numbers == np.trunc(numbers))
@@ -146,19 +146,19 @@ def _int64(column: Any) -> NDArray[np.int64]:
 
 
 def event_lines(batch: Batch, *, metrics: bool, read_large: Callable[[str], bytes] = refuse_unread) -> Iterator[bytes]:
-    """Yield the lines of events.jsonl for a batch, by frame and in a frame by time.
+    """Yield the lines of events.jsonl for a batch, in the order of frames and, within a frame, of time.
 
     Parameters
     ----------
     metrics : bool
         Whether metrics get lines too, one per call.
     read_large : callable
-        Reads a large text that the decoder has left in its file, some at a time.
+        Reads a large text that the decoder has left in its file; some are in memory at a time.
     """
     others: list[Event | Gap] = [*batch.events, *batch.gaps]
-    lines = [_line(batch, found) for found in others]
-    other_frames = np.array([found.frame for found in others], np.int64)
-    other_ts = np.array([found.ts_us for found in others], np.int64)
+    lines = [_line(batch, item) for item in others]
+    other_frames = np.array([item.frame for item in others], np.int64)
+    other_ts = np.array([item.ts_us for item in others], np.int64)
     if not metrics or batch.metrics.num_rows == 0:
         if others:
             yield "".join(lines[i] for i in np.lexsort((other_ts, other_frames))).encode()
@@ -177,7 +177,7 @@ def event_lines(batch: Batch, *, metrics: bool, read_large: Callable[[str], byte
 
 
 class _Calls:
-    """Calls that follow each other, as columns of numbers."""
+    """Consecutive calls, as columns of numbers."""
 
     def __init__(self, batch: Batch, rows: slice, firsts: NDArray[np.int64], frame: NDArray[np.int64]) -> None:
         self._batch = batch
@@ -191,7 +191,7 @@ class _Calls:
         self, others: list[str], other_frames: NDArray[np.int64], other_ts: NDArray[np.int64],
         read_large: Callable[[str], bytes],
     ) -> Iterator[bytes]:  # fmt: skip
-        """Yield their lines, with others between them; the texts of some of them are in memory at a time."""
+        """Yield the lines of the calls, merged with the others; only some of the texts are in memory at a time."""
         order = self._order(other_frames, other_ts)
         sizes = np.zeros(len(order), np.int64)
         sizes[: len(self._firsts)] = np.add.reduceat(text_lengths(self._table), self._firsts)
@@ -245,24 +245,24 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def _human(batch: Batch, found: Event | Gap) -> str:
-    owner = batch.owner_of.get((found.lane, found.tenancy), {})
-    known = [name for name in ("rank", "worker", "pid") if owner.get(name) is not None]
-    who = " ".join(f"{name} {owner[name]}" for name in known)
-    if isinstance(found, Gap):
-        drops = [f"{count} ({reason})" for reason, count in found.dropped.items()]
+def _human(batch: Batch, item: Event | Gap) -> str:
+    owner = batch.owner_of.get((item.lane, item.tenancy), {})
+    names = [name for name in ("rank", "worker", "pid") if owner.get(name) is not None]
+    producer = " ".join(f"{name} {owner[name]}" for name in names)
+    if isinstance(item, Gap):
+        drops = [f"{count} ({reason})" for reason, count in item.dropped.items()]
         level, text = "WARNING", "dropped " + ", ".join(drops)
     else:
-        level, text = _message(found)
-    return f"{timestamp(found.ts_us)} {level:<7} [{who}] {printable(text)}\n"
+        level, text = _message(item)
+    return f"{timestamp(item.ts_us)} {level:<7} [{producer}] {printable(text)}\n"
 
 
 def _message(event: Event) -> tuple[str, str]:
     data = event_data(event)
     if event.event_type == "log":
-        told = [str(data.get("message", ""))]
-        told += str(data.get("exception", "")).splitlines()[-1:]  # what it was; events.jsonl has where
-        return str(data.get("level", "info")).upper(), ": ".join(told)
+        texts = [str(data.get("message", ""))]
+        texts += str(data.get("exception", "")).splitlines()[-1:]  # the exception; events.jsonl has its traceback
+        return str(data.get("level", "info")).upper(), ": ".join(texts)
     if event.event_type == "error":
         return "ERROR", f"{data.get('type')}: {data.get('message')}"
     return "INFO", f"{event.event_type} {json.dumps(data, ensure_ascii=False)}"
@@ -271,5 +271,5 @@ def _message(event: Event) -> tuple[str, str]:
 def human_lines(batch: Batch) -> bytes:
     """Return the lines of run.log for a batch, in the order of `event_lines`."""
     others: list[Event | Gap] = [*batch.events, *batch.gaps]
-    others.sort(key=lambda found: (found.frame, found.ts_us))
-    return "".join(_human(batch, found) for found in others).encode("utf-8", "replace")
+    others.sort(key=lambda item: (item.frame, item.ts_us))
+    return "".join(_human(batch, item) for item in others).encode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Merge parts into one, in bounded memory: each is sorted, so that only their heads are looked at."""
+"""Merge parts into one, in bounded memory: each part is sorted, so that only their heads are compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, replacing
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.records import footer
 from shmlog.records.order import ROW_KEYS, row_order, take_rows
@@ -28,7 +28,7 @@ from shmlog.records.parts import (
 from shmlog.records.schema import GROUP_TEXT_BYTES, METRICS, ROW_GROUP_ROWS
 from shmlog.records.texts import text_lengths
 
-# Memory holds so many rows, or so much text, of so many files at a time. More files are merged in rounds.
+# The limits of rows, text and files in memory at a time. More files are merged in rounds.
 _CHUNK_ROWS = 1 << 16
 _CHUNK_TEXT_BYTES = 8 << 20
 _FAN_IN = 16
@@ -48,12 +48,12 @@ def names_of(parts: list[Part]) -> list[str]:
 
 
 def merge(layout: RunLayout, *, run_id: str, parts: list[Part], progress: Callable[[], None]) -> Path:
-    """Write one part that covers ``parts``, sorted by name and step, then delete these.
+    """Write one part, sorted by name and step, that covers ``parts``; then delete these.
 
     Parameters
     ----------
     progress : callable
-        Called after each chunk of rows; what it raises ends the merge.
+        Called after each chunk of rows; an exception of it ends the merge.
 
     Raises
     ------
@@ -83,14 +83,14 @@ def merge(layout: RunLayout, *, run_id: str, parts: list[Part], progress: Callab
 
 
 def remove_covered(layout: RunLayout, run_id: str) -> None:
-    """Delete the parts that another covers: those just merged, or those of a merge that was cut short.
+    """Delete the parts that another part covers, after a merge or after one that was interrupted.
 
-    What is damaged or another run's, as where a run folder was copied over this one, covers nothing by its name alone.
+    A part that is damaged, or another run's, as when a run folder was copied over this one, covers nothing.
     """
     covered = layout.covered_parts()
     if covered:
         covers = [part for part in layout.parts() if _is_sound(part, run_id)]
-        fsync_dir(layout.metrics)  # the one that covers them must stay, whatever happens
+        fsync_dir(layout.metrics)  # the covering part must survive a power failure
         for part in covered:
             if any(cover.first <= part.first and part.last <= cover.last for cover in covers):
                 part.path.unlink(missing_ok=True)
@@ -100,13 +100,13 @@ def remove_covered(layout: RunLayout, run_id: str) -> None:
 def _is_sound(part: Part, run_id: str) -> bool:
     try:
         _rows_of(part, run_id)
-    except CorruptDataError:
+    except UnreadableError:
         return False
     return True
 
 
 def _rows_of(part: Part, run_id: str) -> int:
-    """Return how many rows a part has; raises CorruptDataError if it is not what its name says."""
+    """Return how many rows a part has; raises CorruptDataError if its name does not match its footer."""
     facts = footer.read_facts(part.path)
     if facts.metadata != footer.identity(run_id, part.first, part.last):
         raise CorruptDataError(f"{part.path}: not of this run, or not of the logs that its name says; not merged")
@@ -114,20 +114,20 @@ def _rows_of(part: Part, run_id: str) -> int:
 
 
 def _merge_round(path: Path, sources: list[Path], temporaries: list[Path], progress: Callable[[], None]) -> list[Path]:
-    """Merge every few files into a temporary one; return these."""
+    """Merge groups of files, each into a temporary file; return the temporary files."""
     merged: list[Path] = []
     for start in range(0, len(sources), _FAN_IN):
         temporary = path.with_name(f"{path.name}.{len(temporaries)}{TEMPORARY_SUFFIX}")
         temporaries.append(temporary)
         merged.append(temporary)
-        some = sources[start : start + _FAN_IN]
-        with replacing(temporary, durable=False) as fd, open_writer(fd, _text_bytes(some)) as writer:
-            _merge_files(writer, some, progress)
+        group = sources[start : start + _FAN_IN]
+        with replacing(temporary, durable=False) as fd, open_writer(fd, _text_bytes(group)) as writer:
+            _merge_files(writer, group, progress)
     return merged
 
 
 def _text_bytes(paths: list[Path]) -> int:
-    """Return how much text some files hold, or a little more."""
+    """Return how many bytes of text some files hold, or a little more."""
     total = 0
     for path in paths:
         with open_file(path) as file:
@@ -149,7 +149,7 @@ def _names_in(paths: list[Path], progress: Callable[[], None] = lambda: None) ->
 
 
 class _Stream:
-    """The rows of a sorted file, a chunk at a time; names have the codes of all files together."""
+    """The rows of a sorted file, a chunk at a time; the codes of names are common to all files."""
 
     def __init__(self, file: PartFile, names: pa.Array[Any], code_of: dict[str, int]) -> None:
         self._file = file
@@ -166,7 +166,7 @@ class _Stream:
             yield from self._file.batches(group, max(1, min(_CHUNK_ROWS, fitting)))
 
     def fill(self) -> bool:
-        """Load the next chunk if the last one is used up. False at the end."""
+        """Load the next chunk if the last one is used up; return False at the end."""
         while self.table.num_rows == 0:
             table = next(self._batches, None)
             if table is None:
@@ -189,26 +189,26 @@ class _Stream:
         return tuple(int(key[-1]) for key in self._keys)
 
     def take(self, bound: _Key) -> tuple[pa.Table, list[NDArray[np.int64]]]:
-        """Take the rows up to ``bound``, with their keys."""
+        """Remove the rows up to ``bound`` and return them, with their keys."""
         count = self._count(bound)
-        taken = self.table.slice(0, count), [key[:count] for key in self._keys]
+        rows, keys = self.table.slice(0, count), [key[:count] for key in self._keys]
         self.table = self.table.slice(count)
         self._keys = [key[count:] for key in self._keys]
-        return taken
+        return rows, keys
 
     def _count(self, bound: _Key) -> int:
         low, high = 0, self.table.num_rows
         for key, limit in zip(self._keys, bound, strict=True):
-            among = key[low:high]
+            candidates = key[low:high]
             begin = low
-            low = begin + int(np.searchsorted(among, limit, side="left"))
-            high = begin + int(np.searchsorted(among, limit, side="right"))
+            low = begin + int(np.searchsorted(candidates, limit, side="left"))
+            high = begin + int(np.searchsorted(candidates, limit, side="right"))
         count: int = high
         return count
 
 
 def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable[[], None]) -> int:
-    """Write the rows of sorted files; return how many there are."""
+    """Write the rows of sorted files, merged; return their number."""
     names = _names_in(paths, progress)
     rows = 0
     code_of = {name: code for code, name in enumerate(names)}
@@ -224,7 +224,7 @@ def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable
                 *whole, last = row_groups(pa.concat_tables(waiting).combine_chunks())
                 for group in whole:
                     write_group(writer, group)
-                waiting = [last]  # what follows may belong to it
+                waiting = [last]  # the following rows may belong to it
             progress()
     if waiting:
         for group in row_groups(pa.concat_tables(waiting).combine_chunks()):
@@ -233,7 +233,7 @@ def _merge_files(writer: pq.ParquetWriter, paths: list[Path], progress: Callable
 
 
 def _is_enough(tables: list[pa.Table]) -> bool:
-    """Whether some tables have more than one row group may have."""
+    """Whether some tables together exceed a row group."""
     rows = sum(table.num_rows for table in tables)
     return rows > ROW_GROUP_ROWS or sum(int(text_lengths(table).sum()) for table in tables) > GROUP_TEXT_BYTES
 
@@ -241,15 +241,15 @@ def _is_enough(tables: list[pa.Table]) -> bool:
 def _merged(streams: list[_Stream]) -> Iterator[pa.Table]:
     """Yield all rows, sorted.
 
-    What is not above the end of the chunk that ends first can't be followed by
-    anything smaller, so that it is next.
+    Rows up to the end of the chunk that ends first can't be followed by a smaller
+    row, so that they come next.
     """
     while streams := [stream for stream in streams if stream.fill()]:
         bound = min(stream.last_key() for stream in streams)
-        taken = [stream.take(bound) for stream in streams]
-        taken = [(table, keys) for table, keys in taken if table.num_rows]
-        table = pa.concat_tables([table for table, _ in taken])
-        if len(taken) > 1:
-            codes, *keys = (np.concatenate(parts) for parts in zip(*(keys for _, keys in taken), strict=True))
+        heads = [stream.take(bound) for stream in streams]
+        heads = [(table, keys) for table, keys in heads if table.num_rows]
+        table = pa.concat_tables([table for table, _ in heads])
+        if len(heads) > 1:
+            codes, *keys = (np.concatenate(parts) for parts in zip(*(keys for _, keys in heads), strict=True))
             table = take_rows(table, row_order(keys, codes.astype(np.int32), int(codes.max()) + 1))
         yield table

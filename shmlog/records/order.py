@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from shmlog import _bulk
 from shmlog.records.schema import METRICS
 
-pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+pc: Any = pyarrow.compute  # its stubs reject most calls that are valid
 
 TEXT_ARRAY_BYTES = (1 << 31) - (1 << 20)
-"""An array of texts holds 2 GiB at most; its column has several if there is more."""
+"""An array of texts holds at most 2 GiB; a column with more has several arrays."""
 
 ROW_KEYS = ("step", "ts", "lane", "seq")
-"""The columns by which the rows of a name are sorted, the most significant first."""
+"""The columns that sort the rows of a name, the most significant first."""
 
 
 def sort_rows(table: pa.Table) -> pa.Table:
@@ -32,8 +32,8 @@ def sort_rows(table: pa.Table) -> pa.Table:
 def sort_by_name(table: pa.Table) -> pa.Table:
     """Return the rows by name, step, time, lane and seq.
 
-    A name's values then lie together: they compress better, reading one name skips
-    the rest, and sorted files are merged without having them in memory.
+    Then a name's values lie together and compress better, a reader of one name skips
+    the rest, and sorted files can be merged in bounded memory.
     """
     column: Any = table["name"].unify_dictionaries().combine_chunks()
     names = column.dictionary.to_pylist()
@@ -42,25 +42,25 @@ def sort_by_name(table: pa.Table) -> pa.Table:
     rank[by_name] = np.arange(len(names))
     group = rank.take(column.indices.to_numpy(), mode="clip")  # they are in range; this mode is the fast one
     codes = np.repeat(np.arange(len(names), dtype=np.int32), np.bincount(group, minlength=len(names)))
-    return with_names(_sorted(table, group, len(names), leave="name"), codes, [names[i] for i in by_name])
+    return with_names(_sorted(table, group, len(names), unsorted="name"), codes, [names[i] for i in by_name])
 
 
 def with_names(table: pa.Table, codes: NDArray[np.int32], names: list[str]) -> pa.Table:
-    """Return the table with the names that ``codes`` are in ``names``."""
+    """Return the table with the column of names that ``codes`` and ``names`` make."""
     column = METRICS.get_field_index("name")
     array: Any = pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string()))
     return table.set_column(column, METRICS.field(column), array)
 
 
 def row_order(keys: Iterable[NDArray[np.int64]], group: NDArray[np.int32], groups: int) -> NDArray[np.uint32]:
-    """Return the order of rows by group and then by keys, the most significant first; it is stable."""
+    """Return the stable order of rows by group and then by keys, the most significant first."""
     order = np.empty(len(group), np.uint32)
     _bulk.order(group, groups, tuple(np.ascontiguousarray(key) for key in keys), order)
     return order
 
 
 def take_rows(table: pa.Table, rows: NDArray[Any]) -> pa.Table:
-    """Return some rows of a table, in the order of ``rows``, also where its texts are too many for one array."""
+    """Return the rows of a table in the order of ``rows``, even if its texts do not fit one array."""
     text = table["text"]
     if text.nbytes <= TEXT_ARRAY_BYTES:
         return table.combine_chunks().take(pa.array(rows))
@@ -70,7 +70,7 @@ def take_rows(table: pa.Table, rows: NDArray[Any]) -> pa.Table:
 
 
 def _take_texts(column: Any, rows: NDArray[Any]) -> Any:
-    """Return some texts, as arrays of which each can hold what is in it."""
+    """Return the texts of some rows, as arrays that are not too large."""
     large = column.cast(pa.large_string()).combine_chunks()
     lengths = pc.fill_null(pc.binary_length(large), 0).to_numpy()[rows]
     pieces = cut(lengths, TEXT_ARRAY_BYTES)
@@ -78,23 +78,23 @@ def _take_texts(column: Any, rows: NDArray[Any]) -> Any:
     return pa.chunked_array(chunks, pa.string())
 
 
-def cut(sizes: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of pieces of at most so much together, or of one element that is more by itself."""
+def cut(sizes: NDArray[np.int64], size_max: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of pieces whose sizes sum up to at most ``size_max``; a larger element is a piece itself."""
     ends = sizes.cumsum()
     start = 0
     while start < len(ends):
         done = int(ends[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, done + most, side="right")))
+        end = max(start + 1, int(np.searchsorted(ends, done + size_max, side="right")))
         yield start, end
         start = end
 
 
-def _sorted(table: pa.Table, group: NDArray[np.int32], groups: int, leave: str | None = None) -> pa.Table:
-    """Return the rows by group and keys; column ``leave`` is left as it is."""
+def _sorted(table: pa.Table, group: NDArray[np.int32], groups: int, unsorted: str | None = None) -> pa.Table:
+    """Return the rows by group and keys; column ``unsorted`` stays as it is."""
     texts = table["text"] if table["text"].nbytes > TEXT_ARRAY_BYTES else None
-    left = (leave, None if texts is None else "text")
+    as_they_are = (unsorted, None if texts is None else "text")
     columns = {
-        name: column if name in left or _is_constant(column) else column.combine_chunks()
+        name: column if name in as_they_are or _is_constant(column) else column.combine_chunks()
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
     keys = [columns[key].cast(pa.int64()).to_numpy() for key in ROW_KEYS if not _is_chunked(columns[key])]
@@ -104,14 +104,14 @@ def _sorted(table: pa.Table, group: NDArray[np.int32], groups: int, leave: str |
     if texts is not None:
         columns["text"] = _take_texts(texts, rows)
     order: Any = pa.array(rows)
-    taken = [
+    arrays = [
         column if _is_chunked(column) else pc.take(column, order, boundscheck=False) for column in columns.values()
     ]
-    return pa.Table.from_arrays(taken, schema=table.schema)
+    return pa.Table.from_arrays(arrays, schema=table.schema)
 
 
 def _is_in_order(key: NDArray[np.int64]) -> bool:
-    """Whether rows stand in the order of their first key, and it alone decides: those of one part do."""
+    """Whether the first key alone sorts the rows, and they are sorted, as those of one part are."""
     return bool((key[1:] > key[:-1]).all())
 
 
@@ -120,7 +120,7 @@ def _is_chunked(column: Any) -> bool:
 
 
 def _is_constant(column: Any) -> bool:
-    """Whether all values of a column are the same, so that their order is no matter."""
+    """Whether all values of a column are the same, so that their order does not matter."""
     if len(column) == 0:
         return True
     if column.null_count:

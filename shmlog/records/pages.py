@@ -1,6 +1,6 @@
-"""A whole part held against its checksums, before another library reads the file by itself.
+"""Compare a whole part with its checksums, before another library reads the file by itself.
 
-DuckDB compares no checksums of pages. The headers of pages have none, and are held against the footer.
+DuckDB does not compare the checksums of pages. Page headers have no checksums, and are compared with the footer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OTHERS = {
     "seq": _DELTA_BINARY_PACKED,
 }  # fmt: skip
 ENCODINGS = bytes(_OTHERS.get(name, _RLE_DICTIONARY) for name in METRICS.names)
-"""How the values of each column are written, see `write_options`."""
+"""The encoding of each column, see `write_options`."""
 _SOUND_MAX = 1 << 16
 _PORTION = 3 * 4  # the numbers of four row groups
 
@@ -34,14 +34,14 @@ _sound: set[tuple[int, int, int, int]] = set()  # files that need not be read ag
 
 
 def check_whole(path: Path) -> None:
-    """Check all of a part: its footer, its texts, and each page. A file is read once in the life of a process.
+    """Check all of a part: its footer, its texts, and each page. A process reads each file once.
 
     Raises
     ------
     FileNotFoundError
-        If it is gone, perhaps merged into another.
+        If the part is gone, perhaps merged into another.
     CorruptDataError
-        If it is damaged, no part of ours, or its texts would fill the memory.
+        If it is damaged, or not a part of shmlog, or its texts could fill the memory.
     """
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
@@ -62,17 +62,15 @@ def _check(path: Path, file: BufferedReader) -> None:
         _bulk.check_pages(file.fileno(), portion, ENCODINGS)
 
     try:
-        with ThreadPoolExecutor(
-            len(os.sched_getaffinity(0))
-        ) as pool:  # which starts no more of them than there are portions
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # starts at most a thread for each portion
             list(pool.map(check, portions))
     except ValueError as error:
         raise CorruptDataError(f"{path}: damaged ({error})") from error
 
 
 def groups_of(path: Path) -> array[int]:
-    """Return where each row group begins, its rows and its unpacked bytes, as the footer says; see `open_file`."""
+    """Return, from the footer, the offset, rows and unpacked bytes of each row group; raises as `open_file`."""
     with open_file(path) as part:
-        described = [part.metadata.row_group(group) for group in part.groups]
-    numbers = ((group.column(0).data_page_offset, group.num_rows, group.total_byte_size) for group in described)
+        groups = [part.metadata.row_group(group) for group in part.groups]
+    numbers = ((group.column(0).data_page_offset, group.num_rows, group.total_byte_size) for group in groups)
     return array("q", chain.from_iterable(numbers))

@@ -1,4 +1,4 @@
-"""Sealed metrics: one Parquet file for one log, or for several merged ones."""
+"""Sealed metrics: a Parquet file for one log, or for several after a merge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from shmlog.base.durable import replacing
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError
 from shmlog.records import footer
 from shmlog.records.order import cut, sort_by_name, take_rows, with_names
 from shmlog.records.schema import (
@@ -29,20 +29,20 @@ from shmlog.records.schema import (
 )
 from shmlog.records.texts import read_texts, refuse_unread, text_lengths
 
-pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+pc: Any = pyarrow.compute  # its stubs reject most calls that are valid
 
-NAME_GROUPS = 16  # more would slow the writing down
+NAME_GROUPS = 16  # more would slow writing down
 _BUFFER_BYTES = 1 << 20
 
 _CELLS = 100_000_000
-_CELLS_PER_BYTE = 200  # ours have some 30 where all is alike
+_CELLS_PER_BYTE = 200  # ours have some 30 if all values are the same
 
 _TEXT = METRICS.get_field_index("text")
 _TYPES_AS_READ = [*METRICS.types[:_TEXT], pa.dictionary(pa.int32(), pa.string()), *METRICS.types[_TEXT + 1 :]]
 
 
 class _WholeWrites(FileIO):
-    """A file that takes all it is given: pyarrow does not look at how much of it was written."""
+    """A file whose `write` writes all data: pyarrow does not check how much was written."""
 
     def write(self, data: Any, /) -> int:
         rest = memoryview(data).cast("B")
@@ -54,7 +54,7 @@ class _WholeWrites(FileIO):
 
 @contextmanager
 def open_part(path: Path, *, run_id: str, first: int, last: int, text_bytes: int) -> Iterator[pq.ParquetWriter]:
-    """Write a part under a temporary name; it appears whole and durable, or not at all; see `open_writer`."""
+    """Write a part under a temporary name, so that it appears whole and durable, or not at all; see `open_writer`."""
     with replacing(path) as fd, open_writer(fd, text_bytes) as writer:
         yield writer
         writer.add_key_value_metadata({"shmlog.schema": str(VERSION), **footer.identity(run_id, first, last)})
@@ -62,7 +62,7 @@ def open_part(path: Path, *, run_id: str, first: int, last: int, text_bytes: int
 
 @contextmanager
 def open_writer(fd: int, text_bytes: int) -> Iterator[pq.ParquetWriter]:
-    """Write metrics, with so much text, in bytes, into a file that is empty, and can be read, too."""
+    """Write metrics, with ``text_bytes`` bytes of text, into an empty file that is open for reading, too."""
     with _WholeWrites(fd, "wb", closefd=False) as file, _buffered(file) as sink:
         with pq.ParquetWriter(sink, METRICS, **write_options(text_bytes)) as writer:
             yield writer
@@ -73,13 +73,13 @@ def open_writer(fd: int, text_bytes: int) -> Iterator[pq.ParquetWriter]:
 
 @contextmanager
 def _buffered(file: FileIO) -> Iterator[pa.NativeFile]:
-    """Gather what pyarrow writes page by page: each write of a Python file waits for the GIL."""
+    """Buffer the writes of pyarrow, one for each page: each write of a Python file waits for the GIL."""
     sink = pa.BufferedOutputStream(pa.PythonFile(file, mode="w"), _BUFFER_BYTES)
     try:
         yield sink
     except BaseException:
         with suppress(OSError):
-            sink.close()  # it would try to write what is left when it is collected
+            sink.close()  # else it would try to write its buffer when it is collected
         raise
     sink.close()
 
@@ -90,12 +90,12 @@ def write_part(
 ) -> None:  # fmt: skip
     """Write ``table`` (schema `METRICS`) as the part of logs ``first`` … ``last``.
 
-    Large texts are read from their files by ``read_large``, those of one row group at a time.
+    ``read_large`` reads large texts from their files, those of one row group at a time.
 
     Raises
     ------
     OSError
-        If it can't be written; then there is no such part.
+        If the part can't be written; then it does not exist.
     """
     table = sort_by_name(table)
     text_bytes = int(text_lengths(table).sum())
@@ -106,7 +106,7 @@ def write_part(
 
 
 def row_groups(table: pa.Table) -> Iterator[pa.Table]:
-    """Yield the row groups of a table that is sorted by name: some sixteen, if there are as many names."""
+    """Yield the row groups of a table that is sorted by name: about sixteen, if it has as many names."""
     column: Any = table["name"].combine_chunks()
     codes = column.indices.to_numpy()
     name_ends = [*(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
@@ -124,13 +124,13 @@ def row_groups(table: pa.Table) -> Iterator[pa.Table]:
 
 
 def _text_groups(table: pa.Table) -> Iterator[pa.Table]:
-    """Yield a row group in pieces whose texts are not too many for one."""
+    """Yield a row group in pieces whose texts are not too large for one."""
     for start, end in cut(text_lengths(table), GROUP_TEXT_BYTES):
         yield table.slice(start, end - start)
 
 
 def write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
-    """Write a row group whose dictionary of names holds just the names in it."""
+    """Write a row group with a dictionary of just the names that it uses."""
     names: Any = table["name"].combine_chunks()
     codes = names.indices.to_numpy()
     used = np.flatnonzero(np.bincount(codes, minlength=len(names.dictionary)))
@@ -141,10 +141,10 @@ def write_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
 
 
 class PartFile:
-    """A part that is open for reading: whatever reads rows of parts does so here.
+    """A part that is open for reading; all code that reads rows of parts uses it.
 
-    Texts are first read as dictionaries, in which one that stands a million times takes its room once. So it is known
-    what they would expand to before they are.
+    Texts are first read as dictionaries, in which a text that occurs a million times takes its room once. So their
+    expanded size is known before they are expanded.
     """
 
     def __init__(self, path: Path, file: pq.ParquetFile, size: int) -> None:
@@ -152,7 +152,7 @@ class PartFile:
         self._file = file
         self._text_bytes_max = max(TEXT_BYTES, int(size / TEXT_SHARE))
         self.metadata = file.metadata
-        self._check_told_texts()
+        self._check_texts_of_footer()
 
     def __enter__(self) -> Self:
         return self
@@ -170,19 +170,19 @@ class PartFile:
         return range(self.metadata.num_row_groups)
 
     def text_bytes(self, group: int) -> int:
-        """Return how many bytes of text the footer tells of a row group, or a little more."""
-        described = self.metadata.row_group(group)
-        if described.total_byte_size <= described.num_rows:
+        """Return how many bytes of text a row group has according to the footer, or a little more."""
+        metadata = self.metadata.row_group(group)
+        if metadata.total_byte_size <= metadata.num_rows:
             return 0
-        return int(described.column(_TEXT).total_uncompressed_size)
+        return int(metadata.column(_TEXT).total_uncompressed_size)
 
     def read(self, groups: Iterable[int]) -> pa.Table:
-        """Return the rows of some row groups, schema `METRICS` but for what may be null.
+        """Return the rows of some row groups, schema `METRICS` except for nullability.
 
         Raises
         ------
         CorruptDataError
-            If a page is damaged, or the texts would fill the memory.
+            If a page is damaged, or the texts could fill the memory.
         """
         tables: list[pa.Table] = []
         expanded = 0
@@ -205,7 +205,7 @@ class PartFile:
         return [name for chunk in column.chunks for name in chunk.dictionary.to_pylist()]
 
     def batches(self, group: int, rows: int) -> Iterator[pa.Table]:
-        """Yield the rows of a row group, some at a time; raises as `read`."""
+        """Yield the rows of a row group, at most ``rows`` at a time; raises as `read`."""
         expanded = 0
         batches = self._file.iter_batches(batch_size=rows, row_groups=[group])
         while True:
@@ -221,26 +221,26 @@ class PartFile:
             yield _with_plain_texts(table)
 
     def _portions(self, groups: list[int]) -> list[list[int]]:
-        """Return the groups as they can be read together: what an array of texts can hold is limited."""
+        """Return the groups that can be read together: the size of an array of texts is limited."""
         if sum(self.metadata.row_group(group).total_byte_size for group in groups) <= TEXT_BYTES:
             return [groups]
         return [[group] for group in groups]
 
-    def _check_told_texts(self) -> None:
-        """Refuse at once what the footer itself tells of; it counts four bytes more for each text, and its pages."""
+    def _check_texts_of_footer(self) -> None:
+        """Refuse a file by its footer alone, whose sizes include four bytes for each text, and page headers."""
         if sum(self.metadata.row_group(group).total_byte_size for group in self.groups) > self._text_bytes_max:
             self._check_texts((sum(map(self.text_bytes, self.groups)) - 4 * self.metadata.num_rows) // 2)
 
     def _check_texts(self, count: int) -> None:
         if count > self._text_bytes_max:
-            raise CorruptDataError(
-                f"{self._path}: {count:,} bytes of text in it, packed more than ours are: refused, since it may fill "
-                "the memory"
+            raise RefusedError(
+                f"{self._path}: {count:,} bytes of text, packed more tightly than shmlog packs them: refused, since "
+                "they may fill the memory"
             )
 
 
 def _expanded_bytes(column: pa.ChunkedArray[Any]) -> int:
-    """Return how many bytes the texts of a column of dictionaries are."""
+    """Return the expanded size of a dictionary-encoded column of texts, in bytes."""
     total = 0
     chunk: Any
     for chunk in column.chunks:
@@ -252,7 +252,7 @@ def _expanded_bytes(column: pa.ChunkedArray[Any]) -> int:
 
 
 def _with_plain_texts(table: pa.Table) -> pa.Table:
-    """Return a table with its column of dictionaries as texts."""
+    """Return a table with its dictionary-encoded texts as plain texts."""
     chunks: list[Any] = []
     chunk: Any
     for chunk in table[_TEXT].chunks:
@@ -264,21 +264,21 @@ def _with_plain_texts(table: pa.Table) -> pa.Table:
 
 
 def open_file(path: Path) -> PartFile:
-    """Open a part for reading, its footer and pages checked against their checksums.
+    """Open a part for reading; its footer and pages are compared with their checksums.
 
     Raises
     ------
     FileNotFoundError
-        If it is gone, perhaps merged into another.
+        If the part is gone, perhaps merged into another.
     CorruptDataError
-        If it is not a Parquet file, or not one of ours.
+        If it is damaged, or not a part of shmlog.
     """
     footer.check(path)
     return open_checked(path, path, path.stat().st_size)
 
 
 def open_checked(path: Path, source: Path | pa.BufferReader, size: int) -> PartFile:
-    """Open what has a footer that is in order: ``path``, or bytes that were taken from there."""
+    """Open a part whose footer was checked, from the file ``path`` or from bytes of it."""
     try:
         file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=[_TEXT])
     except (OSError, pa.ArrowException) as error:
@@ -291,13 +291,13 @@ def open_checked(path: Path, source: Path | pa.BufferReader, size: int) -> PartF
 
 
 def check_cells(path: Path, cells: int, size: int) -> None:
-    """Raise CorruptDataError if a file would take much more memory than its size lets expect."""
+    """Raise RefusedError if a file would take much more memory than its size suggests."""
     if cells > max(_CELLS, _CELLS_PER_BYTE * size):
-        raise CorruptDataError(f"{path}: {cells} cells in {size} bytes: refused, since it may fill the memory")
+        raise RefusedError(f"{path}: {cells} cells in {size} bytes: refused, since it may fill the memory")
 
 
 def raise_for(path: Path, error: Exception) -> NoReturn:
-    """Raise what reading ``path`` means: an error of the system as it is, or that the file is damaged."""
+    """Raise ``error`` of reading ``path`` if it is the system's, else CorruptDataError."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
     raise CorruptDataError(f"{path}: damaged ({error})") from error
@@ -309,7 +309,7 @@ def read_part(path: Path, names: list[str] | None = None) -> pa.Table:
     Parameters
     ----------
     names : list of str, optional
-        Names wanted. Row groups without any of them are not read.
+        Names to return. Row groups without any of them are not read.
 
     Raises
     ------
@@ -325,28 +325,27 @@ def _groups_with(file: PartFile, names: list[str] | None) -> Iterable[int]:
     if names is None:
         return file.groups
     column = METRICS.get_field_index("name")
-    kept = []
+    groups = []
     for group in file.groups:
         statistics: Any = file.metadata.row_group(group).column(column).statistics
         unknown = statistics is None or not statistics.has_min_max
         if unknown or any(statistics.min <= name <= statistics.max for name in names):
-            kept.append(group)
-    return kept
+            groups.append(group)
+    return groups
 
 
 def only_names(table: pa.Table, names: list[str]) -> pa.Table:
-    """Return the rows of some names, by their codes."""
+    """Return the rows of some names."""
     column: Any = table["name"]
-    asked = set(names)
-    if all(asked.issuperset(chunk.dictionary.to_pylist()) for chunk in column.chunks):
-        return table  # as row groups end with a name, most need no look at their rows
+    chosen = set(names)
+    if all(chosen.issuperset(chunk.dictionary.to_pylist()) for chunk in column.chunks):
+        return table  # most row groups end with a name, so that their rows need no check
     table = table.unify_dictionaries()
     if table.num_rows == 0:
         return table
     chunk: Any = table["name"].combine_chunks()
-    wanted = {i for i, name in enumerate(chunk.dictionary.to_pylist()) if name in asked}
-    codes = chunk.indices.to_numpy()
-    rows = np.flatnonzero(np.isin(codes, list(wanted)))
+    codes = [code for code, name in enumerate(chunk.dictionary.to_pylist()) if name in chosen]
+    rows = np.flatnonzero(np.isin(chunk.indices.to_numpy(), codes))
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         return table.slice(int(rows[0]), len(rows))
     return take_rows(table, rows)

@@ -1,4 +1,4 @@
-"""The Arrow schema of metrics, and how it is written to Parquet."""
+"""The Arrow schema of metrics, and the options with which it is written to Parquet."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 import pyarrow as pa
 
 VERSION = 1
-"""Grows when readers of older parts must know about a difference."""
+"""Increases when readers must treat older parts differently."""
 
 ROW_GROUP_ROWS = 1 << 18
-"""Most rows of a row group."""
+"""Maximum rows of a row group."""
 
 NAME_GROUP_ROWS = 1 << 12
-"""A row group of so many rows may end where a name does, so that who reads one name skips most of the others."""
+"""A row group with at least so many rows may end with a name, so that a reader of one name skips most others."""
 
 TEXT_BYTES = 1 << 30
-"""A part with more texts than that, in bytes, is packed so that they take at least a share of it; see `TEXT_SHARE`."""
+"""A part with more bytes of text is packed less tightly; see `TEXT_SHARE`."""
 
 TEXT_SHARE = 1 / 32
-"""Readers refuse a file whose texts would be more than `TEXT_BYTES` and of which it is a smaller share: no writer of
-ours makes one. Snappy can't pack anything better than 1 to 22."""
+"""Readers refuse a file with more than `TEXT_BYTES` of text if the file is a smaller share of its text: shmlog writes
+none such. Snappy packs nothing more tightly than 1 to 22."""
 
 GROUP_TEXT_BYTES = 64 << 20
-"""Most bytes of texts in a row group of several rows: so much is in memory at a time."""
+"""Maximum bytes of text in a row group of several rows: so much is in memory at a time."""
 
 METRICS: pa.Schema = pa.schema(
     [
@@ -52,7 +52,7 @@ METRICS: pa.Schema = pa.schema(
 RECORDS: pa.Schema = pa.schema(
     [*METRICS, pa.field("attempt", pa.int32(), nullable=False), pa.field("superseded", pa.bool_(), nullable=False)]
 )
-"""Columns of metrics as readers return them: no file has the last two, run.yaml and the lane tell them."""
+"""Columns of metrics as readers return them. No file has the last two: they follow from run.yaml and the lane."""
 
 OF_NODES: pa.Schema = METRICS.append(pa.field("node", pa.int32(), nullable=False))
 """Columns of metrics while they are read: the folder of a part says its node, and lanes are numbered on each."""
@@ -76,9 +76,9 @@ def write_options(text_bytes: int = 0) -> dict[str, Any]:
     Parameters
     ----------
     text_bytes : int
-        How much text there is in the file.
+        Bytes of text in the file.
     """
-    # A page of few values is a few bytes, for which zstd sets up more than it saves.
+    # A page of few values has a few bytes, for which the setup of zstd costs more than it saves.
     lightly_packed = [*_FEW_VALUES, "text"] if text_bytes > TEXT_BYTES else _FEW_VALUES
     return {
         "compression": {name: "snappy" if name in lightly_packed else "zstd" for name in METRICS.names},

@@ -1,7 +1,7 @@
-"""Texts of metrics, of which large ones stay in files of their own until they are written into a part or a line.
+"""Texts of metrics. Large ones stay in their own files until they are written into a part or a line.
 
-All texts of a log may be more than memory holds, and more than one array can. Until then the row of a large text is of
-the kind `UNREAD`: its text is the path of the file, and its int_value how many bytes that has.
+All texts of a log may be more than memory, or one array, can hold. Until a large text is read, its row has the kind
+`UNREAD`: its text is the path of the file, and its int_value is the size of the file in bytes.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 
 from shmlog.records.values import KINDS, TEXT
 
-pc: Any = pyarrow.compute  # its stubs refuse most of the calls it takes
+pc: Any = pyarrow.compute  # its stubs reject most calls that are valid
 
 UNREAD = len(KINDS)
-"""The code of that kind; no file has it."""
+"""The code of the kind of unread texts; no file has it."""
 
 _TEXT = KINDS.index(TEXT)
 _KINDS = [*KINDS, "unread"]
 
 
 def refuse_unread(path: str) -> bytes:
-    """Raise ValueError: there should be no text that is unread."""
-    raise ValueError(f"{path}: its text was to be in the table")
+    """Raise ValueError: the table should have no unread text."""
+    raise ValueError(f"{path}: its text should be in the table")
 
 
 def kind_column(codes: NDArray[np.int8]) -> Any:
-    """Return the column of kinds with these codes."""
+    """Return the column of kinds for some codes."""
     kinds = _KINDS if (codes == UNREAD).any() else KINDS
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(kinds, pa.string()))
 
@@ -49,7 +49,7 @@ def text_lengths(table: pa.Table) -> NDArray[np.int64]:
 
 
 def read_texts(table: pa.Table, read: Callable[[str], bytes], rows: NDArray[np.bool_] | None = None) -> pa.Table:
-    """Return a table with the large texts of all rows, or of some, read from their files."""
+    """Return a table in which the large texts of all rows, or of ``rows``, are read from their files."""
     codes = _codes_if_unread(table)
     if codes is None:
         return table
@@ -68,6 +68,6 @@ def read_texts(table: pa.Table, read: Callable[[str], bytes], rows: NDArray[np.b
 
 
 def _codes_if_unread(table: pa.Table) -> NDArray[np.int8] | None:
-    """Return the codes of the kinds if some of a log's texts are unread, in these rows or others."""
+    """Return the codes of the kinds if any text of the log is unread, in these rows or others, else None."""
     kinds: Any = table["kind"].combine_chunks()
     return kinds.indices.to_numpy() if kinds.dictionary.to_pylist() == _KINDS else None

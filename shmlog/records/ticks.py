@@ -1,7 +1,7 @@
-"""How the ticks of a run's frames become UTC, also when the counter has begun anew.
+"""Convert the ticks of a run's frames to UTC, even if the counter has begun anew.
 
-A time-stamp counter does so when the machine wakes up from hibernation, and on many also from sleep. What
-is told of it in a frame are two anchors: one of when the run began, and one of when the frame was written.
+A time-stamp counter begins anew when the machine wakes up from hibernation, and on many machines also from sleep.
+A frame has two anchors of it: one of the begin of the run, and one of the time when the frame was written.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import NamedTuple
 from shmlog.records.wal import Frame
 
 _MONOTONIC = 0
-_LIKE = 1.1  # how much two measurements of one speed may differ
-_SHORT_NS = 50_000_000  # nothing is concluded from the speed measured in less
-_SURE_NS = 1_000_000_000  # a speed measured for so long takes the place of one that is known already
+_LIKE = 1.1  # factor by which two measurements of one speed may differ
+_SHORT_NS = 50_000_000  # a speed measured over a shorter time proves nothing
+_SURE_NS = 1_000_000_000  # a speed measured over so long a time replaces an earlier one
 
 
 class _Anchor(NamedTuple):
@@ -27,17 +27,17 @@ _NEVER = _Anchor(0, 0, 0)
 
 
 class FrameClock(NamedTuple):
-    """How ticks in a frame become UTC.
+    """The conversion of ticks in a frame to UTC.
 
     Attributes
     ----------
     ticks, utc_ns : int
-        When the frame was written.
+        The time when the frame was written.
     rate : float
         Nanoseconds per tick.
     shift_ns : float
-        What is to be added where that gives a time after the frame was written: such a record was logged before
-        the counter began anew. 0: it has not.
+        Added where the result is later than the frame: such a record was logged before the counter began anew.
+        0: it has not begun anew.
     """
 
     ticks: int
@@ -50,26 +50,26 @@ class TickClock:
     """The clocks of consecutive frames."""
 
     def __init__(self) -> None:
-        self._first: _Anchor | None = None  # of when the attempt began
-        self._begin = _NEVER  # the oldest of the counter's present life
+        self._first: _Anchor | None = None  # of the begin of the attempt
+        self._begin = _NEVER  # the oldest since the counter began
         self._last = _NEVER
-        self._before: _Anchor | None = None  # the last one of the life before
+        self._before: _Anchor | None = None  # the last one before the counter began anew
         self._rate: float | None = None
 
     def clocks(self, frames: Sequence[Frame]) -> list[FrameClock]:
-        """Return the clocks of frames, which follow those of the last call."""
+        """Return the clocks of the frames after those of the last call."""
         pairs = [_anchors(frame) for frame in frames]
-        found = []
+        clocks = []
         for i, (first, now) in enumerate(pairs):
             if first != self._first:
                 self._start(first, now, _newest(pairs[i:]))
-            found.append(self._clock(now, frames[i].clock))
-        return found
+            clocks.append(self._clock(now, frames[i].clock))
+        return clocks
 
     def _start(self, first: _Anchor, now: _Anchor, newest: _Anchor) -> None:
-        """Begin with the frames of an attempt: ``now`` is of the first that is known, ``newest`` of a later one.
+        """Begin with the frames of an attempt: ``now`` is the anchor of the first one, ``newest`` of a later one.
 
-        The anchor of when it began counts, unless the speed since then shows that the counter has begun anew.
+        The anchor of the attempt's begin counts, unless the speed since then shows that the counter has begun anew.
         """
         self._first, self._begin, self._last, self._before, self._rate = first, first, first, None, None
         own, since_first = _rate(now, newest), _rate(first, now)
@@ -100,7 +100,7 @@ def _anchors(frame: Frame) -> tuple[_Anchor, _Anchor]:
 
 
 def _newest(pairs: Sequence[tuple[_Anchor, _Anchor]]) -> _Anchor:
-    """Return the anchor of the last frame up to which the counter only grew, in the attempt of the first."""
+    """Return the anchor of the last frame, within the first one's attempt, up to which the counter only grew."""
     first, newest = pairs[0]
     for begin, now in pairs:
         if begin != first or now.ticks < newest.ticks:

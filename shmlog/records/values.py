@@ -1,6 +1,6 @@
-"""The kinds of values that a metric has, and the four columns that hold one: kind, value, int_value and text.
+"""The kinds of values of metrics, and the four columns that hold a value: kind, value, int_value and text.
 
-Whole stores can be listed without numpy and pyarrow: what needs them imports them when it is called.
+Listing a store needs neither numpy nor pyarrow: functions that need them import them when called.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLOAT, INT, BOOL, TEXT = KINDS = ("float", "int", "bool", "text")
-"""In the order of csrc/core/format.h, where the first is 1."""
+"""In the order of csrc/core/format.h, whose numbers begin with 1."""
 
 VALUE_COLUMNS = ("kind", "value", "int_value", "text")
 
 COLUMN_OF = {FLOAT: "value", INT: "int_value", BOOL: "int_value", TEXT: "text"}
-"""By kind, the column that holds a value exactly."""
+"""By kind, the column that holds its values exactly."""
 
 Value = float | int | bool | str
 Cells = tuple[str, float | None, int | None, str | None]
@@ -29,11 +29,11 @@ INT64 = range(-(2**63), 2**63)
 
 RANKS = ("rank", "local_rank", "worker")
 PRODUCER = (*RANKS, "pid", "lane", "seq")
-"""Columns that say who logged a record, and which of its records it is."""
+"""Columns that identify the producer of a record, and the record among its records."""
 
 
 def is_text(value: object) -> bool:
-    """Whether a value is a string without lone surrogates, which JSON can name and UTF-8 can't hold."""
+    """Whether a value is a string without lone surrogates, which JSON can have but UTF-8 can't."""
     try:
         return isinstance(value, str) and value.encode("utf-8") is not None
     except UnicodeEncodeError:
@@ -41,7 +41,7 @@ def is_text(value: object) -> bool:
 
 
 def cells_of(value: object) -> Cells | None:
-    """Return kind, value, int_value and text of a value; None if no metric can have it."""
+    """Return kind, value, int_value and text for a value; None if no metric can have it."""
     if isinstance(value, bool):
         return BOOL, float(value), int(value), None
     if isinstance(value, int):
@@ -52,7 +52,7 @@ def cells_of(value: object) -> Cells | None:
 
 
 def value_of(kind: str, value: float | None, int_value: int | None, text: str | None) -> Any:
-    """Return the value that the cells of a row mean."""
+    """Return the value in the cells of a row."""
     if kind == FLOAT:
         return value
     if kind == TEXT:
@@ -66,7 +66,7 @@ def value_in(row: Mapping[str, Any]) -> Any:
 
 
 def misfits(table: pa.Table) -> NDArray[np.bool_]:
-    """Return of each row of a table of schema `METRICS` whether it is of no kind, or has the values of another.
+    """Return for each row of a table of schema `METRICS` whether its kind is unknown, or its values don't fit it.
 
     Returns
     -------
@@ -76,8 +76,8 @@ def misfits(table: pa.Table) -> NDArray[np.bool_]:
     import pyarrow as pa
     import pyarrow.compute
 
-    places = pyarrow.compute.index_in(table["kind"].cast(pa.string()), pa.array(KINDS))
-    kind = places.fill_null(-1).to_numpy()
+    positions = pyarrow.compute.index_in(table["kind"].cast(pa.string()), pa.array(KINDS))
+    kind = positions.fill_null(-1).to_numpy()
     has_value, has_whole, has_text = (np.asarray(table[name].is_valid()) for name in VALUE_COLUMNS[1:])
     is_bool, is_text_kind = kind == KINDS.index(BOOL), kind == KINDS.index(TEXT)
     is_whole = is_bool | (kind == KINDS.index(INT))

@@ -1,4 +1,4 @@
-"""Write-ahead logs as frames: what is whole, and what is damaged. See docs/format.md, section 2."""
+"""Read write-ahead logs as frames and damage. See docs/format.md, section 2."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FIXED_BYTES = 232
 _UNLANED_AT, _RUN_ID_AT = 112, 160
 _EARLIER_MAGIC = b"SLF1"
 _CRC_BEGIN = 8
-# What a search for the next whole frame may cost, in bytes checked per byte of the log.
+# The effort of all searches for the next whole frame, in bytes checked per byte of the log.
 _SEARCH_EFFORT = 16
 
 
@@ -47,8 +47,7 @@ _SEARCH_EFFORT = 16
 class Damage:
     """A stretch of a file that was left out, and why.
 
-    ``offset`` and ``length`` are in bytes; ``offset`` counts from the start of the data
-    that was read.
+    ``offset`` and ``length`` are in bytes; ``offset`` counts from the start of the data.
     """
 
     path: Path
@@ -58,11 +57,11 @@ class Damage:
 
 
 class Foreign(Damage):
-    """Frames that are whole, but another run's or another log's."""
+    """Whole frames of another run or another log."""
 
 
 class OtherVersion(Damage):
-    """A stretch that begins with a frame of an earlier version of shmlog, which alone can read it."""
+    """A stretch that begins with a frame of an earlier version of shmlog; only that version can read it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +71,15 @@ class Frame:
     Attributes
     ----------
     path, log, index, flags, clock, offset, length
-        Where it stands, and its header. ``offset`` counts from the start of the data.
+        Its place, and its header. ``offset`` counts from the start of the data.
     anchors : ndarray of int64, shape (2, 3)
-        ticks, monotonic ns and UTC ns, when the run began and when the frame was written.
+        ticks, monotonic ns and UTC ns, at the begin of the run and when the frame was written.
     unlaned : ndarray of uint64, shape (6,)
         Drops of processes that had no lane, by reason.
     lanes : ndarray of ENTRY
-        Lane entries: what the lane's counters were before the slots of this frame.
+        Lane entries: the counters of each lane before the slots of this frame.
     names : dict of int to str
-        Names defined here. One that is not UTF-8 is left out.
+        Names defined in this frame. One that is not UTF-8 is left out.
     owners : dict of int to bytes
         By lane, the owner's JSON text.
     slots : ndarray of SLOT
@@ -103,22 +102,22 @@ class Frame:
 
 
 class _BadFrameError(Exception):
-    """There is no whole frame here."""
+    """At this place is no whole frame."""
 
 
 class _ForeignFrameError(_BadFrameError):
-    """The frame is whole, and does not belong here."""
+    """The frame is whole, but belongs to another run or log."""
 
 
 class _EarlierVersionError(_BadFrameError):
-    """The frame is of an earlier version."""
+    """An earlier version has written the frame."""
 
     def __init__(self) -> None:
-        super().__init__("written by an earlier version of shmlog, which alone can read it")
+        super().__init__("written by an earlier version of shmlog, and only that version can read it")
 
 
 class _CutShortError(_BadFrameError):
-    """The data ends before the frame does."""
+    """The data ends within the frame."""
 
     def __init__(self) -> None:
         super().__init__("frame cut short")
@@ -143,28 +142,28 @@ class _Header:
 def scan(
     data: bytes | memoryview, *, path: Path, log: int, run_id: str | None, start: int = 0, goes_on: bool = False
 ) -> Iterator[Frame | Damage]:
-    """Yield the whole frames of a log, and what lies between them.
+    """Yield the whole frames of a log, and the damage between them.
 
     Parameters
     ----------
     data : bytes-like
-        The log, or the rest of it from the end of a frame on.
+        The log, or its rest after a frame.
     path : Path
-        Of the log, for reports.
+        Path of the log, for reports.
     log : int
-        Its number; frames with another one are left out.
+        Number of the log; frames with another one are left out.
     run_id : str or None
-        Id of the run; frames of another one are left out. None: it is not known, and those of any run count.
+        Id of the run; frames of another one are left out. None: unknown, so that frames of any run count.
     start : int
         Where in ``data`` to begin, in bytes.
     goes_on : bool
-        Whether there may be more behind ``data``: a frame that is cut short there ends it.
+        Whether more may follow ``data``: then a frame that is cut short at its end is no damage.
 
     Yields
     ------
     Frame or Damage
-        In the order of the log. What follows the last whole frame is one Damage with the
-        reason ``"torn tail"``.
+        In the order of the log. The bytes after the last whole frame are one Damage with the reason
+        ``"torn tail"``.
     """
     view = memoryview(data).cast("B")
     pieces = _pieces(view, path=path, log=log, run_id=run_id, start=start, goes_on=goes_on)
@@ -185,7 +184,7 @@ def scan(
 def _pieces(
     view: memoryview, *, path: Path, log: int, run_id: str | None, start: int, goes_on: bool
 ) -> Iterator[Frame | Damage]:
-    """Yield what `scan` does, each foreign frame by itself."""
+    """Yield what `scan` yields, but each foreign frame by itself."""
     search = _Search(view)
     while start < len(view):
         try:
@@ -194,12 +193,12 @@ def _pieces(
         except _BadFrameError as bad:
             if goes_on and isinstance(bad, _CutShortError):
                 return
-            found = search.next_whole(start + 1)
-            end = len(view) if found is None else found
+            next_frame = search.next_whole(start + 1)
+            end = len(view) if next_frame is None else next_frame
             if isinstance(bad, _EarlierVersionError):
                 yield OtherVersion(path, start, end - start, str(bad))
             else:
-                yield Damage(path, start, end - start, TORN_TAIL if found is None else str(bad))
+                yield Damage(path, start, end - start, TORN_TAIL if next_frame is None else str(bad))
             start = end
             continue
         try:
@@ -213,7 +212,7 @@ def _pieces(
 
 
 def first_piece(path: Path, log: int, run_id: str | None) -> Frame | Damage | None:
-    """Return what a log begins with: its first frame tells what the logs before it hold. None: it is empty."""
+    """Return the first frame of a log, which repeats the state after the logs before it, or its damage; None: empty."""
     with open_regular(path) as file:
         data = file.read(_CRC_BEGIN + 8)
         length = int.from_bytes(data[_CRC_BEGIN:], "little")
@@ -222,7 +221,7 @@ def first_piece(path: Path, log: int, run_id: str | None) -> Frame | Damage | No
 
 
 class _Search:
-    """Looks for the next whole frame, with bounded effort whatever the bytes are."""
+    """Searches for the next whole frame, with bounded effort whatever the bytes are."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
@@ -254,7 +253,7 @@ def _read_header(view: memoryview, at: int) -> _Header:
     header = _Header(*fields)
     sections = 80 * header.lanes + header.names_bytes + header.owners_bytes + 32 * header.slots
     if magic != MAGIC or reserved or header.length % 8 or header.length != _FIXED_BYTES + sections:
-        raise _BadFrameError("no frame where one should begin")
+        raise _BadFrameError("not a frame where one should begin")
     if header.length > len(view) - at:
         raise _CutShortError
     return header
@@ -266,7 +265,7 @@ def _check_crc(view: memoryview, at: int, header: _Header) -> None:
 
 
 def _check_origin(view: memoryview, at: int, header: _Header, log: int, run_id: str | None) -> None:
-    """Raise _ForeignFrameError if a frame does not belong to the log that it was found in."""
+    """Raise _ForeignFrameError if a frame does not belong to the log in which it lies."""
     origin = bytes(view[at + _RUN_ID_AT : at + _FIXED_BYTES]).rstrip(b"\0").decode("utf-8", "replace")
     if run_id is not None and origin != run_id:
         raise _ForeignFrameError(f"frames of run {origin!r}")
@@ -300,7 +299,7 @@ def _read_frame(view: memoryview, at: int, header: _Header, path: Path) -> Frame
 
 
 def _read_texts(section: memoryview, count: int) -> dict[int, bytes]:
-    """Return number -> text of a section of names or owners."""
+    """Return the texts of a section of names or owners, by number."""
     texts: dict[int, bytes] = {}
     at = 0
     for _ in range(count):

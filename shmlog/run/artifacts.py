@@ -1,4 +1,4 @@
-"""The artifacts of a run, as a process logs them."""
+"""How a process logs the artifacts of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shmlog.folder.layout import RunLayout
 
 
 class Artifacts:
-    """What of a `Run` keeps files."""
+    """The methods of a `Run` that keep files."""
 
     id: Any
     enabled: Any
@@ -23,9 +23,9 @@ class Artifacts:
     _next: Callable[[], Any]
 
     def log_artifact(self, path: str | os.PathLike[str], name: str | None = None, *, algorithm: str = "sha256") -> None:
-        """Keep a copy of a file, or of each file in a folder, as an artifact: an ``artifact`` event for each.
+        """Keep a copy of a file, or of each file in a folder, as an artifact, with an ``artifact`` event for each.
 
-        Contents are stored once for all runs of a root. Logging the same again changes nothing.
+        Contents are stored once for all runs of a root. Logging the same artifact again changes nothing.
 
         Parameters
         ----------
@@ -33,9 +33,9 @@ class Artifacts:
             A file or a folder. It is read at once and may be changed afterwards. In a folder, links to files
             within it are logged as files, and empty folders are not logged.
         name : str, optional
-            What it is called in the run: a path with ``/``. Default: the last part of ``path``.
+            Name in the run: a path with ``/``. Default: the last part of ``path``.
         algorithm : str
-            Of the digest: ``sha256``, ``sha512`` or ``blake2b``.
+            Algorithm of the digest: ``sha256``, ``sha512`` or ``blake2b``.
 
         Raises
         ------
@@ -43,9 +43,9 @@ class Artifacts:
             If the name is not usable, or ``path`` is a device, a pipe, an empty folder or one with a link out
             of it. Nothing was logged.
         RunStateError
-            If the run has an artifact of that name and other content, or has ended. Nothing was logged.
+            If the run has an artifact with that name and other content, or has ended. Nothing was logged.
         StorageError
-            If it can't be read or stored, or has changed meanwhile. Nothing was logged, and the run goes on.
+            If a file can't be read or stored, or has changed meanwhile. Nothing was logged, and the run goes on.
         """
         if not self.enabled:
             return

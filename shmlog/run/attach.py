@@ -24,18 +24,18 @@ def attach(
 ) -> Run:
     """Attach this process to a run that another made, and make it the current run.
 
-    With ``run_dir`` the process becomes one more owner of the run, which does not end before it has finished
-    or died. Without it, the process follows the one that started it: its part ends with its parent's, and it
-    logs to that one's next run then. Children need not call it: a forked child goes on logging to its parent's
-    `Run` and `Metric` objects, and elsewhere the first `shmlog.log` attaches.
+    With ``run_dir`` the process becomes another owner of the run, which does not end before this process has
+    finished or died. Without it, the process follows the process that started it: its part ends with its parent's,
+    and then it logs to its parent's next run. Children need not call `attach`: a forked child goes on logging to its
+    parent's `Run` and `Metric` objects, and in other children the first `shmlog.log` attaches.
 
     Parameters
     ----------
     run_dir : path, optional
-        Folder of the run. Default: the run that a call which names none would go to, as a rule that of the
+        Folder of the run. Default: the run to which a call without a run would go, as a rule the run of the
         process that started this one.
     rank, local_rank, worker : int, optional
-        Who this process is, where it can't be told from its launcher. Take
+        The identity of this process, if its launcher does not show it. They take
         effect before the process's first record.
 
     Returns
@@ -45,11 +45,11 @@ def attach(
     Raises
     ------
     RunNotFoundError
-        If there is no such run, or no ``run_dir`` was given and the process that started this one has none.
+        If there is no such run, or, without ``run_dir``, the process that started this one has no run.
     RunStateError
-        If the run has ended, the folder is a copy of another one, or it can't be told which of several is meant.
+        If the run has ended, the folder is a copy of another run folder, or any of several runs could be meant.
     SegmentError
-        If its shared memory is not usable by this process.
+        If this process can't use its shared memory.
     """
     if is_disabled(None) or (run_dir is None and is_off()):
         return disabled_run(DISABLED)
@@ -58,7 +58,7 @@ def attach(
     else:
         run = _parents_run()
         registry.remember(run, current=True)
-    run._identity_known = Identity(rank, local_rank, worker)
+    run._identity_given = Identity(rank, local_rank, worker)
     return run
 
 

@@ -10,8 +10,8 @@ from shmlog.base.plain import plain
 from shmlog.folder.logsettings import LEVELS, LogSettings
 
 
-def tell(event_type: str, data: Mapping[str, Any], settings: LogSettings) -> None:
-    """Print an event, if people are to be told of it. A console that fails is no reason to end a training."""
+def show(event_type: str, data: Mapping[str, Any], settings: LogSettings) -> None:
+    """Print an event, if its level is kept. A console that fails must not end a training."""
     level = _level(event_type, data)
     if not settings.keeps(LEVELS.get(level, LEVELS["info"])):
         return
@@ -19,11 +19,11 @@ def tell(event_type: str, data: Mapping[str, Any], settings: LogSettings) -> Non
     try:
         _write(text)
     except (OSError, ValueError, AttributeError):
-        pass  # it is closed, or there is none
+        pass  # standard output is closed or missing
 
 
 def _write(text: str) -> None:
-    """Print lines at once, so that those of other processes do not come between them."""
+    """Print lines in one write, so that lines of other processes do not come between them."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
@@ -36,7 +36,7 @@ def _level(event_type: str, data: Mapping[str, Any]) -> str:
 
 
 def lines_of(event_type: str, data: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines for an event; none for one that people are not told of."""
+    """Yield the lines for an event; no line for a type that is not printed."""
     if event_type == "log":
         yield str(data.get("message"))
     elif event_type == "config":

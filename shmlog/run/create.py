@@ -16,15 +16,15 @@ from shmlog.segment import shm
 
 
 def create(options: Options, turn: int) -> Run:
-    """Make a run as `init` says; if that fails, nothing of it is left."""
+    """Make a run with the options of `init`; if that fails, nothing of the run is left."""
     options = redacted(options)
     layout = _make_folder(options)
     try:
         run, placed = open_segment(layout, options)
         try:
             _write_files(layout, options, placed, turn)
-            told = {"experiment": options.experiment, "name": options.name, "tags": options.tags}
-            start(run, told, options.config)
+            start_data = {"experiment": options.experiment, "name": options.name, "tags": options.tags}
+            start(run, start_data, options.config)
         except BaseException:
             close_segment(placed)
             raise
@@ -45,12 +45,12 @@ def _make_folder(options: Options) -> RunLayout:
 
 
 def _warn_if_open(layout: RunLayout) -> None:
-    """Tell of folders in which others may put a file in the place of ours; a sticky one, as /tmp, is safe."""
+    """Warn of folders in which other users may replace our files; a sticky folder, as /tmp, is safe."""
     for folder in (layout.dir, layout.dir.parent, layout.dir.parent.parent):
         mode = folder.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             log_warning(
-                "%s may be written to by everybody: the runs in it may be replaced by any user of this host "
+                "%s is writable for everybody: any user of this host may replace the runs in it "
                 "(mode %o); chmod o-w it",
                 folder,
                 stat.S_IMODE(mode),
@@ -59,9 +59,9 @@ def _warn_if_open(layout: RunLayout) -> None:
 
 
 def _write_files(layout: RunLayout, options: Options, placed: shm.Placed, turn: int) -> None:
-    described = Description.new(layout, options.described(), describe_process(options, placed, turn))
+    description = Description.new(layout, options.described(), describe_process(options, placed, turn))
     try:
         runfile.write(layout.config_yaml, options.config, durable=False)
-        described.write(layout, durable=False)
+        description.write(layout, durable=False)
     except OSError as error:
         raise StorageError(f"cannot write into {layout.dir}: {error.strerror}") from error

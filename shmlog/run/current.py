@@ -1,7 +1,7 @@
-"""The calls that name no run.
+"""Calls without a run.
 
-They go to the run that was made last in their thread or task; where none was, to the only one that this
-process has open; in a process that has made none, to the run of the process which started it.
+They go to the run that was made last in their thread or task; without one, to the only run that this
+process has open; in a process that has made no run, to the run of the process that started it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from shmlog.run import follow, late, mode, registry
 from shmlog.run.handed import Handed, handed_down
 from shmlog.run.join import join_entry, join_handed
 from shmlog.run.run import Run
-from shmlog.segment.beacon import Entry
+from shmlog.segment.beacon import BeaconEntry
 
-_followed: Run | None = None  # the run of our parent that calls went to last
-_said_that_there_is_none = False
+_followed: Run | None = None  # the parent's run to which calls went last
+_said_no_run = False
 
 
 class Meant(NamedTuple):
-    """What a call means: a run, or one that has ended, or one of several (the newest), or none."""
+    """The run that a call means: an open run, an ended one, the newest of several possible ones, or no run."""
 
     run: Run | None = None
     ended: Run | None = None
@@ -36,15 +36,15 @@ _NONE = Meant()
 
 
 def current() -> Run | None:
-    """Return the run that a call which names none goes to; None if there is none, or it can't be told which.
+    """Return the run to which a call without a run goes; None if there is no run, or several are possible.
 
-    In a process that has made none, that is the run of the process which started it.
+    In a process that has made no run, it is the run of the process that started it.
     """
     return find().run
 
 
 def log(*args: Any, **kwargs: Any) -> None:
-    """Log to the current run: see `Run.log`. Without any run it does nothing, with ``SHMLOG_MODE=strict`` it raises."""
+    """Log to the current run: see `Run.log`. Without a run it does nothing; with ``SHMLOG_MODE=strict`` it raises."""
     made = registry.made.get()
     run = made[-1] if made else registry.sole()
     if run is None or not run._is_live:
@@ -54,7 +54,7 @@ def log(*args: Any, **kwargs: Any) -> None:
 
 
 def event(event_type: str, data: Mapping[str, Any] | None = None) -> None:
-    """Log a structured event to the current run: see `Run.event`. Without any run it does nothing."""
+    """Log a structured event to the current run: see `Run.event`. Without a run it does nothing."""
     run = _run_for(())
     if run is not None:
         run.event(event_type, data)
@@ -63,14 +63,14 @@ def event(event_type: str, data: Mapping[str, Any] | None = None) -> None:
 def metric(name: str) -> Metric:
     """Return the handle of a metric in the current run: see `Run.metric`.
 
-    Without a run, the handle's first use with one decides; until then it does nothing.
+    Without a run, the handle is bound at its first use while there is a run; until then it does nothing.
     """
     run = find().run
     return (_unbound if run is None else run).metric(name)
 
 
 def finish(status: str = "success") -> bool:
-    """Finish the current run: see `Run.finish`. True if there is none."""
+    """Finish the current run: see `Run.finish`. True if there is no run."""
     run = find().run
     return True if run is None else run.finish(status)
 
@@ -79,7 +79,7 @@ def finish(status: str = "success") -> bool:
 
 
 def find() -> Meant:
-    """Return what a call that names no run means now."""
+    """Return the run that a call without a run means now."""
     made = registry.made.get()
     for run in reversed(made):
         if run.is_open:
@@ -95,17 +95,17 @@ def find() -> Meant:
 
 
 def _own(last: Run | None) -> Meant | None:
-    """Return what is meant of the runs that this process owns; None if it has none open."""
+    """Return which of the runs that this process owns is meant; None if it has no open run."""
     runs = [run for run in registry.open_runs() if run.is_owner and run.is_open]
     if not runs:
         return None
     if last is not None and last._was_ours:
-        return Meant(ended=last)  # what others have made is not for a thread or task that had its own
+        return Meant(ended=last)  # a thread or task that had its own run does not use runs of others
     return Meant(runs[0]) if len(runs) == 1 else Meant(several=runs[0]._layout)
 
 
 def _parents(last: Run | None) -> Meant:
-    """Return what is meant of the runs of the process that started this one, or that sent it a handle."""
+    """Return which run of the process that started this one, or sent it a handle, is meant."""
     global _followed
     if last is None and _followed is not None:
         if _followed.is_open:
@@ -119,7 +119,7 @@ def _parents(last: Run | None) -> Meant:
 
 
 def _sent() -> Meant:
-    """Return what is meant in a process that knows of runs by the handles alone that others have sent to it."""
+    """Return which run is meant in a process that knows runs only by handles sent from other processes."""
     runs = [run for run in registry.open_runs() if not run.is_owner and not run._disabled]
     open_runs = [run for run in runs if run.is_open]
     if len(open_runs) > 1:
@@ -136,7 +136,7 @@ def _next_of(last: Run) -> Meant:
 
 
 def _first() -> Meant:
-    """Return what is meant in a process that has had no run yet."""
+    """Return which run is meant in a process that has had no run yet."""
     if mode.is_disabled(None):
         return _NONE
     handed = handed_down()
@@ -150,7 +150,7 @@ def _first() -> Meant:
     return _choose(handed.beacon, same or entries, handed)
 
 
-def _choose(name: str | None, entries: list[Entry], handed: Handed | None) -> Meant:
+def _choose(name: str | None, entries: list[BeaconEntry], handed: Handed | None) -> Meant:
     if len(entries) > 1:
         return Meant(several=RunLayout(entries[-1].run_dir))
     run = join_entry(name, entries[0]) if name and entries else None
@@ -172,7 +172,7 @@ def is_off() -> bool:
 
 
 def _run_for(args: Sequence[Any]) -> Run | None:
-    """Return the run that takes a call with these arguments, or that counts it as dropped; None: nothing does."""
+    """Return the run that logs a call with these arguments, or counts it as dropped; None: no run does."""
     meant = find()
     run = _run_of(meant)
     if run is None:
@@ -190,23 +190,23 @@ def _drop(meant: Meant, records: int) -> None:
     if meant.several is not None:
         late.drop_ambiguous(meant.several, records)
     else:
-        _say_that_there_is_none()
+        _say_no_run()
 
 
-def _say_that_there_is_none() -> None:
-    global _said_that_there_is_none
-    if not _said_that_there_is_none:
-        _said_that_there_is_none = True
+def _say_no_run() -> None:
+    global _said_no_run
+    if not _said_no_run:
+        _said_no_run = True
         import logging
 
         logging.getLogger("shmlog").debug("there is no run: what process %d logs goes nowhere", os.getpid())
 
 
 class _Unbound(Run):
-    """Stands in for the run where there is none yet: calls go to the one that is current when they are made."""
+    """Stands in for a run while there is none: each call goes to the run that is current then."""
 
     def __init__(self) -> None:
-        # Absolute: a process need not have a current folder.
+        # Absolute: a process may have no current folder.
         super().__init__(RunLayout("/no-run"), None, log_settings=LogSettings())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -219,12 +219,12 @@ class _Unbound(Run):
         _drop(find(), records)
 
     def _first_drop(self, reason: str) -> None:
-        """Warn of nothing: there is no run, or that was said already."""
+        """Do not warn: there is no run, or the warning was given already."""
 
 
 _unbound = _Unbound()
 
 
 def unbound_run() -> Run:
-    """Return what stands in for the run as long as there is none."""
+    """Return the object that stands in for a run while there is none."""
     return _unbound

@@ -1,4 +1,4 @@
-"""How a run ends with its process: the status that it gets, and who closes it then."""
+"""The end of a run with its process: its status, and the flusher that closes it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.status import CANCELLED, FAILED, status_of_exit
 
-_CLOSING_S = 30.0  # how long it may take to close the runs: their parts are merged
+_CLOSING_S = 30.0  # how long closing the runs may take, since it merges their parts
 _NAP_S = 0.01
-_HOST_PIDS = "pid:[4026531836]"  # the namespace that the kernel itself makes: PROC_PID_INIT_INO
+_HOST_PIDS = "pid:[4026531836]"  # the initial namespace of the kernel: PROC_PID_INIT_INO
 
-_ended: list[tuple[int, RunLayout]] = []  # with the process that has finished it: not a child of that
+_ended: list[tuple[int, RunLayout]] = []  # with the pid of the process that finished it, since children inherit this
 
 
 def status_after(exception: BaseException) -> str:
@@ -27,18 +27,18 @@ def status_after(exception: BaseException) -> str:
 
 
 def note_end(layout: RunLayout, *, sealed: bool, is_awaited: bool) -> None:
-    """Have the exit of this process see to a run that it has finished, if its flusher may not be able to close it.
+    """Note a finished run, so that the exit of this process sees that it is closed, if its flusher may fail to.
 
-    ``is_awaited``: the end of the process decides the status, and waits for the flusher, which closes the run then.
+    ``is_awaited``: the end of the process decides the status and waits for the flusher, which then closes the run.
     """
     if not sealed or (not is_awaited and ends_with_us()):
         _ended.append((os.getpid(), layout))
 
 
 def ends_with_us() -> bool:
-    """Whether the flusher may be killed when this process ends: with the first process of a container all others are.
+    """Whether the end of this process may kill the flusher: the end of a container's first process kills all others.
 
-    Docker's ``--init`` and a shell that runs us end right after us.
+    Docker's ``--init``, or a shell that runs this process, ends right after it.
     """
     try:
         return os.readlink("/proc/self/ns/pid") != _HOST_PIDS
@@ -47,26 +47,26 @@ def ends_with_us() -> bool:
 
 
 def see_off() -> None:
-    """Have the runs that were noted closed, and wait for that if the flushers end with this process; never raises."""
+    """See that the noted runs are closed, and wait for it if the flushers end with this process; never raises."""
     deadline = time.monotonic() + _CLOSING_S if ends_with_us() else 0.0
     for pid, layout in _ended:
         if pid == os.getpid():
-            with suppress(ShmlogError, OSError):  # recover goes on from there
+            with suppress(ShmlogError, OSError):  # `recover` can close the run later
                 _see_off(layout, deadline)
 
 
 def _see_off(layout: RunLayout, deadline: float) -> None:
-    """Have somebody close a run that is over, and wait for that until the deadline."""
+    """See that a flusher closes a run that is over, and wait for it until the deadline."""
     from shmlog.folder import liveness  # slow to import: not when a run begins
 
     is_started = False
     while not _is_closed(layout):
-        described = Description.read(layout)
-        if not is_started and liveness.flusher_lives(described) is False:
-            start_flusher(layout)  # it closes the run as soon as nobody is attached
+        description = Description.read(layout)
+        if not is_started and liveness.flusher_lives(description) is False:
+            start_flusher(layout)  # it closes the run as soon as no process is attached
             is_started = True
-        if liveness.members_live(described) and not liveness.is_closing(described):
-            return  # others are attached, or this process is until its end
+        if liveness.members_live(description) and not liveness.is_closing(description):
+            return  # other processes, or this one until its end, are attached
         if time.monotonic() >= deadline:
             return
         time.sleep(_NAP_S)

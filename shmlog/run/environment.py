@@ -1,4 +1,4 @@
-"""What a process works with, as far as other processes of the machine may work with something else."""
+"""The part of a process's environment that may differ between processes of one machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-# Those that say where in a job a process stands and what it may use. No others: they may be secrets.
+# Variables with the place of a process in its job and the devices that it may use. No others: they may be secrets.
 VARIABLES = (
     "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_STEP_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_NNODES",
     "SLURM_NODEID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_CPUS_PER_TASK", "PBS_JOBID", "LSB_JOBID",
@@ -20,13 +20,13 @@ _VALUE_MAX = 1_000  # characters
 
 
 def environment_of_process() -> dict[str, Any]:
-    """Return what run.yaml says of the process that makes a run; the flusher adds what holds of the machine."""
-    found = {name: os.environ.get(name) for name in VARIABLES}
+    """Return the environment of the process that makes a run, for run.yaml; the flusher adds facts of the machine."""
+    variables = {name: os.environ.get(name) for name in VARIABLES}
     return {
         "executable": _text(sys.executable),
         "cwd": _cwd(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "variables": {name: _text(value) for name, value in found.items() if value and len(value) <= _VALUE_MAX},
+        "variables": {name: _text(value) for name, value in variables.items() if value and len(value) <= _VALUE_MAX},
     }
 
 
@@ -34,9 +34,9 @@ def _cwd() -> str | None:
     try:
         return _text(os.getcwd())
     except OSError:
-        return None  # it was removed
+        return None  # the folder was removed
 
 
 def _text(value: str) -> str:
-    """Return a text as UTF-8 can have it."""
+    """Return a text without characters that UTF-8 can't hold."""
     return os.fsencode(value).decode("utf-8", "replace")

@@ -1,8 +1,8 @@
-"""How the process ends, for runs that nobody finished.
+"""Finish open runs when the process ends.
 
-When Python comes to its end, an uncaught exception can be seen, but not the number that the process exits with, nor
-whether anything else happens meanwhile. So the run gets a status then that is only likely, and the C library tells
-the true one when the process is through: csrc/core/exits.c.
+At the end of Python, an uncaught exception is visible, but not the exit code of the process, nor whether anything
+else happens meanwhile. So the run gets a status that is only likely, and csrc/core/exits.c records the true one when
+the C library ends the process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _watching = False
 
 
 def watch() -> None:
-    """Have the runs of this process finished at its exit. Once per process."""
+    """Arrange that the runs of this process are finished at its exit, once per process."""
     global _watching
     if not _watching:
         _watching = True
@@ -25,9 +25,9 @@ def watch() -> None:
 
 
 def _uncaught(*, at_prompt: bool) -> BaseException | None:
-    """Return the exception that this process is ending by, as Python notes it whatever the hooks for it do.
+    """Return the exception that ends this process, which Python records whatever its hooks do.
 
-    At a prompt it is of what was typed last, and only a KeyboardInterrupt may end the process.
+    At a prompt it is the exception of the last input, and only a KeyboardInterrupt may end the process.
     """
     exception = getattr(sys, "last_exc", getattr(sys, "last_value", None))
     return None if at_prompt and not isinstance(exception, KeyboardInterrupt) else exception
@@ -42,8 +42,8 @@ def finish_all() -> None:
         try:
             if exception is not None and run.is_owner and status == FAILED:
                 run.log_error(exception)
-            # After a KeyboardInterrupt Python has SIGINT end the process: the C library has nothing to tell.
+            # After a KeyboardInterrupt Python ends the process by SIGINT: the C library records nothing.
             run._end(status, is_likely=at_prompt or not isinstance(exception, KeyboardInterrupt))
-        except Exception:  # the interpreter is ending: nobody is left to hear of it
+        except Exception:  # the interpreter is ending: no caller is left to handle it
             run._leave()
     ending.see_off()

@@ -1,8 +1,8 @@
-"""What a process hands down to the programs that it starts: which run is theirs.
+"""How a process hands its run down to the programs that it starts.
 
-The environment reaches every kind of child but that of a forkserver which was started earlier; that one is
-reached by the configuration which multiprocessing hands down to each process. Both are withdrawn when the
-run ends: a program that is started afterwards joins nothing.
+The environment reaches every kind of child except children of a forkserver that was started earlier; those are
+reached by the configuration that multiprocessing hands down to each process. Both are withdrawn when the
+run ends, so that a program started afterwards joins no run.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from shmlog.run import registry
 
 VARIABLE = "SHMLOG_RUN"
 DISABLED = "disabled"
-"""What is handed down instead of a run whose calls do nothing."""
-_FILE = "file"  # in the place of the segment's name: it is a file in the run folder
-_SEVERAL = "several"  # in the same place: which run is meant can't be told
-_WITHDRAWN = ""  # a forkserver may have an environment from before
+"""The value handed down for a run whose calls do nothing."""
+_FILE = "file"  # in the place of the segment's name: the segment is a file in the run folder
+_SEVERAL = "several"  # in the same place: several runs could be meant
+_WITHDRAWN = ""  # not removed, since a forkserver may have an environment from before
 
-# Our pid, and what we were handed down ourselves; None: we hand down nothing else.
+# Our pid, and the values that were handed down to us; None: we hand down no run of our own.
 _before: tuple[int, str | None, str | None] | None = None
 
 
 class Handed(NamedTuple):
-    """What our parent has handed down."""
+    """The run that our parent has handed down."""
 
     layout: RunLayout | None  # None: no run, or one of several
     ref: SegmentRef | None
@@ -38,7 +38,7 @@ class Handed(NamedTuple):
 
 
 def handed_down() -> Handed | None:
-    """Return what our parent has handed down, if anything.
+    """Return the run that our parent has handed down, or None.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def handed_down() -> Handed | None:
 
 
 def hand_down() -> None:
-    """Tell children of the run that is open now: the newest, if it is the only one or was made within the others."""
+    """Hand the newest open run down to children, if it is the only one or was made within the others."""
     with registry.guard.lock:
         _hand_down()
 

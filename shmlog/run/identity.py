@@ -1,4 +1,4 @@
-"""Who logs: what the caller or the launcher says of this process, and the name of its script."""
+"""The identity of a producer: its ranks, from the caller or the launcher, and the name of its script."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 from shmlog import _core
 
-# What a launcher calls a rank, and in which of them it says how many there are.
+# The variables of each launcher for the rank, and for the number of ranks.
 _RANKS = (
     ("RANK", ("WORLD_SIZE", "LOCAL_WORLD_SIZE")),
     ("SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")),
@@ -18,15 +18,15 @@ _RANKS = (
 
 
 class Identity(NamedTuple):
-    """What the caller said of this process; what is None is detected."""
+    """The ranks that the caller gave this process; those that are None are detected."""
 
     rank: int | None = None
     local_rank: int | None = None
     worker: int | None = None
 
     def detected(self) -> Self:
-        """Return it with the rank that the C core would not find: that of a process which only has a local one."""
-        if _core.variable("LOCAL_RANK") is None:  # for a child's first record, which is not to wait for the rest
+        """Return it with the rank of a process that has only a local rank, which the C core would not find."""
+        if _core.variable("LOCAL_RANK") is None:  # fast: a child's first record waits for it
             return self
         local = lone_local_rank()
         is_known = self.rank is not None or "SHMLOG_RANK" in os.environ
@@ -36,7 +36,7 @@ class Identity(NamedTuple):
 
 
 def rank_among_several() -> str | None:
-    """Return the rank that a launcher of several processes has given to this one."""
+    """Return the rank that a launcher of several processes has given to this one, or None."""
     for rank, sizes in _RANKS:
         if rank in os.environ and any(_is_several(size) for size in sizes):
             return os.environ[rank]
@@ -44,10 +44,10 @@ def rank_among_several() -> str | None:
 
 
 def lone_local_rank() -> int | None:
-    """Return $LOCAL_RANK where nothing else tells the ranks apart.
+    """Return $LOCAL_RANK if nothing else distinguishes the ranks.
 
-    Lightning does so: the first process of a script sets it to 0 for itself, then starts the script again
-    for the others, with 1 and so on. It sets WORLD_SIZE too, but removes that after the first training.
+    Lightning works so: the first process of a script sets it to 0 for itself, then starts the script again
+    for the other ranks, with 1 and so on. It sets WORLD_SIZE too, but removes it after the first training.
     """
     local = os.environ.get("LOCAL_RANK", "")
     is_one_of_one = "WORLD_SIZE" in os.environ and not _is_several("WORLD_SIZE")
@@ -62,7 +62,7 @@ def _is_several(name: str) -> bool:
 
 
 def script_name() -> str:
-    """Return the name of the script, or of the package that is run with ``python -m``."""
+    """Return the name of the script, or of the package run by ``python -m``."""
     script = sys.argv[0] if getattr(sys, "argv", None) else ""
     folder, name = os.path.split(script)
     return (os.path.basename(folder) if name == "__main__.py" else name) or "python"

@@ -1,4 +1,4 @@
-"""Make a run, or take one up again."""
+"""Make a run, or resume one."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def init(
 
     A spawned or forkserver child that calls it while importing ``__main__``
     attaches to its parent's run instead, and so do further ranks of one launcher:
-    the n-th call of each rank is one run. Ranks that ``torchrun --max-restarts``
-    starts anew make the next attempt of a run that was not finished. A cell of a
-    notebook that is run again finishes, as cancelled, what it had left open.
+    the n-th calls of all ranks share a run. Ranks that ``torchrun --max-restarts``
+    restarts make the next attempt of a run that was not finished. A notebook cell
+    that is run again finishes, as cancelled, the run that it had left open.
 
     Parameters
     ----------
     experiment : str
         Name of the folder that groups the runs: 1 to 64 letters, digits, ``_``, ``-``.
     root : path
-        Folder of all experiments; made if it does not exist.
+        Folder of all experiments; made if missing.
     name : str, optional
         For people; need not be unique. Default: the run's id.
     config : mapping, optional
@@ -69,50 +69,50 @@ def init(
         ``"enabled"``, or ``"disabled"``: every call is a no-op and no file is
         made, here and in all children. Default: ``$SHMLOG_MODE``, else enabled.
     sinks : iterable of str
-        Where metrics go: ``"parquet"``, the default, ``"jsonl"`` for lines of events.jsonl, which take far more
+        The files for metrics: ``"parquet"``, the default, ``"jsonl"`` for lines of events.jsonl, which take far more
         room and time, or both. Events always go to events.jsonl.
     lane_records : int, optional
-        Records (32 bytes each) that wait for the flusher, per process; rounded
-        up to a power of two. Default: 65,536, less where shared memory is small.
+        Most records (32 bytes each) that wait for the flusher, per process; rounded
+        up to a power of two. Default: 65,536, or fewer if shared memory is small.
     lanes : int, optional
-        Most processes that log at the same time. Default: 256. Costs nothing
-        until used.
+        Most processes that log at the same time. Default: 256. Unused lanes cost
+        nothing.
     on_full : str
-        When a process's lane is full: ``"wait"`` or ``"drop"`` the new record. This and the next
-        two hold for every process of the run.
+        If a process's lane is full: ``"wait"``, or ``"drop"`` the new record. This and the next
+        two arguments apply to every process of the run.
     max_wait : float
-        Seconds to wait for room while the flusher gets nothing done, then drop and count.
+        Seconds to wait for room while the flusher makes no progress; then the record is dropped and counted.
     strict : bool
-        Raise `DroppedError` when a record is dropped, `RunStateError` when that is since the run has ended.
+        Raise `DroppedError` when a record is dropped, or `RunStateError` if it is dropped because the run has ended.
     clock : str
         ``"auto"``, ``"monotonic"`` or ``"tsc"``.
     level : str
-        ``"debug"``, the default, ``"info"``, ``"warning"`` or ``"error"``: messages below it are left out, those
-        of `LoggingHandler` too, in every process.
+        ``"debug"``, the default, ``"info"``, ``"warning"`` or ``"error"``: messages below it are left out in every
+        process, also those of `LoggingHandler`.
     console : bool
-        Print messages, and what the ``log_…`` methods log, on standard output as ``LEVEL: text``.
+        Print messages, and the events of the ``log_…`` methods, on standard output as ``LEVEL: text``.
     rotate_events : int or str, optional
-        Most bytes of a file of structured events, such as ``"64 MB"``: events.jsonl then goes on in
-        events.1.jsonl and so on. Default, and 0: all are in one.
+        Most bytes of a file of structured events, such as ``"64 MB"``: then events.jsonl goes on in
+        events.1.jsonl and so on. Default, and 0: one file for all.
     git_diff : bool
-        Keep what the code has changed since its commit as git.diff: changes of files that git knows, up to 10 MB,
-        of the repository that the working directory is in. Default: False.
+        Keep the changes of the code since its commit as git.diff: of files that git tracks, up to 10 MB, in the
+        repository of the working directory. Default: False.
     redact : str
-        Regular expression, searched for in the names of parameters (of ``config`` at any depth, of `Run.log_config`)
-        and of arguments of the command line, whatever their case: ``[redacted]`` is written instead of their
-        values. Default: names that end in password, secret, credentials, token, api_key and the like. ``""``: all
-        is written as it is.
+        Regular expression, searched for, ignoring case, in the names of parameters (of ``config`` at any depth, of
+        `Run.log_config`) and of arguments of the command line: ``[redacted]`` is written instead of their values.
+        Default: names that end in password, secret, credentials, token, api_key and the like. ``""``: all values are
+        written.
     resume : str, path, StoredRun or the like, optional
-        Take a run that is over up again as its next attempt: its id, its folder, or an object that has its
+        Resume a run that is over, as its next attempt: its id, its folder, or an object that has its
         ``dir``. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
-        ``parent`` that are given replace those it had, and ``config`` is merged into its parameters. What is
-        not given of ``level``, ``console``, ``rotate_events``, ``git_diff`` and ``redact`` is as in the attempt
-        before. A run that has crashed is recovered first.
+        ``parent``, if given, replace those of the run, and ``config`` is merged into its parameters. ``level``,
+        ``console``, ``rotate_events``, ``git_diff`` and ``redact``, if not given, are those of the previous attempt.
+        A run that has crashed is recovered first.
 
     Returns
     -------
     Run
-        Also a context manager, which finishes it.
+        Also a context manager, which finishes the run.
 
     Raises
     ------
@@ -121,11 +121,11 @@ def init(
     RunNotFoundError
         If there is no run to resume.
     RunStateError
-        If the run to resume is running, or may be. Nothing was changed.
+        If the run to resume is, or may be, running. Nothing was changed.
     CorruptDataError
         If run.yaml of the run to resume is damaged. Nothing was changed.
     StorageError
-        If the run folder can't be made, or not be written to. Nothing was made.
+        If the run folder can't be made or written to. Nothing was made.
     SegmentError
         If there is no room for the shared memory. Nothing was made.
     """
@@ -147,7 +147,7 @@ def init(
 
 
 def _may_be_notebook() -> bool:
-    """Whether there is IPython: else what sees to cells need not be imported."""
+    """Whether IPython is loaded: if not, `notebook` need not be imported."""
     return "IPython" in sys.modules
 
 
@@ -162,7 +162,7 @@ def _meet(options: Options, resume: RunLike | None) -> Run:
     again = partial(_next_attempt, options)
     if resume is None:
         return _take_turn(options.root, options.experiment, Makers(partial(create, options), again))
-    from shmlog.run.resume import find, reopen  # rarely needed, and with the flusher's half of the package
+    from shmlog.run.resume import find, reopen  # rarely needed, and it imports half of the flusher
 
     layout = find(resume, options)
     folder = layout.dir.parent
@@ -170,7 +170,7 @@ def _meet(options: Options, resume: RunLike | None) -> Run:
 
 
 def _take_turn(root: Path, experiment: str, makers: Makers) -> Run:
-    """Return the run that another rank of this launch has made in this turn, or else make one."""
+    """Return the run that another rank of this launch has made in this turn, or make one."""
 
     def run_of(turn: int) -> Run:
         if rank_among_several() is None and lone_local_rank() is None:
@@ -189,10 +189,10 @@ def _next_attempt(options: Options, layout: RunLayout, turn: int) -> Run | None:
 
 
 def _parents_run() -> Run | None:
-    """Return the parent's run if this is a child that is importing its parent's ``__main__``.
+    """Return the parent's run if this child is importing its parent's ``__main__``.
 
-    If that has ended, or there is none yet, a second run, made by a child that was not to make one, would be
-    worse than one that takes nothing until the parent starts its next.
+    If the parent's run has ended, or does not exist yet, return a run that logs nothing until the parent starts its
+    next one: a second run, which the user did not intend, would be worse.
     """
     process: Any = sys.modules.get("multiprocessing.process")
     if process is None or not getattr(process.current_process(), "_inheriting", False):
@@ -200,6 +200,6 @@ def _parents_run() -> Run | None:
     handed = handed_down()
     if handed is not None and handed.is_disabled:
         return None
-    from shmlog.run.current import current, unbound_run  # what only makes runs does without
+    from shmlog.run.current import current, unbound_run  # not needed by a process that only makes runs
 
     return current() or unbound_run()

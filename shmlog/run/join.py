@@ -1,4 +1,4 @@
-"""Join a run that another process made: as one more owner of it, or as a follower of one."""
+"""Join a run that another process made, as another owner or as a follower of an owner."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from shmlog.run import exits, follow, registry
 from shmlog.run.handed import DISABLED, Handed, hand_down
 from shmlog.run.run import Run
 from shmlog.segment import beacon, shm
-from shmlog.segment.beacon import Entry
+from shmlog.segment.beacon import BeaconEntry
 
-_CLOSING_S = 0.2  # how long a run that is being closed may hold the member lock
-_NOT_THERE = (RunNotFoundError, RunStateError, SegmentError, OSError)  # or no descriptor is left to look
+_CLOSING_S = 0.2  # how long the flusher of a run that is being closed may hold the member lock
+_NOT_THERE = (RunNotFoundError, RunStateError, SegmentError, OSError)  # OSError: perhaps no descriptor is left
 
 _KEPT = 16
 _ended: dict[str, Run] = {}
@@ -29,7 +29,7 @@ _bound: dict[str, Run] = {}  # of pickled handles
 
 
 def own(run: Run, segment: _core.Segment) -> None:
-    """Make ``run`` one that this process owns, and tell its children of it.
+    """Make this process an owner of ``run``, and prepare the beacon's entry for it.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def own(run: Run, segment: _core.Segment) -> None:
 
 
 def make_current(run: Run) -> Run:
-    """Make a run that this process owns that of its thread or task and of its children, finished at exit."""
+    """Make an owned run the current one of its thread or task and of children; it is finished at exit."""
     assert run._entry is not None
     beacon.announce(run._entry, run._announced)
     registry.remember(run, current=True)
@@ -57,11 +57,11 @@ def make_current(run: Run) -> Run:
 
 
 def join_as_owner(run_dir: Path) -> Run:
-    """Return the run in that folder as one that this process owns; raises as `shmlog.attach` does."""
+    """Return the run in that folder, with this process as an owner; raises as `shmlog.attach` does."""
     layout = RunLayout(run_dir)
-    known = registry.find(str(layout.dir))
-    if known is not None and known.is_owner and known.is_open:
-        return known
+    open_run = registry.find(str(layout.dir))
+    if open_run is not None and open_run.is_owner and open_run.is_open:
+        return open_run
     ref = read_ref(layout)
     run = Run(layout, ref, owner=True)
     own(run, _open_segment(layout, ref))
@@ -71,11 +71,11 @@ def join_as_owner(run_dir: Path) -> Run:
 # ---- followers ----
 
 
-def join_entry(name: str, entry: Entry) -> Run | None:
-    """Return a run that the process of the beacon ``name`` has open, as its follower; None if it has just ended."""
-    known = registry.find(entry.run_dir)
-    if known is not None and known.is_open:
-        return known
+def join_entry(name: str, entry: BeaconEntry) -> Run | None:
+    """Return a run that the process of beacon ``name`` has open, as its follower; None if it has just ended."""
+    open_run = registry.find(entry.run_dir)
+    if open_run is not None and open_run.is_open:
+        return open_run
     layout = RunLayout(entry.run_dir)
     try:
         return _join_as_follower(layout, make_ref(layout, entry.segment), name, entry)
@@ -84,11 +84,11 @@ def join_entry(name: str, entry: Entry) -> Run | None:
 
 
 def join_handed(handed: Handed) -> Run:
-    """Return the run that was handed down, as a follower; one that takes nothing any more if it has ended."""
+    """Return the run that was handed down, as a follower; if it has ended, as one that drops all records."""
     assert handed.layout is not None
     assert handed.ref is not None
     if handed.beacon is not None and beacon.path_of(handed.beacon).exists():
-        return ended_run(handed.layout, handed.ref)  # its owner lives, and has it open no more
+        return ended_run(handed.layout, handed.ref)  # its owner lives, and has closed it
     try:
         return _join_as_follower(handed.layout, handed.ref, None, None)
     except _NOT_THERE:
@@ -96,17 +96,17 @@ def join_handed(handed: Handed) -> Run:
 
 
 def reopen_or_closed(run_dir: str, segment: str | None, name: str | None) -> Run:
-    """Return the run that was pickled, in this process: joined, or ended.
+    """Return a pickled run in this process: joined, or ended.
 
-    In a follower it belongs to that run alone: a task that outlives the run for which it was sent must not log
-    into the next one. What follows is the run that calls which name none go to.
+    In a follower, the handle belongs to that run alone: a task that outlives the run for which it was sent must not
+    log into the next one. Only the run for calls without a run follows the owner.
     """
-    known = registry.find(run_dir)
-    if known is not None and known.is_owner and known.is_open:
-        return known
+    open_run = registry.find(run_dir)
+    if open_run is not None and open_run.is_owner and open_run.is_open:
+        return open_run
     layout = RunLayout(run_dir)
     ref = make_ref(layout, segment)
-    shared = known if known is not None and known.is_open else _find_sent(layout, ref, name)
+    shared = open_run if open_run is not None and open_run.is_open else _find_sent(layout, ref, name)
     if not shared.is_open:
         return shared
     bound = _bound.get(run_dir)
@@ -127,7 +127,7 @@ def _find_sent(layout: RunLayout, ref: SegmentRef, name: str | None) -> Run:
 
 
 def ended_run(layout: RunLayout, ref: SegmentRef | None) -> Run:
-    """Return a run that has ended: what is logged to it is dropped and counted."""
+    """Return a run that has ended: records that are logged to it are dropped and counted."""
     run = _ended.get(str(layout.dir))
     if run is None:
         run = Run(layout, ref)
@@ -136,14 +136,14 @@ def ended_run(layout: RunLayout, ref: SegmentRef | None) -> Run:
 
 
 def _keep(runs: dict[str, Run], run: Run) -> None:
-    """Keep a run for the next one who asks, and forget those of long ago."""
+    """Cache a run, and forget the oldest one if there are too many."""
     runs[str(run.dir)] = run
     if len(runs) > _KEPT:
         del runs[next(iter(runs))]
 
 
 def disabled_run(experiment: str) -> Run:
-    """Make a run whose calls do nothing the current one, here and in all children."""
+    """Make a run whose calls do nothing, and make it the current one, here and in all children."""
     run = Run(RunLayout(Path(experiment) / DISABLED), None)
     run._disable()
     registry.remember(run, current=True)
@@ -152,7 +152,7 @@ def disabled_run(experiment: str) -> Run:
 
 
 def _join_as_follower(
-    layout: RunLayout, ref: SegmentRef, name: str | None, entry: Entry | None, *, follows: bool = True
+    layout: RunLayout, ref: SegmentRef, name: str | None, entry: BeaconEntry | None, *, follows: bool = True
 ) -> Run:
     segment = _open_segment(layout, ref)
     run = Run(layout, ref)
@@ -165,7 +165,7 @@ def _join_as_follower(
 
 
 class _Kin:
-    """What a run asks of its process's other runs."""
+    """The functions of this module for `Run`."""
 
     reopen = staticmethod(reopen_or_closed)
 
@@ -201,13 +201,13 @@ def _open_segment(layout: RunLayout, ref: SegmentRef) -> _core.Segment:
         raise SegmentError(f"{ref.path} belongs to run {segment.run_id!r}, not to {layout.run_id!r}")
     if shm.is_of_original(segment, layout.dir):
         raise RunStateError(
-            f"{layout.dir} is a copy of {segment.run_dir}, into which all that is logged would go; attach to that one"
+            f"{layout.dir} is a copy of {segment.run_dir}, into which all records would go; attach to that one"
         )
     return segment
 
 
 def join_segment(run: Run, segment: _core.Segment, *, is_owner: bool) -> None:
-    """Have ``run`` log into a segment.
+    """Let ``run`` log into a segment.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def join_segment(run: Run, segment: _core.Segment, *, is_owner: bool) -> None:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ENOENT, errno.ESTALE):
                 raise
-            # Held exclusively: by the flusher that closes the run, or by a probe of a moment.
+            # The lock is held exclusively, by the flusher that closes the run, or for a moment by a probe.
             if segment.closed or error.errno != errno.EAGAIN or time.monotonic() > deadline:
                 raise RunStateError(f"run {run.dir} has ended; start another with shmlog.init") from error
         time.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Put files into a run: a copy of each, whole and durable, under its name, shared with other runs where it can be."""
+"""Put files into a run: a whole and durable copy of each, under its name, shared with other runs if possible."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
 class _Source(NamedTuple):
-    """A file to be logged, and what it will be called."""
+    """A file to be logged, and its name in the run."""
 
     name: str
     path: Path
 
 
 class _Staged(NamedTuple):
-    """A copy that is not in its place yet."""
+    """A copy that is not yet in its place."""
 
     name: str
     path: Path
@@ -37,7 +37,7 @@ class _Staged(NamedTuple):
 
 
 def keep(layout: RunLayout, path: str | os.PathLike[str], name: str | None, algorithm: str) -> list[dict[str, Any]]:
-    """Put a file, or each file of a folder, below artifacts/; return what is to be logged of each.
+    """Put a file, or each file of a folder, below artifacts/; return the data of an event for each.
 
     Raises as `Run.log_artifact` does.
     """
@@ -45,14 +45,14 @@ def keep(layout: RunLayout, path: str | os.PathLike[str], name: str | None, algo
     sources = list(_sources(os.fsdecode(path), name))
     staged: list[_Staged] = []
     try:
-        staged.extend(_stage(layout, source, algorithm) for source in sources)  # of a failure, those before it
-        for one in staged:
-            _place(layout, one, only_look=True)
-        for one in staged:
-            blobs.offer(layout.root, one.path, one.content)
-        for one in staged:
-            _place(layout, one, only_look=False)
-        for folder in {(layout.artifacts / one.name).parent for one in staged}:
+        staged.extend(_stage(layout, source, algorithm) for source in sources)  # if one fails, has those before it
+        for copy in staged:
+            _place(layout, copy, check_only=True)
+        for copy in staged:
+            blobs.offer(layout.root, copy.path, copy.content)
+        for copy in staged:
+            _place(layout, copy, check_only=False)
+        for folder in {(layout.artifacts / copy.name).parent for copy in staged}:
             fsync_dir(folder)
     except OSError as error:
         if isinstance(error, StorageError):
@@ -60,12 +60,12 @@ def keep(layout: RunLayout, path: str | os.PathLike[str], name: str | None, algo
         what = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
         raise StorageError(f"cannot log {path} as an artifact of {layout.dir}: {what}") from error
     finally:
-        for one in staged:
-            one.path.unlink(missing_ok=True)
-    return [data_of(one.name, one.content) for one in staged]
+        for copy in staged:
+            copy.path.unlink(missing_ok=True)
+    return [data_of(copy.name, copy.content) for copy in staged]
 
 
-# ---- what is to be logged ----
+# ---- files to be logged ----
 
 
 def _sources(path: str, name: str | None) -> Iterator[_Source]:
@@ -77,10 +77,10 @@ def _sources(path: str, name: str | None) -> Iterator[_Source]:
     if not stat.S_ISDIR(kind):
         raise ValueError(f"{path} is neither a file nor a folder: it can't be an artifact")
     folder = Path(os.path.realpath(path))
-    found = sorted(_files(folder))
-    if not found:
+    files = sorted(_files(folder))
+    if not files:
         raise ValueError(f"{path} holds no file: there is nothing to log")
-    for file in found:
+    for file in files:
         yield _Source(check_name(f"{name}/{file.relative_to(folder).as_posix()}"), file)
 
 
@@ -92,12 +92,12 @@ def _mode(path: str) -> int:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and the folders in it; refuse what is neither, and links out of it."""
+    """Yield the files in a folder and its subfolders; refuse other kinds of files, and links out of the folder."""
     for path, folders, names in os.walk(folder, onerror=_refuse):
         for name in [*names, *(name for name in folders if os.path.islink(os.path.join(path, name)))]:
             file = Path(path, name)
             if not Path(os.path.realpath(file)).is_relative_to(folder):
-                raise ValueError(f"{file} is a link out of {folder}: log what it leads to under a name of its own")
+                raise ValueError(f"{file} is a link out of {folder}: log its target under a name of its own")
             if not stat.S_ISREG(_mode(str(file))):
                 raise ValueError(f"{file} is neither a file nor a folder, or a link to a folder: it can't be logged")
             yield file
@@ -111,9 +111,9 @@ def _refuse(error: OSError) -> None:
 
 
 def _stage(layout: RunLayout, source: _Source, algorithm: str) -> _Staged:
-    """Link to content that the root has, which takes no room, or copy the file, into the run's folder.
+    """Put the file's content into the run's folder: link to a blob of the root, which takes no room, or copy it.
 
-    What a kill leaves there is removed when the run is over.
+    Copies that a kill leaves there are removed when the run is over.
     """
     copy = temporary_of(layout.dir / "artifact", exclusive=True)
     original = os.open(source.path, _FILE_FLAGS)
@@ -122,11 +122,11 @@ def _stage(layout: RunLayout, source: _Source, algorithm: str) -> _Staged:
         if not stat.S_ISREG(before.st_mode):
             raise ValueError(f"{source.path} is neither a file nor a folder: it can't be an artifact")
         content = content_at(original, algorithm)
-        # What is copied is hashed once more: a file that changes meanwhile must not get under the wrong digest.
+        # The copy is hashed again, so that a file that changes meanwhile does not get a wrong digest.
         is_same = blobs.adopt(layout.root, copy, content) or _copy(original, copy, algorithm) == content
         after = os.fstat(original)
         if not is_same or content.size_bytes != after.st_size or _version(before) != _version(after):
-            raise StorageError(f"{source.path} has changed while it was read; log it when it is written")
+            raise StorageError(f"{source.path} has changed while it was read; log it after it is written")
     except BaseException:
         copy.unlink(missing_ok=True)
         raise
@@ -152,27 +152,27 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
 # ---- their places ----
 
 
-def _place(layout: RunLayout, one: _Staged, *, only_look: bool) -> None:
-    """Give a copy its name, unless that is only asked about; raises RunStateError if it has another content."""
-    *folders, last = one.name.split("/")
+def _place(layout: RunLayout, copy: _Staged, *, check_only: bool) -> None:
+    """Give a copy its name, or with ``check_only`` only check it; raises RunStateError if it has other content."""
+    *folders, last = copy.name.split("/")
     try:
         folder = _open_folder(layout, folders)
     except NotADirectoryError as error:
         raise RunStateError(
-            f"run {layout.run_id} can't have an artifact {one.name!r}: a part of that path is a file or a link"
+            f"run {layout.run_id} can't have an artifact {copy.name!r}: a part of that path is a file or a link"
         ) from error
     try:
-        if _is_there(layout, one, folder, last) or only_look:
+        if _exists(layout, copy, folder, last) or check_only:
             return
-        _link(one.path, folder, last)
+        _link(copy.path, folder, last)
     except FileExistsError:
-        _is_there(layout, one, folder, last)  # somebody has logged it at the same time
+        _exists(layout, copy, folder, last)  # another process has logged it at the same time
     finally:
         os.close(folder)
 
 
 def _open_folder(layout: RunLayout, names: list[str]) -> int:
-    """Open a folder below artifacts/, made if need be, through no link."""
+    """Open a folder below artifacts/, through no link, and make it if it is missing."""
     fd = os.open(layout.dir, _FOLDER_FLAGS)
     for name in (layout.artifacts.name, *names):
         try:
@@ -183,7 +183,7 @@ def _open_folder(layout: RunLayout, names: list[str]) -> int:
                 pass
             below = os.open(name, _FOLDER_FLAGS, dir_fd=fd)
         except OSError as error:
-            # Of a link, O_DIRECTORY with O_NOFOLLOW says the one or the other.
+            # For a link, O_DIRECTORY with O_NOFOLLOW fails with either error.
             raise NotADirectoryError(*error.args) if error.errno == errno.ELOOP else error from None
         finally:
             os.close(fd)
@@ -191,25 +191,25 @@ def _open_folder(layout: RunLayout, names: list[str]) -> int:
     return fd
 
 
-def _is_there(layout: RunLayout, one: _Staged, folder: int, name: str) -> bool:
-    """Whether an artifact of that name and content is there; raises RunStateError if it has another content."""
+def _exists(layout: RunLayout, copy: _Staged, folder: int, name: str) -> bool:
+    """Whether an artifact with that name and content exists; raises RunStateError if it has other content."""
     try:
         fd = os.open(name, _FILE_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise RunStateError(f"{layout.artifacts / one.name} is in the way: {error.strerror}") from error
+        raise RunStateError(f"{layout.artifacts / copy.name} is in the way: {error.strerror}") from error
     try:
-        found = os.fstat(fd)
-        is_same = stat.S_ISREG(found.st_mode) and (
-            os.path.samestat(found, one.path.lstat())
-            or (found.st_size == one.content.size_bytes and content_at(fd, one.content.algorithm) == one.content)
+        status = os.fstat(fd)
+        is_same = stat.S_ISREG(status.st_mode) and (
+            os.path.samestat(status, copy.path.lstat())
+            or (status.st_size == copy.content.size_bytes and content_at(fd, copy.content.algorithm) == copy.content)
         )
     finally:
         os.close(fd)
     if not is_same:
         raise RunStateError(
-            f"run {layout.run_id} has an artifact {one.name!r} of other content: a name means one content for the "
+            f"run {layout.run_id} has an artifact {copy.name!r} of other content: a name means one content for the "
             f"whole run; log it under another, such as one with the step in it"
         )
     return True
@@ -221,5 +221,5 @@ def _link(path: Path, folder: int, name: str) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # A file system without hard links: of two that log other content at the same moment, the last one wins.
+        # A file system without hard links: of two processes that log other content at the same moment, the last wins.
         os.rename(path, name, dst_dir_fd=folder)

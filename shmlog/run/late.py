@@ -1,4 +1,4 @@
-"""Drops that come when no lane takes them: after a run's end, or of calls that mean none of several runs."""
+"""Drops without a lane: after a run's end, or of calls that could mean several runs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from shmlog.folder.layout import RunLayout
 from shmlog.records.late import LateDrops
 from shmlog.records.reasons import AMBIGUOUS
 
-_KEPT = 16  # runs of which it is known that they were told of, or where they are counted
+_KEPT = 16  # most runs in each of the next two
 _warned: dict[str, None] = {}
 _files: dict[str, LateDrops] = {}
 _warned_of_several = False
 
 
 def count(layout: RunLayout, reason: str, records: int) -> None:
-    """Count drops in the run folder; where it can't be written to, or is gone, they are in `Run.stats` alone."""
+    """Count drops in the run folder; if it is gone or can't be written to, only `Run.stats` has them."""
     key = str(layout.dir)
     try:
         file = _files.get(key)
@@ -30,7 +30,7 @@ def count(layout: RunLayout, reason: str, records: int) -> None:
 
 
 def is_first(layout: RunLayout) -> bool:
-    """Whether this is the first late drop of this process that is told of the run."""
+    """Whether this process has not warned of late drops of the run before."""
     key = f"{os.getpid()} {layout.dir}"
     is_new = key not in _warned
     _warned[key] = None
@@ -40,7 +40,7 @@ def is_first(layout: RunLayout) -> bool:
 
 
 def drop_ambiguous(newest: RunLayout, records: int) -> None:
-    """Count and tell drops of a call that could mean several runs; they are booked with the newest."""
+    """Count drops of a call that could mean several runs with the newest of them, and warn once."""
     global _warned_of_several
     count(newest, AMBIGUOUS, records)
     if not _warned_of_several:

@@ -1,4 +1,4 @@
-"""How long what a process logs is waited for, and how a run ends."""
+"""Wait for the flusher, and end a run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NO_ERRORS = (SystemExit, GeneratorExit, KeyboardInterrupt)
 
 
 class Life:
-    """What of a `Run` waits for the flusher, and ends the run."""
+    """The methods of a `Run` that wait for the flusher, or end the run."""
 
     id: Any
     is_owner: Any
     event: Callable[..., None]
     log_error: Callable[..., None]
-    _entry: beacon.Entry | None
+    _entry: beacon.BeaconEntry | None
     _is_maker: bool
     _layout: RunLayout
     _started_s: float
@@ -53,7 +53,7 @@ class Life:
         self._names_are_synced = False
 
     def flush(self, timeout: float = FLUSH_S, *, durable: bool = False) -> bool:
-        """Wait until all that this process logged is in the write-ahead log.
+        """Wait until all records that this process has logged are in the write-ahead log.
 
         Parameters
         ----------
@@ -61,12 +61,12 @@ class Life:
             Most seconds to wait. Gives up earlier when the flusher makes no
             progress for 2 s.
         durable : bool
-            Wait until it is fsynced too.
+            Wait until the log is fsynced, too.
 
         Returns
         -------
         bool
-            Whether it is. False is no loss: the records wait in shared memory, or the run has ended for this
+            Whether they are. False means no loss: the records wait in shared memory, or the run has ended for this
             process, and they were sealed with it.
 
         Raises
@@ -87,7 +87,7 @@ class Life:
         return is_flushed and (not durable or self._sync_names())
 
     def _sync_names(self) -> bool:
-        """Make durable that there is such a run, once in a process."""
+        """Make the names of the run's files durable, once in a process."""
         if not self._names_are_synced:
             try:
                 fsync_run(self._layout)
@@ -97,7 +97,7 @@ class Life:
         return True
 
     def _lanes(self) -> dict[int, tuple[int, int, int]]:
-        """Return head, tail and synced of each lane that this process has, or had for a thread that has ended."""
+        """Return head, tail and synced of each lane that this process has, or had in a thread that has ended."""
         lanes: dict[int, tuple[int, int, int]] = {}
         for lane, head, tail, synced in self._positions():
             lanes[lane] = max(head, lanes.get(lane, (0, 0, 0))[0]), tail, synced
@@ -112,7 +112,7 @@ class Life:
 
     @property
     def stats(self) -> dict[str, Any]:
-        """What this process logged, dropped by reason and waited, how the flusher is, and what all have lost."""
+        """Records logged, dropped and waited for by this process, the flusher's state, and records lost by all."""
         stats: dict[str, Any] = self._counts()
         stats["flusher"] = "none"
         if self._is_member:
@@ -129,9 +129,9 @@ class Life:
     def finish(self, status: str = "success") -> bool:
         """End the run, or this process's part in it.
 
-        Everything that an owner of the run and the processes that follow it have logged is drained and sealed
-        into Parquet. The run is over when its last owner has finished. What follows this process logs to its
-        next run from then on; until there is one, it drops and counts. May be called again.
+        All records of an owner of the run and of the processes that follow it are drained and sealed into
+        Parquet. The run is over when its last owner has finished. From then on, followers of this process log
+        to its next run; until there is one, they drop and count. May be called again.
 
         Parameters
         ----------
@@ -142,9 +142,9 @@ class Life:
         Returns
         -------
         bool
-            Whether all is sealed. False when the flusher made no progress for
-            2 s: nothing is lost, ``shmlog recover`` finishes the job. False also if
-            records are lost, of which a warning is logged: ``shmlog verify`` tells which.
+            Whether all records are sealed. False if the flusher made no progress for
+            2 s: nothing is lost, ``shmlog recover`` seals the rest. False also if
+            records are lost: a warning is logged, and ``shmlog verify`` lists them.
 
         Raises
         ------
@@ -157,7 +157,7 @@ class Life:
         return self._end(final)
 
     def _end(self, status: str, *, is_likely: bool = False) -> bool:
-        """Do what `finish` does; ``is_likely``: the end of this process may make another status of it."""
+        """Do what `finish` does; ``is_likely``: the end of this process may still change the status."""
         if self._status != "running":
             return self._is_sealed
         self._status = status
@@ -171,7 +171,7 @@ class Life:
         return self._is_sealed
 
     def _close(self, status: str, is_likely: bool) -> bool:
-        """End an owner's part, and that of its followers. Returns whether all is sealed and nothing is lost."""
+        """End the part of an owner and its followers; return whether all records are sealed and none is lost."""
         self._dismiss_followers()
         is_awaited = is_likely and self._await_exit(status)
         is_sealed = self._seal(None if is_awaited else status)
@@ -184,7 +184,7 @@ class Life:
         lost = self._segment.lost
         if lost:
             log_warning(
-                "run %s has lost %d records, the logs that held them are kept: 'shmlog verify %s' says more",
+                "run %s has lost %d records; the logs that held them are kept: 'shmlog verify %s' says more",
                 self.id,
                 lost,
                 self._layout.dir,
@@ -201,17 +201,17 @@ class Life:
         return self._segment.await_exit(FINISH_CODES[likely], self._is_maker, wal)
 
     def _seal(self, status: str | None) -> bool:
-        """Have all be sealed; None: the status will be known when the process has ended."""
+        """Let all records be sealed; ``status`` None: it will be known when the process has ended."""
         patience = self._patience()
         code, by_maker = (0, False) if status is None else (FINISH_CODES[status], self._is_maker)
         try:
-            self._flush(patience, FLUSH_S, False)  # makes room for the last event, whatever waits in the lane
+            self._flush(patience, FLUSH_S, False)  # makes room for the last event in a full lane
             if self._is_maker:
-                told = {} if status is None else {"status": status}
-                with suppress(DroppedError):  # counted; finish itself never raises because of the machinery
-                    self.event("experiment_end", {**told, "duration_s": time.monotonic() - self._started_s})
+                data = {} if status is None else {"status": status}
+                with suppress(DroppedError):  # counted; `finish` never raises because of the machinery
+                    self.event("experiment_end", {**data, "duration_s": time.monotonic() - self._started_s})
             self._settle()
-        finally:  # a Ctrl-C does not make another status of it
+        finally:  # a Ctrl-C does not change the status
             request = self._segment.request_finish(code, by_maker)
         return patience.wait(lambda: self._segment.finish_done >= request, lambda: patience.finishing(request))
 

@@ -14,7 +14,7 @@ from shmlog.run.redact import redact_config
 
 
 class Messages:
-    """What of a `Run` is its structured log."""
+    """The methods of a `Run` for its structured log."""
 
     enabled: Any
     log: Callable[..., None]
@@ -31,10 +31,10 @@ class Messages:
         event_type : str
             1 to 1024 bytes of UTF-8, such as ``"evaluation"``.
         data : mapping, optional
-            Anything that JSON can hold; arrays, paths, dates and the like are
+            Any values that JSON can hold; arrays, paths, dates and the like are
             converted, NaN and infinities become strings.
         console : bool
-            Whether a run with a console prints it.
+            Whether a run with a console prints the event.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class Messages:
         self.event("config", redact_config(plain(config), self._settings.redact) if is_mapping else config)
 
     def log_progress(self, current: int, total: int, metrics: Mapping[str, Any] | None = None) -> None:
-        """Log how far the work is: ``current`` of ``total``, with some metrics."""
+        """Log the progress of the work, ``current`` of ``total``, with some metrics."""
         share = 100 * current / total if total else 0.0
         data: dict[str, Any] = {"current": current, "total": total, "progress_pct": share}
         if metrics:
@@ -82,7 +82,7 @@ class Messages:
         self.event("progress", data)
 
     def log_result(self, result: Mapping[str, Any]) -> None:
-        """Log what came out."""
+        """Log the result of the work."""
         self.event("result", result)
 
     def log_error(self, exception: BaseException, context: Mapping[str, Any] | None = None) -> None:
@@ -91,11 +91,11 @@ class Messages:
         Raises
         ------
         TypeError
-            If it is not an exception, such as a text, which `error` logs. Nothing was logged.
+            If ``exception`` is not one. Nothing was logged. (`error` logs a text.)
         """
         if not isinstance(exception, BaseException):
             kind = type(exception).__name__
-            raise TypeError(f"log_error() takes an exception, not {kind}; error() logs a text, event() anything")
+            raise TypeError(f"log_error() takes an exception, not {kind}; error() logs a text, event() any mapping")
         import traceback  # rarely needed, and slow to import
 
         lines = traceback.format_exception(type(exception), exception, exception.__traceback__)
@@ -124,28 +124,28 @@ class Messages:
     def log_checkpoint(
         self, path: str | os.PathLike[str], *, step: int | None = None, metrics: Mapping[str, Any] | None = None
     ) -> None:
-        """Log that a checkpoint was saved, by whatever saves it; `CheckpointManager` logs its own.
+        """Log that a checkpoint was saved by other means; `CheckpointManager` logs its own.
 
         Parameters
         ----------
         path : path
-            Where it is. Told relative to the run folder if it is in there.
+            Place of the checkpoint; logged relative to the run folder if it lies within.
         step : int, optional
-            The step after which it was taken.
+            The step after which it was saved.
         metrics : mapping, optional
-            How good it is.
+            Its quality.
         """
         place = Path(os.path.abspath(os.fsdecode(path)))
         folder = self._layout.dir
-        told = str(place.relative_to(folder)) if place.is_relative_to(folder) else os.fsdecode(path)
-        self.event("checkpoint", {"path": told, "step": step, "metrics": dict(metrics or {})})
+        name = str(place.relative_to(folder)) if place.is_relative_to(folder) else os.fsdecode(path)
+        self.event("checkpoint", {"path": name, "step": step, "metrics": dict(metrics or {})})
 
     def finalize(self, final_status: str = "completed") -> bool:
-        """End the run: `Run.finish` by the name that other structured loggers have for it."""
+        """End the run: `Run.finish` under the name of other structured loggers."""
         return self.finish(final_status)
 
     def keeps(self, level: int) -> bool:
-        """Whether messages of that level, a number as in `logging`, are logged; see ``init(level=…)``."""
+        """Whether messages of a level, a number as in `logging`, are logged; see ``init(level=…)``."""
         return self._settings.keeps(level)
 
     def _tell(self, event_type: str, data: Mapping[str, Any]) -> None:
@@ -154,10 +154,10 @@ class Messages:
         if settings.console and self.enabled:
             from shmlog.run import console  # rarely needed
 
-            console.tell(event_type, data, settings)
+            console.show(event_type, data, settings)
 
     @property
     def _settings(self) -> LogSettings:
-        if self._log_settings is None:  # made by another process: run.yaml tells, once in a process
+        if self._log_settings is None:  # another process made the run: read run.yaml, once in a process
             self._log_settings = read_settings(self._layout)
         return self._log_settings

@@ -5,19 +5,19 @@ from __future__ import annotations
 from shmlog import _core
 
 VARIABLE = "SHMLOG_MODE"
-STRICT = "strict"  # as enabled, and a call that names no run raises where there is none
+STRICT = "strict"  # as enabled, but a call without a run raises if there is none
 _MODES = ("enabled", "disabled")
 
 
 def is_disabled(mode: str | None) -> bool:
-    """Whether runs are disabled; raises ValueError if there is no such mode."""
+    """Whether runs are disabled; raises ValueError if the mode is unknown."""
     if mode and mode not in _MODES:
         raise ValueError(f"mode must be 'enabled' or 'disabled', not {mode!r}")
     return (mode or _from_environment()) == "disabled"
 
 
 def is_strict() -> bool:
-    """Whether a call that names no run raises where there is none."""
+    """Whether a call without a run raises if there is none."""
     return _from_environment() == STRICT
 
 

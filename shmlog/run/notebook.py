@@ -1,6 +1,6 @@
-"""A cell of a notebook that is run again has the run ended that it had left open.
+"""End the run that a notebook cell has left open when the cell is run again.
 
-Asked of IPython, if it is there: which request the kernel is carrying out, and from which cell that comes.
+IPython, if loaded, shows which request the kernel executes, and from which cell it comes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _made: dict[str, _Execution] = {}
 
 
 def finish_earlier() -> None:
-    """Finish what an earlier execution of the cell that is running now has left open.
+    """Finish the runs that an earlier execution of the present cell has left open.
 
-    Two runs that one execution makes are meant to be open together.
+    Two runs of one execution may be open together.
     """
     now = _execution()
     if now is None:
@@ -38,7 +38,7 @@ def finish_earlier() -> None:
 
 
 def remember(run: Run) -> None:
-    """Note which cell has made ``run``."""
+    """Note the cell that has made ``run``."""
     now = _execution()
     if now is not None:
         still_open = {str(other.dir) for other in registry.open_runs()}
@@ -48,17 +48,17 @@ def remember(run: Run) -> None:
 
 
 def _execution() -> _Execution | None:
-    """Return what the kernel is executing; None outside of a notebook."""
+    """Return the cell and the request that the kernel executes; None outside of a notebook."""
     ipython: Any = sys.modules.get("IPython")
     get_ipython = getattr(ipython, "get_ipython", None)
     shell = get_ipython() if get_ipython else None
-    get_parent = getattr(shell, "get_parent", None)  # a terminal has none, nor cells that could be run again
+    get_parent = getattr(shell, "get_parent", None)  # a terminal has none, and no cells
     message: Any = get_parent() if get_parent else None
     try:
         header, metadata, content = message["header"], message["metadata"], message["content"]
         if header["msg_type"] != "execute_request":
             return None
-        # Not every front end names the cell. ipykernel makes the file name of a cell of its code, too.
+        # Some front ends do not name the cell. Then its code identifies it, as in ipykernel's file names.
         return _Execution(metadata.get("cellId") or ("code", content["code"]), header["msg_id"])
     except (KeyError, TypeError, AttributeError):
         return None  # a kernel of another kind

@@ -20,7 +20,7 @@ SINKS = ("parquet", "jsonl")
 DEFAULT_SINKS = ("parquet",)
 
 
-class Options(NamedTuple):  # no dataclass: importing what makes those takes longer than all else that `init` imports
+class Options(NamedTuple):  # not a dataclass: importing `dataclasses` takes longer than all other imports of `init`
     """The checked arguments of `init`, made by keyword."""
 
     experiment: str
@@ -37,11 +37,11 @@ class Options(NamedTuple):  # no dataclass: importing what makes those takes lon
     drop_policy: DropPolicy
     clock: str
     log_settings: LogSettings
-    log_asked: dict[str, Any]  # those of them that were given
+    log_given: dict[str, Any]  # the log settings that the caller gave
     git_diff: bool | None
 
     def described(self) -> Description:
-        """Return what run.yaml says of them of every run."""
+        """Return the options that run.yaml has for every run."""
         return Description(
             name=self.name, sinks=list(self.sinks), tags=self.tags, group=self.group, notes=self.notes,
             parent=self.parent,
@@ -54,27 +54,27 @@ def check(
     lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
     level: str | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None, redact: str | None,
 ) -> Options:  # fmt: skip
-    """Return the arguments as they are used; raises TypeError or ValueError."""
+    """Return the checked arguments; raises TypeError or ValueError."""
     if on_full not in ("wait", "drop"):
         raise ValueError(f"on_full must be 'wait' or 'drop', not {on_full!r}")
     if not isinstance(max_wait, int | float) or not 0 <= max_wait <= 3600:
         raise ValueError(f"max_wait must be 0 to 3600 seconds, not {max_wait!r}")
     if config is not None and not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping, not {type(config).__name__}")
-    for what, text in (("name", name), ("group", group), ("notes", notes), ("parent", parent)):
+    for argument, text in (("name", name), ("group", group), ("notes", notes), ("parent", parent)):
         if text is not None and not isinstance(text, str):
-            raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+            raise TypeError(f"{argument} must be a str, not {type(text).__name__}")
     if git_diff is not None and not isinstance(git_diff, bool):
         raise TypeError(f"git_diff must be True or False, not {git_diff!r}")
     choose_size(0, lanes, lane_records)
     clock_number(clock)
-    asked = check_settings(level, console, rotate_events, redact)
+    settings = check_settings(level, console, rotate_events, redact)
     return Options(
         experiment=check_id(experiment, "experiment"), root=_folder(root), name=name, config=plain(config or {}),
         tags=_names("tags", tags or ()), group=group, notes=notes, parent=parent, sinks=_sinks(sinks),
         lane_records=lane_records, lanes=lanes, clock=clock,
-        drop_policy=DropPolicy(on_full == "wait", float(max_wait), bool(strict)), log_settings=LogSettings(**asked),
-        log_asked=asked, git_diff=git_diff,
+        drop_policy=DropPolicy(on_full == "wait", float(max_wait), bool(strict)), log_settings=LogSettings(**settings),
+        log_given=settings, git_diff=git_diff,
     )  # fmt: skip
 
 
@@ -84,29 +84,29 @@ def _folder(root: str | os.PathLike[str]) -> Path:
         path.encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"root {path!a}: its name is not UTF-8, as shared memory holds it; rename the folder"
+            f"root {path!a}: its name is not UTF-8, which shared memory requires; rename the folder"
         ) from None
     return Path(path)
 
 
-def as_before(options: Options, described: Description) -> Options:
-    """Return the options of a run's next attempt: what was not given is as run.yaml says of the last one."""
-    log_settings = settings_of(described.structured_log)._replace(**options.log_asked)
-    git_diff = described.git_diff is True if options.git_diff is None else options.git_diff
+def as_before(options: Options, description: Description) -> Options:
+    """Return the options of a run's next attempt: settings that were not given are those in run.yaml."""
+    log_settings = settings_of(description.structured_log)._replace(**options.log_given)
+    git_diff = description.git_diff is True if options.git_diff is None else options.git_diff
     return redacted(options._replace(log_settings=log_settings, git_diff=git_diff))
 
 
 def redacted(options: Options) -> Options:
-    """Return the options of an attempt as they are written: without the parameters that are not to be kept."""
+    """Return the options of an attempt as they are written, without the values of secret parameters."""
     return options._replace(config=redact_config(options.config, options.log_settings.redact))
 
 
-def _names(what: str, values: Iterable[str]) -> list[str]:
+def _names(argument: str, values: Iterable[str]) -> list[str]:
     if isinstance(values, str):
-        raise TypeError(f"{what} must be a list of str, not one str; write [{values!r}]")
+        raise TypeError(f"{argument} must be a list of str, not one str; write [{values!r}]")
     names = list(values)
     if not all(isinstance(value, str) for value in names):
-        raise TypeError(f"{what} must be a list of str, not {names!r}")
+        raise TypeError(f"{argument} must be a list of str, not {names!r}")
     return names
 
 

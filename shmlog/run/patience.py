@@ -1,4 +1,4 @@
-"""Waiting for the flusher: how long, and for another one when it has died."""
+"""Wait for the flusher, with a limit, and start another one if it has died."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
     from shmlog.folder.layout import RunLayout
 
 PATIENCE_S = 2.0  # without any progress of the flusher
-STARTS_MAX = 3  # one after the other that come no further than the first
+STARTS_MAX = 3  # in succession that get no further than the first
 _LOOK_AFTER_S = 0.2
 _NAP_MAX_S = 0.01
 
 
 class Flushers:
-    """Starts another flusher when that of a run has died, but not for ever if each dies at the same place."""
+    """Starts another flusher when the run's has died, but not for ever if each dies at the same place."""
 
     def __init__(self, layout: RunLayout) -> None:
         self._layout = layout
         self._place: object = None
-        self._starts = 0  # of all processes, when the last one had come so far
-        self._is_told = False
+        self._starts = 0  # by all processes, when that place was reached
+        self._has_warned = False
 
     def replace(self, segment: _core.Segment, drained: object) -> bool:
-        """Start one, unless that is in vain; ``drained`` tells how far the caller's records have got."""
+        """Start a flusher, unless it would be in vain; ``drained`` shows how far the caller's records have got."""
         if segment.closed:
             return False
         place = drained, self._books()
         if place != self._place:
             self._place, self._starts = place, segment.starts
         if segment.starts - self._starts >= STARTS_MAX:
-            self._tell()
+            self._warn()
             return False
         from shmlog.flusher.process import start_flusher
 
@@ -48,19 +48,19 @@ class Flushers:
         return True
 
     def _books(self) -> bytes:
-        """Return what says how far the run is sealed."""
+        """Return the bytes of the books, which change with each sealed log."""
         try:
             return self._layout.sealed_json.read_bytes()
         except OSError:
             return b""
 
-    def _tell(self) -> None:
-        if self._is_told:
+    def _warn(self) -> None:
+        if self._has_warned:
             return
-        self._is_told = True
+        self._has_warned = True
         log_warning(
-            "the flusher of run %s has died %d times at the same place, see %s; what was logged is kept, "
-            "'shmlog recover %s' goes on from there",
+            "the flusher of run %s has died %d times at the same place, see %s; logged records are kept, "
+            "'shmlog recover %s' seals them",
             self._layout.run_id,
             STARTS_MAX,
             self._layout.flusher_log,
@@ -69,18 +69,18 @@ class Flushers:
 
 
 class Patience:
-    """Of one call, for all that it waits for one after the other.
+    """The patience of one call, for all its successive waits.
 
     Parameters
     ----------
     segment : Segment
-        Where the flusher tells how it gets on.
+        Shows the flusher's progress.
     ring : callable
         Wakes the flusher.
     lives : callable
-        Returns whether there is a flusher, or one that starts.
+        Returns whether a flusher lives or is starting.
     replace : callable
-        Starts another one; returns whether that is worth waiting for.
+        Starts another flusher; returns whether to wait for it.
     """
 
     def __init__(
@@ -90,17 +90,17 @@ class Patience:
         self._ring = ring
         self._lives = lives
         self._replace = replace
-        self._since_s = time.monotonic()  # when the flusher was last seen to get on
+        self._since_s = time.monotonic()  # when the flusher last made progress
 
     def wait(self, is_done: Callable[[], bool], progress: Callable[[], object], timeout: float = float("inf")) -> bool:
-        """Wait until it is done; False if the timeout is over, or ``progress`` has not changed for too long."""
+        """Wait until ``is_done``; False after the timeout, or if ``progress`` has not changed for too long."""
         deadline = time.monotonic() + timeout
-        seen, nap = progress(), 0.0002
+        state, nap = progress(), 0.0002
         while not is_done():
             self._ring()
-            now, told = time.monotonic(), progress()
-            if told != seen:
-                seen, self._since_s = told, now
+            now, new_state = time.monotonic(), progress()
+            if new_state != state:
+                state, self._since_s = new_state, now
             if now >= deadline or not self._is_worth_it(now - self._since_s):
                 return is_done()
             time.sleep(nap)
@@ -116,16 +116,16 @@ class Patience:
         try:
             return self._segment.flusher_is_starting
         except OSError:
-            return False  # no descriptor is left to look
+            return False  # no descriptor is left for the check
 
-    # ---- what counts as progress ----
+    # ---- kinds of progress ----
 
     def anything(self) -> object:
-        """Return what changes while the flusher gets anything done, or comes up."""
+        """Return a state that changes while the flusher makes any progress, or starts."""
         return self._segment.progress, self._segment.flusher_state
 
     def finishing(self, request: int) -> object:
-        """Return what changes while it gets on with a request to finish: not by what is logged afterwards."""
+        """Return a state that changes with progress on a request to finish, but not with later records."""
         if self._segment.finish_noted >= request:
             return self._segment.sealing
         return self.anything()

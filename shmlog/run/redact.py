@@ -1,4 +1,4 @@
-"""What must not be written: passwords and the like, told by the names that they are given under."""
+"""Replace values that must not be written, such as passwords, by their names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _ASSIGNMENT = re.compile(r"([-+~]*[\w.-]+)=.*", re.DOTALL)
 
 
 def redact_config(config: Mapping[str, Any], pattern: str) -> dict[str, Any]:
-    """Return plain parameters without the values, at any depth, of names that a pattern finds."""
-    found: dict[str, Any] = _redact(dict(config), re.compile(pattern, re.IGNORECASE)) if pattern else dict(config)
-    return found
+    """Return plain parameters in which the values of names that match, at any depth, are replaced."""
+    redacted: dict[str, Any] = _redact(dict(config), re.compile(pattern, re.IGNORECASE)) if pattern else dict(config)
+    return redacted
 
 
 def _redact(value: Any, secret: re.Pattern[str]) -> Any:
@@ -26,22 +26,22 @@ def _redact(value: Any, secret: re.Pattern[str]) -> Any:
 
 
 def _hidden(value: Any) -> Any:
-    """Return what is written instead; that there is none, or whether, is no secret."""
+    """Return the text written instead of a value; None, True and False are not secret."""
     return value if value is None or isinstance(value, bool) else REDACTED
 
 
 def redact_argv(arguments: Sequence[str], pattern: str) -> list[str]:
-    """Return arguments without the values of names that a pattern finds: ``--name=value``, ``--name value``."""
+    """Return arguments in which the values of names that match are replaced: ``--name=value``, ``--name value``."""
     if not pattern:
         return list(arguments)
     secret = re.compile(pattern, re.IGNORECASE)
-    found: list[str] = []
+    redacted: list[str] = []
     is_next = False
     for argument in arguments:
         assigned = _ASSIGNMENT.fullmatch(argument)
         if assigned and secret.search(assigned[1].lstrip("-+~")):
-            found.append(f"{assigned[1]}={REDACTED}")
+            redacted.append(f"{assigned[1]}={REDACTED}")
         else:
-            found.append(REDACTED if is_next and not argument.startswith("-") else argument)
+            redacted.append(REDACTED if is_next and not argument.startswith("-") else argument)
         is_next = argument.startswith("-") and not assigned and bool(secret.search(argument.lstrip("-")))
-    return found
+    return redacted

@@ -1,4 +1,4 @@
-"""The runs that this process has open, and those that were made in one thread or task."""
+"""The open runs of this process, and the runs made in each thread or task."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from shmlog.run.run import Run
 from shmlog.segment.guard import Guard
 
 guard = Guard()
-"""Held by who changes the list, or what is handed down because of it: threads make and finish runs."""
+"""Held while the list, or the run handed down, changes: several threads make and finish runs."""
 
 _open: dict[str, Run] = {}
 _last_closed: Run | None = None
 
-#: The runs that were made in this thread or task, each within the one before it; the last stays when it has ended.
+#: The runs made in this thread or task, each within the one before it; the last one stays after its end.
 made: ContextVar[tuple[Run, ...]] = ContextVar("shmlog_made", default=())
 
 
 def remember(run: Run, *, current: bool) -> None:
-    """Put ``run`` on the list; ``current``: it is the run of this thread or task from now on."""
+    """Put ``run`` on the list; ``current``: it becomes the run of this thread or task."""
     with guard.lock:
         _open.pop(str(run.dir), None)
         _open[str(run.dir)] = run
@@ -27,7 +27,7 @@ def remember(run: Run, *, current: bool) -> None:
 
 
 def forget(run: Run) -> None:
-    """Take ``run`` off the list."""
+    """Remove ``run`` from the list."""
     global _last_closed
     with guard.lock:
         if _open.get(str(run.dir)) is run:
@@ -36,7 +36,7 @@ def forget(run: Run) -> None:
 
 
 def forget_ended() -> None:
-    """Take the runs of other processes off the list that have ended: one that follows them has come."""
+    """Remove ended runs of other processes from the list, since a later run of one has come."""
     for run in open_runs():
         if not run.is_owner and not run.is_open:
             with guard.lock:
@@ -45,18 +45,18 @@ def forget_ended() -> None:
 
 
 def last_closed() -> Run | None:
-    """Return the run that this process owned and has closed last."""
+    """Return the last closed run, if this process owned it."""
     return _last_closed if _last_closed is not None and _last_closed.is_owner else None
 
 
 def follow(run: Run) -> None:
-    """Put the run that follows what was made in this thread or task in its place."""
+    """Replace the runs made in this thread or task, if any, by the run that follows them."""
     if made.get():
         made.set((run,))
 
 
 def find(run_dir: str) -> Run | None:
-    """Return this process's open run in that folder."""
+    """Return this process's open run in that folder, or None."""
     return _open.get(run_dir)
 
 

@@ -1,11 +1,10 @@
 """Ranks that one launcher started on one node share their runs.
 
-The first of them makes a run and lists it in a small file in shared memory; the others attach to it. The file is
-named after the launcher: its job, its step, its pid and when that started, and this boot, so that it can't be
-mistaken for that of an earlier launch. (TORCHELASTIC_RUN_ID alone is often "none", and SLURM_JOB_ID spans a whole
-allocation.)
+The first rank makes a run and lists it in a small file in shared memory; the others attach to it. The file is
+named after the launcher (its job, step, pid and start time) and this boot, so that it differs from that of an
+earlier launch. (TORCHELASTIC_RUN_ID alone is often "none", and SLURM_JOB_ID spans a whole allocation.)
 
-A rank is in a run once: what starts another program, or calls `init` once more, makes another run.
+A rank is in a run once: another program of it, or another call of `init`, makes another run.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog.base.boot import boot_id
-from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, SegmentError, ShmlogError, log_warning
+from shmlog.errors import RunNotFoundError, RunStateError, SegmentError, ShmlogError, UnreadableError, log_warning
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SHARED_MEMORY
@@ -24,18 +23,18 @@ from shmlog.run.handed import handed_down
 from shmlog.run.identity import lone_local_rank, rank_among_several
 from shmlog.run.run import Run
 from shmlog.run.turns import Makers
-from shmlog.segment.meeting import Entry, Meeting, meeting_place, open_meeting
+from shmlog.segment.meeting import Meeting, MeetingEntry, meeting_place, open_meeting
 from shmlog.segment.process import Process, pid_namespace, process_of
 
 _JOBS = (
     "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "OMPI_MCA_ess_base_jobid",
     "PMIX_NAMESPACE",
 )  # fmt: skip
-_MASTER = ("MASTER_ADDR", "MASTER_PORT")  # torchrun's may be another one after a restart
+_MASTER = ("MASTER_ADDR", "MASTER_PORT")  # torchrun may change them at a restart
 
 
 class _Rank(NamedTuple):
-    """A process as its launcher sees it."""
+    """A process and its place in its launch."""
 
     rank: str
     launcher: Process
@@ -44,7 +43,7 @@ class _Rank(NamedTuple):
 
 
 def meet(root: Path, experiment: str, turn: int, makers: Makers) -> Run:
-    """Return the run that another rank of this launch has made in this turn, or else make one."""
+    """Return the run that another rank of this launch has made in this turn, or make one."""
     me = _rank_of_this_process()
     return makers.make(turn) if me is None else _meet_others(me, root, experiment, turn, makers)
 
@@ -65,8 +64,10 @@ def _rank_of_this_process() -> _Rank | None:
 
 def _place(launcher: Process, root: Path, experiment: str) -> Path:
     jobs = _JOBS if "TORCHELASTIC_RUN_ID" in os.environ else _JOBS + _MASTER
-    told = [f"{name}={os.environ.get(name, '')}" for name in jobs]
-    return meeting_place("\n".join([*told, str(launcher), str(pid_namespace()), str(boot_id()), str(root), experiment]))
+    variables = [f"{name}={os.environ.get(name, '')}" for name in jobs]
+    return meeting_place(
+        "\n".join([*variables, str(launcher), str(pid_namespace()), str(boot_id()), str(root), experiment])
+    )
 
 
 def _meet_others(me: _Rank, root: Path, experiment: str, turn: int, makers: Makers) -> Run:
@@ -92,7 +93,7 @@ def _meet_others(me: _Rank, root: Path, experiment: str, turn: int, makers: Make
 
 
 def _enter_launchers_run(meeting: Meeting, me: _Rank, folder: Path) -> None:
-    """List the run that a launcher which is a rank itself has made before it set the variables of one."""
+    """List the run of a launcher that is itself a rank, made before it set the variables of a rank."""
     if not lone_local_rank():
         return
     try:
@@ -100,33 +101,33 @@ def _enter_launchers_run(meeting: Meeting, me: _Rank, folder: Path) -> None:
         layout = handed.layout if handed is not None else None
         if layout is None:
             return
-        described = Description.read(layout)
-        maker = Process(described.pid, described.pid_start)
-        was_rank = "LOCAL_RANK" in described.environment["variables"]
-        turn = int(described.turn)
-    except (RunNotFoundError, CorruptDataError, OSError, KeyError, TypeError, ValueError):
-        return  # nothing to join: it is disabled, or gone
+        description = Description.read(layout)
+        maker = Process(description.pid, description.pid_start)
+        was_rank = "LOCAL_RANK" in description.environment["variables"]
+        turn = int(description.turn)
+    except (RunNotFoundError, UnreadableError, OSError, KeyError, TypeError, ValueError):
+        return  # no run to join: it is disabled, or gone
     is_launchers = maker == me.launcher and not was_rank and layout.dir.parent == folder
     if is_launchers and str(layout.dir) not in [run.dir for run in meeting.runs]:
-        meeting.runs.append(Entry(str(layout.dir), turn, 0, 0, {"0": me.launcher}))
+        meeting.runs.append(MeetingEntry(str(layout.dir), turn, 0, 0, {"0": me.launcher}))
 
 
 def _join(meeting: Meeting, me: _Rank, turn: int) -> Run | None:
-    """Attach to the first run of this turn in which this rank is not yet; None if there is none."""
+    """Attach to the first run of this turn without this rank; None if there is no such run."""
     for entry in meeting.runs:
         is_mine = entry.turn == turn and entry.restart == me.restart and me.rank not in entry.ranks
         if is_mine and entry.has_live_ranks:
             try:
                 run = attach(entry.dir)
             except (RunNotFoundError, RunStateError, SegmentError):
-                continue  # it has ended
+                continue  # the run has ended
             entry.ranks[me.rank] = process_of(os.getpid())
             return run
     return None
 
 
 def _take_up(meeting: Meeting, me: _Rank, turn: int, makers: Makers) -> Run | None:
-    """Make the next attempt of the run that this turn was before the ranks were started anew."""
+    """Make the next attempt of the run that this turn had made before the ranks were restarted."""
     before = [entry for entry in meeting.runs if entry.turn == turn and entry.restart < me.restart]
     if not before:
         return None
@@ -145,5 +146,5 @@ def _take_up(meeting: Meeting, me: _Rank, turn: int, makers: Makers) -> Run | No
 def _make(meeting: Meeting, me: _Rank, turn: int, makers: Makers) -> Run:
     run = makers.make(turn)
     ranks = {me.rank: process_of(os.getpid())}
-    meeting.runs.append(Entry(str(run.dir), turn, me.restart, me.restarts_max, ranks))
+    meeting.runs.append(MeetingEntry(str(run.dir), turn, me.restart, me.restarts_max, ranks))
     return run

@@ -1,4 +1,4 @@
-"""Take a run that is over up again: same folder and id, another segment, the next attempt."""
+"""Resume a run that is over: same folder and id, another segment, the next attempt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shmlog.run.run import Run
 from shmlog.run.start import close_segment, describe_process, open_segment, start
 from shmlog.segment.runlock import locked
 
-_CLOSING_S = 60.0  # how long a flusher may take to close the run: it merges the parts
+_CLOSING_S = 60.0  # how long a flusher may take to close the run, since it merges the parts
 _NAP_S = 0.02
 _MISSING = object()
 
@@ -31,14 +31,14 @@ _MISSING = object()
 
 
 def find(resume: RunLike, options: Options) -> RunLayout:
-    """Return the run that is to be resumed: its id, ``experiment/id``, its folder, or what has its ``dir``.
+    """Return the run to resume, from its id, ``experiment/id``, its folder, or an object with its ``dir``.
 
     Raises
     ------
     TypeError
-        If it is nothing of that.
+        If ``resume`` is of another type.
     ValueError
-        If it belongs to another experiment than the one that was asked for, or its id is in several.
+        If it belongs to another experiment than ``options`` name, or several runs have the id.
     RunNotFoundError
         If there is no such run.
     """
@@ -52,14 +52,14 @@ def _look_up(name: str, options: Options) -> RunLayout:
     try:
         if RunLayout(name).run_yaml.is_file():
             return RunLayout(name)
-    except OSError as error:  # too long for a path, or a folder that may not be looked into
+    except OSError as error:  # the path is too long, or a folder may not be searched
         raise RunNotFoundError(f"no run {reprlib.repr(name)} to resume: {error.strerror}") from error
     experiment, slash, run_id = name.rpartition("/")
     try:
         if not is_id(run_id) or (slash and not is_id(experiment)):
-            raise RunNotFoundError(f"{name!r} can be the name of no run")
+            raise RunNotFoundError(f"no run can have the name {name!r}")
         layout = Root(options.root).find(name, prefer=options.experiment)
-    except (RunNotFoundError, StorageError) as error:  # what a link leads to lies elsewhere
+    except (RunNotFoundError, StorageError) as error:  # StorageError: the name is a link
         raise RunNotFoundError(
             f"no run {name!r} to resume: neither a run folder, nor the id of a run in {options.root}"
         ) from error
@@ -70,37 +70,37 @@ def _look_up(name: str, options: Options) -> RunLayout:
 
 
 def _wait_until_over(layout: RunLayout) -> None:
-    """Return when nothing of the run is left to drain; recover it if it has crashed.
+    """Wait until the run is closed; recover it if it has crashed.
 
     Raises
     ------
     RunStateError
-        If it is running, or may be, or its flusher does not come to an end.
+        If the run is, or may be, running, or its flusher does not end.
     """
     deadline = time.monotonic() + _CLOSING_S
-    tried = False
+    has_recovered = False
     while not _is_over(layout):
-        described = _read(layout)
-        is_complete = described.complete is True
-        live = False if is_complete else liveness.members_live(described)
-        if liveness.is_closing(described) or (live is False and liveness.flusher_lives(described)):
+        description = _read(layout)
+        is_complete = description.complete is True
+        live = False if is_complete else liveness.members_live(description)
+        if liveness.is_closing(description) or (live is False and liveness.flusher_lives(description)):
             if time.monotonic() > deadline:
                 raise RunStateError(f"run {layout.dir}: its flusher is still closing it; try again later")
             time.sleep(_NAP_S)
-        elif live is False and not tried:
-            tried = True
+        elif live is False and not has_recovered:
+            has_recovered = True
             problem = recover_apart(layout)
             if problem is not None:
                 raise RunStateError(f"run {layout.dir} can't be resumed: {problem}")
         else:
-            raise RunStateError(_refusal(layout, described, live))
+            raise RunStateError(_refusal(layout, description, live))
 
 
 def _is_over(layout: RunLayout) -> bool:
     return _read(layout).complete is True and not layout.wal.is_dir()
 
 
-def _refusal(layout: RunLayout, described: Description, live: bool | None) -> str:
+def _refusal(layout: RunLayout, description: Description, live: bool | None) -> str:
     if live:
         return (
             f"run {layout.dir} is running: processes are attached to it; join them with shmlog.attach(run_dir), "
@@ -108,26 +108,26 @@ def _refusal(layout: RunLayout, described: Description, live: bool | None) -> st
         )
     if live is None:
         return (
-            f"run {layout.dir} was made on host {described.host!r}, and whether its processes live can't be "
-            "told from here: resume it there, or run 'shmlog recover --force' if you know that they are dead"
+            f"run {layout.dir} was made on host {description.host!r}, and it is not known here whether its processes "
+            "live: resume it there, or run 'shmlog recover --force' if you know that they are dead"
         )
     return f"run {layout.dir} can't be recovered, so that it can't be resumed: 'shmlog recover' says why"
 
 
 def _read(layout: RunLayout) -> Description:
-    """Return run.yaml; raises CorruptDataError if it is not whole: what goes on from it has to be right."""
-    described, fault = Description.read_or_guess(layout)
-    fault = fault or described.fault_of_attempts()
+    """Return run.yaml; raises CorruptDataError if it is damaged, since the next attempt relies on it."""
+    description, fault = Description.read_or_guess(layout)
+    fault = fault or description.fault_of_attempts()
     if fault:
         raise CorruptDataError(f"{fault}; shmlog.Store(root).rebuild(run) writes {layout.run_yaml} anew")
-    return described
+    return description
 
 
-# ---- taking it up ----
+# ---- the next attempt ----
 
 
 def next_attempt(options: Options, layout: RunLayout, turn: int) -> Run | None:
-    """Make the next attempt of a run whose launcher has started its ranks anew; None if it was finished before.
+    """Make the next attempt of a run whose launcher has restarted its ranks; None if the run has succeeded.
 
     Raises
     ------
@@ -139,16 +139,16 @@ def next_attempt(options: Options, layout: RunLayout, turn: int) -> Run | None:
 
 
 def reopen(options: Options, layout: RunLayout, turn: int) -> Run:
-    """Make the next attempt of a run, when it is over.
+    """Make the next attempt of a run, after it is over.
 
     Raises
     ------
     RunStateError
-        If it is running, or may be.
+        If the run is, or may be, running.
     CorruptDataError
         If its run.yaml is damaged.
     RunNotFoundError
-        If somebody has deleted it meanwhile.
+        If it was deleted meanwhile.
     StorageError
         If its folder can't be written to.
     """
@@ -163,40 +163,40 @@ def reopen(options: Options, layout: RunLayout, turn: int) -> Run:
             raise RunNotFoundError(f"run {layout.dir} can't be resumed: it is gone") from error
         raise StorageError(
             f"run {layout.dir} can't be resumed: {error.filename or layout.dir}: {error.strerror}; "
-            f"its folder needs room, and user {os.geteuid()} to be allowed to write there"
+            f"its folder needs room, and user {os.geteuid()} needs the permission to write there"
         ) from error
 
 
 def _reopen(options: Options, layout: RunLayout, turn: int) -> Run:
-    described = _read(layout)
-    options = as_before(options, described)
-    if described.complete is not True:
+    description = _read(layout)
+    options = as_before(options, description)
+    if description.complete is not True:
         raise RunStateError(f"run {layout.dir} is running: another process has just resumed it")
-    RunStatus(map_status(described.status) or RUNNING).advance(RUNNING)
+    RunStatus(map_status(description.status) or RUNNING).advance(RUNNING)
     _claim(layout)
     try:
-        ledger = Ledger.reopened(layout, described)
+        ledger = Ledger.reopened(layout, description)
         ledger.commit(ledger.next_log, {})
         run, placed = open_segment(layout, options, first_lane=ledger.lanes, unlaned=ledger.unlaned)
         try:
-            known = _read_config(layout)
-            changed = {name: value for name, value in options.config.items() if known.get(name, _MISSING) != value}
+            config = _read_config(layout)
+            changed = {name: value for name, value in options.config.items() if config.get(name, _MISSING) != value}
             process = describe_process(options, placed, turn)
-            told = described.next_attempt(options.described(), process, first_lane=ledger.lanes, config=changed)
-            told.write(layout)
+            attempt = description.next_attempt(options.described(), process, first_lane=ledger.lanes, config=changed)
+            attempt.write(layout)
         except BaseException:
             close_segment(placed)
             raise
     except BaseException:
         _give_up(layout)
         raise
-    # From here on it is the next attempt; if it does not get to work, it reads crashed.
+    # From here on run.yaml has the next attempt; if that does not start, its status reads crashed.
     try:
-        layout.manifest.unlink(missing_ok=True)  # it was about the attempts before
+        layout.manifest.unlink(missing_ok=True)  # it lists the files of the attempts before
         if changed:
-            runfile.write(layout.config_yaml, {**known, **changed})
-        begun = {"experiment": told.experiment, "name": told.name, "tags": told.tags, "attempt": told.attempt}
-        start(run, begun, options.config)
+            runfile.write(layout.config_yaml, {**config, **changed})
+        names = {"experiment": attempt.experiment, "name": attempt.name, "tags": attempt.tags}
+        start(run, {**names, "attempt": attempt.attempt}, options.config)
     except BaseException:
         run._leave()
         raise
@@ -204,7 +204,7 @@ def _reopen(options: Options, layout: RunLayout, turn: int) -> Run:
 
 
 def _claim(layout: RunLayout) -> None:
-    """Make the folder of the logs, which a run that is over has not: only one process can, on whatever host."""
+    """Make the folder of the logs, which a closed run lacks: only one process, on whatever host, can make it."""
     layout.refuse_links()
     try:
         layout.wal.mkdir()

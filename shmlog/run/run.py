@@ -1,4 +1,4 @@
-"""Run: what a process logs to. The logging itself is the C base class."""
+"""Run: the object to which a process logs. Its C base class does the logging itself."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from shmlog.run.identity import Identity, script_name
 from shmlog.run.life import Life
 from shmlog.run.messages import Messages
 from shmlog.run.patience import Flushers
-from shmlog.segment.beacon import Entry
+from shmlog.segment.beacon import BeaconEntry
 from shmlog.segment.doorbell import Doorbell
 
 
 class Kin(Protocol):
-    """The other runs of this process and of those that started it, as `shmlog.run.join` knows them."""
+    """The functions of `shmlog.run.join` about other runs of this process and of those that started it."""
 
     def is_open(self, run: Run, if_unknown: bool, /) -> bool:
-        """Whether the owner of a follower's run has it open; ``if_unknown`` where that can't be seen."""
+        """Whether the owner of a follower's run has it open; ``if_unknown`` if that is unknown."""
 
     def next_of(self, run: Run, /) -> Run | None:
-        """Return the run that a follower's calls on ``run``, which has ended, go to."""
+        """Return the run to which a follower's calls on ``run``, which has ended, go."""
 
     def forget(self, run: Run, /) -> None:
-        """Take a run that has ended off the list of this process's runs."""
+        """Remove a run that has ended from the list of this process's runs."""
 
     def reopen(self, run_dir: str, segment: str | None, beacon: str | None, /) -> Run:
-        """Return the run that was pickled, in another process."""
+        """Return a run that was pickled in another process."""
 
 
 class Run(Messages, Artifacts, Life, _core.RunBase):
-    """A run that this process logs to; made by `shmlog.init` or `shmlog.attach`.
+    """A run to which this process logs, made by `shmlog.init` or `shmlog.attach`.
 
-    Works as it is in a forked child, and pickles by reference to a spawned one. In a process that follows the one
-    which made the run, calls go on to that one's next run when this one has ended. Logging never raises because of
+    Works as it is in a forked child, and pickles by reference to a spawned one. In a process that follows the maker
+    of the run, calls go to the maker's next run when this one has ended. Logging never raises because of
     the machinery: it drops and counts, unless the run was made with ``strict=True``.
     """
 
@@ -60,16 +60,16 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
         self._ref = ref
         self._owner_pid = os.getpid() if owner or maker else None
         self._is_maker = maker
-        self._beacon: str | None = None  # of the process that owns it, and that this one is or follows
-        self._entry: Entry | None = None  # what is said of it there
-        self._follows = True  # its owner to the next run, in a process that does not own it
-        self._identity_known = Identity()
+        self._beacon: str | None = None  # of the owner that this process is or follows
+        self._entry: BeaconEntry | None = None  # the run's entry in that beacon
+        self._follows = True  # whether a process that does not own it follows its owner to the next run
+        self._identity_given = Identity()
         self._script = script_name()
         self._bell = Doorbell.open(ref.name if ref else None)
         self._started_s = time.monotonic()
         self._flushers = Flushers(layout)
 
-    # ---- what it is ----
+    # ---- properties ----
 
     @property
     def dir(self) -> Path:
@@ -78,7 +78,7 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
 
     @property
     def id(self) -> str:
-        """Id of the run, unique, the name of its folder."""
+        """Unique id of the run, the name of its folder."""
         return self._layout.run_id
 
     @property
@@ -101,17 +101,17 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
 
     @property
     def enabled(self) -> bool:
-        """Whether calls do anything: not in a run that was made with ``mode="disabled"``."""
+        """Whether calls have an effect: False for a run made with ``mode="disabled"``."""
         return not self._disabled
 
     @property
     def _was_ours(self) -> bool:
-        """Whether this process is or was an owner of the run, or it is disabled."""
+        """Whether this process is or was an owner of the run, or the run is disabled."""
         return self.is_owner or self._disabled
 
     @property
     def is_open(self) -> bool:
-        """Whether the run takes what this process logs."""
+        """Whether the run accepts records of this process."""
         if self._disabled:
             return self._status == "running"
         return not self._is_over and (self._has_lane or self._is_announced or self._is_open())
@@ -125,14 +125,14 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
     # ---- hooks of the C base class, and of Life ----
 
     def _identity(self) -> bytes:
-        """Return who this process is."""
-        return _core.owner_record(*self._identity_known.detected(), self._script)
+        """Return the owner record of this process."""
+        return _core.owner_record(*self._identity_given.detected(), self._script)
 
     def _is_open(self, if_unknown: bool = True) -> bool:
         return self.is_owner or self._kin.is_open(self, if_unknown)
 
     def _next(self) -> Run | None:
-        """Return the run that a follower's calls on this one go to."""
+        """Return the run to which a follower's calls on this one go."""
         return None if self.is_owner or not self._follows else self._kin.next_of(self)
 
     def _forget(self) -> None:
@@ -148,20 +148,20 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
         try:
             return self._segment.flusher_lives
         except OSError:
-            return True  # no descriptor is left to look: who waits for it gives up in time
+            return True  # no descriptor is left for the check; a waiting call gives up in time
 
     def _flusher_lost(self) -> bool:
-        """Start another flusher; called by whoever notices that there is none."""
+        """Start another flusher; called when none lives."""
         return self._flushers.replace(self._segment, {lane: tail for lane, (_, tail, _) in self._lanes().items()})
 
     def _spill(self, data: bytes) -> bytes:
-        """Keep a text that is too large for the ring in a file of its own."""
+        """Write a text that is too large for the ring into its own file; return the path."""
         self._layout.refuse_links()
         return f"large/{write_large(self._layout.dir, data)}".encode()
 
     def _first_drop(self, reason: str) -> None:
         if reason == CLOSED and not late.is_first(self._layout):
-            return  # it was told of another handle of the same run
+            return  # another handle of the same run has warned
         log_warning(
             "process %d dropped a record of run %s (reason: %s); further drops are only counted, see Run.stats",
             os.getpid(),

@@ -1,4 +1,4 @@
-"""What a new run and a resumed one have in common: segment, first lane, flusher, and what run.yaml says of them."""
+"""The common part of new and resumed runs: segment, first lane, flusher, and the process in run.yaml."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ _TRACEPARENT = r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}.*"
 def open_segment(
     layout: RunLayout, options: Options, *, first_lane: int = 0, unlaned: dict[str, int] | None = None
 ) -> tuple[Run, shm.Placed]:
-    """Make a segment and join it; if that fails, none is left.
+    """Make a segment and join it; if that fails, no segment is left.
 
     Parameters
     ----------
     first_lane : int
-        Lanes of the run's earlier attempts.
+        Number of the lanes of the run's earlier attempts.
     unlaned : dict, optional
-        Drops of processes that had no lane in those, by reason.
+        Drops, by reason, of processes without a lane in those attempts.
 
     Raises
     ------
     SegmentError
-        If there is no room for it, or a limit of this process is in the way.
+        If there is no room for it, or a limit of this process prevents it.
     """
     with _segment_errors(layout):
         placed = shm.create(
@@ -58,7 +58,7 @@ def open_segment(
         run = Run(layout, SegmentRef(placed.name, placed.path), maker=True, log_settings=options.log_settings)
         with _segment_errors(layout):
             join.own(run, placed.segment)
-        for event_type in _EVENT_TYPES:  # they must find room, however many names the user makes
+        for event_type in _EVENT_TYPES:  # they need room, however many names the user makes
             run._intern(event_type)
         _take_first_lane(run)
     except BaseException:
@@ -74,7 +74,7 @@ def close_segment(placed: shm.Placed) -> None:
 
 @contextmanager
 def _segment_errors(layout: RunLayout) -> Iterator[None]:
-    """Name the limit that is in the way: of descriptors, of memory, of the size of files."""
+    """Turn an OSError into a SegmentError that names the limits of descriptors, memory and file sizes."""
     try:
         yield
     except ShmlogError:
@@ -87,7 +87,7 @@ def _segment_errors(layout: RunLayout) -> Iterator[None]:
 
 
 def _take_first_lane(run: Run) -> None:
-    """Take a lane now, so that a lack of memory is told here and not by drops."""
+    """Take a lane now, so that a lack of memory is an error here and does not cause drops."""
     try:
         run._allot()
     except OSError as error:
@@ -98,7 +98,7 @@ def _take_first_lane(run: Run) -> None:
 
 
 def describe_process(options: Options, placed: shm.Placed, turn: int) -> Description:
-    """Return what run.yaml says of this process, its ``turn``-th call of init and the segment that it has made."""
+    """Return the fields of run.yaml for this process, its ``turn``-th call of init and its segment."""
     status = os.stat(placed.path)
     trace_id, span_id = _span()
     argv = [os.fsencode(a).decode("utf-8", "replace") for a in getattr(sys, "argv", [])]
@@ -114,7 +114,7 @@ def describe_process(options: Options, placed: shm.Placed, turn: int) -> Descrip
 
 
 def _user() -> str:
-    """Return what `getpass.getuser` does, which takes longer to import than all of this."""
+    """Return what `getpass.getuser` returns, without the import, which takes longer than all of this module."""
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         name = os.environ.get(variable)
         if name:
@@ -128,9 +128,9 @@ def _user() -> str:
 
 
 def _span() -> tuple[str | None, ...]:
-    """Return the span that this process was started in, as W3C trace context has it: version-trace-span-flags."""
-    told = os.environ.get("TRACEPARENT")
-    match = re.fullmatch(_TRACEPARENT, told) if told else None
+    """Return the span in which this process was started, from W3C trace context: version-trace-span-flags."""
+    trace_parent = os.environ.get("TRACEPARENT")
+    match = re.fullmatch(_TRACEPARENT, trace_parent) if trace_parent else None
     ids = match.groups() if match else ("0", "0")
     return ids if all(int(number, 16) for number in ids) else (None, None)
 
@@ -150,6 +150,6 @@ def start(run: Run, data: dict[str, Any], config: dict[str, Any]) -> None:
         start_flusher(run._layout, run._segment)
     except OSError as error:
         raise StorageError(
-            f"the flusher of {run.dir} can't be started ({error.strerror}): is there a limit of processes (ulimit -u) "
-            "or of memory, or no /bin/sh?"
+            f"the flusher of {run.dir} can't be started ({error.strerror}): check the limits of processes (ulimit -u) "
+            "and of memory, and that /bin/sh exists"
         ) from error

@@ -1,4 +1,4 @@
-"""The n-th `init` of this process in an experiment: a run of its own, or one that it shares with other ranks."""
+"""The n-th `init` of this process in an experiment: its own run, or one that it shares with other ranks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from shmlog.folder.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
 from shmlog.run.run import Run
 from shmlog.segment import beacon
 
-# How many runs this process has made or joined in an experiment. A forked child begins anew.
+# The number of runs that this process has made or joined in an experiment. A forked child begins anew.
 _turns: dict[tuple[int, Path, str], int] = {}
 
 
 class Makers(NamedTuple):
-    """How runs of one experiment come to be."""
+    """The functions that make runs of one experiment."""
 
-    make: Callable[[int], Run]  # one that no rank of this launch has made yet, in a turn
-    next_attempt: Callable[[RunLayout, int], Run | None]  # of one whose ranks were started anew; None if it is finished
+    make: Callable[[int], Run]  # makes a new run in a turn
+    next_attempt: Callable[
+        [RunLayout, int], Run | None
+    ]  # of a run whose ranks were restarted; None if it has succeeded
 
 
 def take_turn(root: Path, experiment: str, run_of: Callable[[int], Run]) -> Run:
@@ -34,7 +36,7 @@ def take_turn(root: Path, experiment: str, run_of: Callable[[int], Run]) -> Run:
 
 
 def _sweep() -> None:
-    """Remove what launches and processes that have ended have left in shared memory."""
+    """Remove files of ended launches and processes from shared memory."""
     if names_in(SHARED_MEMORY, MEETING_PREFIX):
         from shmlog.segment import meeting  # slow to import, and for ranks alone
 

@@ -1,8 +1,8 @@
-"""What a process tells its children of the runs that it has open.
+"""How a process tells its children which runs it has open.
 
 A process that owns runs keeps a small file in shared memory, its beacon, named after its user, pid and start
-time, so that a child finds it however it was started: by the name that it was handed down with the run, or
-from its own ancestors. The file is replaced whole at each `init` and each `finish`.
+time. A child finds it, however it was started, by the name that was handed down with the run or from its
+own ancestors. The file is replaced whole at each `init` and each `finish`.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from shmlog.segment.guard import Guard
 from shmlog.segment.process import Process, parent_of, pid_namespace, process_of
 
 _PREFIX = "shmlog.runs-"
-# User, pid namespace, pid, start time; and what a write that was killed has left.
+# User, pid namespace, pid, start time; and the suffix of files that a killed write has left.
 _NAME = rf"{re.escape(_PREFIX)}(\d+)-(\d+)-(\d+)-(\d+)(?:\..+\.tmp)?"
 _BYTES_MAX = 1 << 20
-_UNUSABLE = (OSError, ValueError, TypeError, KeyError)  # made once: without memory no tuple can be
+_UNUSABLE = (OSError, ValueError, TypeError, KeyError)  # made in advance: without memory no tuple can be made
 _ANCESTORS_MAX = 64
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
-#: How long a process may go by it that none of its ancestors has told of a run. `announce` takes that long, so that
-#: who calls after it finds the run all the same.
+#: How long a process may rely on its last look, which found no run of its ancestors. `announce` takes that long, so
+#: that a call after it finds the run.
 UNSEEN_NS = 200_000
 
 
-class Entry(NamedTuple):
+class BeaconEntry(NamedTuple):
     """A run that a process has open."""
 
     run_dir: str
     segment: str | None  # name of the shared-memory object; None: a file in the run folder
     token: int  # of the process in that run
     begun: int  # number of the run in the process
-    chain: int  # runs that were made one after the other in one thread or task have one in common
-    alone: bool  # no other was open when it was made
-    under: tuple[int, ...]  # numbers of the runs around it: those open in its thread or task
+    chain: int  # shared by runs made one after the other in one thread or task
+    alone: bool  # no other run was open when it was made
+    under: tuple[int, ...]  # numbers of the runs open around it in its thread or task
     since_s: float  # CLOCK_BOOTTIME when it was made
 
 
 Listener = Callable[[str, int], None]
-"""Is told the path of a beacon, and its state, in which it tells of a run."""
+"""Called with the path of a beacon, and its state while it lists the listener's run."""
 
 
-_guard = Guard()  # runs are made and finished in several threads
+_guard = Guard()  # several threads make and finish runs
 
 
 class _Own:
@@ -65,13 +65,13 @@ class _Own:
         self.pid = os.getpid()
         self.name = name_of(process_of(self.pid))
         self.path = str(path_of(self.name))
-        self.entries: dict[int, Entry] = {}
+        self.entries: dict[int, BeaconEntry] = {}
         self.listeners: dict[int, Listener] = {}
         self.count = 0
 
     def write(self) -> None:
-        written: list[Entry] | None = None
-        while written != (entries := list(self.entries.values())):  # a signal's handler may have changed them meanwhile
+        written: list[BeaconEntry] | None = None
+        while written != (entries := list(self.entries.values())):  # a signal handler may have changed them meanwhile
             data = json.dumps([entry._asdict() for entry in entries]).encode("utf-8", "surrogateescape")
             atomic_write(path_of(self.name), data, durable=False, exclusive=True, mode=0o600)
             written = entries
@@ -119,10 +119,10 @@ def _remove(own: _Own) -> None:
             path_of(own.name).unlink(missing_ok=True)
 
 
-def new_entry(run_dir: Path, segment: str | None, chain: int | None, under: tuple[int, ...]) -> tuple[str, Entry]:
-    """Return the beacon's name and what it will say of a run that this process is about to own.
+def new_entry(run_dir: Path, segment: str | None, chain: int | None, under: tuple[int, ...]) -> tuple[str, BeaconEntry]:
+    """Return the beacon's name and its entry for a run that this process is about to own.
 
-    ``chain`` is that of the run which it follows; None: it begins another.
+    ``chain`` is that of the run before it; None: the run begins a chain.
     """
     with _guard.lock:
         own = _ours()
@@ -130,14 +130,14 @@ def new_entry(run_dir: Path, segment: str | None, chain: int | None, under: tupl
         begun, is_alone = own.count, not own.entries
     token = int.from_bytes(os.urandom(8)) | 1
     since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return own.name, Entry(str(run_dir), segment, token, begun, chain or begun, is_alone, under, since_s)
+    return own.name, BeaconEntry(str(run_dir), segment, token, begun, chain or begun, is_alone, under, since_s)
 
 
-def announce(entry: Entry, listener: Listener) -> None:
-    """Tell children of a run that this process owns now.
+def announce(entry: BeaconEntry, listener: Listener) -> None:
+    """Tell children about a run that this process now owns.
 
-    ``listener`` is called at each change as long as it does, so that a child which was forked since the last one need
-    not read the beacon.
+    ``listener`` is called at each change while the process owns the run, so that a child forked after the last change
+    need not read the beacon.
     """
     with _guard.lock:
         own = _ours()
@@ -146,7 +146,7 @@ def announce(entry: Entry, listener: Listener) -> None:
     time.sleep(UNSEEN_NS * 1e-9)
 
 
-def withdraw(entry: Entry) -> None:
+def withdraw(entry: BeaconEntry) -> None:
     """Tell children that the run has ended for this process and for them."""
     with _guard.lock:
         if _own is not None and _own.pid == os.getpid() and _own.entries.pop(entry.begun, None) is not None:
@@ -157,14 +157,14 @@ def withdraw(entry: Entry) -> None:
 def _write(own: _Own) -> None:
     try:
         own.write()
-        # Before the look at what is open: a run that another thread withdraws meanwhile changes the state again.
+        # Before the entries are listed: if another thread withdraws a run meanwhile, the state changes again.
         state = _core.state_of((own.path,))
-        # A forked child finds it read: its first record is not to wait for that.
+        # So a forked child need not read the beacon before its first record.
         _read_before[own.name] = state, list(own.entries.values())
         for listener in list(own.listeners.values()):
             listener(own.path, state)
     except OSError as error:
-        # Without descriptors a file can still be removed: rather no word of our runs than an old one.
+        # Without descriptors a file can still be removed: no beacon is better than an outdated one.
         _remove(own)
         log_warning(
             "%s: %s; worker processes that outlive a run won't find the next one", path_of(own.name), error.strerror
@@ -174,35 +174,37 @@ def _write(own: _Own) -> None:
 # ---- of others ----
 
 
-_read_before: dict[str, tuple[int, list[Entry] | None]] = {}  # with the state that it was in
+_read_before: dict[str, tuple[int, list[BeaconEntry] | None]] = {}  # by beacon, its state and its entries then
 
 
-def read(name: str) -> list[Entry] | None:
+def read(name: str) -> list[BeaconEntry] | None:
     """Return the runs that a process has open, the oldest first; None if its beacon is gone or can't be read."""
     state = _core.state_of((f"{_FOLDER}/{name}",))
     if not state:
         _read_before.pop(name, None)
         return None
-    known = _read_before.get(name)
-    if known is None or known[0] != state:
-        _read_before[name] = known = state, _parse(name)
-    return known[1]
+    cached = _read_before.get(name)
+    if cached is None or cached[0] != state:
+        _read_before[name] = cached = state, _parse(name)
+    return cached[1]
 
 
-def _parse(name: str) -> list[Entry] | None:
+def _parse(name: str) -> list[BeaconEntry] | None:
     if not re.fullmatch(_NAME, name):
         return None
     try:
         data = _read_ours(path_of(name))
-        entries = json.loads(data.decode("utf-8", "surrogateescape")) if data is not None else None
-        return None if entries is None else [Entry(**{**entry, "under": tuple(entry["under"])}) for entry in entries]
+        if data is None:
+            return None
+        entries = json.loads(data.decode("utf-8", "surrogateescape"))
+        return [BeaconEntry(**{**entry, "under": tuple(entry["under"])}) for entry in entries]
     except _UNUSABLE:
         return None
 
 
 def _read_ours(path: Path) -> bytes | None:
-    """Return what is in a file; None if it is not this user's."""
-    # No `with`: its way out spins for ever in a process without memory (CPython 3.11).
+    """Return the content of a file; None if it is not this user's."""
+    # No `with`: its exit loops for ever in a process without memory (CPython 3.11).
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
@@ -223,12 +225,12 @@ def ancestors() -> Iterator[Process]:
 
 
 def born_s() -> float:
-    """Return when this process was started, by CLOCK_BOOTTIME."""
+    """Return the start time of this process by CLOCK_BOOTTIME."""
     return (process_of(os.getpid()).start or 0) * _TICK_S
 
 
 def stale() -> list[Path]:
-    """Return the beacons of this user whose processes are gone, as far as it can be told from here."""
+    """Return the beacons of this user whose processes are gone, as far as this pid namespace shows."""
     return [path_of(name) for name in names_in(Path(_FOLDER), f"{_PREFIX}{os.geteuid()}-") if _is_stale(name)]
 
 
@@ -242,21 +244,21 @@ def _is_stale(name: str) -> bool:
 
 
 def _are_runs_closed(name: str) -> bool:
-    """Whether the segments of all runs that a process of another pid namespace tells of are gone: it would keep them.
+    """Whether the segments of all runs in the beacon of another pid namespace are gone: a live process keeps them.
 
-    Where that is wrong the process writes its beacon again when it next makes or finishes a run.
+    If the process lives all the same, it writes its beacon again when it next makes or finishes a run.
     """
     segments = [entry.segment for entry in read(name) or []]
-    return bool(segments) and all(one and not (SHARED_MEMORY / one.lstrip("/")).exists() for one in segments)
+    return bool(segments) and all(path and not (SHARED_MEMORY / path.lstrip("/")).exists() for path in segments)
 
 
 def remove_stale(path: Path) -> None:
-    """Remove the beacon of a process that is gone, whose pid and start time no other can have."""
+    """Remove the beacon of a process that is gone; no other process can have its pid and start time."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
 
 
 def sweep() -> None:
-    """Remove all of these."""
+    """Remove all stale beacons."""
     for path in stale():
         remove_stale(path)

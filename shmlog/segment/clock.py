@@ -1,4 +1,4 @@
-"""Which clock stamps the records of a run."""
+"""The clock that stamps the records of a run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource
 def clock_number(clock: str) -> int:
     """Return the number of a clock: ``auto``, ``monotonic`` or ``tsc``.
 
-    ``auto`` takes the time-stamp counter where the kernel itself keeps time
-    with it, which shows that it is constant and the same on all cores.
+    ``auto`` chooses the time-stamp counter where the kernel itself keeps time
+    with it, which shows that its rate is constant and the same on all cores.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""The semaphore that wakes an idle flusher, which waits on it in the C core.
+"""The semaphore on which an idle flusher waits in the C core.
 
-It may wake, it never excludes.
+It wakes the flusher; it locks nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from shmlog.folder.segmentref import SHARED_MEMORY, is_segment_name, names_in
 
 _MODE = 0o600
-_PREFIX = "sem."  # of its file's name, as the C library gives it
+_PREFIX = "sem."  # the C library begins the file's name with it
 
 
 class Doorbell:
-    """A named semaphore, or nothing where there is none: then the flusher polls."""
+    """A named semaphore, or none: then the flusher polls."""
 
     def __init__(self, semaphore: Any) -> None:
         self._semaphore = semaphore
@@ -40,12 +40,12 @@ class Doorbell:
 
         try:
             return cls(posix_ipc.Semaphore(name))
-        except (posix_ipc.Error, ValueError):  # the second of a name that can be none
+        except (posix_ipc.Error, ValueError):  # ValueError: the name is not valid
             return cls(None)
 
     @staticmethod
     def unlink(name: str) -> None:
-        """Remove the doorbell; no error if it is gone."""
+        """Remove the doorbell, if it exists."""
         import posix_ipc
 
         try:
@@ -54,7 +54,7 @@ class Doorbell:
             pass
 
     def __del__(self) -> None:
-        # It would stay mapped: posix_ipc unmaps a semaphore only when it is told to.
+        # posix_ipc unmaps a semaphore only when it is closed.
         if self._semaphore is not None:
             self._semaphore.close()
 
@@ -64,11 +64,11 @@ class Doorbell:
             self._semaphore.release()
 
 
-# ---- what is left of those that were killed, or whose segment somebody has removed ----
+# ---- doorbells left by killed processes, or whose segment was removed ----
 
 
 def stale() -> list[Path]:
-    """Return the doorbells of this user whose segment is gone: it is made before its doorbell, and removed after it."""
+    """Return this user's doorbells without a segment, which is made before its doorbell and removed after it."""
     bells = [SHARED_MEMORY / bell for bell in names_in(SHARED_MEMORY, _PREFIX) if is_segment_name(_segment_of(bell))]
     return [path for path in bells if _is_stale(path)]
 

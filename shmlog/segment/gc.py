@@ -1,4 +1,4 @@
-"""What nobody uses any more in shared memory: find and remove it."""
+"""Find and remove unused segments and small files in shared memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog import _core
-from shmlog.errors import CorruptDataError, RunNotFoundError, SegmentError
+from shmlog.errors import RunNotFoundError, SegmentError, UnreadableError
 from shmlog.folder import liveness, unbegun
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SHARED_MEMORY, SegmentRef, read_ref
@@ -25,9 +25,9 @@ _NEVER_WHOLE = "its process was killed before it was whole"
 _UNBEGUN = "its process was killed before the run began"
 _ORPHANED = "its processes are dead and its run folder is gone"
 _ORPHANED_WITH_RECORDS = f"{_ORPHANED}; it holds records that are nowhere else"
-_UNKNOWN = "its processes are dead; where its run folder lies is not known"
+_UNKNOWN = "its processes are dead; the place of its run folder is not known"
 
-#: Why a file is stale, how those are found, and how one is removed that still is.
+#: By reason why files are stale: the function that finds them, and the one that removes one if it is still stale.
 _FILES = {
     "lock of a recovery that was killed": (runlock.stale_locks, runlock.remove_lock),
     "list of the runs of a launch that has ended": (meeting.stale_meetings, meeting.remove_meeting),
@@ -48,18 +48,18 @@ class Stale(NamedTuple):
 
 
 def find_stale() -> list[Stale]:
-    """Return this user's segments that no process holds, and the small files that nobody needs any more."""
+    """Return this user's segments that no process holds, and the small files that no process needs."""
     files = [(path, reason) for reason, (find, _) in _FILES.items() for path in find()]
     return [*_stale_segments(), *(Stale(path.name, path, None, "", 0, reason) for path, reason in files)]
 
 
 def _stale_segments() -> list[Stale]:
-    found = (_examine(ref) for ref in _own_segments())
-    return [stale for stale in found if stale is not None]
+    segments = (_examine(ref) for ref in _own_segments())
+    return [stale for stale in segments if stale is not None]
 
 
 def _own_segments() -> Iterator[SegmentRef]:
-    """Yield this user's segments in shared memory but those that are perhaps still being made."""
+    """Yield this user's segments in shared memory, except those that may still be in the making."""
     for path in sorted(SHARED_MEMORY.glob(f"{shm.PREFIX[1:]}*")):
         try:
             status = path.lstat()
@@ -71,7 +71,7 @@ def _own_segments() -> Iterator[SegmentRef]:
 
 
 def _examine(ref: SegmentRef) -> Stale | None:
-    if liveness.is_in_use(ref.path):  # asked of the file alone: one of another version can't be opened
+    if liveness.is_in_use(ref.path):  # checks the file alone: a segment of another version can't be opened
         return None
     name = str(ref.name)
     try:
@@ -94,7 +94,7 @@ def _examine(ref: SegmentRef) -> Stale | None:
 
 
 def _is_gone(run_dir: Path) -> bool:
-    """Whether there is no such folder, for sure: a disk that fails, or is not mounted, is no evidence of that."""
+    """Whether a folder certainly does not exist: a disk that fails is no evidence of that."""
     try:
         os.stat(run_dir)
     except (FileNotFoundError, NotADirectoryError):
@@ -105,35 +105,35 @@ def _is_gone(run_dir: Path) -> bool:
 
 
 def _holds_records(segment: _core.Segment) -> bool:
-    """Whether a lane has more than was drained."""
+    """Whether a lane has records that were not drained."""
     lanes = map(segment.lane, range(segment.lanes))
     return any(lane["head"] > lane["tail"] for lane in lanes)
 
 
 def _is_known(layout: RunLayout, ref: SegmentRef) -> bool:
-    """Whether a run has got as far as to name its segment, or that can't be told."""
+    """Whether run.yaml names the segment, or that is unknown."""
     try:
         return read_ref(layout) == ref
     except RunNotFoundError:
         return not unbegun.is_unbegun(layout)
-    except (CorruptDataError, OSError):
+    except (UnreadableError, OSError):
         return True
 
 
 def remove(stale: Stale) -> None:
-    """Remove a segment, whose run is recovered first, since what it holds is lost; or a file that is still stale.
+    """Remove a segment, or a file if it is still stale. Recover the segment's run first: its records are lost.
 
     Raises
     ------
     SegmentError
-        If it can't be opened and so may hold records that are nowhere else. It is kept.
+        If a segment can't be opened and so may hold records that are nowhere else. It is kept.
     """
     if stale.reason in _FILES:
         _FILES[stale.reason][1](stale.path)
     elif stale.reason.startswith(_UNUSABLE):
         raise SegmentError(
-            f"{stale.reason}; 'shmlog recover' with the version that made it brings in what it holds, "
-            f"'shmlog recover --force RUN' or rm {stale.path} gives that up"
+            f"{stale.reason}; 'shmlog recover' with the version that made it saves its records, "
+            f"'shmlog recover --force RUN' or rm {stale.path} gives them up"
         )
     else:
         ref = SegmentRef(stale.name, stale.path)
@@ -142,14 +142,14 @@ def remove(stale: Stale) -> None:
         shm.unlink(ref)
 
 
-# ---- what is removed without being asked ----
+# ---- what a flusher removes by itself ----
 
 
 def sweep(report: Callable[[str], None]) -> None:
-    """Remove the segments of this user that belong to no run: those of an `init` that was killed, and orphans.
+    """Remove the segments of this user that belong to no run: those of a killed `init`, and orphans.
 
-    The folder of an orphan's run may have been moved, or lie where this container does not see it. Therefore an
-    orphan is marked when it is met, and goes when its folder has not been seen for a day, or for thirty if it
+    The run folder of an orphan may have been moved, or lie where this container does not see it. Therefore an
+    orphan is first marked, and removed only when its folder has not been seen for a day, or for thirty days if it
     holds records.
     """
     for ref in _own_segments():
@@ -170,12 +170,12 @@ def _sweep(ref: SegmentRef, report: Callable[[str], None]) -> None:
     report(f"{ref.path}: removed: {stale.reason}")
 
 
-#: How long what nobody needs is left alone; not among them: it stays until somebody says so.
+#: By reason, how long a segment is left alone; segments with other reasons stay until a user removes them.
 _PATIENCE_S = {_NEVER_WHOLE: 0, _UNBEGUN: 0, _ORPHANED: _ORPHAN_S, _ORPHANED_WITH_RECORDS: _ORPHAN_WITH_RECORDS_S}
 
 
 def _mark(path: Path, is_orphan: bool) -> float:
-    """Mark an orphan, and take the mark from what is not an orphan. Returns for how many seconds it is marked.
+    """Mark an orphan, or unmark any other segment; return for how many seconds it has been marked.
 
     The mark is the sticky bit.
     """

@@ -1,4 +1,4 @@
-"""A lock for what the threads of a process change together, and that a fork does not leave locked."""
+"""A lock for data that the threads of a process share; a fork does not leave it locked."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from _thread import RLock  # `threading` is slow to import
 
 
 class Guard:
-    """Hold ``guard.lock`` by a ``with``: one thread at a time, and whatever a handler of a signal calls in it.
+    """Hold ``guard.lock`` in a ``with``: it admits one thread at a time, and signal handlers in that thread.
 
-    A child that was forked meanwhile has a lock of its own, which is free; who was in the ``with`` leaves that of
-    the parent.
+    A child forked meanwhile has a lock of its own, which is free; a ``with`` entered before the fork releases the
+    parent's lock.
     """
 
     def __init__(self) -> None:

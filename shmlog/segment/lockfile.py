@@ -1,4 +1,4 @@
-"""Files in shared memory that are held under a lock; anybody can have put something else in their place."""
+"""Locked files in shared memory, where other users may have put something else in their place."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _MODE = 0o600
 
 
 def hold(path: Path, *, make: bool = True, wait: bool = True) -> int:
-    """Open a file of this user, lock it and return its descriptor; `flock.release` of that gives it free.
+    """Open a file of this user, lock it and return its descriptor; `flock.release` unlocks and closes it.
 
-    It is in its place: who holds a lock may remove the file, and the next one then has another.
+    The locked file is the one at ``path``: a previous holder may have removed the file that was there.
 
     Raises
     ------
     FileNotFoundError
-        Without ``make``, if there is none.
+        Without ``make``, if the file does not exist.
     BlockingIOError
-        Without ``wait``, if somebody holds it.
+        Without ``wait``, if another process holds the lock.
     SegmentError
-        If what is there is no plain file, or another user's, or can't be opened. Nothing was changed.
+        If it is not a plain file, is another user's, or can't be opened. Nothing was changed.
     """
-    # A FIFO or a device must not make the open wait, a link must not lead elsewhere.
+    # A FIFO or a device must not block the open, a link must not lead elsewhere.
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_CREAT if make else 0)
     while True:
         fd = _open(path, flags)
@@ -47,7 +47,7 @@ def _open(path: Path, flags: int) -> int:
         return os.open(path, flags, _MODE)
     except FileNotFoundError:
         raise
-    except OSError as error:  # a link, a folder, a file that another user keeps to himself
+    except OSError as error:  # a link, a folder, a file that only another user may open
         raise SegmentError(
             f"{path}: can't be opened ({error.strerror}); remove it, or have its owner remove it"
         ) from error
@@ -56,7 +56,7 @@ def _open(path: Path, flags: int) -> int:
 def _check_ours(fd: int, path: Path) -> None:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise SegmentError(f"{path}: no plain file; remove it, or have its owner remove it")
+        raise SegmentError(f"{path}: not a plain file; remove it, or have its owner remove it")
     if status.st_uid != os.geteuid():
         raise SegmentError(f"{path}: belongs to user {status.st_uid}, not {os.geteuid()}; have its owner remove it")
     if status.st_nlink > 1:

@@ -1,7 +1,7 @@
-"""Where the ranks of one launch meet: a small file in shared memory, which lists the runs of the launch.
+"""The meeting of the ranks of one launch: a small file in shared memory, which lists the runs of the launch.
 
-It names its launcher. It is needed as long as that lives and a rank may still join one of its runs, or take one
-up again; whoever comes by removes one that is not: an `init`, a flusher that closes a run, ``shmlog gc``.
+It names its launcher. It is needed as long as the launcher lives and a rank may still join one of its runs, or resume
+one. Each `init`, each flusher that closes a run, and ``shmlog gc`` remove those that are not needed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder import flock
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
@@ -26,74 +26,74 @@ _BYTES_MAX = 1 << 20
 _NAP_S = 0.1
 
 
-class Entry(NamedTuple):
-    """A run of a launch, and who is in it."""
+class MeetingEntry(NamedTuple):
+    """A run of a launch, and the ranks in it."""
 
     dir: str
-    turn: int  # the call of init, counted in each rank, that has made it
-    restart: int  # how often the launcher had started its ranks anew
+    turn: int  # number of the call of init, in each rank, that has made it
+    restart: int  # how often the launcher had restarted its ranks
     restarts_max: int
     ranks: dict[str, Process]
 
     @classmethod
-    def parse(cls, told: Any) -> Self:
-        """Return what a file says of a run; raises what comes of text that is not ours."""
-        numbers = (told["turn"], told["restart"], told["restarts_max"])
-        if not isinstance(told["dir"], str) or not all(isinstance(number, int) for number in numbers):
-            raise TypeError(told)
-        return cls(told["dir"], *numbers, {rank: _process(process) for rank, process in told["ranks"].items()})
+    def parse(cls, fields: Any) -> Self:
+        """Return the entry with the fields of a file; raises TypeError, KeyError or AttributeError for others."""
+        numbers = (fields["turn"], fields["restart"], fields["restarts_max"])
+        if not isinstance(fields["dir"], str) or not all(isinstance(number, int) for number in numbers):
+            raise TypeError(fields)
+        return cls(fields["dir"], *numbers, {rank: _process(process) for rank, process in fields["ranks"].items()})
 
     @property
     def has_live_ranks(self) -> bool:
-        """Whether one of its ranks lives. It takes its flusher a moment to notice that none does."""
+        """Whether one of its ranks lives; the flusher notices only after a moment that none does."""
         return any(process.is_alive for process in self.ranks.values())
 
     @property
     def is_needed(self) -> bool:
-        """Whether a rank may join it, or take it up again."""
+        """Whether a rank may join the run, or resume it."""
         try:
-            described = Description.read(RunLayout(self.dir))
-        except (OSError, CorruptDataError):
+            description = Description.read(RunLayout(self.dir))
+        except (OSError, UnreadableError):
             return False
-        if described.complete is not True:
+        if description.complete is not True:
             return True
-        return self.restart < self.restarts_max and described.status != SUCCESS
+        return self.restart < self.restarts_max and description.status != SUCCESS
 
 
-def _process(told: Any) -> Process:
-    pid, start = told
+def _process(fields: Any) -> Process:
+    pid, start = fields
     if not isinstance(pid, int) or not isinstance(start, int | None):
-        raise TypeError(told)
+        raise TypeError(fields)
     return Process(pid, start)
 
 
 class Meeting:
-    """The file of a launch, locked; a context manager, which gives it free."""
+    """The file of a launch, locked; a context manager, which unlocks it."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self._path = path
         self._fd = fd
         self._launcher: Process | None = None
         self._namespace: object = None
-        self.runs: list[Entry] = []
+        self.runs: list[MeetingEntry] = []
         try:
-            told = json.loads(os.pread(fd, _BYTES_MAX, 0))
-            launcher, namespace = _process(told["launcher"]), told["pid_namespace"]
-            self.runs = [Entry.parse(one) for one in told["runs"]]
+            content = json.loads(os.pread(fd, _BYTES_MAX, 0))
+            launcher, namespace = _process(content["launcher"]), content["pid_namespace"]
+            self.runs = [MeetingEntry.parse(fields) for fields in content["runs"]]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return  # it is new, or whoever wrote it was killed meanwhile: the launch begins anew
+            return  # the file is new, or its writer was killed: the launch begins anew
         self._launcher, self._namespace = launcher, namespace
 
     def write(self, launcher: Process) -> None:
-        """Have the file list the runs as they are here."""
-        told = {"launcher": launcher, "pid_namespace": pid_namespace(), "runs": [run._asdict() for run in self.runs]}
-        data = json.dumps(told).encode()
+        """Write the runs into the file."""
+        content = {"launcher": launcher, "pid_namespace": pid_namespace(), "runs": [run._asdict() for run in self.runs]}
+        data = json.dumps(content).encode()
         os.pwrite(self._fd, data, 0)
         os.ftruncate(self._fd, len(data))
 
     @property
     def is_needed(self) -> bool:
-        """Whether a rank may still look at it; also if that can't be told from this container."""
+        """Whether a rank may still read it; True also if that is unknown in this container."""
         if self._launcher is None:
             return False
         if self._namespace != pid_namespace():
@@ -114,7 +114,7 @@ class Meeting:
 
 
 def meeting_place(key: str) -> Path:
-    """Return the file of the launch that ``key`` tells from others."""
+    """Return the path of the file for the launch that ``key`` identifies."""
     import hashlib  # slow to import
 
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
@@ -122,12 +122,12 @@ def meeting_place(key: str) -> Path:
 
 
 def open_meeting(path: Path) -> Meeting:
-    """Return the file of a launch, when nobody else holds it.
+    """Wait until no other process holds the file of a launch, and return it, locked.
 
     Raises
     ------
     OSError
-        If it can't be made, or somebody has put something else in its place.
+        If it can't be made, or something else lies in its place.
     """
     return Meeting(path, hold(path))
 
@@ -136,29 +136,29 @@ def open_meeting(path: Path) -> Meeting:
 
 
 def stale_meetings() -> list[Path]:
-    """Return the files of this user that nobody needs any more."""
+    """Return the files of this user that no process needs."""
     return [path for path in _places() if _runs_of(path, sweep=False) is None]
 
 
 def remove_meeting(path: Path) -> None:
-    """Remove a file, unless somebody needs it by now."""
+    """Remove a file, unless a process needs it by now."""
     _runs_of(path, sweep=True)
 
 
 def sweep() -> list[str]:
-    """Remove the files of this user that nobody needs; return the folders of the runs that the others list."""
+    """Remove the files of this user that no process needs; return the folders of the runs in the others."""
     return [run_dir for path in _places() for run_dir in _runs_of(path, sweep=True) or ()]
 
 
 def see_off(layout: RunLayout, patience_s: float) -> None:
-    """Wait, but not for long, until the launcher of a run that is over has ended or has taken it up again.
+    """Wait, for at most ``patience_s``, until the launcher of a run that is over has ended or has resumed it.
 
-    When it ends nobody else may come by who removes the file.
+    After its end, perhaps no other process removes the file.
     """
     deadline = time.monotonic() + patience_s
     while str(layout.dir) in sweep() and time.monotonic() < deadline:
         if Description.read(layout).complete is not True:
-            return  # that attempt has a flusher of its own
+            return  # the next attempt has a flusher of its own
         time.sleep(_NAP_S)
 
 
@@ -167,11 +167,11 @@ def _places() -> list[Path]:
 
 
 def _runs_of(path: Path, *, sweep: bool) -> list[str] | None:
-    """Return the folders of the runs that a file lists; None if nobody needs it, and then ``sweep`` removes it."""
+    """Return the folders of the runs in a file; None if no process needs it: then, with ``sweep``, it is removed."""
     try:
         fd = hold(path, make=False, wait=False)
     except OSError:
-        return []  # a rank is at it, or it is not ours
+        return []  # a rank holds it, or it is not ours
     with Meeting(path, fd) as meeting:
         if meeting.is_needed:
             return [run.dir for run in meeting.runs]

@@ -1,4 +1,4 @@
-"""Where a segment may lie, and how large its lanes can be there."""
+"""Where a segment may lie, and how large its lanes may be there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LANE_RECORDS_LEAST = 4_096
 LANES_THAT_MUST_FIT = 16
 SHARE = 4  # of the free shared memory, for those lanes
 
-# A mapping of a file there is not coherent between hosts, or not at all.
+# File systems on which the mapping of a file is not coherent between hosts, or not possible.
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "ceph", "beegfs", "gpfs", "afs"})
 
 
@@ -29,20 +29,20 @@ class Size(NamedTuple):
 
     @property
     def least_bytes(self) -> int:
-        """Bytes that are allocated at once: all that precedes the lanes, and one lane."""
+        """Bytes that are allocated at once: everything before the lanes, and one lane."""
         return int(_core.head_bytes(self.lanes)) + self.lane_records * _core.SLOT_BYTES
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes that can still be allocated in the file system of ``folder``."""
+    """Return the free bytes in the file system of ``folder``."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
 
 
 def shared_memory_free() -> int:
-    """Return the free bytes of shared memory; 0 where segments can't lie there.
+    """Return the free bytes of shared memory; 0 where it can't hold segments.
 
-    macOS has shared-memory objects, but none that can be locked.
+    The shared-memory objects of macOS can't be locked.
     """
     if not sys.platform.startswith("linux"):
         return 0
@@ -56,7 +56,7 @@ def choose_size(free: int, lanes: int | None, lane_records: int | None) -> Size:
     """Return the size for a file system with ``free`` bytes.
 
     A lane has 65,536 records, halved until 16 lanes fit a quarter of ``free``,
-    but at least 4,096. What the caller asked for is rounded up to a power of two.
+    but at least 4,096. A ``lane_records`` of the caller is rounded up to a power of two.
 
     Raises
     ------
@@ -73,9 +73,9 @@ def choose_size(free: int, lanes: int | None, lane_records: int | None) -> Size:
     return Size(lanes, records)
 
 
-def _in_range(what: str, value: int, least: int, most: int) -> int:
-    if not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{what} must be an int from {least} to {most}, not {value!r}")
+def _in_range(name: str, value: int, minimum: int, maximum: int) -> int:
+    if not isinstance(value, int) or not minimum <= value <= maximum:
+        raise ValueError(f"{name} must be an int from {minimum} to {maximum}, not {value!r}")
     return value
 
 
@@ -97,12 +97,12 @@ def file_system(folder: Path) -> str:
 
 
 def check_local(folder: Path) -> None:
-    """Refuse a folder in which a file can't be shared memory.
+    """Refuse a folder in which a file can't serve as shared memory.
 
     Raises
     ------
     SegmentError
-        If it lies on a network file system.
+        If the folder lies on a network file system.
     """
     kind = file_system(folder)
     if kind in _REMOTE or kind.startswith("fuse"):

@@ -1,4 +1,4 @@
-"""Which process is meant: a pid alone is given to another one after its end."""
+"""Processes by pid and start time: the kernel reuses a pid after the end of its process."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-_ENDED = ("Z", "X")  # states of a process that has ended and that its parent has not asked about
+_ENDED = ("Z", "X")  # states of a process that has ended and is not yet reaped by its parent
 
 
 class Process(NamedTuple):
     """A process of this boot and pid namespace."""
 
     pid: int
-    start: int | None  # clock ticks since boot; None: it can't be told
+    start: int | None  # clock ticks since boot; None: unknown
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended."""
-        found = _look_up(self.pid)
-        if found is not None:
-            return found.state not in _ENDED and (self.start is None or found.start == self.start)
+        """Whether the process has not ended."""
+        stat = _look_up(self.pid)
+        if stat is not None:
+            return stat.state not in _ENDED and (self.start is None or stat.start == self.start)
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
-        except PermissionError:  # another user's, whom /proc is not shown to us
+        except PermissionError:  # another user's process, which /proc hides from us
             pass
         return True
 
 
 def process_of(pid: int) -> Process:
-    """Return the process that has the pid now."""
-    found = _look_up(pid)
-    return Process(pid, found.start if found else None)
+    """Return the process that now has the pid."""
+    stat = _look_up(pid)
+    return Process(pid, stat.start if stat else None)
 
 
 def parent_of(pid: int) -> int:
-    """Return the pid of a process's parent; 0: it has none in this pid namespace, or that can't be told."""
-    found = _look_up(pid)
-    return found.parent if found else 0
+    """Return the pid of a process's parent; 0: it has none in this pid namespace, or that is unknown."""
+    stat = _look_up(pid)
+    return stat.parent if stat else 0
 
 
 def pid_namespace() -> str | None:
-    """Return what tells this pid namespace from those of other containers; None if that is not told."""
+    """Return the identity of this pid namespace, which differs between containers; None if it is unknown."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -51,7 +51,7 @@ def pid_namespace() -> str | None:
 
 
 class _Stat(NamedTuple):
-    """What proc_pid_stat(5) says of a process."""
+    """Fields of proc_pid_stat(5)."""
 
     state: str
     parent: int
@@ -59,9 +59,9 @@ class _Stat(NamedTuple):
 
 
 def _look_up(pid: int) -> _Stat | None:
-    """Return what /proc says; None if it can't be read, such as of another user's process under hidepid."""
+    """Return the fields from /proc; None if it can't be read, as for another user's process under hidepid."""
     try:
-        # Fields behind the command's name, which may hold spaces and parentheses.
+        # The fields after the command's name, which may contain spaces and parentheses.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return _Stat(fields[0], int(fields[1]), int(fields[19]))
     except (OSError, IndexError, ValueError):

@@ -1,4 +1,4 @@
-"""The lock under which a run without processes is changed: a file that is there only meanwhile."""
+"""The lock under which a run without processes is changed: a file that exists only while it is locked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PREFIX = "shmlog.recover-"
 
 
 def lock_path(layout: RunLayout) -> Path:
-    """Return the file whose lock lets one process recover a run: on no network file system."""
+    """Return the path of a file, never on a network file system, whose lock lets one process recover a run."""
     status = layout.dir.stat()
     return _folder() / f"{_PREFIX}{os.geteuid()}-{status.st_dev:x}-{status.st_ino:x}"
 
@@ -32,16 +32,16 @@ def locked(layout: RunLayout, *, everywhere: bool = False) -> Iterator[None]:
     Parameters
     ----------
     everywhere : bool
-        Whether others must be kept out who have another shared memory: the other containers of this kernel.
+        Whether to keep out also processes with another shared memory: those in other containers of this kernel.
 
     Raises
     ------
     LockError
-        If they can't be, as on a network file system.
+        If ``everywhere`` is set and the folder can't be locked, as on a network file system.
     RunStateError
-        If somebody holds it for long: who recovers the run, or anybody who may read its folder.
+        If another process holds the lock for long: one that recovers the run, or any that may read its folder.
     SegmentError
-        If another user has put something in the place of the lock.
+        If another user has put something in the place of the lock file.
     """
     with flock.folder_locked(layout.dir, must=everywhere), _file_locked(layout):
         yield
@@ -58,21 +58,21 @@ def _file_locked(layout: RunLayout) -> Iterator[None]:
         flock.release(fd)
 
 
-# ---- what is left of those that were killed ----
+# ---- files that killed processes have left ----
 
 
 def stale_locks() -> list[Path]:
-    """Return the lock files of this user that nobody holds: whoever did was killed."""
+    """Return the lock files of this user that no process holds: their processes were killed."""
     return [path for path in sorted(_folder().glob(f"{_PREFIX}{os.geteuid()}-*")) if _if_free(path, remove=False)]
 
 
 def remove_lock(path: Path) -> None:
-    """Remove a lock file, unless somebody holds it by now and so removes it himself."""
+    """Remove a lock file, unless a process holds it by now, which then removes it."""
     _if_free(path, remove=True)
 
 
 def _if_free(path: Path, *, remove: bool) -> bool:
-    """Whether nobody holds a lock; to tell, it is held for a moment, in which the file can be removed."""
+    """Whether no process holds a lock. To find out, hold it for a moment; with ``remove``, remove the file then."""
     try:
         fd = hold(path, make=False, wait=False)
     except OSError:

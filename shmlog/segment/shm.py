@@ -1,4 +1,4 @@
-"""Create, open and remove segments. posix_ipc is used here and for the doorbell only."""
+"""Create, open and remove segments. Only this module and the doorbell use posix_ipc."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NONE = (0,) * len(REASONS)
 
 
 class DropPolicy(NamedTuple):
-    """What every process of a run does when there is no room for a record."""
+    """How every process of a run reacts when there is no room for a record."""
 
     wait: bool
     max_wait_s: float
@@ -34,8 +34,8 @@ class DropPolicy(NamedTuple):
 NEVER_WAIT = DropPolicy(wait=False, max_wait_s=0.0, strict=False)
 
 
-class _New(NamedTuple):
-    """What is written into the header of a new segment."""
+class _Header(NamedTuple):
+    """The header of a new segment, but for the sizes."""
 
     run_id: str
     run_dir: Path
@@ -46,7 +46,7 @@ class _New(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """A segment and where it lies."""
+    """A segment and its place."""
 
     segment: _core.Segment
     name: str | None  # of the shared-memory object and its doorbell; None: a file in the run folder
@@ -62,7 +62,7 @@ def create(
     Parameters
     ----------
     run_id, run_dir
-        Of the run; written into the header.
+        Id and folder of the run, for the header.
     lanes, lane_records : int or None
         As in `shmlog.init`.
     clock : str
@@ -70,31 +70,31 @@ def create(
     private : Path
         Path of the file to create when shared memory has no room.
     first_lane : int
-        What the lanes are numbered from in the files of the run: not 0 if it was resumed.
+        The number of lane 0 in the files of the run: not 0 if the run was resumed.
     unlaned : tuple of int
-        Drops of processes that had no lane, by reason, which are counted on from.
+        Drops so far, by reason, of processes that had no lane.
     drop_policy : DropPolicy
         For all processes that will attach.
 
     Raises
     ------
     SegmentError
-        If there is no room for it anywhere. The message has the sizes and the remedy.
+        If there is no room for the segment anywhere. The message names the sizes and the remedy.
     """
     number = clock_number(clock)
-    new = _New(run_id, run_dir, number, first_lane, unlaned, drop_policy)
+    header = _Header(run_id, run_dir, number, first_lane, unlaned, drop_policy)
     free = place.shared_memory_free()
     size = place.choose_size(free, lanes, lane_records)
     if size.least_bytes <= free:
         try:
-            return _create_shared(new, size)
+            return _create_shared(header, size)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EACCES, errno.EROFS, errno.ENOSYS):
                 raise
-    return _create_file(new, private, lanes, lane_records)
+    return _create_file(header, private, lanes, lane_records)
 
 
-def _create_shared(new: _New, size: place.Size) -> Placed:
+def _create_shared(header: _Header, size: place.Size) -> Placed:
     import posix_ipc
 
     for _ in range(_TRIES):
@@ -102,16 +102,16 @@ def _create_shared(new: _New, size: place.Size) -> Placed:
         try:
             shm = posix_ipc.SharedMemory(name, flags=posix_ipc.O_CREX, mode=0o600)
         except posix_ipc.ExistentialError:
-            continue  # somebody has that name; 64 random bits will find another
+            continue  # the name is in use; 64 random bits will find another
         except posix_ipc.PermissionsError as error:
             raise OSError(errno.EACCES, "no shared memory may be created here", name) from error
         path = SHARED_MEMORY / name[1:]
         try:
-            segment = _fill(shm.fd, path, new, size)
+            segment = _fill(shm.fd, path, header, size)
             Doorbell.create(name)
         except posix_ipc.ExistentialError:
             shm.unlink()
-            continue  # somebody has the doorbell of that name
+            continue  # a doorbell of that name exists
         except BaseException:
             shm.unlink()
             raise
@@ -119,13 +119,13 @@ def _create_shared(new: _New, size: place.Size) -> Placed:
     raise SegmentError(f"no free name for a segment after {_TRIES} random ones; is /dev/shm being squatted?")
 
 
-def _create_file(new: _New, path: Path, lanes: int | None, lane_records: int | None) -> Placed:
+def _create_file(header: _Header, path: Path, lanes: int | None, lane_records: int | None) -> Placed:
     place.check_local(path.parent)
     size = place.choose_size(place.free_bytes(path.parent), lanes, lane_records)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, 0o600)
     try:
-        segment = _fill(fd, path, new, size)
+        segment = _fill(fd, path, header, size)
     except OSError as error:
         path.unlink()
         if error.errno != errno.ENOSPC:
@@ -138,14 +138,15 @@ def _create_file(new: _New, path: Path, lanes: int | None, lane_records: int | N
     return Placed(segment, None, path)
 
 
-def _fill(fd: int, path: Path, new: _New, size: place.Size) -> _core.Segment:
+def _fill(fd: int, path: Path, header: _Header, size: place.Size) -> _core.Segment:
     """Make the segment in the new file ``fd``, which is closed if that fails."""
     try:
         os.set_inheritable(fd, False)
         os.fchmod(fd, 0o600)  # whatever the umask
         return _core.Segment.create(
-            fd, str(path), run_id=new.run_id, run_dir=str(new.run_dir), lanes=size.lanes, lane_slots=size.lane_records,
-            clock=new.clock, first_lane=new.first_lane, unlaned=new.unlaned, drop_policy=new.drop_policy,
+            fd, str(path), lanes=size.lanes, lane_slots=size.lane_records, run_id=header.run_id,
+            run_dir=str(header.run_dir), clock=header.clock, first_lane=header.first_lane, unlaned=header.unlaned,
+            drop_policy=header.drop_policy,
         )  # fmt: skip
     except BaseException:
         os.close(fd)
@@ -158,9 +159,9 @@ def open_segment(ref: SegmentRef) -> _core.Segment:
     Raises
     ------
     FileNotFoundError
-        If it is gone.
+        If the segment is gone.
     SegmentError
-        If it is another user's, open to others, or not usable.
+        If the segment is another user's, open to other users, or not usable.
     """
     fd = _open(ref)
     try:
@@ -181,7 +182,7 @@ def _open(ref: SegmentRef) -> int:
         raise
     except PermissionError as error:
         raise SegmentError(f"{ref.path}: belongs to another user") from error
-    except OSError as error:  # a symlink or a folder, or no descriptor is left
+    except OSError as error:  # a symlink or a folder, or no free descriptor
         raise SegmentError(f"{ref.path}: can't be opened ({error.strerror})") from error
 
 
@@ -192,7 +193,7 @@ def _open_shared(ref: SegmentRef) -> int:
         return int(posix_ipc.SharedMemory(ref.name).fd)
     except posix_ipc.ExistentialError as error:
         raise FileNotFoundError(errno.ENOENT, "the segment is gone", str(ref.path)) from error
-    except ValueError as error:  # so it says that there is a folder
+    except ValueError as error:  # posix_ipc raises it for a folder
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(ref.path)) from error
     except posix_ipc.PermissionsError as error:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(ref.path)) from error
@@ -209,8 +210,8 @@ def _check_owner(fd: int, path: Path) -> None:
 
 
 def is_of_original(segment: _core.Segment, run_dir: Path) -> bool:
-    """Whether a run folder is a copy of that whose records the segment takes; the run's own, moved, is not."""
-    original = segment.run_dir  # empty if it is too long for the header
+    """Whether a run folder is a copy of the segment's run folder; a folder that was moved is not a copy."""
+    original = segment.run_dir  # empty if the path is too long for the header
     try:
         return original != "" and not os.path.samefile(original, run_dir)
     except OSError:
@@ -218,7 +219,7 @@ def is_of_original(segment: _core.Segment, run_dir: Path) -> bool:
 
 
 def may_hold_records(ref: SegmentRef) -> bool:
-    """Whether there may be records in a segment that can't be opened: not before its magic, which is written last."""
+    """Whether a segment that can't be opened may hold records: not without its magic number, which is written last."""
     try:
         fd = os.open(ref.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -231,27 +232,27 @@ def may_hold_records(ref: SegmentRef) -> bool:
         os.close(fd)
 
 
-def is_described(ref: SegmentRef, described: Description) -> bool:
-    """Whether what lies in the place of a segment is the file that run.yaml names."""
+def is_described(ref: SegmentRef, description: Description) -> bool:
+    """Whether the file at the path of a segment is the one that run.yaml names."""
     try:
         status = os.lstat(ref.path)
-        return bool((status.st_dev, status.st_ino) == (described.segment["device"], described.segment["inode"]))
+        return bool((status.st_dev, status.st_ino) == (description.segment["device"], description.segment["inode"]))
     except (OSError, KeyError, TypeError):
         return False
 
 
-def unlink(ref: SegmentRef, described: Description | None = None) -> None:
-    """Remove a segment and its doorbell; no error if they are gone.
+def unlink(ref: SegmentRef, description: Description | None = None) -> None:
+    """Remove a segment and its doorbell, if they exist.
 
-    What run.yaml says, ``described``, keeps another file from being removed that has come in the segment's place.
+    With the content of run.yaml, ``description``, another file in the segment's place is not removed.
     """
     if ref.name is None:
         ref.path.unlink(missing_ok=True)
         return
     import posix_ipc
 
-    Doorbell.unlink(ref.name)  # first: while the segment is there, another try finds both
-    if described is not None and not is_described(ref, described):
+    Doorbell.unlink(ref.name)  # first: as long as the segment exists, another try finds both
+    if description is not None and not is_described(ref, description):
         return
     try:
         posix_ipc.unlink_shared_memory(ref.name)

@@ -1,4 +1,4 @@
-"""annotations.yaml: what people say of a run afterwards. The flusher never writes it, and nobody else run.yaml."""
+"""annotations.yaml: what people say of a run afterwards. The store alone writes it, and never the flusher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shmlog.folder.runfile import read_mapping
 _SCHEMA = 1
 
 KEEP: Any = object()
-"""Stands for a field that is not to be changed."""
+"""Marks a field that stays as it is."""
 
 
 def write_annotations(layout: RunLayout, changes: dict[str, Any]) -> None:
@@ -27,17 +27,17 @@ def write_annotations(layout: RunLayout, changes: dict[str, Any]) -> None:
         If it can't be written.
     """
     try:
-        annotated = read_mapping(layout.annotations_yaml)
+        annotations = read_mapping(layout.annotations_yaml)
     except FileNotFoundError:
-        annotated = {"schema": _SCHEMA}
+        annotations = {"schema": _SCHEMA}
     try:
-        runfile.write(layout.annotations_yaml, {**annotated, **changes})
+        runfile.write(layout.annotations_yaml, {**annotations, **changes})
     except OSError as error:
         raise StorageError(f"cannot write {layout.annotations_yaml}: {error.strerror}") from error
 
 
 def check_changes(texts: Mapping[str, str | None], tags: Iterable[str]) -> dict[str, Any]:
-    """Return the fields that are to be changed; raises TypeError or ValueError if one is not right."""
+    """Return the fields to change; raises TypeError or ValueError if one is invalid."""
     changes: dict[str, Any] = {field: value for field, value in texts.items() if value is not KEEP}
     for field, value in changes.items():
         check_text(field, value)
@@ -56,10 +56,10 @@ def check_tags(tags: Iterable[str]) -> list[str]:
         raise TypeError(f"tags must be a list of str, not one str; write [{tags!r}]")
     if not isinstance(tags, Iterable):
         raise TypeError(f"tags must be a list of str, not {type(tags).__name__}")
-    found = list(dict.fromkeys(tags))
-    for tag in found:
+    unique = list(dict.fromkeys(tags))
+    for tag in unique:
         if not isinstance(tag, str):
             raise TypeError(f"a tag must be a str, not {type(tag).__name__}")
         if not tag.strip():
             raise ValueError("a tag must not be empty")
-    return found
+    return unique

@@ -20,22 +20,22 @@ _Member = tuple[str, int, float]  # name, size and time
 
 
 def write_archive(root: Root, layout: RunLayout) -> Path:
-    """Write a run into ``.archive/EXPERIMENT/ID.tar.zst``, and read it again; return its path.
+    """Write a run into ``.archive/EXPERIMENT/ID.tar.zst``, and read it again to check it; return its path.
 
-    An earlier one that holds files which this one does not is kept, as ``ID.N.tar.zst``.
+    An earlier archive that holds files which the new one lacks is kept as ``ID.N.tar.zst``.
 
     Raises
     ------
     StorageError
-        If it can't be written, or does not hold what the folder does.
+        If the archive can't be written, or does not hold what the folder holds.
     """
     path = root.make_own(root.archive / layout.experiment) / f"{layout.run_id}{SUFFIX}"
     try:
-        with replacing(path, exclusive=True) as fd:  # another prune may be at it where folders can't be locked
-            written = _write(fd, layout)
-            if written != list(_read(fd)):
-                raise StorageError(f"{path} would not hold what was written into it; the run is kept")
-            _keep_earlier(path, written)
+        with replacing(path, exclusive=True) as fd:  # another prune may write it, too, where folders can't be locked
+            members = _write(fd, layout)
+            if members != list(_read(fd)):
+                raise StorageError(f"{path} does not hold what was written into it; the run is kept")
+            _keep_earlier(path, members)
         sweep_abandoned(path, lambda name: name.endswith(SUFFIX))
     except (OSError, tarfile.TarError, pa.ArrowException) as error:
         raise error if isinstance(error, StorageError) else StorageError(f"cannot write {path}: {error}") from error
@@ -43,7 +43,7 @@ def write_archive(root: Root, layout: RunLayout) -> Path:
 
 
 def _write(fd: int, layout: RunLayout) -> list[_Member]:
-    """Write the archive; return what is in it."""
+    """Write the archive; return its members."""
     with (
         open(fd, "wb", closefd=False) as file,
         pa.CompressedOutputStream(pa.PythonFile(file, "w"), "zstd") as stream,
@@ -67,16 +67,16 @@ def _member(member: tarfile.TarInfo) -> _Member:
     return member.name, member.size, 0 if member.isdir() else member.mtime  # a folder's time is not restored
 
 
-def _keep_earlier(path: Path, written: list[_Member]) -> None:
-    """Put the archive aside that is about to be replaced, unless all of it was written again."""
+def _keep_earlier(path: Path, members: list[_Member]) -> None:
+    """Put aside the archive that is about to be replaced, unless the new one holds all of it."""
     try:
         fd = os.open(path, os.O_RDONLY | HARMLESS)
     except FileNotFoundError:
         return
     try:
-        holds_more = not set(_read(fd)).issubset(written)
+        holds_more = not set(_read(fd)).issubset(members)
     except (OSError, tarfile.TarError, EOFError, pa.ArrowException):
-        holds_more = True  # as far as can be told of what is damaged
+        holds_more = True  # a damaged archive may hold anything
     finally:
         os.close(fd)
     if holds_more:

@@ -31,20 +31,22 @@ class Token(NamedTuple):
         return self.kind == "word" and self.text.lower() == word
 
 
-class Parser:
-    """Turns an expression into a function that says whether something meets it.
+class ExpressionParser:
+    """Turns an expression into a function that says whether an object meets it.
 
     Parameters
     ----------
     what : str
-        What the expression is, for errors.
+        The name of the expression in errors.
     pattern : re.Pattern
-        `COMPARISONS`, or `WORDS` where ``=`` and the like are letters as others.
+        `COMPARISONS`, or `WORDS`, for which ``=`` and the like are ordinary letters.
     term : callable
-        Takes the parser, which stands in front of a term, and returns what the term means.
+        Takes the parser in front of a term, takes the term from it, and returns the predicate.
     """
 
-    def __init__(self, what: str, text: str, pattern: re.Pattern[str], term: Callable[[Parser], Predicate]) -> None:
+    def __init__(
+        self, what: str, text: str, pattern: re.Pattern[str], term: Callable[[ExpressionParser], Predicate]
+    ) -> None:
         self._what, self._text, self._term = what, text, term
         if not isinstance(text, str):
             raise TypeError(f"{what} must be a str that holds an expression, not {type(text).__name__}")
@@ -55,17 +57,17 @@ class Parser:
         self._depth = 0
 
     def parse(self) -> Predicate:
-        """Return what the whole expression means.
+        """Return the predicate that the whole expression means.
 
         Raises
         ------
         QueryError
-            If it is not one.
+            If the text is not an expression.
         """
-        found = self._any()
+        predicate = self._any()
         if self.peek().kind != "end":
             raise self.error("expected 'and', 'or' or the end")
-        return found
+        return predicate
 
     def peek(self) -> Token:
         """Return the next piece and stay in front of it."""
@@ -78,10 +80,10 @@ class Parser:
         return token
 
     def error(self, expected: str, at: Token | None = None) -> QueryError:
-        """Return the error that something else than ``expected`` comes next."""
+        """Return the error that the next piece is not the expected one."""
         token = at or self.peek()
-        found = f"found {token.text!r:.60}" if token.kind != "end" else "it ends"
-        return QueryError(f"{self._what}, character {token.at + 1}: {expected}, {found}")
+        actual = f"found {token.text!r:.60}" if token.kind != "end" else "it ends"
+        return QueryError(f"{self._what}, character {token.at + 1}: {expected}, {actual}")
 
     def _split(self, pattern: re.Pattern[str]) -> list[Token]:
         tokens: list[Token] = []

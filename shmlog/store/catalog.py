@@ -7,90 +7,90 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.warn import warn_caller
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root, is_run
-from shmlog.reader.facts import Facts, make_record, read_facts, sign
+from shmlog.reader.facts import RunFacts, make_record, read_facts, sign
 from shmlog.reader.model import RunRecord
 from shmlog.store import index
-from shmlog.store.index import Entry
+from shmlog.store.index import IndexEntry
 
 
 class Catalog:
-    """What is known of the runs of a store."""
+    """The records of the runs of a store."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._known: dict[str, dict[str, Entry]] = {}
+        self._cached: dict[str, dict[str, IndexEntry]] = {}
 
     def runs(self, experiment: str) -> list[RunRecord]:
         """Return all runs of an experiment, in no order; none if there is no such experiment."""
         path = self._root.index / f"{experiment}.json"
-        known = self._known[experiment] if experiment in self._known else index.load(path)
+        cached = self._cached[experiment] if experiment in self._cached else index.load(path)
         folder = self._root.experiment(experiment)
-        entries: dict[str, Entry] = {}
+        entries: dict[str, IndexEntry] = {}
         records = []
         for run_id in self._root.run_ids(experiment):
-            record, entry = _look(f"{folder}/{run_id}", known.get(run_id))
+            record, entry = _look(f"{folder}/{run_id}", cached.get(run_id))
             if record is not None:
                 records.append(record)
             if entry is not None:
                 entries[run_id] = entry
-        if entries != known:
+        if entries != cached:
             index.save(self._root, path, entries)
-        self._known[experiment] = entries
+        self._cached[experiment] = entries
         return records
 
 
-def _look(run_dir: str, known: Entry | None) -> tuple[RunRecord | None, Entry | None]:
-    """Return a run, None if the folder is not one, and what the index may hold of it."""
+def _look(run_dir: str, cached: IndexEntry | None) -> tuple[RunRecord | None, IndexEntry | None]:
+    """Return the record of a run, or None if the folder is not a run; and the entry that may be cached, or None."""
     signature = sign(run_dir)
-    if known is not None and known.signature == signature:
+    if cached is not None and cached.signature == signature:
         try:
-            return make_record(run_dir, Facts(**known.found)), known
-        except (CorruptDataError, TypeError):
-            pass  # not what this version writes
+            return make_record(run_dir, RunFacts(**cached.content)), cached
+        except (UnreadableError, TypeError):
+            pass  # another version wrote it
     layout = RunLayout(run_dir)
     if signature[0] is None and not is_run(layout):
         return None, None
     facts = read_facts(layout)
-    may_be_kept = not facts.rebuilt and index.is_settled(signature) and signature == sign(run_dir)
-    entry = Entry(signature, {"record": facts.record, "members": facts.members}) if may_be_kept else None
+    is_cacheable = not facts.rebuilt and index.is_settled(signature) and signature == sign(run_dir)
+    entry = IndexEntry(signature, {"record": facts.record, "members": facts.members}) if is_cacheable else None
     return make_record(run_dir, facts), entry
 
 
 class Summaries:
-    """Last, least and largest values of the metrics of runs; of complete runs they are kept."""
+    """Last, least and largest values of the metrics of runs; those of complete runs are cached."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._known: dict[str, dict[str, Entry]] = {}
+        self._cached: dict[str, dict[str, IndexEntry]] = {}
         self._changed: set[str] = set()
 
     def of(self, record: RunRecord) -> Mapping[str, Mapping[str, Any]]:
         """Return ``last``, ``min``, ``max`` and ``count`` for each metric of a run."""
-        known = self._known.get(record.experiment)
-        if known is None:
-            known = self._known[record.experiment] = index.load(self._path(record.experiment))
+        cached = self._cached.get(record.experiment)
+        if cached is None:
+            cached = self._cached[record.experiment] = index.load(self._path(record.experiment))
         signature = sign(str(record.dir))[:1]
-        entry = known.get(record.run_id)
+        entry = cached.get(record.run_id)
         if entry is not None and record.complete and entry.signature == signature:
-            found: dict[str, dict[str, Any]] = entry.found
-            return found
+            summary: dict[str, dict[str, Any]] = entry.content
+            return summary
         try:
-            found = _summarise(record.dir)
-        except CorruptDataError as error:
+            summary = _summarise(record.dir)
+        except UnreadableError as error:
             warn_caller(f"{error}; run {record.run_id} counts as one without metrics")
             return {}
         if record.complete and index.is_settled(signature):
-            known[record.run_id] = Entry(signature, found)
+            cached[record.run_id] = IndexEntry(signature, summary)
             self._changed.add(record.experiment)
-        return found
+        return summary
 
     def save(self) -> None:
-        """Keep what was found since the last time."""
+        """Write what was summarised since the last call into the index."""
         for experiment in self._changed:
-            index.save(self._root, self._path(experiment), self._known[experiment])
+            index.save(self._root, self._path(experiment), self._cached[experiment])
         self._changed.clear()
 
     def _path(self, experiment: str) -> Path:
@@ -101,12 +101,12 @@ def _summarise(run_dir: Path) -> dict[str, dict[str, Any]]:
     from shmlog.reader.stored import load
     from shmlog.reader.summary import summarise
 
-    found: dict[str, dict[str, Any]] = {}
+    summary: dict[str, dict[str, Any]] = {}
     for row in sorted(summarise(load(run_dir).portions(superseded=True)).rows, key=lambda row: row["last_step"]):
-        sofar = found.setdefault(row["name"], {"last": None, "min": None, "max": None, "count": 0})
-        sofar["last"] = row["last"]
-        sofar["count"] += row["count"]
+        metric = summary.setdefault(row["name"], {"last": None, "min": None, "max": None, "count": 0})
+        metric["last"] = row["last"]
+        metric["count"] += row["count"]
         for name, choose in (("min", min), ("max", max)):
-            values = [value for value in (sofar[name], row[name]) if value is not None]
-            sofar[name] = choose(values) if values else None
-    return found
+            values = [value for value in (metric[name], row[name]) if value is not None]
+            metric[name] = choose(values) if values else None
+    return summary

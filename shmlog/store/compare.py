@@ -1,4 +1,4 @@
-"""What two or more runs have in common, and where they differ."""
+"""Two or more runs side by side: what they have in common, and where they differ."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Comparison:
     Attributes
     ----------
     runs : tuple of str
-        Their ids, or ``"experiment/id"`` where two have the same.
+        Their ids, or ``"experiment/id"`` where two runs have the same.
     params : dict
-        Of each parameter in which they differ, by its dotted name, the value in each run that has it.
+        By dotted name, each parameter in which they differ: its value in each run that has it.
     same_params : dict
-        The parameters that all have, with one value.
+        The parameters that have the same value in all runs.
     metrics : dict
-        Of each metric, ``last``, ``min``, ``max`` and ``count`` in each run that has it.
+        By name, each metric: ``last``, ``min``, ``max`` and ``count`` in each run that has it.
     """
 
     runs: tuple[str, ...]
@@ -33,11 +33,11 @@ class Comparison:
     metrics: dict[str, dict[str, Mapping[str, Any]]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON has it."""
-        found: dict[str, Any] = plain(
+        """Return the fields as JSON has them."""
+        document: dict[str, Any] = plain(
             {"runs": self.runs, "params": self.params, "same_params": self.same_params, "metrics": self.metrics}
         )
-        return found
+        return document
 
 
 def compare(records: Sequence[RunRecord], summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> Comparison:
@@ -53,38 +53,38 @@ def compare(records: Sequence[RunRecord], summaries: Sequence[Mapping[str, Mappi
     Raises
     ------
     ValueError
-        If there are fewer, or one is there twice.
+        If there are fewer than two, or one of them twice.
     """
     names = names_of(records)
     if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError(f"two runs or more are compared, each once; not {', '.join(names) or 'none'}")
+        raise ValueError(f"compare takes two or more runs, each once; not {', '.join(names) or 'none'}")
     params = _by_name(names, [flat_params(record.params) for record in records])
-    same = {name: next(iter(has.values())) for name, has in params.items() if _is_same(has, len(names))}
-    differing = {name: has for name, has in params.items() if name not in same}
+    same = {name: next(iter(by_run.values())) for name, by_run in params.items() if _is_same(by_run, len(names))}
+    differing = {name: by_run for name, by_run in params.items() if name not in same}
     return Comparison(names, differing, same, _by_name(names, summaries))
 
 
 def names_of(records: Sequence[RunRecord]) -> tuple[str, ...]:
-    """Return what to call runs: their ids where these differ."""
+    """Return the names by which to tell runs apart: their ids where these differ."""
     ids = [record.run_id for record in records]
     if len(set(ids)) == len(ids):
         return tuple(ids)
     return tuple(f"{record.experiment}/{record.run_id}" for record in records)
 
 
-def _by_name(names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    keys = sorted({key for has in found for key in has})
-    return {key: {run: has[key] for run, has in zip(names, found, strict=True) if key in has} for key in keys}
+def _by_name(names: Sequence[str], by_run: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    keys = sorted({key for values in by_run for key in values})
+    return {key: {run: values[key] for run, values in zip(names, by_run, strict=True) if key in values} for key in keys}
 
 
-def _is_same(has: Mapping[str, Any], runs: int) -> bool:
+def _is_same(by_run: Mapping[str, Any], runs: int) -> bool:
     """Whether all runs have one value; true is not 1, but 1.0 is."""
-    values = list(has.values())
+    values = list(by_run.values())
     return len(values) == runs and all(_key(value) == _key(values[0]) for value in values)
 
 
 def _key(value: Any) -> Any:
-    """Return a value that equals those that mean the same, inside lists too."""
+    """Return a key that is equal for values that mean the same, inside lists too."""
     if isinstance(value, list):
         return [_key(item) for item in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""experiment.yaml: what is said of an experiment. Only the store writes it."""
+"""experiment.yaml: what people say of an experiment. Only the store writes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.times import utc_now
-from shmlog.errors import CorruptDataError, StorageError
+from shmlog.errors import RefusedError, StorageError, UnreadableError
 from shmlog.folder import runfile
 from shmlog.folder.root import Root
 from shmlog.folder.runfile import read_mapping
@@ -15,34 +15,34 @@ from shmlog.reader import codec
 from shmlog.reader.model import ExperimentRecord
 
 _SCHEMA = 1
-_TOLD = ("display_name", "description", "tags", "created_at")
+_FIELDS = ("display_name", "description", "tags", "created_at")
 
 
 def read(root: Root, name: str) -> ExperimentRecord:
-    """Return an experiment that is there; it needs no experiment.yaml."""
+    """Return an experiment that exists; it may lack an experiment.yaml."""
     folder = root.experiment(name)
     problems: list[str] = []
-    described = _described(folder / "experiment.yaml", problems)
-    found: dict[str, Any] = {"display_name": name}
-    fields = codec.readers(ExperimentRecord)
-    for field in _TOLD:
+    content = _read_yaml(folder / "experiment.yaml", problems)
+    values: dict[str, Any] = {"display_name": name}
+    readers = codec.readers(ExperimentRecord)
+    for field in _FIELDS:
         try:
-            if described.get(field) is not None:
-                found[field] = fields[field].read(described[field])
+            if content.get(field) is not None:
+                values[field] = readers[field].read(content[field])
         except (TypeError, ValueError, OverflowError) as error:
             problems.append(f"{folder / 'experiment.yaml'}: {field}: {error}")
     runs = sum(1 for _ in root.run_ids(name))
-    return ExperimentRecord(name=name, dir=folder, runs=runs, problems=tuple(problems), **found)
+    return ExperimentRecord(name=name, dir=folder, runs=runs, problems=tuple(problems), **values)
 
 
-def _described(path: Path, problems: list[str]) -> Mapping[str, Any]:
+def _read_yaml(path: Path, problems: list[str]) -> Mapping[str, Any]:
     try:
         if path.is_symlink():
-            raise CorruptDataError(f"{path}: a symbolic link; refused")
+            raise RefusedError(f"{path}: a symbolic link; refused")
         return read_mapping(path)
     except FileNotFoundError:
         pass
-    except CorruptDataError as error:
+    except UnreadableError as error:
         problems.append(str(error))
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")
@@ -50,7 +50,7 @@ def _described(path: Path, problems: list[str]) -> Mapping[str, Any]:
 
 
 def write(root: Root, name: str, changes: Mapping[str, Any]) -> None:
-    """Change what experiment.yaml says, and make the experiment if there is none.
+    """Change fields of experiment.yaml; create the experiment if it does not exist.
 
     The caller holds the store's lock.
 
@@ -68,10 +68,10 @@ def write(root: Root, name: str, changes: Mapping[str, Any]) -> None:
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link: refused")
         try:
-            described = read_mapping(path)
+            content = read_mapping(path)
         except FileNotFoundError:
-            described = {"schema": _SCHEMA, "created_at": utc_now()}
-        runfile.write(path, {**described, **changes})
+            content = {"schema": _SCHEMA, "created_at": utc_now()}
+        runfile.write(path, {**content, **changes})
     except OSError as error:
         if isinstance(error, StorageError):
             raise

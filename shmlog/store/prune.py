@@ -1,4 +1,4 @@
-"""Retention: which runs are old enough to be deleted, and deleting them."""
+"""Retention: choose the runs that are old enough to be deleted, and delete them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODES = ("all", "any")
 
 
 class Rules(NamedTuple):
-    """What keeps a run from being deleted."""
+    """The rules that keep runs from being deleted."""
 
     keep: int | None
     older_than: timedelta | None
@@ -76,9 +76,9 @@ class PruneResult(Record):
     failed : tuple of str
         Runs that could not be deleted, and why.
     leftovers : int
-        Earlier deletions that were, or would be, brought to their end.
+        Earlier deletions that were interrupted and were, or would be, finished.
     freed_bytes : int
-        Less what archives take. Artifacts that a run shares with one that is kept free nothing.
+        Less the bytes of the archives. An artifact that a kept run shares frees none.
     """
 
     dry_run: bool
@@ -91,25 +91,25 @@ class PruneResult(Record):
 
 
 def prune(root: Root, runs: Iterable[RunRecord], rules: Rules, *, archive: bool, dry_run: bool) -> PruneResult:
-    """Delete those of ``runs``, newest first, that no rule keeps, and what earlier deletions have left."""
+    """Delete those of ``runs``, newest first, that no rule keeps, and what earlier deletions left behind."""
     kept: Counter[str] = Counter()
     unreadable: list[str] = []
-    chosen = list(_choose(_deletable(runs, kept, unreadable), rules, kept))
-    left = removal.leftovers(root)
-    stored = list(blobs.stored(root.path))
-    usages = {(record.experiment, record.run_id): removal.Usage(record.dir) for record in chosen}
-    of_left = list(map(removal.Usage, left))
-    pruned = [_describe(record, usages[record.experiment, record.run_id]) for record in chosen]
+    records = list(_choose(_deletable(runs, kept, unreadable), rules, kept))
+    leftovers = removal.leftovers(root)
+    contents = list(blobs.stored(root.path))
+    usages = {(record.experiment, record.run_id): removal.Usage(record.dir) for record in records}
+    leftover_usages = list(map(removal.Usage, leftovers))
+    pruned = [_describe(record, usages[record.experiment, record.run_id]) for record in records]
     failed: list[str] = []
     if not dry_run:
-        failed = _empty(left)
+        failed = _empty(leftovers)
         pruned = list(_delete_all(root, pruned, archive, failed))
         failed += _collect(root)
-    freed = removal.freed_bytes([*of_left, *(usages[run.experiment, run.run_id] for run in pruned)], stored)
+    freed = removal.freed_bytes([*leftover_usages, *(usages[run.experiment, run.run_id] for run in pruned)], contents)
     freed -= sum(run.archive.stat().st_size for run in pruned if run.archive)
     return PruneResult(
         dry_run=dry_run, runs=tuple(pruned), kept=dict(kept), unreadable=tuple(unreadable), failed=tuple(failed),
-        leftovers=len(left), freed_bytes=freed,
+        leftovers=len(leftovers), freed_bytes=freed,
     )  # fmt: skip
 
 
@@ -133,13 +133,13 @@ def _deletable(runs: Iterable[RunRecord], kept: Counter[str], unreadable: list[s
 def _choose(runs: Iterable[RunRecord], rules: Rules, kept: Counter[str]) -> Iterator[RunRecord]:
     """Yield the runs that the rules do not keep; count the others."""
     now = datetime.now(UTC)
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for record in runs:
-        seen[record.experiment] += 1
+        counts[record.experiment] += 1
         last = record.ended_at or record.began_at or now
         keepers = []
         if rules.keep is not None:
-            keepers.append("newest" if seen[record.experiment] <= rules.keep else None)
+            keepers.append("newest" if counts[record.experiment] <= rules.keep else None)
         if rules.older_than is not None:
             keepers.append("young" if last > now - rules.older_than else None)
         keeping = [keeper for keeper in keepers if keeper]
@@ -156,10 +156,10 @@ def _describe(record: RunRecord, usage: removal.Usage) -> PrunedRun:
     )  # fmt: skip
 
 
-def _empty(left: Iterable[Path]) -> list[str]:
-    """Delete what earlier deletions have left; return what could not be deleted."""
+def _empty(leftovers: Iterable[Path]) -> list[str]:
+    """Delete what earlier deletions left behind; return what could not be deleted."""
     failed = []
-    for folder in left:
+    for folder in leftovers:
         try:
             removal.delete(folder)
         except ShmlogError as error:
@@ -177,33 +177,33 @@ def _collect(root: Root) -> list[str]:
 
 
 def _delete_all(root: Root, runs: Iterable[PrunedRun], archive: bool, failed: list[str]) -> Iterator[PrunedRun]:
-    """Yield each run that is deleted; tell of the others. One that fails does not keep the others from it."""
+    """Yield each run that is deleted; list the others in ``failed``, since one must not stop the rest."""
     for run in runs:
         try:
-            kept_as = _delete(root, run, archive)
+            archive_path = _delete(root, run, archive)
         except (ShmlogError, OSError) as error:
             failed.append(f"{run.experiment}/{run.run_id}: {error}")
         else:
-            yield replace(run, archive=kept_as)
+            yield replace(run, archive=archive_path)
 
 
 def _delete(root: Root, run: PrunedRun, archive: bool) -> Path | None:
     """Delete a run unless it has changed since it was archived; return its archive."""
     layout = root.run(run.experiment, run.run_id)
-    archived, kept_as = None, None
-    with removal.held(layout):  # nobody resumes it while the archive is written
+    archived_state, archive_path = None, None
+    with removal.held(layout):  # no process resumes it while the archive is written
         if archive:
             from shmlog.store.archive import write_archive
 
-            archived = removal.state_of(layout)
-            kept_as = write_archive(root, layout)
+            archived_state = removal.state_of(layout)
+            archive_path = write_archive(root, layout)
         with root.locked():
             facts = read_facts(layout)
             why = removal.why_busy(layout, facts)
             why = why or ("pinned" if make_record(str(layout.dir), facts).pinned else None)
-            why = why or ("changed" if archive and removal.state_of(layout) != archived else None)
+            why = why or ("changed" if archive and removal.state_of(layout) != archived_state else None)
             if why:
                 raise RunStateError(f"kept, since it is {why} by now")
-            trashed = removal.take_away(root, layout)
-    removal.delete(trashed)
-    return kept_as
+            folder = removal.move_to_trash(root, layout)
+    removal.delete(folder)
+    return archive_path

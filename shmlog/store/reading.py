@@ -1,4 +1,4 @@
-"""What a store can be asked: which experiments and runs there are, and what is in them."""
+"""The half of a store that reads: which experiments and runs there are, and what they hold."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class StoreReader:
         tags: str | Iterable[str] | None = None, where: str | None = None, since: Moment | None = None,
         until: Moment | None = None, sort: str | None = None, limit: int | None = None,
     ) -> list[RunRecord]:  # fmt: skip
-        """Return the runs that meet all that is given, newest first.
+        """Return the runs that meet all conditions, newest first.
 
         Parameters
         ----------
@@ -88,9 +88,9 @@ class StoreReader:
         since, until : str, datetime or timedelta, optional
             Only runs that began at or after, or before this time; ``"7d"`` is seven days ago.
         sort : str, optional
-            A name as in ``where``, that some run has; ``-`` in front of it: largest first.
+            A name as in ``where`` that some run has; with ``-`` in front of it, largest first.
         limit : int, optional
-            No more runs than this, at least 0.
+            The most runs to return, 0 or more.
 
         Returns
         -------
@@ -108,22 +108,22 @@ class StoreReader:
             raise ValueError(f"limit must be a whole number, 0 or more, not {limit!r}")
         tests = tests_of(status, tags, where, since, until)
         subjects = list(self._subjects(experiment))
-        wanted = sort_subjects(list(matching(subjects, tests)), sort, subjects)
+        ordered = sort_subjects(list(matching(subjects, tests)), sort, subjects)
         self._summaries.save()
-        return [subject.record for subject in wanted[:limit]]
+        return [subject.record for subject in ordered[:limit]]
 
-    def latest(self, experiment: str | None = None, **wanted: Any) -> RunRecord:
-        """Return the newest run that meets what is given, as for `runs`.
+    def latest(self, experiment: str | None = None, **conditions: Any) -> RunRecord:
+        """Return the newest run that meets all conditions, which are those of `runs`.
 
         Raises
         ------
         RunNotFoundError
             If there is none.
         """
-        found = self.runs(experiment, **wanted, limit=1)
-        if not found:
+        newest = self.runs(experiment, **conditions, limit=1)
+        if not newest:
             raise RunNotFoundError(f"no such run in {self.root}")
-        return found[0]
+        return newest[0]
 
     def get(self, run: RunName) -> RunRecord:
         """Return a run as it is now.
@@ -131,7 +131,7 @@ class StoreReader:
         Raises
         ------
         ValueError
-            If that can be the name of no run, or is the id of several.
+            If ``run`` can't be the name of a run, or is the id of several.
         RunNotFoundError
             If there is none.
         StorageError
@@ -150,13 +150,13 @@ class StoreReader:
         if isinstance(run, RunRecord):
             return self._root.find(f"{run.experiment}/{run.run_id}")
         if not isinstance(run, str):
-            raise TypeError(f"a run is meant by its id, 'experiment/id' or its RunRecord, not by {type(run).__name__}")
+            raise TypeError(f"name a run by its id, 'experiment/id' or its RunRecord, not by {type(run).__name__}")
         return self._root.find(run)
 
     # ---- what is in a run ----
 
     def load(self, run: RunName) -> StoredRun:
-        """Return a run's metrics and events, as `shmlog.load` does."""
+        """Open a run for reading, as `shmlog.load` does."""
         from shmlog.reader.stored import load
 
         return load(self._layout(run).dir)
@@ -173,9 +173,9 @@ class StoreReader:
 
     def summary(self, run: RunName) -> Mapping[str, Mapping[str, Any]]:
         """Return ``last``, ``min``, ``max`` and ``count`` for each metric of a run."""
-        found = self._summaries.of(self.get(run))
+        summary = self._summaries.of(self.get(run))
         self._summaries.save()
-        return found
+        return summary
 
     def sql(self, query: str, params: Params | None = None) -> pa.Table:
         """Return the result of SQL over all runs, live ones included, by DuckDB.
@@ -183,41 +183,41 @@ class StoreReader:
         Parameters
         ----------
         query : str
-            One statement that reads, over the tables ``metrics``, ``events``, ``runs``, ``params`` and
-            ``artifacts``. It can read no other file, write none and load no extension.
+            One statement that reads the tables ``metrics``, ``events``, ``runs``, ``params`` and
+            ``artifacts``. It can't read other files, write any or load extensions.
         params : sequence or mapping, optional
-            Values for each ``?``, or for ``$name``, in it.
+            Values for each ``?``, or for each ``$name``, in the query.
 
         Returns
         -------
         pyarrow.Table
-            In the order that the query asks for; without ``ORDER BY``, in none.
+            The rows in the order of ``ORDER BY``; without it, in any order.
 
         Raises
         ------
         MissingExtraError
             If DuckDB is not installed: ``pip install 'shmlog[sql]'``.
         QueryError
-            If DuckDB can't answer it, or it is more than one query. The message says why.
+            If DuckDB can't answer the query, or there is more than one. The message says why.
 
         Warns
         -----
         ShmlogWarning
-            For what is damaged; the result is of the rest.
+            For what is damaged; the result covers the rest.
         """
         from shmlog.reader.sql.sql import query_runs
 
         return query_runs(self.runs(), query, params)
 
     def artifacts(self, run: RunName) -> list[ArtifactRecord]:
-        """Return what is known of a run's artifacts, by path; ``load(run).artifact(path)`` opens one."""
+        """Return the records of a run's artifacts, by path; ``load(run).artifact(path)`` opens one."""
         stored = self.load(run)
         return [ArtifactRecord.of(stored.id, artifact) for artifact in stored.artifacts]
 
     def compare(self, runs: Iterable[RunName]) -> Comparison:
         """Return two or more runs side by side: parameters in which they differ, and their metrics.
 
-        `StoredRun.compare_metric` tells whether a metric differs more than by chance.
+        `StoredRun.compare_metric` says whether a metric differs more than by chance.
 
         Parameters
         ----------
@@ -226,7 +226,7 @@ class StoreReader:
         Raises
         ------
         ValueError
-            If there are fewer than two, or one is there twice.
+            If there are fewer than two, or one of them twice.
         RunNotFoundError
             If there is no such run.
         """

@@ -1,4 +1,4 @@
-"""Writing run.yaml or manifest.json once more."""
+"""Write run.yaml or manifest.json anew."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shmlog.reader.stored import StoredRun
 
 
 def rebuild(layout: RunLayout) -> None:
-    """Write run.yaml anew where it is damaged or missing; what was there is kept beside it."""
+    """Write run.yaml anew where it is damaged or missing; the damaged file is kept beside it."""
     snapshot.refuse_links(layout)
     description = rebuild_description(layout)
     if os.path.lexists(layout.run_yaml):
@@ -28,8 +28,8 @@ def rebuild(layout: RunLayout) -> None:
 
 
 def write_manifest(run_dir: Path) -> None:
-    """Write manifest.json anew, as the end of a run does; raises RunStateError if it is not over."""
+    """Write manifest.json anew, as the end of a run does; raises RunStateError if the run is not over."""
     layout = RunLayout(run_dir)
     if Description.read_or_guess(layout)[0].complete is not True:
-        raise RunStateError(f"run {layout.run_id} is not over: its manifest is written when it is")
+        raise RunStateError(f"run {layout.run_id} is not over: its manifest is written at its end")
     manifest.write_manifest(layout)

@@ -1,4 +1,4 @@
-"""Taking runs away: each is whole or gone, whenever this is killed."""
+"""Delete runs so that each is whole or gone, whenever the process is killed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from shmlog.folder import blobs, flock, liveness
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
-from shmlog.reader.facts import Facts, make_record
+from shmlog.reader.facts import RunFacts, make_record
 
 _TRIES = 20
 
 
-def why_busy(layout: RunLayout, facts: Facts) -> str | None:
-    """Return why nobody may take away a run now, or None if its processes are dead or it never had any."""
-    record, described = make_record(str(layout.dir), facts), Description(facts.members)
-    if record.live is True or liveness.flusher_lives(described) is True:
+def why_busy(layout: RunLayout, facts: RunFacts) -> str | None:
+    """Return why a run must not be deleted now, or None if its processes are dead or it never had any."""
+    record, description = make_record(str(layout.dir), facts), Description(facts.members)
+    if record.live is True or liveness.flusher_lives(description) is True:
         return "running"
-    is_unknown = record.live is None and bool(described.segment)
-    is_doubtful = record.live is False and not liveness.is_dead(layout, described)
+    is_unknown = record.live is None and bool(description.segment)
+    is_doubtful = record.live is False and not liveness.is_dead(layout, description)
     if record.status == "running" or (not record.complete and (is_unknown or is_doubtful)):
         return "running, as far as can be seen from this machine"
     return None
@@ -34,16 +34,16 @@ def why_busy(layout: RunLayout, facts: Facts) -> str | None:
 
 @contextmanager
 def held(layout: RunLayout) -> Iterator[None]:
-    """Keep others from resuming or recovering a run meanwhile.
+    """Keep other processes from resuming or recovering a run inside the ``with`` block.
 
     Raises
     ------
     RunNotFoundError
-        If it has gone.
+        If the run is gone.
     RunStateError
-        If somebody does so for long.
+        If another process resumes or recovers it, and does not finish soon.
     StorageError
-        If its folder may not be opened.
+        If its folder can't be opened.
     """
     with ExitStack() as stack:
         try:
@@ -56,17 +56,17 @@ def held(layout: RunLayout) -> Iterator[None]:
 
 
 def state_of(layout: RunLayout) -> dict[str, tuple[int, int, int]]:
-    """Return what changes whenever a file of a run does, or one comes or goes: an archive may lack it."""
+    """Return what differs once a file of a run has changed, come or gone: an archive may lack such a change."""
     return {path: (file.st_ino, file.st_size, file.st_mtime_ns) for path, file in _files(layout.dir)}
 
 
-def take_away(root: Root, layout: RunLayout) -> Path:
-    """Move a run to the trash, in one step; return where it is now.
+def move_to_trash(root: Root, layout: RunLayout) -> Path:
+    """Move a run to the trash in one step; return its folder there.
 
     Raises
     ------
     RunNotFoundError
-        If it has gone.
+        If the run is gone.
     StorageError
         If it can't be moved.
     """
@@ -83,7 +83,7 @@ def take_away(root: Root, layout: RunLayout) -> Path:
 
 
 def leftovers(root: Root) -> list[Path]:
-    """Return what of earlier deletions still lies in the trash."""
+    """Return the folders of earlier deletions that still lie in the trash."""
     try:
         return sorted(root.trash.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -91,12 +91,12 @@ def leftovers(root: Root) -> list[Path]:
 
 
 def delete(folder: Path) -> None:
-    """Delete what was moved to the trash; somebody else may be doing the same.
+    """Delete a folder in the trash; another process may be deleting it, too.
 
     Raises
     ------
     StorageError
-        If something of it can't be deleted. The next `prune` tries again.
+        If a file in it can't be deleted. The next `prune` tries again.
     """
     for _ in range(_TRIES):
         try:
@@ -125,39 +125,39 @@ def collect_objects(root: Root) -> None:
 
 
 class Usage:
-    """The files of a folder, each of which may be a link to content that something else holds too."""
+    """The files of a folder; each may be a hard link to content that other folders hold, too."""
 
     def __init__(self, folder: Path) -> None:
-        found = [file for _, file in _files(folder)]
-        self.files = {_inode(one): one for one in found}
-        self.names = Counter(map(_inode, found))
+        files = [file for _, file in _files(folder)]
+        self.files = {_inode(file): file for file in files}
+        self.names = Counter(map(_inode, files))
 
     @property
     def size_bytes(self) -> int:
-        """The bytes in all files, each counted once whatever it is called."""
-        return sum(found.st_size for found in self.files.values())
+        """The bytes in all files; one with several names counts once."""
+        return sum(file.st_size for file in self.files.values())
 
 
-def freed_bytes(usages: Iterable[Usage], stored: Iterable[blobs.Blob]) -> int:
-    """Return what is freed when these folders are deleted, and then the contents that no run holds.
+def freed_bytes(usages: Iterable[Usage], contents: Iterable[blobs.Blob]) -> int:
+    """Return the bytes that are freed when these folders are deleted, and then the contents that no run holds.
 
-    ``stored`` is what there was before the first of them was deleted.
+    ``contents`` are those that exist before the first folder is deleted.
     """
     names: Counter[tuple[int, int]] = Counter()
     sizes: dict[tuple[int, int], int] = {}
     links: dict[tuple[int, int], int] = {}
     for usage in usages:
         names += usage.names
-        sizes |= {inode: found.st_size for inode, found in usage.files.items()}
-        links |= {inode: found.st_nlink for inode, found in usage.files.items()}
-    for one in stored:
-        names[one.inode] += 1
-        sizes[one.inode], links[one.inode] = one.size_bytes, one.links
+        sizes |= {inode: file.st_size for inode, file in usage.files.items()}
+        links |= {inode: file.st_nlink for inode, file in usage.files.items()}
+    for blob in contents:
+        names[blob.inode] += 1
+        sizes[blob.inode], links[blob.inode] = blob.size_bytes, blob.links
     return sum(size for inode, size in sizes.items() if names[inode] >= links[inode])
 
 
-def _inode(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+def _inode(file: os.stat_result) -> tuple[int, int]:
+    return file.st_dev, file.st_ino
 
 
 def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -1,4 +1,4 @@
-"""A run back out of its archive, which may come from anywhere: nothing is written but plain files of that run."""
+"""Restore a run from its archive, which may come from anywhere: only plain files of that run are written."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Self
 import pyarrow as pa
 
 from shmlog.base.durable import fsync_dir
-from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, StorageError
+from shmlog.errors import CorruptDataError, RefusedError, RunNotFoundError, RunStateError, StorageError, UnreadableError
 from shmlog.folder.layout import RunLayout, check_id
 from shmlog.folder.root import Root, is_run
 
 SUFFIX = ".tar.zst"
 FILES_MAX = 200_000
-"""Most files and folders of an archive: each costs an inode, and memory while it is unpacked."""
+"""Most files and folders in an archive: each costs an inode, and memory while it is unpacked."""
 FREE_BYTES_MIN = 64 << 20
-"""What is left free: runs of the same disk go on logging."""
+"""Bytes that stay free: other runs on the disk go on logging."""
 _HEADER_BYTES_MAX = 1 << 20
 _HEADERS = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
@@ -28,13 +28,13 @@ _ADVICE = "unpack it with tar if you trust it"
 
 
 class _Member(tarfile.TarInfo):
-    """A member of an archive; tarfile reads what is longer in its name and the like into memory at once."""
+    """A member of an archive, its headers limited: tarfile reads that of a long name into memory at once."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
         if member.type in _HEADERS and member.size > _HEADER_BYTES_MAX:
-            raise CorruptDataError(f"a header of {member.size:,} bytes, the most is {_HEADER_BYTES_MAX:,}")
+            raise RefusedError(f"a header of {member.size:,} bytes, the most is {_HEADER_BYTES_MAX:,}")
         return member
 
 
@@ -56,8 +56,9 @@ def restore(root: Root, text: str) -> RunLayout:
             layout.dir.parent.mkdir(exist_ok=True)
             os.rename(unpacked.dir, layout.dir)
         fsync_dir(layout.dir.parent)
-    except (CorruptDataError, tarfile.TarError, pa.ArrowInvalid, EOFError) as error:
-        raise CorruptDataError(f"{archive}: {error}; nothing was restored") from error
+    except (UnreadableError, tarfile.TarError, pa.ArrowInvalid, EOFError) as error:
+        kind = RefusedError if isinstance(error, RefusedError) else CorruptDataError
+        raise kind(f"{archive}: {error}; nothing was restored") from error
     except StorageError:
         raise
     except OSError as error:  # Arrow's too, of a stream that is damaged
@@ -71,51 +72,51 @@ def find_archive(root: Root, text: str) -> Path:
     Raises
     ------
     ValueError
-        If that can be the name of no run, or is the id of more than one.
+        If ``text`` can't be the name of a run, or is the id of several.
     RunNotFoundError
-        If there is none.
+        If there is no such archive.
     StorageError
         If it is a symbolic link.
     """
     experiment, slash, run_id = text.rpartition("/")
     check_id(run_id, "run id")
     names = [check_id(experiment, "experiment")] if slash else root.archived_experiments()
-    found = [path for name in names if (path := root.archive / name / f"{run_id}{SUFFIX}").exists()]
-    if len(found) > 1:
-        raise ValueError(f"archives of {len(found)} runs are called {run_id!r}; write EXPERIMENT/{run_id}")
-    if not found:
+    archives = [path for name in names if (path := root.archive / name / f"{run_id}{SUFFIX}").exists()]
+    if len(archives) > 1:
+        raise ValueError(f"archives of {len(archives)} runs are called {run_id!r}; write EXPERIMENT/{run_id}")
+    if not archives:
         raise RunNotFoundError(f"no archive of a run {text!r} in {root.archive}")
-    return root.inside(found[0])
+    return root.inside(archives[0])
 
 
 def _unpack(path: Path, folder: Path, run_id: str) -> None:
-    """Unpack an archive, member by member, each of which must be one that an archive of this run can have."""
-    seen: set[str] = set()
+    """Unpack an archive member by member; each must be one that an archive of this run can hold."""
+    names: set[str] = set()
     with (
         open(path, "rb") as file,
         pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as stream,
         tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive,
     ):
         for member in archive:
-            _check(member, run_id, seen)
+            _check(member, run_id, names)
             free = shutil.disk_usage(folder).free
             if member.size > free - FREE_BYTES_MIN:
                 text = f"takes {member.size:,} bytes, {free:,} are free, of which {FREE_BYTES_MIN:,} are left alone"
                 raise StorageError(f"{path}: {member.name!r} {text}")
             archive.extract(member, folder, filter="data")
-            seen.add(member.name)
+            names.add(member.name)
 
 
-def _check(member: tarfile.TarInfo, run_id: str, seen: set[str]) -> None:
-    """Raise CorruptDataError for what could be written elsewhere, or through, or without end."""
+def _check(member: tarfile.TarInfo, run_id: str, names: set[str]) -> None:
+    """Raise RefusedError for a member that could be written elsewhere, or through a link, or without end."""
     parts = member.name.split("/")
     if parts[0] != run_id or not {"", ".", ".."}.isdisjoint(parts):
-        raise CorruptDataError(f"{member.name!r} does not belong to run {run_id}")
-    if member.name in seen:
-        raise CorruptDataError(f"{member.name!r} is there twice")
-    if len(seen) >= FILES_MAX:
-        raise CorruptDataError(f"it holds more than {FILES_MAX:,} files; {_ADVICE}")
-    if member.islnk() and member.linkname in seen:
+        raise RefusedError(f"{member.name!r} does not belong to run {run_id}")
+    if member.name in names:
+        raise RefusedError(f"{member.name!r} is there twice")
+    if len(names) >= FILES_MAX:
+        raise RefusedError(f"it holds more than {FILES_MAX:,} files; {_ADVICE}")
+    if member.islnk() and member.linkname in names:
         return  # the same artifact by another name
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
-        raise CorruptDataError(f"{member.name!r} is neither a file nor a folder of the run; {_ADVICE}")
+        raise RefusedError(f"{member.name!r} is neither a file nor a folder of the run; {_ADVICE}")

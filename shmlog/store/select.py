@@ -1,4 +1,4 @@
-"""Which runs of a store are wanted, and in which order."""
+"""Filter the runs of a store, and sort them."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def tests_of(
     status: str | Iterable[str] | None, tags: str | Iterable[str] | None, where: str | None,
     since: Moment | None, until: Moment | None,
 ) -> list[Test]:  # fmt: skip
-    """Return what a run must meet, what costs least first; raises QueryError."""
-    found: list[Test] = []
+    """Return the tests that a run must meet, the cheapest first; raises QueryError."""
+    tests: list[Test] = []
     if status is not None:
-        wanted = _statuses(status)
-        found.append(lambda subject: subject.record.status in wanted)
+        statuses = _statuses(status)
+        tests.append(lambda subject: subject.record.status in statuses)
     if since is not None:
         first = to_moment("since", since)
-        found.append(lambda subject: _began(subject.record) >= first)
+        tests.append(lambda subject: _began(subject.record) >= first)
     if until is not None:
         end = to_moment("until", until)
-        found.append(lambda subject: _began(subject.record) < end)
+        tests.append(lambda subject: _began(subject.record) < end)
     if tags is not None:
         has_tags = parse_tags(tags)
-        found.append(lambda subject: has_tags(subject.record.tags))
+        tests.append(lambda subject: has_tags(subject.record.tags))
     if where is not None:
-        found.append(parse_where(where))
-    return found
+        tests.append(parse_where(where))
+    return tests
 
 
 def _statuses(words: str | Iterable[str]) -> set[RunStatus]:
@@ -59,10 +59,10 @@ def _began(record: RunRecord) -> datetime:
     return record.began_at or _OLDEST
 
 
-def sort_subjects(subjects: list[Subject], by: str | None, everyone: list[Subject]) -> list[Subject]:
+def sort_subjects(subjects: list[Subject], by: str | None, all_subjects: list[Subject]) -> list[Subject]:
     """Return runs in the order of a field, descending if it begins with ``-``; newest first without one.
 
-    Runs that lack the field come last. Raises QueryError if ``everyone`` lacks it.
+    Runs that lack the field come last. Raises QueryError if ``all_subjects`` lacks it.
     """
     newest = sorted(subjects, key=lambda subject: (_began(subject.record), subject.record.run_id), reverse=True)
     if by is None:
@@ -71,25 +71,29 @@ def sort_subjects(subjects: list[Subject], by: str | None, everyone: list[Subjec
         raise TypeError(f"sort must be a str, such as 'lr' or '-metrics.loss.min', not {type(by).__name__}")
     name = by.removeprefix("-")
     field = parse_field(name)
-    found = [(field(subject), subject) for subject in newest]
-    if everyone and all(value is MISSING for value, _ in found) and all(field(run) is MISSING for run in everyone):
-        raise _not_there(name, everyone)
-    have = [pair for pair in found if pair[0] is not MISSING and pair[0] is not None and pair[0] == pair[0]]
-    have.sort(key=lambda pair: _rank(pair[0]), reverse=by.startswith("-"))
-    placed = {id(subject) for _, subject in have}
-    return [subject for _, subject in have] + [subject for subject in newest if id(subject) not in placed]
+    pairs = [(field(subject), subject) for subject in newest]
+    if (
+        all_subjects
+        and all(value is MISSING for value, _ in pairs)
+        and all(field(run) is MISSING for run in all_subjects)
+    ):
+        raise _not_there(name, all_subjects)
+    sortable = [pair for pair in pairs if pair[0] is not MISSING and pair[0] is not None and pair[0] == pair[0]]
+    sortable.sort(key=lambda pair: _rank(pair[0]), reverse=by.startswith("-"))
+    sortable_ids = {id(subject) for _, subject in sortable}
+    return [subject for _, subject in sortable] + [subject for subject in newest if id(subject) not in sortable_ids]
 
 
 def _not_there(name: str, subjects: list[Subject]) -> QueryError:
-    """Return the error that no run has what is to be sorted by, which says what there is."""
+    """Return the error that no run has the field to sort by; it names fields that some have."""
     from shmlog.reader.sql.tables import flat_params  # with pyarrow
 
     if name.startswith("metrics."):
-        known = {f"metrics.{metric}" for subject in subjects for metric in subject.metrics()}
+        names = {f"metrics.{metric}" for subject in subjects for metric in subject.metrics()}
     else:
-        known = {param for subject in subjects for param in flat_params(subject.record.params)}
+        names = {param for subject in subjects for param in flat_params(subject.record.params)}
     return QueryError(
-        f"sort: no run has {name!r:.60}; there are {some(sorted(known))}; beside them metrics.NAME.min "
+        f"sort: no run has {name!r:.60}; there are {some(sorted(names))}; beside them metrics.NAME.min "
         "(max, last, count) and run.FIELD"
     )
 
@@ -102,7 +106,7 @@ def _rank(value: Any) -> tuple[str, Any]:
 
 
 def to_moment(what: str, value: Moment) -> datetime:
-    """Return a time: as it is, RFC 3339, or so long ago, such as ``"30d"``.
+    """Return the time that ``value`` means: a datetime, RFC 3339, or a span before now such as ``"30d"``.
 
     Raises
     ------

@@ -34,7 +34,7 @@ class Store(StoreReader):
         self, run: RunName, *, name: str = KEEP, description: str | None = KEEP, notes: str | None = KEEP,
         group: str | None = KEEP, tags: Iterable[str] = KEEP,
     ) -> RunRecord:  # fmt: skip
-        """Say something of a run, live or not, instead of what was said before.
+        """Change what people say of a run, live or not.
 
         It goes into annotations.yaml, which the run itself never touches.
 
@@ -54,7 +54,7 @@ class Store(StoreReader):
         Raises
         ------
         TypeError, ValueError
-            If something can't be said. Nothing was changed.
+            If a value is invalid. Nothing was changed.
         RunNotFoundError
             If there is no such run.
         CorruptDataError
@@ -72,7 +72,7 @@ class Store(StoreReader):
         return self.annotate(run, name=name)
 
     def tag(self, run: RunName, add: Iterable[str] = (), remove: Iterable[str] = ()) -> RunRecord:
-        """Add tags to a run, and remove those that it should not have. Raises as `annotate` does."""
+        """Add tags to a run, and remove others. Raises as `annotate` does."""
         added, removed = check_tags(add), check_tags(remove)
         layout = self._layout(run)
         with self._root.locked():
@@ -81,7 +81,7 @@ class Store(StoreReader):
         return read_record(layout)
 
     def pin(self, run: RunName, pinned: bool = True) -> RunRecord:
-        """Keep a run from being deleted, or no longer. Raises as `annotate` does."""
+        """Protect a run from deletion, or let it be deleted again. Raises as `annotate` does."""
         return self._annotate(run, {"pinned": bool(pinned)})
 
     def _annotate(self, run: RunName, changes: dict[str, Any]) -> RunRecord:
@@ -96,35 +96,35 @@ class Store(StoreReader):
     def create_experiment(
         self, name: str, *, display_name: str | None = None, description: str | None = None, tags: Iterable[str] = ()
     ) -> ExperimentRecord:
-        """Make an experiment; ``shmlog.init`` does without.
+        """Create an experiment; ``shmlog.init`` does so by itself.
 
         Raises
         ------
         ValueError
-            If ``name`` can't be that of a folder.
+            If ``name`` can't be the name of a folder.
         RunStateError
-            If there is one of that name.
+            If the experiment exists.
         StorageError
-            If it can't be made.
+            If it can't be written.
         """
-        told = check_changes({"display_name": display_name, "description": description}, tags)
+        fields = check_changes({"display_name": display_name, "description": description}, tags)
         folder = self._root.experiment(name)
         with self._root.locked():
             if folder.exists():
                 raise RunStateError(f"there is an experiment {name!r} in {self.root}; use annotate_experiment")
-            experiments.write(self._root, name, told)
+            experiments.write(self._root, name, fields)
         return self.experiment(name)
 
     def annotate_experiment(
         self, name: str, *, display_name: str | None = KEEP, description: str | None = KEEP,
         tags: Iterable[str] = KEEP,
     ) -> ExperimentRecord:  # fmt: skip
-        """Say something of an experiment instead of what was said before; the folder's name stays.
+        """Change what people say of an experiment; the folder's name stays.
 
         Raises
         ------
         TypeError, ValueError
-            If something can't be said. Nothing was changed.
+            If a value is invalid. Nothing was changed.
         ExperimentNotFoundError
             If there is no such experiment.
         """
@@ -134,39 +134,39 @@ class Store(StoreReader):
             experiments.write(self._root, name, changes)
         return self.experiment(name)
 
-    def create_run(self, experiment: str, *, params: Mapping[str, Any] | None = None, **told: Any) -> RunRecord:
-        """Make a pending run, to be started by somebody else.
+    def create_run(self, experiment: str, *, params: Mapping[str, Any] | None = None, **fields: Any) -> RunRecord:
+        """Create a pending run, which another program starts.
 
         Parameters
         ----------
         experiment : str
-            Name of the experiment; made if there is none.
+            Name of the experiment; created if there is none.
         params : mapping, optional
             Parameters, nested as you like.
-        **told
+        **fields
             ``name``, ``tags``, ``description``, ``notes``, ``group``, ``parent``, ``job_name``.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument is not usable. Nothing was made.
+            If an argument is invalid. Nothing was created.
         StorageError
-            If the folder can't be made.
+            If the folder can't be written.
         """
-        return self.get(creation.create_run(self._root, experiment, params or {}, told))
+        return self.get(creation.create_run(self._root, experiment, params or {}, fields))
 
     def set_status(self, run: RunName, status: str) -> RunRecord:
-        """Take a run that no process of shmlog works on to its next status.
+        """Set the next status of a run that has no processes of shmlog.
 
-        That is one that `create_run` made, or that was imported. All others get their
-        status from their own processes.
+        Such a run comes from `create_run` or an import. Other runs get their status from
+        their own processes.
 
         Raises
         ------
         ValueError
             If ``status`` is unknown.
         RunStateError
-            If the run can't get there from where it is, or has processes of its own.
+            If ``status`` can't follow the run's own, or the run has processes of shmlog.
             Nothing was changed.
         """
         layout = self._layout(run)
@@ -175,9 +175,9 @@ class Store(StoreReader):
         return read_record(layout)
 
     def rebuild(self, run: RunName) -> RunRecord:
-        """Write a damaged or missing run.yaml anew, as far as the rest of the run tells what stood there.
+        """Write a damaged or missing run.yaml anew, from its remains and the rest of the run.
 
-        What is left of it is kept as run.yaml.damaged.
+        The damaged file is kept as run.yaml.damaged.
 
         Raises
         ------
@@ -188,8 +188,8 @@ class Store(StoreReader):
         with self._root.locked():
             if not read_facts(layout).rebuilt:
                 raise RunStateError(
-                    f"{layout.run_yaml} is not damaged so that it can't be read; if its checksum is wrong, look it "
-                    "through, mend it, and delete the line crc32_above"
+                    f"{layout.run_yaml} can be read and is not rebuilt; if its checksum is wrong, check and correct "
+                    "what it says, and delete the line crc32_above"
                 )
             from shmlog.store.rebuild import rebuild
 
@@ -204,13 +204,13 @@ class Store(StoreReader):
         Parameters
         ----------
         force : bool
-            Also a pinned one, and one that may run on another machine. Never one that is
-            known to run.
+            Delete the run even if it is pinned, or may run on another machine; never if it
+            is known to run.
 
         Raises
         ------
         RunStateError
-            If it is pinned, or running, or somebody recovers or resumes it. Nothing was changed.
+            If the run is pinned or running, or another process recovers or resumes it. Nothing was changed.
         StorageError
             If it can't be deleted.
         """
@@ -222,14 +222,14 @@ class Store(StoreReader):
                 raise RunStateError(f"run {layout.run_id} is {why}; finish it first")
             if make_record(str(layout.dir), facts).pinned and not force:
                 raise RunStateError(f"run {layout.run_id} is pinned; unpin it first")
-            trashed = removal.take_away(self._root, layout)
-        removal.delete(trashed)
+            folder = removal.move_to_trash(self._root, layout)
+        removal.delete(folder)
         removal.collect_objects(self._root)
 
     def restore(self, run: str) -> RunRecord:
         """Bring back a run that `prune` has archived; the archive stays.
 
-        Artifacts that it shared with other runs are files of its own from then on.
+        Artifacts that it shared with other runs become files of its own.
 
         Parameters
         ----------
@@ -239,13 +239,13 @@ class Store(StoreReader):
         Raises
         ------
         ValueError
-            If that can be the name of no run, or is the id of several.
+            If ``run`` can't be the name of a run, or is the id of several.
         RunNotFoundError
-            If there is no archive of it.
+            If the run has no archive.
         RunStateError
-            If the run is there.
+            If the run exists.
         CorruptDataError
-            If the archive is damaged, or holds what no archive of that run does, such as links or
+            If the archive is damaged, or holds what no archive of that run can hold, such as links or
             names that lead elsewhere. Nothing was restored.
         StorageError
             If it can't be written, or there is no room for it. Nothing was restored.
@@ -260,7 +260,7 @@ class Store(StoreReader):
         Raises
         ------
         RunStateError
-            If it has runs, or there are files in it that are not ours. Nothing was changed.
+            If it holds runs, or files that are not of shmlog. Nothing was changed.
         """
         folder = self._root.existing_experiment(name)
         with self._root.locked():
@@ -275,10 +275,10 @@ class Store(StoreReader):
         experiment: str | None = None, status: str | Iterable[str] | None = None,
         tags: str | Iterable[str] | None = None, archive: bool = False, dry_run: bool = True,
     ) -> PruneResult:  # fmt: skip
-        """Delete old runs; by default only tell which.
+        """Delete old runs; by default, only list them.
 
-        Running and pinned runs are never touched, nor are pending ones. Runs in which something is
-        damaged are listed and kept.
+        Running, pending and pinned runs are never touched. Runs in which something is damaged are
+        listed and kept.
 
         Parameters
         ----------
@@ -290,21 +290,21 @@ class Store(StoreReader):
         mode : str
             ``"all"``: delete what neither rule keeps. ``"any"``: delete what one of them does not keep.
         experiment, status, tags
-            Only runs that these mean, as for `runs`.
+            Only runs that meet these conditions, as for `runs`.
         archive : bool
             Keep each run as ``.archive/EXPERIMENT/ID.tar.zst`` below the root.
         dry_run : bool
-            Change nothing.
+            Only list the runs.
 
         Returns
         -------
         PruneResult
-            What was, or would be, deleted, and the bytes that are freed by it.
+            What was, or would be, deleted, and the bytes that this frees.
 
         Raises
         ------
         ValueError
-            If there is no rule, or one that can't be understood.
+            If there is no rule, or one is invalid.
         """
         rules = Rules.check(keep, older_than, mode)
         runs = self.runs(experiment, status=status, tags=tags)

@@ -1,4 +1,4 @@
-"""Which runs have the parameters and metrics that are wanted, such as ``lr > 0.01 and metrics.loss.min < 2``."""
+"""Test the parameters and metrics of a run by a condition such as ``lr > 0.01 and metrics.loss.min < 2``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shmlog.base.times import moment
 from shmlog.errors import QueryError
 from shmlog.folder.status import RunStatus
 from shmlog.reader.model import RunRecord
-from shmlog.store.boolean import COMPARISONS, LENGTH_MAX, Parser, Predicate, is_quoted, unquote
+from shmlog.store.boolean import COMPARISONS, LENGTH_MAX, ExpressionParser, Predicate, is_quoted, unquote
 
 MISSING = object()
 
@@ -38,7 +38,7 @@ _CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
 
 @dataclass(frozen=True)
 class Subject:
-    """A run that a condition is held against.
+    """A run that a condition is tested on.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ def parse_where(text: str) -> Predicate:
     QueryError
         If it can't be understood.
     """
-    return Parser("where", text, COMPARISONS, _parse_comparison).parse()
+    return ExpressionParser("where", text, COMPARISONS, _parse_comparison).parse()
 
 
 def parse_field(text: str) -> Field:
@@ -123,7 +123,7 @@ def _look_up(params: Any, path: list[str]) -> Any:
 # ---- comparisons ----
 
 
-def _parse_comparison(parser: Parser) -> Predicate:
+def _parse_comparison(parser: ExpressionParser) -> Predicate:
     name = parser.peek()
     if name.kind != "word" or is_quoted(name.text):
         raise parser.error("expected the name of a parameter, metrics.NAME.last or run.FIELD")
@@ -135,9 +135,9 @@ def _parse_comparison(parser: Parser) -> Predicate:
     value = parser.peek()
     if value.kind != "word":
         raise parser.error("expected a value")
-    wanted = _convert(name.text, _literal(parser.take().text), parser)
+    operand = _convert(name.text, _literal(parser.take().text), parser)
     test = _TESTS.get(relation) or _compare_by(_COMPARE[relation])
-    return lambda subject: _holds(test, relation, field(subject), wanted)
+    return lambda subject: _holds(test, relation, field(subject), operand)
 
 
 def _literal(text: str) -> Any:
@@ -153,34 +153,34 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _convert(name: str, wanted: Any, parser: Parser) -> Any:
-    """Return a value as a field of a run has it: a time, a status."""
+def _convert(name: str, operand: Any, parser: ExpressionParser) -> Any:
+    """Return an operand in the type of its field: a time, a status."""
     try:
-        if name.removeprefix("run.") in _TIMES and name.startswith("run.") and wanted is not None:
-            return moment(str(wanted))
-        return RunStatus.parse(wanted) if name == "run.status" else wanted
+        if name.removeprefix("run.") in _TIMES and name.startswith("run.") and operand is not None:
+            return moment(str(operand))
+        return RunStatus.parse(operand) if name == "run.status" else operand
     except (TypeError, ValueError, AttributeError) as error:
         raise QueryError(f"where: {name}: {error}") from error
 
 
-def _holds(test: Callable[[Any, Any], bool], relation: str, found: Any, wanted: Any) -> bool:
-    """Compare; what a run does not have equals null, and nothing else holds of it."""
-    if found is MISSING or found is None:
-        return wanted is None and relation in ("=", "==")
-    if wanted is None:
+def _holds(test: Callable[[Any, Any], bool], relation: str, actual: Any, operand: Any) -> bool:
+    """Compare; a value that a run lacks equals null, and meets no other comparison."""
+    if actual is MISSING or actual is None:
+        return operand is None and relation in ("=", "==")
+    if operand is None:
         return relation == "!="
-    return test(found, wanted)
+    return test(actual, operand)
 
 
 def _compare_by(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    """Return a comparison that holds only among numbers, among texts and so on; others are just unequal."""
+    """Return a comparison that holds only between values of one kind; others are just unequal."""
 
-    def test(found: Any, wanted: Any) -> bool:
-        if _kind(found) != _kind(wanted):
+    def test(actual: Any, operand: Any) -> bool:
+        if _kind(actual) != _kind(operand):
             return compare is operator.ne
-        if _kind(found) is bool and compare not in (operator.eq, operator.ne):
+        if _kind(actual) is bool and compare not in (operator.eq, operator.ne):
             return False
-        return compare(found, wanted)
+        return compare(actual, operand)
 
     return test
 
@@ -192,16 +192,16 @@ def _kind(value: Any) -> type:
     return type(value)
 
 
-def _contains(found: Any, wanted: Any) -> bool:
-    if isinstance(found, str):
-        return isinstance(wanted, str) and wanted in found
-    if isinstance(found, (list, dict)):
-        return any(_kind(item) == _kind(wanted) and item == wanted for item in found)
+def _contains(actual: Any, operand: Any) -> bool:
+    if isinstance(actual, str):
+        return isinstance(operand, str) and operand in actual
+    if isinstance(actual, (list, dict)):
+        return any(_kind(item) == _kind(operand) and item == operand for item in actual)
     return False
 
 
-def _starts_with(found: Any, wanted: Any) -> bool:
-    return isinstance(found, str) and isinstance(wanted, str) and found.startswith(wanted)
+def _starts_with(actual: Any, operand: Any) -> bool:
+    return isinstance(actual, str) and isinstance(operand, str) and actual.startswith(operand)
 
 
 _TESTS = {"contains": _contains, "startswith": _starts_with}

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from shmlog.base.times import time_in_range, timestamp
-from shmlog.errors import CorruptDataError
+from shmlog.errors import RefusedError
 from shmlog.folder.description import Description
 from shmlog.folder.regular import open_regular
 from shmlog.records.schema import METRICS
@@ -174,7 +174,7 @@ def _read_file(path: Path, limit: int | None) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if limit is not None and size > limit:
-            raise CorruptDataError(f"{path}: {size} bytes, more than the {limit} that are read")
+            raise RefusedError(f"{path}: {size} bytes, more than the {limit} that are read")
         return file.read(size)
 
 

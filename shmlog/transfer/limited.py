@@ -28,7 +28,7 @@ import pyarrow.ipc
 
 from shmlog import errors
 from shmlog.base.spawn import IMPORT_PATH, helper_command, helper_environment
-from shmlog.errors import CorruptDataError, StorageError
+from shmlog.errors import CorruptDataError, RefusedError, StorageError
 from shmlog.folder.description import Description
 from shmlog.transfer.imported import ImportedRun, Problems
 
@@ -79,7 +79,7 @@ def read_apart(format: str, path: Path, max_bytes: int) -> ImportedRun:
         output.seek(0)
         text = output.read(_OUTPUT_BYTES_MAX).decode("utf-8", "replace")
         if code:
-            raise CorruptDataError(f"{path}: refused, since {_fate(order, code, text)}")
+            raise RefusedError(f"{path}: refused, since {_fate(order, code, text)}")
         if text and sys.stderr:
             sys.stderr.write(text)
         return _receive(order, table, lines)
@@ -228,7 +228,7 @@ def _parse(order: Order, lines: IO[bytes]) -> list[dict[str, Any]]:
 def _raise(order: Order, error: str, arguments: list[Any], trace: str) -> NoReturn:
     """Raise the error that the reader has written."""
     if error == "MemoryError":
-        raise CorruptDataError(f"{order.source}: refused, since {_too_much(order)}")
+        raise RefusedError(f"{order.source}: refused, since {_too_much(order)}")
     error_type: Any = getattr(errors, error, None if len(arguments) == 1 else OSError)
     if error_type is None:
         bug = CorruptDataError(f"{order.source}: cannot be read ({error}: {arguments[0]})")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog.base.plain import plain
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError
 from shmlog.transfer.cells import guard, unguard
 from shmlog.transfer.values import flatten
 
@@ -109,7 +109,7 @@ def parse(text: str, path: Path | str) -> list[dict[str, Any]]:
     lines = split(text, path)
     head = [unguard(cell.text) for cell in next(lines, (0, []))[1]]
     if len(set(head)) != len(head):
-        raise CorruptDataError(f"{path}: two columns have the same name")
+        raise RefusedError(f"{path}: two columns have the same name")
     rows = []
     for number, cells in lines:
         if len(cells) != len(head):

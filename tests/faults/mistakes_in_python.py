@@ -51,7 +51,7 @@ FLUSHER = (
     Mutation(
         "folders-not-synced",
         "flusher/sealer.py",
-        "            fsync_run(self.layout)  # else the files are durable, and nobody finds them\n",
+        "            fsync_run(self.layout)  # else the files are durable, but their names are not\n",
         "",
         "P5: the files are on the disk, and their folders are not",
         f"{POWER}[parquet]",
@@ -75,7 +75,7 @@ FLUSHER = (
     Mutation(
         "torn-end-kept",
         "flusher/appendfile.py",
-        "            os.ftruncate(self._fd, known.bytes)\n",
+        "            os.ftruncate(self._fd, committed.bytes)\n",
         "            pass\n",
         "I6: an event is written twice",
         f"{KILLED}[jsonl-one file]",
@@ -261,7 +261,7 @@ FLUSHER = (
     Mutation(
         "segment-left-over",
         "flusher/closing.py",
-        "        shm.unlink(ref, described)\n",
+        "        shm.unlink(ref, description)\n",
         "        pass\n",
         "P8: a segment stays in shared memory",
         f"{FAULTS}::test_recover_finishes_a_run_whose_processes_were_all_killed[at once]",
@@ -573,7 +573,7 @@ STORAGE = (
     Mutation(
         "covered-parts-counted",
         "folder/layout.py",
-        "            is_covered = bool(kept) and part.last <= kept[-1].last\n",
+        "            is_covered = bool(uncovered) and part.last <= uncovered[-1].last\n",
         "            is_covered = False\n",
         "I6: after a merge that was killed, rows are read twice",
         f"{MERGE}::test_a_merge_killed_before_the_deletion_tells_no_row_twice",
@@ -597,7 +597,7 @@ STORAGE = (
     Mutation(
         "large-text-unchecked",
         "folder/large.py",
-        "if told is not None and int(told[1], 16) != zlib.crc32(data):",
+        "if checksum is not None and int(checksum[1], 16) != zlib.crc32(data):",
         "if False:",
         "I11: a damaged text is believed",
         "faults/test_hostile_bytes.py::test_no_damage_is_read_in_silence",
@@ -622,8 +622,8 @@ STORAGE = (
     Mutation(
         "first-of-a-folder-before-the-last",
         "run/keep.py",
-        "            _place(layout, one, only_look=True)\n",
-        "            _place(layout, one, only_look=False)\n",
+        "            _place(layout, copy, check_only=True)\n",
+        "            _place(layout, copy, check_only=False)\n",
         "another content under the name of one file leaves the others in their places",
         f"{ARTIFACTS}::test_a_folder_of_which_one_name_is_taken_is_not_logged_at_all",
     ),
@@ -646,7 +646,7 @@ STORAGE = (
     Mutation(
         "object-of-any-size",
         "folder/blobs.py",
-        "if not stat.S_ISREG(found.st_mode) or found.st_size != content.size_bytes:",
+        "if not stat.S_ISREG(status.st_mode) or status.st_size != content.size_bytes:",
         "if False:",
         "what is damaged in one run is damaged in all that follow",
         f"{ARTIFACTS}::test_an_object_of_the_wrong_size_is_replaced",
@@ -787,8 +787,8 @@ PROVENANCE = (
     Mutation(
         "diff-cut",
         "flusher/git.py",
-        "most=DIFF_BYTES_MAX + 1)",
-        "most=DIFF_BYTES_MAX)",
+        "bytes_max=DIFF_BYTES_MAX + 1)",
+        "bytes_max=DIFF_BYTES_MAX)",
         "a diff that is too large is kept as far as it goes, and nothing tells it",
         "unit/test_provenance.py::test_a_diff_that_is_too_large_is_told_not_cut[1-False]",
     ),
@@ -803,7 +803,7 @@ PROVENANCE = (
     Mutation(
         "diff-of-another-attempt",
         "flusher/provenance.py",
-        "layout.git_diff(described.latest_attempt()).name",
+        "layout.git_diff(description.latest_attempt()).name",
         "layout.git_diff(1).name",
         "a later attempt names the diff of the first",
         "integration/test_provenance.py::test_each_attempt_has_its_own_and_is_made_as_the_one_before",
@@ -811,7 +811,7 @@ PROVENANCE = (
     Mutation(
         "settings-forgotten",
         "run/resume.py",
-        "    options = as_before(options, described)\n",
+        "    options = as_before(options, description)\n",
         "",
         "a resumed run logs with the defaults",
         f"{RESUME}::test_an_attempt_logs_as_the_one_before_unless_told_otherwise",
@@ -839,9 +839,9 @@ RESUMING = (
     Mutation(
         "resumed-by-everybody",
         "run/resume.py",
-        """    if described.complete is not True:
+        """    if description.complete is not True:
         raise RunStateError(f"run {layout.dir} is running: another process has just resumed it")
-    RunStatus(map_status(described.status) or RUNNING).advance(RUNNING)
+    RunStatus(map_status(description.status) or RUNNING).advance(RUNNING)
     _claim(layout)
 """,
         "    layout.make_folders()\n",
@@ -867,7 +867,7 @@ RESUMING = (
     Mutation(
         "next-file-stays",
         "flusher/eventfiles.py",
-        "                path.unlink()  # begun by a sealer that did not come to book it\n",
+        "                path.unlink()  # begun by a sealer that was killed before it was booked\n",
         "                pass\n",
         "I6: events of a log that is not sealed stand in a file that nothing names",
         "unit/test_eventfiles.py::test_what_is_booked_is_there_once_and_in_order",
@@ -1047,7 +1047,7 @@ ENDING = (
     Mutation(
         "interrupted-finish-says-nothing",
         "run/life.py",
-        "        finally:  # a Ctrl-C does not make another status of it\n",
+        "        finally:  # a Ctrl-C does not change the status\n",
         "        except DroppedError:\n            raise\n        else:\n",
         "a run that was finished reads crashed, if a Ctrl-C has ended the wait",
         "integration/test_exit_status.py::test_a_finish_that_is_interrupted_has_said_the_status",
@@ -1144,7 +1144,7 @@ ENDING = (
     Mutation(
         "exit-leaves-no-flusher",
         "run/ending.py",
-        "            start_flusher(layout)  # it closes the run as soon as nobody is attached\n",
+        "            start_flusher(layout)  # it closes the run as soon as no process is attached\n",
         "",
         "P5: a run stays unsealed",
         f"{EXITS}::test_an_exit_without_a_flusher_leaves_one_behind_that_closes_the_run",
@@ -1233,7 +1233,7 @@ ENDING = (
     Mutation(
         "archive-lacks-what-came-meanwhile",
         "store/prune.py",
-        '            why = why or ("changed" if archive and removal.state_of(layout) != archived else None)\n',
+        '            why = why or ("changed" if archive and removal.state_of(layout) != archived_state else None)\n',
         "",
         "I4: what is written into a run while it is archived is deleted with it",
         "unit/test_prune.py::test_a_run_that_changes_while_it_is_archived_is_kept[count_a_drop]",

@@ -109,7 +109,7 @@ def killed(cell: Cell) -> Path:
     with container(cell):
         run_dir = cell.run_dir
         assert (shmlog.load(run_dir).status, shmlog.load(run_dir).live) == ("running", None), "seen from outside"
-        with pytest.raises(RunStateError, match="can't be told"):
+        with pytest.raises(RunStateError, match="not known here whether"):
             recover(run_dir)
     wait_until(lambda: shmlog.load(run_dir).unrecovered, "the kernel to release its locks")
     return run_dir

@@ -110,7 +110,7 @@ def test_any_text_is_read_as_csv_or_refused(text: str, ours: bool, tmp_path_fact
     (folder / "a.csv").write_bytes(text.encode())
     try:
         report = shmlog.import_run(folder / "a.csv", folder / "runs")
-    except shmlog.errors.CorruptDataError:
+    except shmlog.errors.UnreadableError:
         assert not (folder / "runs").exists()
         return
     sound(report.dir)
@@ -126,6 +126,6 @@ def test_damaged_exports_are_refused_or_read(suffix: str, tmp_path: Path) -> Non
             path.write_bytes(data)
             try:
                 report = shmlog.import_run(path, tmp_path / "runs")
-            except shmlog.errors.CorruptDataError:
+            except shmlog.errors.UnreadableError:
                 continue
             sound(report.dir)

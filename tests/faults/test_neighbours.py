@@ -303,7 +303,7 @@ def test_a_root_that_everybody_may_write_to_is_warned_of(tmp_path: Path, caplog:
         caplog.clear()
         with caplog.at_level(logging.WARNING, "shmlog"), shmlog.init("open", root=root) as run:
             run.log("x", 1.0)
-        assert sum("may be replaced by any user" in record.message for record in caplog.records) == warnings
+        assert sum("any user of this host may replace" in record.message for record in caplog.records) == warnings
         wait_for_end(run.dir)
 
 

@@ -222,7 +222,7 @@ def _recover(run_dir: Path) -> str | None:
     """Recover; return why it was refused."""
     try:
         recover(run_dir, force=True)
-    except shmlog.errors.CorruptDataError as error:
+    except shmlog.errors.UnreadableError as error:
         return str(error)
     return None
 

@@ -263,7 +263,7 @@ import shmlog
 from shmlog.transfer.limited import end_readers
 try:
     shmlog.import_run(sys.argv[1], "runs", max_bytes=32 << 20)
-except shmlog.errors.CorruptDataError as error:
+except shmlog.errors.UnreadableError as error:
     print(error)
 end_readers()  # what they have taken is known once they have ended
 print(int(re.search("VmHWM:\\s*([0-9]+) kB", open("/proc/self/status").read())[1]) << 10)
@@ -353,7 +353,7 @@ def test_a_buffer_that_lies_about_its_size_is_refused(tmp_path: Path, size: int)
     honest = struct.pack("<q", 8 * 1001)
     assert honest in data
     path.write_bytes(data.replace(honest, struct.pack("<q", size)))
-    with pytest.raises(shmlog.errors.CorruptDataError, match=r"takes more than|damaged"):
+    with pytest.raises(shmlog.errors.UnreadableError, match=r"takes more than|damaged"):
         shmlog.import_run(path)
 
 
@@ -398,7 +398,7 @@ def test_a_damaged_page_header_is_refused(tmp_path: Path) -> None:
             path.write_bytes(data[:place] + bytes([byte]) + data[place + 1 :])
             try:
                 shmlog.import_run(path)
-            except shmlog.errors.CorruptDataError:
+            except shmlog.errors.UnreadableError:
                 pass
 
 
@@ -430,7 +430,7 @@ def test_a_damaged_message_is_refused(tmp_path: Path) -> None:
         path.write_bytes(changed)
         try:
             shmlog.import_run(path)
-        except shmlog.errors.CorruptDataError:
+        except shmlog.errors.UnreadableError:
             pass
 
 

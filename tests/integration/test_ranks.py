@@ -13,9 +13,12 @@ import pytest
 
 import shmlog
 from shmlog.cli.main import main
+from shmlog.errors import RefusedError
+from shmlog.folder.regular import read_regular
+from shmlog.folder.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
 from shmlog.run import rendezvous
 from shmlog.segment import gc, meeting
-from shmlog.segment.meeting import Entry, meeting_place, open_meeting, remove_meeting, stale_meetings
+from shmlog.segment.meeting import MeetingEntry, meeting_place, open_meeting, remove_meeting, stale_meetings
 from shmlog.segment.process import Process, process_of
 from tests.support.books import assert_books_balance
 from tests.support.processes import run_script, wait_for_end, wait_until
@@ -67,11 +70,19 @@ def run_program(program: str, *arguments: str | Path, cwd: Path, env: dict[str, 
 def assert_nobody_meets(root: Path) -> None:
     """Wait until no list of the runs below ``root`` is left, though nobody comes by to remove it."""
 
-    def lists() -> list[Path]:
-        places = Path("/dev/shm").glob("shmlog.meet-*")
-        return [place for place in places if os.fsencode(root) in place.read_bytes()]
+    def lists() -> list[str]:
+        names = names_in(SHARED_MEMORY, MEETING_PREFIX)
+        return [name for name in names if os.fsencode(root) in _content(SHARED_MEMORY / name)]
 
     wait_until(lambda: not lists(), f"no list of the runs in {root}")
+
+
+def _content(place: Path) -> bytes:
+    """Return what is in a list; nothing of one that has gone, and of what other tests plant there."""
+    try:
+        return read_regular(place)
+    except (FileNotFoundError, RefusedError):
+        return b""
 
 
 # ---- two programs of one rank ----
@@ -308,7 +319,7 @@ def test_a_launcher_that_gives_up_its_restarts_leaves_nothing(tmp_path: Path) ->
 def _list(run_dir: Path, launcher: Process) -> Path:
     path = meeting_place(str(run_dir))
     with open_meeting(path) as book:
-        book.runs.append(Entry(str(run_dir), 1, 0, 0, {"0": launcher}))
+        book.runs.append(MeetingEntry(str(run_dir), 1, 0, 0, {"0": launcher}))
         book.write(launcher)
     return path
 

@@ -121,7 +121,7 @@ def test_shared_memory_that_can_not_be_used_is_kept(root: Path, what: str) -> No
     run_dir = crashed(root)
     path = segment_of(run_dir).path
     undo = UNUSABLE[what](path)
-    with pytest.raises(RunStateError, match="can't be used, and what it alone holds would be lost"):
+    with pytest.raises(RunStateError, match="can't be used, and records that only it holds would be lost"):
         recover(run_dir)
     pass_by(root)
     assert shmlog.load(run_dir).unrecovered
@@ -322,7 +322,7 @@ def test_a_run_that_was_logged_to_since_the_start_is_of_a_machine_with_the_same_
 def assert_nobody_takes(layout: RunLayout) -> None:
     """Assert that a run which may live is neither recovered nor deleted, unless somebody says that it may be."""
     pass_by(layout.root)
-    with pytest.raises(RunStateError, match="can't be told from here"):
+    with pytest.raises(RunStateError, match="not known here whether"):
         recover(layout.dir)
     with pytest.raises(RunStateError, match="as far as can be seen from this machine"):
         shmlog.Store(layout.root).delete(layout.run_id)
@@ -520,7 +520,7 @@ def test_a_lock_of_the_folder_that_somebody_holds_is_not_waited_for_without_end(
     run_dir = crashed(root)
     folder = os.open(run_dir, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
-    with pytest.raises(RunStateError, match="held the lock of its folder"):
+    with pytest.raises(RunStateError, match="held the lock of this folder"):
         recover(run_dir)
     os.close(folder)
     assert recover(run_dir).changed

@@ -335,7 +335,7 @@ def test_a_running_run_is_not_resumed(tmp_path: Path) -> None:
 def delete_meanwhile(run_dir: Path, outcomes: list[Any]) -> None:
     """Delete a run as another process would, by `Store.delete` and `Store.prune`."""
     store = shmlog.Store(run_dir.parents[1])
-    with pytest.raises(RunStateError, match="recovering or resuming it"):
+    with pytest.raises(RunStateError, match="recovering or resuming the run"):
         store.delete(run_dir.name)
     outcomes += store.prune(keep=0, dry_run=False).failed
 

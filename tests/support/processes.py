@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import shmlog
+from shmlog.errors import RefusedError
+from shmlog.folder.regular import open_regular
 
 TIMEOUT_S = 60.0
 SHARED_MEMORY = Path("/dev/shm")
@@ -100,9 +102,9 @@ def segments_below(base: Path) -> Iterator[tuple[str, str]]:
     """Yield name and run of the shared-memory objects whose first page names a folder below ``base``."""
     for path in SHARED_MEMORY.glob("shmlog*"):
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 head = file.read(4096)
-        except OSError:
+        except (OSError, RefusedError):  # it has gone; or a test has planted a pipe
             continue
         if os.fsencode(base) in head:
             yield path.name, os.fsdecode(head[head.index(os.fsencode(base)) :].partition(b"\0")[0])

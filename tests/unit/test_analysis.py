@@ -188,7 +188,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     assert store.compare(["one", "three"]).params == {"n": {"one": 1, "three": True}}
     assert json.loads(json.dumps(found.to_dict()))["runs"] == ["one", "two"]
     for few in ([], ["one"], ["one", "one"]):
-        with pytest.raises(ValueError, match="two runs or more"):
+        with pytest.raises(ValueError, match="two or more runs"):
             store.compare(few)
     add_run(tmp_path, "one", experiment="letters")
     names = store.compare(["digits/one", "letters/one"]).runs

@@ -132,7 +132,7 @@ def test_a_run_that_can_t_be_decoded_keeps_its_logs(unkept_run: shmlog.Run, monk
     log_some(unkept_run, keeper)
     with monkeypatch.context() as patched:
         patched.setattr(Decoder, "decode", failing(Decoder.decode, MemoryError(), -1))
-        with pytest.raises(StorageError, match="'shmlog recover' goes on from here"):
+        with pytest.raises(StorageError, match="'shmlog recover' closes it later"):
             keeper.close(patient=False)
     assert shmlog.load(unkept_run.dir).metrics().num_rows == RECORDS
     keeper.close(patient=False)
@@ -431,7 +431,9 @@ def test_a_log_of_an_earlier_version_is_left_to_that(unkept_run: shmlog.Run) -> 
     layout = RunLayout(unkept_run.dir)
     data = simple_log(0).of_run(unkept_run.id).replace(b"SLF2", b"SLF1")
     layout.log(0).write_bytes(data)
-    with pytest.raises(CorruptDataError, match="earlier version of shmlog, which alone can read it: recover the run"):
+    with pytest.raises(
+        CorruptDataError, match="earlier version of shmlog, and only that version can read it: recover the run"
+    ):
         recover_from(unkept_run, reboot=True)
     assert layout.log(0).read_bytes() == data
 

@@ -331,7 +331,7 @@ def test_an_id_of_two_runs_is_no_name_of_one(here: Path) -> None:
         make_run(here / "runs", "1", experiment)
     (here / "runs" / "words").mkdir()
     (here / "runs" / "words" / "1").symlink_to(here / "runs" / "digits" / "1")
-    with pytest.raises(ValueError, match="that of 2 runs; write digits/1 or letters/1"):
+    with pytest.raises(ValueError, match="2 runs have the id '1'; write digits/1 or letters/1"):
         find.resolve_run("1")
     assert find.resolve_run("letters/1").resolve() == here / "runs" / "letters" / "1"
 

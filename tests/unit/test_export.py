@@ -360,7 +360,7 @@ def test_files_that_are_no_results(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ['"a\n', '"a","a"\n', '"a"\n1,2\n', '"a"x\n'])
 def test_files_that_are_no_csv(text: str, tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text(text)
-    with pytest.raises(shmlog.errors.CorruptDataError):
+    with pytest.raises(shmlog.errors.UnreadableError):
         load_results_csv(tmp_path / "r.csv")
 
 

@@ -210,7 +210,7 @@ def test_events_that_are_nested_too_deeply_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", ["csv", "json", "jsonl", "parquet", "arrow"])
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, format: str) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(shmlog.errors.CorruptDataError, match=f"^{tmp_path / 'a'}: not a regular file; refused$"):
+    with pytest.raises(shmlog.errors.RefusedError, match=f"^{tmp_path / 'a'}: not a regular file; refused$"):
         shmlog.import_run(tmp_path / "a", tmp_path / "runs", format)
 
 
@@ -233,12 +233,12 @@ def test_a_small_parquet_file_that_would_fill_the_memory(tmp_path: Path) -> None
     count = 60_000_000
     zeros = pa.repeat(pa.scalar(0.0), count)
     pq.write_table(pa.table({"a": zeros, "b": zeros}), folder / "vectors.parquet")
-    with pytest.raises(shmlog.errors.CorruptDataError, match="more than the 100,000,000 bytes"):
+    with pytest.raises(shmlog.errors.RefusedError, match="more than the 100,000,000 bytes"):
         shmlog.import_run(folder, tmp_path / "runs", max_bytes=100_000_000)
     codes = pa.repeat(pa.scalar(0, pa.int32()), 100_000)
     texts = pa.DictionaryArray.from_arrays(codes, ["x" * 1_000_000])
     pq.write_table(pa.table({"a": texts}), folder / "vectors.parquet")
-    with pytest.raises(shmlog.errors.CorruptDataError, match="more than the 100,000,000 bytes"):
+    with pytest.raises(shmlog.errors.RefusedError, match="more than the 100,000,000 bytes"):
         shmlog.import_run(folder, tmp_path / "runs", max_bytes=100_000_000)
     assert not list((tmp_path / "runs").glob("*/*"))
 
@@ -247,7 +247,7 @@ def test_the_limit_is_of_all_that_is_read(tmp_path: Path) -> None:
     """Text files, and records one by one, count as well; the option raises it."""
     path = tmp_path / "a.csv"
     path.write_text("step,loss\n" + "".join(f"{step},0.5\n" for step in range(50_000)))
-    with pytest.raises(shmlog.errors.CorruptDataError, match=r"raise the limit: import_run\(…, max_bytes=…\)"):
+    with pytest.raises(shmlog.errors.RefusedError, match=r"raise the limit: import_run\(…, max_bytes=…\)"):
         shmlog.import_run(path, tmp_path / "runs", max_bytes=4 << 20)
     assert main(["import", str(path), "--max-gib", "1", "--experiment", "cli"]) == 0
 
@@ -257,7 +257,7 @@ def test_columns_that_no_metric_can_be_are_refused(tmp_path: Path, kind: pa.Data
     """What they would take is not bounded by what is told of them."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"step": pa.nulls(1, kind)}), path)
-    with pytest.raises(shmlog.errors.CorruptDataError, match="which no value of a metric has"):
+    with pytest.raises(shmlog.errors.RefusedError, match="which no value of a metric has"):
         shmlog.import_run(path, tmp_path / "runs")
 
 

@@ -99,7 +99,7 @@ def test_a_reader_that_dies_is_a_refused_source(slow: Path, tmp_path: Path, numb
     killer = threading.Thread(target=lambda: os.kill(reader_below(os.getpid()), number))
     killer.start()
     words = "memory is short.*raise the limit" if number == signal.SIGKILL else number.name
-    with pytest.raises(shmlog.errors.CorruptDataError, match=f"^{slow}: refused, since .*{words}") as caught:
+    with pytest.raises(shmlog.errors.RefusedError, match=f"^{slow}: refused, since .*{words}") as caught:
         shmlog.import_run(slow, tmp_path / "runs")
     killer.join()
     assert "\n" not in str(caught.value)
@@ -114,7 +114,7 @@ def test_a_source_that_takes_too_long_is_refused(
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL if is_heard else signal.SIG_IGN)
     try:
         words = "more than 1 s; if you trust it, raise the limit"
-        with pytest.raises(shmlog.errors.CorruptDataError, match=f"^{slow}: refused, since .*{words}"):
+        with pytest.raises(shmlog.errors.RefusedError, match=f"^{slow}: refused, since .*{words}"):
             shmlog.import_run(slow, tmp_path / "runs", max_bytes=1 << 30)
     finally:
         signal.signal(signal.SIGCHLD, before)
@@ -167,7 +167,7 @@ def test_where_memory_is_not_limited_large_sources_are_refused(tmp_path: Path, m
     (tmp_path / "a.csv").write_text("step,loss\n1,0.5\n")
     assert shmlog.import_run(tmp_path / "a.csv", tmp_path / "runs").counts["metrics"] == 1
     os.truncate(tmp_path / "a.csv", limits.UNLIMITED_BYTES_MAX + 1)
-    with pytest.raises(shmlog.errors.CorruptDataError, match=r"a\.csv: holds 67,108,865 bytes, .* import it elsewhere"):
+    with pytest.raises(shmlog.errors.RefusedError, match=r"a\.csv: holds 67,108,865 bytes, .* import it elsewhere"):
         shmlog.import_run(tmp_path / "a.csv", tmp_path / "runs")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import shmlog
 from shmlog.cli.main import main
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError
 from shmlog.flusher import closing
 from shmlog.folder import runfile
 from shmlog.folder.content import content_of
@@ -169,7 +169,7 @@ def test_a_link_in_the_place_of_an_artifact_is_not_followed(run_copy: RunLayout,
     model.unlink()
     model.symlink_to(tmp_path / "model")
     assert set(errors_of(run_copy)) == {"artifacts/model.bin"}
-    with pytest.raises(CorruptDataError, match="link"):
+    with pytest.raises(RefusedError, match="link"):
         shmlog.load(run_copy.dir).artifact("model.bin").open()
     model.unlink()
     os.mkfifo(model)

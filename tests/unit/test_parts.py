@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError, UnreadableError
 from shmlog.records import order, parts, schema
 from shmlog.records.decode import Decoder
 from shmlog.records.schema import METRICS, write_options
@@ -65,7 +65,7 @@ def read_or_name(path: Path) -> list[str] | str:
     """Return the rows of a part; if it is damaged, its name as the error tells it."""
     try:
         return rows_of(parts.read_part(path))
-    except CorruptDataError as error:
+    except UnreadableError as error:
         return path.name if path.name in str(error) else str(error)
 
 
@@ -264,7 +264,7 @@ def test_texts_that_would_fill_the_memory_are_refused(
                 list(file.batches(group, 1000))
 
     for read in (lambda: parts.read_part(path), read_batches):
-        with pytest.raises(CorruptDataError, match=r"bytes of text .*refused"):
+        with pytest.raises(RefusedError, match=r"bytes of text, .*refused"):
             read()
 
 

@@ -100,7 +100,7 @@ def test_a_filter_that_cannot_be_left_out_leaves_the_changes_unknown(repository:
     repository.change()
     state, diff = git_state(str(repository.code), with_diff=True)
     assert (state or {})["dirty"] is None
-    assert "a filter called 'a=b'" in (state or {})["diff_problem"]
+    assert "a filter with the name 'a=b'" in (state or {})["diff_problem"]
     assert diff == b""
 
 
@@ -158,9 +158,9 @@ def test_a_diff_that_takes_too_long_is_told(
     fake_git(tmp_path / "bin", f'case "$*" in *"diff HEAD"*) sleep 1000;; *) exec {real} "$@";; esac', monkeypatch)
     ask = Git.output
 
-    def output(self: Git, *arguments: str, most: int = 1 << 20) -> bytes:
+    def output(self: Git, *arguments: str, bytes_max: int = 1 << 20) -> bytes:
         monkeypatch.setattr(self, "_deadline_s", time.monotonic() + (0 if arguments[0] == "diff" else 600))
-        return ask(self, *arguments, most=most)
+        return ask(self, *arguments, bytes_max=bytes_max)
 
     monkeypatch.setattr(Git, "output", output)
     state, diff = git_state(str(repository.folder), with_diff=True)

@@ -46,7 +46,7 @@ EXPERIMENTS = st.builds(
 )  # fmt: skip
 METRICS = st.builds(
     MetricRecord, run_id=TEXT, name=TEXT, step=st.integers(-(2**63), 2**63 - 1),
-    value=st.floats() | st.integers() | st.booleans() | TEXT | st.just("NaN"), timestamp=TIME,
+    value=st.floats() | st.integers(-(2**63), 2**63 - 1) | st.booleans() | TEXT | st.just("NaN"), timestamp=TIME,
     rank=st.none() | st.integers(), seq=st.none() | st.integers(0),
 )  # fmt: skip
 ARTIFACTS = st.builds(

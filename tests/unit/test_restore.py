@@ -124,7 +124,7 @@ def test_an_archive_of_too_many_files_is_refused(root: Path, monkeypatch: pytest
     """FAULTS 73: each takes an inode."""
     monkeypatch.setattr(restore, "FILES_MAX", 10)
     make(root, lambda archive: [put(archive, f"a/{i}") for i in range(20)] and None)
-    assert "more than 10 files" in assert_refused(root, shmlog.errors.CorruptDataError)
+    assert "more than 10 files" in assert_refused(root, shmlog.errors.RefusedError)
 
 
 def test_an_archive_cut_at_any_length_or_changed_restores_nothing(root: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder import runfile
 
 TOLD = {"schema": 1, "status": "running", "segment": None, "complete": False}
@@ -34,7 +34,7 @@ def test_no_damage_is_read_in_silence() -> None:
     for damaged in damages():
         try:
             found = runfile.parse(Path("run.yaml"), damaged)
-        except CorruptDataError:
+        except UnreadableError:
             continue
         assert found == TOLD or not runfile.is_intact(damaged), f"I11: {damaged!r}"
 

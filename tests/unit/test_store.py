@@ -285,7 +285,7 @@ def test_an_index_of_another_version_is_written_anew(root: Path) -> None:
     expected = shmlog.Store(root).runs()
     path = root / ".shmlog" / "index" / "digits.json"
     entries = {
-        run_id: index.Entry(entry.signature, {"record": {"tags": 5}, "members": {"complete": True}})
+        run_id: index.IndexEntry(entry.signature, {"record": {"tags": 5}, "members": {"complete": True}})
         for run_id, entry in index.load(path).items()
     }
     index.save(Root(root), path, entries)
@@ -458,7 +458,7 @@ def test_rebuilding_keeps_what_was_there_and_nothing_else_changes(root: Path) ->
     assert verify(layout.dir).ok, verify(layout.dir).findings
     assert repr(store.load("one").metrics().to_pylist()) == rows
     assert store.load("one").events() == events
-    with pytest.raises(RunStateError, match="is not damaged"):
+    with pytest.raises(RunStateError, match="can be read and is not rebuilt"):
         store.rebuild("one")
 
 

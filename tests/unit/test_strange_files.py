@@ -17,7 +17,7 @@ import pytest
 import shmlog
 from shmlog.base import durable
 from shmlog.cli.main import main
-from shmlog.errors import CorruptDataError
+from shmlog.errors import RefusedError
 from shmlog.folder import layout, regular, runfile
 from shmlog.reader.event_lines import read_lines
 from tests.faults.hostile_folders import make_folder
@@ -136,7 +136,7 @@ def test_a_small_file_of_too_many_bytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     with open(path, "wb") as file:
         file.writelines(b" " * (1 << 20) for _ in range(65))
-    with pytest.raises(CorruptDataError, match=r"68,157,440 bytes: refused, since ours have 67,108,864 at most"):
+    with pytest.raises(RefusedError, match=r"68,157,440 bytes: refused, since ours have 67,108,864 at most"):
         runfile.read(path)
 
 
@@ -145,7 +145,7 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     put_pipe(tmp_path / "pipe")
     for name in ("link", "folder", "pipe"):
-        with pytest.raises(CorruptDataError, match=f"{name}: not a regular file; refused"), no_waiting(10):
+        with pytest.raises(RefusedError, match=f"{name}: not a regular file; refused"), no_waiting(10):
             regular.open_regular(tmp_path / name)
     for name in ("link", "folder", "pipe"):
         with pytest.raises(OSError, match=name), no_waiting(10):

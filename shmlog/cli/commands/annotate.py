@@ -1,4 +1,4 @@
-"""``shmlog annotate``: say something of a run afterwards."""
+"""``shmlog annotate``: change the name, description, notes or group of a run."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "annotate", run, "give a run a name, a description, notes or a group", _EXAMPLE)
     add_runs_argument(parser, several=False)
     for field in _FIELDS:
-        parser.add_argument(f"--{field}", metavar="TEXT", help=f"its {field}, instead of what was said before")
+        parser.add_argument(f"--{field}", metavar="TEXT", help=f"its {field}, instead of the present one")
 
 
 def run(args: argparse.Namespace) -> int:
     """Annotate one run."""
-    said = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
-    if not said:
+    annotations = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
+    if not annotations:
         raise UsageError(f"nothing to say: use one of {', '.join(f'--{field}' for field in _FIELDS)}")
     store, name = locate_named(args.run_name, args.root)
-    record = store.annotate(name, **said)
+    record = store.annotate(name, **annotations)
     if args.json:
         print_json(record.to_dict())
     else:

@@ -33,7 +33,7 @@ def add_parser(commands: Commands) -> None:
     text = "verify: read every byte of each; RUN: as for show (default: runs)"
     parser.add_argument("words", nargs="*", metavar="RUN", type=path, help=text)
     parser.add_argument("--get", metavar="NAME", help="copy this one")
-    out = "file or folder to copy to, which must not be there (default: the last part of NAME)"
+    out = "file or folder to copy to, which must not exist (default: the last part of NAME)"
     parser.add_argument("-o", "--output", metavar="OUT", type=path, help=out)
 
 
@@ -46,18 +46,18 @@ def run(args: argparse.Namespace) -> int:
     if len(places) > 1:
         raise UsageError(f"one run, not {len(places)}: {' '.join(places)}")
     if args.get is None and args.output is not None:
-        raise UsageError("-o needs --get NAME: which one is to be copied")
+        raise UsageError("-o needs --get NAME, the artifact to copy")
     if args.get is not None and every_byte:
         raise UsageError("--get checks what it copies: leave 'verify' out")
     stored = load(resolve_run(places[0] if places else None))
     if args.get is not None:
         return _get(stored.artifact(args.get), args.output, args.json)
-    found = stored.artifacts
-    faults = {artifact.name: artifact.fault() if every_byte else None for artifact in found}
+    artifacts = stored.artifacts
+    faults = {artifact.name: artifact.fault() if every_byte else None for artifact in artifacts}
     if args.json:
-        print_json([_as_dict(artifact, faults[artifact.name]) for artifact in found])
+        print_json([_as_dict(artifact, faults[artifact.name]) for artifact in artifacts])
     else:
-        _print(found, faults, every_byte)
+        _print(artifacts, faults, every_byte)
     return FOUND if any(faults.values()) else 0
 
 
@@ -68,19 +68,19 @@ def _as_dict(artifact: Artifact, fault: str | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print(found: list[Artifact], faults: dict[str, str | None], every_byte: bool) -> None:
-    if not found:
+def _print(artifacts: list[Artifact], faults: dict[str, str | None], every_byte: bool) -> None:
+    if not artifacts:
         say("shmlog: no artifacts")
         return
-    rows = [_row(artifact, faults[artifact.name], every_byte) for artifact in found]
+    rows = [_row(artifact, faults[artifact.name], every_byte) for artifact in artifacts]
     for line in table(_COLUMNS, rows, left=("name", "type", "digest", "state")):
         print(line)
-    for artifact in found:
+    for artifact in artifacts:
         if faults[artifact.name]:
             say(f"shmlog: error: {relative(artifact.path)}: {faults[artifact.name]}")
-    total = f"{plural(len(found), 'artifact')}, {size(sum(artifact.size_bytes for artifact in found))}"
+    total = f"{plural(len(artifacts), 'artifact')}, {size(sum(artifact.size_bytes for artifact in artifacts))}"
     damaged = sum(map(bool, faults.values()))
-    say(f"shmlog: {total}" + (f"; {len(found) - damaged} sound, {damaged} damaged" if every_byte else ""))
+    say(f"shmlog: {total}" + (f"; {len(artifacts) - damaged} sound, {damaged} damaged" if every_byte else ""))
 
 
 def _row(artifact: Artifact, fault: str | None, every_byte: bool) -> tuple[object, ...]:
@@ -97,11 +97,11 @@ def _get(artifact: Artifact, output: str | None, json: bool) -> int:
     if os.path.lexists(target):
         raise StorageError(f"{target} is there already: name another place with -o")
     targets = {target / file.name.removeprefix(f"{artifact.name}/"): file for file in artifact.files}
-    for one, file in (targets or {target: artifact}).items():
-        one.parent.mkdir(parents=True, exist_ok=True)
-        file.copy_to(one)
+    for copy, file in (targets or {target: artifact}).items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        file.copy_to(copy)
         if not json:
-            say(f"shmlog: wrote {relative(one)} ({size(file.size_bytes)})")
+            say(f"shmlog: wrote {relative(copy)} ({size(file.size_bytes)})")
     if json:
         print_json({"name": artifact.name, "files": list(targets or [target])})
     return 0

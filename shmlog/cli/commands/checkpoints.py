@@ -43,12 +43,12 @@ def run(args: argparse.Namespace) -> int:
     if len(places) > 1:
         raise UsageError(f"one folder or run, not {len(places)}: {' '.join(places)}")
     folder = _folder(places[0] if places else None)
-    found = survey(folder, every_byte=every_byte)
+    checkpoints = survey(folder, every_byte=every_byte)
     if args.json:
-        print_json([_as_dict(one) for one in found])
+        print_json([_as_dict(checkpoint) for checkpoint in checkpoints])
     else:
-        _print(folder, found, every_byte)
-    return FOUND if any(one.damage for one in found) else 0
+        _print(folder, checkpoints, every_byte)
+    return FOUND if any(checkpoint.damage for checkpoint in checkpoints) else 0
 
 
 def _folder(text: str | None) -> Path:
@@ -67,35 +67,35 @@ def _folder(text: str | None) -> Path:
         raise
 
 
-def _as_dict(found: CheckpointFile) -> dict[str, Any]:
-    header = found.info._asdict() if found.info else {}
+def _as_dict(checkpoint: CheckpointFile) -> dict[str, Any]:
+    header = checkpoint.info._asdict() if checkpoint.info else {}
     return {
-        **header, "path": found.path, "name": found.name, "step": found.step, "sha256": found.sha256,
-        "damage": found.damage,
+        **header, "path": checkpoint.path, "name": checkpoint.name, "step": checkpoint.step,
+        "sha256": checkpoint.sha256, "damage": checkpoint.damage,
     }  # fmt: skip
 
 
-def _print(folder: Path, found: list[CheckpointFile], every_byte: bool) -> None:
-    if not found:
+def _print(folder: Path, checkpoints: list[CheckpointFile], every_byte: bool) -> None:
+    if not checkpoints:
         say(f"shmlog: no checkpoints in {relative(folder)}")
         return
-    rows = [_row(one, "sound" if every_byte else "ok") for one in found]
+    rows = [_row(checkpoint, "sound" if every_byte else "ok") for checkpoint in checkpoints]
     for line in table(_COLUMNS, rows, left=("file", "name", "metrics", "saved (UTC)", "state")):
         print(line)
-    damaged = [one for one in found if one.damage]
-    for one in damaged:
-        say(f"shmlog: error: {one.damage}")
+    damaged = [checkpoint for checkpoint in checkpoints if checkpoint.damage]
+    for checkpoint in damaged:
+        say(f"shmlog: error: {checkpoint.damage}")
     if every_byte:
-        say(f"shmlog: {plural(len(found) - len(damaged), 'checkpoint')} sound, {len(damaged)} damaged")
+        say(f"shmlog: {plural(len(checkpoints) - len(damaged), 'checkpoint')} sound, {len(damaged)} damaged")
     else:
         say(f"shmlog: headers and sizes only; to read every byte: {command('checkpoints', 'verify', relative(folder))}")
 
 
-def _row(found: CheckpointFile, sound: str) -> tuple[object, ...]:
-    info = found.info
+def _row(checkpoint: CheckpointFile, sound: str) -> tuple[object, ...]:
+    info = checkpoint.info
     if info is None:
-        return (found.path.name, found.name, str(found.step), None, None, None, "damaged")
+        return (checkpoint.path.name, checkpoint.name, str(checkpoint.step), None, None, None, "damaged")
     metrics = ", ".join(f"{name}={value(number)}" for name, number in info.metrics.items())
     saved = info.created_at.strftime("%Y-%m-%d %H:%M:%S")
-    state = "damaged" if found.damage else sound
-    return (found.path.name, found.name, str(found.step), metrics, size(info.bytes), saved, state)
+    state = "damaged" if checkpoint.damage else sound
+    return (checkpoint.path.name, checkpoint.name, str(checkpoint.step), metrics, size(info.bytes), saved, state)

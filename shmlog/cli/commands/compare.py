@@ -29,7 +29,7 @@ _WINDOW = re.compile(r"(-?[0-9]{1,18})?:(-?[0-9]{1,18})?")
 
 
 class Condition(NamedTuple):
-    """When the command fails: by how much, and which way, a metric is to have changed."""
+    """The change of a metric, by direction and amount, at which the command fails."""
 
     way: str
     amount: float
@@ -46,18 +46,18 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--last", metavar="N", type=positive, help="only the last N records of each run")
     text = "only records of these steps, both ends included; either may be left out"
     parser.add_argument("--window", metavar="FROM:TO", type=window, help=text)
-    text = "exit with 1 if that holds: worse, better, higher, lower or different, 'by 5%%' or 'by 0.1'"
+    text = "exit with 1 if this holds: worse, better, higher, lower or different, 'by 5%%' or 'by 0.1'"
     parser.add_argument("--fail-if", metavar="CONDITION", type=condition, help=text)
     ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--lower-is-better", action="store_true", help="what worse means")
-    ways.add_argument("--higher-is-better", action="store_true", help="what worse means")
+    ways.add_argument("--lower-is-better", action="store_true", help="a higher value is worse")
+    ways.add_argument("--higher-is-better", action="store_true", help="a lower value is worse")
     parser.add_argument("--statistic", choices=["mean", "median"], default="mean", help="(default: mean)")
     parser.add_argument("--confidence", type=fraction, default=0.95, help="of the intervals (default: 0.95)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: 0)")
 
 
 def condition(text: str) -> Condition:
-    """Return what ``text`` says."""
+    """Return the condition that ``text`` says."""
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
         raise argparse.ArgumentTypeError(f"not a condition: {text!r}; write 'worse by 5%'")
@@ -95,18 +95,18 @@ def run(args: argparse.Namespace) -> int:
     stored = [store.load(name) for store, name in places] if args.metric else []
     changes = {name: _changes(args, name, comparison.runs, stored) for name in args.metric}
     failed = [
-        (name, other) for name, found in changes.items() for other, change in found.items()
+        (name, other) for name, by_run in changes.items() for other, change in by_run.items()
         if args.fail_if and holds(args.fail_if, change, lower_is_better=args.lower_is_better)
     ]  # fmt: skip
     if args.json:
-        told = {name: {other: change.to_dict() for other, change in found.items()} for name, found in changes.items()}
+        as_dicts = {name: {run: change.to_dict() for run, change in by_run.items()} for name, by_run in changes.items()}
         failing = [{"metric": name, "run": other} for name, other in failed]
-        print_json({**comparison.to_dict(), "changes": told, "failed": failing})
+        print_json({**comparison.to_dict(), "changes": as_dicts, "failed": failing})
     else:
         for line in _lines(comparison, changes):
             print(line)
     for name, other in failed:
-        say(f"shmlog: {name} of {other}: {_told(args.fail_if)}, with {args.confidence:.0%} confidence")
+        say(f"shmlog: {name} of {other}: {_words_of(args.fail_if)}, with {args.confidence:.0%} confidence")
     return FOUND if failed else 0
 
 
@@ -118,35 +118,35 @@ def _check(args: argparse.Namespace) -> None:
     if args.last is not None and args.window is not None:
         raise UsageError("--last or --window, not both")
     if args.fail_if and args.fail_if.way in ("worse", "better") and not (args.lower_is_better or args.higher_is_better):
-        raise UsageError(f"{args.fail_if.way}: say which with --lower-is-better or --higher-is-better")
+        raise UsageError(f"{args.fail_if.way!r} needs --lower-is-better or --higher-is-better")
 
 
 def _changes(
     args: argparse.Namespace, name: str, runs: Sequence[str], stored: Sequence[StoredRun]
 ) -> dict[str, Difference]:
-    """Return how the metric of each run differs from that of the first; raises ShmlogError if that can't be said."""
+    """Return how a metric of each other run differs from that of the first; raises ShmlogError for unfit values."""
     options = {"statistic": args.statistic, "confidence": args.confidence, "seed": args.seed}
     try:
         return {
             run: stored[0].compare_metric(other, name, last=args.last, window=args.window, **options)
             for run, other in zip(runs[1:], stored[1:], strict=True)
         }
-    except ValueError as error:  # of the values, not of the command line, which is checked
+    except ValueError as error:  # about the values: the command line was checked before
         raise ShmlogError(str(error)) from error
 
 
 def holds(condition: Condition, change: Difference, *, lower_is_better: bool) -> bool:
-    """Whether the whole interval of a change is beyond what a condition allows.
+    """Whether the whole interval of a change lies beyond the amount of a condition.
 
     Raises
     ------
     ValueError
-        If a relative change is meant, and the first value may be 0.
+        If the condition is relative, and the first value may be 0.
     """
     low, high = change.low, change.high
     if condition.is_relative:
         if change.relative_low is None or change.relative_high is None:
-            raise ValueError("the first run's value may be 0, of which there are no per cent; write an amount")
+            raise ValueError("the first run's value may be 0, so the change has no per cent; give an amount")
         low, high = change.relative_low, change.relative_high
     up = low > condition.amount
     down = -high > condition.amount
@@ -154,7 +154,7 @@ def holds(condition: Condition, change: Difference, *, lower_is_better: bool) ->
     return {"higher": up, "lower": down, "worse": worse, "better": better, "different": up or down}[condition.way]
 
 
-def _told(condition: Condition) -> str:
+def _words_of(condition: Condition) -> str:
     if not condition.amount:
         return condition.way
     amount = f"{condition.amount:.4g}" if not condition.is_relative else f"{100 * condition.amount:.4g} %"
@@ -167,31 +167,31 @@ def _told(condition: Condition) -> str:
 def _lines(comparison: Comparison, changes: Mapping[str, Mapping[str, Difference]]) -> Iterator[str]:
     head = ["", *comparison.runs]
     if comparison.params:
-        rows = [[name, *(_param(has, run) for run in comparison.runs)] for name, has in comparison.params.items()]
+        rows = [[name, *(_param(by_run, run) for run in comparison.runs)] for name, by_run in comparison.params.items()]
         yield from table(["parameter", *comparison.runs], rows, left=["parameter"])
         yield ""
     rows = [
-        [f"{name} {key}", *(statistic(has[run].get(key)) if run in has else "" for run in comparison.runs)]
-        for name, has in comparison.metrics.items()
+        [f"{name} {key}", *(statistic(by_run[run].get(key)) if run in by_run else "" for run in comparison.runs)]
+        for name, by_run in comparison.metrics.items()
         for key in ("last", "min", "max")
     ]
     yield from table(["metric", *head[1:]], rows, left=["metric"])
-    cells = [_change(name, run, change) for name, found in changes.items() for run, change in found.items()]
+    cells = [_change(name, run, change) for name, by_run in changes.items() for run, change in by_run.items()]
     if cells:
         yield ""
         titles = ["metric", "run", f"first: {comparison.runs[0]}", "this run", "change", "interval"]
         yield from table(titles, cells, left=["metric", "run"])
 
 
-def _param(has: Mapping[str, Any], run: str) -> str | None:
-    if run not in has:
+def _param(by_run: Mapping[str, Any], run: str) -> str | None:
+    if run not in by_run:
         return None
-    return has[run] if isinstance(has[run], str) else to_json(has[run])
+    return by_run[run] if isinstance(by_run[run], str) else to_json(by_run[run])
 
 
 def _change(name: str, run: str, change: Difference) -> list[str]:
     if change.relative is None or change.relative_low is None or change.relative_high is None:
-        told = [f"{change.difference:+.4g}", f"{change.low:+.4g} … {change.high:+.4g}"]
+        cells = [f"{change.difference:+.4g}", f"{change.low:+.4g} … {change.high:+.4g}"]
     else:
-        told = [f"{change.relative:+.2%}", f"{change.relative_low:+.2%} … {change.relative_high:+.2%}"]
-    return [name, run, value(change.first), value(change.second), *told]
+        cells = [f"{change.relative:+.2%}", f"{change.relative_low:+.2%} … {change.relative_high:+.2%}"]
+    return [name, run, value(change.first), value(change.second), *cells]

@@ -42,7 +42,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo, tell what came out; exit code `FOUND` if records were dropped or lost."""
+    """Run the demo and print its result; the exit code is `FOUND` if records were dropped or lost."""
     if args.kill_a_worker and args.workers < 2:
         raise UsageError("--kill-a-worker needs --workers 2 or more: one has to go on")
     from shmlog.demo.main import DemoOptions, run_demo
@@ -117,7 +117,7 @@ def _commands(run_dir: Path) -> Iterator[str]:
 
 
 def _query(folder: str) -> str:
-    """Return a line of Python that opens the files without shmlog, with what is installed."""
+    """Return a line of Python that opens the files without shmlog, by an installed library."""
     files, metrics = json.dumps(f"{folder}/metrics/*/*.parquet"), json.dumps(f"{folder}/metrics")
     if find_spec("duckdb"):
         return f'import duckdb; print(duckdb.read_parquet({files}).aggregate("name, count(*), avg(value)"))'

@@ -33,17 +33,17 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "export", run, "write a run as CSV, JSON, Parquet, Arrow or event file", _EXAMPLE)
     add_run_argument(parser)
     parser.set_defaults(advise=_advise)
-    text = "default: what the end of OUT says, else csv. wide-csv: a column for each metric. all: all but pickle"
+    text = "default: by the end of OUT, else csv. wide-csv: a column for each metric. all: all but pickle"
     parser.add_argument("-f", "--format", choices=_FORMATS, help=text)
-    text = "also what a later attempt has superseded, with the columns attempt and superseded"
+    text = "also records that a later attempt has superseded, with the columns attempt and superseded"
     parser.add_argument("--superseded", action="store_true", help=text)
     out = "file, or folder of all and tensorboard (default: stdout)"
     parser.add_argument("-o", "--output", metavar="OUT", type=path, help=out)
 
 
-def _advise(args: argparse.Namespace, too_many: list[str]) -> str:
-    """Return what to type instead of a file, or a format and a file, behind the run."""
-    *others, output = too_many
+def _advise(args: argparse.Namespace, extra: list[str]) -> str:
+    """Return the command to type instead of one that has a file, or a format and a file, behind the run."""
+    *others, output = extra
     format = args.format or next((word for word in (args.path, *others) if word in _FORMATS), None)
     run = [word for word in (args.path, *others) if word not in _FORMATS][:1]
     return f"; a file is named with -o: {command('export', *run, *(['-f', format] if format else []), '-o', output)}"
@@ -60,17 +60,17 @@ def run(args: argparse.Namespace) -> int:
     stored = load(resolve_run(args.path))
     with ProgressBar(f"export {stored.id}") as bar:
         target = sys.stdout.buffer if to_stdout else args.output
-        paths = export_run(stored, target, format, superseded=args.superseded, progress=bar.update)
+        files = export_run(stored, target, format, superseded=args.superseded, progress=bar.update)
     if args.json:
-        print_json({"run": stored.id, "format": format, "files": [_file(one) for one in paths]})
+        print_json({"run": stored.id, "format": format, "files": [_file(file) for file in files]})
         return 0
-    for one in paths:
-        say(f"shmlog: wrote {relative(one)} ({size(one.stat().st_size)})")
+    for file in files:
+        say(f"shmlog: wrote {relative(file)} ({size(file.stat().st_size)})")
     return 0
 
 
-def _file(one: Path) -> dict[str, object]:
-    return {"path": str(one), "bytes": one.stat().st_size}
+def _file(file: Path) -> dict[str, object]:
+    return {"path": str(file), "bytes": file.stat().st_size}
 
 
 def _check(format: str, to_stdout: bool, json: bool) -> None:
@@ -81,4 +81,4 @@ def _check(format: str, to_stdout: bool, json: bool) -> None:
     if format not in _STREAMS and sys.stdout.isatty():
         raise UsageError(f"-f {format} can't be shown on a terminal: name a file with -o")
     if json:
-        raise UsageError("--json tells of the files written: name one with -o")
+        raise UsageError("--json lists the files that are written: name one with -o")

@@ -1,4 +1,4 @@
-"""``shmlog gc``: remove what no process uses any more in shared memory."""
+"""``shmlog gc``: remove from shared memory what no process uses any more."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List stale segments and locks; remove them if told to, after what they hold is in the files."""
+    """List stale segments and locks; with --force, remove them once their records are in the files."""
     from shmlog.segment.gc import find_stale
 
     stale = find_stale()
-    errors = [_clean_up(one) if args.force else None for one in stale]
+    errors = [_clean_up(entry) if args.force else None for entry in stale]
     if args.json:
         pairs = zip(stale, errors, strict=True)
-        print_json([_as_dict(one, args.force, error) for one, error in pairs])
+        print_json([_as_dict(entry, args.force, error) for entry, error in pairs])
     else:
         _print(stale, errors, args.force)
     return FAILED if any(errors) else 0
 
 
 def _clean_up(stale: Stale) -> str | None:
-    """Recover the run that a segment belongs to, remove what is left; return why that failed."""
+    """Recover the run that a segment belongs to, and remove what is left; return why that failed, or None."""
     from shmlog.flusher.recover import recover
     from shmlog.segment.gc import find_stale, remove
 
     try:
         if stale.run_dir is not None:
             recover(stale.run_dir)
-        # Recovering has removed it, or found that somebody has just attached.
+        # Recovery has removed it, unless a process has just attached.
         if any(other.name == stale.name for other in find_stale()):
             remove(stale)
-    except Exception as error:  # told below, and by the exit code; the others are not its fault
+    except Exception as error:  # reported below, and by the exit code; the others must not suffer
         return f"{stale.name}: kept, since its run could not be recovered: {one_line(error)}"
     return None
 

@@ -1,4 +1,4 @@
-"""``shmlog import``: runs of other systems, and exports, as runs of ours."""
+"""``shmlog import``: make runs of shmlog from runs of other systems, and from exports."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "import", run, summary, _EXAMPLE)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", type=path, help="a folder or file; each is a run")
     add_root_option(parser)
-    parser.add_argument("--experiment", metavar="NAME", help="default: what the source says, or its name")
-    parser.add_argument("-f", "--format", choices=_FORMATS, help="default: what the source looks like")
-    text = "of memory, that reading a source may take (default: 6)"
+    parser.add_argument("--experiment", metavar="NAME", help="default: the one that the source names, or its own name")
+    parser.add_argument("-f", "--format", choices=_FORMATS, help="default: recognised by the content")
+    text = "most memory in GiB that reading a source may take (default: 6)"
     parser.add_argument("--max-gib", metavar="N", type=positive, default=6, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import each source; one that fails does not keep the others from it."""
+    """Import each source; a failure does not stop the others."""
     from shmlog.transfer.imports import import_run
 
     code, outcomes = 0, list[dict[str, Any]]()
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             report = import_run(
                 source, args.root, args.format, experiment=args.experiment, max_bytes=args.max_gib << 30
             )
-        except Exception as error:  # told here, and by the exit code; the other sources are not its fault
+        except Exception as error:  # reported here, and by the exit code; the other sources must not suffer
             if args.debug:
                 raise
             outcomes.append({"source": source, "error": one_line(error)})
@@ -54,15 +54,15 @@ def run(args: argparse.Namespace) -> int:
             continue
         outcomes.append({**report.to_dict(), "error": None})
         if not args.json:
-            _tell(report)
+            _print(report)
     if args.json:
         print_json(outcomes)
     return code
 
 
-def _tell(report: ImportReport) -> None:
+def _print(report: ImportReport) -> None:
     counts = ", ".join(plural(count, name.removesuffix("s")) for name, count in report.counts.items())
-    state = "" if report.is_new else ", which was there"
+    state = "" if report.is_new else ", imported before"
     print(relative(report.dir))
     say(f"shmlog: {report.format} of {relative(report.source)}: {report.status}, {counts}{state}")
     for problem in report.problems:

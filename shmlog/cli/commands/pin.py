@@ -1,4 +1,4 @@
-"""``shmlog pin`` and ``shmlog unpin``: keep runs from being deleted, or no longer."""
+"""``shmlog pin`` and ``shmlog unpin``: protect runs from deletion, or let them be deleted again."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shmlog.store.prune import PruneResult
 
 _EXAMPLE = """
-shmlog prune --keep 20                        tell which would go
+shmlog prune --keep 20                        list which would go
 shmlog prune --keep 20 --older-than 30d --force
 shmlog prune --older-than 90d --status failed --archive --force
 """
@@ -39,7 +39,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List old runs; delete them if told to."""
+    """List old runs; with --force, delete them."""
     if args.keep is None and args.older_than is None:
         raise UsageError("prune needs a rule: --keep, --older-than or both")
     result = open_store(args.root).prune(

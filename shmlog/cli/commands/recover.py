@@ -24,13 +24,13 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``recover``."""
     summary = "finish crashed runs: bring what they left into their files"
     parser = add_command(commands, "recover", run, summary, _EXAMPLE)
-    text = "a run folder or id, or a folder or experiment whose runs are all looked at (default: runs)"
-    parser.add_argument("--force", action="store_true", help="also where it can't be told whether its processes live")
+    text = "a run folder or id, or a folder or experiment, for all its runs (default: runs)"
+    parser.add_argument("--force", action="store_true", help="also where it is unknown whether its processes live")
     parser.add_argument("path", nargs="?", metavar="RUN|ROOT", type=path, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Recover what needs it; one run that fails does not keep the others from it."""
+    """Recover runs that need it; a failure does not stop the others."""
     outcomes = [_recover(run_dir, args.debug, args.force) for run_dir in _chosen(args.path)]
     if args.json:
         print_json(outcomes)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _chosen(text: str | None) -> list[Path]:
-    """Return the run that is named, or all runs in a folder or an experiment that are perhaps not complete."""
+    """Return the named run, or all runs in a folder or an experiment that may not be complete."""
     from shmlog.flusher.recover import is_complete
 
     run_dirs, named_by = Root(ROOT).runs(text)
@@ -53,12 +53,12 @@ def _recover(run_dir: Path, debug: bool, force: bool) -> dict[str, object]:
     outcome: dict[str, object] = {"run_dir": str(run_dir), "changed": False, "error": None}
     try:
         result = recover(run_dir, force=force)
-    except Exception as error:  # told below, and by the exit code; the other runs are not its fault
+    except Exception as error:  # reported below, and by the exit code; the other runs must not suffer
         if debug:
             raise
         return outcome | {"error": one_line(error)}
-    found = {"changed": result.changed, "status": result.status, "records": result.records}
-    return outcome | found | {"message": result.message}
+    fields = {"changed": result.changed, "status": result.status, "records": result.records}
+    return outcome | fields | {"message": result.message}
 
 
 def _print(outcomes: list[dict[str, object]]) -> None:
@@ -71,5 +71,5 @@ def _print(outcomes: list[dict[str, object]]) -> None:
         else:
             print(clean(f"{name}  {outcome['status']}  {outcome['records']:,} metrics  {outcome['message']}"))
     changed = sum(bool(outcome["changed"]) for outcome in outcomes)
-    is_done = all(outcome.get("message") == NOTHING for outcome in outcomes)  # not if somebody is at work
+    is_done = all(outcome.get("message") == NOTHING for outcome in outcomes)  # not while another process recovers
     say(f"shmlog: {NOTHING if is_done else plural(changed, 'run') + ' recovered'}")

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _archive(text: str, root: str) -> tuple[Store, str]:
-    """Return the store of an archive, which finds it: it is no run."""
+    """Return the store, which finds the archive itself, and the name of the archived run."""
     import shmlog
 
     return shmlog.Store(root), text

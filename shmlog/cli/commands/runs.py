@@ -24,7 +24,7 @@ shmlog runs --tag 'arm:tiered AND (study:1 OR study:2)' --since 7d --json
 """
 
 _HEAD = ("run", "experiment", "status", "started", "took", "name", "tags")
-_ALWAYS = 4  # so many are there even if they are empty
+_ALWAYS = 4  # so many columns are shown even if they are empty
 
 
 def add_parser(commands: Commands) -> None:
@@ -34,7 +34,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("experiment", nargs="?", metavar="EXPERIMENT", help="only runs of this experiment")
     add_root_option(parser)
     add_filter_options(parser)
-    where = "only runs of which this holds; names are parameters, metrics.NAME.min (max, last, count) or run.FIELD"
+    where = "only runs that meet this; names are parameters, metrics.NAME.min (max, last, count) or run.FIELD"
     parser.add_argument("--where", metavar="CONDITION", help=where)
     parser.add_argument("--since", metavar="TIME", help="only runs that began then or later, such as 7d or 2026-11-21")
     parser.add_argument("--until", metavar="TIME", help="only runs that began before then")
@@ -43,23 +43,23 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the runs that are wanted."""
+    """List the runs that meet the options."""
     store = open_store(args.root)
     find = partial(
         store.runs, args.experiment, status=args.status, tags=args.tag, where=args.where, since=args.since,
         until=args.until, sort=args.sort, limit=args.limit,
     )  # fmt: skip
-    found = find()
-    if recover_dead(record.dir for record in found if record.live is False):
-        found = find()
+    records = find()
+    if recover_dead(record.dir for record in records if record.live is False):
+        records = find()
     if args.json:
-        print_json([record.to_dict() for record in found])
+        print_json([record.to_dict() for record in records])
     else:
-        for line in _lines(found):
+        for line in _lines(records):
             print(line)
-    if not found:
+    if not records:
         say("shmlog: no such runs" if store.experiments() else f"shmlog: {Root(args.root).content()}")
-    for record in found:
+    for record in records:
         if record.problems:
             say(f"shmlog: warning: {record.problems[0]}{_more(record)}")
     return 0
@@ -69,10 +69,10 @@ def _more(record: RunRecord) -> str:
     return f" and {len(record.problems) - 1} more" if len(record.problems) > 1 else ""
 
 
-def _lines(found: Sequence[RunRecord]) -> Iterator[str]:
-    if not found:
+def _lines(records: Sequence[RunRecord]) -> Iterator[str]:
+    if not records:
         return
-    rows = [_cells(record) for record in found]
+    rows = [_cells(record) for record in records]
     shown = [i for i, _ in enumerate(_HEAD) if i < _ALWAYS or any(row[i] for row in rows)]
     head = [_HEAD[i] for i in shown]
     yield from table(head, [[row[i] for i in shown] for row in rows], left=[name for name in head if name != "took"])
@@ -81,7 +81,7 @@ def _lines(found: Sequence[RunRecord]) -> Iterator[str]:
 def _cells(record: RunRecord) -> list[str]:
     status = str(record.status)
     if status == "running" and record.live is None:
-        status += "?"  # it can't be told from here
+        status += "?"  # this machine can't know
     began = f"{record.began_at:%Y-%m-%d %H:%M}" if record.began_at else ""
     took = duration(record.duration_s) if record.duration_s is not None else ""
     name = "" if record.name == record.run_id else record.name

@@ -1,4 +1,4 @@
-"""``shmlog show``: what a run is, who logged, what came out of it."""
+"""``shmlog show``: the description of a run, its producers and its metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shmlog.cli.find import recover_dead, resolve_run
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import FOUND, add_command, add_run_argument
 from shmlog.cli.text import clean, duration, paragraph, plural, relative, statistic, table
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.reader.summary import summarise
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ shmlog show runs/digits          the newest run of one experiment
 shmlog show --json | jq .status
 """
 
-_SAID = ("tags", "description", "notes", "group", "pinned")
+_ANNOTATED = ("tags", "description", "notes", "group", "pinned")
 _PRODUCER = ("lane", "pid", "rank", "worker", "process", "metrics", "events", "dropped")
 _METRIC = ("name", "kind", "count", "last", "min", "max")
 
@@ -43,21 +43,21 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = resolve_run(args.path)
     recover_dead([run_dir])
-    found = describe(shmlog.load(run_dir))
+    description = describe(shmlog.load(run_dir))
     if args.json:
-        print_json(found)
+        print_json(description)
     else:
-        for line in _lines(found):
+        for line in _lines(description):
             print(line)
-    if found["error"]:
-        say(f"shmlog: error: {found['error']}")
-    return FOUND if found["error"] else 0
+    if description["error"]:
+        say(f"shmlog: error: {description['error']}")
+    return FOUND if description["error"] else 0
 
 
 def describe(stored: StoredRun) -> dict[str, Any]:
     """Return what ``show`` shows, as it goes into JSON.
 
-    Damaged metrics are told as ``error``; all else is there as ever.
+    Damaged metrics are reported as ``error``; the rest is complete all the same.
     """
     metadata = {**stored.metadata, **stored.annotations}
     times = ("created_at", "started_at", "ended_at")
@@ -73,7 +73,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "host": metadata.get("host"),
         "git": metadata.get("git"),
         "environment": metadata.get("environment"),
-        **{key: metadata.get(key) for key in _SAID},
+        **{key: metadata.get(key) for key in _ANNOTATED},
         "attempts": stored.attempts,
         "paused_s": stored.paused_s,
         "config": stored.config,
@@ -85,64 +85,64 @@ def describe(stored: StoredRun) -> dict[str, Any]:
 
 
 def _metrics(stored: StoredRun) -> dict[str, Any]:
-    """Return the metrics and their count, as readers give them: without what is superseded."""
+    """Return the metrics and their count, both without superseded records, as readers return them."""
     counts = stored.counts
     try:
         summary = summarise(stored.portions(superseded=True))
-    except CorruptDataError as damage:
+    except UnreadableError as damage:
         return {"counts": counts, "metrics": [], "error": str(damage)}
     counts = {**counts, "metrics": summary.records, "superseded": summary.superseded}
     return {"counts": counts, "metrics": summary.rows, "error": None}
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    yield from _head(found)
-    if found["producers"]:
+def _lines(description: dict[str, Any]) -> Iterator[str]:
+    yield from _head(description)
+    if description["producers"]:
         yield ""
-        yield from table(_PRODUCER, map(_producer_cells, found["producers"]), left=("process",))
-    if found["metrics"]:
+        yield from table(_PRODUCER, map(_producer_cells, description["producers"]), left=("process",))
+    if description["metrics"]:
         yield ""
-        yield from table(_METRIC, map(_metric_cells, found["metrics"]), left=("name", "kind"))
-    drops = {reason: count for reason, count in found["dropped"].items() if count}
+        yield from table(_METRIC, map(_metric_cells, description["metrics"]), left=("name", "kind"))
+    drops = {reason: count for reason, count in description["dropped"].items() if count}
     if drops:
         yield ""
         yield from table(("dropped because", "records"), drops.items(), left=("dropped because",))
 
 
-def _head(found: dict[str, Any]) -> Iterator[str]:
+def _head(description: dict[str, Any]) -> Iterator[str]:
     facts = {
-        "run": f"{found['experiment']} / {found['id']}",
-        "name": found["name"] if found["name"] != found["id"] else None,
-        "folder": relative(Path(found["run_dir"])),
-        "status": _status(found),
-        "time": _times(found),
-        "attempts": _attempts(found["attempts"]),
-        "host": found["host"],
-        "git": _git(found["git"]),
-        "tags": ", ".join(map(str, found["tags"] or [])),
-        "group": found["group"],
-        "about": found["description"],
-        "notes": found["notes"],
-        "pinned": "not deleted by prune or rm" if found["pinned"] else None,
-        "records": _records(found),
-        "config": ", ".join(f"{key}={item}" for key, item in found["config"].items()),
+        "run": f"{description['experiment']} / {description['id']}",
+        "name": description["name"] if description["name"] != description["id"] else None,
+        "folder": relative(Path(description["run_dir"])),
+        "status": _status(description),
+        "time": _times(description),
+        "attempts": _attempts(description["attempts"]),
+        "host": description["host"],
+        "git": _git(description["git"]),
+        "tags": ", ".join(map(str, description["tags"] or [])),
+        "group": description["group"],
+        "about": description["description"],
+        "notes": description["notes"],
+        "pinned": "not deleted by prune or rm" if description["pinned"] else None,
+        "records": _records(description),
+        "config": ", ".join(f"{key}={item}" for key, item in description["config"].items()),
     }
     for title, fact in facts.items():
         if fact:
             yield from paragraph(title, clean(fact), indent=9)
 
 
-def _status(found: dict[str, Any]) -> str:
-    if found["unrecovered"]:
-        remedy = command("recover", relative(Path(found["run_dir"])))
-        return f"{found['status']}, unrecovered; finish it: {remedy}"
-    if found["status"] == "running" and found["live"] is None:
+def _status(description: dict[str, Any]) -> str:
+    if description["unrecovered"]:
+        remedy = command("recover", relative(Path(description["run_dir"])))
+        return f"{description['status']}, unrecovered; finish it: {remedy}"
+    if description["status"] == "running" and description["live"] is None:
         return "running, as far as can be seen from this machine"
-    return str(found["status"])
+    return str(description["status"])
 
 
 def _git(state: object) -> str:
-    """Return the commit, and what is known of changes since."""
+    """Return the commit, and what is known about changes since."""
     if not isinstance(state, dict) or not state.get("commit"):
         return ""
     branch = f" on {state['branch']}" if state.get("branch") else ", detached" if "branch" in state else ""
@@ -153,18 +153,18 @@ def _git(state: object) -> str:
 
 
 def _attempts(attempts: list[dict[str, Any]]) -> str:
-    """Return how each attempt has ended, of a run that was resumed."""
+    """Return the status of each attempt of a resumed run."""
     if len(attempts) == 1:
         return ""
     return ", ".join(f"{attempt['attempt']} {attempt.get('status') or 'unknown'}" for attempt in attempts)
 
 
-def _times(found: dict[str, Any]) -> str:
-    start = read_time(str(found["started_at"] or found["created_at"]))
+def _times(description: dict[str, Any]) -> str:
+    start = read_time(str(description["started_at"] or description["created_at"]))
     if start is None:
         return ""
-    end = read_time(str(found["ended_at"]))
-    seconds, paused = ((end or datetime.now(UTC)) - start).total_seconds(), found["paused_s"]
+    end = read_time(str(description["ended_at"]))
+    seconds, paused = ((end or datetime.now(UTC)) - start).total_seconds(), description["paused_s"]
     began = f"{start:%Y-%m-%d %H:%M:%S} UTC"
     if not end:
         return f"{began}, {duration(seconds)} ago"
@@ -172,13 +172,13 @@ def _times(found: dict[str, Any]) -> str:
     return f"{began}, took {duration(seconds - paused)}{without}"
 
 
-def _records(found: dict[str, Any]) -> str:
-    counts = found["counts"]
-    dropped = sum(found["dropped"].values())
+def _records(description: dict[str, Any]) -> str:
+    counts = description["counts"]
+    dropped = sum(description["dropped"].values())
     superseded = counts.get("superseded")
     apart = f"; {plural(superseded, 'metric')} superseded by a later attempt" if superseded else ""
-    lost = sum(found["lost"].values())
-    gone = f", {lost:,} LOST, see 'shmlog verify'" if found["lost"] else ""
+    lost = sum(description["lost"].values())
+    gone = f", {lost:,} LOST, see 'shmlog verify'" if description["lost"] else ""
     return (
         f"{plural(counts['metrics'], 'metric')}, {plural(counts['events'], 'event')}, {dropped:,} dropped{gone}{apart}"
     )

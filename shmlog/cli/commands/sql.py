@@ -32,7 +32,7 @@ _TEXT_MAX = 200  # columns of a text
 
 def add_parser(commands: Commands) -> None:
     """Add the command ``sql``."""
-    parser = add_command(commands, "sql", run, "ask the runs of a store, or one run, by SQL", _EXAMPLE)
+    parser = add_command(commands, "sql", run, "query the runs of a store, or one run, by SQL", _EXAMPLE)
     text = "one SELECT over the tables metrics, events, runs, params and artifacts"
     parser.add_argument("query", metavar="QUERY", help=text)
     text = "only this run: a run folder or id, or a folder whose newest run is meant (default: all runs of ROOT)"
@@ -49,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("RUN or --root, not both")
     if args.json and args.csv:
         raise UsageError("--json or --csv, not both")
-    found = _ask(args)
+    result = _ask(args)
     if args.json:
-        print_json(rows_of(found))
+        print_json(rows_of(result))
     elif args.csv:
-        _write_csv(found)
+        _write_csv(result)
     else:
-        for line in _lines(found, args.limit):
+        for line in _lines(result, args.limit):
             print(line)
     return 0
 
@@ -64,7 +64,7 @@ def _ask(args: argparse.Namespace) -> pa.Table:
     try:
         return _answer(args)
     except QueryError as error:
-        # Without the picture of the line below it, which needs more than one.
+        # Without DuckDB's picture of the query, which takes several lines.
         raise QueryError(" ".join(str(error).partition("\nLINE ")[0].split())) from error
 
 
@@ -76,28 +76,28 @@ def _answer(args: argparse.Namespace) -> pa.Table:
     return open_store(args.root or ROOT).sql(args.query)
 
 
-def rows_of(found: pa.Table) -> list[dict[str, Any]]:
-    """Return rows as dicts; of columns of one name, the second is ``name_1`` and so on."""
+def rows_of(result: pa.Table) -> list[dict[str, Any]]:
+    """Return rows as dicts; the second column of a name becomes ``name_1``, and so on."""
     names: list[str] = []
-    for name in found.column_names:
+    for name in result.column_names:
         names.append(next(new for i in range(len(names) + 1) if (new := f"{name}_{i}" if i else name) not in names))
-    return [dict(zip(names, row, strict=True)) for row in _rows(found)]
+    return [dict(zip(names, row, strict=True)) for row in _rows(result)]
 
 
-def _rows(found: pa.Table) -> Iterator[tuple[Any, ...]]:
-    for batch in found.to_batches(max_chunksize=10_000):
+def _rows(result: pa.Table) -> Iterator[tuple[Any, ...]]:
+    for batch in result.to_batches(max_chunksize=10_000):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _write_csv(found: pa.Table) -> None:
+def _write_csv(result: pa.Table) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     is_shown = sys.stdout.isatty()
-    writer.writerow(_csv_cell(name, is_shown) for name in found.column_names)
-    writer.writerows([_csv_cell(item, is_shown) for item in row] for row in _rows(found))
+    writer.writerow(_csv_cell(name, is_shown) for name in result.column_names)
+    writer.writerows([_csv_cell(item, is_shown) for item in row] for row in _rows(result))
 
 
 def _csv_cell(item: Any, is_shown: bool) -> Any:
-    """Return a cell that no spreadsheet takes for a formula, and no terminal for a command."""
+    """Return a cell that no spreadsheet reads as a formula, and no terminal as a command."""
     from shmlog.transfer.cells import guard
 
     plain = _plain(item)
@@ -110,17 +110,17 @@ def _plain(item: Any) -> Any:
     return json.dumps(item, default=str) if isinstance(item, (list, dict, bool)) else item
 
 
-def _lines(found: pa.Table, limit: int) -> Iterator[str]:
+def _lines(result: pa.Table, limit: int) -> Iterator[str]:
     from pyarrow import types
 
-    names = found.column_names
-    shown = found.slice(0, limit) if limit else found
-    # No thousands separators: a number may well be an id.
+    names = result.column_names
+    shown = result.slice(0, limit) if limit else result
+    # No thousands separators: a number may be an id.
     rows = [[_cell(item) for item in row] for row in _rows(shown)]
-    left = [field.name for field in found.schema if not types.is_primitive(field.type)]
+    left = [field.name for field in result.schema if not types.is_primitive(field.type)]
     yield from table(names, rows, left=left)
-    if len(shown) < len(found):
-        say(f"shmlog: {plural(len(found) - len(shown), 'more row')}; --limit 0 shows all")
+    if len(shown) < len(result):
+        say(f"shmlog: {plural(len(result) - len(shown), 'more row')}; --limit 0 shows all")
 
 
 def _cell(item: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""``shmlog tail``: the last records of a run, and then those that come."""
+"""``shmlog tail``: print the last records of a run, and then new ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     run_dir = resolve_run(args.path)
     recover_dead([run_dir])
     follower = Follower(run_dir)
-    had_ended = follower.ended()  # asked first: then its history is all there is
+    had_ended = follower.ended()  # asked first, so that the history of an ended run is complete
     _print(follower.history(args.lines), args.json)
     if args.no_follow:
         return 0
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _follow(follower: Follower, as_json: bool) -> None:
-    """Print what comes until the run ends."""
+    """Print new lines until the run ends."""
     while not follower.ended():
         _print(follower.poll(), as_json)
         time.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""``shmlog verify``: check every promise that the files of a run can show."""
+"""``shmlog verify``: check every promise that the files of a run can prove."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify one run, print the findings."""
+    """Verify one run and print the findings."""
     from shmlog.reader.verify.verify import verify
     from shmlog.store.rebuild import write_manifest
 

@@ -83,11 +83,11 @@ static int execute(PyObject *module)
 {
     shmlog_state *state = PyModule_GetState(module);
     state->interned_step = PyUnicode_InternFromString("step");
-    state->writer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &shmlog_writer_spec, NULL);
-    if (!state->interned_step || !state->writer_type || find_errors(state) < 0 ||
+    state->producer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &shmlog_producer_spec, NULL);
+    if (!state->interned_step || !state->producer_type || find_errors(state) < 0 ||
         add_type(module, &shmlog_segment_spec, &state->segment_type) < 0 ||
         add_type(module, &shmlog_metric_spec, &state->metric_type) < 0 ||
-        add_type(module, &shmlog_producer_spec, &state->producer_type) < 0 ||
+        add_type(module, &shmlog_run_spec, &state->run_type) < 0 ||
         add_type(module, &shmlog_drain_spec, &state->drain_type) < 0) {
         return -1;
     }
@@ -98,8 +98,8 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
 {
     shmlog_state *state = PyModule_GetState(module);
     Py_VISIT(state->segment_type);
-    Py_VISIT(state->writer_type);
     Py_VISIT(state->producer_type);
+    Py_VISIT(state->run_type);
     Py_VISIT(state->metric_type);
     Py_VISIT(state->drain_type);
     Py_VISIT(state->segment_error);
@@ -112,8 +112,8 @@ static int clear(PyObject *module)
 {
     shmlog_state *state = PyModule_GetState(module);
     Py_CLEAR(state->segment_type);
-    Py_CLEAR(state->writer_type);
     Py_CLEAR(state->producer_type);
+    Py_CLEAR(state->run_type);
     Py_CLEAR(state->metric_type);
     Py_CLEAR(state->drain_type);
     Py_CLEAR(state->segment_error);

@@ -37,7 +37,7 @@ PyObject *shmlog_py_state_of(PyObject *Py_UNUSED(module), PyObject *paths)
 const char shmlog_announced_doc[] = "_announced(beacon, state)\n--\n\n"
                                     "Have forked children take the run for open as long as that file is in that state.";
 
-PyObject *shmlog_run_announced(ProducerObject *run, PyObject *args)
+PyObject *shmlog_run_announced(RunObject *run, PyObject *args)
 {
     const char *path;
     unsigned long long state;
@@ -49,12 +49,12 @@ PyObject *shmlog_run_announced(ProducerObject *run, PyObject *args)
     Py_RETURN_NONE;
 }
 
-bool shmlog_run_is_announced(const ProducerObject *run)
+bool shmlog_run_is_announced(const RunObject *run)
 {
     return run->beacon_state && file_state(run->beacon) == run->beacon_state;
 }
 
-PyObject *shmlog_run_get_is_announced(ProducerObject *run, void *Py_UNUSED(closure))
+PyObject *shmlog_run_get_is_announced(RunObject *run, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(shmlog_run_is_announced(run));
 }

@@ -37,8 +37,8 @@
 
 typedef struct {
     PyTypeObject *segment_type;
-    PyTypeObject *writer_type;
     PyTypeObject *producer_type;
+    PyTypeObject *run_type;
     PyTypeObject *metric_type;
     PyTypeObject *drain_type;
     PyObject *segment_error; /* shmlog.errors */
@@ -51,8 +51,8 @@ extern struct PyModuleDef shmlog_module;
 shmlog_state *shmlog_state_of(PyTypeObject *type);
 
 extern PyType_Spec shmlog_segment_spec;
-extern PyType_Spec shmlog_writer_spec;
 extern PyType_Spec shmlog_producer_spec;
+extern PyType_Spec shmlog_run_spec;
 extern PyType_Spec shmlog_metric_spec;
 extern PyType_Spec shmlog_drain_spec;
 
@@ -157,7 +157,7 @@ typedef struct {
     uint32_t id;
 } shmlog_cached_name;
 
-struct ProducerObject;
+struct RunObject;
 
 /* What writes to one lane. With the GIL a process has one, and its threads take turns. Without it each
  * thread has one of its own, and the process's is for those that can have none. Whoever uses a writer
@@ -165,36 +165,36 @@ struct ProducerObject;
 typedef struct {
     PyObject_HEAD
     shmlog_producer producer;
-    struct ProducerObject *run; /* borrowed: whoever calls holds it */
+    struct RunObject *run; /* borrowed: whoever calls holds it */
     int64_t lane_retry_ns;
     bool is_over; /* its thread has ended */
     shmlog_cached_name cache[SHMLOG_NAME_CACHE];
-} WriterObject;
+} ProducerObject;
 
-WriterObject *shmlog_writer_new(struct ProducerObject *run);
+ProducerObject *shmlog_writer_new(struct RunObject *run);
 
 /* Make the process's writer, and end all that there are. */
-bool shmlog_writers_begin(struct ProducerObject *run);
-void shmlog_writers_end(struct ProducerObject *run);
+bool shmlog_writers_begin(struct RunObject *run);
+void shmlog_writers_end(struct RunObject *run);
 
 /* Whether it may log no more, or never could. */
-static inline bool shmlog_writer_is_closed(const WriterObject *writer)
+static inline bool shmlog_writer_is_closed(const ProducerObject *writer)
 {
     return !writer->producer.segment || writer->producer.has_left;
 }
 
 /* Call `use` with each writer of the run, its lock held, until one returns false: exception set. */
-bool shmlog_each_writer(struct ProducerObject *run, bool (*use)(WriterObject *writer, void *context), void *context);
+bool shmlog_each_writer(struct RunObject *run, bool (*use)(ProducerObject *writer, void *context), void *context);
 
 /* The same with each lane that a thread had until it ended, and up to where it wrote. */
-bool shmlog_each_departed(struct ProducerObject *run, bool (*use)(uint32_t lane, uint64_t head, void *context),
+bool shmlog_each_departed(struct RunObject *run, bool (*use)(uint32_t lane, uint64_t head, void *context),
                           void *context);
 
-/* ---- py_producer.c ---- */
+/* ---- py_run.c ---- */
 
-typedef struct ProducerObject {
+typedef struct RunObject {
     PyObject_HEAD
-    WriterObject *writer;    /* the process's */
+    ProducerObject *writer;    /* the process's */
     SegmentObject *segment;  /* NULL: closed, or disabled */
     PyObject *name_ids;      /* dict: str -> id, of this process */
     PyObject *cached_names;  /* dict, as a set: the names in the caches of the writers */
@@ -212,7 +212,7 @@ typedef struct ProducerObject {
 #endif
     uint64_t beacon_state; /* in which the owner's beacon tells children that the run is open; 0: unknown */
     char beacon[128];      /* its path */
-} ProducerObject;
+} RunObject;
 
 #ifdef Py_GIL_DISABLED
 enum { SHMLOG_RUNS_AT_HAND = 4 };
@@ -220,19 +220,19 @@ enum { SHMLOG_RUNS_AT_HAND = 4 };
 /* A writer that this thread used, and of which producer. */
 typedef struct {
     uint64_t serial;
-    WriterObject *writer;
+    ProducerObject *writer;
 } shmlog_last_writer;
 
 extern _Thread_local shmlog_last_writer shmlog_here[SHMLOG_RUNS_AT_HAND] __attribute__((tls_model("initial-exec")));
 
 /* The writer of this thread if it is not at hand; never NULL. */
-WriterObject *shmlog_writer_find(ProducerObject *run);
+ProducerObject *shmlog_writer_find(RunObject *run);
 
 void shmlog_writer_after_fork(shmlog_producer *producer);
 #endif
 
 /* The writer of this thread if it is at hand, else the process's: for a thread that does not log. */
-static inline WriterObject *shmlog_writer_at_hand(const ProducerObject *run)
+static inline ProducerObject *shmlog_writer_at_hand(const RunObject *run)
 {
 #ifdef Py_GIL_DISABLED
     const shmlog_last_writer *here = &shmlog_here[run->serial % SHMLOG_RUNS_AT_HAND];
@@ -243,9 +243,9 @@ static inline WriterObject *shmlog_writer_at_hand(const ProducerObject *run)
 }
 
 /* The writer for this thread to log with. */
-static inline WriterObject *shmlog_writer_of(ProducerObject *run)
+static inline ProducerObject *shmlog_writer_of(RunObject *run)
 {
-    WriterObject *writer = shmlog_writer_at_hand(run);
+    ProducerObject *writer = shmlog_writer_at_hand(run);
 #ifdef Py_GIL_DISABLED
     return SHMLOG_LIKELY(writer != run->writer) ? writer : shmlog_writer_find(run);
 #else
@@ -261,7 +261,7 @@ typedef enum {
 } shmlog_outcome;
 
 /* Whether the run has ended for this process. False of one that it has not logged to yet, and may turn out to. */
-static inline bool shmlog_run_is_over(const ProducerObject *run)
+static inline bool shmlog_run_is_over(const RunObject *run)
 {
     const shmlog_producer *producer = &run->writer->producer;
     return shmlog_writer_is_closed(run->writer) ||
@@ -269,20 +269,20 @@ static inline bool shmlog_run_is_over(const ProducerObject *run)
 }
 
 /* The run that calls on this one go to, which is over: a new reference. NULL: there is none, or an exception is set. */
-ProducerObject *shmlog_run_next(ProducerObject *run);
+RunObject *shmlog_run_next(RunObject *run);
 
 /* Count drops of a run that is over, and has no next. False: exception set. */
-bool shmlog_run_drop_closed(ProducerObject *run, uint64_t records);
+bool shmlog_run_drop_closed(RunObject *run, uint64_t records);
 
 /* ---- py_room.c ---- */
 
 /* The lane was cut while it wrote the unit of so many records that it has just committed: if the run has ended
  * for this process, leave, and count them as dropped if they are not in it. Returns WRITTEN, or RAISED. */
-SHMLOG_COLD shmlog_outcome shmlog_writer_cut(WriterObject *writer, uint64_t records);
+SHMLOG_COLD shmlog_outcome shmlog_writer_cut(ProducerObject *writer, uint64_t records);
 
 /* The fast path of a record: a float and a small step with room in the lane. No
  * system call, no allocation, no Python code. DROPPED: nothing was written. */
-static inline shmlog_outcome shmlog_writer_put_float(WriterObject *writer, uint32_t name_id, PyObject *value,
+static inline shmlog_outcome shmlog_writer_put_float(ProducerObject *writer, uint32_t name_id, PyObject *value,
                                                      PyObject *step_object)
 {
     shmlog_producer *producer = &writer->producer;
@@ -302,7 +302,7 @@ static inline shmlog_outcome shmlog_writer_put_float(WriterObject *writer, uint3
 
 /* Where the name's id is kept if it was met before and is an interned string:
  * literal names are the same object at each call, so that the address is enough. */
-static inline shmlog_cached_name *shmlog_writer_cached(WriterObject *writer, PyObject *name)
+static inline shmlog_cached_name *shmlog_writer_cached(ProducerObject *writer, PyObject *name)
 {
     return &writer->cache[((uintptr_t)name >> 4) % SHMLOG_NAME_CACHE];
 }
@@ -310,10 +310,10 @@ static inline shmlog_cached_name *shmlog_writer_cached(WriterObject *writer, PyO
 /* ---- py_names.c ---- */
 
 /* The id of a name that was not met, or not at that address. */
-bool shmlog_writer_find_name(WriterObject *writer, PyObject *name, uint32_t *id);
+bool shmlog_writer_find_name(ProducerObject *writer, PyObject *name, uint32_t *id);
 
 /* The id of a name; SHMLOG_NO_NAME when the table is full. False: exception set. */
-static inline bool shmlog_writer_name_id(WriterObject *writer, PyObject *name, uint32_t *id)
+static inline bool shmlog_writer_name_id(ProducerObject *writer, PyObject *name, uint32_t *id)
 {
     const shmlog_cached_name *place = shmlog_writer_cached(writer, name);
     if (SHMLOG_LIKELY(place->name == name)) {
@@ -326,28 +326,28 @@ static inline bool shmlog_writer_name_id(WriterObject *writer, PyObject *name, u
 /* ---- py_room.c ---- */
 
 /* Append one record: an item as converted, its name set. A text that is too large for a unit goes to a file. */
-shmlog_outcome shmlog_writer_item(WriterObject *writer, shmlog_item *item, int64_t step);
+shmlog_outcome shmlog_writer_item(ProducerObject *writer, shmlog_item *item, int64_t step);
 
 /* The same of a value that is known to fit. */
-shmlog_outcome shmlog_writer_record(WriterObject *writer, const shmlog_value *value, int64_t step);
+shmlog_outcome shmlog_writer_record(ProducerObject *writer, const shmlog_value *value, int64_t step);
 
 /* Have room for `slots`, waiting for it and allotting a lane if need be. When it
  * returns WRITTEN there is room and no Python code may run before the write.
  * `wake` says that the flusher is to be woken after it. */
-shmlog_outcome shmlog_writer_find_room(WriterObject *writer, uint32_t slots, uint64_t records, bool *wake);
+shmlog_outcome shmlog_writer_find_room(ProducerObject *writer, uint32_t slots, uint64_t records, bool *wake);
 
 /* Count drops; raises if the run is strict. */
-shmlog_outcome shmlog_writer_dropped(WriterObject *writer, enum shmlog_reason reason, uint64_t records);
+shmlog_outcome shmlog_writer_dropped(ProducerObject *writer, enum shmlog_reason reason, uint64_t records);
 
 /* Have a text that is too large for a unit kept in a file; the item then names it. */
-shmlog_outcome shmlog_writer_spill(WriterObject *writer, shmlog_item *item);
+shmlog_outcome shmlog_writer_spill(ProducerObject *writer, shmlog_item *item);
 
 /* Ring the doorbell if the flusher sleeps. RAISED: an interrupt came meanwhile. */
-shmlog_outcome shmlog_writer_wake(WriterObject *writer);
+shmlog_outcome shmlog_writer_wake(ProducerObject *writer);
 
 /* ---- py_metric.c ---- */
 
-PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t id);
+PyObject *shmlog_metric_new(RunObject *run, PyObject *name, uint32_t id);
 
 /* The id of its name in its run. */
 uint32_t shmlog_metric_id(PyObject *metric);
@@ -359,11 +359,11 @@ int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count);
 
 PyObject *shmlog_py_state_of(PyObject *module, PyObject *paths);
 extern const char shmlog_announced_doc[];
-PyObject *shmlog_run_announced(ProducerObject *run, PyObject *args);
-PyObject *shmlog_run_get_is_announced(ProducerObject *run, void *closure);
+PyObject *shmlog_run_announced(RunObject *run, PyObject *args);
+PyObject *shmlog_run_get_is_announced(RunObject *run, void *closure);
 
 /* Whether the owner's beacon is as it was when it told that the run is open. Else it is to be read. */
-bool shmlog_run_is_announced(const ProducerObject *run);
+bool shmlog_run_is_announced(const RunObject *run);
 
 /* ---- py_owner.c ---- */
 
@@ -372,14 +372,14 @@ PyObject *shmlog_py_variable(PyObject *module, PyObject *name);
 
 /* ---- py_event.c ---- */
 
-PyObject *shmlog_put_event(ProducerObject *self, PyObject *args);
+PyObject *shmlog_put_event(RunObject *self, PyObject *args);
 
 /* ---- py_standing.c ---- */
 
-extern PyGetSetDef shmlog_producer_getters[];
-PyObject *shmlog_producer_py_request_sync(ProducerObject *self, PyObject *none);
-PyObject *shmlog_producer_py_positions(ProducerObject *self, PyObject *none);
-PyObject *shmlog_producer_py_counts(ProducerObject *self, PyObject *none);
+extern PyGetSetDef shmlog_run_getters[];
+PyObject *shmlog_run_request_sync(RunObject *self, PyObject *none);
+PyObject *shmlog_run_positions(RunObject *self, PyObject *none);
+PyObject *shmlog_run_counts(RunObject *self, PyObject *none);
 /* ---- py_exits.c: methods of Segment ---- */
 
 extern const char shmlog_request_finish_doc[], shmlog_await_exit_doc[], shmlog_watch_signals_doc[];
@@ -389,13 +389,13 @@ PyObject *shmlog_py_watch_signals(SegmentObject *self, PyObject *none);
 
 /* ---- py_log.c ---- */
 
-PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords);
+PyObject *shmlog_log(RunObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords);
 
 /* ---- py_extend.c ---- */
 
 /* Append many values under the metric's name, which counts the steps on if `steps` is NULL. MOVED: the run has
  * taken none of the `records`. */
-shmlog_outcome shmlog_extend(ProducerObject *run, PyObject *metric, PyObject *values, PyObject *steps,
+shmlog_outcome shmlog_extend(RunObject *run, PyObject *metric, PyObject *values, PyObject *steps,
                              uint64_t *records);
 
 #endif

@@ -3,7 +3,7 @@
 
 #include "../core/clock.h"
 
-static shmlog_outcome write_event(WriterObject *writer, uint32_t name_id, shmlog_item *item)
+static shmlog_outcome write_event(ProducerObject *writer, uint32_t name_id, shmlog_item *item)
 {
     if (shmlog_value_slots(&item->value) > shmlog_producer_unit_max(writer->producer.segment)) {
         shmlog_outcome outcome = shmlog_writer_spill(writer, item);
@@ -27,7 +27,7 @@ static shmlog_outcome write_event(WriterObject *writer, uint32_t name_id, shmlog
     return wake ? shmlog_writer_wake(writer) : SHMLOG_WRITTEN;
 }
 
-static shmlog_outcome put_event(WriterObject *writer, PyObject *event_type, PyObject *payload)
+static shmlog_outcome put_event(ProducerObject *writer, PyObject *event_type, PyObject *payload)
 {
     uint32_t id;
     if (!shmlog_writer_name_id(writer, event_type, &id)) {
@@ -48,9 +48,9 @@ static shmlog_outcome put_event(WriterObject *writer, PyObject *event_type, PyOb
     return outcome;
 }
 
-static PyObject *put_event_into_next(ProducerObject *self, PyObject *args)
+static PyObject *put_event_into_next(RunObject *self, PyObject *args)
 {
-    ProducerObject *next = shmlog_run_next(self);
+    RunObject *next = shmlog_run_next(self);
     if (next) {
         PyObject *result = shmlog_put_event(next, args);
         Py_DECREF(next);
@@ -59,7 +59,7 @@ static PyObject *put_event_into_next(ProducerObject *self, PyObject *args)
     return shmlog_run_drop_closed(self, 1) ? Py_NewRef(Py_False) : NULL;
 }
 
-PyObject *shmlog_put_event(ProducerObject *self, PyObject *args)
+PyObject *shmlog_put_event(RunObject *self, PyObject *args)
 {
     PyObject *event_type, *payload;
     if (!PyArg_ParseTuple(args, "US", &event_type, &payload)) {
@@ -81,7 +81,7 @@ PyObject *shmlog_put_event(ProducerObject *self, PyObject *args)
                      PyBytes_GET_SIZE(payload));
         return NULL;
     }
-    WriterObject *writer = shmlog_writer_of(self);
+    ProducerObject *writer = shmlog_writer_of(self);
     shmlog_outcome outcome;
     Py_BEGIN_CRITICAL_SECTION(writer);
     outcome = put_event(writer, event_type, payload);

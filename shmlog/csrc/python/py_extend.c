@@ -22,7 +22,7 @@ static void write_records(shmlog_producer *producer, const extension *extension,
     producer->logged += (uint64_t)(last - first);
 }
 
-static shmlog_outcome write_column(WriterObject *writer, const extension *extension)
+static shmlog_outcome write_column(ProducerObject *writer, const extension *extension)
 {
     shmlog_producer *producer = &writer->producer;
     Py_ssize_t count = extension->values->count;
@@ -54,7 +54,7 @@ static shmlog_outcome write_column(WriterObject *writer, const extension *extens
     return wake && !shmlog_writer_is_closed(writer) ? shmlog_writer_wake(writer) : SHMLOG_WRITTEN;
 }
 
-static shmlog_outcome write_or_drop(WriterObject *writer, const extension *extension)
+static shmlog_outcome write_or_drop(ProducerObject *writer, const extension *extension)
 {
     uint64_t count = (uint64_t)extension->values->count;
     if (count == 0) {
@@ -69,7 +69,7 @@ static shmlog_outcome write_or_drop(WriterObject *writer, const extension *exten
     return write_column(writer, extension);
 }
 
-static shmlog_outcome write_locked(WriterObject *writer, const extension *extension)
+static shmlog_outcome write_locked(ProducerObject *writer, const extension *extension)
 {
     shmlog_outcome outcome;
     Py_BEGIN_CRITICAL_SECTION(writer);
@@ -78,7 +78,7 @@ static shmlog_outcome write_locked(WriterObject *writer, const extension *extens
     return outcome;
 }
 
-static shmlog_outcome extend_with_steps(WriterObject *writer, extension *extension, PyObject *steps)
+static shmlog_outcome extend_with_steps(ProducerObject *writer, extension *extension, PyObject *steps)
 {
     shmlog_column column;
     shmlog_outcome outcome = SHMLOG_RAISED;
@@ -95,7 +95,7 @@ static shmlog_outcome extend_with_steps(WriterObject *writer, extension *extensi
     return outcome;
 }
 
-static shmlog_outcome extend_column(WriterObject *writer, PyObject *metric, extension *extension, PyObject *steps)
+static shmlog_outcome extend_column(ProducerObject *writer, PyObject *metric, extension *extension, PyObject *steps)
 {
     if (steps) {
         return extend_with_steps(writer, extension, steps);
@@ -104,7 +104,7 @@ static shmlog_outcome extend_column(WriterObject *writer, PyObject *metric, exte
     return write_locked(writer, extension);
 }
 
-shmlog_outcome shmlog_extend(ProducerObject *run, PyObject *metric, PyObject *values, PyObject *steps,
+shmlog_outcome shmlog_extend(RunObject *run, PyObject *metric, PyObject *values, PyObject *steps,
                              uint64_t *records)
 {
     shmlog_column column;

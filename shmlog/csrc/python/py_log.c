@@ -7,7 +7,7 @@ enum { ITEMS_ON_STACK = 64 };
 
 /* ---- one metric ---- */
 
-static shmlog_outcome log_item(WriterObject *writer, PyObject *name, shmlog_item *item, int64_t step)
+static shmlog_outcome log_item(ProducerObject *writer, PyObject *name, shmlog_item *item, int64_t step)
 {
     if (!shmlog_writer_name_id(writer, name, &item->value.name_id)) {
         return SHMLOG_RAISED;
@@ -15,7 +15,7 @@ static shmlog_outcome log_item(WriterObject *writer, PyObject *name, shmlog_item
     return shmlog_writer_item(writer, item, step);
 }
 
-static shmlog_outcome log_one(WriterObject *writer, PyObject *name, PyObject *value, int64_t step)
+static shmlog_outcome log_one(ProducerObject *writer, PyObject *name, PyObject *value, int64_t step)
 {
     shmlog_item item;
     if (!shmlog_item_convert_of(name, value, &item)) {
@@ -49,7 +49,7 @@ static void clear_batch(batch *batch)
 }
 
 /* Takes the item over. */
-static bool add_named(WriterObject *writer, PyObject *name, shmlog_item *item, batch *batch)
+static bool add_named(ProducerObject *writer, PyObject *name, shmlog_item *item, batch *batch)
 {
     bool found;
     Py_BEGIN_CRITICAL_SECTION(writer);
@@ -73,7 +73,7 @@ static bool add_named(WriterObject *writer, PyObject *name, shmlog_item *item, b
 #ifndef Py_GIL_DISABLED
 /* 1: all converted; 0: a value needs Python code, which might change the dict
  * under us; -1: exception. */
-static int convert_exact(WriterObject *writer, PyObject *metrics, batch *batch)
+static int convert_exact(ProducerObject *writer, PyObject *metrics, batch *batch)
 {
     PyObject *name, *value;
     Py_ssize_t position = 0;
@@ -91,7 +91,7 @@ static int convert_exact(WriterObject *writer, PyObject *metrics, batch *batch)
 }
 #endif
 
-static bool convert_any(WriterObject *writer, PyObject *pairs, batch *batch)
+static bool convert_any(ProducerObject *writer, PyObject *pairs, batch *batch)
 {
     shmlog_item item;
     if (PyList_GET_SIZE(pairs) > batch->room) { /* a finalizer has run while the list was made */
@@ -110,7 +110,7 @@ static bool convert_any(WriterObject *writer, PyObject *pairs, batch *batch)
     return true;
 }
 
-static bool convert_batch(WriterObject *writer, PyObject *metrics, batch *batch)
+static bool convert_batch(ProducerObject *writer, PyObject *metrics, batch *batch)
 {
 #ifdef Py_GIL_DISABLED
     int done = 0; /* another thread may change the dict meanwhile */
@@ -127,7 +127,7 @@ static bool convert_batch(WriterObject *writer, PyObject *metrics, batch *batch)
 }
 
 /* Texts that would leave too little room in a unit go to files. */
-static shmlog_outcome spill_large(WriterObject *writer, batch *batch)
+static shmlog_outcome spill_large(ProducerObject *writer, batch *batch)
 {
     uint32_t most = shmlog_producer_unit_max(writer->producer.segment) / 2;
     Py_ssize_t kept = 0;
@@ -153,7 +153,7 @@ static shmlog_outcome spill_large(WriterObject *writer, batch *batch)
     return SHMLOG_WRITTEN;
 }
 
-static shmlog_outcome write_unit(WriterObject *writer, const shmlog_value *values, uint32_t count, uint32_t slots,
+static shmlog_outcome write_unit(ProducerObject *writer, const shmlog_value *values, uint32_t count, uint32_t slots,
                                  int64_t step)
 {
     shmlog_producer *producer = &writer->producer;
@@ -179,7 +179,7 @@ static shmlog_outcome write_unit(WriterObject *writer, const shmlog_value *value
 }
 
 /* One unit, or a sequence of them when the dict is larger than a unit can be. */
-static shmlog_outcome write_units(WriterObject *writer, const batch *batch, int64_t step)
+static shmlog_outcome write_units(ProducerObject *writer, const batch *batch, int64_t step)
 {
     uint32_t most = shmlog_producer_unit_max(writer->producer.segment);
     shmlog_outcome outcome = SHMLOG_WRITTEN;
@@ -202,7 +202,7 @@ static shmlog_outcome write_units(WriterObject *writer, const batch *batch, int6
     return outcome;
 }
 
-static shmlog_outcome write_batch(WriterObject *writer, batch *batch, int64_t step)
+static shmlog_outcome write_batch(ProducerObject *writer, batch *batch, int64_t step)
 {
     if (shmlog_writer_is_closed(writer)) {
         return SHMLOG_MOVED;
@@ -215,7 +215,7 @@ static shmlog_outcome write_batch(WriterObject *writer, batch *batch, int64_t st
     return outcome == SHMLOG_WRITTEN ? write_units(writer, batch, step) : outcome;
 }
 
-static shmlog_outcome log_batch(WriterObject *writer, PyObject *metrics, int64_t step)
+static shmlog_outcome log_batch(ProducerObject *writer, PyObject *metrics, int64_t step)
 {
     shmlog_value values[ITEMS_ON_STACK];
     PyObject *owners[ITEMS_ON_STACK];
@@ -265,7 +265,7 @@ static bool number_bits(PyObject *value, uint64_t *bits, unsigned *kind)
 }
 
 /* The id of a name while slots are being filled: 1; 0: not to be had now; -1: exception. */
-static inline int member_id(WriterObject *writer, PyObject *name, uint32_t *id)
+static inline int member_id(ProducerObject *writer, PyObject *name, uint32_t *id)
 {
     const shmlog_cached_name *place = shmlog_writer_cached(writer, name);
     if (SHMLOG_LIKELY(place->name == name)) {
@@ -283,7 +283,7 @@ static inline int member_id(WriterObject *writer, PyObject *name, uint32_t *id)
  * are met, with room in the lane. No Python code runs in here, so that neither the
  * dict nor head can change meanwhile. 1: written; 0: not, and slots that were filled
  * don't exist, since no header was committed for them; -1: exception. */
-static SHMLOG_NOINLINE int put_numbers(WriterObject *writer, PyObject *metrics, int64_t step)
+static SHMLOG_NOINLINE int put_numbers(ProducerObject *writer, PyObject *metrics, int64_t step)
 {
     shmlog_producer *producer = &writer->producer;
     Py_ssize_t size = PyDict_GET_SIZE(metrics);
@@ -317,7 +317,7 @@ static SHMLOG_NOINLINE int put_numbers(WriterObject *writer, PyObject *metrics, 
     return 1;
 }
 
-static shmlog_outcome log_many(WriterObject *writer, PyObject *metrics, int64_t step)
+static shmlog_outcome log_many(ProducerObject *writer, PyObject *metrics, int64_t step)
 {
     int done;
     Py_BEGIN_CRITICAL_SECTION2(writer, metrics);
@@ -337,7 +337,7 @@ typedef struct {
     PyObject *step;  /* NULL: omitted */
 } arguments;
 
-static bool take_keywords(ProducerObject *self, PyObject *const *args, PyObject *keywords, arguments *arguments)
+static bool take_keywords(RunObject *self, PyObject *const *args, PyObject *keywords, arguments *arguments)
 {
     PyObject *step = self->interned_step;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(keywords); i++) {
@@ -351,7 +351,7 @@ static bool take_keywords(ProducerObject *self, PyObject *const *args, PyObject 
     return true;
 }
 
-static bool take_arguments(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords,
+static bool take_arguments(RunObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords,
                            arguments *arguments)
 {
     bool many = count >= 1 && PyDict_Check(args[0]);
@@ -372,7 +372,7 @@ static bool take_arguments(ProducerObject *self, PyObject *const *args, Py_ssize
     return true;
 }
 
-static int64_t count_step(ProducerObject *self)
+static int64_t count_step(RunObject *self)
 {
     int64_t step;
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -387,14 +387,14 @@ static int64_t count_step(ProducerObject *self)
 }
 
 /* log(name, value, step) or log(name, value, step=step) with a name met before. DROPPED: it is not for this path. */
-static inline shmlog_outcome log_fast(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+static inline shmlog_outcome log_fast(RunObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     bool is_named = keywords && count == 2 && PyTuple_GET_SIZE(keywords) == 1 &&
                     PyTuple_GET_ITEM(keywords, 0) == self->interned_step;
     if (!is_named && (keywords || count != 3)) {
         return SHMLOG_DROPPED;
     }
-    WriterObject *writer = shmlog_writer_of(self);
+    ProducerObject *writer = shmlog_writer_of(self);
     shmlog_outcome done = SHMLOG_DROPPED;
     Py_BEGIN_CRITICAL_SECTION(writer);
     const shmlog_cached_name *place = shmlog_writer_cached(writer, args[0]);
@@ -406,10 +406,10 @@ static inline shmlog_outcome log_fast(ProducerObject *self, PyObject *const *arg
 }
 
 /* The run has ended for this process: what it was given goes to the next one, if there is one. */
-static SHMLOG_COLD PyObject *log_after_end(ProducerObject *self, PyObject *const *args, Py_ssize_t count,
+static SHMLOG_COLD PyObject *log_after_end(RunObject *self, PyObject *const *args, Py_ssize_t count,
                                            PyObject *keywords)
 {
-    ProducerObject *next = shmlog_run_next(self);
+    RunObject *next = shmlog_run_next(self);
     if (next) {
         PyObject *result = shmlog_log(next, args, count, keywords);
         Py_DECREF(next);
@@ -419,7 +419,7 @@ static SHMLOG_COLD PyObject *log_after_end(ProducerObject *self, PyObject *const
     return shmlog_run_drop_closed(self, records) ? Py_NewRef(Py_None) : NULL;
 }
 
-static SHMLOG_NOINLINE PyObject *log_slow(ProducerObject *self, PyObject *const *args, Py_ssize_t count,
+static SHMLOG_NOINLINE PyObject *log_slow(RunObject *self, PyObject *const *args, Py_ssize_t count,
                                           PyObject *keywords)
 {
     arguments arguments;
@@ -436,7 +436,7 @@ static SHMLOG_NOINLINE PyObject *log_slow(ProducerObject *self, PyObject *const 
     } else if (!shmlog_step_convert(arguments.step, &step)) {
         return NULL;
     }
-    WriterObject *writer = shmlog_writer_of(self);
+    ProducerObject *writer = shmlog_writer_of(self);
     shmlog_outcome outcome = arguments.value ? log_one(writer, arguments.first, arguments.value, step)
                                              : log_many(writer, arguments.first, step);
     if (outcome == SHMLOG_MOVED) {
@@ -445,7 +445,7 @@ static SHMLOG_NOINLINE PyObject *log_slow(ProducerObject *self, PyObject *const 
     return outcome == SHMLOG_RAISED ? NULL : Py_NewRef(Py_None);
 }
 
-PyObject *shmlog_log(ProducerObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+PyObject *shmlog_log(RunObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     shmlog_outcome done = log_fast(self, args, count, keywords);
     if (SHMLOG_LIKELY(done == SHMLOG_WRITTEN)) {

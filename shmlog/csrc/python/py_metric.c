@@ -4,7 +4,7 @@
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    ProducerObject *producer;
+    RunObject *run;
     PyObject *name;
     uint32_t id; /* SHMLOG_NO_NAME: the name table was full */
     uint32_t step_generation;
@@ -19,7 +19,7 @@ int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count)
     MetricObject *self = (MetricObject *)metric;
     int64_t first;
     Py_BEGIN_CRITICAL_SECTION(self);
-    uint32_t generation = self->producer->writer->producer.fork_generation;
+    uint32_t generation = self->run->writer->producer.fork_generation;
     if (self->step_generation != generation) {
         self->step_generation = generation;
         self->next_step = 0; /* a forked child counts from 0 */
@@ -34,7 +34,7 @@ int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count)
 
 static shmlog_outcome record_item(MetricObject *self, shmlog_item *item, int64_t step)
 {
-    WriterObject *writer = shmlog_writer_of(self->producer);
+    ProducerObject *writer = shmlog_writer_of(self->run);
     shmlog_outcome outcome;
     item->value.name_id = self->id;
     Py_BEGIN_CRITICAL_SECTION(writer);
@@ -68,7 +68,7 @@ static PyObject *known_next(MetricObject *self)
     Py_BEGIN_CRITICAL_SECTION(self);
     next = Py_XNewRef(self->next);
     Py_END_CRITICAL_SECTION();
-    if (next && shmlog_run_is_over(((MetricObject *)next)->producer)) {
+    if (next && shmlog_run_is_over(((MetricObject *)next)->run)) {
         Py_CLEAR(next);
     }
     return next;
@@ -78,7 +78,7 @@ static PyObject *known_next(MetricObject *self)
 static PyObject *find_next(MetricObject *self)
 {
     PyObject *next = known_next(self);
-    ProducerObject *run = next ? NULL : shmlog_run_next(self->producer);
+    RunObject *run = next ? NULL : shmlog_run_next(self->run);
     if (!run) {
         return next;
     }
@@ -99,7 +99,7 @@ static PyObject *find_next(MetricObject *self)
 
 static PyObject *named_step(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    PyObject *expected = self->producer->interned_step;
+    PyObject *expected = self->run->interned_step;
     PyObject *keyword = PyTuple_GET_ITEM(keywords, 0);
     if (PyTuple_GET_SIZE(keywords) != 1 || count != 1 ||
         (keyword != expected && PyUnicode_Compare(keyword, expected) != 0)) {
@@ -115,7 +115,7 @@ static SHMLOG_NOINLINE PyObject *record_slow(MetricObject *self, PyObject *const
                                              PyObject *keywords)
 {
     PyObject *step = count == 2 ? args[1] : NULL;
-    if (self->producer->disabled) {
+    if (self->run->disabled) {
         Py_RETURN_NONE;
     }
     if (keywords && PyTuple_GET_SIZE(keywords)) {
@@ -137,7 +137,7 @@ static inline PyObject *record(MetricObject *self, PyObject *const *args, Py_ssi
 {
     shmlog_outcome done = SHMLOG_DROPPED;
     if (SHMLOG_LIKELY(count == 2 && !keywords)) {
-        WriterObject *writer = shmlog_writer_of(self->producer);
+        ProducerObject *writer = shmlog_writer_of(self->run);
         Py_BEGIN_CRITICAL_SECTION(writer);
         done = shmlog_writer_put_float(writer, self->id, args[0], args[1]);
         Py_END_CRITICAL_SECTION();
@@ -157,7 +157,7 @@ static SHMLOG_COLD PyObject *record_after_end(MetricObject *self, PyObject *cons
         Py_DECREF(next);
         return result;
     }
-    return shmlog_run_drop_closed(self->producer, 1) ? Py_NewRef(Py_None) : NULL;
+    return shmlog_run_drop_closed(self->run, 1) ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *metric_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *keywords)
@@ -194,7 +194,7 @@ PyDoc_STRVAR(extend_doc, "extend(values, steps=None)\n--\n\n"
 static PyObject *extend(MetricObject *self, PyObject *values, PyObject *steps)
 {
     uint64_t records = 0;
-    shmlog_outcome outcome = shmlog_extend(self->producer, (PyObject *)self, values, steps, &records);
+    shmlog_outcome outcome = shmlog_extend(self->run, (PyObject *)self, values, steps, &records);
     PyObject *next = outcome == SHMLOG_MOVED ? find_next(self) : NULL;
     if (next) {
         PyObject *result = extend((MetricObject *)next, values, steps);
@@ -204,7 +204,7 @@ static PyObject *extend(MetricObject *self, PyObject *values, PyObject *steps)
     if (outcome == SHMLOG_RAISED) {
         shmlog_say_metric(self->name);
     }
-    bool ok = outcome == SHMLOG_MOVED ? shmlog_run_drop_closed(self->producer, records) : outcome != SHMLOG_RAISED;
+    bool ok = outcome == SHMLOG_MOVED ? shmlog_run_drop_closed(self->run, records) : outcome != SHMLOG_RAISED;
     return ok ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -218,7 +218,7 @@ static PyObject *metric_extend(MetricObject *self, PyObject *const *args, Py_ssi
         PyErr_SetString(PyExc_TypeError, "extend() takes (values, steps=None)");
         return NULL;
     }
-    if (self->producer->disabled) {
+    if (self->run->disabled) {
         Py_RETURN_NONE;
     }
     return extend(self, args[0], steps == Py_None ? NULL : steps);
@@ -228,22 +228,22 @@ static PyObject *metric_extend(MetricObject *self, PyObject *const *args, Py_ssi
 
 static PyObject *metric_reduce(MetricObject *self, PyObject *Py_UNUSED(none))
 {
-    PyObject *method = PyObject_GetAttrString((PyObject *)self->producer, "metric");
+    PyObject *method = PyObject_GetAttrString((PyObject *)self->run, "metric");
     return method ? Py_BuildValue("N(O)", method, self->name) : NULL;
 }
 
 static PyObject *metric_repr(MetricObject *self) { return PyUnicode_FromFormat("Metric(%R)", self->name); }
 
-PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t id)
+PyObject *shmlog_metric_new(RunObject *run, PyObject *name, uint32_t id)
 {
-    PyTypeObject *type = shmlog_state_of(Py_TYPE(producer))->metric_type;
+    PyTypeObject *type = shmlog_state_of(Py_TYPE(run))->metric_type;
     MetricObject *self = (MetricObject *)type->tp_alloc(type, 0);
     if (self) {
         self->vectorcall = metric_vectorcall;
-        self->producer = (ProducerObject *)Py_NewRef(producer);
+        self->run = (RunObject *)Py_NewRef(run);
         self->name = Py_NewRef(name);
         self->id = id;
-        self->step_generation = producer->writer->producer.fork_generation;
+        self->step_generation = run->writer->producer.fork_generation;
     }
     return (PyObject *)self;
 }
@@ -251,7 +251,7 @@ PyObject *shmlog_metric_new(ProducerObject *producer, PyObject *name, uint32_t i
 static int metric_traverse(MetricObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->producer);
+    Py_VISIT(self->run);
     Py_VISIT(self->next);
     return 0;
 }
@@ -260,7 +260,7 @@ static int metric_clear(MetricObject *self)
 {
     Py_CLEAR(self->name);
     Py_CLEAR(self->next);
-    return 0; /* the producer stays: a handle without one could not be called */
+    return 0; /* the run stays: a handle without one could not be called */
 }
 
 static void metric_dealloc(MetricObject *self)
@@ -269,7 +269,7 @@ static void metric_dealloc(MetricObject *self)
     PyObject_GC_UnTrack(self);
     Py_XDECREF(self->name);
     Py_XDECREF(self->next);
-    Py_XDECREF(self->producer);
+    Py_XDECREF(self->run);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -283,7 +283,7 @@ static PyMethodDef methods[] = {
 
 static PyMemberDef members[] = {
     {"name", T_OBJECT_EX, offsetof(MetricObject, name), READONLY, "Name of the metric."},
-    {"run", T_OBJECT_EX, offsetof(MetricObject, producer), READONLY, "The run that it logs to."},
+    {"run", T_OBJECT_EX, offsetof(MetricObject, run), READONLY, "The run that it logs to."},
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(MetricObject, vectorcall), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };

@@ -1,7 +1,7 @@
 /* Names of metrics and event types to ids, through a cache of each writer. */
 #include "py_core.h"
 
-static bool intern_name(ProducerObject *self, PyObject *name, uint32_t *id)
+static bool intern_name(RunObject *self, PyObject *name, uint32_t *id)
 {
     Py_ssize_t bytes;
     const char *text = PyUnicode_AsUTF8AndSize(name, &bytes);
@@ -28,7 +28,7 @@ static bool intern_name(ProducerObject *self, PyObject *name, uint32_t *id)
     return error == 0;
 }
 
-static bool remember(WriterObject *writer, PyObject *name, uint32_t id)
+static bool remember(ProducerObject *writer, PyObject *name, uint32_t id)
 {
     /* Of equal interned strs there is one, so that it is this one that the dict keeps. */
     if (PyDict_SetItem(writer->run->cached_names, name, Py_None) < 0) {
@@ -39,7 +39,7 @@ static bool remember(WriterObject *writer, PyObject *name, uint32_t id)
 }
 
 /* As shmlog_writer_find_name(), for a name that has no methods of its own. */
-static bool plain_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
+static bool plain_name_id(RunObject *self, PyObject *name, uint32_t *id)
 {
     PyObject *known;
     if (shmlog_dict_get(self->name_ids, name, &known) < 0) {
@@ -53,7 +53,7 @@ static bool plain_name_id(ProducerObject *self, PyObject *name, uint32_t *id)
     return true;
 }
 
-bool shmlog_writer_find_name(WriterObject *writer, PyObject *name, uint32_t *id)
+bool shmlog_writer_find_name(ProducerObject *writer, PyObject *name, uint32_t *id)
 {
     if (!PyUnicode_Check(name)) {
         PyErr_Format(PyExc_TypeError, "the name of a metric must be a str, not %.200s", Py_TYPE(name)->tp_name);

@@ -26,7 +26,7 @@ static bool hook_failed_hard(void)
     return true;
 }
 
-shmlog_outcome shmlog_writer_wake(WriterObject *writer)
+shmlog_outcome shmlog_writer_wake(ProducerObject *writer)
 {
     /* relaxed: a hint; a wake-up that is missed costs one poll interval. */
     if (!atomic_load_explicit(&writer->producer.segment->header->sleeping, memory_order_relaxed)) {
@@ -38,7 +38,7 @@ shmlog_outcome shmlog_writer_wake(WriterObject *writer)
     return !result && hook_failed_hard() ? SHMLOG_RAISED : SHMLOG_WRITTEN;
 }
 
-static bool tell_first_drop(WriterObject *writer, enum shmlog_reason reason)
+static bool tell_first_drop(ProducerObject *writer, enum shmlog_reason reason)
 {
     /* relaxed: no other word goes with it. */
     if (atomic_exchange_explicit(&writer->run->told_drop, true, memory_order_relaxed)) {
@@ -50,7 +50,7 @@ static bool tell_first_drop(WriterObject *writer, enum shmlog_reason reason)
 }
 
 /* Have the books tell of records that the run was offered after its end. */
-static bool count_late(WriterObject *writer, uint64_t records)
+static bool count_late(ProducerObject *writer, uint64_t records)
 {
     if (records == 0) {
         return true;
@@ -61,7 +61,7 @@ static bool count_late(WriterObject *writer, uint64_t records)
     return result || !hook_failed_hard();
 }
 
-static shmlog_outcome raise_dropped(WriterObject *writer, enum shmlog_reason reason, uint64_t records)
+static shmlog_outcome raise_dropped(ProducerObject *writer, enum shmlog_reason reason, uint64_t records)
 {
     const shmlog_state *state = shmlog_state_of(Py_TYPE(writer));
     if (reason == SHMLOG_DROP_CLOSED) {
@@ -74,7 +74,7 @@ static shmlog_outcome raise_dropped(WriterObject *writer, enum shmlog_reason rea
     return SHMLOG_RAISED;
 }
 
-shmlog_outcome shmlog_writer_dropped(WriterObject *writer, enum shmlog_reason reason, uint64_t records)
+shmlog_outcome shmlog_writer_dropped(ProducerObject *writer, enum shmlog_reason reason, uint64_t records)
 {
     shmlog_producer *producer = &writer->producer;
     shmlog_producer_drop(producer, reason, records);
@@ -92,7 +92,7 @@ shmlog_outcome shmlog_writer_dropped(WriterObject *writer, enum shmlog_reason re
 
 /* Whether the run of a follower goes on for it: 1; 0: its owner has finished; -1: exception. What it is if that
  * can't be told: before a lane is cut, nobody has said that the run has ended; then somebody has. */
-static int is_open(WriterObject *writer, bool if_unknown)
+static int is_open(ProducerObject *writer, bool if_unknown)
 {
     if (writer->producer.is_owner || shmlog_run_is_announced(writer->run)) {
         return 1;
@@ -108,7 +108,7 @@ static int is_open(WriterObject *writer, bool if_unknown)
 }
 
 /* The lane was cut. Whether that was meant for this process: 1; 0: no, and it may go on; -1: exception. */
-static int has_ended(WriterObject *writer)
+static int has_ended(ProducerObject *writer)
 {
     shmlog_producer *producer = &writer->producer;
     for (int look = 0; look < 2; look++) {
@@ -130,7 +130,7 @@ static int has_ended(WriterObject *writer)
 }
 
 /* Leave a run that has ended for this process, whose last unit was of so many records. */
-static shmlog_outcome retire(WriterObject *writer, uint64_t records)
+static shmlog_outcome retire(ProducerObject *writer, uint64_t records)
 {
     shmlog_producer *producer = &writer->producer;
     uint64_t untold;
@@ -148,14 +148,14 @@ static shmlog_outcome retire(WriterObject *writer, uint64_t records)
     return ok ? SHMLOG_WRITTEN : SHMLOG_RAISED;
 }
 
-shmlog_outcome shmlog_writer_cut(WriterObject *writer, uint64_t records)
+shmlog_outcome shmlog_writer_cut(ProducerObject *writer, uint64_t records)
 {
     int ended = has_ended(writer);
     return ended > 0 ? retire(writer, records) : ended < 0 ? SHMLOG_RAISED : SHMLOG_WRITTEN;
 }
 
 /* The lane was cut before anything was written. WRITTEN: it was not meant for this process, look for room again. */
-static shmlog_outcome move_on(WriterObject *writer)
+static shmlog_outcome move_on(ProducerObject *writer)
 {
     int ended = has_ended(writer);
     if (ended <= 0) {
@@ -164,9 +164,9 @@ static shmlog_outcome move_on(WriterObject *writer)
     return retire(writer, 0) == SHMLOG_RAISED ? SHMLOG_RAISED : SHMLOG_MOVED;
 }
 
-bool shmlog_run_drop_closed(ProducerObject *run, uint64_t records)
+bool shmlog_run_drop_closed(RunObject *run, uint64_t records)
 {
-    WriterObject *writer = shmlog_writer_of(run);
+    ProducerObject *writer = shmlog_writer_of(run);
     shmlog_outcome outcome;
     if (PyErr_Occurred()) {
         return false;
@@ -177,7 +177,7 @@ bool shmlog_run_drop_closed(ProducerObject *run, uint64_t records)
     return outcome != SHMLOG_RAISED;
 }
 
-ProducerObject *shmlog_run_next(ProducerObject *run)
+RunObject *shmlog_run_next(RunObject *run)
 {
     PyObject *next = PyObject_CallMethod((PyObject *)run, "_next", NULL);
     if (!next) {
@@ -187,13 +187,13 @@ ProducerObject *shmlog_run_next(ProducerObject *run)
         }
         return NULL;
     }
-    if (!PyObject_TypeCheck(next, shmlog_state_of(Py_TYPE(run))->producer_type)) {
+    if (!PyObject_TypeCheck(next, shmlog_state_of(Py_TYPE(run))->run_type)) {
         Py_CLEAR(next);
     }
-    return (ProducerObject *)next;
+    return (RunObject *)next;
 }
 
-shmlog_outcome shmlog_writer_spill(WriterObject *writer, shmlog_item *item)
+shmlog_outcome shmlog_writer_spill(ProducerObject *writer, shmlog_item *item)
 {
     if (shmlog_writer_is_closed(writer)) {
         return SHMLOG_MOVED;
@@ -218,7 +218,7 @@ shmlog_outcome shmlog_writer_spill(WriterObject *writer, shmlog_item *item)
 
 /* ---- lane and room ---- */
 
-static shmlog_outcome take_lane(WriterObject *writer, PyObject *identity, uint64_t records)
+static shmlog_outcome take_lane(ProducerObject *writer, PyObject *identity, uint64_t records)
 {
     shmlog_producer *producer = &writer->producer;
     int error = 0;
@@ -238,7 +238,7 @@ static shmlog_outcome take_lane(WriterObject *writer, PyObject *identity, uint64
     return SHMLOG_WRITTEN;
 }
 
-static shmlog_outcome allot(WriterObject *writer, uint64_t records)
+static shmlog_outcome allot(ProducerObject *writer, uint64_t records)
 {
     if (shmlog_writer_is_closed(writer)) {
         return SHMLOG_MOVED;
@@ -265,7 +265,7 @@ static shmlog_outcome allot(WriterObject *writer, uint64_t records)
 }
 
 /* 1: another flusher was started, wait on; 0: none; -1: exception. */
-static int replace_flusher(WriterObject *writer)
+static int replace_flusher(ProducerObject *writer)
 {
     PyObject *result = PyObject_CallMethod((PyObject *)writer->run, "_flusher_lost", NULL);
     if (!result) {
@@ -278,7 +278,7 @@ static int replace_flusher(WriterObject *writer)
 
 /* Wait with the GIL released. Another thread may log meanwhile, so everything
  * about the lane is read afresh by the caller. */
-static shmlog_outcome nap(WriterObject *writer, shmlog_wait *wait)
+static shmlog_outcome nap(ProducerObject *writer, shmlog_wait *wait)
 {
     shmlog_wait_state state;
     Py_BEGIN_ALLOW_THREADS
@@ -299,7 +299,7 @@ static shmlog_outcome nap(WriterObject *writer, shmlog_wait *wait)
 }
 
 /* Wait until `slots` fit. WRITTEN: they do. DROPPED: not counted yet. */
-static shmlog_outcome wait_for_room(WriterObject *writer, uint32_t slots)
+static shmlog_outcome wait_for_room(ProducerObject *writer, uint32_t slots)
 {
     shmlog_producer *producer = &writer->producer;
     shmlog_outcome outcome = SHMLOG_WRITTEN;
@@ -330,7 +330,7 @@ static shmlog_outcome wait_for_room(WriterObject *writer, uint32_t slots)
 
 /* Count drops when an interrupt has ended the wait; it goes on to the caller. The run may have ended meanwhile, so
  * that nobody would tell of them. */
-static void drop_interrupted(WriterObject *writer, enum shmlog_reason reason, uint64_t records)
+static void drop_interrupted(ProducerObject *writer, enum shmlog_reason reason, uint64_t records)
 {
     shmlog_producer *producer = &writer->producer;
     PyObject *type, *interrupt, *trace;
@@ -347,7 +347,7 @@ static void drop_interrupted(WriterObject *writer, enum shmlog_reason reason, ui
     PyErr_Restore(type, interrupt, trace);
 }
 
-shmlog_outcome shmlog_writer_find_room(WriterObject *writer, uint32_t slots, uint64_t records, bool *wake)
+shmlog_outcome shmlog_writer_find_room(ProducerObject *writer, uint32_t slots, uint64_t records, bool *wake)
 {
     shmlog_producer *producer = &writer->producer;
     *wake = false;
@@ -380,7 +380,7 @@ shmlog_outcome shmlog_writer_find_room(WriterObject *writer, uint32_t slots, uin
     return shmlog_writer_dropped(writer, reason, records);
 }
 
-shmlog_outcome shmlog_writer_record(WriterObject *writer, const shmlog_value *value, int64_t step)
+shmlog_outcome shmlog_writer_record(ProducerObject *writer, const shmlog_value *value, int64_t step)
 {
     shmlog_producer *producer = &writer->producer;
     uint32_t slots = shmlog_value_slots(value);
@@ -400,7 +400,7 @@ shmlog_outcome shmlog_writer_record(WriterObject *writer, const shmlog_value *va
     return wake ? shmlog_writer_wake(writer) : SHMLOG_WRITTEN;
 }
 
-shmlog_outcome shmlog_writer_item(WriterObject *writer, shmlog_item *item, int64_t step)
+shmlog_outcome shmlog_writer_item(ProducerObject *writer, shmlog_item *item, int64_t step)
 {
     if (shmlog_writer_is_closed(writer)) {
         return SHMLOG_MOVED;

@@ -5,7 +5,7 @@
 
 _Thread_local shmlog_last_writer shmlog_here[SHMLOG_RUNS_AT_HAND];
 
-bool shmlog_writers_begin(ProducerObject *run)
+bool shmlog_writers_begin(RunObject *run)
 {
     static _Atomic uint64_t serials;
     /* relaxed: it only has to be another one each time. */
@@ -15,7 +15,7 @@ bool shmlog_writers_begin(ProducerObject *run)
     return run->writer && run->writers;
 }
 
-static bool use_locked(WriterObject *writer, bool (*use)(WriterObject *writer, void *context), void *context)
+static bool use_locked(ProducerObject *writer, bool (*use)(ProducerObject *writer, void *context), void *context)
 {
     bool ok;
     Py_BEGIN_CRITICAL_SECTION(writer);
@@ -24,24 +24,24 @@ static bool use_locked(WriterObject *writer, bool (*use)(WriterObject *writer, v
     return ok;
 }
 
-bool shmlog_each_writer(ProducerObject *run, bool (*use)(WriterObject *writer, void *context), void *context)
+bool shmlog_each_writer(RunObject *run, bool (*use)(ProducerObject *writer, void *context), void *context)
 {
     PyMutex_Lock(&run->writers_lock);
     bool ok = use_locked(run->writer, use, context);
     for (Py_ssize_t i = 0; ok && i < PyList_GET_SIZE(run->writers); i++) {
-        ok = use_locked((WriterObject *)PyList_GET_ITEM(run->writers, i), use, context);
+        ok = use_locked((ProducerObject *)PyList_GET_ITEM(run->writers, i), use, context);
     }
     PyMutex_Unlock(&run->writers_lock);
     return ok;
 }
 
-static bool leave(WriterObject *writer, void *Py_UNUSED(context))
+static bool leave(ProducerObject *writer, void *Py_UNUSED(context))
 {
     shmlog_producer_leave(&writer->producer);
     return true;
 }
 
-static bool let_go(WriterObject *writer, void *context)
+static bool let_go(ProducerObject *writer, void *context)
 {
     writer->run = NULL;
     return leave(writer, context);
@@ -51,8 +51,8 @@ static bool let_go(WriterObject *writer, void *context)
  * all threads before it forks, and a thread that is stopped has let go of its critical sections. */
 void shmlog_writer_after_fork(shmlog_producer *producer)
 {
-    WriterObject *writer = (WriterObject *)((char *)producer - offsetof(WriterObject, producer));
-    ProducerObject *run = writer->run;
+    ProducerObject *writer = (ProducerObject *)((char *)producer - offsetof(ProducerObject, producer));
+    RunObject *run = writer->run;
     if (run && run->writer == writer) {
         run->writers_lock = (PyMutex){0};
         if (run->departed) {
@@ -66,7 +66,7 @@ void shmlog_writer_after_fork(shmlog_producer *producer)
 /* Its lane is given back; what it counted stays until another thread comes. */
 static void thread_ended(PyObject *capsule)
 {
-    WriterObject *writer = PyCapsule_GetPointer(capsule, NULL);
+    ProducerObject *writer = PyCapsule_GetPointer(capsule, NULL);
     for (int i = 0; i < SHMLOG_RUNS_AT_HAND; i++) {
         if (shmlog_here[i].writer == writer) {
             shmlog_here[i] = (shmlog_last_writer){0};
@@ -80,9 +80,9 @@ static void thread_ended(PyObject *capsule)
 }
 
 /* What a thread that has ended counted is the process's from now on. False: it has not ended. */
-static bool take_over(WriterObject *writer, void *context)
+static bool take_over(ProducerObject *writer, void *context)
 {
-    ProducerObject *run = context;
+    RunObject *run = context;
     if (!writer->is_over) {
         return false;
     }
@@ -96,11 +96,11 @@ static bool take_over(WriterObject *writer, void *context)
     return true;
 }
 
-static bool enlist(ProducerObject *run, WriterObject *writer)
+static bool enlist(RunObject *run, ProducerObject *writer)
 {
     PyMutex_Lock(&run->writers_lock);
     for (Py_ssize_t i = PyList_GET_SIZE(run->writers) - 1; i >= 0; i--) {
-        if (use_locked((WriterObject *)PyList_GET_ITEM(run->writers, i), take_over, run)) {
+        if (use_locked((ProducerObject *)PyList_GET_ITEM(run->writers, i), take_over, run)) {
             (void)PySequence_DelItem(run->writers, i);
         }
     }
@@ -114,7 +114,7 @@ static bool enlist(ProducerObject *run, WriterObject *writer)
 
 /* ---- the writer of this thread ---- */
 
-static int join_as_process(ProducerObject *run, WriterObject *writer)
+static int join_as_process(RunObject *run, ProducerObject *writer)
 {
     const shmlog_producer *process = &run->writer->producer;
     return shmlog_producer_join(&writer->producer, &run->segment->segment, process->path,
@@ -123,9 +123,9 @@ static int join_as_process(ProducerObject *run, WriterObject *writer)
 
 /* A member of the run by itself, so that what holds for processes holds for threads: the kernel's
  * locks tell whose lane is whose. Ends with what the thread state keeps. */
-static WriterObject *make_writer(ProducerObject *run, PyObject *thread, PyObject *key)
+static ProducerObject *make_writer(RunObject *run, PyObject *thread, PyObject *key)
 {
-    WriterObject *writer = shmlog_writer_new(run);
+    ProducerObject *writer = shmlog_writer_new(run);
     if (!writer || join_as_process(run, writer)) {
         Py_XDECREF(writer);
         return NULL;
@@ -144,12 +144,12 @@ static WriterObject *make_writer(ProducerObject *run, PyObject *thread, PyObject
 }
 
 /* What a thread keeps its writer under. */
-static PyObject *key_of(const ProducerObject *run)
+static PyObject *key_of(const RunObject *run)
 {
     return PyUnicode_FromFormat("shmlog.%llu", (unsigned long long)run->serial);
 }
 
-static WriterObject *this_threads_writer(ProducerObject *run, PyObject *thread, PyObject *key)
+static ProducerObject *this_threads_writer(RunObject *run, PyObject *thread, PyObject *key)
 {
     PyObject *capsule;
     int found = PyDict_GetItemRef(thread, key, &capsule);
@@ -159,15 +159,15 @@ static WriterObject *this_threads_writer(ProducerObject *run, PyObject *thread, 
     if (!found) {
         return make_writer(run, thread, key);
     }
-    WriterObject *writer = PyCapsule_GetPointer(capsule, NULL);
+    ProducerObject *writer = PyCapsule_GetPointer(capsule, NULL);
     Py_DECREF(capsule); /* the dict, which is this thread's alone, has it */
     return writer;
 }
 
-WriterObject *shmlog_writer_find(ProducerObject *run)
+ProducerObject *shmlog_writer_find(RunObject *run)
 {
     PyObject *thread = PyThreadState_GetDict();
-    WriterObject *writer = NULL;
+    ProducerObject *writer = NULL;
     if (thread && !shmlog_writer_is_closed(run->writer)) {
         PyObject *key = key_of(run);
         writer = key ? this_threads_writer(run, thread, key) : NULL;
@@ -182,7 +182,7 @@ WriterObject *shmlog_writer_find(ProducerObject *run)
 }
 
 /* This thread, at least, need not keep its writer until it ends. */
-static void forget_mine(const ProducerObject *run)
+static void forget_mine(const RunObject *run)
 {
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *thread = PyThreadState_GetDict();
@@ -197,10 +197,10 @@ static void forget_mine(const ProducerObject *run)
 /* ---- all of them ---- */
 
 /* Threads that live on keep their writers, which are closed, until they end. */
-void shmlog_writers_end(ProducerObject *run)
+void shmlog_writers_end(RunObject *run)
 {
     for (Py_ssize_t i = 0; run->writers && i < PyList_GET_SIZE(run->writers); i++) {
-        (void)use_locked((WriterObject *)PyList_GET_ITEM(run->writers, i), let_go, NULL);
+        (void)use_locked((ProducerObject *)PyList_GET_ITEM(run->writers, i), let_go, NULL);
     }
     forget_mine(run);
     Py_CLEAR(run->writers);
@@ -210,7 +210,7 @@ void shmlog_writers_end(ProducerObject *run)
 
 /* ---- lanes of threads that have ended ---- */
 
-bool shmlog_each_departed(ProducerObject *run, bool (*use)(uint32_t lane, uint64_t head, void *context), void *context)
+bool shmlog_each_departed(RunObject *run, bool (*use)(uint32_t lane, uint64_t head, void *context), void *context)
 {
     bool ok = true;
     PyMutex_Lock(&run->writers_lock);

@@ -1,10 +1,10 @@
 /* Writer: what writes to one lane. See py_core.h for whose it is. */
 #include "py_core.h"
 
-WriterObject *shmlog_writer_new(ProducerObject *run)
+ProducerObject *shmlog_writer_new(RunObject *run)
 {
-    PyTypeObject *type = shmlog_state_of(Py_TYPE(run))->writer_type;
-    WriterObject *writer = (WriterObject *)type->tp_alloc(type, 0);
+    PyTypeObject *type = shmlog_state_of(Py_TYPE(run))->producer_type;
+    ProducerObject *writer = (ProducerObject *)type->tp_alloc(type, 0);
     if (writer) {
         writer->run = run;
         writer->producer.lock.fd = -1;
@@ -16,7 +16,7 @@ WriterObject *shmlog_writer_new(ProducerObject *run)
     return writer;
 }
 
-static void writer_dealloc(WriterObject *writer)
+static void writer_dealloc(ProducerObject *writer)
 {
     PyTypeObject *type = Py_TYPE(writer);
     shmlog_producer_leave(&writer->producer);
@@ -30,9 +30,9 @@ static PyType_Slot slots[] = {
     {0, NULL},
 };
 
-PyType_Spec shmlog_writer_spec = {
+PyType_Spec shmlog_producer_spec = {
     .name = "shmlog._core.Producer",
-    .basicsize = sizeof(WriterObject),
+    .basicsize = sizeof(ProducerObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = slots,
 };
@@ -41,20 +41,20 @@ PyType_Spec shmlog_writer_spec = {
 
 /* ---- one for all threads ---- */
 
-bool shmlog_writers_begin(ProducerObject *run)
+bool shmlog_writers_begin(RunObject *run)
 {
     run->writer = shmlog_writer_new(run);
     return run->writer != NULL;
 }
 
-void shmlog_writers_end(ProducerObject *run) { Py_CLEAR(run->writer); }
+void shmlog_writers_end(RunObject *run) { Py_CLEAR(run->writer); }
 
-bool shmlog_each_writer(ProducerObject *run, bool (*use)(WriterObject *writer, void *context), void *context)
+bool shmlog_each_writer(RunObject *run, bool (*use)(ProducerObject *writer, void *context), void *context)
 {
     return use(run->writer, context);
 }
 
-bool shmlog_each_departed(ProducerObject *run, bool (*use)(uint32_t lane, uint64_t head, void *context), void *context)
+bool shmlog_each_departed(RunObject *run, bool (*use)(uint32_t lane, uint64_t head, void *context), void *context)
 {
     (void)run, (void)use, (void)context;
     return true; /* the process's writer lives as long as it */

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from shmlog.base.extras import import_extra
 from shmlog.base.warn import warn_caller
-from shmlog.errors import CorruptDataError, QueryError
+from shmlog.errors import CorruptDataError, QueryError, UnreadableError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.reader import read
@@ -135,7 +135,7 @@ def _take_all(views: Sequence[View], wanted: Sequence[str], problems: list[str])
             if view.layout.run_yaml.exists():
                 raise
             problems.append(f"{view.layout.dir}: no run.yaml; its metrics and events are left out")
-        except CorruptDataError as error:
+        except UnreadableError as error:
             if len(views) == 1:
                 raise  # nothing else is asked
             problems.append(f"{error}; the metrics and events of run {view.layout.run_id} are left out")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.event_lines import Line, fault_of, is_call, read_lines, table_of_calls
 from shmlog.reader.snapshot import Snapshot
@@ -45,7 +45,7 @@ def _portions(path: Path, most: int | None, report: Report) -> Iterator[list[dic
         lines = faults.sound(read_lines(path, most))
         while portion := list(itertools.islice(lines, _LINES_AT_ONCE)):
             yield portion
-    except CorruptDataError as error:
+    except UnreadableError as error:
         report.error(path, str(error).removeprefix(f"{path}: "))
     except OSError as error:
         report.error(path, f"can't be read ({error.strerror})")

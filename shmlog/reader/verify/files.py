@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.durable import leftovers
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder import liveness
 from shmlog.folder.description import SCHEMA
 from shmlog.folder.large import read_large
@@ -57,7 +57,7 @@ def check_description(layout: RunLayout, snapshot: Snapshot, report: Report) -> 
         read_mapping(layout.config_yaml)
     except FileNotFoundError:
         pass  # a run needs no parameters
-    except CorruptDataError as error:
+    except UnreadableError as error:
         report.error(layout.config_yaml, str(error).removeprefix(f"{layout.config_yaml}: "))
     except OSError as error:
         report.error(layout.config_yaml, f"can't be read ({error.strerror})")

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
 from shmlog.reader.snapshot import Snapshot, read_frames
@@ -41,7 +41,7 @@ def check_kept(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
     for number, path in layout.kept_logs():
         try:
             data = read_regular(path, LOG_BYTES_MAX)
-        except CorruptDataError as error:
+        except UnreadableError as error:
             report.error(path, str(error).removeprefix(f"{path}: "))
             continue
         _report(read_frames(path, number, data, snapshot.run_id)[1], report)

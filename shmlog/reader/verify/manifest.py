@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import UnreadableError
 from shmlog.folder.artifacts import EVENT_TYPE
 from shmlog.folder.content import Content, content_of, is_digest
 from shmlog.folder.layout import RunLayout
@@ -30,7 +30,7 @@ def _read(layout: RunLayout, report: Report) -> dict[str, Content] | None:
         manifest, fault = read_sealed_mapping(layout.manifest)
     except FileNotFoundError:
         return None  # of a run of an earlier version, or in which it could not be written
-    except (CorruptDataError, OSError) as error:
+    except (UnreadableError, OSError) as error:
         report.error(layout.manifest, str(error).removeprefix(f"{layout.manifest}: "))
         return None
     files = manifest.get("files")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader.belonging import fault_of
 from shmlog.reader.read import guarded
@@ -29,7 +29,7 @@ def check(layout: RunLayout, snapshot: Snapshot, numbers: Numbers, tally: Tally,
         report.counts["parts"] += 1
         try:
             tables = guarded(part.path, lambda part=part: list(_read(part, snapshot.run_id, report)))
-        except CorruptDataError as error:
+        except UnreadableError as error:
             report.error(part.path, str(error).removeprefix(f"{part.path}: "))
             continue
         except OSError as error:

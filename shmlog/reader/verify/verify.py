@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shmlog.errors import CorruptDataError, RunNotFoundError
+from shmlog.errors import RunNotFoundError, UnreadableError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.snapshot import Snapshot, take
@@ -50,7 +50,7 @@ def verify(run_dir: str | os.PathLike[str]) -> Report:
         report = Report(layout.dir)
         try:
             snapshot = take(layout)
-        except CorruptDataError as error:
+        except UnreadableError as error:
             report.error(layout.dir, str(error))
             return report
         except OSError as error:

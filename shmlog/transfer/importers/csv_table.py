@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from shmlog.base.times import parse_us, time_in_range
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError
 from shmlog.records.schema import METRICS, RECORDS
 from shmlog.transfer.cells import unguard, unguard_column
 from shmlog.transfer.imported import ImportedRun, owner_of
@@ -97,7 +97,7 @@ def _read_wide(path: Path, text: str, run: ImportedRun) -> None:
     lines = split(text, path)
     head = [unguard(cell.text) for cell in next(lines, (0, []))[1]]
     if not any(head) or len(set(head)) != len(head):
-        raise CorruptDataError(f"{path}: its first line is not a list of different names")
+        raise RefusedError(f"{path}: its first line is not a list of different names")
     rows = list(_whole_rows(lines, len(head), run))
     columns = {name: _Column([cells[i] for _, cells in rows]) for i, name in enumerate(head)}
     step_name = next((name for word in _STEPS for name in head if name.lower() == word), None)

@@ -11,7 +11,7 @@ from typing import Any
 
 from shmlog.base.extras import import_extra
 from shmlog.base.times import time_in_range
-from shmlog.errors import CorruptDataError
+from shmlog.errors import RefusedError
 from shmlog.folder.description import Description
 from shmlog.transfer.exporters.tensorboard import PARAMS_TAG
 from shmlog.transfer.imported import ImportedRun
@@ -34,7 +34,7 @@ def read(path: Path) -> ImportedRun:
     run = ImportedRun(experiment=(path if path.is_dir() else path.parent).name)
     paths = sorted(p for p in path.iterdir() if "tfevents" in p.name) if path.is_dir() else [path]
     if not paths:
-        raise CorruptDataError(f"{path}: there is no event file in it")
+        raise RefusedError(f"{path}: there is no event file in it")
     _note_other_folders(path, run)
     reading = _Reading(run)
     for file in paths:

@@ -15,7 +15,7 @@ import pyarrow.ipc
 
 from shmlog.base.plain import plain
 from shmlog.base.times import parse_us, time_in_range, timestamp
-from shmlog.errors import CorruptDataError
+from shmlog.errors import RefusedError, UnreadableError
 from shmlog.folder import runfile
 from shmlog.records.values import is_text
 from shmlog.transfer.imported import ImportedRun, files_below
@@ -39,7 +39,7 @@ def read(path: Path) -> ImportedRun:
     journals = sorted(path.glob("vectors-*.arrow"))
     tables = [path / name for name in _TABLES if (path / name).is_file()]
     if not (path / "run.yaml").is_file() and not tables and not journals:
-        raise CorruptDataError(f"{path}: not a run of expman: it has neither run.yaml nor {_TABLES[0]}")
+        raise RefusedError(f"{path}: not a run of expman: it has neither run.yaml nor {_TABLES[0]}")
     run = ImportedRun(experiment=path.parent.name)
     run.params = _yaml(path, "config.yaml", run)
     _describe(path, run, _yaml(path, "run.yaml", run))
@@ -119,7 +119,7 @@ def _read_tables(run: ImportedRun, paths: list[Path]) -> None:
                 last = _add_batch(run, path.name, batch, last, earlier, rows)
         except MemoryError:
             raise
-        except (OSError, CorruptDataError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
+        except (OSError, UnreadableError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
             text = f"{path.name}: what follows {run.records} records can't be read ({error})"
             run.problems.add("tables", text)
         earlier |= rows
@@ -178,7 +178,7 @@ def _read_log(run: ImportedRun, path: Path) -> None:
         text = run.read("run.log", path / "run.log").decode("utf-8", "replace")
     except FileNotFoundError:
         return
-    except (OSError, CorruptDataError) as error:
+    except (OSError, UnreadableError) as error:
         run.problems.add("run.log", f"run.log can't be read ({error})")
         return
     last: dict[str, Any] | None = None

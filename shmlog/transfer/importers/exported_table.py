@@ -11,7 +11,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from shmlog.base.plain import plain
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.folder.description import Description
 from shmlog.transfer.exporters.arrow import KEY
 from shmlog.transfer.imported import ImportedRun
@@ -35,7 +35,7 @@ def read(path: Path) -> ImportedRun:
     try:
         table = _table(path, data)
         run.metrics = checked_table(path, curve_of(path, table.replace_schema_metadata(None), run.problems))
-    except CorruptDataError:
+    except UnreadableError:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
         raise CorruptDataError(f"{path}: neither Parquet nor Arrow, or damaged ({error})") from error

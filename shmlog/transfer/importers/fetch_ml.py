@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 from shmlog.base.times import time_in_range, timestamp
-from shmlog.errors import CorruptDataError
+from shmlog.errors import RefusedError, UnreadableError
 from shmlog.transfer.imported import ImportedRun, files_below
 
 _RECORD = struct.Struct(">qIdB")
@@ -29,7 +29,7 @@ def read(path: Path) -> ImportedRun:
     """
     run = ImportedRun(experiment=path.parent.name)
     if not path.is_dir() or not any((path / name).is_file() for name in ("meta.bin", "metrics.bin")):
-        raise CorruptDataError(f"{path}: not a folder of fetch_ml: it has neither meta.bin nor metrics.bin")
+        raise RefusedError(f"{path}: not a folder of fetch_ml: it has neither meta.bin nor metrics.bin")
     _read_meta(path, run)
     _read_metrics(path, run)
     files = files_below(path / "files", run.problems) if (path / "files").is_dir() else {}
@@ -43,7 +43,7 @@ def _read_meta(path: Path, run: ImportedRun) -> None:
     except FileNotFoundError:
         run.problems.add("meta.bin", "meta.bin is missing")
         return
-    except (CorruptDataError, OSError) as error:
+    except (UnreadableError, OSError) as error:
         run.problems.add("meta.bin", f"meta.bin can't be read ({error})")
         return
     if len(data) < _META.size:
@@ -101,7 +101,7 @@ def _read_metrics(path: Path, run: ImportedRun) -> None:
         data = run.read("metrics.bin", path / "metrics.bin")
     except FileNotFoundError:
         return  # the run has logged nothing
-    except (CorruptDataError, OSError) as error:
+    except (UnreadableError, OSError) as error:
         run.problems.add("metrics.bin", f"metrics.bin can't be read ({error})")
         return
     at = 0

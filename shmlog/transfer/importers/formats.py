@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from shmlog.errors import CorruptDataError, StorageError
+from shmlog.errors import CorruptDataError, StorageError, UnreadableError
 from shmlog.transfer.imported import ImportedRun
 
 # By format: the module beside this one whose function `read` reads it.
@@ -41,7 +41,7 @@ def reader_of(format: str) -> Callable[[Path], ImportedRun]:
     def reader(path: Path) -> ImportedRun:
         try:
             return read(path)
-        except (CorruptDataError, StorageError):
+        except (UnreadableError, StorageError):
             raise
         except OSError as error:
             if error.errno is None:

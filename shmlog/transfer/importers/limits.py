@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import RefusedError
 
 UNLIMITED_BYTES_MAX = 64 << 20
 """Sources that hold more are refused where the system does not limit memory."""
@@ -65,7 +65,7 @@ def refuse_large(path: Path) -> None:
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     if size > UNLIMITED_BYTES_MAX:
-        raise CorruptDataError(
+        raise RefusedError(
             f"{path}: holds {size:,} bytes, more than the {UNLIMITED_BYTES_MAX:,} that an import takes where the "
             "system does not limit the memory of a process (RLIMIT_DATA); import it elsewhere, and copy the run"
         )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from shmlog.errors import CorruptDataError
+from shmlog.errors import RefusedError
 
 _ROWS_AT_ONCE = 1 << 14
 
@@ -48,7 +48,7 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         is_plain = pa.types.is_primitive(kind) or pa.types.is_null(kind)
         if not (_is_text(kind) or (is_plain and kind == field.type)):
-            raise CorruptDataError(
+            raise RefusedError(
                 f"{path}: column {field.name!r} has the type {field.type}, which no value of a metric has"
             )
 

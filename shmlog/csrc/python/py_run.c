@@ -8,9 +8,9 @@
 /* ---- names ---- */
 
 /* The id of a name, for whoever does not hold the writer's lock, and may never log. */
-static bool name_id(ProducerObject *self, PyObject *name, uint32_t *id)
+static bool name_id(RunObject *self, PyObject *name, uint32_t *id)
 {
-    WriterObject *writer = shmlog_writer_at_hand(self);
+    ProducerObject *writer = shmlog_writer_at_hand(self);
     bool ok;
     Py_BEGIN_CRITICAL_SECTION(writer);
     ok = shmlog_writer_name_id(writer, name, id);
@@ -24,7 +24,7 @@ PyDoc_STRVAR(join_doc, "_join(segment, path, is_owner, token)\n--\n\n"
                        "Log to the run in `segment`, whose file lies at `path`, as the owner of that token or as its "
                        "follower.");
 
-static PyObject *producer_join(ProducerObject *self, PyObject *args)
+static PyObject *run_join(RunObject *self, PyObject *args)
 {
     shmlog_state *state = shmlog_state_of(Py_TYPE(self));
     PyObject *segment;
@@ -53,7 +53,7 @@ static PyObject *producer_join(ProducerObject *self, PyObject *args)
 
 PyDoc_STRVAR(disable_doc, "_disable()\n--\n\nTurn every log call into a no-op.");
 
-static PyObject *producer_disable(ProducerObject *self, PyObject *Py_UNUSED(none))
+static PyObject *run_disable(RunObject *self, PyObject *Py_UNUSED(none))
 {
     self->disabled = true;
     Py_RETURN_NONE;
@@ -61,20 +61,20 @@ static PyObject *producer_disable(ProducerObject *self, PyObject *Py_UNUSED(none
 
 PyDoc_STRVAR(leave_doc, "_leave()\n--\n\nGive back the lane and the membership; later calls drop and count.");
 
-static bool leave(WriterObject *writer, void *Py_UNUSED(context))
+static bool leave(ProducerObject *writer, void *Py_UNUSED(context))
 {
     shmlog_producer_leave(&writer->producer);
     return true;
 }
 
-static PyObject *producer_leave(ProducerObject *self, PyObject *Py_UNUSED(none))
+static PyObject *run_leave(RunObject *self, PyObject *Py_UNUSED(none))
 {
     return shmlog_each_writer(self, leave, NULL) ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(allot_doc, "_allot()\n--\n\nTake a lane now. Returns its number; raises OSError if there is none.");
 
-static PyObject *allot(ProducerObject *self, WriterObject *writer)
+static PyObject *allot(RunObject *self, ProducerObject *writer)
 {
     shmlog_producer *producer = &writer->producer;
     if (!producer->lane.slots) {
@@ -98,9 +98,9 @@ static PyObject *allot(ProducerObject *self, WriterObject *writer)
     return PyLong_FromUnsignedLong(producer->lane_number);
 }
 
-static PyObject *producer_allot(ProducerObject *self, PyObject *Py_UNUSED(none))
+static PyObject *run_allot(RunObject *self, PyObject *Py_UNUSED(none))
 {
-    WriterObject *writer = shmlog_writer_of(self);
+    ProducerObject *writer = shmlog_writer_of(self);
     PyObject *number;
     Py_BEGIN_CRITICAL_SECTION(writer);
     number = allot(self, writer);
@@ -122,7 +122,7 @@ PyDoc_STRVAR(metric_doc, "metric(name)\n--\n\n"
                          "Raises\n------\nTypeError\n    If `name` is not a str.\nValueError\n    If `name` is empty, "
                          "too long, or no valid Unicode.");
 
-static PyObject *metric_of(ProducerObject *self, PyObject *name, uint32_t id)
+static PyObject *metric_of(RunObject *self, PyObject *name, uint32_t id)
 {
     PyObject *metric;
     if (shmlog_dict_get(self->metrics, name, &metric) != 0) {
@@ -136,7 +136,7 @@ static PyObject *metric_of(ProducerObject *self, PyObject *name, uint32_t id)
     return metric;
 }
 
-static PyObject *producer_metric(ProducerObject *self, PyObject *name)
+static PyObject *run_metric(RunObject *self, PyObject *name)
 {
     uint32_t id = SHMLOG_NO_NAME;
     PyObject *metric;
@@ -151,7 +151,7 @@ static PyObject *producer_metric(ProducerObject *self, PyObject *name)
 
 PyDoc_STRVAR(intern_doc, "_intern(name)\n--\n\nHave the run know a name, as long as there is room for it.");
 
-static PyObject *producer_intern(ProducerObject *self, PyObject *name)
+static PyObject *run_intern(RunObject *self, PyObject *name)
 {
     uint32_t id;
     return name_id(self, name, &id) ? Py_NewRef(Py_None) : NULL;
@@ -159,13 +159,13 @@ static PyObject *producer_intern(ProducerObject *self, PyObject *name)
 
 PyDoc_STRVAR(settle_doc, "_settle()\n--\n\nHave the lanes tell this process's drops, if there is room.");
 
-static bool settle(WriterObject *writer, void *Py_UNUSED(context))
+static bool settle(ProducerObject *writer, void *Py_UNUSED(context))
 {
     shmlog_producer_settle(&writer->producer);
     return true;
 }
 
-static PyObject *producer_settle(ProducerObject *self, PyObject *Py_UNUSED(none))
+static PyObject *run_settle(RunObject *self, PyObject *Py_UNUSED(none))
 {
     return shmlog_each_writer(self, settle, NULL) ? Py_NewRef(Py_None) : NULL;
 }
@@ -190,32 +190,32 @@ PyDoc_STRVAR(log_doc, "log(name, value, step=None) or log(metrics, step=None)\n-
 
 static PyMethodDef methods[] = {
     {"log", (PyCFunction)(void (*)(void))shmlog_log, METH_FASTCALL | METH_KEYWORDS, log_doc},
-    {"metric", (PyCFunction)producer_metric, METH_O, metric_doc},
-    {"_join", (PyCFunction)producer_join, METH_VARARGS, join_doc},
-    {"_disable", (PyCFunction)producer_disable, METH_NOARGS, disable_doc},
-    {"_leave", (PyCFunction)producer_leave, METH_NOARGS, leave_doc},
-    {"_allot", (PyCFunction)producer_allot, METH_NOARGS, allot_doc},
+    {"metric", (PyCFunction)run_metric, METH_O, metric_doc},
+    {"_join", (PyCFunction)run_join, METH_VARARGS, join_doc},
+    {"_disable", (PyCFunction)run_disable, METH_NOARGS, disable_doc},
+    {"_leave", (PyCFunction)run_leave, METH_NOARGS, leave_doc},
+    {"_allot", (PyCFunction)run_allot, METH_NOARGS, allot_doc},
     {"_put_event", (PyCFunction)shmlog_put_event, METH_VARARGS, put_event_doc},
     {"_announced", (PyCFunction)shmlog_run_announced, METH_VARARGS, shmlog_announced_doc},
-    {"_settle", (PyCFunction)producer_settle, METH_NOARGS, settle_doc},
-    {"_intern", (PyCFunction)producer_intern, METH_O, intern_doc},
-    {"_request_sync", (PyCFunction)shmlog_producer_py_request_sync, METH_NOARGS, request_sync_doc},
-    {"_positions", (PyCFunction)shmlog_producer_py_positions, METH_NOARGS, positions_doc},
-    {"_counts", (PyCFunction)shmlog_producer_py_counts, METH_NOARGS, counts_doc},
+    {"_settle", (PyCFunction)run_settle, METH_NOARGS, settle_doc},
+    {"_intern", (PyCFunction)run_intern, METH_O, intern_doc},
+    {"_request_sync", (PyCFunction)shmlog_run_request_sync, METH_NOARGS, request_sync_doc},
+    {"_positions", (PyCFunction)shmlog_run_positions, METH_NOARGS, positions_doc},
+    {"_counts", (PyCFunction)shmlog_run_counts, METH_NOARGS, counts_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMemberDef members[] = {
-    {"_segment", T_OBJECT, offsetof(ProducerObject, segment), READONLY, "The segment, or None."},
-    {"_disabled", T_BOOL, offsetof(ProducerObject, disabled), READONLY, "Log calls are no-ops."},
+    {"_segment", T_OBJECT, offsetof(RunObject, segment), READONLY, "The segment, or None."},
+    {"_disabled", T_BOOL, offsetof(RunObject, disabled), READONLY, "Log calls are no-ops."},
     {NULL, 0, 0, 0, NULL},
 };
 
 /* ---- the type ---- */
 
-static PyObject *producer_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(keywords))
+static PyObject *run_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(keywords))
 {
-    ProducerObject *self = (ProducerObject *)type->tp_alloc(type, 0);
+    RunObject *self = (RunObject *)type->tp_alloc(type, 0);
     if (!self) {
         return NULL;
     }
@@ -229,7 +229,7 @@ static PyObject *producer_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyO
     return (PyObject *)self;
 }
 
-static int producer_traverse(ProducerObject *self, visitproc visit, void *arg)
+static int run_traverse(RunObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->name_ids);
@@ -237,19 +237,19 @@ static int producer_traverse(ProducerObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-static int producer_clear(ProducerObject *self)
+static int run_clear(RunObject *self)
 {
     Py_CLEAR(self->name_ids);
     Py_CLEAR(self->metrics);
     return 0;
 }
 
-static void producer_dealloc(ProducerObject *self)
+static void run_dealloc(RunObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     shmlog_writers_end(self);
-    producer_clear(self);
+    run_clear(self);
     Py_XDECREF(self->cached_names);
     Py_XDECREF(self->interned_step);
     Py_XDECREF(self->segment);
@@ -259,19 +259,19 @@ static void producer_dealloc(ProducerObject *self)
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)"The C base of shmlog.Run."},
-    {Py_tp_new, producer_new},
-    {Py_tp_traverse, producer_traverse},
-    {Py_tp_clear, producer_clear},
-    {Py_tp_dealloc, producer_dealloc},
+    {Py_tp_new, run_new},
+    {Py_tp_traverse, run_traverse},
+    {Py_tp_clear, run_clear},
+    {Py_tp_dealloc, run_dealloc},
     {Py_tp_methods, methods},
-    {Py_tp_getset, shmlog_producer_getters},
+    {Py_tp_getset, shmlog_run_getters},
     {Py_tp_members, members},
     {0, NULL},
 };
 
-PyType_Spec shmlog_producer_spec = {
+PyType_Spec shmlog_run_spec = {
     .name = "shmlog._core.RunBase",
-    .basicsize = sizeof(ProducerObject),
+    .basicsize = sizeof(RunObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = slots,
 };
