@@ -394,6 +394,14 @@ assert shmlog.load(path).metrics("loss").num_rows == 2
     subprocess.run([sys.executable, "-c", read], cwd=tmp_path, timeout=60, check=True)
 
 
+LOOK_FOR_PANDAS = """
+from importlib.util import find_spec
+from shmlog.base.extras import do_without_pandas
+do_without_pandas()
+assert find_spec("pandas") and find_spec("pandas_of_nobody") is None, "others may ask whether it is there"
+"""
+
+
 def test_our_own_programs_do_without_pandas(tmp_path: Path) -> None:
     (tmp_path / "pandas.py").write_text("open('imported', 'w').close()\nraise ImportError")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (PACKAGE.parent, tmp_path)))}
@@ -408,6 +416,7 @@ def test_our_own_programs_do_without_pandas(tmp_path: Path) -> None:
         "runs --root runs",
     ):
         run("-m", "shmlog", *command.split())
+    run("-c", LOOK_FOR_PANDAS)
     assert not (tmp_path / "imported").exists()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Any
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any, cast
 
 from shmlog.errors import MissingExtraError
 
@@ -20,12 +22,18 @@ EXTRAS = {
 
 
 class _NoPandas:
-    """A finder that says of pandas that it is not installed. None in `sys.modules` does not: C code takes it for it."""
+    """Finds pandas, and does not load it. None in `sys.modules` would not do: C code takes it for the module."""
 
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("shmlog's own programs do without pandas", name=name)
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        is_there = name == "pandas" and PathFinder.find_spec(name) is not None
+        return ModuleSpec(name, cast("Any", cls())) if is_there else None  # importlib.abc takes 10 ms to import
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to the import system."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        raise ModuleNotFoundError("shmlog's own programs do without pandas", name=module.__name__)
 
 
 def do_without_pandas() -> None:
