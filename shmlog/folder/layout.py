@@ -170,12 +170,12 @@ class RunLayout:
         present = [Part(int(m[1]), int(m[2] or m[1]), self.metrics / m[0], self.node) for m in matches]
         present = [part for part in present if part.path not in but and (below is None or part.last < below)]
         present.sort(key=lambda part: (part.first, -part.last))
-        kept: list[Part] = []
+        uncovered: list[Part] = []
         covered: list[Part] = []
         for part in present:
-            is_covered = bool(kept) and part.last <= kept[-1].last
-            (covered if is_covered else kept).append(part)
-        return kept, covered
+            is_covered = bool(uncovered) and part.last <= uncovered[-1].last
+            (covered if is_covered else uncovered).append(part)
+        return uncovered, covered
 
 
 def event_file_name(number: int) -> str:

@@ -208,5 +208,5 @@ def test_a_folder_of_another_node_that_is_a_link_is_refused(made: Folder, tmp_pa
     folder = RunLayout(made.dir, 1).metrics
     folder.rename(tmp_path / "moved")
     folder.symlink_to(tmp_path / "moved")
-    with pytest.raises(shmlog.errors.CorruptDataError, match="node=1: is a link: refused"):
+    with pytest.raises(shmlog.errors.RefusedError, match="node=1: is a link: refused"):
         shmlog.load(made.dir).metrics()
