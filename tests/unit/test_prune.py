@@ -230,6 +230,8 @@ def test_an_archive_is_not_replaced_by_one_that_holds_less(root: Path) -> None:
     (run,) = store.prune(keep=0, archive=True, dry_run=False).runs
     assert run.archive is not None
     assert run.archive.with_name("one.1.tar.zst").read_bytes() == first != run.archive.read_bytes()
+    store.restore("one.1")
+    assert layout.events.exists()
 
 
 def test_two_that_archive_a_run_at_a_time_do_not_write_into_one_file(
