@@ -379,7 +379,7 @@ def test_a_run_that_changes_while_it_is_archived_is_kept(
 
     monkeypatch.setattr(archive, "write_archive", change_behind)
     result = shmlog.Store(root).prune(keep=0, archive=True, dry_run=False)
-    assert (pruned(result), result.failed) == ([], ("digits/one: kept, since it is changed by now",))
+    assert (pruned(result), result.failed) == ([], ("digits/one: kept, since it has changed while it was archived",))
     assert left(root) == {"one"}
 
 
