@@ -31,6 +31,7 @@ from tests.support.processes import (
     is_flusher_gone,
     only_run,
     run_script,
+    segments_below,
     start_script,
     wait_for_end,
     wait_for_flusher,
@@ -307,9 +308,11 @@ def test_who_is_killed_while_resuming_leaves_a_run_that_can_be_resumed(
     assert shmlog.load(run_dir).status == "success"
     assert shmlog.load(run_dir).config == {"lr": 0.5}
     monkeypatch.setattr(gc, "_YOUNG_S", 0.0)
-    for segment in gc.find_stale():  # those that no run.yaml has come to name: as after any init
-        if segment.run_dir == run_dir:
+    for segment in gc.find_stale():  # those that run.yaml has not come to name: as after any init
+        if segment.run_id == run_dir.name:
             gc.remove(segment)
+    assert list(segments_below(run_dir)) == []
+    assert_books_balance(run_dir, offered=10)
 
 
 # ---- refusals ----
