@@ -404,7 +404,8 @@ assert find_spec("pandas") and find_spec("pandas_of_nobody") is None, "others ma
 
 def test_our_own_programs_do_without_pandas(tmp_path: Path) -> None:
     (tmp_path / "pandas.py").write_text("open('imported', 'w').close()\nraise ImportError")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (PACKAGE.parent, tmp_path)))}
+    folders = filter(None, (os.environ.get("PYTHONPATH"), str(tmp_path)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
     def run(*command: str) -> None:
         subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, timeout=60, check=True)

@@ -39,8 +39,8 @@ class _NoPandas:
 def do_without_pandas() -> None:
     """Have this process not import pandas, for programs of ours that need none.
 
-    pyarrow imports it, where it is installed, to see whether what becomes an array is of it: a quarter of a second
-    of processor time, and 30 MB.
+    pyarrow imports it, where it is installed, to see whether a value that becomes an array is one of its types: that
+    costs a quarter of a second of processor time, and 30 MB.
     """
     sys.meta_path.insert(0, _NoPandas)
 

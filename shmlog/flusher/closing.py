@@ -1,4 +1,4 @@
-"""The begin and end of a flusher's life: where the last flusher stopped, and what this one writes into run.yaml."""
+"""The beginning and the end of a flusher's life: where the last one stopped, and what this one writes into run.yaml."""
 
 from __future__ import annotations
 

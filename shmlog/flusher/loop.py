@@ -46,6 +46,7 @@ SPARE_LANES = min(4, os.cpu_count() or 1)  # for processes that start to log tog
 PROVENANCE_S = 5.0  # how long a finish waits for git
 FAILURES_MAX = 5  # in succession, when the run is over
 REPORT_AGAIN_S = 60.0
+_STAYS = (errno.EFBIG, errno.EMFILE, errno.ELOOP, errno.EINVAL, errno.EISDIR)  # a limit; a link, pipe or folder
 
 
 def report(message: str) -> None:
@@ -286,7 +287,7 @@ class Keeper:
 
     def _may_heal(self, error: Exception) -> bool:
         """Whether the work that failed may succeed later, in this process and in this folder."""
-        is_ours = not isinstance(error, OSError) or error.errno in (errno.EFBIG, errno.EMFILE)  # a limit of ours stays
+        is_ours = not isinstance(error, OSError) or error.errno in _STAYS
         return not is_ours and not self._place.is_lost()
 
     def _close_once(self) -> None:

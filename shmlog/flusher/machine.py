@@ -1,4 +1,4 @@
-"""The machine and the Python of a run, match without starting another process."""
+"""The machine and the Python of a run, found without starting another process."""
 
 from __future__ import annotations
 

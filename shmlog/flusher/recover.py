@@ -272,5 +272,5 @@ def _sinks_of(layout: RunLayout, description: Description) -> list[str]:
 
 def _result(layout: RunLayout, *, changed: bool, message: str) -> RecoverResult:
     description = Description.read(layout)
-    records = (description.counts or {}).get("metrics", 0)
+    records = description.counts.get("metrics", 0) if isinstance(description.counts, dict) else 0
     return RecoverResult(layout.dir, str(description.status), records, changed, message)

@@ -1,4 +1,4 @@
-"""Recover a run in another process, and record in a run which others its flusher has recovered."""
+"""Recover a run in another process; note in a run which other runs its flusher has recovered."""
 
 from __future__ import annotations
 

@@ -115,7 +115,9 @@ def read(path: Path) -> dict[str, Any]:
     FileNotFoundError
         If there is no such file.
     CorruptDataError
-        If it is neither JSON nor YAML, or not a mapping, or `read_regular` refuses the file.
+        If it is neither JSON nor YAML, or not a mapping.
+    RefusedError
+        If `read_regular` refuses the file.
     """
     return parse(path, read_regular(path))
 

@@ -56,7 +56,7 @@ def read_lines(path: Path, limit_bytes: int | None, *, skip_calls: bool = False)
 
     Raises
     ------
-    CorruptDataError
+    RefusedError
         If the path is not a regular file.
     """
     if not os.path.lexists(path):

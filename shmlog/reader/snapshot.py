@@ -152,7 +152,9 @@ def take(layout: RunLayout) -> Snapshot:
     FileNotFoundError
         If there is no run.yaml.
     CorruptDataError
-        If they do not come to rest, or a folder in the run is a link.
+        If they do not come to rest.
+    RefusedError
+        If a folder in the run is a link.
     """
     refuse_links(layout)
     for _ in range(_TRIES):

@@ -57,7 +57,7 @@ def load(run_dir: RunLike) -> StoredRun:
     ------
     RunNotFoundError
         If the folder has no run.yaml.
-    CorruptDataError
+    RefusedError
         If a folder in it is a link. ``run_dir`` itself may be one.
 
     Warns

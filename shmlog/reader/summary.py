@@ -76,7 +76,6 @@ def _row(group: dict[str, Any]) -> dict[str, Any]:
     kind = group["kind"]
     row = {"name": group["name"], "kind": kind, "count": group["count_all"], "last_step": group["step_last"]}
     cells = {key: group.get(f"{COLUMN_OF[kind]}_{key}") for key in ("last", "min", "max")}
-    for key in ("min", "max"):
-        if cells[key] != cells[key]:  # pyarrow's word for none but NaN
-            cells[key] = None
+    if cells["min"] is not None and not cells["min"] <= cells["max"]:  # of NaN alone: NaN; inf and -inf by pyarrow 20
+        cells["min"] = cells["max"] = None
     return row | {key: bool(cell) if kind == BOOL and cell is not None else cell for key, cell in cells.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -16,7 +17,7 @@ from shmlog.folder import runfile
 from shmlog.folder.description import Description
 from shmlog.folder.extent import Extent, extents_of, of_file
 from shmlog.folder.layout import RunLayout, event_file_name
-from shmlog.folder.regular import read_regular
+from shmlog.folder.regular import open_regular, read_regular
 from shmlog.records.lanes import NODE, Lane
 from shmlog.records.reasons import REASONS
 
@@ -99,6 +100,8 @@ class Ledger:
         ------
         CorruptDataError
             If run.yaml lacks the counts, or is older than the files, which the new attempt would cut to its extents.
+        RefusedError
+            If a link, a pipe or a folder is in the place of such a file.
         """
         try:
             ledger = cls.of(description.producers, {})
@@ -118,10 +121,12 @@ class Ledger:
         ledger.extents |= _named(event_extents(ledger.extents | files))
         ledger.extents[_RUN_LOG] = files.get(_RUN_LOG, Extent())
         for path in _text_files(layout):
-            if path.stat().st_size > ledger.extents.get(path.name, Extent()).bytes:
+            with open_regular(path) as file:
+                size = os.fstat(file.fileno()).st_size
+            if size > ledger.extents.get(path.name, Extent()).bytes:
                 raise CorruptDataError(
-                    f"{layout.run_yaml}: {path.name} holds more than it says, as after an older copy was put in its "
-                    "place; put the latest back, or move it away and have shmlog.Store(root).rebuild(run) write it anew"
+                    f"{layout.run_yaml}: says less than {path.name} holds, as an older copy of it does; put the latest "
+                    "run.yaml back, or move run.yaml away and have shmlog.Store(root).rebuild(run) write it anew"
                 )
         return ledger
 

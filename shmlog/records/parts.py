@@ -182,7 +182,9 @@ class PartFile:
         Raises
         ------
         CorruptDataError
-            If a page is damaged, or the texts could fill the memory.
+            If a page is damaged.
+        RefusedError
+            If the texts could fill the memory.
         """
         tables: list[pa.Table] = []
         expanded = 0

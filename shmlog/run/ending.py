@@ -27,7 +27,7 @@ def status_after(exception: BaseException) -> str:
 
 
 def note_end(layout: RunLayout, *, sealed: bool, is_awaited: bool) -> None:
-    """Note a finished run, so that the exit of this process sees that it is closed, if its flusher may fail to.
+    """Note a finished run that its flusher may fail to close: the exit of this process then has it closed.
 
     ``is_awaited``: the end of the process decides the status and waits for the flusher, which then closes the run.
     """

@@ -117,9 +117,13 @@ def _refusal(layout: RunLayout, description: Description, live: bool | None) -> 
 def _read(layout: RunLayout) -> Description:
     """Return run.yaml; raises CorruptDataError if it is damaged, since the next attempt relies on it."""
     description, fault = Description.read_or_guess(layout)
-    fault = fault or description.fault_of_attempts()
+    if fault is None and (of_attempts := description.fault_of_attempts()):
+        fault = f"{layout.run_yaml}: {of_attempts}"
     if fault:
-        raise CorruptDataError(f"{fault}; shmlog.Store(root).rebuild(run) writes {layout.run_yaml} anew")
+        raise CorruptDataError(
+            f"{fault}; correct it and delete its line crc32_above, or, if it can't be read at all, have "
+            "shmlog.Store(root).rebuild(run) write it anew"
+        )
     return description
 
 

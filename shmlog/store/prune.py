@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from shmlog.errors import RunStateError, ShmlogError, StorageError
 from shmlog.folder import blobs
+from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.folder.status import RunStatus
 from shmlog.reader.codec import Record
@@ -192,18 +193,24 @@ def _delete(root: Root, run: PrunedRun, archive: bool) -> Path | None:
     layout = root.run(run.experiment, run.run_id)
     archived_state, archive_path = None, None
     with removal.held(layout):  # no process resumes it while the archive is written
+        _refuse_kept(layout)
         if archive:
             from shmlog.store.archive import write_archive
 
             archived_state = removal.state_of(layout)
             archive_path = write_archive(root, layout)
         with root.locked():
-            facts = read_facts(layout)
-            why = removal.why_busy(layout, facts)
-            why = why or ("pinned" if make_record(str(layout.dir), facts).pinned else None)
-            why = why or ("changed" if archive and removal.state_of(layout) != archived_state else None)
-            if why:
-                raise RunStateError(f"kept, since it is {why} by now")
+            _refuse_kept(layout)
+            if archive and removal.state_of(layout) != archived_state:
+                raise RunStateError("kept, since it has changed while it was archived")
             folder = removal.move_to_trash(root, layout)
     removal.delete(folder)
     return archive_path
+
+
+def _refuse_kept(layout: RunLayout) -> None:
+    """Raise RunStateError if a run must not be deleted by now."""
+    facts = read_facts(layout)
+    why = removal.why_busy(layout, facts) or ("pinned" if make_record(str(layout.dir), facts).pinned else None)
+    if why:
+        raise RunStateError(f"kept, since it is {why} by now")

@@ -23,8 +23,10 @@ _TRIES = 20
 def why_busy(layout: RunLayout, facts: RunFacts) -> str | None:
     """Return why a run must not be deleted now, or None if its processes are dead or it never had any."""
     record, description = make_record(str(layout.dir), facts), Description(facts.members)
-    if record.live is True or liveness.flusher_lives(description) is True:
+    if record.live is True:
         return "running"
+    if liveness.flusher_lives(description) is True:
+        return "being closed"
     is_unknown = record.live is None and bool(description.segment)
     is_doubtful = record.live is False and not liveness.is_dead(layout, description)
     if record.status == "running" or (not record.complete and (is_unknown or is_doubtful)):

@@ -44,7 +44,7 @@ def restore(root: Root, text: str) -> RunLayout:
     The archive stays, so that nothing needs to be fsynced but the name.
     """
     archive = find_archive(root, text)
-    layout = root.run(archive.parent.name, archive.name.removesuffix(SUFFIX))
+    layout = root.run(archive.parent.name, archive.name.partition(".")[0])
     if os.path.lexists(layout.dir):
         raise RunStateError(f"there is a run in {layout.dir} already; delete it first")
     try:
@@ -67,7 +67,7 @@ def restore(root: Root, text: str) -> RunLayout:
 
 
 def find_archive(root: Root, text: str) -> Path:
-    """Return the archive of a run.
+    """Return the archive of a run; ``text`` ends with ``.N`` for the N-th of those that were kept from earlier.
 
     Raises
     ------
@@ -78,12 +78,13 @@ def find_archive(root: Root, text: str) -> Path:
     StorageError
         If it is a symbolic link.
     """
-    experiment, slash, run_id = text.rpartition("/")
-    check_id(run_id, "run id")
+    experiment, slash, archive = text.rpartition("/")
+    run_id, _, number = archive.partition(".")
+    check_id(run_id if number.isdecimal() else archive, "run id")
     names = [check_id(experiment, "experiment")] if slash else root.archived_experiments()
-    archives = [path for name in names if (path := root.archive / name / f"{run_id}{SUFFIX}").exists()]
+    archives = [path for name in names if (path := root.archive / name / f"{archive}{SUFFIX}").exists()]
     if len(archives) > 1:
-        raise ValueError(f"archives of {len(archives)} runs are called {run_id!r}; write EXPERIMENT/{run_id}")
+        raise ValueError(f"archives of {len(archives)} runs are called {archive!r}; write EXPERIMENT/{archive}")
     if not archives:
         raise RunNotFoundError(f"no archive of a run {text!r} in {root.archive}")
     return root.inside(archives[0])

@@ -245,8 +245,10 @@ class Store(StoreReader):
         RunStateError
             If the run exists.
         CorruptDataError
-            If the archive is damaged, or holds what no archive of that run can hold, such as links or
-            names that lead elsewhere. Nothing was restored.
+            If the archive is damaged. Nothing was restored.
+        RefusedError
+            If it holds what no archive of that run can hold, such as links or names that lead elsewhere.
+            Nothing was restored.
         StorageError
             If it can't be written, or there is no room for it. Nothing was restored.
         """

@@ -60,7 +60,9 @@ def read_apart(format: str, path: Path, max_bytes: int) -> ImportedRun:
     Raises
     ------
     CorruptDataError
-        If it can't be read, or not within the limits of memory and time.
+        If it is damaged.
+    RefusedError
+        If it can't be read within the limits of memory and time.
     MissingExtraError
         If a package for the format is missing.
     StorageError
@@ -213,7 +215,7 @@ def _receive(order: Order, table: IO[bytes], lines: IO[bytes]) -> ImportedRun:
 
 
 def _parse(order: Order, lines: IO[bytes]) -> list[dict[str, Any]]:
-    """Return the objects of the JSON lines; raises CorruptDataError if some are missing."""
+    """Return the objects of the JSON lines; raises RefusedError if some are missing."""
     lines.seek(0)
     try:
         objects = [json.loads(line) for line in lines]
@@ -221,7 +223,7 @@ def _parse(order: Order, lines: IO[bytes]) -> list[dict[str, Any]]:
         objects = []
     if not objects or len(objects) != 1 + objects[0].pop("events"):
         # The reader's exit code, which would say so, is lost where SIGCHLD is ignored.
-        raise CorruptDataError(f"{order.source}: refused, since the process that reads it ended before it was done")
+        raise RefusedError(f"{order.source}: refused, since the process that reads it ended before it was done")
     return objects
 
 

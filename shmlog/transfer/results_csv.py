@@ -105,6 +105,8 @@ def parse(text: str, path: Path | str) -> list[dict[str, Any]]:
     ------
     CorruptDataError
         If the text is not such a table.
+    RefusedError
+        If two columns have the same name.
     """
     lines = split(text, path)
     head = [unguard(cell.text) for cell in next(lines, (0, []))[1]]

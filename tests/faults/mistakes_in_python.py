@@ -1216,7 +1216,7 @@ ENDING = (
     Mutation(
         "older-run-yaml-cuts-the-files",
         "records/ledger.py",
-        "            if path.stat().st_size > ledger.extents.get(path.name, Extent()).bytes:\n",
+        "            if size > ledger.extents.get(path.name, Extent()).bytes:\n",
         "            if False:\n",
         "I4: who resumes a run whose run.yaml is an older copy cuts off what later attempts have logged",
         f"{RESUME}::test_a_run_yaml_of_an_earlier_attempt_cuts_nothing_that_a_later_one_has_written",
@@ -1233,8 +1233,8 @@ ENDING = (
     Mutation(
         "archive-lacks-what-came-meanwhile",
         "store/prune.py",
-        '            why = why or ("changed" if archive and removal.state_of(layout) != archived_state else None)\n',
-        "",
+        "            if archive and removal.state_of(layout) != archived_state:\n",
+        "            if False:\n",
         "I4: what is written into a run while it is archived is deleted with it",
         "unit/test_prune.py::test_a_run_that_changes_while_it_is_archived_is_kept[count_a_drop]",
     ),

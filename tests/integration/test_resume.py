@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 import shmlog
-from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, StorageError
+from shmlog.errors import CorruptDataError, RefusedError, RunNotFoundError, RunStateError, StorageError
 from shmlog.flusher.recover import recover
 from shmlog.folder import flock, runfile
 from shmlog.folder.layout import RunLayout
@@ -31,8 +31,10 @@ from tests.support.processes import (
     is_flusher_gone,
     only_run,
     run_script,
+    segments_below,
     start_script,
     wait_for_end,
+    wait_for_flusher,
     wait_until,
 )
 
@@ -306,9 +308,11 @@ def test_who_is_killed_while_resuming_leaves_a_run_that_can_be_resumed(
     assert shmlog.load(run_dir).status == "success"
     assert shmlog.load(run_dir).config == {"lr": 0.5}
     monkeypatch.setattr(gc, "_YOUNG_S", 0.0)
-    for segment in gc.find_stale():  # those that no run.yaml has come to name: as after any init
-        if segment.run_dir == run_dir:
+    for segment in gc.find_stale():  # those that run.yaml has not come to name: as after any init
+        if segment.run_id == run_dir.name:
             gc.remove(segment)
+    assert list(segments_below(run_dir)) == []
+    assert_books_balance(run_dir, offered=10)
 
 
 # ---- refusals ----
@@ -412,6 +416,42 @@ def test_books_that_are_damaged_are_not_gone_on_with(tmp_path: Path) -> None:
     assert curve(run_dir) == [(0, 1.0, 1), (1, 2.0, 2)], "the events tell the attempts"
 
 
+IN_THE_WAY: dict[str, Callable[[Path], None]] = {
+    "link": lambda path: path.symlink_to(path.with_name("elsewhere")),
+    "pipe": os.mkfifo,
+    "folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", IN_THE_WAY)
+def test_a_run_with_something_else_in_the_place_of_its_events_is_not_resumed(tmp_path: Path, kind: str) -> None:
+    run_dir = make(tmp_path, range(2))
+    (run_dir / "events.jsonl").rename(run_dir / "elsewhere")
+    IN_THE_WAY[kind](run_dir / "events.jsonl")
+    assert_refused(RefusedError, "events.jsonl: not a regular file", run_dir)
+
+
+@pytest.mark.parametrize("kind", IN_THE_WAY)
+def test_a_flusher_ends_that_finds_something_else_in_the_place_of_its_events(tmp_path: Path, kind: str) -> None:
+    run = shmlog.init("resumed", root=tmp_path)
+    run.log("loss", 1.0, step=0)
+    assert run.flush()
+    flusher = wait_for_flusher(run.dir)
+    wait_until((run.dir / "events.jsonl").exists, "the flusher to write events")
+    (run.dir / "events.jsonl").rename(run.dir / "elsewhere")
+    IN_THE_WAY[kind](run.dir / "events.jsonl")
+    run.event("later", {})
+    assert run.finish() is False
+    wait_until(lambda: not Path(f"/proc/{flusher}").exists(), "the flusher to end")
+    if kind == "folder":
+        (run.dir / "events.jsonl").rmdir()
+    else:
+        (run.dir / "events.jsonl").unlink()
+    (run.dir / "elsewhere").rename(run.dir / "events.jsonl")
+    recover(run.dir)
+    assert [event["event_type"] for event in shmlog.load(run.dir).events()].count("later") == 1
+
+
 def test_a_run_yaml_of_an_earlier_attempt_cuts_nothing_that_a_later_one_has_written(tmp_path: Path) -> None:
     run_dir = make(tmp_path, range(2), sinks=("jsonl",))
     path = run_dir / "run.yaml"
@@ -421,7 +461,7 @@ def test_a_run_yaml_of_an_earlier_attempt_cuts_nothing_that_a_later_one_has_writ
     wait_for_end(run_dir)
     path.write_bytes(earlier)
     events = (run_dir / "events.jsonl").read_bytes()
-    assert_refused(CorruptDataError, "events.jsonl holds more than it says.*rebuild", run_dir)
+    assert_refused(CorruptDataError, "says less than events.jsonl holds.*rebuild", run_dir)
     assert (run_dir / "events.jsonl").read_bytes() == events
     path.unlink()
     shmlog.Store(tmp_path).rebuild(run_dir.name)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shmlog import _bulk
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.records import pages, parts
 from shmlog.records.pages import ENCODINGS, check_whole, groups_of
 from shmlog.records.schema import METRICS
@@ -124,5 +124,5 @@ def test_texts_that_would_fill_the_memory_are_refused(
     monkeypatch.setattr(parts, "TEXT_BYTES", 16 << 20)
     with writer_of_bombs(monkeypatch, encoding):
         write(path, repeated(1 << 16, 1200))
-    with pytest.raises(CorruptDataError, match=path.name):
+    with pytest.raises(UnreadableError, match=path.name):
         check_whole(path)

@@ -230,6 +230,8 @@ def test_an_archive_is_not_replaced_by_one_that_holds_less(root: Path) -> None:
     (run,) = store.prune(keep=0, archive=True, dry_run=False).runs
     assert run.archive is not None
     assert run.archive.with_name("one.1.tar.zst").read_bytes() == first != run.archive.read_bytes()
+    store.restore("one.1")
+    assert layout.events.exists()
 
 
 def test_two_that_archive_a_run_at_a_time_do_not_write_into_one_file(
@@ -377,7 +379,7 @@ def test_a_run_that_changes_while_it_is_archived_is_kept(
 
     monkeypatch.setattr(archive, "write_archive", change_behind)
     result = shmlog.Store(root).prune(keep=0, archive=True, dry_run=False)
-    assert (pruned(result), result.failed) == ([], ("digits/one: kept, since it is changed by now",))
+    assert (pruned(result), result.failed) == ([], ("digits/one: kept, since it has changed while it was archived",))
     assert left(root) == {"one"}
 
 

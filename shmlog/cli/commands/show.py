@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,11 +89,14 @@ def _metrics(stored: StoredRun) -> dict[str, Any]:
     """Return the metrics and their count, both without superseded records, as readers return them."""
     counts = stored.counts
     try:
-        summary = summarise(stored.portions(superseded=True))
+        with warnings.catch_warnings(record=True) as left_out:
+            warnings.simplefilter("always")
+            summary = summarise(stored.portions(superseded=True))
     except UnreadableError as damage:
         return {"counts": counts, "metrics": [], "error": str(damage)}
     counts = {**counts, "metrics": summary.records, "superseded": summary.superseded}
-    return {"counts": counts, "metrics": summary.rows, "error": None}
+    error = "; ".join(dict.fromkeys(str(warning.message) for warning in left_out)) or None
+    return {"counts": counts, "metrics": summary.rows, "error": error}
 
 
 def _lines(description: dict[str, Any]) -> Iterator[str]:
@@ -119,7 +123,7 @@ def _head(description: dict[str, Any]) -> Iterator[str]:
         "attempts": _attempts(description["attempts"]),
         "host": description["host"],
         "git": _git(description["git"]),
-        "tags": ", ".join(map(str, description["tags"] or [])),
+        "tags": ", ".join(map(str, tags if isinstance(tags := description["tags"], list) else [])),
         "group": description["group"],
         "about": description["description"],
         "notes": description["notes"],

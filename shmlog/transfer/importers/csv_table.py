@@ -34,6 +34,8 @@ def read(path: Path) -> ImportedRun:
     ------
     CorruptDataError
         If it is not CSV, or damaged.
+    RefusedError
+        If its first line is not a list of different names.
     """
     run = ImportedRun(experiment=path.stem)
     data = run.read("table", path)

@@ -25,7 +25,7 @@ def read(path: Path) -> ImportedRun:
 
     Raises
     ------
-    CorruptDataError
+    RefusedError
         If the folder has no event file.
     MissingExtraError
         If the package tensorboard is missing.

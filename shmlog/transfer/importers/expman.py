@@ -33,7 +33,7 @@ def read(path: Path) -> ImportedRun:
 
     Raises
     ------
-    CorruptDataError
+    RefusedError
         If there is neither run.yaml nor a table of metrics.
     """
     journals = sorted(path.glob("vectors-*.arrow"))

@@ -24,7 +24,7 @@ def read(path: Path) -> ImportedRun:
 
     Raises
     ------
-    CorruptDataError
+    RefusedError
         If there is neither meta.bin nor metrics.bin.
     """
     run = ImportedRun(experiment=path.parent.name)
