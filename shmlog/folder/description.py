@@ -262,7 +262,7 @@ class Description:
         return None
 
     def first_lanes(self, node: int) -> list[int]:
-        """Return the first lane of each attempt on a node; of what it does not say so, all is of the first attempt."""
+        """Return the first lane of each attempt on a node; for other nodes, run.yaml names the first attempt alone."""
         return [int(attempt["first_lane"]) for attempt in self.all_attempts()] if node == 0 else [0]
 
     def number_of(self, attempt: int | None) -> int:

@@ -152,7 +152,7 @@ class RunLayout:
         return self._parts(but, below)[0]
 
     def parts_of_nodes(self, *, but: Container[Path] = (), below: int | None = None) -> list[Part]:
-        """Return what `parts` does, and the parts of all other nodes, of whose logs ``below`` does not tell."""
+        """Return what `parts` does, and the parts of all other nodes; ``below`` counts logs of this node alone."""
         others = [part for other in self.other_nodes() for part in other.parts(but=but)]
         return self.parts(but=but, below=below) + others
 

@@ -30,7 +30,7 @@ def own_parts(layout: RunLayout, snapshot: Snapshot) -> tuple[list[Part], list[s
     rows: int | None = 0
     useless: set[Path] = set()
     parts = list(snapshot.parts)
-    for part in parts:  # and those that only what is useless covers
+    for part in parts:  # the loop adds parts that only useless ones cover
         try:
             facts = footer.read_facts(part.path)
         except UnreadableError:

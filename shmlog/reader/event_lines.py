@@ -100,10 +100,10 @@ def _around_holes(file: BufferedReader) -> Iterator[bytes | int]:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+        event = json.loads(line.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return event if isinstance(event, dict) else None
 
 
 def _finite(text: str) -> float:
@@ -215,8 +215,8 @@ def _calls(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Yield the records of each call: same producer, time and step, and no name twice."""
     call: list[dict[str, Any]] = []
     for row in rows:
-        same = call and all(row[key] == call[0][key] for key in ("node", "lane", "ts", "step"))
-        if call and (not same or any(row["name"] == other["name"] for other in call)):
+        is_same_call = call and all(row[key] == call[0][key] for key in ("node", "lane", "ts", "step"))
+        if call and (not is_same_call or any(row["name"] == other["name"] for other in call)):
             yield call
             call = []
         call.append(row)

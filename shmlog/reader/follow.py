@@ -38,8 +38,8 @@ class Follower:
 
     def __init__(self, run_dir: Path) -> None:
         self._layout = RunLayout(run_dir)
-        # Highest sequence number by lane. Apart for metrics and events, because
-        # they are not read in the same moment.
+        # Highest sequence number by lane, separate for metrics and events, because
+        # they are read one after the other.
         self._metrics_shown: dict[Lane, int] = {}
         self._events_shown: dict[Lane, int] = {}
         self._log = 0
@@ -83,7 +83,7 @@ class Follower:
 
     def _everything(self, last: int | None = None) -> list[Event]:
         """Read the whole run, and return the lines that were not shown, or the last of them."""
-        self._log = self._next_log()  # first, so that no log is missed between this and the rest
+        self._log = self._next_log()  # first, so that no log is missed while the rest is read
         table = self.stored.metrics(superseded=True, nodes=True)
         events = [event for event in self.stored.events() if _is_numbered(event)]
         fresh = self._unshown(table)
@@ -137,12 +137,12 @@ class Follower:
         self._file.seek(self._offset)
         data = self._file.read()
         frames, start = [], self._offset
-        for piece in wal.scan(data, path=self._layout.log(self._log), log=self._log, run_id=self._run_id):
-            if isinstance(piece, wal.Frame):
-                frames.append(piece)
-            elif piece.reason == wal.TORN_TAIL:
+        for item in wal.scan(data, path=self._layout.log(self._log), log=self._log, run_id=self._run_id):
+            if isinstance(item, wal.Frame):
+                frames.append(item)
+            elif item.reason == wal.TORN_TAIL:
                 break  # the flusher is writing this frame
-            self._offset = start + piece.offset + piece.length
+            self._offset = start + item.offset + item.length
         if not frames:
             return []
         chunks = event_lines(self._decoder.decode(frames), metrics=True)

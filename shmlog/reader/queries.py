@@ -30,7 +30,7 @@ class Queries:
     def portions(
         self, names: str | Sequence[str] | None = None, *, superseded: bool = False, nodes: bool = False
     ) -> Iterator[pa.Table]:
-        """Yield what `metrics` returns, some names at a time, so that a huge run is never in memory all at once.
+        """Yield what `metrics` returns, some names at a time, so that a huge run is never in memory as a whole.
 
         All records of a metric are in one table, by step and time.
         """

@@ -5,7 +5,7 @@ parts and events.jsonl, the rest from the logs, so that nothing is met twice or
 missed. If it has changed during the look, or a file has gone, one looks again.
 
 If it is damaged, everything that is there is taken, and what is met twice is
-kept once, by its number and its lane.
+kept once, by lane and number.
 """
 
 from __future__ import annotations

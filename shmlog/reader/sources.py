@@ -26,9 +26,9 @@ class Sources:
     Attributes
     ----------
     parts : list of Part
-        Parquet files of which every row counts.
+        Parquet files; each of their rows counts.
     rows : pyarrow.Table
-        Schema `OF_NODES`; what is not in them, in no order.
+        Schema `OF_NODES`; the metrics outside the parts, in no order.
     """
 
     parts: list[Part]
@@ -48,14 +48,14 @@ def find_sources(layout: RunLayout, snapshot: Snapshot, *, in_memory: bool = Fal
     """
     own, problems = own_parts(layout, snapshot)
     faults: list[str] = []
-    is_in_lines = snapshot.metrics_are_lines or bool(problems and snapshot.has_sink("jsonl"))
-    is_read = in_memory or snapshot.overlaps or is_in_lines
+    is_read = in_memory or snapshot.overlaps or snapshot.metrics_are_lines
+    is_read = is_read or bool(problems and snapshot.has_sink("jsonl"))
     if not is_read:
         faults = [fault for fault in (_fault_of(part.path) for part in own) if fault]
     if is_read or faults:
         table, problems = read.read_metrics(layout, snapshot, None)
-        if faults and not problems:  # right all the same, but at a price: that should not be a riddle
-            problems = [f"{faults[0]}; its rows are sound all the same: all of the run is read into memory"]
+        if faults and not problems:  # the metrics are complete, but take memory: say why
+            problems = [f"{faults[0]}; its rows are sound, but the whole run is read into memory"]
         return Sources([], table), problems
     tables = []
     for batch, damage in snapshot.batches(layout):

@@ -262,7 +262,7 @@ class StoredRun(Conversions, Queries):
     def metrics(
         self, names: str | Sequence[str] | None = None, *, superseded: bool = False, nodes: bool = False
     ) -> pa.Table:
-        """Return metric records: of a run that was resumed, the curve that its attempts make together.
+        """Return metric records; of a resumed run, the curve that its attempts form together.
 
         Parameters
         ----------
@@ -270,10 +270,10 @@ class StoredRun(Conversions, Queries):
             A name, several names, or a pattern with ``*``, ``?`` or ``[ ]`` that is
             not itself a name. Default: all.
         superseded : bool
-            Also what a later attempt has superseded: of each metric, what earlier
-            attempts have from the smallest step on that a later one has logged.
+            Include records that a later attempt has superseded: of each metric, those of
+            earlier attempts from the smallest step on that a later attempt has logged.
         nodes : bool
-            Also a column ``node`` (int32), the last: lanes are numbered on each node by itself.
+            Add the column ``node`` (int32), as the last: each node numbers its lanes by itself.
 
         Returns
         -------

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NODE = 0
-"""The node that writes. There is one yet: what names no node is of this one, as write-ahead logs and events.jsonl."""
+"""The node that writes. It is the only one yet: write-ahead logs and events.jsonl name no node and are of this one."""
 
 _BITS = 32
 
@@ -27,11 +27,11 @@ class Lane(NamedTuple):
 
     @property
     def key(self) -> int:
-        """The lane as one number, which `lane_keys` has for each row of a table."""
+        """The lane as one number, as `lane_keys` returns it for each row of a table."""
         return (self.node << _BITS) + self.number
 
     def columns(self) -> dict[str, int]:
-        """Return the lane as the books list it: they name no node but others than `NODE`."""
+        """Return the lane as the books list it: they name a node only if it is not `NODE`."""
         return {"lane": self.number} if self.node == NODE else {"node": self.node, "lane": self.number}
 
     @classmethod

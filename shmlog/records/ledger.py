@@ -43,8 +43,8 @@ class Ledger:
         self.kept_logs: list[int] = []  # logs with records that are, or may be, nowhere else
         self._unlaned: dict[str, int] = {}
         self._producers: dict[tuple[Lane, int], dict[str, Any]] = {}
-        self._offered: dict[Lane, int] = {}
-        self._settled: dict[int, int] = {}  # what is lost in logs that were accounted for
+        self._offered: dict[Lane, int] = {}  # by lane
+        self._settled: dict[int, int] = {}  # by lane, the records lost in logs already accounted for
 
     @classmethod
     def load(cls, layout: RunLayout) -> Ledger:
@@ -137,7 +137,7 @@ class Ledger:
 
     @property
     def lanes(self) -> int:
-        """One more than the highest lane of any node, also of those whose records are all lost."""
+        """One more than the highest lane of any node, including lanes whose records are all lost."""
         lanes = chain((lane for lane, _ in self._producers), self._offered)
         return max((lane.number for lane in lanes), default=-1) + 1
 
@@ -176,7 +176,7 @@ class Ledger:
 
     def _note_offered(self, offered: Mapping[int, int]) -> None:
         for lane, count in offered.items():
-            if count:  # a lane that was kept spare is none of the run's
+            if count:  # a spare lane was never used
                 key = Lane(NODE, lane)
                 self._offered[key] = max(count, self._offered.get(key, 0))
 
@@ -223,17 +223,17 @@ class Ledger:
         return total
 
     def offered(self) -> dict[str, int]:
-        """Return by lane what it was offered, as it is written into files of ours."""
+        """Return the records offered, by lane, as our files hold them."""
         return {str(lane.number): self._offered[lane] for lane in sorted(self._offered)}
 
     def end_of(self, lane: int) -> tuple[int, list[int]]:
-        """Return what a lane was offered, and of that the drops by reason, in the order of `REASONS`."""
+        """Return how many records a lane was offered, and how many of them were dropped, in the order of `REASONS`."""
         key = Lane(NODE, lane)
         gaps = [producer["dropped"] for (owned, _), producer in self._producers.items() if owned == key]
         return self._offered.get(key, 0), [sum(dropped.get(reason, 0) for dropped in gaps) for reason in REASONS]
 
     def lost(self) -> dict[int, int]:
-        """Return by lane the records that are neither booked nor dropped; see `lost_of`."""
+        """Return the records, by lane, that are neither booked nor dropped; see `lost_of`."""
         return {lane.number: count for lane, count in lost_of(self._producers.values(), self._offered).items()}
 
     def counts(self) -> dict[str, int]:
@@ -267,7 +267,7 @@ class Ledger:
 
 
 def lost_of(producers: Iterable[Mapping[str, Any]], offered: Mapping[Lane, int]) -> dict[Lane, int]:
-    """Return by lane how many records it was offered that are neither in the files nor counted as dropped.
+    """Return, by lane, how many offered records are neither in the files nor counted as dropped.
 
     A negative number: the files hold more. Lanes without a known number of offered records are left out.
     """
@@ -280,7 +280,7 @@ def lost_of(producers: Iterable[Mapping[str, Any]], offered: Mapping[Lane, int])
 
 
 def read_offered(value: object) -> dict[Lane, int]:
-    """Return by lane what it was offered, as a file of ours says; what makes no sense is left out."""
+    """Return the records offered, by lane, from the value in one of our files; invalid items are left out."""
     if not isinstance(value, dict):
         return {}
     counts = {lane: n for lane, n in value.items() if _LANE.fullmatch(str(lane)) and type(n) is int and n >= 0}

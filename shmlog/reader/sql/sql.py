@@ -153,10 +153,10 @@ def _check(duckdb: Any, query: str) -> None:
     except duckdb.Error as error:
         raise QueryError(str(error).strip()) from error
     if len(statements) != 1:
-        raise QueryError(f"one statement is snapshot, not {len(statements)}")
+        raise QueryError(f"one statement is taken, not {len(statements)}")
     if statements[0].type != duckdb.StatementType.SELECT:
         kind = str(statements[0].type).rpartition(".")[2].strip("<>0123456789: ")
-        raise QueryError(f"only a query that reads is snapshot, such as SELECT, not {kind}")
+        raise QueryError(f"only a query that reads is taken, such as SELECT, not {kind}")
 
 
 # ---- the database ----

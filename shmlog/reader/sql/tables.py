@@ -72,8 +72,8 @@ def attempt_table(runs: Iterable[tuple[RunRecord, dict[int, list[int]]]]) -> pa.
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Return rows as a table; what has no field in the schema is left out."""
-    known = list(rows)
-    columns = [pa.array([row.get(field.name) for row in known], field.type) for field in schema]
+    listed = list(rows)
+    columns = [pa.array([row.get(field.name) for row in listed], field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
