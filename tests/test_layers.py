@@ -65,9 +65,9 @@ ARROWS = {
 
 WORDS_OF_OTHERS = {
     "argv", "attempt", "attempts", "complete", "counts", "created_at", "description", "dropped", "ended_at",
-    "environment", "experiment", "files", "git", "group", "host", "job_name", "kept_logs", "lost", "name", "notes",
-    "offered", "parent", "pid", "producers", "python", "run_id", "schema", "segment", "sinks", "source", "span_id",
-    "started_at", "status", "tags", "trace_id", "turn", "user",
+    "environment", "experiment", "files", "git", "group", "host", "job_name", "kept_logs", "lost", "name", "node",
+    "notes", "offered", "parent", "pid", "producers", "python", "run_id", "schema", "segment", "sinks", "source",
+    "span_id", "started_at", "status", "tags", "trace_id", "turn", "user",
 }  # fmt: skip
 """Keys of run.yaml that other files, events, records, columns or commands have a word in common with."""
 

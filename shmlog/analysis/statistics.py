@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 pc: Any = pyarrow.compute
 
-PRODUCER = ("lane", "pid", "rank", "local_rank", "worker")
+PRODUCER = ("node", "lane", "pid", "rank", "local_rank", "worker")
 """What tells producers apart in a table of metrics."""
 
 
@@ -23,7 +23,8 @@ def statistics(tables: Iterable[pa.Table], by: str | None, ddof: int, quantiles:
     Parameters
     ----------
     tables : iterable of pyarrow.Table
-        Schema `shmlog.records.schema.METRICS`, each by step and time; each metric in one of them.
+        With the columns of `shmlog.records.schema.METRICS`, by producer of `OF_NODES`. Each by step and time; each
+        metric in one of them.
     """
     if by not in (None, "producer"):
         raise ValueError(f"by must be None or 'producer', not {by!r}")

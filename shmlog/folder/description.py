@@ -261,9 +261,9 @@ class Description:
             return "its attempts are not numbered from 1 on"
         return None
 
-    def first_lanes(self) -> list[int]:
-        """Return the first lane of each attempt."""
-        return [int(attempt["first_lane"]) for attempt in self.all_attempts()]
+    def first_lanes(self, node: int) -> list[int]:
+        """Return the first lane of each attempt on a node; for other nodes, run.yaml names the first attempt alone."""
+        return [int(attempt["first_lane"]) for attempt in self.all_attempts()] if node == 0 else [0]
 
     def number_of(self, attempt: int | None) -> int:
         """Return the number of an attempt, by default of the latest; raises ValueError if the run has no such one."""

@@ -22,17 +22,19 @@ _LOG = r"(\d{6,})\.wal"
 _KEPT_LOG = r"(\d{6,})(?:\.[1-9]\d*)?\.wal"
 _EVENTS = r"events(?:\.([1-9]\d{0,5}))?\.jsonl"
 _PROVENANCE = r"(?:provenance(?:\.[1-9]\d*)?\.yaml|git(?:\.[1-9]\d*)?\.diff)"
+_NODE = r"node=(0|[1-9]\d{0,8})"
 _PART = r"part-(\d{6,})(?:-(\d{6,}))?\.parquet"
 
 _TRIES = 16  # to find a free run id
 
 
 class Part(NamedTuple):
-    """A sealed Parquet file and the logs ``first`` … ``last`` that it covers."""
+    """A sealed Parquet file and the logs ``first`` … ``last`` of a node that it covers."""
 
     first: int
     last: int
     path: Path
+    node: int = 0
 
 
 class RunLayout:
@@ -49,6 +51,7 @@ class RunLayout:
         self.flusher_log = self.wal / "flusher.log"
         self.recovered = self.wal / "recovered"
         self.kept = self.dir / "kept"
+        self.node = node
         self.metrics = self.dir / "metrics" / f"node={node}"
         self.events = self.event_file(0)
         self.run_log = self.dir / "run.log"
@@ -148,17 +151,28 @@ class RunLayout:
         """
         return self._parts(but, below)[0]
 
+    def parts_of_nodes(self, *, but: Container[Path] = (), below: int | None = None) -> list[Part]:
+        """Return what `parts` does, and the parts of all other nodes; ``below`` counts logs of this node alone."""
+        others = [part for other in self.other_nodes() for part in other.parts(but=but)]
+        return self.parts(but=but, below=below) + others
+
     def covered_parts(self) -> list[Part]:
         """Return the existing parts that another part covers."""
         return self._parts()[1]
 
+    def other_nodes(self) -> list[RunLayout]:
+        """Return the layouts of the same run on the other nodes whose metrics are here, ascending."""
+        nodes = sorted(int(m[1]) for m in _matches(self.metrics.parent, _NODE))
+        return [RunLayout(self.dir, node) for node in nodes if node != self.node]
+
     def _parts(self, but: Container[Path] = (), below: int | None = None) -> tuple[list[Part], list[Part]]:
-        parts = [Part(int(m[1]), int(m[2] or m[1]), self.metrics / m[0]) for m in _matches(self.metrics, _PART)]
-        parts = [part for part in parts if part.path not in but and (below is None or part.last < below)]
-        parts.sort(key=lambda part: (part.first, -part.last))
+        matches = _matches(self.metrics, _PART)
+        present = [Part(int(m[1]), int(m[2] or m[1]), self.metrics / m[0], self.node) for m in matches]
+        present = [part for part in present if part.path not in but and (below is None or part.last < below)]
+        present.sort(key=lambda part: (part.first, -part.last))
         uncovered: list[Part] = []
         covered: list[Part] = []
-        for part in parts:
+        for part in present:
             is_covered = bool(uncovered) and part.last <= uncovered[-1].last
             (covered if is_covered else uncovered).append(part)
         return uncovered, covered

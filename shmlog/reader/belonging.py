@@ -44,7 +44,7 @@ def own_parts(layout: RunLayout, snapshot: Snapshot) -> tuple[list[Part], list[s
             problems.append(f"{part.path}: {fault}; left out")
         rows = None
         useless.add(part.path)
-        parts += [part for part in layout.parts(but=useless, below=snapshot.next_log) if part not in parts]
+        parts += [part for part in layout.parts_of_nodes(but=useless, below=snapshot.next_log) if part not in parts]
     booked = _booked(snapshot)
     if None not in (rows, booked) and rows != booked:
         problems.append(f"{layout.metrics}: {_difference(rows, booked)}")

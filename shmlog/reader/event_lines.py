@@ -190,12 +190,12 @@ def metric_lines(table: pa.Table, last: int | None = None) -> list[Event]:
     Parameters
     ----------
     table : pyarrow.Table
-        Metrics as ``StoredRun.metrics`` returns them.
+        Metrics as ``StoredRun.metrics`` returns them with their nodes.
     last : int or None
         Only the newest so many calls.
     """
     newest = table if last is None else _newest(table, last)
-    rows = newest.sort_by([("ts", "ascending"), ("lane", "ascending"), ("seq", "ascending")]).to_pylist()
+    rows = newest.sort_by([(key, "ascending") for key in ("ts", "node", "lane", "seq")]).to_pylist()
     lines = [_metric_line(call) for call in _calls(rows)]
     return lines if last is None else lines[len(lines) - min(last, len(lines)) :]
 
@@ -206,7 +206,7 @@ def _newest(table: pa.Table, calls: int) -> pa.Table:
 
     if not calls or not table.num_rows:
         return table.slice(0, 0)
-    times = table.group_by(["ts", "lane", "step"]).aggregate([])["ts"]
+    times = table.group_by(["ts", "node", "lane", "step"]).aggregate([])["ts"]
     oldest = pc.top_k_unstable(times, min(calls, len(times)))[-1]
     return table.filter(pc.greater_equal(table["ts"], times[oldest.as_py()]))
 
@@ -215,7 +215,7 @@ def _calls(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Yield the records of each call: same producer, time and step, and no name twice."""
     call: list[dict[str, Any]] = []
     for row in rows:
-        is_same_call = call and all(row[key] == call[0][key] for key in ("lane", "ts", "step"))
+        is_same_call = call and all(row[key] == call[0][key] for key in ("node", "lane", "ts", "step"))
         if call and (not is_same_call or any(row["name"] == other["name"] for other in call)):
             yield call
             call = []

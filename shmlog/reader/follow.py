@@ -20,8 +20,9 @@ from shmlog.reader.event_lines import Event, metric_lines, metrics_of
 from shmlog.reader.stored import load
 from shmlog.records import wal
 from shmlog.records.decode import Decoder
+from shmlog.records.lanes import Lane, lane_keys
 from shmlog.records.lines import event_lines
-from shmlog.records.schema import METRICS
+from shmlog.records.schema import OF_NODES
 
 _CHECK_S = 1.0
 
@@ -39,8 +40,8 @@ class Follower:
         self._layout = RunLayout(run_dir)
         # Highest sequence number by lane, separate for metrics and events, because
         # they are read one after the other.
-        self._metrics_shown: dict[int, int] = {}
-        self._events_shown: dict[int, int] = {}
+        self._metrics_shown: dict[Lane, int] = {}
+        self._events_shown: dict[Lane, int] = {}
         self._log = 0
         self._file: BinaryIO | None = None
         self._offset = 0
@@ -83,7 +84,7 @@ class Follower:
     def _everything(self, last: int | None = None) -> list[Event]:
         """Read the whole run, and return the lines that were not shown, or the last of them."""
         self._log = self._next_log()  # first, so that no log is missed while the rest is read
-        table = self.stored.metrics(superseded=True)
+        table = self.stored.metrics(superseded=True, nodes=True)
         events = [event for event in self.stored.events() if _is_numbered(event)]
         fresh = self._unshown(table)
         lines = metric_lines(fresh, last) + [event for event in events if self._is_new(event)]
@@ -100,21 +101,21 @@ class Follower:
 
     def _unshown(self, table: pa.Table) -> pa.Table:
         """Return the metrics that were not shown."""
-        lanes, index = np.unique(table["lane"].to_numpy(), return_inverse=True)
-        shown = np.array([self._metrics_shown.get(int(lane), -1) for lane in lanes], np.int64)
+        keys, index = np.unique(lane_keys(table), return_inverse=True)
+        shown = np.array([self._metrics_shown.get(Lane.of_key(key), -1) for key in keys.tolist()], np.int64)
         return table.filter(pa.array(table["seq"].to_numpy() > shown[index]))
 
     def _count_as_shown(self, table: pa.Table, lines: Iterable[Event]) -> None:
-        for end in table.group_by("lane").aggregate([("seq", "max")]).to_pylist():
-            _raise(self._metrics_shown, end["lane"], end["seq_max"])
+        for end in table.group_by(["node", "lane"]).aggregate([("seq", "max")]).to_pylist():
+            _raise(self._metrics_shown, Lane(end["node"], end["lane"]), end["seq_max"])
         for line in lines:
-            _raise(self._shown_like(line), line["lane"], _last_seq(line))
+            _raise(self._shown_like(line), Lane.of_line(line), _last_seq(line))
 
-    def _shown_like(self, line: Event) -> dict[int, int]:
+    def _shown_like(self, line: Event) -> dict[Lane, int]:
         return self._events_shown if metrics_of(line) is None else self._metrics_shown
 
     def _is_new(self, line: Event) -> bool:
-        return bool(line["seq"] > self._shown_like(line).get(line["lane"], -1))
+        return bool(line["seq"] > self._shown_like(line).get(Lane.of_line(line), -1))
 
     def _open(self) -> bool:
         try:
@@ -150,11 +151,11 @@ class Follower:
     def _new(self, lines: Iterable[Event]) -> list[Event]:
         """Return the lines that were not shown, and count them as shown."""
         new = [line for line in lines if self._is_new(line)]
-        self._count_as_shown(METRICS.empty_table(), new)
+        self._count_as_shown(OF_NODES.empty_table(), new)
         return new
 
 
-def _raise(highest: dict[int, int], lane: int, seq: int) -> None:
+def _raise(highest: dict[Lane, int], lane: Lane, seq: int) -> None:
     highest[lane] = max(seq, highest.get(lane, -1))
 
 

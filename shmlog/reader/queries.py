@@ -27,19 +27,21 @@ class Queries:
     metrics: Callable[..., Any]
     to_numpy: Callable[[str], tuple[Any, Any]]
 
-    def portions(self, names: str | Sequence[str] | None = None, *, superseded: bool = False) -> Iterator[pa.Table]:
+    def portions(
+        self, names: str | Sequence[str] | None = None, *, superseded: bool = False, nodes: bool = False
+    ) -> Iterator[pa.Table]:
         """Yield what `metrics` returns, some names at a time, so that a huge run is never in memory as a whole.
 
         All records of a metric are in one table, by step and time.
         """
         if names is not None:
-            yield self.metrics(names, superseded=superseded)
+            yield self.metrics(names, superseded=superseded, nodes=nodes)
             return
         all_names = self.names()
         records = int(self.counts.get("metrics") or 0)
         length = max(1, len(all_names) * _ROWS_AT_ONCE // max(records, _ROWS_AT_ONCE))
         for start in range(0, len(all_names), length):
-            yield self.metrics(all_names[start : start + length], superseded=superseded)
+            yield self.metrics(all_names[start : start + length], superseded=superseded, nodes=nodes)
 
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
         """Return the result of SQL over this run, by DuckDB; as `shmlog.Store.sql` does over all runs.
@@ -77,7 +79,7 @@ class Queries:
         Returns
         -------
         pyarrow.Table
-            Sorted by ``name`` and, by producer, ``lane``, ``pid``, ``rank``, ``local_rank`` and ``worker``.
+            Sorted by ``name`` and, by producer, ``node``, ``lane``, ``pid``, ``rank``, ``local_rank`` and ``worker``.
             ``count`` (int64) records, of which ``nan`` are NaN; over the others, as float64, ``mean``, ``std``
             (null unless there are more than ``ddof``), ``min``, ``max``, ``median`` and the quantiles, by
             linear interpolation. ``first`` and ``last`` are those by step and time. Bools count as 0 and 1;
@@ -90,7 +92,7 @@ class Queries:
         """
         from shmlog.analysis.statistics import statistics
 
-        return statistics(self.portions(names), by, ddof, quantiles)
+        return statistics(self.portions(names, nodes=by is not None), by, ddof, quantiles)
 
     def findings(self, names: str | Sequence[str] | None = None) -> list[MetricFinding]:
         """Return what is worth a look: NaN, infinities, spikes, trends and stalls.

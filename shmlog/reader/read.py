@@ -1,6 +1,6 @@
 """Metrics and events from the files that a snapshot holds together.
 
-What is damaged is left out and told; a part's records that stand in
+What is damaged is left out and reported; a part's records that stand in
 events.jsonl as well are taken from there.
 """
 
@@ -18,15 +18,16 @@ import numpy as np
 import pyarrow as pa
 
 from shmlog.errors import CorruptDataError, UnreadableError
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.event_lines import Line, fault_of, is_call, read_lines, table_of_calls
 from shmlog.reader.snapshot import Snapshot
 from shmlog.records import parts
+from shmlog.records.lanes import NODE, Lane, lane_keys
 from shmlog.records.lines import METRICS_TYPE, event_lines
 from shmlog.records.merge import names_of
 from shmlog.records.order import sort_rows, take_rows
-from shmlog.records.schema import METRICS
+from shmlog.records.schema import METRICS, OF_NODES, with_node
 from shmlog.records.wal import Damage
 
 _LINES_AT_ONCE = 50_000
@@ -40,8 +41,8 @@ def is_pattern(names: str) -> bool:
 # ---- metrics ----
 
 
-def read_metrics(layout: RunLayout, taken: Snapshot, names: str | list[str] | None) -> tuple[pa.Table, list[str]]:
-    """Return the metrics that are wanted, in order, and what is damaged.
+def read_metrics(layout: RunLayout, snapshot: Snapshot, names: str | list[str] | None) -> tuple[pa.Table, list[str]]:
+    """Return the metrics that are wanted, in order and of schema `OF_NODES`, and what is damaged.
 
     Raises
     ------
@@ -50,73 +51,73 @@ def read_metrics(layout: RunLayout, taken: Snapshot, names: str | list[str] | No
     """
     wanted = [names] if isinstance(names, str) else names
     if isinstance(names, str) and is_pattern(names):
-        known = read_names(layout, taken)[0]
+        known = read_names(layout, snapshot)[0]
         wanted = [names] if names in known else [name for name in known if fnmatch.fnmatchcase(name, names)]
-    sealed, overlaps, problems = _sealed_tables(layout, taken, wanted)
-    unsealed, problems_of_logs = _unsealed_tables(layout, taken)
+    sealed, overlaps, problems = _sealed_tables(layout, snapshot, wanted)
+    unsealed, problems_of_logs = _unsealed_tables(layout, snapshot)
     tables = sealed + [table if wanted is None else parts.only_names(table, wanted) for table in unsealed]
-    table = pa.concat_tables([METRICS.empty_table(), *tables]).unify_dictionaries()
+    table = pa.concat_tables([OF_NODES.empty_table(), *tables]).unify_dictionaries()
     if overlaps:
         table = _without_duplicates(table)
     return sort_rows(table), problems + problems_of_logs
 
 
-def read_names(layout: RunLayout, taken: Snapshot) -> tuple[list[str], list[str]]:
+def read_names(layout: RunLayout, snapshot: Snapshot) -> tuple[list[str], list[str]]:
     """Return the names of all metrics, sorted, and what is damaged."""
     names: set[str] = set()
-    tables, problems_of_logs = _unsealed_tables(layout, taken)
-    own, problems = own_parts(layout, taken)
+    tables, problems_of_logs = _unsealed_tables(layout, snapshot)
+    own, problems = own_parts(layout, snapshot)
     for part in own:
         try:
             names.update(guarded(part.path, lambda part=part: names_of([part])))
         except UnreadableError as error:
             problems.append(str(error))
-    if taken.metrics_are_lines or (problems and taken.has_sink("jsonl")):
-        tables.append(read_calls(layout, taken))
-        problems += faults_of_lines(layout, taken)
+    if snapshot.metrics_are_lines or (problems and snapshot.has_sink("jsonl")):
+        tables.append(read_calls(layout, snapshot))
+        problems += faults_of_lines(layout, snapshot)
     for table in tables:
         names.update(table["name"].unique().to_pylist())
     return sorted(names), problems + problems_of_logs
 
 
 def _sealed_tables(
-    layout: RunLayout, taken: Snapshot, wanted: list[str] | None
+    layout: RunLayout, snapshot: Snapshot, wanted: list[str] | None
 ) -> tuple[list[pa.Table], bool, list[str]]:
     """Return the tables of what is sealed, whether they may overlap, and what is damaged."""
     tables: list[pa.Table] = []
-    own, problems = own_parts(layout, taken)
-    from_lines = taken.metrics_are_lines or (bool(problems) and taken.has_sink("jsonl"))
-    for found in _read_parts([part.path for part in own], wanted):
-        if isinstance(found, pa.Table):
-            tables.append(found)
+    own, problems = own_parts(layout, snapshot)
+    from_lines = snapshot.metrics_are_lines or (bool(problems) and snapshot.has_sink("jsonl"))
+    for rows in _read_parts(own, wanted):
+        if isinstance(rows, pa.Table):
+            tables.append(rows)
             continue
-        from_lines = from_lines or taken.has_sink("jsonl")
+        from_lines = from_lines or snapshot.has_sink("jsonl")
         rest = "what events.jsonl has of it is used" if from_lines else "its records are left out"
-        problems.append(f"{found}; {rest}")
+        problems.append(f"{rows}; {rest}")
     if from_lines:
-        calls = read_calls(layout, taken)
-        problems += faults_of_lines(layout, taken)
+        calls = read_calls(layout, snapshot)
+        problems += faults_of_lines(layout, snapshot)
         tables.append(calls if wanted is None else parts.only_names(calls, wanted))
-    return tables, taken.overlaps or (from_lines and bool(own)), problems
+    return tables, snapshot.overlaps or (from_lines and bool(own)), problems
 
 
-def _read_parts(paths: list[Path], wanted: list[str] | None) -> list[pa.Table | UnreadableError]:
+def _read_parts(own: list[Part], wanted: list[str] | None) -> list[pa.Table | UnreadableError]:
     """Return the rows of each part, or what is wrong with it."""
 
-    def read(path: Path) -> pa.Table | UnreadableError:
+    def read(part: Part) -> pa.Table | UnreadableError:
         try:
-            return read_part(path, wanted)
+            return with_node(read_part(part.path, wanted), part.node)
         except UnreadableError as error:
             return error
 
-    return [read(path) for path in paths]
+    return [read(part) for part in own]
 
 
-def _unsealed_tables(layout: RunLayout, taken: Snapshot) -> tuple[list[pa.Table], list[str]]:
+def _unsealed_tables(layout: RunLayout, snapshot: Snapshot) -> tuple[list[pa.Table], list[str]]:
     tables: list[pa.Table] = []
     problems: list[str] = []
-    for batch, damage in taken.batches(layout):
-        tables.append(batch.metrics)
+    for batch, damage in snapshot.batches(layout):
+        tables.append(with_node(batch.metrics, NODE))
         problems += texts_of(damage)
     return tables, problems
 
@@ -157,26 +158,26 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def faults_of_lines(layout: RunLayout, taken: Snapshot) -> list[str]:
+def faults_of_lines(layout: RunLayout, snapshot: Snapshot) -> list[str]:
     """Return what is wrong with events.jsonl as a whole."""
-    known = {path: taken.files[path.name] for path, _ in taken.event_files(layout) if path.name in taken.files}
+    known = {path: snapshot.files[path.name] for path, _ in snapshot.event_files(layout) if path.name in snapshot.files}
     faults = {path: extent.fault(path) for path, extent in known.items()}
     return [f"{path}: {fault}" for path, fault in faults.items() if fault]
 
 
-def read_calls(layout: RunLayout, taken: Snapshot) -> pa.Table:
-    """Return the metrics of the lines of events.jsonl that count."""
-    files = taken.event_files(layout)
+def read_calls(layout: RunLayout, snapshot: Snapshot) -> pa.Table:
+    """Return the metrics of the lines of events.jsonl that count, schema `OF_NODES`."""
+    files = snapshot.event_files(layout)
     events = (line.event for path, most in files for line in _readable_lines(path, most))
     calls = (event for event in events if event and is_call(event) and fault_of(event) is None)
-    tables = [METRICS.empty_table()]
+    tables = [OF_NODES.empty_table()]
     while portion := list(itertools.islice(calls, _LINES_AT_ONCE)):
-        tables.append(table_of_calls(portion))
+        tables.append(with_node(table_of_calls(portion), NODE))
     return pa.concat_tables(tables).unify_dictionaries()
 
 
 def _readable_lines(path: Path, most: int | None) -> Iterator[Line]:
-    """Yield the lines of a file; none if it is not a file of lines, of which `faults_of_lines` tells."""
+    """Yield the lines of a file; none if it is not a file of lines, which `faults_of_lines` reports."""
     with suppress(UnreadableError):
         yield from read_lines(path, most)
 
@@ -185,7 +186,7 @@ def _without_duplicates(table: pa.Table) -> pa.Table:
     """Return the first row of each lane and number."""
     if not table.num_rows:
         return table
-    lane, seq = table["lane"].to_numpy(), table["seq"].to_numpy()
+    lane, seq = lane_keys(table), table["seq"].to_numpy()
     order = np.lexsort((seq, lane))
     is_first = np.ones(len(order), bool)
     is_first[1:] = (np.diff(lane[order]) != 0) | (np.diff(seq[order]) != 0)
@@ -195,9 +196,11 @@ def _without_duplicates(table: pa.Table) -> pa.Table:
 # ---- events ----
 
 
-def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> tuple[list[dict[str, Any]], list[str]]:
+def read_events(
+    layout: RunLayout, snapshot: Snapshot, event_type: str | None
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the events of a type, or all but the metrics, in order, and what is damaged."""
-    has_calls = taken.has_sink("jsonl")
+    has_calls = snapshot.has_sink("jsonl")
 
     def is_wanted(event: dict[str, Any]) -> bool:
         if event_type is not None:
@@ -205,44 +208,43 @@ def read_events(layout: RunLayout, taken: Snapshot, event_type: str | None) -> t
         return not (has_calls and is_call(event))
 
     skip_calls = has_calls and event_type != METRICS_TYPE
-    found: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     problems: list[str] = []
-    for path, most in taken.event_files(layout):
+    for path, most in snapshot.event_files(layout):
         of_file, problems_of_file = _sort_out(path, read_lines(path, most, skip_calls=skip_calls), is_wanted)
-        found += of_file
+        events += of_file
         problems += problems_of_file
-    problems += faults_of_lines(layout, taken)
+    problems += faults_of_lines(layout, snapshot)
     unsealed = []
-    for batch, damage in taken.batches(layout):
+    for batch, damage in snapshot.batches(layout):
         with_metrics = has_calls and event_type == METRICS_TYPE
         chunks = b"".join(event_lines(batch, metrics=with_metrics))
         unsealed += [json.loads(line) for line in chunks.split(b"\n") if line]
         problems += texts_of(damage)
-    found += filter(is_wanted, unsealed)
-    return _without_repetitions(found) if taken.overlaps else found, problems
+    events += filter(is_wanted, unsealed)
+    return _without_repetitions(events) if snapshot.overlaps else events, problems
 
 
 def _sort_out(path: Path, lines: Any, is_wanted: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the wanted events of some lines, and what to say of those that are not events."""
-    found: list[dict[str, Any]] = []
+    wanted: list[dict[str, Any]] = []
     bad: list[Line] = []
     try:
         for line in lines:
             if line.event is None:
                 bad.append(line)
             elif is_wanted(line.event):
-                found.append(line.event)
+                wanted.append(line.event)
     except UnreadableError as error:
-        return found, [f"{error}; left out"]
+        return wanted, [f"{error}; left out"]
     if not bad:
-        return found, []
-    return found, [f"{path}: {len(bad)} lines that are not JSON, the first at byte {bad[0].offset}; left out"]
+        return wanted, []
+    return wanted, [f"{path}: {len(bad)} lines that are not JSON, the first at byte {bad[0].offset}; left out"]
 
 
 def _without_repetitions(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the first event of each lane and number."""
     first: dict[Any, dict[str, Any]] = {}
     for i, event in enumerate(events):
-        lane, seq = event.get("lane"), event.get("seq")
-        first.setdefault((lane, seq) if fault_of(event) is None else i, event)
+        first.setdefault((Lane.of_line(event), event["seq"]) if fault_of(event) is None else i, event)
     return list(first.values())

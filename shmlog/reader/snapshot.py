@@ -5,7 +5,7 @@ parts and events.jsonl, the rest from the logs, so that nothing is met twice or
 missed. If it has changed during the look, or a file has gone, one looks again.
 
 If it is damaged, everything that is there is taken, and what is met twice is
-told apart by lane and number.
+kept once, by lane and number.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
 from shmlog.folder.runfile import read_sealed_mapping
 from shmlog.reader.tally import read_producers
 from shmlog.records.decode import Batch, Decoder
+from shmlog.records.lanes import Lane
 from shmlog.records.ledger import MISSING, read_offered
 from shmlog.records.reasons import REASONS
 from shmlog.records.wal import FIRST, TORN_TAIL, Damage, Frame, scan
@@ -48,11 +49,11 @@ class Snapshot:
     logs : dict of int to bytes
         Those that are not sealed.
     producers : list of dict or None
-        Of what is sealed. None if no file tells.
+        Of what is sealed. None if no file says so.
     dropped : dict
         Of a complete run, all drops; else those of processes that had no lane.
     offered : dict
-        By lane, how many records it was offered of what the producers are about; empty if no file tells.
+        By lane, how many records it was offered of what the producers are about; empty if no file says so.
     files : dict of str to Extent
         What is known of files that have no checksum of their own, by name.
     overlaps : bool
@@ -70,7 +71,7 @@ class Snapshot:
     logs: dict[int, bytes]
     producers: list[dict[str, Any]] | None
     dropped: dict[str, int]
-    offered: dict[int, int] = field(default_factory=dict)
+    offered: dict[Lane, int] = field(default_factory=dict)
     files: dict[str, Extent] = field(default_factory=dict)
     overlaps: bool = False
     problems: list[tuple[Path, str]] = field(default_factory=list)
@@ -105,7 +106,7 @@ class Snapshot:
         """Yield what each unsealed log holds, and what of it is damaged.
 
         A torn tail is not: a flusher that was killed leaves one, and what it held was written
-        again. Only of a log that is nothing else, with no earlier one, that can't be told.
+        again. Only of a log that is nothing else, with no earlier one, that is not known.
         """
         decoder = Decoder(layout.dir)
         for number, data in sorted(self.logs.items()):
@@ -128,7 +129,7 @@ class Snapshot:
 
     def is_still_there(self, layout: RunLayout) -> bool:
         """Whether the parts are what they were: a listing taken during a merge may lack what was merged, too."""
-        return self.parts == layout.parts(below=self.next_log)
+        return self.parts == layout.parts_of_nodes(below=self.next_log)
 
 
 def read_frames(path: Path, number: int, data: bytes, run_id: str | None) -> tuple[list[Frame], list[Damage]]:
@@ -171,14 +172,15 @@ def take(layout: RunLayout) -> Snapshot:
 
 def refuse_links(layout: RunLayout) -> None:
     """Raise RefusedError if a folder in a run is a link: it may lead to files of others, to be passed on."""
-    for folder in layout.linked_folders():
+    others = (other.linked_folders() for other in layout.other_nodes())
+    for folder in itertools.chain(layout.linked_folders(), *others):
         text = "is a link: refused, since it can lead anywhere; put the folder itself there if it is yours"
         raise RefusedError(f"{folder}: {text}")
 
 
 def _take_complete(layout: RunLayout, described: Description) -> Snapshot:
     return Snapshot(
-        described, next_log=None, events_bytes=None, parts=layout.parts(), logs={},
+        described, next_log=None, events_bytes=None, parts=layout.parts_of_nodes(), logs={},
         producers=read_producers(described.producers), dropped=_read_dropped(described.dropped),
         offered=read_offered(described.offered), files=extents_of(described.files),
     )  # fmt: skip
@@ -206,12 +208,12 @@ _NOTHING_SEALED: dict[str, Any] = {"next_log": 0, "events_bytes": 0, "producers"
 
 
 def _read_sealed(layout: RunLayout) -> dict[str, Any]:
-    told, problem = read_sealed_mapping(layout.sealed_json)
+    books, problem = read_sealed_mapping(layout.sealed_json)
     if problem:
         raise CorruptDataError(problem)
-    if not all(type(told.get(name)) is int and told[name] >= 0 for name in ("next_log", "events_bytes")):
+    if not all(type(books.get(name)) is int and books[name] >= 0 for name in ("next_log", "events_bytes")):
         raise CorruptDataError(f"{layout.sealed_json}: does not say what is sealed")
-    return told
+    return books
 
 
 def _take_unsealed(layout: RunLayout, described: Description, sealed: dict[str, Any]) -> Snapshot:
@@ -219,7 +221,7 @@ def _take_unsealed(layout: RunLayout, described: Description, sealed: dict[str, 
     logs, problems = _read_logs(layout, next_log)
     return Snapshot(
         described, next_log, sealed["events_bytes"], logs=logs, problems=problems,
-        parts=layout.parts(below=next_log),
+        parts=layout.parts_of_nodes(below=next_log),
         producers=read_producers(sealed.get("producers")), dropped=_read_dropped(sealed.get("dropped")),
         offered=read_offered(sealed.get("offered")), files=extents_of(sealed.get("files")),
     )  # fmt: skip
@@ -228,7 +230,7 @@ def _take_unsealed(layout: RunLayout, described: Description, sealed: dict[str, 
 def _take_everything(layout: RunLayout, described: Description) -> Snapshot:
     logs, problems = _read_logs(layout, 0)
     return Snapshot(
-        described, next_log=None, events_bytes=None, logs=logs, problems=problems, parts=layout.parts(),
+        described, next_log=None, events_bytes=None, logs=logs, problems=problems, parts=layout.parts_of_nodes(),
         producers=None, dropped={}, overlaps=True,
     )  # fmt: skip
 

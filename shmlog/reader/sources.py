@@ -8,14 +8,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from shmlog.errors import UnreadableError
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader import read
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.snapshot import Snapshot
+from shmlog.records.lanes import NODE
 from shmlog.records.pages import check_whole
-from shmlog.records.schema import METRICS
+from shmlog.records.schema import OF_NODES, with_node
 
-NO_ROWS: pa.Table = METRICS.empty_table()
+NO_ROWS: pa.Table = OF_NODES.empty_table()
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Sources:
 
     Attributes
     ----------
-    parts : list of Path
+    parts : list of Part
         Parquet files; each of their rows counts.
     rows : pyarrow.Table
-        Schema `METRICS`; the metrics outside the parts, in no order.
+        Schema `OF_NODES`; the metrics outside the parts, in no order.
     """
 
-    parts: list[Path]
+    parts: list[Part]
     rows: pa.Table
 
 
@@ -58,10 +59,10 @@ def find_sources(layout: RunLayout, snapshot: Snapshot, *, in_memory: bool = Fal
         return Sources([], table), problems
     tables = []
     for batch, damage in snapshot.batches(layout):
-        tables.append(batch.metrics)
+        tables.append(with_node(batch.metrics, NODE))
         problems += read.texts_of(damage)
     rows = pa.concat_tables(tables).unify_dictionaries() if tables else NO_ROWS
-    return Sources([part.path for part in own], rows), problems
+    return Sources(own, rows), problems
 
 
 def _fault_of(path: Path) -> str | None:

@@ -32,6 +32,7 @@ from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally, sum_dropped
 from shmlog.records.late import read_late
 from shmlog.records.ledger import Ledger, lost_of
+from shmlog.records.schema import RECORDS
 
 _TRIES = 20
 
@@ -258,7 +259,9 @@ class StoredRun(Conversions, Queries):
 
     # ---- records ----
 
-    def metrics(self, names: str | Sequence[str] | None = None, *, superseded: bool = False) -> pa.Table:
+    def metrics(
+        self, names: str | Sequence[str] | None = None, *, superseded: bool = False, nodes: bool = False
+    ) -> pa.Table:
         """Return metric records; of a resumed run, the curve that its attempts form together.
 
         Parameters
@@ -269,6 +272,8 @@ class StoredRun(Conversions, Queries):
         superseded : bool
             Include records that a later attempt has superseded: of each metric, those of
             earlier attempts from the smallest step on that a later attempt has logged.
+        nodes : bool
+            Add the column ``node`` (int32), as the last: each node numbers its lanes by itself.
 
         Returns
         -------
@@ -283,7 +288,8 @@ class StoredRun(Conversions, Queries):
             table, problems = read.read_metrics(self._layout, snapshot, checked)
             return mark_attempts(table, snapshot.described, superseded=superseded), problems
 
-        return self._look(look)
+        table = self._look(look)
+        return table if nodes else table.select(RECORDS.names)
 
     def names(self) -> list[str]:
         """Return the names of all metrics, sorted."""
@@ -358,7 +364,7 @@ class StoredRun(Conversions, Queries):
     def _books_of(self, snapshot: Snapshot) -> tuple[_Books, list[str]]:
         if snapshot.producers is None:
             return self._count(snapshot)
-        lost = lost_of(snapshot.producers, snapshot.offered)
+        lost = {lane.number: count for lane, count in lost_of(snapshot.producers, snapshot.offered).items()}
         if snapshot.complete:
             return (snapshot.producers, {reason: n for reason, n in snapshot.dropped.items() if n}, lost), []
         ledger = Ledger.of(snapshot.producers, snapshot.dropped)

@@ -56,7 +56,7 @@ def _statistics(table: pa.Table) -> list[dict[str, Any]]:
     """Return a row for each name and kind; the table is ordered by step."""
     # One thread: "last" needs the order of the rows.
     groups = table.unify_dictionaries().group_by(["name", "kind"], use_threads=False)
-    found = groups.aggregate(
+    statistics = groups.aggregate(
         [
             ([], "count_all"),
             ("value", "min"),
@@ -69,7 +69,7 @@ def _statistics(table: pa.Table) -> list[dict[str, Any]]:
             ("step", "last"),
         ]
     )
-    return [_row(group) for group in found.to_pylist()]
+    return [_row(group) for group in statistics.to_pylist()]
 
 
 def _row(group: dict[str, Any]) -> dict[str, Any]:

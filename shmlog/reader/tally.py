@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
+from shmlog.records.lanes import Lane
 from shmlog.records.lines import GAP_TYPE, is_of_user
 from shmlog.records.reasons import REASONS
 from shmlog.records.values import RANKS
 
-Producer = tuple[int, int]  # lane, pid (-1: unknown)
+pc: Any = pyarrow.compute
+
+Producer = tuple[Lane, int]  # with its pid (-1: unknown)
 
 
 class Tally:
@@ -26,20 +30,23 @@ class Tally:
         self._owners: dict[Producer, tuple[int, dict[str, Any]]] = {}  # with the first seq seen
 
     def add_metrics(self, table: pa.Table) -> None:
-        """Count the rows of a table of schema `METRICS`."""
-        if not table.num_rows:
-            return
+        """Count the rows of a table that has the columns of `OF_NODES` which say who logged them, and ``seq``."""
+        nodes = pc.unique(table["node"]).to_pylist()
+        for node in nodes:
+            self._add_of_node(node, table if len(nodes) == 1 else table.filter(pc.equal(table["node"], node)))
+
+    def _add_of_node(self, node: int, table: pa.Table) -> None:
         lanes, pids = (table[name].to_numpy().astype(np.int64) for name in ("lane", "pid"))
         keys = (lanes << 32) + (pids & 0xFFFFFFFF)
-        found, firsts, counts = np.unique(keys, return_index=True, return_counts=True)
-        for key, row, count in zip(found.tolist(), firsts.tolist(), counts.tolist(), strict=True):
-            producer = key >> 32, int(np.uint32(key & 0xFFFFFFFF).view(np.int32))
+        distinct, firsts, counts = np.unique(keys, return_index=True, return_counts=True)
+        for key, row, count in zip(distinct.tolist(), firsts.tolist(), counts.tolist(), strict=True):
+            producer = Lane(node, key >> 32), int(np.uint32(key & 0xFFFFFFFF).view(np.int32))
             self.metrics[producer] += count
             self._see(producer, table["seq"][row].as_py(), {name: table[name][row].as_py() for name in RANKS})
 
     def add_event(self, event: dict[str, Any]) -> None:
         """Count an event or a gap: a well-formed line of events.jsonl."""
-        producer = event["lane"], -1 if event.get("pid") is None else event["pid"]
+        producer = Lane.of_line(event), -1 if event.get("pid") is None else event["pid"]
         dropped = gap_of(event)
         if dropped is None:
             self.events[producer] += 1
@@ -51,36 +58,36 @@ class Tally:
         if producer not in self._owners or seq < self._owners[producer][0]:
             self._owners[producer] = seq, owner
 
-    def found(self) -> dict[Producer, dict[str, int]]:
-        """Return for each producer how many records of what there are."""
-        found: dict[Producer, dict[str, int]] = {}
+    def counts(self) -> dict[Producer, dict[str, int]]:
+        """Return for each producer how many metrics and events there are, and how many drops for each reason."""
+        counts: dict[Producer, dict[str, int]] = {}
         for what, counter in (("metrics", self.metrics), ("events", self.events)):
             for producer, count in counter.items():
-                found.setdefault(producer, {})[what] = count
+                counts.setdefault(producer, {})[what] = count
         for producer, dropped in self.dropped.items():
-            found.setdefault(producer, {}).update({f"drops ({reason})": n for reason, n in dropped.items()})
-        return found
+            counts.setdefault(producer, {}).update({f"drops ({reason})": n for reason, n in dropped.items()})
+        return counts
 
     def producers(self) -> list[dict[str, Any]]:
-        """Return the producers as run.yaml would list them, as far as the records tell."""
+        """Return the producers as run.yaml would list them, as far as the records say."""
         order = sorted(self._owners, key=lambda producer: (producer[0], self._owners[producer][0]))
-        tenancy: Counter[int] = Counter()
-        found = []
+        tenancy: Counter[Lane] = Counter()
+        producers = []
         for lane, pid in order:
             tenancy[lane] += 1
-            found.append(
+            producers.append(
                 {
-                    "lane": lane, "tenancy": tenancy[lane], "pid": None if pid < 0 else pid,
+                    **lane.columns(), "tenancy": tenancy[lane], "pid": None if pid < 0 else pid,
                     **self._owners[lane, pid][1], "host": None, "process": None, "started_at": None,
                     "metrics": self.metrics[lane, pid], "events": self.events[lane, pid],
                     "dropped": dict(self.dropped.get((lane, pid), {})),
                 }
             )  # fmt: skip
-        return found
+        return producers
 
 
 def gap_of(event: dict[str, Any]) -> dict[str, int] | None:
-    """Return the drops that a line tells, or None if it is not a gap: a user may have events of that type."""
+    """Return the drops that a line counts, or None if it is not a gap: a user may have events of that type."""
     data = event["data"]
     if event["event_type"] != GAP_TYPE or is_of_user(event) or not isinstance(data, dict) or set(data) != {"dropped"}:
         return None
@@ -100,7 +107,7 @@ def read_producers(value: object) -> list[dict[str, Any]] | None:
 def _is_producer(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("dropped"), dict):
         return False
-    numbers = [entry.get(name) for name in ("lane", "tenancy", "metrics", "events")]
+    numbers = [entry.get("node", 0), *(entry.get(name) for name in ("lane", "tenancy", "metrics", "events"))]
     return all(type(n) is int and n >= 0 for n in [*numbers, *entry["dropped"].values()])
 
 

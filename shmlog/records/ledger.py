@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from shmlog.folder.description import Description
 from shmlog.folder.extent import Extent, extents_of, of_file
 from shmlog.folder.layout import RunLayout, event_file_name
 from shmlog.folder.regular import open_regular, read_regular
+from shmlog.records.lanes import NODE, Lane
 from shmlog.records.reasons import REASONS
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ class Ledger:
         self.extents = {event_file_name(0): Extent(), _RUN_LOG: Extent()}  # by name, the sealed part of text files
         self.kept_logs: list[int] = []  # logs with records that are, or may be, nowhere else
         self._unlaned: dict[str, int] = {}
-        self._producers: dict[tuple[int, int], dict[str, Any]] = {}
-        self._offered: dict[int, int] = {}  # by lane
+        self._producers: dict[tuple[Lane, int], dict[str, Any]] = {}
+        self._offered: dict[Lane, int] = {}  # by lane
         self._settled: dict[int, int] = {}  # by lane, the records lost in logs already accounted for
 
     @classmethod
@@ -69,9 +71,9 @@ class Ledger:
             ledger.next_log = books["next_log"]
             ledger.extents = {**_named(event_extents(files)), _RUN_LOG: files[_RUN_LOG]}
             ledger._unlaned = books["dropped"]
-            ledger._producers = {(p["lane"], p["tenancy"]): p for p in books["producers"]}
+            ledger._producers = {(Lane.of_producer(p), p["tenancy"]): p for p in books["producers"]}
             ledger._recall(books.get("offered"), books.get("kept_logs"))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise CorruptDataError(f"{path}: does not say how much is sealed") from error
         return ledger
 
@@ -86,7 +88,8 @@ class Ledger:
         """Return books that continue those counts; they can't be committed."""
         ledger = cls(None)
         ledger._unlaned = dict(unlaned)
-        ledger._producers = {(p["lane"], p["tenancy"]): {**p, "dropped": dict(p["dropped"])} for p in producers}
+        books = [{**producer, "dropped": dict(producer["dropped"])} for producer in producers]
+        ledger._producers = {(Lane.of_producer(p), p["tenancy"]): p for p in books}
         return ledger
 
     @classmethod
@@ -102,7 +105,8 @@ class Ledger:
         """
         try:
             ledger = cls.of(description.producers, {})
-            if any(type(part) is not int or part < 0 for producer in ledger._producers for part in producer):
+            numbers = chain.from_iterable((*lane, tenancy) for lane, tenancy in ledger._producers)
+            if any(type(number) is not int or number < 0 for number in numbers):
                 raise KeyError("lane")
             of_lanes, dropped = ledger.dropped(), description.dropped or {}
             ledger._unlaned = {r: max(0, count - of_lanes.get(r, 0)) for r, count in dropped.items()}
@@ -133,8 +137,9 @@ class Ledger:
 
     @property
     def lanes(self) -> int:
-        """One more than the highest lane, including lanes whose records are all lost."""
-        return max([lane for lane, _ in self._producers] + list(self._offered), default=-1) + 1
+        """One more than the highest lane of any node, including lanes whose records are all lost."""
+        lanes = chain((lane for lane, _ in self._producers), self._offered)
+        return max((lane.number for lane in lanes), default=-1) + 1
 
     def add_batch(self, batch: Batch) -> None:
         """Book the records of some frames."""
@@ -172,7 +177,8 @@ class Ledger:
     def _note_offered(self, offered: Mapping[int, int]) -> None:
         for lane, count in offered.items():
             if count:  # a spare lane was never used
-                self._offered[lane] = max(count, self._offered.get(lane, 0))
+                key = Lane(NODE, lane)
+                self._offered[key] = max(count, self._offered.get(key, 0))
 
     def add_owner(self, lane: int, tenancy: int, owner: dict[str, Any]) -> None:
         """Book the owner of a lane in a tenancy."""
@@ -202,7 +208,7 @@ class Ledger:
             "lane": lane, "tenancy": tenancy, "pid": None, "rank": None, "local_rank": None, "worker": None,
             "host": None, "process": None, "started_at": None, "metrics": 0, "events": 0, "dropped": {},
         }  # fmt: skip
-        return self._producers.setdefault((lane, tenancy), unknown)
+        return self._producers.setdefault((Lane(NODE, lane), tenancy), unknown)
 
     def producers(self) -> list[dict[str, Any]]:
         """Return the producers in the order of lane and tenancy."""
@@ -218,16 +224,17 @@ class Ledger:
 
     def offered(self) -> dict[str, int]:
         """Return the records offered, by lane, as our files hold them."""
-        return {str(lane): self._offered[lane] for lane in sorted(self._offered)}
+        return {str(lane.number): self._offered[lane] for lane in sorted(self._offered)}
 
     def end_of(self, lane: int) -> tuple[int, list[int]]:
         """Return how many records a lane was offered, and how many of them were dropped, in the order of `REASONS`."""
-        gaps = [producer["dropped"] for producer in self._producers.values() if producer["lane"] == lane]
-        return self._offered.get(lane, 0), [sum(dropped.get(reason, 0) for dropped in gaps) for reason in REASONS]
+        key = Lane(NODE, lane)
+        gaps = [producer["dropped"] for (owned, _), producer in self._producers.items() if owned == key]
+        return self._offered.get(key, 0), [sum(dropped.get(reason, 0) for dropped in gaps) for reason in REASONS]
 
     def lost(self) -> dict[int, int]:
         """Return the records, by lane, that are neither booked nor dropped; see `lost_of`."""
-        return lost_of(self._producers.values(), self._offered)
+        return {lane.number: count for lane, count in lost_of(self._producers.values(), self._offered).items()}
 
     def counts(self) -> dict[str, int]:
         """Return the sums over all producers."""
@@ -259,23 +266,25 @@ class Ledger:
         atomic_write(self._path, runfile.sealed(json.dumps(books)))
 
 
-def lost_of(producers: Iterable[Mapping[str, Any]], offered: Mapping[int, int]) -> dict[int, int]:
+def lost_of(producers: Iterable[Mapping[str, Any]], offered: Mapping[Lane, int]) -> dict[Lane, int]:
     """Return, by lane, how many offered records are neither in the files nor counted as dropped.
 
     A negative number: the files hold more. Lanes without a known number of offered records are left out.
     """
     missing = dict(offered)
     for producer in producers:
-        if producer["lane"] in missing:
-            missing[producer["lane"]] -= producer["metrics"] + producer["events"] + sum(producer["dropped"].values())
+        lane = Lane.of_producer(producer)
+        if lane in missing:
+            missing[lane] -= producer["metrics"] + producer["events"] + sum(producer["dropped"].values())
     return {lane: count for lane, count in missing.items() if count}
 
 
-def read_offered(value: object) -> dict[int, int]:
+def read_offered(value: object) -> dict[Lane, int]:
     """Return the records offered, by lane, from the value in one of our files; invalid items are left out."""
     if not isinstance(value, dict):
         return {}
-    return {int(lane): n for lane, n in value.items() if _LANE.fullmatch(str(lane)) and type(n) is int and n >= 0}
+    counts = {lane: n for lane, n in value.items() if _LANE.fullmatch(str(lane)) and type(n) is int and n >= 0}
+    return {Lane(NODE, int(lane)): n for lane, n in counts.items()}
 
 
 def read_kept_logs(value: object) -> list[int]:

@@ -29,7 +29,8 @@ from shmlog.reader.event_lines import fault_of
 from shmlog.reader.tally import Tally, gap_of, sum_dropped
 from shmlog.reader.verify.numbers import Numbers
 from shmlog.records import parts
-from shmlog.records.schema import METRICS
+from shmlog.records.lanes import NODE, Lane, lane_keys
+from shmlog.records.schema import METRICS, with_node
 from shmlog.transfer.imported import ImportedRun, owner_of
 
 
@@ -65,7 +66,7 @@ def _fill(new: RunLayout, layout: RunLayout, run: ImportedRun, source: dict[str,
     tally = Tally()
     if table.num_rows:
         parts.write_part(new.part(0), table, run_id=layout.run_id, first=0, last=0, progress=lambda: None)
-        tally.add_metrics(table)
+        tally.add_metrics(with_node(table, NODE))
     for event in events:
         tally.add_event(event)
     _write_lines(new.events, events)
@@ -155,9 +156,9 @@ def _are_whole(table: pa.Table, events: list[dict[str, Any]]) -> bool:
     lanes, seqs = table["lane"].to_numpy(), table["seq"].to_numpy()
     if len(seqs) and (seqs.min() < 0 or lanes.min() < 0 or seqs.max() >= 1 << 60):
         return False
-    numbers.add(lanes, seqs)
-    spans = np.array([(event["lane"], event["seq"], _span(event)) for event in events], np.int64).reshape(-1, 3)
-    numbers.add(*spans.T)
+    numbers.add(lane_keys(with_node(table, NODE)), seqs)
+    spans = [(Lane.of_line(event).key, event["seq"], _span(event)) for event in events]
+    numbers.add(*np.array(spans, np.int64).reshape(-1, 3).T)
     return next(numbers.problems(), None) is None
 
 

@@ -7,6 +7,7 @@ from tests.faults.workshop import Mutation
 DISK = "faults/test_full_disk.py"
 FAULTS = "integration/test_faults.py"
 WAL = "unit/test_wal.py"
+NODES = "unit/test_nodes.py"
 READER = "unit/test_reader.py"
 BOOKS = "unit/test_books.py"
 FOREIGN = f"{BOOKS}::test_recovery_takes_nothing_from_the_log_of_another_run_and_keeps_it"
@@ -532,16 +533,16 @@ STORAGE = (
     Mutation(
         "hidden-by-another-runs-part",
         "reader/belonging.py",
-        "        parts += [part for part in layout.parts(",
-        "        [part for part in layout.parts(",
+        "        parts += [part for part in layout.parts_of_nodes(",
+        "        [part for part in layout.parts_of_nodes(",
         "I10: a part of another run hides sound ones",
         f"{READER}::test_parts_that_only_another_runs_or_a_damaged_one_covers_are_read",
     ),
     Mutation(
         "listing-trusted",
         "reader/snapshot.py",
-        "        return self.parts == layout.parts(below=self.next_log)\n",
-        "        return set(self.parts) <= set(layout.parts())\n",
+        "        return self.parts == layout.parts_of_nodes(below=self.next_log)\n",
+        "        return set(self.parts) <= set(layout.parts_of_nodes())\n",
         "I4: records that are being merged are read as if they had not been logged",
         f"{READER}::test_a_listing_that_lacks_what_was_being_merged_is_taken_again",
     ),
@@ -670,7 +671,7 @@ STORAGE = (
     Mutation(
         "loss-not-verified",
         "reader/verify/verify.py",
-        "        self._check_lost(path, taken.producers)\n",
+        "        self._check_lost(path, snapshot.producers)\n",
         "",
         "I4: verify calls a run whole that has lost records",
         f"{BOOKS}::test_a_loss_that_no_check_sees_is_counted_and_its_log_kept[last]",
@@ -678,8 +679,8 @@ STORAGE = (
     Mutation(
         "part-read-before-it-counts",
         "reader/snapshot.py",
-        "parts=layout.parts(below=next_log),",
-        "parts=layout.parts(),",
+        "parts=layout.parts_of_nodes(below=next_log),",
+        "parts=layout.parts_of_nodes(),",
         "I6: records are read from a log and from the part made of it",
         f"{READER}::test_parts_beyond_what_is_sealed_do_not_count",
     ),
@@ -694,10 +695,18 @@ STORAGE = (
     Mutation(
         "links-followed",
         "reader/snapshot.py",
-        "    for folder in layout.linked_folders():\n",
+        "    for folder in itertools.chain(layout.linked_folders(), *others):\n",
         "    for folder in ():\n",
         "a folder of another is read as one of the run",
         "unit/test_names.py::test_a_folder_in_a_run_that_is_a_link_is_refused",
+    ),
+    Mutation(
+        "links-of-nodes-followed",
+        "reader/snapshot.py",
+        "itertools.chain(layout.linked_folders(), *others)",
+        "layout.linked_folders()",
+        "a folder of another is read as a node's",
+        f"{NODES}::test_a_folder_of_another_node_that_is_a_link_is_refused",
     ),
     Mutation(
         "pipes-waited-for",
@@ -870,6 +879,39 @@ RESUMING = (
         "    marks: NDArray[np.bool_] = (step > begin) & (begin != _NEVER)\n",
         "a step reads as two attempts have it",
         "unit/test_attempts.py::test_the_curve_is_of_the_latest_attempt_that_came_so_far",
+    ),
+    Mutation(
+        "attempts-of-one-node",
+        "reader/attempts.py",
+        "described.first_lanes(number)",
+        "described.first_lanes(NODE)",
+        "records of another node are taken for those of an attempt that they are not of",
+        f"{NODES}::test_a_lane_of_another_node_is_not_of_the_attempt_that_has_its_number_here",
+    ),
+    Mutation(
+        "attempts-of-one-node-in-sql",
+        "reader/sql/attempts.py",
+        "        AND records.node = attempts.node AND",
+        "        AND",
+        "SQL has records of a second node twice, each of another attempt",
+        f"{NODES}::test_a_lane_of_another_node_is_not_of_the_attempt_that_has_its_number_here",
+    ),
+    # ---- lanes.py ----
+    Mutation(
+        "lanes-of-all-nodes-in-one",
+        "records/lanes.py",
+        '(table["node"].to_numpy().astype("int64") << _BITS) + table["lane"].to_numpy()',
+        'table["lane"].to_numpy().astype("int64")',
+        "I4: the records of one node fill the holes of another's",
+        f"{NODES}::test_a_missing_record_is_missed_on_its_node",
+    ),
+    Mutation(
+        "books-of-one-node",
+        "records/lanes.py",
+        'cls(producer.get("node", NODE), producer["lane"])',
+        'cls(NODE, producer["lane"])',
+        "I4: producers of two nodes are booked as one",
+        f"{NODES}::test_a_live_run_goes_on_beside_the_records_of_another_node",
     ),
 )
 

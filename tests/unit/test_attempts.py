@@ -110,7 +110,7 @@ FAULTS: list[Any] = [
 def test_a_list_that_makes_no_sense_is_told_and_taken_for_one_attempt(tmp_path: Path, told: object) -> None:
     described = Description(status="success", attempts=told)
     assert described.fault_of_attempts()
-    assert described.first_lanes() == [0]
+    assert described.first_lanes(0) == [0]
     assert [attempt["status"] for attempt in described.all_attempts()] == ["success"]
     made = make_run(tmp_path / "digits" / "one", [Point(1, 0, "loss", 1)], seal=True)
     made.describe(attempts=told)

@@ -468,6 +468,7 @@ def metrics(*rows: tuple[str, object, int, int]) -> pa.Table:
             "pid": pa.array([7] * len(rows), pa.int32()),
             "lane": pa.array([0] * len(rows), pa.int32()),
             "seq": pa.array(range(len(rows)), pa.int64()),
+            "node": pa.array([0] * len(rows), pa.int32()),
         }
     )
 

@@ -75,7 +75,7 @@ def test_a_strangers_values_are_read_as_they_stand(tmp_path: Path, value: Any) -
     assert problem is None
     assert all(getattr(described, name) == value for name in FIELDS)
     assert described.latest_attempt() == (7 if value == 7 and value is not True else 1)
-    assert described.first_lanes() == [0]
+    assert described.first_lanes(0) == [0]
     assert run_id_of(layout) == (value if isinstance(value, str) else "one")
 
 

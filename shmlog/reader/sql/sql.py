@@ -14,12 +14,13 @@ from shmlog.base.warn import warn_caller
 from shmlog.errors import CorruptDataError, QueryError, UnreadableError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
-from shmlog.reader import read, snapshot
+from shmlog.reader import read
 from shmlog.reader.model import RunRecord
-from shmlog.reader.snapshot import Snapshot
+from shmlog.reader.snapshot import Snapshot, take
 from shmlog.reader.sources import NO_ROWS, Sources, find_sources
 from shmlog.reader.sql import tables
 from shmlog.reader.sql.attempts import attempts_sql
+from shmlog.records.lanes import NODE
 from shmlog.records.schema import METRICS
 
 Params = Sequence[Any] | Mapping[str, Any]
@@ -48,35 +49,42 @@ class View:
         self.record = record
         self.layout = RunLayout(record.dir)
         self.problems: list[str] = []
-        self.taken: Snapshot | None = None
+        self.snapshot: Snapshot | None = None
         self.sources = Sources([], NO_ROWS)
 
     def take(self, wanted: Iterable[str]) -> View:
         """Look at the files anew; raises FileNotFoundError if there is no run.yaml, or a part has gone."""
         if not {"metrics", "events", "artifacts"} & set(wanted):
             return self
-        taken = self.taken = snapshot.take(self.layout)
-        self.problems = [text for _, text in taken.problems]
+        snapshot = self.snapshot = take(self.layout)
+        self.problems = [text for _, text in snapshot.problems]
         if "metrics" in wanted:
             is_utf8 = _is_utf8(self.layout.dir)
-            self.sources, problems = find_sources(self.layout, taken, in_memory=not is_utf8)
+            self.sources, problems = find_sources(self.layout, snapshot, in_memory=not is_utf8)
             self.problems += problems
         return self
 
     def events(self, event_type: str | None = None) -> list[dict[str, Any]]:
         """Return the events, or those of a type, from the same files."""
-        assert self.taken is not None
-        found, problems = read.read_events(self.layout, self.taken, event_type)
+        assert self.snapshot is not None
+        events, problems = read.read_events(self.layout, self.snapshot, event_type)
         self.problems += [problem for problem in problems if problem not in self.problems]
-        return found
+        return events
 
-    def first_lanes(self) -> list[int]:
-        """Return the first lane of each attempt."""
-        return (self.taken.described if self.taken else Description()).first_lanes()
+    def first_lanes(self) -> dict[int, list[int]]:
+        """Return for each node the first lane of each attempt."""
+        described = self.snapshot.described if self.snapshot else Description()
+        nodes = {NODE, *(part.node for part in self.snapshot.parts)} if self.snapshot else {NODE}
+        return {node: described.first_lanes(node) for node in sorted(nodes)}
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the run has more than one attempt."""
+        return any(len(lanes) > 1 for lanes in self.first_lanes().values())
 
     def is_still_there(self) -> bool:
         """Whether no part has been merged into another meanwhile."""
-        return self.taken is None or self.taken.is_still_there(self.layout)
+        return self.snapshot is None or self.snapshot.is_still_there(self.layout)
 
 
 def query_runs(runs: Sequence[RunRecord], query: str, params: Params | None = None) -> pa.Table:
@@ -104,7 +112,7 @@ def query_runs(runs: Sequence[RunRecord], query: str, params: Params | None = No
     for _ in range(_TRIES):
         problems: list[str] = []
         try:
-            found = _answer(duckdb, _take_all(views, wanted, problems), wanted, query, params)
+            table = _answer(duckdb, _take_all(views, wanted, problems), wanted, query, params)
         except FileNotFoundError:
             continue  # a part was merged meanwhile
         except duckdb.Error as error:
@@ -114,15 +122,15 @@ def query_runs(runs: Sequence[RunRecord], query: str, params: Params | None = No
         if all(view.is_still_there() for view in views):
             for problem in chain(problems, *(view.problems for view in views)):
                 warn_caller(problem)
-            return found
+            return table
     raise CorruptDataError("the parts of these runs keep disappearing; copy them and ask the copy")
 
 
 def _take_all(views: Sequence[View], wanted: Sequence[str], problems: list[str]) -> list[View]:
-    found = []
+    readable = []
     for view in views:
         try:
-            found.append(view.take(wanted))
+            readable.append(view.take(wanted))
         except FileNotFoundError:
             if view.layout.run_yaml.exists():
                 raise
@@ -131,7 +139,7 @@ def _take_all(views: Sequence[View], wanted: Sequence[str], problems: list[str])
             if len(views) == 1:
                 raise  # nothing else is asked
             problems.append(f"{error}; the metrics and events of run {view.layout.run_id} are left out")
-    return found
+    return readable
 
 
 def _check(duckdb: Any, query: str) -> None:
@@ -193,35 +201,38 @@ def _gather(views: Iterable[View], rows_of: Callable[[RunRecord], Iterable[Any]]
 
 def _define_metrics(connection: Any, views: list[View]) -> list[str]:
     """Make the view of all records, and mark those of runs that were resumed."""
-    plain = [view for view in views if len(view.first_lanes()) == 1]
-    resumed = [view for view in views if len(view.first_lanes()) > 1]
+    plain = [view for view in views if not view.is_resumed]
+    resumed = [view for view in views if view.is_resumed]
     is_one = len(views) == 1
     selects = []
     if plain or not resumed:
         of_plain = _select_records(connection, plain, "shmlog_unsealed", is_one)
-        selects.append(f"SELECT *, 1::INTEGER AS attempt, false AS superseded FROM ({of_plain})")
+        selects.append(f"SELECT * EXCLUDE (node), 1::INTEGER AS attempt, false AS superseded FROM ({of_plain})")
     if resumed:
         of_resumed = _select_records(connection, resumed, "shmlog_unsealed_of_resumed", is_one)
         connection.register("shmlog_attempts", tables.attempt_table((v.record, v.first_lanes()) for v in resumed))
         selects.append(attempts_sql(of_resumed, _COLUMNS))
     connection.execute(f"CREATE VIEW metrics AS {' UNION ALL '.join(selects)}")
-    return [str(path) for view in views for path in view.sources.parts]
+    return [str(part.path) for view in views for part in view.sources.parts]
 
 
 def _select_records(connection: Any, views: list[View], unsealed_name: str, is_one: bool) -> str:
     """Return the SELECT of the records of some runs; what is not in parts is registered as a table."""
-    paths = [str(path) for view in views for path in view.sources.parts]
+    paths: dict[int, list[str]] = {}
+    for part in chain.from_iterable(view.sources.parts for view in views):
+        paths.setdefault(part.node, []).append(str(part.path))
     unsealed = [_with_ids(view.sources.rows, *_ids_of(view)) for view in views if view.sources.rows.num_rows]
     rows = pa.concat_tables([_with_ids(NO_ROWS, "", ""), *unsealed]).unify_dictionaries()
     selects = []
-    if paths:
-        run_id, experiment = map(_quote, _ids_of(views[0])) if is_one else _FROM_PATH
+    run_id, experiment = map(_quote, _ids_of(views[0])) if is_one and views else _FROM_PATH
+    for node, of_node in paths.items():
         # The name of a file column must not meet that of a metric's column, of which none is "filename".
-        files = f"[{', '.join(map(_quote, paths))}], filename = {not is_one}, hive_partitioning = false"
-        selects.append(f"SELECT {run_id} AS run_id, {experiment} AS experiment, {_COLUMNS} FROM read_parquet({files})")
+        files = f"[{', '.join(map(_quote, of_node))}], filename = {not is_one}, hive_partitioning = false"
+        ids = f"{run_id} AS run_id, {experiment} AS experiment, {node}::INTEGER AS node"
+        selects.append(f"SELECT {ids}, {_COLUMNS} FROM read_parquet({files})")
     if rows.num_rows or not paths:
         connection.register(unsealed_name, rows)
-        selects.append(f"SELECT run_id, experiment, {_COLUMNS} FROM {unsealed_name}")
+        selects.append(f"SELECT run_id, experiment, node, {_COLUMNS} FROM {unsealed_name}")
     return " UNION ALL ".join(selects)
 
 

@@ -53,15 +53,18 @@ ARTIFACTS = pa.schema(
 """One row for each artifact."""
 
 
-ATTEMPTS = pa.schema([*_RUN, ("attempt", pa.int32()), ("first_lane", pa.int64()), ("end_lane", pa.int64())])
-"""One row for each attempt of a run that was resumed, with its lanes."""
+ATTEMPTS = pa.schema(
+    [*_RUN, ("node", pa.int32()), ("attempt", pa.int32()), ("first_lane", pa.int64()), ("end_lane", pa.int64())]
+)
+"""One row for each attempt of a run that was resumed and each node, with its lanes."""
 
 
-def attempt_table(runs: Iterable[tuple[RunRecord, list[int]]]) -> pa.Table:
-    """Return the attempts of some runs, each given with the first lane of its attempts."""
+def attempt_table(runs: Iterable[tuple[RunRecord, dict[int, list[int]]]]) -> pa.Table:
+    """Return the attempts of some runs, each given with the first lane of its attempts on each node."""
     rows = [
-        {**_ids(record), "attempt": attempt, "first_lane": first, "end_lane": end}
-        for record, lanes in runs
+        {**_ids(record), "node": node, "attempt": attempt, "first_lane": first, "end_lane": end}
+        for record, lanes_of in runs
+        for node, lanes in lanes_of.items()
         for attempt, (first, end) in enumerate(pairwise([*lanes, 1 << 31]), start=1)
     ]
     return make_table(rows, ATTEMPTS)
@@ -69,8 +72,8 @@ def attempt_table(runs: Iterable[tuple[RunRecord, list[int]]]) -> pa.Table:
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Return rows as a table; what has no field in the schema is left out."""
-    found = list(rows)
-    columns = [pa.array([row.get(field.name) for row in found], field.type) for field in schema]
+    listed = list(rows)
+    columns = [pa.array([row.get(field.name) for row in listed], field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -123,10 +126,10 @@ def event_rows(record: RunRecord, events: Iterable[Mapping[str, Any]]) -> Iterat
 
 
 def artifact_rows(record: RunRecord, events: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a run's artifacts, of which ``events`` tell."""
-    for found in find_artifacts(RunLayout(record.dir), events):
-        row = {name: getattr(found, name) for name in ("size_bytes", "created_at", "digest", "media_type")}
-        yield _ids(record) | row | {"path": _text(found.name)}
+    """Yield the rows of a run's artifacts, which ``events`` name."""
+    for artifact in find_artifacts(RunLayout(record.dir), events):
+        row = {name: getattr(artifact, name) for name in ("size_bytes", "created_at", "digest", "media_type")}
+        yield _ids(record) | row | {"path": _text(artifact.name)}
 
 
 def _ids(record: RunRecord) -> dict[str, Any]:

@@ -17,22 +17,24 @@ from shmlog.reader.tally import Tally, gap_of
 from shmlog.reader.verify.files import check_extent, check_large
 from shmlog.reader.verify.numbers import Numbers
 from shmlog.reader.verify.report import Report
+from shmlog.records.lanes import NODE, Lane, lane_keys
+from shmlog.records.schema import with_node
 
-_FAULTS_TOLD = 5
+_FAULTS_NAMED = 5
 _LINES_AT_ONCE = 50_000
 
 
 def check(
-    layout: RunLayout, taken: Snapshot, numbers: Numbers, of_calls: Numbers, tally: Tally, report: Report
+    layout: RunLayout, snapshot: Snapshot, numbers: Numbers, of_calls: Numbers, tally: Tally, report: Report
 ) -> None:
     """Check the lines; add the numbers of events and gaps, and apart from them those of metrics."""
-    _check_size(layout, taken, report)
-    has_calls = taken.has_sink("jsonl")
-    for path, most in taken.event_files(layout):
-        check_extent(path, taken, report)
+    _check_size(layout, snapshot, report)
+    has_calls = snapshot.has_sink("jsonl")
+    for path, most in snapshot.event_files(layout):
+        check_extent(path, snapshot, report)
         for portion in _portions(path, most, report):
             calls = [event for event in portion if has_calls and is_call(event)]
-            _check_calls(calls, of_calls, tally if taken.metrics_are_lines else None, report)
+            _check_calls(calls, of_calls, tally if snapshot.metrics_are_lines else None, report)
             _check_others([e for e in portion if not (has_calls and is_call(e))], layout, numbers, tally, report)
 
 
@@ -47,22 +49,22 @@ def _portions(path: Path, most: int | None, report: Report) -> Iterator[list[dic
         report.error(path, str(error).removeprefix(f"{path}: "))
     except OSError as error:
         report.error(path, f"can't be read ({error.strerror})")
-    faults.tell_rest()
+    faults.report_rest()
 
 
-def _check_size(layout: RunLayout, taken: Snapshot, report: Report) -> None:
-    if taken.complete and taken.files:
-        counted = {path for path, _ in taken.event_files(layout)}
+def _check_size(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
+    if snapshot.complete and snapshot.files:
+        counted = {path for path, _ in snapshot.event_files(layout)}
         for path in layout.event_files().values():
             if path not in counted:
                 report.error(path, "the run has not written it; move it away if it is yours")
     size = layout.events.stat().st_size if layout.events.is_file() else 0
-    if not taken.files and size < (taken.events_bytes or 0):
-        report.error(layout.events, f"has {size} bytes; {taken.events_bytes} were written")
+    if not snapshot.files and size < (snapshot.events_bytes or 0):
+        report.error(layout.events, f"has {size} bytes; {snapshot.events_bytes} were written")
 
 
 class _Faults:
-    """Tells of the first lines that are not ours, and counts the rest."""
+    """Reports the first lines that are not ours, and counts the rest."""
 
     def __init__(self, path: Path, report: Report) -> None:
         self._path = path
@@ -77,12 +79,12 @@ class _Faults:
                 yield line.event
                 continue
             self._count += 1
-            if self._count <= _FAULTS_TOLD:
+            if self._count <= _FAULTS_NAMED:
                 self._report.error(self._path, f"{fault}, {line.size} bytes at byte {line.offset}")
 
-    def tell_rest(self) -> None:
-        if self._count > _FAULTS_TOLD:
-            self._report.error(self._path, f"{self._count - _FAULTS_TOLD} more lines like that")
+    def report_rest(self) -> None:
+        if self._count > _FAULTS_NAMED:
+            self._report.error(self._path, f"{self._count - _FAULTS_NAMED} more lines like that")
 
 
 def _fault(line: Line) -> str | None:
@@ -93,8 +95,8 @@ def _fault(line: Line) -> str | None:
 
 def _check_calls(calls: list[dict[str, Any]], of_calls: Numbers, tally: Tally | None, report: Report) -> None:
     """Add the metrics in some lines; those that stand in parts, too, are counted there."""
-    table = table_of_calls(calls)
-    of_calls.add(table["lane"].to_numpy(), table["seq"].to_numpy())
+    table = with_node(table_of_calls(calls), NODE)
+    of_calls.add(lane_keys(table), table["seq"].to_numpy())
     if tally is not None:
         tally.add_metrics(table)
         report.counts["rows"] += table.num_rows
@@ -104,11 +106,9 @@ def _check_others(
     events: list[dict[str, Any]], layout: RunLayout, numbers: Numbers, tally: Tally, report: Report
 ) -> None:
     gaps = [gap_of(event) for event in events]
-    runs = np.array(
-        [(e["lane"], e["seq"], 1 if gap is None else sum(gap.values())) for e, gap in zip(events, gaps, strict=True)],
-        np.int64,
-    )
-    numbers.add(*runs.reshape(-1, 3).T)
+    counts = [1 if gap is None else sum(gap.values()) for gap in gaps]
+    runs = [(Lane.of_line(e).key, e["seq"], count) for e, count in zip(events, counts, strict=True)]
+    numbers.add(*np.array(runs, np.int64).reshape(-1, 3).T)
     report.counts["events"] += gaps.count(None)
     for event in events:
         tally.add_event(event)

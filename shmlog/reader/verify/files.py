@@ -21,12 +21,12 @@ from shmlog.records.late import read_late
 _LARGE = re.compile(r"large/[A-Za-z0-9._-]+")
 
 
-def check_extent(path: Path, taken: Snapshot, report: Report) -> None:
+def check_extent(path: Path, snapshot: Snapshot, report: Report) -> None:
     """Check a file without checksums of its own against what is known of it."""
-    extent = taken.files.get(path.name)
+    extent = snapshot.files.get(path.name)
     try:
         fault = extent.fault(path) if extent else None
-        grown = path.stat().st_size - extent.bytes if extent and taken.complete and not fault else 0
+        grown = path.stat().st_size - extent.bytes if extent and snapshot.complete and not fault else 0
     except OSError as error:
         fault, grown = f"can't be read ({error.strerror})", 0
     if fault:
@@ -49,10 +49,10 @@ def check_large(data: dict[str, Any], layout: RunLayout, report: Report) -> None
         report.error(layout.dir / path, f"has {size} bytes; {data['bytes']} were written")
 
 
-def check_description(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+def check_description(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
     """Check what is said about the run, and run.log."""
-    check_extent(layout.run_log, taken, report)
-    check_extent(layout.config_yaml, taken, report)
+    check_extent(layout.run_log, snapshot, report)
+    check_extent(layout.config_yaml, snapshot, report)
     try:
         read_mapping(layout.config_yaml)
     except FileNotFoundError:
@@ -61,12 +61,12 @@ def check_description(layout: RunLayout, taken: Snapshot, report: Report) -> Non
         report.error(layout.config_yaml, str(error).removeprefix(f"{layout.config_yaml}: "))
     except OSError as error:
         report.error(layout.config_yaml, f"can't be read ({error.strerror})")
-    if not any(path == layout.run_yaml for path, _ in taken.problems):
-        _check_run_yaml(layout, taken, report)
+    if not any(path == layout.run_yaml for path, _ in snapshot.problems):
+        _check_run_yaml(layout, snapshot, report)
 
 
-def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
-    described, path = taken.described, layout.run_yaml
+def _check_run_yaml(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
+    described, path = snapshot.described, layout.run_yaml
     if described.schema != SCHEMA:
         report.warning(path, f"schema {described.schema!r}, this version of shmlog knows {SCHEMA}")
     if described.run_id != layout.run_id:
@@ -78,7 +78,7 @@ def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
     status = map_status(described.status)
     if status is None:
         report.error(path, f"unknown status {described.status!r}")
-    elif taken.complete and status in (PENDING, RUNNING):
+    elif snapshot.complete and status in (PENDING, RUNNING):
         report.error(path, f"status {status} of a run that is complete")
     fault = described.fault_of_attempts()
     if fault:
@@ -89,25 +89,26 @@ def _check_run_yaml(layout: RunLayout, taken: Snapshot, report: Report) -> None:
 
 
 def check_late(layout: RunLayout, report: Report) -> None:
-    """Tell of counts of late drops that can't be read: what they counted is missing in the run's drops."""
+    """Report counts of late drops that can't be read: what they counted is missing in the run's drops."""
     for problem in read_late(layout)[1]:
         report.error(layout.dir, problem)
 
 
-def check_leftovers(layout: RunLayout, taken: Snapshot, report: Report) -> None:
-    """Tell of files that only an interrupted step has left; a live run has some at any time."""
-    live = not taken.complete and liveness.members_live(taken.described) is not False
-    flusher = liveness.flusher_lives(taken.described) is True
+def check_leftovers(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
+    """Report files that only an interrupted step has left; a live run has some at any time."""
+    live = not snapshot.complete and liveness.members_live(snapshot.described) is not False
+    flusher = liveness.flusher_lives(snapshot.described) is True
     if live or flusher:
         return
     for folder in (layout.dir, layout.metrics, layout.wal):
         for path in leftovers(folder):
             report.warning(path, "a temporary file that was never completed; it can be deleted")
-    if not taken.complete:
+    if not snapshot.complete:
         report.warning(layout.wal, "nobody drains this run any more; 'shmlog recover' finishes it")
         return
     for path in (layout.wal, layout.segment):
         if path.exists():
             report.warning(path, "left of a run that is complete; 'shmlog recover' removes it")
-    for part in layout.covered_parts():
-        report.warning(part.path, "merged into another part; it can be deleted")
+    for node in (layout, *layout.other_nodes()):
+        for part in node.covered_parts():
+            report.warning(part.path, "merged into another part; it can be deleted")

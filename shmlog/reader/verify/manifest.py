@@ -17,43 +17,43 @@ from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.verify.report import ERROR, Report
 
 
-def check(layout: RunLayout, taken: Snapshot, report: Report) -> None:
+def check(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
     """Check the files of a run that is complete, if it has a manifest, and its artifacts."""
-    told = _read(layout, report) if taken.complete else None
-    known = {} if told is None else _check_files(layout, told, report)
-    _check_artifacts(layout, taken, known, report)
+    listed = _read(layout, report) if snapshot.complete else None
+    known = {} if listed is None else _check_files(layout, listed, report)
+    _check_artifacts(layout, snapshot, known, report)
 
 
 def _read(layout: RunLayout, report: Report) -> dict[str, Content] | None:
     """Return what the manifest says of each file; None if there is no manifest, or it is damaged."""
     try:
-        told, fault = read_sealed_mapping(layout.manifest)
+        manifest, fault = read_sealed_mapping(layout.manifest)
     except FileNotFoundError:
         return None  # of a run of an earlier version, or in which it could not be written
     except (UnreadableError, OSError) as error:
         report.error(layout.manifest, str(error).removeprefix(f"{layout.manifest}: "))
         return None
-    files = told.get("files")
-    found = {name: _content(one) for name, one in files.items()} if isinstance(files, dict) else {"": None}
-    if fault or told.get("schema") != SCHEMA or None in found.values():
+    files = manifest.get("files")
+    contents = {name: _content(entry) for name, entry in files.items()} if isinstance(files, dict) else {"": None}
+    if fault or manifest.get("schema") != SCHEMA or None in contents.values():
         report.error(layout.manifest, "is damaged, or of another version")
         return None
-    return {name: content for name, content in found.items() if content is not None}
+    return {name: content for name, content in contents.items() if content is not None}
 
 
-def _content(told: object) -> Content | None:
-    if not isinstance(told, dict) or set(told) != set(Content._fields):
+def _content(entry: object) -> Content | None:
+    if not isinstance(entry, dict) or set(entry) != set(Content._fields):
         return None
-    size, digest = told["size_bytes"], told["digest"]
+    size, digest = entry["size_bytes"], entry["digest"]
     return Content(size, digest) if type(size) is int and size >= 0 and is_digest(digest) else None
 
 
-def _check_files(layout: RunLayout, told: dict[str, Content], report: Report) -> dict[Path, Content]:
-    """Check each file once, and tell of it unless that was done; return what is in those that are as they were."""
+def _check_files(layout: RunLayout, listed: dict[str, Content], report: Report) -> dict[Path, Content]:
+    """Check each file that no other check has reported; return the content of those that are as they were."""
     there = {path.relative_to(layout.dir).as_posix(): path for path in sorted(listed_files(layout))}
     damaged = {finding.file for finding in report.findings if finding.severity == ERROR}
     known = {}
-    for name, due in told.items():
+    for name, due in listed.items():
         path = there.pop(name, None)
         if path is None:
             report.error(layout.dir / name, "is missing; manifest.json lists it")
@@ -68,25 +68,26 @@ def _check_files(layout: RunLayout, told: dict[str, Content], report: Report) ->
 
 def _fault(path: Path, due: Content) -> str | None:
     try:
-        found = content_of(path, due.algorithm)
+        present = content_of(path, due.algorithm)
     except OSError as error:
         return f"can't be read ({error.strerror})"
-    if found == due:
+    if present == due:
         return None
-    sizes = f"{found.size_bytes:,} bytes, {due.size_bytes:,} in the run" if found.size_bytes != due.size_bytes else ""
-    return f"is not what manifest.json lists ({sizes or 'its digest differs'})"
+    if present.size_bytes == due.size_bytes:
+        return "is not what manifest.json lists (its digest differs)"
+    return f"is not what manifest.json lists ({present.size_bytes:,} bytes, {due.size_bytes:,} in the run)"
 
 
-def _check_artifacts(layout: RunLayout, taken: Snapshot, known: dict[Path, Content], report: Report) -> None:
-    told = {finding.file for finding in report.findings}
-    is_imported = isinstance(taken.described.source, dict)
+def _check_artifacts(layout: RunLayout, snapshot: Snapshot, known: dict[Path, Content], report: Report) -> None:
+    reported = {finding.file for finding in report.findings}
+    is_imported = isinstance(snapshot.described.source, dict)
     try:
-        events, _ = read_events(layout, taken, EVENT_TYPE)
+        events, _ = read_events(layout, snapshot, EVENT_TYPE)
     except OSError:
-        events = []  # told by who checks events.jsonl
+        events = []  # the check of events.jsonl reports it
     for artifact in find_artifacts(layout, events):
         report.counts["artifacts"] += 1
-        if artifact.path in told:
+        if artifact.path in reported:
             continue
         if is_imported and not os.path.lexists(artifact.path):
             report.warning(artifact.path, "is not here: what the run was imported from did not hold it")
@@ -94,5 +95,5 @@ def _check_artifacts(layout: RunLayout, taken: Snapshot, known: dict[Path, Conte
         fault = artifact.fault(known.get(artifact.path))
         if fault:
             report.error(artifact.path, fault)
-        elif taken.complete and artifact.digest is None and artifact.path not in known:
-            report.warning(artifact.path, "was not logged: nothing tells what should be in it")
+        elif snapshot.complete and artifact.digest is None and artifact.path not in known:
+            report.warning(artifact.path, "was not logged: nothing says what should be in it")

@@ -8,18 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shmlog.records.lanes import Lane
+
 NUMBER_MAX = 1 << 60
 """Larger numbers are nonsense; the sum of two smaller ones fits in 64 bits."""
 
 _PENDING_MAX = 4_000_000
 
-Runs = NDArray[np.int64]  # shape (n, 3): lane, first number, count
+Runs = NDArray[np.int64]  # shape (n, 3): key of the lane, first number, count
 
 
 class Problem(NamedTuple):
     """The first and the amount of a lane's numbers that are missing, or that stand more than once."""
 
-    lane: int
+    lane: Lane
     first: int
     amount: int
     is_duplicate: bool
@@ -32,10 +34,10 @@ class Numbers:
         self._pending: list[Runs] = []
         self._rows = 0
 
-    def add(self, lanes: NDArray[Any], firsts: NDArray[Any], counts: NDArray[Any] | int = 1) -> None:
-        """Add ``counts`` numbers from each of ``firsts`` on."""
-        runs = np.empty((len(lanes), 3), np.int64)
-        runs[:, 0], runs[:, 1], runs[:, 2] = lanes, firsts, counts
+    def add(self, keys: NDArray[Any], firsts: NDArray[Any], counts: NDArray[Any] | int = 1) -> None:
+        """Add ``counts`` numbers from each of ``firsts`` on; ``keys`` are those of the lanes, see `lane_keys`."""
+        runs = np.empty((len(keys), 3), np.int64)
+        runs[:, 0], runs[:, 1], runs[:, 2] = keys, firsts, counts
         self._pending.append(_join(runs))
         self._rows += len(self._pending[-1])
         if self._rows > _PENDING_MAX:
@@ -59,8 +61,9 @@ class Numbers:
     def problems(self) -> Iterator[Problem]:
         """Yield what keeps the numbers of a lane from being 0 … n, each once."""
         runs = self.runs()
-        lanes, begins = np.unique(runs[:, 0], return_index=True)
-        for lane, of_lane in zip(lanes.tolist(), np.split(runs, begins[1:]), strict=False):
+        keys, begins = np.unique(runs[:, 0], return_index=True)
+        for key, of_lane in zip(keys.tolist(), np.split(runs, begins[1:]), strict=False):
+            lane = Lane.of_key(key)
             _, firsts, counts = of_lane.T
             ends = np.maximum.accumulate(np.concatenate(([0], firsts + counts)))
             jump = firsts - ends[:-1]

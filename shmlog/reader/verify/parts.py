@@ -15,19 +15,20 @@ from shmlog.reader.snapshot import Snapshot
 from shmlog.reader.tally import Tally
 from shmlog.reader.verify.numbers import NUMBER_MAX, Numbers
 from shmlog.reader.verify.report import Report
+from shmlog.records.lanes import lane_keys
 from shmlog.records.parts import open_file
-from shmlog.records.schema import METRICS, VERSION
-from shmlog.records.values import misfits
+from shmlog.records.schema import METRICS, VERSION, with_node
+from shmlog.records.values import PRODUCER, misfits
 
 _NAME = METRICS.get_field_index("name")
 
 
-def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, tally: Tally, report: Report) -> None:
+def check(layout: RunLayout, snapshot: Snapshot, numbers: Numbers, tally: Tally, report: Report) -> None:
     """Check all pages of all parts, and the rows in them; add their numbers."""
-    for part in taken.parts:
+    for part in snapshot.parts:
         report.counts["parts"] += 1
         try:
-            tables = guarded(part.path, lambda part=part: list(_read(part, taken.run_id, report)))
+            tables = guarded(part.path, lambda part=part: list(_read(part, snapshot.run_id, report)))
         except UnreadableError as error:
             report.error(part.path, str(error).removeprefix(f"{part.path}: "))
             continue
@@ -37,7 +38,7 @@ def check(layout: RunLayout, taken: Snapshot, numbers: Numbers, tally: Tally, re
         for table in tables:
             report.counts["rows"] += table.num_rows
             tally.add_metrics(table)
-            numbers.add(table["lane"].to_numpy(), table["seq"].to_numpy())
+            numbers.add(lane_keys(table), table["seq"].to_numpy())
 
 
 def _read(part: Part, run_id: str | None, report: Report) -> Iterator[pa.Table]:
@@ -49,14 +50,14 @@ def _read(part: Part, run_id: str | None, report: Report) -> Iterator[pa.Table]:
             table.validate(full=True)
             for fault in (*_faults(table), *_faults_of_statistics(table, file.metadata.row_group(group))):
                 report.error(part.path, f"row group {group}: {fault}")
-            yield table.select(["lane", "pid", "seq", "rank", "local_rank", "worker"])
+            yield with_node(table.select(PRODUCER), part.node)
 
 
 def _check_metadata(part: Part, metadata: pq.FileMetaData, run_id: str | None, report: Report) -> None:
-    told = {key.decode(): value.decode("utf-8", "replace") for key, value in (metadata.metadata or {}).items()}
-    if told.get("shmlog.schema") != str(VERSION):
-        report.error(part.path, f"shmlog.schema is {told.get('shmlog.schema')!r}, not {str(VERSION)!r}")
-    fault = fault_of(part, run_id, told)
+    texts = {key.decode(): value.decode("utf-8", "replace") for key, value in (metadata.metadata or {}).items()}
+    if texts.get("shmlog.schema") != str(VERSION):
+        report.error(part.path, f"shmlog.schema is {texts.get('shmlog.schema')!r}, not {str(VERSION)!r}")
+    fault = fault_of(part, run_id, texts)
     if fault:
         report.error(part.path, fault)
 

@@ -1,4 +1,4 @@
-"""What `verify` has found in the files of a run."""
+"""What `verify` says of the files of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Report:
-    """What `verify` found.
+    """What `verify` says of a run.
 
     Attributes
     ----------

@@ -14,11 +14,12 @@ from typing import Any
 from shmlog.errors import RunNotFoundError, UnreadableError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
-from shmlog.reader import snapshot
-from shmlog.reader.tally import Tally, sum_dropped
+from shmlog.reader.snapshot import Snapshot, take
+from shmlog.reader.tally import Producer, Tally, sum_dropped
 from shmlog.reader.verify import events, files, logs, manifest, parts
 from shmlog.reader.verify.numbers import Numbers, Problem
 from shmlog.reader.verify.report import Report
+from shmlog.records.lanes import Lane
 from shmlog.records.ledger import lost_of
 
 _TRIES = 20
@@ -48,15 +49,15 @@ def verify(run_dir: str | os.PathLike[str]) -> Report:
     for _ in range(_TRIES):
         report = Report(layout.dir)
         try:
-            taken = snapshot.take(layout)
+            snapshot = take(layout)
         except UnreadableError as error:
             report.error(layout.dir, str(error))
             return report
         except OSError as error:
             report.error(Path(error.filename or layout.dir), f"can't be read ({error.strerror})")
             return report
-        _Check(layout, taken, report).run()
-        if taken.is_still_there(layout):
+        _Check(layout, snapshot, report).run()
+        if snapshot.is_still_there(layout):
             return report
     report.error(layout.dir, "its parts keep changing; verify a copy")
     return report
@@ -65,43 +66,43 @@ def verify(run_dir: str | os.PathLike[str]) -> Report:
 class _Check:
     """The checks of one run, and what they have counted."""
 
-    def __init__(self, layout: RunLayout, taken: snapshot.Snapshot, report: Report) -> None:
+    def __init__(self, layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
         self._layout = layout
-        self._taken = taken
+        self._snapshot = snapshot
         self._report = report
         self._numbers = Numbers()  # of all records
         self._sealed = Tally()  # of those that the books are about
 
     def run(self) -> None:
-        for path, reason in self._taken.problems:
+        for path, reason in self._snapshot.problems:
             self._report.error(path, reason.removeprefix(f"{path}: "))
-        files.check_description(self._layout, self._taken, self._report)
+        files.check_description(self._layout, self._snapshot, self._report)
         of_parts, of_lines = Numbers(), Numbers()
-        parts.check(self._layout, self._taken, of_parts, self._sealed, self._report)
-        events.check(self._layout, self._taken, self._numbers, of_lines, self._sealed, self._report)
-        if not self._taken.overlaps:
-            # Else logs hold again what is sealed, and nothing tells how much of it.
-            logs.check(self._layout, self._taken, self._numbers, self._report)
+        parts.check(self._layout, self._snapshot, of_parts, self._sealed, self._report)
+        events.check(self._layout, self._snapshot, self._numbers, of_lines, self._sealed, self._report)
+        if not self._snapshot.overlaps:
+            # Else logs hold again what is sealed, and how much of it is not known.
+            logs.check(self._layout, self._snapshot, self._numbers, self._report)
         damaged = not self._report.ok
         self._compare_sinks(of_parts, of_lines, damaged)
-        self._numbers.update(of_lines if self._taken.metrics_are_lines else of_parts)
+        self._numbers.update(of_lines if self._snapshot.metrics_are_lines else of_parts)
         for problem in self._numbers.problems():
             self._tell(problem, damaged)
         self._check_books(damaged)
-        logs.check_kept(self._layout, self._taken, self._report)
-        manifest.check(self._layout, self._taken, self._report)
+        logs.check_kept(self._layout, self._snapshot, self._report)
+        manifest.check(self._layout, self._snapshot, self._report)
         files.check_late(self._layout, self._report)
-        files.check_leftovers(self._layout, self._taken, self._report)
+        files.check_leftovers(self._layout, self._snapshot, self._report)
 
     def _compare_sinks(self, of_parts: Numbers, of_lines: Numbers, damaged: bool) -> None:
         """Metrics that go both into parts and into events.jsonl must be the same there."""
-        lines_are_all = self._taken.has_sink("jsonl") and not self._taken.metrics_are_lines and not damaged
+        lines_are_all = self._snapshot.has_sink("jsonl") and not self._snapshot.metrics_are_lines and not damaged
         if lines_are_all and not of_parts.is_same(of_lines):
             self._report.error(self._layout.events, "the metrics in it are not those in the parts")
 
     def _tell(self, problem: Problem, damaged: bool) -> None:
         what = "stand twice" if problem.is_duplicate else "are missing"
-        message = f"lane {problem.lane}: {problem.amount} numbers {what}, the first is {problem.first}"
+        message = f"{problem.lane}: {problem.amount} numbers {what}, the first is {problem.first}"
         if damaged and not problem.is_duplicate:
             self._report.warning(self._layout.dir, f"{message}; what is damaged may have held them")
         else:
@@ -110,37 +111,34 @@ class _Check:
     # ---- books ----
 
     def _check_books(self, damaged: bool) -> None:
-        taken = self._taken
-        path = self._layout.run_yaml if taken.complete else self._layout.sealed_json
-        if taken.overlaps or any(damaged_path == path for damaged_path, _ in taken.problems):
-            return  # there are no books, which was told
-        if taken.producers is None:
+        snapshot = self._snapshot
+        path = self._layout.run_yaml if snapshot.complete else self._layout.sealed_json
+        if snapshot.overlaps or any(damaged_path == path for damaged_path, _ in snapshot.problems):
+            return  # there are no books, which was reported
+        if snapshot.producers is None:
             self._report.error(path, "its list of producers is damaged")
             return
-        told = _told(taken.producers)
-        for lane, pid in sorted(set(told) | set(self._sealed.found())):
-            booked = told.get((lane, pid), {})
-            found = self._sealed.found().get((lane, pid), {})
-            self._compare(path, f"lane {lane}, pid {pid}", booked, found, damaged)
-        self._check_lost(path, taken.producers)
-        if taken.complete:
-            self._check_totals(taken.described, taken.producers)
+        booked, held = _booked(snapshot.producers), self._sealed.counts()
+        for lane, pid in sorted(booked.keys() | held.keys()):
+            of_books, of_files = booked.get((lane, pid), {}), held.get((lane, pid), {})
+            self._compare(path, f"{lane}, pid {pid}", of_books, of_files, damaged)
+        self._check_lost(path, snapshot.producers)
+        if snapshot.complete:
+            self._check_totals(snapshot.described, snapshot.producers)
 
     def _check_lost(self, path: Path, producers: list[dict[str, Any]]) -> None:
-        for lane, count in sorted(lost_of(producers, self._taken.offered).items()):
+        for lane, count in sorted(lost_of(producers, self._snapshot.offered).items()):
             if count > 0:
                 where = (
                     f"the logs that held them lie in {self._layout.kept}, as far as these are not damaged themselves"
                 )
-                self._report.error(path, f"lane {lane}: {count} records are neither booked nor dropped: lost; {where}")
+                self._report.error(path, f"{lane}: {count} records are neither booked nor dropped: lost; {where}")
             else:
-                self._report.error(path, f"lane {lane}: {-count} records more are booked than there were")
+                self._report.error(path, f"{lane}: {-count} records more are booked than there were")
 
-    def _compare(
-        self, path: Path, who: str, booked: Mapping[str, int], found: Mapping[str, int], damaged: bool
-    ) -> None:
-        for what in sorted(set(booked) | set(found)):
-            there, due = found.get(what, 0), booked.get(what, 0)
+    def _compare(self, path: Path, who: str, booked: Mapping[str, int], held: Mapping[str, int], damaged: bool) -> None:
+        for what in sorted(set(booked) | set(held)):
+            there, due = held.get(what, 0), booked.get(what, 0)
             if there == due:
                 continue
             message = f"{who}: {due} {what} are booked, the files hold {there}"
@@ -151,7 +149,7 @@ class _Check:
 
     def _check_totals(self, described: Description, producers: list[dict[str, Any]]) -> None:
         path = self._layout.run_yaml
-        total = self._taken.dropped
+        total = self._snapshot.dropped
         for reason, count in sum_dropped(producers).items():
             if total.get(reason, 0) < count:
                 self._report.error(path, f"{total.get(reason, 0)} drops in all ({reason}), {count} of producers")
@@ -165,13 +163,13 @@ class _Check:
                 self._report.error(path, f"counts {counts.get(what)} {what}, the sum over its lists is {due}")
 
 
-def _told(producers: list[dict[str, Any]]) -> dict[tuple[int, int], dict[str, int]]:
-    """Return what the books tell of each lane and process."""
-    told: dict[tuple[int, int], dict[str, int]] = {}
+def _booked(producers: list[dict[str, Any]]) -> dict[Producer, dict[str, int]]:
+    """Return what the books say of each lane and process, as `Tally.counts` does of the files."""
+    booked: dict[Producer, dict[str, int]] = {}
     for producer in producers:
         pid = producer.get("pid")
-        entry = told.setdefault((producer["lane"], pid if type(pid) is int else -1), {})
+        entry = booked.setdefault((Lane.of_producer(producer), pid if type(pid) is int else -1), {})
         dropped = {f"drops ({reason})": n for reason, n in producer["dropped"].items()}
         for what, n in {"metrics": producer["metrics"], "events": producer["events"], **dropped}.items():
             entry[what] = entry.get(what, 0) + n
-    return told
+    return booked
