@@ -97,6 +97,10 @@ class ImportedRun:
         The files that were read; they and ``artifacts`` make the run's identity.
     status : str or None
         The source's own word.
+    problems : Problems
+        What of the source is not in the run, or not as it was.
+    notes : Problems
+        How the importer has read what the source leaves open; nothing is missing because of it.
     """
 
     experiment: str
@@ -109,6 +113,7 @@ class ImportedRun:
     files: dict[str, Path] = field(default_factory=dict)
     status: str | None = None
     problems: Problems = field(default_factory=lambda: Problems())
+    notes: Problems = field(default_factory=lambda: Problems())
 
     def lasted(self, begin_us: int, end_us: int) -> None:
         """Say when the run was made and has begun, and when it ended."""
@@ -141,14 +146,14 @@ class ImportedRun:
 
 
 class Problems:
-    """What could not be read: the first few of each sort, and how many there are."""
+    """What an import reports: the first few of each sort, and how many there are."""
 
     def __init__(self) -> None:
         self._count: Counter[str] = Counter()
         self._texts: dict[str, list[str]] = {}
 
     def add(self, sort: str, text: str, count: int = 1) -> None:
-        """Note a problem."""
+        """Count a report of some sort, and keep its text if it is among the first."""
         self._count[sort] += count
         texts = self._texts.setdefault(sort, [])
         if len(texts) < _TEXTS_KEPT:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import add_command, add_root_option, exit_code, path, positive
+from shmlog.cli.parser import FOUND, add_command, add_root_option, exit_code, path, positive
 from shmlog.cli.text import plural, relative
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import each source; a failure does not stop the others."""
+    """Import each source; a failure does not stop the others. Return 1 if something could not be taken."""
     from shmlog.transfer.imports import import_run
 
     code, outcomes = 0, list[dict[str, Any]]()
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
             say(f"shmlog: error: {one_line(error)}")
             continue
         outcomes.append({**report.to_dict(), "error": None})
+        code = max(code, FOUND if report.problems else 0)
         if not args.json:
             _print(report)
     if args.json:
@@ -65,5 +66,7 @@ def _print(report: ImportReport) -> None:
     state = "" if report.is_new else ", imported before"
     print(relative(report.dir))
     say(f"shmlog: {report.format} of {relative(report.source)}: {report.status}, {counts}{state}")
+    for note in report.notes:
+        say(f"shmlog: note: {note}")
     for problem in report.problems:
         say(f"shmlog: warning: {problem}")

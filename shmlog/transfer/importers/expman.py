@@ -149,7 +149,7 @@ def _add_batch(
             continue
         rows.add((step, ts))
         if step is None:
-            run.problems.add("rows without a step", f"{where}: a row without a step; it is numbered {last + 1}")
+            run.notes.add("rows without a step", f"{where}: a row without a step; it is numbered {last + 1}")
             step = last + 1
         if ts is None or not time_in_range(ts):
             run.problems.add("times", f"{where}: step {step} has no valid time; 1970 instead")
