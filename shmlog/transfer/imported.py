@@ -91,6 +91,8 @@ class ImportedRun:
         Fields of run.yaml.
     events : list of dict
         ``timestamp`` in µs, ``event_type``, ``data``, and who logged it, as far as the source says.
+    of_experiment : dict
+        What people have said of the experiment: ``display_name``, ``description``, ``tags``, as far as they have.
     artifacts : dict of str to Path
         Files to copy, by their path below artifacts/.
     files : dict of str to Path
@@ -108,6 +110,7 @@ class ImportedRun:
     described: Description = field(default_factory=Description)
     params: dict[str, Any] = field(default_factory=dict)
     annotations: dict[str, Any] = field(default_factory=dict)
+    of_experiment: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     artifacts: dict[str, Path] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)

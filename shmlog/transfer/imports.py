@@ -15,6 +15,7 @@ from shmlog.errors import RefusedError, RunNotFoundError, StorageError
 from shmlog.folder.artifacts import Logged
 from shmlog.folder.layout import RunLayout, check_id
 from shmlog.folder.root import Root
+from shmlog.store import experiments
 from shmlog.transfer.folder import final_status, write_run
 from shmlog.transfer.imported import ImportedRun, fit_name
 from shmlog.transfer.importers.formats import check_format, guess_format
@@ -133,6 +134,7 @@ def import_run(
             "imported_at": utc_now(), "problems": list(problems), "notes": list(notes),
         }  # fmt: skip
         write_run(runs, layout, run, origin)
+        _annotate_experiment(runs, layout.experiment, run.of_experiment)
     counts = {"metrics": run.records, "events": len(run.events), "artifacts": len(run.artifacts)}
     return ImportReport(
         dir=layout.dir, run_id=layout.run_id, experiment=layout.experiment, source=path, format=format, status=status,
@@ -150,6 +152,17 @@ def _note_missing_artifacts(run: ImportedRun) -> None:
     for logged in filter(None, map(Logged.of_event, run.events)):
         if logged.name not in run.artifacts:
             run.notes.add("artifacts", f"artifact {logged.name!r} was logged, and is not in the source")
+
+
+def _annotate_experiment(root: Root, name: str, fields: Mapping[str, Any]) -> None:
+    """Say of an experiment what its source says, where nobody has said anything here."""
+    if not fields:
+        return
+    with root.locked():
+        record = experiments.read(root, name)
+        here = {"display_name": record.display_name != name, "description": record.description, "tags": record.tags}
+        if changes := {field: value for field, value in fields.items() if not here[field]}:
+            experiments.write(root, name, changes)
 
 
 # ---- identity ----

@@ -38,7 +38,7 @@ BYTES_MAX = 6 << 30
 SECONDS_PER_GIB = 600
 """Most processor time for each GiB of memory that reading may take: some twenty times what that much takes."""
 
-_FIELDS = ("experiment", "params", "annotations", "status")
+_FIELDS = ("experiment", "params", "annotations", "of_experiment", "status")
 _PLACES = ("artifacts", "files")
 _REPORTS = ("problems", "notes")
 _OUTPUT_BYTES_MAX = 1 << 16
