@@ -18,7 +18,8 @@ from tests.support.sources import fetch_ml_folder
 
 PARAMS = {
     "lr": 1e-8, "big": 1e22, "yes": "yes", "on": "on", "time": "1:30", "under": "1_000", "hex": "0x1F",
-    "date": "2026-01-01", "ok": True, "no": False, "word": "nan", "tilde": "~", "nothing": "", "digits": "0123", "f": 1.0, "i": 10,
+    "date": "2026-01-01", "ok": True, "no": False, "word": "nan", "tilde": "~", "nothing": "",
+    "digits": "0123", "f": 1.0, "i": 10,
 }  # fmt: skip
 
 EXPMAN = """

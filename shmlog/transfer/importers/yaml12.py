@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from shmlog.base.plain import DEPTH_MAX
 from shmlog.errors import CorruptDataError
 
 _NULL = r"~|null|Null|NULL|"
@@ -24,10 +25,17 @@ _FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:i
 class _Loader(yaml.SafeLoader):
     """Refuses aliases: a few lines of them can expand to gigabytes, or to a list that contains itself."""
 
+    depth = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not accepted here")
-        return super().compose_node(parent, index)
+        if self.depth > DEPTH_MAX:
+            raise yaml.YAMLError(f"nested more than {DEPTH_MAX} levels deep")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def flatten_mapping(self, node: Any) -> None:
         """Leave ``<<`` as the key that it is: only YAML 1.1 merges."""
