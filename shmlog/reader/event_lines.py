@@ -48,11 +48,14 @@ _CALL_AT = len('{"timestamp":"2026-11-21T03:15:22.123456Z",')
 _CALL = b'"event_type":"metrics","data":{"step":'
 
 
-def read_lines(path: Path, limit_bytes: int | None, *, skip_calls: bool = False) -> Iterator[Line]:
+def read_lines(
+    path: Path, limit_bytes: int | None, *, skip_calls: bool = False, of_others: bool = False
+) -> Iterator[Line]:
     """Yield the lines of a file, or of its first bytes, with memory for one; none if there is no file.
 
-    With ``skip_calls``, lines of metrics are left out unparsed. A hole in a large file, such as a loss of power
-    leaves, counts as a line that is not JSON, and so do the cut lines around it.
+    With ``skip_calls``, lines of metrics are left out unparsed. With ``of_others``, a line may have what other loggers
+    write: NaN and Infinity, as Python's json does, and a byte order mark at its begin. A hole in a large file, such as
+    a loss of power leaves, counts as a line that is not JSON, and so do the cut lines around it.
 
     Raises
     ------
@@ -74,7 +77,7 @@ def read_lines(path: Path, limit_bytes: int | None, *, skip_calls: bool = False)
             if not text:
                 return
             if text != b"\n" and not (skip_calls and text.startswith(_CALL, _CALL_AT)):
-                yield Line(offset, len(text), _parse(text), text.endswith(b"\n"))
+                yield Line(offset, len(text), parse(text, of_others=of_others), text.endswith(b"\n"))
             offset += len(text)
 
 
@@ -98,9 +101,13 @@ def _around_holes(file: BufferedReader) -> Iterator[bytes | int]:
         start = max(start, data)
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse(line: bytes, *, of_others: bool = False) -> dict[str, Any] | None:
+    """Return the object that a line holds, see `read_lines`; None if it holds none."""
     try:
-        event = json.loads(line.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+        if of_others:
+            event = json.loads(line.decode("utf-8-sig"))
+        else:
+            event = json.loads(line.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None
