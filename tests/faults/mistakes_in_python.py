@@ -18,7 +18,7 @@ MANIFEST = "unit/test_manifest.py"
 THREADS = "integration/test_threads.py"
 RESUME = "integration/test_resume.py"
 RANKS = "integration/test_ranks.py"
-KILLED = f"{READER}::test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same"
+KILLED = "faults/test_reading_states.py::test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same"
 POWER = "faults/test_power_loss.py::test_what_was_flushed_durably_survives_a_loss_of_power"
 
 FLUSHER = (
