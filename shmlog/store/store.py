@@ -204,8 +204,8 @@ class Store(StoreReader):
         Parameters
         ----------
         force : bool
-            Delete the run even if it is pinned, or may run on another machine; never if it
-            is known to run.
+            Delete the run even if it is pinned, or its annotations can't be read, or it may run on another
+            machine; never if it is known to run.
 
         Raises
         ------
