@@ -13,6 +13,7 @@ BOOKS = "unit/test_books.py"
 FOREIGN = f"{BOOKS}::test_recovery_takes_nothing_from_the_log_of_another_run_and_keeps_it"
 MERGE = "unit/test_merge.py"
 EVERY_BIT = "unit/test_pages.py::test_every_bit_of_a_page_and_of_its_header_matters"
+READS = "faults/test_failing_reads.py"
 ARTIFACTS = "unit/test_artifacts.py"
 MANIFEST = "unit/test_manifest.py"
 THREADS = "integration/test_threads.py"
@@ -120,6 +121,46 @@ FLUSHER = (
         "    os.rename(layout.log(number), layout.kept_log(number))\n",
         "I4: a log that was kept, since it alone holds some records, gives way to another",
         f"{BOOKS}::test_a_log_that_is_kept_replaces_no_other",
+    ),
+    Mutation(
+        "failing-disk-has-no-events",
+        "reader/event_lines.py",
+        "    except (FileNotFoundError, NotADirectoryError):\n        return\n",
+        "    except OSError:\n        return\n",
+        "a file of events that can't be read just now counts as none",
+        f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",
+    ),
+    Mutation(
+        "failing-disk-has-nothing",
+        "base/durable.py",
+        "    except (FileNotFoundError, NotADirectoryError):\n        return False\n",
+        "    except OSError:\n        return False\n",
+        "I4: a kept log is replaced, and a run that has begun is removed, since the disk fails",
+        f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",
+    ),
+    Mutation(
+        "artifacts-of-unread-events-are-sound",
+        "reader/verify/manifest.py",
+        '        report.error(layout.events, f"can\'t be read ({error.strerror}): artifacts are not checked")\n',
+        "        del error\n",
+        "verify says ok of artifacts that it has not checked",
+        f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",
+    ),
+    Mutation(
+        "failed-read-is-remembered",
+        "store/catalog.py",
+        "not facts.rebuilt and not facts.failed\n",
+        "not facts.rebuilt\n",
+        "a run that could not be read once has that problem for ever, and is never pruned",
+        f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",
+    ),
+    Mutation(
+        "unread-pin-is-no-pin",
+        "store/removal.py",
+        " if unread else None\n",
+        " if False else None\n",
+        "a pinned run is deleted, since what says so can't be read",
+        f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",
     ),
     Mutation(
         "half-decoded-goes-on",

@@ -93,10 +93,18 @@ MISTAKES_IN_RECOVERY = (
     Mutation(
         "copied-machine-is-believed",
         "folder/liveness.py",
-        " or _logged_at(layout) < boot.booted_at()",
+        " or _last_seen_at(layout) < boot.booted_at()",
         " or True",
         "I7: a run that lives on a machine with the same id is recovered",
         f"{RECOVERY}::test_a_run_that_was_logged_to_since_the_start_is_of_a_machine_with_the_same_id",
+    ),
+    Mutation(
+        "copied-machine-that-just-began",
+        "folder/liveness.py",
+        "    return max([begun_us / 1e6, *(",
+        "    return max([0.0, *(",
+        "I7: a run that has just begun on a machine with the same id is recovered",
+        f"{RECOVERY}::test_a_run_that_began_since_the_start_is_of_a_machine_with_the_same_id",
     ),
     Mutation(
         "any-file-is-looked-at",

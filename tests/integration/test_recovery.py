@@ -16,6 +16,7 @@ import pytest
 
 import shmlog
 from shmlog.base import boot
+from shmlog.base.times import utc_now
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunStateError, SegmentError, StorageError
 from shmlog.flusher.recover import recover, recover_neighbours
@@ -287,7 +288,8 @@ def restarted(run_dir: Path, **changes: Any) -> RunLayout:
     layout = RunLayout(run_dir)
     shm.unlink(segment_of(run_dir))
     described = runfile.read(layout.run_yaml)
-    told = {"boot_id": "an earlier one", "machine": boot.machine_id(), **changes}
+    told = {"boot_id": "an earlier one", "machine": boot.machine_id(), "started_at": "1970-01-01T00:00:00Z", **changes}
+    described["attempts"][-1]["started_at"] = told["started_at"]
     runfile.write(layout.run_yaml, described | told)
     for number in layout.logs():
         os.utime(layout.log(number), (0.0, 0.0))
@@ -316,6 +318,13 @@ def test_a_run_that_was_logged_to_since_the_start_is_of_a_machine_with_the_same_
     """Images of machines are copied with their ids: what happened after this start was not before it."""
     layout = restarted(crashed(root))
     os.utime(layout.log(layout.logs()[-1]))
+    assert_nobody_takes(layout)
+
+
+@pytest.mark.usefixtures("machine_id")
+def test_a_run_that_began_since_the_start_is_of_a_machine_with_the_same_id(root: Path) -> None:
+    """Its flusher has written no log yet."""
+    layout = restarted(crashed(root), started_at=utc_now())
     assert_nobody_takes(layout)
 
 
