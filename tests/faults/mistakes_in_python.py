@@ -1205,6 +1205,14 @@ ENDING = (
         "unit/test_prune.py::test_an_archive_is_not_replaced_by_one_that_holds_less",
     ),
     Mutation(
+        "archive-that-can-not-be-restored",
+        "store/archive.py",
+        "arcname=layout.run_id, filter=check)",
+        "arcname=layout.run_id)",
+        "I4: a run is deleted, and its archive is refused by restore",
+        "unit/test_prune.py::test_a_run_whose_archive_could_not_be_restored_is_kept[link]",
+    ),
+    Mutation(
         "archives-into-one-file",
         "store/archive.py",
         "        with replacing(path, exclusive=True) as fd:",
