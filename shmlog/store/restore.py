@@ -109,7 +109,7 @@ def _unpack(path: Path, folder: Path, run_id: str) -> None:
 
 
 def check_member(member: tarfile.TarInfo, run_id: str, names: set[str]) -> None:
-    """Add a member to ``names``; raise RefusedError if it could be written elsewhere, or through a link, or without end.
+    """Add a member to ``names``; raise RefusedError if it may be written elsewhere, through a link, or without end.
 
     An archive is neither restored nor written with such a member.
     """
