@@ -171,6 +171,21 @@ def test_one_that_hangs_while_it_starts_is_alive_until_it_is_killed(
     wait_for_end(run.dir)
 
 
+def test_a_finish_that_gives_up_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = shmlog.init("starts", root=tmp_path)
+    run.log("x", 1.0)
+    pid = wait_for_flusher(run.dir)
+    wait_until(lambda: run.stats["flusher"] == "running", "the flusher to run")
+    stop(pid)
+    assert run.finish() is False
+    os.kill(pid, signal.SIGCONT)
+    wait_for_end(run.dir)
+    assert_books_balance(run.dir, offered=1)
+    (message,) = [record.getMessage() for record in caplog.records if run.id in record.getMessage()]
+    assert "its flusher (running) makes no progress" in message
+    assert f"'shmlog recover {run.dir}' seals it" in message
+
+
 # ---- one after the other ----
 
 
