@@ -645,10 +645,18 @@ STORAGE = (
     Mutation(
         "object-of-any-size",
         "folder/blobs.py",
-        "if not stat.S_ISREG(status.st_mode) or status.st_size != content.size_bytes:",
-        "if False:",
+        "        if not _is_intact(spare, content):\n",
+        "        if False:\n",
         "what is damaged in one run is damaged in all that follow",
         f"{ARTIFACTS}::test_an_object_of_the_wrong_size_is_replaced",
+    ),
+    Mutation(
+        "changed-content-is-passed-on",
+        "folder/blobs.py",
+        "    return status.st_mtime_ns % _SECOND_NS == _nanoseconds(content) or",
+        "    return True or",
+        "a run gets content that was changed in another, and the content it has logged is nowhere",
+        f"{ARTIFACTS}::test_a_file_that_was_changed_in_one_run_is_given_to_no_other",
     ),
     Mutation(
         "manifest-before-merge",
