@@ -149,6 +149,23 @@ def test_force_recovers_no_run_that_is_known_to_live(root: Path) -> None:
     wait_for_end(run.dir)
 
 
+# ---- shared memory that is gone ----
+
+
+def test_a_run_that_is_recovered_without_its_shared_memory_is_never_called_whole(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = crashed(root)
+    shm.unlink(segment_of(run_dir))
+    assert "records that only it held, if there were any, are lost" in recover(run_dir).message
+    assert shmlog.load(run_dir).metrics().num_rows == LOGGED, "half of what was logged"
+    report = verify(run_dir)
+    assert not report.ok
+    assert "records that only it held, if there were any, are lost" in report.findings[0].message
+    assert main(["show", str(run_dir)]) == 0
+    assert "what only its shared memory held LOST" in capsys.readouterr().out
+
+
 # ---- copies ----
 
 

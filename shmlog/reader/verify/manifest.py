@@ -56,7 +56,7 @@ def _check_files(layout: RunLayout, listed: dict[str, Content], report: Report) 
     for name, due in listed.items():
         path = there.pop(name, None)
         if path is None:
-            report.error(layout.dir / name, "is missing; manifest.json lists it")
+            report.error(layout.dir / name, "is missing, or no regular file; manifest.json lists it")
         elif path not in damaged and (fault := _fault(path, due)):
             report.error(path, fault)
         else:
