@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args, extra = parser.parse_known_args(argv)
     if extra:
-        parser.error(f"unrecognized arguments: {' '.join(extra)}{args.advise(args, extra)}")
+        of_command = parser if args.command is None else args.parser_of_command
+        of_command.error(f"unrecognized arguments: {' '.join(extra)}{args.advise(args, extra)}")
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE

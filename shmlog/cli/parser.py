@@ -70,7 +70,7 @@ def add_command(
     parser.add_argument("--json", action="store_true", help="machine output")
     # Suppressed, so that the command's default does not reset a `--debug` in front of it.
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser_of_command=parser)
     return parser
 
 
@@ -118,5 +118,5 @@ def positive(text: str) -> int:
 def natural(text: str) -> int:
     """Return ``text`` as a whole number of at least 0 and below 10**9, which is enough for any use."""
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"must be a whole number below 10**9, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 10**9 - 1, not {text!r}")
     return int(text)

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from shmlog.base.durable import fsync_dir
+from shmlog.base.durable import fsync_dir, is_there
 from shmlog.errors import StorageError, UnreadableError
 from shmlog.folder.regular import open_regular
 
@@ -108,7 +108,7 @@ class RunLayout:
 
     def free_kept_log(self, number: int) -> Path:
         """Return a free path at which log ``number`` can be kept: no kept log is ever replaced."""
-        return next(path for i in itertools.count() if not os.path.lexists(path := self.kept_log(number, i)))
+        return next(path for i in itertools.count() if not is_there(path := self.kept_log(number, i)))
 
     def kept_logs(self) -> list[tuple[int, Path]]:
         """Return number and path of the kept logs, ascending."""

@@ -62,10 +62,12 @@ def read_lines(
     RefusedError
         If the path is not a regular file.
     """
-    if not os.path.lexists(path):
-        return
     offset = 0
-    with open_regular(path) as file:
+    try:
+        opened = open_regular(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with opened as file:
         for line in _around_holes(file) if has_holes(file) else file:
             if limit_bytes is not None and offset >= limit_bytes:
                 return

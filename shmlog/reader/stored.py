@@ -345,6 +345,11 @@ class StoredRun(Conversions, Queries):
         return self._books()[2]
 
     @property
+    def segment_lost(self) -> bool:
+        """Whether the shared memory was gone when the run was recovered, with the records that only it held, if any."""
+        return self._look(lambda snapshot: (snapshot.described.recovered_without_segment is True, []))
+
+    @property
     def counts(self) -> dict[str, int]:
         """Metrics, events and drops of the whole run."""
         producers, dropped, _ = self._books()
