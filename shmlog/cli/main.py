@@ -16,6 +16,7 @@ from shmlog.cli.commands import (
     compare,
     completion,
     demo,
+    env,
     export,
     gc,
     import_,
@@ -72,7 +73,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (
         demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, restore, recover, verify,
-        artifacts, checkpoints, gc, completion,
+        artifacts, checkpoints, gc, env, completion,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from shmlog.base.variables import root_or_default
 from shmlog.cli.text import clean
 from shmlog.errors import QueryError
 
@@ -19,10 +20,12 @@ FOUND, USAGE, FAILED = 1, 2, 3
 EXIT_CODES = """exit codes: 0 done; 1 done, and the command found what it looks for, such as damage or a worse run;
 2 wrong usage; 3 failed, for example because there is no such run; 130 interrupted"""
 
-ROOT = "runs"
-"""Where commands look for runs."""
-
 RUN = "a run folder, an id, or EXPERIMENT/ID"
+
+
+def default_root() -> str:
+    """Return where commands look for runs."""
+    return os.fspath(root_or_default(None))
 
 
 class UsageError(Exception):
@@ -73,13 +76,15 @@ def add_command(
 
 def add_run_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument RUN."""
-    text = "a run folder or id, or a folder or experiment whose newest run is meant (default: runs)"
+    text = f"a run folder or id, or a folder or experiment whose newest run is meant (default: {default_root()})"
     parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
 
 
 def add_root_option(parser: argparse.ArgumentParser) -> None:
     """Add the option --root."""
-    parser.add_argument("--root", type=path, default=ROOT, help="folder of all experiments (default: runs)")
+    parser.add_argument(
+        "--root", type=path, default=default_root(), help=f"folder of all experiments (default: {default_root()})"
+    )
 
 
 def add_runs_argument(parser: argparse.ArgumentParser, *, several: bool, text: str = RUN) -> None:

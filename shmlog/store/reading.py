@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from shmlog.base import variables
 from shmlog.errors import RunNotFoundError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
@@ -34,8 +35,8 @@ RunName = str | RunRecord
 class StoreReader:
     """The half of a `Store` that changes nothing but its index."""
 
-    def __init__(self, root: str | os.PathLike[str] = "runs") -> None:
-        self._root = Root(root)
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self._root = Root(variables.root_or_default(root))
         self._catalog = Catalog(self._root)
         self._summaries = Summaries(self._root)
 

@@ -24,8 +24,8 @@ class Store(StoreReader):
 
     Parameters
     ----------
-    root : path
-        Folder of all experiments. It need not exist.
+    root : path, optional
+        Folder of all experiments. It need not exist. Default: ``$SHMLOG_ROOT``, else ``runs``.
     """
 
     # ---- annotate ----

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.times import parse_us, utc_now
+from shmlog.base.variables import root_or_default
 from shmlog.errors import RefusedError, RunNotFoundError, StorageError
 from shmlog.folder.artifacts import Logged
 from shmlog.folder.layout import RunLayout, check_id
@@ -62,7 +63,7 @@ class ImportReport:
 
 
 def import_run(
-    source: str | os.PathLike[str], root: str | os.PathLike[str] = "runs", format: str | None = None, *,
+    source: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, format: str | None = None, *,
     experiment: str | None = None, max_bytes: int = BYTES_MAX,
 ) -> ImportReport:  # fmt: skip
     """Read a run of another system, or an export, into a finished run of ours.
@@ -72,8 +73,8 @@ def import_run(
     source : path
         A folder of fetch_ml or expman, a TensorBoard event file or a folder of them, or a file:
         JSON Lines, CSV, or what `export_run` wrote as JSON, CSV, Parquet or Arrow. The source is not changed.
-    root : path
-        Folder of all experiments; the run goes below it.
+    root : path, optional
+        Folder of all experiments; the run goes below it. Default: ``$SHMLOG_ROOT``, else ``runs``.
     format : str, optional
         ``fetch_ml``, ``expman``, ``jsonl``, ``csv``, ``json``, ``parquet``, ``arrow`` or ``tensorboard``.
         Default: what the source looks like.
@@ -121,7 +122,7 @@ def import_run(
     _refuse_nothing(run, path)
     _note_missing_artifacts(run)
     digest = _digest(format, run)
-    runs = Root(root)
+    runs = Root(root_or_default(root))
     experiment, run_id = experiment or fit_name(run.experiment), _run_id(run, digest)
     layout = _existing(runs, run_id, experiment)
     is_new = layout is None
