@@ -36,7 +36,7 @@ def open_to_write(path: Path, flags: int, mode: int = 0o666) -> int:
 
 
 def is_there(path: Path) -> bool:
-    """Whether something, even a broken link, has this name; raises OSError where a failing disk does not tell.
+    """Whether something, even a broken link, has this name; raises OSError if a failing disk does not answer.
 
     `os.path.lexists` says then that there is nothing.
     """

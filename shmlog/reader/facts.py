@@ -38,7 +38,7 @@ class RunFacts:
     rebuilt : bool
         Whether run.yaml was damaged or missing, and other files replaced it.
     failed : bool
-        Whether a file could not be read, so that the next try may tell more though no file changes.
+        Whether a file could not be read, so that the next look may find more though no file changes.
     """
 
     record: dict[str, Any]
