@@ -56,6 +56,20 @@ def plain(value: Any, unknown: Callable[[Any], Any] | None = repr, *, words: boo
     return _plain(value, _Rules(unknown, words, name), ())
 
 
+def fields_of(value: Any, name: str) -> dict[str, Any]:
+    """Return the fields of a mapping, `argparse.Namespace` or dataclass as `plain` converts them; {} for None.
+
+    Raises
+    ------
+    TypeError
+        If it is not one of these; ``name`` is what the message calls it.
+    """
+    fields = plain({} if value is None else value)
+    if not isinstance(fields, dict):
+        raise TypeError(f"{name} must be a mapping, a Namespace or a dataclass, not {type(value).__name__}")
+    return fields
+
+
 def _plain(value: Any, rules: _Rules, where: Keys) -> Any:
     if len(where) > DEPTH_MAX:
         raise ValueError(f"{rules.name} is nested more than {DEPTH_MAX} levels deep, or in itself")

@@ -46,16 +46,12 @@ class LogSettings(NamedTuple):
 
 
 def check_settings(
-    level: str | None, console: bool | None, rotate_events: int | str | None, redact: str | None
+    level: str | int | None, console: bool | None, rotate_events: int | str | None, redact: str | None
 ) -> dict[str, Any]:
     """Return the settings that a user has given; raises TypeError or ValueError."""
     settings: dict[str, Any] = {}
     if level is not None:
-        if not isinstance(level, str):
-            raise TypeError(f"level must be a str, not {type(level).__name__}")
-        if level.lower() not in LEVELS:
-            raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
-        settings["level"] = level.lower()
+        settings["level"] = _level(level)
     if console is not None:
         settings["console"] = bool(console)
     if rotate_events is not None:
@@ -70,6 +66,17 @@ def check_settings(
             raise ValueError(f"redact must be a regular expression, not {redact!r}")
         settings["redact"] = redact
     return settings
+
+
+def _level(level: str | int) -> str:
+    """Return the name of a level that is given by its name, or by its number in `logging`."""
+    if isinstance(level, bool) or not isinstance(level, (str, int)):
+        raise TypeError(f"level must be a str or a number of logging, not {type(level).__name__}")
+    name = {number: name for name, number in LEVELS.items()}.get(level) if isinstance(level, int) else level.lower()
+    if name not in LEVELS:
+        numbers = ", ".join(f"{name} ({number})" for name, number in LEVELS.items())
+        raise ValueError(f"level must be one of {numbers}, not {level!r}")
+    return name
 
 
 def _is_pattern(text: str) -> bool:

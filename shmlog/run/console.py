@@ -51,7 +51,8 @@ def lines_of(event_type: str, data: dict[str, Any]) -> Iterator[str]:
         yield "Experiment result:"
         yield from (f"  {name}: {_number(value, 6)}" for name, value in data.items())
     elif event_type == "error":
-        yield f"Error occurred: {data.get('type')}: {data.get('message')}"
+        kind = f"{data['type']}: " if data.get("type") else ""
+        yield f"Error occurred: {kind}{data.get('message')}"
         if data.get("context"):
             yield f"Context: {data['context']}"
     elif event_type == "checkpoint":

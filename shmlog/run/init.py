@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def init(
     *,
     root: str | os.PathLike[str] | None = None,
     name: str | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Any = None,
     tags: Iterable[str] | None = None,
     group: str | None = None,
     notes: str | None = None,
@@ -39,7 +39,7 @@ def init(
     max_wait: float = 1.0,
     strict: bool = False,
     clock: str = "auto",
-    level: str | None = None,
+    level: str | int | None = None,
     console: bool | None = None,
     rotate_events: int | str | None = None,
     git_diff: bool | None = None,
@@ -63,7 +63,7 @@ def init(
         Folder of all experiments; made if missing. Default: ``$SHMLOG_ROOT``, else ``runs``.
     name : str, optional
         For people; need not be unique. Default: ``$SHMLOG_NAME``, else the run's id.
-    config : mapping, optional
+    config : mapping, argparse.Namespace or dataclass, optional
         Parameters of the run, kept in config.yaml, beside those of ``$SHMLOG_CONFIG`` that it does not have: a JSON
         object, or ``a=1,b=2``.
     tags, group, notes, parent : optional
@@ -89,9 +89,9 @@ def init(
         Raise `DroppedError` when a record is dropped, or `RunStateError` if it is dropped because the run has ended.
     clock : str
         ``"auto"``, ``"monotonic"`` or ``"tsc"``.
-    level : str
-        ``"debug"``, the default, ``"info"``, ``"warning"`` or ``"error"``: messages below it are left out in every
-        process, also those of `LoggingHandler`.
+    level : str or int
+        ``"debug"``, the default, ``"info"``, ``"warning"`` or ``"error"``, or its number in `logging`: messages
+        below it are left out in every process, also those of `LoggingHandler`.
     console : bool
         Print messages, and the events of the ``log_…`` methods, on standard output as ``LEVEL: text``.
     rotate_events : int or str, optional

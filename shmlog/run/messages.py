@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shmlog.base.plain import dumps, plain
+from shmlog.base.plain import dumps, fields_of, plain
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import LEVELS, LogSettings, read_settings
 from shmlog.run.redact import redact_config
@@ -68,13 +68,27 @@ class Messages:
         if self.keeps(LEVELS[level]):
             self.event("log", {"level": level, "message": str(message)})
 
-    def log_config(self, config: Mapping[str, Any]) -> None:
-        """Log parameters: a ``config`` event, merged into config.yaml, without what ``init(redact=…)`` names."""
-        is_mapping = isinstance(config, Mapping)
-        self.event("config", redact_config(plain(config), self._settings.redact) if is_mapping else config)
+    def log_config(self, config: Any) -> None:
+        """Log parameters: a ``config`` event, merged into config.yaml, without what ``init(redact=…)`` names.
 
-    def log_progress(self, current: int, total: int, metrics: Mapping[str, Any] | None = None) -> None:
-        """Log the progress of the work, ``current`` of ``total``, with some metrics."""
+        Parameters
+        ----------
+        config : mapping, argparse.Namespace or dataclass
+            Anything else raises TypeError; nothing is logged.
+        """
+        self.event("config", redact_config(fields_of(config, "config"), self._settings.redact))
+
+    def log_progress(self, current: float, total: float, metrics: Mapping[str, Any] | None = None) -> None:
+        """Log the progress of the work, ``current`` of ``total``, with some metrics.
+
+        Raises
+        ------
+        TypeError
+            If one of the two is not a number. Nothing was logged.
+        """
+        for name, number in (("current", current), ("total", total)):
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                raise TypeError(f"log_progress: {name} must be a number, not {type(number).__name__}")
         share = 100 * current / total if total else 0.0
         data: dict[str, Any] = {"current": current, "total": total, "progress_pct": share}
         if metrics:
@@ -85,25 +99,20 @@ class Messages:
         """Log the result of the work."""
         self.event("result", result)
 
-    def log_error(self, exception: BaseException, context: Mapping[str, Any] | None = None) -> None:
-        """Log an exception with its traceback.
+    def log_error(self, error: BaseException | str, context: Mapping[str, Any] | None = None) -> None:
+        """Log an exception with its traceback, or a text about what has failed.
 
         Raises
         ------
         TypeError
-            If ``exception`` is not one. Nothing was logged. (`error` logs a text.)
+            If ``error`` is neither. Nothing was logged.
         """
-        if not isinstance(exception, BaseException):
-            kind = type(exception).__name__
-            raise TypeError(f"log_error() takes an exception, not {kind}; error() logs a text, event() any mapping")
-        import traceback  # rarely needed, and slow to import
-
-        lines = traceback.format_exception(type(exception), exception, exception.__traceback__)
-        data = {
-            "type": type(exception).__name__,
-            "message": str(exception),
-            "traceback": "".join(lines),
-        }
+        if isinstance(error, str):
+            data: dict[str, Any] = {"type": None, "message": error, "traceback": None}
+        elif isinstance(error, BaseException):
+            data = {"type": type(error).__name__, "message": str(error), "traceback": _traceback_of(error)}
+        else:
+            raise TypeError(f"log_error() takes an exception or a text, not {type(error).__name__}")
         if context:
             data["context"] = plain(context)
         self.event("error", data)
@@ -161,3 +170,9 @@ class Messages:
         if self._log_settings is None:  # another process made the run: read run.yaml, once in a process
             self._log_settings = read_settings(self._layout)
         return self._log_settings
+
+
+def _traceback_of(error: BaseException) -> str:
+    import traceback  # rarely needed, and slow to import
+
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

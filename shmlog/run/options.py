@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog.base import variables
-from shmlog.base.plain import plain
+from shmlog.base.plain import fields_of
 from shmlog.folder.description import Description
 from shmlog.folder.layout import check_id
 from shmlog.folder.logsettings import LogSettings, check_settings, settings_of
@@ -50,18 +50,17 @@ class Options(NamedTuple):  # not a dataclass: importing `dataclasses` takes lon
 
 
 def check(
-    experiment: str | None, *, root: str | os.PathLike[str] | None, name: str | None, config: Mapping[str, Any] | None,
+    experiment: str | None, *, root: str | os.PathLike[str] | None, name: str | None, config: Any,
     tags: Iterable[str] | None, group: str | None, notes: str | None, parent: str | None, sinks: Iterable[str],
     lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
-    level: str | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None, redact: str | None,
+    level: str | int | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None,
+    redact: str | None,
 ) -> Options:  # fmt: skip
     """Return the checked arguments, or variables in their place; raises TypeError or ValueError."""
     if on_full not in ("wait", "drop"):
         raise ValueError(f"on_full must be 'wait' or 'drop', not {on_full!r}")
     if not isinstance(max_wait, int | float) or not 0 <= max_wait <= 3600:
         raise ValueError(f"max_wait must be 0 to 3600 seconds, not {max_wait!r}")
-    if config is not None and not isinstance(config, Mapping):
-        raise TypeError(f"config must be a mapping, not {type(config).__name__}")
     for argument, text in (("name", name), ("group", group), ("notes", notes), ("parent", parent)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{argument} must be a str, not {type(text).__name__}")
@@ -72,7 +71,7 @@ def check(
     settings = check_settings(level, console, rotate_events, redact)
     return Options(
         experiment=_experiment(experiment), root=_folder(variables.root_or_default(root)),
-        name=_or_variable(name, variables.NAME), config=plain({**variables.config(), **(config or {})}),
+        name=_or_variable(name, variables.NAME), config=variables.config() | fields_of(config, "config"),
         tags=_names("tags", (variables.tags() if tags is None else tags) or ()),
         group=_or_variable(group, variables.GROUP), notes=notes, parent=parent, sinks=_sinks(sinks),
         lane_records=lane_records, lanes=lanes, clock=clock,

@@ -82,8 +82,8 @@ def test_a_checkpoint_is_told_by_its_place_in_the_run(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("level", ["info", "ERROR"])
-def test_messages_below_the_level_are_left_out(tmp_path: Path, level: str, logger: logging.Logger) -> None:
+@pytest.mark.parametrize("level", ["info", "ERROR", logging.WARNING])
+def test_messages_below_the_level_are_left_out(tmp_path: Path, level: str | int, logger: logging.Logger) -> None:
     logger.addHandler(LoggingHandler())
     names = ["debug", "info", "warning", "error"]
     with shmlog.init("digits", root=tmp_path, level=level) as run:
@@ -91,17 +91,19 @@ def test_messages_below_the_level_are_left_out(tmp_path: Path, level: str, logge
             getattr(run, name)(f"of the run: {name}")
             getattr(logger, name)("of logging: %s", name)
         run.log_result({"accuracy": 1.0})
-        kept = names[names.index(level.lower()) :]
+        kept = names[names.index(logging.getLevelName(level).lower() if isinstance(level, int) else level.lower()) :]
         due = [(name, f"{who}: {name}") for name in kept for who in ("of the run", "of logging")]
         assert [(data["level"], data["message"]) for data in logged(run)] == due
         assert len(shmlog.load(run.dir).events("result")) == 1, "only messages have a level"
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="level must be one of debug, info"):
+    with pytest.raises(ValueError, match=r"level must be one of debug \(10\), info"):
         shmlog.init(root=tmp_path, level="loud")
-    with pytest.raises(TypeError, match="level must be a str"):
-        shmlog.init(root=tmp_path, level=10)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"level must be one of debug .*, not 15"):
+        shmlog.init(root=tmp_path, level=15)
+    with pytest.raises(TypeError, match="level must be a str or a number"):
+        shmlog.init(root=tmp_path, level=[])  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
@@ -116,6 +118,7 @@ def test_the_console_has_the_forms_that_people_know(tmp_path: Path, capsys: pyte
         run.log_metrics({"loss": 0.25})
         run.log_result({"accuracy": 0.5, "name": "best"})
         run.log_error(ValueError("too small"), {"step": 3})
+        run.log_error("no data")
         run.log_checkpoint("/a.pt")
         run.debug("not this")
         run.warning("a warning")
@@ -134,6 +137,7 @@ def test_the_console_has_the_forms_that_people_know(tmp_path: Path, capsys: pyte
         "INFO:   name: best",
         "ERROR: Error occurred: ValueError: too small",
         "ERROR: Context: {'step': 3}",
+        "ERROR: Error occurred: no data",
         "INFO: Checkpoint saved: /a.pt",
         "WARNING: a warning",
         "INFO: Experiment completed: success",

@@ -408,10 +408,15 @@ def test_an_event_of_2_gib_is_refused(run: shmlog.Run) -> None:
     assert run.stats["logged"] == before
 
 
-def test_what_is_no_exception_and_no_time_is_refused(run: shmlog.Run) -> None:
+def test_arguments_of_another_type_and_no_time_are_refused(run: shmlog.Run) -> None:
     before = run.stats["logged"]
-    with pytest.raises(TypeError, match="takes an exception, not str; error"):
-        run.log_error("text")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="takes an exception or a text, not int"):
+        run.log_error(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="log_progress: current must be a number, not str"):
+        run.log_progress("a", 10)  # type: ignore[arg-type]
+    for config in ("text", [1], 3):
+        with pytest.raises(TypeError, match="config must be a mapping, a Namespace or a dataclass, not"):
+            run.log_config(config)
     with pytest.raises(ValueError, match="NaN"):
         run.flush(math.nan)
     assert run.stats["logged"] == before

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,17 @@ def test_a_program_of_its_own_takes_them(tmp_path: Path) -> None:
     done = run_script("import shmlog\nprint(shmlog.init().dir)", cwd=tmp_path, env=SET)
     assert Path(done.stdout.strip()).parent == tmp_path / "elsewhere" / "nightly"
     wait_for_end(Path(done.stdout.strip()))
+
+
+@dataclass
+class Config:
+    lr: float = 0.1
+    layers: tuple[int, ...] = (2, 3)
+
+
+@pytest.mark.parametrize("config", [argparse.Namespace(lr=0.1, layers=[2, 3]), Config(), {"lr": 0.1, "layers": [2, 3]}])
+def test_parameters_may_be_what_programs_have_them_in(tmp_path: Path, config: object) -> None:
+    with shmlog.init(root=tmp_path, config=config) as run:
+        run.log_config(argparse.Namespace(seed=1))
+    wait_for_end(run.dir)
+    assert shmlog.load(run.dir).config == {"lr": 0.1, "layers": [2, 3], "seed": 1}

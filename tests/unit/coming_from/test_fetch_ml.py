@@ -95,7 +95,7 @@ def test_their_folders_are_imported(tmp_path: Path) -> None:
     stored = shmlog.load(report.dir)
     assert [column.tolist() for column in stored.to_numpy("loss")] == [[7], [0.5]]
     assert [artifact.name for artifact in stored.artifacts] == ["files/train.py"]
-    assert main(["import", str(folder), "--root", str(tmp_path / "again")]) == 0
+    assert main(["import", str(folder), "--root", str(tmp_path / "again")]) == 1
 
 
 @row("Manifest files")
