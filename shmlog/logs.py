@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shmlog.base.times import timestamp
 from shmlog.base.warn import warn_caller
 from shmlog.errors import RunNotFoundError
 from shmlog.folder.layout import RunLayout, event_file_name
 from shmlog.reader.event_lines import read_lines
+from shmlog.reader.foreign import TIMES, first_of, is_plain, time_us
 from shmlog.reader.stored import load
 
 
@@ -21,9 +23,9 @@ def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Parameters
     ----------
     path : path
-        An events.jsonl of shmlog or of another logger, whose last line may be torn; the files beside it that
-        continue it (events.1.jsonl …) are read, too. Or a run folder: then events that are in no such file
-        yet are returned, too, but no metrics.
+        An events.jsonl of shmlog or a file of another logger, whose last line may be torn, and whose numbers may be
+        NaN and Infinity; the files beside it that continue it (events.1.jsonl …) are read, too. Or a run folder:
+        then events that are in no such file yet are returned, too, but no metrics.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
     bad = 0
-    for line in read_lines(path, None):
+    for line in read_lines(path, None, of_others=True):
         if line.event is not None:
             yield line.event
         elif line.is_whole:
@@ -72,7 +74,8 @@ def analyze_logs(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``total_events``; ``event_counts`` by type, the most frequent first; ``start_time`` and
+        ``total_events``; ``event_counts`` by type, the most frequent first, where lines such as
+        ``{"step": 1, "loss": 0.5}`` count as ``metrics``; ``start_time`` and
         ``end_time``, RFC 3339, of the first ``experiment_start`` and the last ``experiment_end`` or else of
         the first and last event; ``final_status`` of the last ``experiment_end``, or of the run if it
         ended at the exit of its process; else None.
@@ -82,7 +85,7 @@ def analyze_logs(path: str | os.PathLike[str]) -> dict[str, Any]:
     ends = [event for event in events if event.get("event_type") == "experiment_end"]
     return {
         "total_events": len(events),
-        "event_counts": dict(Counter(str(event.get("event_type")) for event in events).most_common()),
+        "event_counts": dict(Counter(map(_type, events)).most_common()),
         "start_time": _time(starts[:1] or events[:1], "start_time"),
         "end_time": _time(ends[-1:] or events[-1:], "end_time"),
         "final_status": _final_status(Path(path), ends[-1].get("data")) if ends else None,
@@ -99,9 +102,16 @@ def _final_status(path: Path, data: object) -> Any:
     return load(layout.dir).status
 
 
+def _type(event: dict[str, Any]) -> str:
+    return "metrics" if is_plain(event) else str(event.get("event_type"))
+
+
 def _time(events: list[dict[str, Any]], field: str) -> Any:
     """Return the time of an event: its own, or else the one in its data."""
     if not events:
         return None
-    data = events[0].get("data")
-    return events[0].get("timestamp") or (data.get(field) if isinstance(data, dict) else None)
+    event, data = events[0], events[0].get("data")
+    if is_plain(event):
+        ts_us = time_us(event.get(first_of(TIMES, event) or ""))
+        return None if ts_us is None else timestamp(ts_us)
+    return event.get("timestamp") or (data.get(field) if isinstance(data, dict) else None)

@@ -35,6 +35,18 @@ def open_to_write(path: Path, flags: int, mode: int = 0o666) -> int:
     return fd
 
 
+def is_there(path: Path) -> bool:
+    """Whether something, even a broken link, has this name; raises OSError if a failing disk does not answer.
+
+    `os.path.lexists` says then that there is nothing.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def fsync_dir(folder: Path) -> None:
     """Make renames and new names in ``folder`` durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)

@@ -92,7 +92,8 @@ class CheckpointFolder:
                 warn_caller(f"passed over, trying the one before: {error}")
         files = checkpoint_files(self.folder, self.name)
         if files:
-            raise CorruptDataError(f"{self.folder}: all {len(files)} checkpoints {self.name!r} are damaged")
+            several = f"all {len(files)} checkpoints {self.name!r}"
+            raise CorruptDataError(f"{self.folder}: {several} are damaged or refused, as the warnings say")
         raise CheckpointNotFoundError(f"{self.folder}: no checkpoint {self.name!r}")
 
     # ---- files ----

@@ -139,7 +139,7 @@ class CheckpointManager(CheckpointFolder):
             If a value can't be stored; the message names its key path. Nothing was
             written.
         StorageError
-            If the file can't be written. The older ones are untouched.
+            If the file can't be written, which leaves the older ones untouched, or was at once removed by somebody.
         """
         with self._lock:
             info = self._save_only(state, step, metrics=metrics, metadata=metadata)
@@ -246,7 +246,11 @@ class CheckpointManager(CheckpointFolder):
             pending._writer.close()
             if sha256 is None:
                 return pending._error
-            pending._info = self._log(pending._info, sha256)
+            try:
+                pending._info = self._log(pending._info, sha256)
+            except StorageError as error:
+                pending._error = str(error)
+                return pending._error
             self._prune(pending._info)
             return None
 
@@ -266,8 +270,20 @@ class CheckpointManager(CheckpointFolder):
         )  # fmt: skip
 
     def _log(self, info: CheckpointInfo, sha256: str) -> CheckpointInfo:
-        """Log a save that is done; return its info with the size of the file."""
-        info = info._replace(bytes=info.path.stat().st_size)
+        """Log a save that is done; return its info with the size of the file.
+
+        Raises
+        ------
+        StorageError
+            If the file is gone.
+        """
+        try:
+            info = info._replace(bytes=info.path.stat().st_size)
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"{info.path} was written and at once removed, perhaps by another manager of the same name; give each "
+                "process a name of its own"
+            ) from error
         self._since = info.step
         if self._run is not None:
             inside = info.path.is_relative_to(self._run.dir)

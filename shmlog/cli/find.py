@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import ROOT, exit_code
+from shmlog.cli.parser import default_root, exit_code
 from shmlog.cli.text import relative
 from shmlog.errors import RunNotFoundError
 from shmlog.folder.root import Root
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from shmlog.store.store import Store
 
 
-def resolve_run(text: str | None, root: str | Path = ROOT) -> Path:
+def resolve_run(text: str | None, root: str | Path | None = None) -> Path:
     """Return the folder of the run that ``text`` means, for callers that only read: of several, the newest.
 
     It prints which one that is. `Root.runs` explains ``text`` and the errors.
     """
-    place = Root(root)
+    place = Root(root or default_root())
     folders, named_by = place.runs(text)
     if not folders:
         what = "" if named_by == place.given else f"{named_by}: no run here; "

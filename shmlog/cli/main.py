@@ -16,6 +16,7 @@ from shmlog.cli.commands import (
     compare,
     completion,
     demo,
+    env,
     export,
     gc,
     import_,
@@ -72,7 +73,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (
         demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, restore, recover, verify,
-        artifacts, checkpoints, gc, completion,
+        artifacts, checkpoints, gc, env, completion,
     ):  # fmt: skip
         module.add_parser(commands)
     return parser
@@ -84,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args, extra = parser.parse_known_args(argv)
     if extra:
-        parser.error(f"unrecognized arguments: {' '.join(extra)}{args.advise(args, extra)}")
+        of_command = parser if args.command is None else args.parser_of_command
+        of_command.error(f"unrecognized arguments: {' '.join(extra)}{args.advise(args, extra)}")
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE

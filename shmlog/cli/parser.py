@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from shmlog.base.variables import root_or_default
 from shmlog.cli.text import clean
 from shmlog.errors import QueryError
 
@@ -19,10 +20,12 @@ FOUND, USAGE, FAILED = 1, 2, 3
 EXIT_CODES = """exit codes: 0 done; 1 done, and the command found what it looks for, such as damage or a worse run;
 2 wrong usage; 3 failed, for example because there is no such run; 130 interrupted"""
 
-ROOT = "runs"
-"""Where commands look for runs."""
-
 RUN = "a run folder, an id, or EXPERIMENT/ID"
+
+
+def default_root() -> str:
+    """Return where commands look for runs."""
+    return os.fspath(root_or_default(None))
 
 
 class UsageError(Exception):
@@ -67,19 +70,21 @@ def add_command(
     parser.add_argument("--json", action="store_true", help="machine output")
     # Suppressed, so that the command's default does not reset a `--debug` in front of it.
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser_of_command=parser)
     return parser
 
 
 def add_run_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument RUN."""
-    text = "a run folder or id, or a folder or experiment whose newest run is meant (default: runs)"
+    text = f"a run folder or id, or a folder or experiment whose newest run is meant (default: {default_root()})"
     parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
 
 
 def add_root_option(parser: argparse.ArgumentParser) -> None:
     """Add the option --root."""
-    parser.add_argument("--root", type=path, default=ROOT, help="folder of all experiments (default: runs)")
+    parser.add_argument(
+        "--root", type=path, default=default_root(), help=f"folder of all experiments (default: {default_root()})"
+    )
 
 
 def add_runs_argument(parser: argparse.ArgumentParser, *, several: bool, text: str = RUN) -> None:
@@ -113,5 +118,5 @@ def positive(text: str) -> int:
 def natural(text: str) -> int:
     """Return ``text`` as a whole number of at least 0 and below 10**9, which is enough for any use."""
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"must be a whole number below 10**9, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 10**9 - 1, not {text!r}")
     return int(text)

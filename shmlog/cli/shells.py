@@ -14,7 +14,7 @@ from shmlog.cli.parser import path
 
 _BASH = r"""
 _shmlog_root() {
-    local i root=runs
+    local i root=${SHMLOG_ROOT:-runs}
     for (( i = 1; i < COMP_CWORD - 1; i++ )); do
         if [[ ${COMP_WORDS[i]} == --root ]]; then root=${COMP_WORDS[i+1]}; fi
     done
@@ -38,7 +38,7 @@ _shmlog_run_dirs() {
 _ZSH = r"""
 _shmlog_root() {
     local at=${words[(i)--root]}
-    REPLY=runs
+    REPLY=${SHMLOG_ROOT:-runs}
     if (( at < $#words )); then REPLY=${words[at+1]}; fi
 }
 _shmlog_names() {
@@ -65,7 +65,7 @@ function _shmlog_root
         and test $at -lt (count $words)
         echo $words[(math $at + 1)]
     else
-        echo runs
+        set -q SHMLOG_ROOT[1]; and echo $SHMLOG_ROOT; or echo runs
     end
 end
 function _shmlog_experiments

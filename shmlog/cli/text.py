@@ -202,3 +202,8 @@ def relative(path: os.PathLike[str]) -> str:
     except OSError:  # the current folder is gone
         return full
     return short if len(short) < len(full) else full
+
+
+def or_one_of(names: Sequence[str]) -> str:
+    """Return the end of a sentence that offers other names; empty if there are none."""
+    return f"; perhaps {' or '.join(names)} is meant" if names else ""

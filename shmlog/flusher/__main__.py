@@ -39,7 +39,8 @@ def main(run_dir: Path) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     layout = RunLayout(run_dir)
     ref = read_ref(layout)
-    segment = shm.open_segment(ref)
+    # Handed down by who starts it, if that has the segment open: its name may have been removed meanwhile.
+    segment = shm.open_segment(ref, Description.read(layout), inherited=START_LOCK)
     is_keeper = segment.lock(_core.LOCK_FLUSHER)
     if is_expected:
         _give_up_start_lock()

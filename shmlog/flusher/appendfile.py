@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections import deque
 from pathlib import Path
 
@@ -34,11 +35,14 @@ class AppendFile:
             if os.fstat(self._fd).st_size > committed.bytes:
                 os.ftruncate(self._fd, committed.bytes)
             self.size = os.fstat(self._fd).st_size
+            is_torn = 0 < self.size < committed.bytes and os.pread(self._fd, 1, self.size - 1) != b"\n"
         except OSError:
             os.close(self._fd)
             raise
         self._synced_size = -1
-        self._waiting: deque[memoryview] = deque()
+        self._intact = sys.maxsize  # the bytes before the first place at which another process has cut the file
+        # Another process may have cut the file within a line, which must not take the next one with it.
+        self._waiting: deque[memoryview] = deque([memoryview(b"\n")] if is_torn else [])
 
     @property
     def extent(self) -> Extent:
@@ -60,6 +64,9 @@ class AppendFile:
         """Write waiting data."""
         while self._waiting:
             written = os.write(self._fd, self._waiting[0])
+            begin = os.lseek(self._fd, 0, os.SEEK_CUR) - written
+            if begin < self.size:
+                self._intact = min(begin, self._intact)
             self.size += written
             self._crc32 = crc32(self._waiting[0][:written], self._crc32)
             self._waiting[0] = self._waiting[0][written:]
@@ -74,8 +81,8 @@ class AppendFile:
         SyncError
             If the fsync fails.
         RedoError
-            If another process has removed, replaced or appended to the file: our data may be in no file, or in another
-            place.
+            If another process has removed, replaced, cut or appended to the file: our data may be in no file, or in
+            another place.
         """
         self.retry()
         self._check_place()
@@ -92,8 +99,11 @@ class AppendFile:
             status = os.stat(self.path, follow_symlinks=False)
         except FileNotFoundError as error:
             raise RedoError(error.errno, "was removed while it was written", str(self.path)) from error
+        is_ours, size = os.path.samestat(status, os.fstat(self._fd)), min(status.st_size, self._intact)
+        if is_ours and size < self.size:
+            os.ftruncate(self._fd, size)  # what we have written behind a cut is written again
         # If another process wrote to it, it is not known which of our lines are left: written again, they could double.
-        if not os.path.samestat(status, os.fstat(self._fd)) or status.st_size > self.size:
+        if not is_ours or size != self.size:
             raise RedoError(errno.ESTALE, "was changed by somebody else while it was written", str(self.path))
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ NOTHING = "nothing to recover"
 """The whole message for a run that is complete."""
 
 _AT_WORK = "its flusher is at work"
+_UNCOUNTED = "records that only it held, if there were any, are lost"
 _RESUMED = "another process has just resumed it"
 
 
@@ -81,7 +82,7 @@ def recover(run_dir: str | os.PathLike[str], *, force: bool = False) -> RecoverR
         return _result(layout, changed=False, message=NOTHING)
     ref = read_ref(layout)
     try:
-        segment = shm.open_segment(ref)
+        segment = shm.open_segment(ref, description)
     except FileNotFoundError:
         return _recover_without(layout, description, None, "its shared memory is gone", force)
     except SegmentError as error:
@@ -137,7 +138,7 @@ def _recover_without(
     if liveness.has_flusher(description):
         return _result(layout, changed=False, message=_AT_WORK)
     _check_dead(layout, description, force)
-    return _recover_files(layout, description, ref, f"{why}; recovered from the log alone", force)
+    return _recover_files(layout, description, ref, f"{why}; recovered from the log alone: {_UNCOUNTED}", force)
 
 
 def _check_dead(layout: RunLayout, description: Description, force: bool) -> None:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shmlog.base.durable import TEMPORARY_SUFFIX, temporary_of
-from shmlog.folder.content import Content
+from shmlog.folder.content import Content, content_of
 
 FOLDER = ".artifacts"
 READ_ONLY = 0o444  # less the umask: a write to the file of one run would change it for all
 _OBJECT = re.compile(rf"[0-9a-f]{{64,128}}(?:\..+{re.escape(TEMPORARY_SUFFIX)})?")
 _TRIES = 3
+_SECOND_NS = 1_000_000_000
 
 
 class Blob(NamedTuple):
@@ -47,9 +48,8 @@ def adopt(root: Path, file: Path, content: Content) -> bool:
     except OSError:
         return False
     try:
-        status = os.lstat(spare)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != content.size_bytes:
-            path.unlink()  # damaged: the next file with this content takes its place
+        if not _is_intact(spare, content):
+            path.unlink()  # the next file with this content takes its place
             return False
         os.replace(spare, file)
     except OSError:
@@ -69,6 +69,7 @@ def offer(root: Path, file: Path, content: Content) -> None:
     for _ in range(_TRIES):
         try:
             _make_folder(root, path.parent)
+            _stamp(file, content)
             os.link(file, path, follow_symlinks=False)
         except FileExistsError:
             if os.path.samefile(file, path) or adopt(root, file, content):
@@ -77,6 +78,29 @@ def offer(root: Path, file: Path, content: Content) -> None:
             return
         else:
             return
+
+
+# A program that writes to the file of one run changes it for all. Whatever writes to a file sets its time, so the
+# nanoseconds of a blob's time are derived from its content: with others, it is hashed before another run gets it.
+
+
+def _nanoseconds(content: Content) -> int:
+    return int(content.digest.partition(":")[2][:8], 16) % _SECOND_NS
+
+
+def _stamp(file: Path, content: Content) -> None:
+    """Give a file the time by which its content is known to be unchanged; the seconds stay."""
+    status = os.lstat(file)
+    time_ns = status.st_mtime_ns // _SECOND_NS * _SECOND_NS + _nanoseconds(content)
+    os.utime(file, ns=(status.st_atime_ns, time_ns), follow_symlinks=False)
+
+
+def _is_intact(file: Path, content: Content) -> bool:
+    """Whether a file has the content of a blob; raises OSError."""
+    status = os.lstat(file)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != content.size_bytes:
+        return False
+    return status.st_mtime_ns % _SECOND_NS == _nanoseconds(content) or content_of(file, content.algorithm) == content
 
 
 def _make_folder(root: Path, folder: Path) -> None:

@@ -59,9 +59,16 @@ class RunFiles:
                     yield file
 
     def state(self, path: Path | str) -> os.stat_result | None:
-        """Return the state of a file, or of a link itself; None if there is none, or it can't be known."""
+        """Return the state of a file, or of a link itself; None if there is none; raises OSError if the disk fails."""
         try:
             return os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def known_state(self, path: Path | str) -> os.stat_result | None:
+        """Return the state of a file, or of a link itself; None if there is none, or it can't be known."""
+        try:
+            return self.state(path)
         except OSError:
             return None
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir
+from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, is_there
 from shmlog.errors import StorageError, UnreadableError
 from shmlog.folder.files import LOCAL, RunFiles
 
@@ -113,7 +113,7 @@ class RunLayout:
 
     def free_kept_log(self, number: int) -> Path:
         """Return a free path at which log ``number`` can be kept: no kept log is ever replaced."""
-        return next(path for i in itertools.count() if not os.path.lexists(path := self.kept_log(number, i)))
+        return next(path for i in itertools.count() if not is_there(path := self.kept_log(number, i)))
 
     def kept_logs(self) -> list[tuple[int, Path]]:
         """Return number and path of the kept logs, ascending."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base import boot
+from shmlog.base.times import parse_us
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SHARED_MEMORY, is_segment_name
@@ -69,11 +70,16 @@ def is_dead(layout: RunLayout, description: Description) -> bool:
     """Whether the processes of a run and its flusher are certainly dead, so that it may be recovered or deleted.
 
     A copied machine may have the identity of its original. Therefore a run of an earlier boot counts as
-    dead only if its flusher has written none of its logs since the present boot.
+    dead only if it began before the present boot, and its flusher has written none of its logs since.
+
+    Raises
+    ------
+    CorruptDataError, OSError
+        If run.yaml can't be read.
     """
     if members_live(description) is not False or has_flusher(description) is not False:
         return False
-    return description.boot_id == boot.boot_id() or _logged_at(layout) < boot.booted_at()
+    return description.boot_id == boot.boot_id() or _last_seen_at(layout) < boot.booted_at()
 
 
 def is_abandoned(layout: RunLayout) -> bool:
@@ -106,9 +112,10 @@ def is_in_use(path: Path) -> bool:
         os.close(fd)
 
 
-def _logged_at(layout: RunLayout) -> float:
-    """Return when a flusher last wrote a log of a run (a recovery writes none); 0 if there is no log."""
-    return max((layout.log(number).lstat().st_mtime for number in layout.logs()), default=0.0)
+def _last_seen_at(layout: RunLayout) -> float:
+    """Return when the latest attempt began, or when a flusher last wrote a log of it (a recovery writes none)."""
+    begun_us = parse_us(Description.read(layout).all_attempts()[-1].get("started_at")) or 0
+    return max([begun_us / 1e6, *(layout.log(number).lstat().st_mtime for number in layout.logs())])
 
 
 def is_closing(description: Description) -> bool:

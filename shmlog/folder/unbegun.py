@@ -6,7 +6,7 @@ import os
 import time
 from contextlib import suppress
 
-from shmlog.base.durable import temporary_of
+from shmlog.base.durable import is_there, temporary_of
 from shmlog.folder.layout import RunLayout
 
 _OLD_S = 3600  # another host, with another clock, may still be making a younger one
@@ -15,12 +15,16 @@ _OLD_S = 3600  # another host, with another clock, may still be making a younger
 def is_unbegun(layout: RunLayout) -> bool:
     """Whether a run folder exists, and nothing in it shows that the run ever began.
 
-    The flusher starts after run.yaml is written: a run that has lost it still has logs, books or sealed files.
+    The flusher starts after run.yaml is written: a run that has lost it still has logs, books or sealed files. On a
+    disk that fails it counts as begun.
     """
-    if layout.dir.is_symlink() or layout.linked_folders() or not layout.wal.is_dir():
+    try:
+        if layout.dir.is_symlink() or layout.linked_folders() or not layout.wal.is_dir():
+            return False
+        begun = (layout.run_yaml, layout.flusher_log, layout.sealed_json, layout.events)
+        return not any(is_there(path) for path in begun) and not layout.logs() and not layout.parts()
+    except OSError:
         return False
-    begun = (layout.run_yaml, layout.flusher_log, layout.sealed_json, layout.events)
-    return not any(os.path.lexists(path) for path in begun) and not layout.logs() and not layout.parts()
 
 
 def is_left(layout: RunLayout) -> bool:

@@ -47,24 +47,25 @@ _CALL = b'"event_type":"metrics","data":{"step":'
 
 
 def read_lines(
-    path: Path, limit_bytes: int | None, *, skip_calls: bool = False, files: RunFiles = LOCAL
+    path: Path, limit_bytes: int | None, *, skip_calls: bool = False, of_others: bool = False, files: RunFiles = LOCAL
 ) -> Iterator[Line]:
     """Yield the lines of a file, or of its first bytes, with memory for one; none if there is no file.
 
-    With ``skip_calls``, lines of metrics are left out unparsed. A hole in a large file, such as a loss of power
-    leaves, counts as a line that is not JSON, and so do the cut lines around it.
+    With ``skip_calls``, lines of metrics are left out unparsed. With ``of_others``, a line may have what other loggers
+    write: NaN and Infinity, as Python's json does, and a byte order mark at its begin. A hole in a large file, such as
+    a loss of power leaves, counts as a line that is not JSON, and so do the cut lines around it.
 
     Raises
     ------
     RefusedError
         If the path is not a regular file.
     """
-    try:
-        file = files.open(path)
-    except FileNotFoundError:
-        return
     offset = 0
-    with file:
+    try:
+        opened = files.open(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with opened as file:
         for line in lines_of(file):
             if limit_bytes is not None and offset >= limit_bytes:
                 return
@@ -76,13 +77,17 @@ def read_lines(
             if not text:
                 return
             if text != b"\n" and not (skip_calls and text.startswith(_CALL, _CALL_AT)):
-                yield Line(offset, len(text), _parse(text), text.endswith(b"\n"))
+                yield Line(offset, len(text), parse(text, of_others=of_others), text.endswith(b"\n"))
             offset += len(text)
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse(line: bytes, *, of_others: bool = False) -> dict[str, Any] | None:
+    """Return the object that a line holds, see `read_lines`; None if it holds none."""
     try:
-        event = json.loads(line.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+        if of_others:
+            event = json.loads(line.decode("utf-8-sig"))
+        else:
+            event = json.loads(line.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None

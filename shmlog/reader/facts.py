@@ -36,28 +36,32 @@ class RunFacts:
         The fields of run.yaml that show whether its processes live.
     rebuilt : bool
         Whether run.yaml was damaged or missing, and other files replaced it.
+    failed : bool
+        Whether a file could not be read, so that the next look may find more though no file changes.
     """
 
     record: dict[str, Any]
     members: dict[str, Any]
     rebuilt: bool = False
+    failed: bool = False
 
 
 def sign(run_dir: str) -> Signature:
     """Return a signature that differs once run.yaml, config.yaml or annotations.yaml has changed."""
-    states = (RunLayout.files.state(f"{run_dir}/{name}") for name in _FILES)
+    states = (RunLayout.files.known_state(f"{run_dir}/{name}") for name in _FILES)
     return [s and [s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_mode] for s in states]
 
 
 def read_facts(layout: RunLayout) -> RunFacts:
     """Read the files of a run; damage becomes a problem, and other files replace a damaged run.yaml."""
     problems: list[str] = []
-    mapping = _read(layout, layout.run_yaml, problems)
+    failures: list[OSError] = []
+    mapping = _read(layout, layout.run_yaml, problems, failures)
     description = _rebuild(layout) if mapping is None else Description(mapping)
     if mapping is None:
         problems[:] = [f"{problem}; rebuilt" for problem in problems or [f"{layout.run_yaml}: missing"]]
-    params = _read(layout, layout.config_yaml, problems) or {}
-    annotations = _read(layout, layout.annotations_yaml, problems) or {}
+    params = _read(layout, layout.config_yaml, problems, failures) or {}
+    annotations = _read(layout, layout.annotations_yaml, problems, failures) or {}
     record = _checked({**description.mapping, "params": params}, layout.run_yaml, problems)
     annotated = {name: annotations[name] for name in ANNOTATED if name in annotations}
     for name in annotated:
@@ -67,7 +71,7 @@ def read_facts(layout: RunLayout) -> RunFacts:
     record.setdefault("name", layout.run_id)
     record["paused_s"] = description.paused_s()
     record["problems"] = problems
-    return RunFacts(record, description.life(), rebuilt=mapping is None)
+    return RunFacts(record, description.life(), rebuilt=mapping is None, failed=bool(failures))
 
 
 def _rebuild(layout: RunLayout) -> Description:
@@ -76,8 +80,8 @@ def _rebuild(layout: RunLayout) -> Description:
     return rebuild_description(layout)
 
 
-def _read(layout: RunLayout, path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """Return what a file holds; None if it is missing, or damaged, which becomes a problem."""
+def _read(layout: RunLayout, path: Path, problems: list[str], failures: list[OSError]) -> dict[str, Any] | None:
+    """Return what a file holds; None if it is missing, or damaged or can't be read, which becomes a problem."""
     try:
         return read_mapping(path, layout.files)
     except FileNotFoundError:
@@ -86,6 +90,7 @@ def _read(layout: RunLayout, path: Path, problems: list[str]) -> dict[str, Any] 
         problems.append(str(error))
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")
+        failures.append(error)
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.base.plain import from_word
-from shmlog.errors import RunStateError
+from shmlog.errors import CorruptDataError, RunStateError
 from shmlog.folder.status import RunStatus
 from shmlog.reader.codec import Record
 from shmlog.records.values import FLOAT, PRODUCER, Value, cells_of, value_in
@@ -246,9 +246,12 @@ class MetricRecord(Record):
     @classmethod
     def from_dict(cls, data: Any) -> MetricRecord:
         """Return the record that `to_dict` turned into ``data``; raises CorruptDataError."""
-        if data.get("kind") == FLOAT:
+        if isinstance(data, Mapping) and data.get("kind") == FLOAT:
             data = {**data, "value": from_word(data.get("value"))}
-        return super(MetricRecord, cls).from_dict(data)
+        record = super(MetricRecord, cls).from_dict(data)
+        if cells_of(record.value) is None:
+            raise CorruptDataError(f"MetricRecord: value: no metric can have {record.value!r:.60}")
+        return record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

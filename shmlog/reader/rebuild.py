@@ -73,7 +73,7 @@ def _lines(layout: RunLayout, *, skip_calls: bool = False) -> Iterator[Line]:
 
 def _state(layout: RunLayout) -> os.stat_result | None:
     """Return the state of run.yaml, or None if it is missing, or a link, a pipe or the like."""
-    state = layout.files.state(layout.run_yaml)
+    state = layout.files.known_state(layout.run_yaml)
     return state if state and stat.S_ISREG(state.st_mode) else None
 
 

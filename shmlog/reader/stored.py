@@ -236,7 +236,7 @@ class StoredRun(Conversions, Queries):
         layout = self._layout
         paths = [layout.run_yaml, layout.sealed_json, *layout.event_files().values(), layout.run_log]
         paths += [layout.log(number) for number in layout.logs()]
-        states = filter(None, map(layout.files.state, paths))
+        states = filter(None, map(layout.files.known_state, paths))
         return max(0.0, time.time() - max((state.st_mtime for state in states), default=0.0))
 
     def _describe(self) -> tuple[Description, str | None]:
@@ -334,6 +334,11 @@ class StoredRun(Conversions, Queries):
         the lane are stored twice.
         """
         return self._books()[2]
+
+    @property
+    def segment_lost(self) -> bool:
+        """Whether the shared memory was gone when the run was recovered, with the records that only it held, if any."""
+        return self._look(lambda snapshot: (snapshot.described.recovered_without_segment is True, []))
 
     @property
     def counts(self) -> dict[str, int]:

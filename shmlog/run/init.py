@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from shmlog.base import variables
 from shmlog.folder.layout import RunLayout, RunLike
 from shmlog.run.create import create
 from shmlog.run.handed import handed_down
@@ -21,9 +22,9 @@ from shmlog.run.turns import Makers, take_turn
 
 
 def init(
-    experiment: str = "default",
+    experiment: str | None = None,
     *,
-    root: str | os.PathLike[str] = "runs",
+    root: str | os.PathLike[str] | None = None,
     name: str | None = None,
     config: Mapping[str, Any] | None = None,
     tags: Iterable[str] | None = None,
@@ -55,16 +56,18 @@ def init(
 
     Parameters
     ----------
-    experiment : str
-        Name of the folder that groups the runs: 1 to 64 letters, digits, ``_``, ``-``.
-    root : path
-        Folder of all experiments; made if missing.
+    experiment : str, optional
+        Name of the folder that groups the runs: 1 to 64 letters, digits, ``_``, ``-``. Default:
+        ``$SHMLOG_EXPERIMENT``, else ``default``.
+    root : path, optional
+        Folder of all experiments; made if missing. Default: ``$SHMLOG_ROOT``, else ``runs``.
     name : str, optional
-        For people; need not be unique. Default: the run's id.
+        For people; need not be unique. Default: ``$SHMLOG_NAME``, else the run's id.
     config : mapping, optional
-        Parameters of the run, kept in config.yaml.
+        Parameters of the run, kept in config.yaml, beside those of ``$SHMLOG_CONFIG`` that it does not have: a JSON
+        object, or ``a=1,b=2``.
     tags, group, notes, parent : optional
-        Kept in run.yaml.
+        Kept in run.yaml. Default of the first two: ``$SHMLOG_TAGS``, separated by commas, and ``$SHMLOG_GROUP``.
     mode : str, optional
         ``"enabled"``, or ``"disabled"``: every call is a no-op and no file is
         made, here and in all children. Default: ``$SHMLOG_MODE``, else enabled.
@@ -117,7 +120,7 @@ def init(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not usable. Nothing was made.
+        If an argument, or a variable in its place, is not usable. Nothing was made.
     RunNotFoundError
         If there is no run to resume.
     RunStateError
@@ -131,7 +134,7 @@ def init(
     """
     if is_disabled(mode):
         _finish_earlier_of_cell()
-        return disabled_run(experiment)
+        return disabled_run(experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT)
     options = check(
         experiment, root=root, name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from shmlog import _core
-from shmlog.errors import RunNotFoundError, RunStateError, SegmentError
-from shmlog.folder.description import run_id_of
+from shmlog.errors import RunNotFoundError, RunStateError, SegmentError, UnreadableError
+from shmlog.folder.description import Description, run_id_of
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import SegmentRef, make_ref, read_ref
 from shmlog.run import exits, follow, registry
@@ -192,7 +192,7 @@ Run._kin = _Kin()
 
 def _open_segment(layout: RunLayout, ref: SegmentRef) -> _core.Segment:
     try:
-        segment = shm.open_segment(ref)
+        segment = shm.open_segment(ref, _described(layout))
     except FileNotFoundError as error:
         if not layout.dir.is_dir():
             raise RunNotFoundError(f"there is no run folder {layout.dir}") from error
@@ -204,6 +204,14 @@ def _open_segment(layout: RunLayout, ref: SegmentRef) -> _core.Segment:
             f"{layout.dir} is a copy of {segment.run_dir}, into which all records would go; attach to that one"
         )
     return segment
+
+
+def _described(layout: RunLayout) -> Description | None:
+    """Return the content of run.yaml; None if it is damaged, which must not keep a process from logging."""
+    try:
+        return Description.read(layout)
+    except (OSError, UnreadableError):
+        return None
 
 
 def join_segment(run: Run, segment: _core.Segment, *, is_owner: bool) -> None:

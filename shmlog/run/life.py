@@ -14,7 +14,7 @@ from shmlog.folder import recovered
 from shmlog.folder.layout import RunLayout, fsync_run
 from shmlog.folder.status import FINISH_CODES, FINISHED
 from shmlog.run import ending
-from shmlog.run.patience import Patience
+from shmlog.run.patience import Flushers, Patience
 from shmlog.segment import beacon
 
 FLUSH_S = 10.0
@@ -29,6 +29,7 @@ class Life:
     event: Callable[..., None]
     log_error: Callable[..., None]
     _entry: beacon.BeaconEntry | None
+    _flushers: Flushers
     _is_maker: bool
     _layout: RunLayout
     _started_s: float
@@ -175,10 +176,21 @@ class Life:
         self._dismiss_followers()
         is_awaited = is_likely and self._await_exit(status)
         is_sealed = self._seal(None if is_awaited else status)
+        if not is_sealed and not self._flushers.has_warned:
+            self._warn_unsealed()
         if self._is_maker:
             recovered.tell(self._layout)
         ending.note_end(self._layout, sealed=is_sealed, is_awaited=is_awaited)
         return is_sealed and not self._has_lost()
+
+    def _warn_unsealed(self) -> None:
+        log_warning(
+            "run %s is not sealed, since its flusher (%s) makes no progress, see %s; 'shmlog recover %s' seals it",
+            self.id,
+            self.stats["flusher"],
+            self._layout.flusher_log,
+            self._layout.dir,
+        )
 
     def _has_lost(self) -> bool:
         lost = self._segment.lost

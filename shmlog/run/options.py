@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shmlog.base import variables
 from shmlog.base.plain import plain
 from shmlog.folder.description import Description
 from shmlog.folder.layout import check_id
@@ -49,12 +50,12 @@ class Options(NamedTuple):  # not a dataclass: importing `dataclasses` takes lon
 
 
 def check(
-    experiment: str, *, root: str | os.PathLike[str], name: str | None, config: Mapping[str, Any] | None,
+    experiment: str | None, *, root: str | os.PathLike[str] | None, name: str | None, config: Mapping[str, Any] | None,
     tags: Iterable[str] | None, group: str | None, notes: str | None, parent: str | None, sinks: Iterable[str],
     lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
     level: str | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None, redact: str | None,
 ) -> Options:  # fmt: skip
-    """Return the checked arguments; raises TypeError or ValueError."""
+    """Return the checked arguments, or variables in their place; raises TypeError or ValueError."""
     if on_full not in ("wait", "drop"):
         raise ValueError(f"on_full must be 'wait' or 'drop', not {on_full!r}")
     if not isinstance(max_wait, int | float) or not 0 <= max_wait <= 3600:
@@ -70,12 +71,25 @@ def check(
     clock_number(clock)
     settings = check_settings(level, console, rotate_events, redact)
     return Options(
-        experiment=check_id(experiment, "experiment"), root=_folder(root), name=name, config=plain(config or {}),
-        tags=_names("tags", tags or ()), group=group, notes=notes, parent=parent, sinks=_sinks(sinks),
+        experiment=_experiment(experiment), root=_folder(variables.root_or_default(root)),
+        name=_or_variable(name, variables.NAME), config=plain({**variables.config(), **(config or {})}),
+        tags=_names("tags", (variables.tags() if tags is None else tags) or ()),
+        group=_or_variable(group, variables.GROUP), notes=notes, parent=parent, sinks=_sinks(sinks),
         lane_records=lane_records, lanes=lanes, clock=clock,
         drop_policy=DropPolicy(on_full == "wait", float(max_wait), bool(strict)), log_settings=LogSettings(**settings),
         log_given=settings, git_diff=git_diff,
     )  # fmt: skip
+
+
+def _experiment(given: str | None) -> str:
+    if given is not None:
+        return check_id(given, "experiment")
+    name = variables.value_of(variables.EXPERIMENT)
+    return variables.DEFAULT_EXPERIMENT if name is None else check_id(name, f"${variables.EXPERIMENT}")
+
+
+def _or_variable(given: str | None, variable: str) -> str | None:
+    return variables.value_of(variable) if given is None else given
 
 
 def _folder(root: str | os.PathLike[str]) -> Path:

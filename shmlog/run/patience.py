@@ -19,13 +19,19 @@ _NAP_MAX_S = 0.01
 
 
 class Flushers:
-    """Starts another flusher when the run's has died, but not for ever if each dies at the same place."""
+    """Starts another flusher when the run's has died, but not for ever if each dies at the same place.
+
+    Attributes
+    ----------
+    has_warned : bool
+        Whether it has given up, and said so.
+    """
 
     def __init__(self, layout: RunLayout) -> None:
         self._layout = layout
         self._place: object = None
         self._starts = 0  # by all processes, when that place was reached
-        self._has_warned = False
+        self.has_warned = False
 
     def replace(self, segment: _core.Segment, drained: object) -> bool:
         """Start a flusher, unless it would be in vain; ``drained`` shows how far the caller's records have got."""
@@ -55,9 +61,9 @@ class Flushers:
             return b""
 
     def _warn(self) -> None:
-        if self._has_warned:
+        if self.has_warned:
             return
-        self._has_warned = True
+        self.has_warned = True
         log_warning(
             "the flusher of run %s has died %d times at the same place, see %s; logged records are kept, "
             "'shmlog recover %s' seals them",

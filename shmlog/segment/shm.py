@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,19 +154,37 @@ def _fill(fd: int, path: Path, header: _Header, size: place.Size) -> _core.Segme
         raise
 
 
-def open_segment(ref: SegmentRef) -> _core.Segment:
+def open_segment(
+    ref: SegmentRef, description: Description | None = None, *, inherited: int | None = None
+) -> _core.Segment:
     """Open a segment made by this user.
+
+    Parameters
+    ----------
+    ref : SegmentRef
+        Where it lies.
+    description : Description, optional
+        The content of run.yaml, which identifies the file: a copy in its place is refused.
+    inherited : int, optional
+        A descriptor that may be of the segment, from the process that started this one. If it is the file that
+        ``description`` identifies, the name is not needed: that may be gone, or be another file's.
 
     Raises
     ------
     FileNotFoundError
         If the segment is gone.
     SegmentError
-        If the segment is another user's, open to other users, or not usable.
+        If the segment is another user's, open to other users, not the run's, or not usable.
     """
-    fd = _open(ref)
+    fd = _open_again(inherited, description) if inherited is not None and description is not None else None
+    fd = _open(ref) if fd is None else fd
     try:
         _check_owner(fd, ref.path)
+        if description is not None and _is_replaced(fd, ref, description):
+            raise SegmentError(
+                f"{ref.path}: is not the file in which the run began but one in its place, such as a copy; what is "
+                "logged into it would be lost"
+            )
         os.set_inheritable(fd, False)
         return _core.Segment.open(fd, str(ref.path))
     except BaseException:
@@ -184,6 +203,16 @@ def _open(ref: SegmentRef) -> int:
         raise SegmentError(f"{ref.path}: belongs to another user") from error
     except OSError as error:  # a symlink or a folder, or no free descriptor
         raise SegmentError(f"{ref.path}: can't be opened ({error.strerror})") from error
+
+
+def _open_again(inherited: int, description: Description) -> int | None:
+    """Return another description of an inherited file, since its own carries a lock; None if it is not the segment."""
+    try:
+        if _is_file_of(description, os.fstat(inherited)):
+            return os.open(f"/proc/self/fd/{inherited}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        pass  # the descriptor is closed, or there is no /proc
+    return None
 
 
 def _open_shared(ref: SegmentRef) -> int:
@@ -235,10 +264,29 @@ def may_hold_records(ref: SegmentRef) -> bool:
 def is_described(ref: SegmentRef, description: Description) -> bool:
     """Whether the file at the path of a segment is the one that run.yaml names."""
     try:
-        status = os.lstat(ref.path)
-        return bool((status.st_dev, status.st_ino) == (description.segment["device"], description.segment["inode"]))
-    except (OSError, KeyError, TypeError):
+        return _is_file_of(description, os.lstat(ref.path))
+    except OSError:
         return False
+
+
+def _is_file_of(description: Description, status: os.stat_result) -> bool:
+    try:
+        return bool((status.st_dev, status.st_ino) == (description.segment["device"], description.segment["inode"]))
+    except (KeyError, TypeError):
+        return False
+
+
+def _is_replaced(fd: int, ref: SegmentRef, description: Description) -> bool:
+    """Whether ``fd`` is certainly not the file that run.yaml names; unknown for a run that was moved.
+
+    The device of a disk may have another number when the machine has restarted.
+    """
+    described, status = description.segment, os.fstat(fd)
+    if not isinstance(described, Mapping) or described.get("path") != str(ref.path):
+        return False
+    device = described.get("device") if ref.name is not None else status.st_dev
+    identity = (device, described.get("inode"))
+    return all(type(number) is int for number in identity) and identity != (status.st_dev, status.st_ino)
 
 
 def unlink(ref: SegmentRef, description: Description | None = None) -> None:

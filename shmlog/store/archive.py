@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from shmlog.base.durable import HARMLESS, replacing, sweep_abandoned
-from shmlog.errors import StorageError
+from shmlog.errors import RefusedError, StorageError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
-from shmlog.store.restore import SUFFIX
+from shmlog.store.restore import SUFFIX, check_member
 
 _Member = tuple[str, int, float]  # name, size and time
 
@@ -28,6 +28,8 @@ def write_archive(root: Root, layout: RunLayout) -> Path:
     ------
     StorageError
         If the archive can't be written, or does not hold what the folder holds.
+    RefusedError
+        If it could not be restored, as with a link or a pipe in the run folder.
     """
     path = root.make_own(root.archive / layout.experiment) / f"{layout.run_id}{SUFFIX}"
     try:
@@ -44,12 +46,24 @@ def write_archive(root: Root, layout: RunLayout) -> Path:
 
 def _write(fd: int, layout: RunLayout) -> list[_Member]:
     """Write the archive; return its members."""
+    names: set[str] = set()
+
+    def check(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        try:
+            check_member(member, layout.run_id, names)
+        except RefusedError as error:
+            raise RefusedError(
+                f"{layout.dir}: {error}, so that its archive could not be restored; remove that, or delete the run "
+                "without an archive"
+            ) from error
+        return member
+
     with (
         open(fd, "wb", closefd=False) as file,
         pa.CompressedOutputStream(pa.PythonFile(file, "w"), "zstd") as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
     ):
-        archive.add(layout.dir, arcname=layout.run_id)
+        archive.add(layout.dir, arcname=layout.run_id, filter=check)
         return list(map(_member, archive.getmembers()))
 
 

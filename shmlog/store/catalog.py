@@ -54,7 +54,8 @@ def _look(run_dir: str, cached: IndexEntry | None) -> tuple[RunRecord | None, In
     if signature[0] is None and not is_run(layout):
         return None, None
     facts = read_facts(layout)
-    is_cacheable = not facts.rebuilt and index.is_settled(signature) and signature == sign(run_dir)
+    is_lasting = not facts.rebuilt and not facts.failed
+    is_cacheable = is_lasting and index.is_settled(signature) and signature == sign(run_dir)
     entry = IndexEntry(signature, {"record": facts.record, "members": facts.members}) if is_cacheable else None
     return make_record(run_dir, facts), entry
 

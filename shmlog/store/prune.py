@@ -15,7 +15,7 @@ from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.folder.status import RunStatus
 from shmlog.reader.codec import Record
-from shmlog.reader.facts import make_record, read_facts
+from shmlog.reader.facts import read_facts
 from shmlog.reader.model import RunRecord
 from shmlog.store import removal
 from shmlog.store.select import to_span
@@ -211,6 +211,6 @@ def _delete(root: Root, run: PrunedRun, archive: bool) -> Path | None:
 def _refuse_kept(layout: RunLayout) -> None:
     """Raise RunStateError if a run must not be deleted by now."""
     facts = read_facts(layout)
-    why = removal.why_busy(layout, facts) or ("pinned" if make_record(str(layout.dir), facts).pinned else None)
+    why = removal.why_busy(layout, facts) or removal.why_pinned(layout, facts)
     if why:
         raise RunStateError(f"kept, since it is {why} by now")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from shmlog.base import variables
 from shmlog.errors import RunNotFoundError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
@@ -15,7 +16,7 @@ from shmlog.reader.model import ArtifactRecord, ExperimentRecord, MetricRecord, 
 from shmlog.store import experiments
 from shmlog.store.catalog import Catalog, Summaries
 from shmlog.store.select import Moment, matching, sort_subjects, tests_of
-from shmlog.store.where import Subject
+from shmlog.store.where import Subject, unknown_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +35,8 @@ RunName = str | RunRecord
 class StoreReader:
     """The half of a `Store` that changes nothing but its index."""
 
-    def __init__(self, root: str | os.PathLike[str] = "runs") -> None:
-        self._root = Root(root)
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self._root = Root(variables.root_or_default(root))
         self._catalog = Catalog(self._root)
         self._summaries = Summaries(self._root)
 
@@ -111,6 +112,20 @@ class StoreReader:
         ordered = sort_subjects(list(matching(subjects, tests)), sort, subjects)
         self._summaries.save()
         return [subject.record for subject in ordered[:limit]]
+
+    def unknown_names(self, where: str, experiment: str | None = None) -> dict[str, list[str]]:
+        """Return the names in a condition that no run has, such as misspelt ones, and for each the most similar names.
+
+        Raises
+        ------
+        QueryError
+            If the condition can't be understood.
+        ExperimentNotFoundError
+            If there is no such experiment.
+        """
+        names = unknown_names(where, list(self._subjects(experiment)))
+        self._summaries.save()
+        return names
 
     def latest(self, experiment: str | None = None, **conditions: Any) -> RunRecord:
         """Return the newest run that meets all conditions, which are those of `runs`.

@@ -34,6 +34,15 @@ def why_busy(layout: RunLayout, facts: RunFacts) -> str | None:
     return None
 
 
+def why_pinned(layout: RunLayout, facts: RunFacts) -> str | None:
+    """Return why a run must not be deleted without force: it is, or may be, pinned; else None."""
+    record = make_record(str(layout.dir), facts)
+    unread = [problem for problem in record.problems if problem.startswith(f"{layout.annotations_yaml}:")]
+    if record.pinned:
+        return "pinned"
+    return f"perhaps pinned ({unread[0]})" if unread else None
+
+
 @contextmanager
 def held(layout: RunLayout) -> Iterator[None]:
     """Keep other processes from resuming or recovering a run inside the ``with`` block.

@@ -57,8 +57,9 @@ def restore(root: Root, text: str) -> RunLayout:
             os.rename(unpacked.dir, layout.dir)
         fsync_dir(layout.dir.parent)
     except (UnreadableError, tarfile.TarError, pa.ArrowInvalid, EOFError) as error:
-        kind = RefusedError if isinstance(error, RefusedError) else CorruptDataError
-        raise kind(f"{archive}: {error}; nothing was restored") from error
+        if isinstance(error, RefusedError):
+            raise RefusedError(f"{archive}: {error}; nothing was restored, {_ADVICE}") from error
+        raise CorruptDataError(f"{archive}: {error}; nothing was restored") from error
     except StorageError:
         raise
     except OSError as error:  # Arrow's too, of a stream that is damaged
@@ -99,25 +100,27 @@ def _unpack(path: Path, folder: Path, run_id: str) -> None:
         tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive,
     ):
         for member in archive:
-            _check(member, run_id, names)
+            check_member(member, run_id, names)
             free = shutil.disk_usage(folder).free
             if member.size > free - FREE_BYTES_MIN:
                 text = f"takes {member.size:,} bytes, {free:,} are free, of which {FREE_BYTES_MIN:,} are left alone"
                 raise StorageError(f"{path}: {member.name!r} {text}")
             archive.extract(member, folder, filter="data")
-            names.add(member.name)
 
 
-def _check(member: tarfile.TarInfo, run_id: str, names: set[str]) -> None:
-    """Raise RefusedError for a member that could be written elsewhere, or through a link, or without end."""
+def check_member(member: tarfile.TarInfo, run_id: str, names: set[str]) -> None:
+    """Add a member to ``names``; raise RefusedError if it may be written elsewhere, through a link, or without end.
+
+    An archive is neither restored nor written with such a member.
+    """
     parts = member.name.split("/")
     if parts[0] != run_id or not {"", ".", ".."}.isdisjoint(parts):
         raise RefusedError(f"{member.name!r} does not belong to run {run_id}")
     if member.name in names:
         raise RefusedError(f"{member.name!r} is there twice")
     if len(names) >= FILES_MAX:
-        raise RefusedError(f"it holds more than {FILES_MAX:,} files; {_ADVICE}")
-    if member.islnk() and member.linkname in names:
-        return  # the same artifact by another name
-    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
-        raise RefusedError(f"{member.name!r} is neither a file nor a folder of the run; {_ADVICE}")
+        raise RefusedError(f"it holds more than {FILES_MAX:,} files")
+    is_same_artifact = member.islnk() and member.linkname in names  # by another name
+    if not is_same_artifact and member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+        raise RefusedError(f"{member.name!r} is neither a file nor a folder of the run")
+    names.add(member.name)

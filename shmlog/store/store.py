@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from shmlog.errors import RunStateError
-from shmlog.reader.facts import make_record, read_facts, read_record
+from shmlog.reader.facts import read_facts, read_record
 from shmlog.reader.model import ExperimentRecord, RunRecord
 from shmlog.store import creation, experiments, removal
 from shmlog.store.annotations import KEEP, check_changes, check_tags, write_annotations
@@ -24,8 +24,8 @@ class Store(StoreReader):
 
     Parameters
     ----------
-    root : path
-        Folder of all experiments. It need not exist.
+    root : path, optional
+        Folder of all experiments. It need not exist. Default: ``$SHMLOG_ROOT``, else ``runs``.
     """
 
     # ---- annotate ----
@@ -204,8 +204,8 @@ class Store(StoreReader):
         Parameters
         ----------
         force : bool
-            Delete the run even if it is pinned, or may run on another machine; never if it
-            is known to run.
+            Delete the run even if it is pinned, or its annotations can't be read, or it may run on another
+            machine; never if it is known to run.
 
         Raises
         ------
@@ -220,8 +220,9 @@ class Store(StoreReader):
             why = removal.why_busy(layout, facts)
             if why and (why == "running" or not force):
                 raise RunStateError(f"run {layout.run_id} is {why}; finish it first")
-            if make_record(str(layout.dir), facts).pinned and not force:
-                raise RunStateError(f"run {layout.run_id} is pinned; unpin it first")
+            pinned = removal.why_pinned(layout, facts)
+            if pinned and not force:
+                raise RunStateError(f"run {layout.run_id} is {pinned}; unpin it first")
             folder = removal.move_to_trash(self._root, layout)
         removal.delete(folder)
         removal.collect_objects(self._root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -118,6 +118,39 @@ def _look_up(params: Any, path: list[str]) -> Any:
             return MISSING
         params = params[part]
     return params
+
+
+# ---- names that no run has ----
+
+
+def unknown_names(text: str, subjects: Sequence[Subject]) -> dict[str, list[str]]:
+    """Return the names in a condition that none of the runs has, and for each the most similar ones that some have."""
+    from difflib import get_close_matches
+
+    from shmlog.reader.sql.tables import flat_params
+
+    names: list[str] = []
+
+    def note(parser: ExpressionParser) -> Predicate:
+        names.append(parser.peek().text)
+        return _parse_comparison(parser)
+
+    ExpressionParser("where", text, COMPARISONS, note).parse()
+    unknown = [name for name in dict.fromkeys(names) if not _is_known(parse_field(name), name, subjects)]
+    if not unknown:
+        return {}
+    known = {name for subject in subjects for name in (*flat_params(subject.record.params), *_metrics_of(subject))}
+    return {name: get_close_matches(name, known) for name in unknown}
+
+
+def _is_known(field: Field, name: str, subjects: Sequence[Subject]) -> bool:
+    is_of_run = name.startswith("run.")  # a field that was not set is known all the same
+    return is_of_run or any(field(subject) is not MISSING for subject in subjects)
+
+
+def _metrics_of(subject: Subject) -> Iterator[str]:
+    for name in subject.metrics():
+        yield from (f"metrics.{name}", *(f"metrics.{name}.{statistic}" for statistic in STATISTICS))
 
 
 # ---- comparisons ----

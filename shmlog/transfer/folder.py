@@ -99,7 +99,7 @@ def final_status(run: ImportedRun) -> str:
     if status is None:
         run.problems.add("status", f"unknown status {run.status!r}; imported as {CRASHED}")
     elif status in ("pending", "running"):
-        run.problems.add("status", f"status {run.status!r}, but an imported run has no process; imported as {CRASHED}")
+        run.notes.add("status", f"status {run.status!r}, but an imported run has no process; imported as {CRASHED}")
         status = None
     return status or CRASHED
 

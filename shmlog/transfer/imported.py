@@ -91,12 +91,18 @@ class ImportedRun:
         Fields of run.yaml.
     events : list of dict
         ``timestamp`` in µs, ``event_type``, ``data``, and who logged it, as far as the source says.
+    of_experiment : dict
+        What people have said of the experiment: ``display_name``, ``description``, ``tags``, as far as they have.
     artifacts : dict of str to Path
         Files to copy, by their path below artifacts/.
     files : dict of str to Path
         The files that were read; they and ``artifacts`` make the run's identity.
     status : str or None
         The source's own word.
+    problems : Problems
+        What of the source is not in the run, or not as it was.
+    notes : Problems
+        How the importer has read what the source leaves open; nothing is missing because of it.
     """
 
     experiment: str
@@ -104,11 +110,13 @@ class ImportedRun:
     described: Description = field(default_factory=Description)
     params: dict[str, Any] = field(default_factory=dict)
     annotations: dict[str, Any] = field(default_factory=dict)
+    of_experiment: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     artifacts: dict[str, Path] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     status: str | None = None
     problems: Problems = field(default_factory=lambda: Problems())
+    notes: Problems = field(default_factory=lambda: Problems())
 
     def lasted(self, begin_us: int, end_us: int) -> None:
         """Say when the run was made and has begun, and when it ended."""
@@ -141,14 +149,14 @@ class ImportedRun:
 
 
 class Problems:
-    """What could not be read: the first few of each sort, and how many there are."""
+    """What an import reports: the first few of each sort, and how many there are."""
 
     def __init__(self) -> None:
         self._count: Counter[str] = Counter()
         self._texts: dict[str, list[str]] = {}
 
     def add(self, sort: str, text: str, count: int = 1) -> None:
-        """Note a problem."""
+        """Count a report of some sort, and keep its text if it is among the first."""
         self._count[sort] += count
         texts = self._texts.setdefault(sort, [])
         if len(texts) < _TEXTS_KEPT:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.times import parse_us, utc_now
-from shmlog.errors import RunNotFoundError, StorageError
+from shmlog.base.variables import root_or_default
+from shmlog.errors import RefusedError, RunNotFoundError, StorageError
 from shmlog.folder.artifacts import Logged
 from shmlog.folder.layout import RunLayout, check_id
 from shmlog.folder.root import Root
+from shmlog.store import experiments
 from shmlog.transfer.folder import final_status, write_run
 from shmlog.transfer.imported import ImportedRun, fit_name
 from shmlog.transfer.importers.formats import check_format, guess_format
@@ -34,7 +36,10 @@ class ImportReport:
     counts : dict
         ``metrics``, ``events``, ``artifacts``.
     problems : tuple of str
-        What could not be read, or only with a change.
+        What of the source is not in the run, or not as it was.
+    notes : tuple of str
+        How the importer has read what the source leaves open, such as times without a zone; nothing is missing
+        because of it.
     """
 
     dir: Path
@@ -46,18 +51,19 @@ class ImportReport:
     is_new: bool
     counts: Mapping[str, int]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as dicts, lists, str, int and bool."""
         return {
             "dir": str(self.dir), "run_id": self.run_id, "experiment": self.experiment, "source": str(self.source),
             "format": self.format, "status": self.status, "is_new": self.is_new, "counts": dict(self.counts),
-            "problems": list(self.problems),
+            "problems": list(self.problems), "notes": list(self.notes),
         }  # fmt: skip
 
 
 def import_run(
-    source: str | os.PathLike[str], root: str | os.PathLike[str] = "runs", format: str | None = None, *,
+    source: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, format: str | None = None, *,
     experiment: str | None = None, max_bytes: int = BYTES_MAX,
 ) -> ImportReport:  # fmt: skip
     """Read a run of another system, or an export, into a finished run of ours.
@@ -67,8 +73,8 @@ def import_run(
     source : path
         A folder of fetch_ml or expman, a TensorBoard event file or a folder of them, or a file:
         JSON Lines, CSV, or what `export_run` wrote as JSON, CSV, Parquet or Arrow. The source is not changed.
-    root : path
-        Folder of all experiments; the run goes below it.
+    root : path, optional
+        Folder of all experiments; the run goes below it. Default: ``$SHMLOG_ROOT``, else ``runs``.
     format : str, optional
         ``fetch_ml``, ``expman``, ``jsonl``, ``csv``, ``json``, ``parquet``, ``arrow`` or ``tensorboard``.
         Default: what the source looks like.
@@ -81,7 +87,7 @@ def import_run(
     Returns
     -------
     ImportReport
-        The run, and which parts of the source could not be read.
+        The run, and what of the source is not in it.
 
     Raises
     ------
@@ -90,8 +96,10 @@ def import_run(
     ValueError
         If the format is unknown, or the source looks like none.
     CorruptDataError
-        If the source can't be read, or takes more than ``max_bytes`` or, for each GiB of ``max_bytes``, ten minutes
-        of processor time. Nothing was written.
+        If the source can't be read. Nothing was written.
+    RefusedError
+        If the source holds nothing that can be imported, or reading it takes more than ``max_bytes`` or, for each
+        GiB of ``max_bytes``, ten minutes of processor time. Nothing was written.
     MissingExtraError
         If a package for the format is missing.
     StorageError
@@ -111,32 +119,51 @@ def import_run(
     if not isinstance(max_bytes, int) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a number of bytes, not {max_bytes!r}")
     run = read_apart(format, path, max_bytes)
+    _refuse_nothing(run, path)
     _note_missing_artifacts(run)
     digest = _digest(format, run)
-    runs = Root(root)
+    runs = Root(root_or_default(root))
     experiment, run_id = experiment or fit_name(run.experiment), _run_id(run, digest)
     layout = _existing(runs, run_id, experiment)
     is_new = layout is None
     layout = layout or runs.run(experiment, run_id)
     status = final_status(run)
-    problems = tuple(dict.fromkeys(run.problems))
+    problems, notes = tuple(dict.fromkeys(run.problems)), tuple(dict.fromkeys(run.notes))
     if is_new:
         origin = {
             "format": format, "path": str(path), "sha256": digest, "status": run.status,
-            "imported_at": utc_now(), "problems": list(problems),
+            "imported_at": utc_now(), "problems": list(problems), "notes": list(notes),
         }  # fmt: skip
         write_run(runs, layout, run, origin)
+        _annotate_experiment(runs, layout.experiment, run.of_experiment)
     counts = {"metrics": run.records, "events": len(run.events), "artifacts": len(run.artifacts)}
     return ImportReport(
         dir=layout.dir, run_id=layout.run_id, experiment=layout.experiment, source=path, format=format, status=status,
-        is_new=is_new, counts=counts, problems=problems,
+        is_new=is_new, counts=counts, problems=problems, notes=notes,
     )  # fmt: skip
+
+
+def _refuse_nothing(run: ImportedRun, path: Path) -> None:
+    """Raise RefusedError if nothing was read: an empty run would look like a success."""
+    if not (run.records or run.events or run.params or run.artifacts):
+        raise RefusedError("; ".join([f"{path}: holds nothing that can be imported", *run.problems]))
 
 
 def _note_missing_artifacts(run: ImportedRun) -> None:
     for logged in filter(None, map(Logged.of_event, run.events)):
         if logged.name not in run.artifacts:
-            run.problems.add("artifacts", f"artifact {logged.name!r} was logged, and is not in the source")
+            run.notes.add("artifacts", f"artifact {logged.name!r} was logged, and is not in the source")
+
+
+def _annotate_experiment(root: Root, name: str, fields: Mapping[str, Any]) -> None:
+    """Say of an experiment what its source says, where nobody has said anything here."""
+    if not fields:
+        return
+    with root.locked():
+        record = experiments.read(root, name)
+        here = {"display_name": record.display_name != name, "description": record.description, "tags": record.tags}
+        if changes := {field: value for field, value in fields.items() if not here[field]}:
+            experiments.write(root, name, changes)
 
 
 # ---- identity ----

@@ -38,8 +38,9 @@ BYTES_MAX = 6 << 30
 SECONDS_PER_GIB = 600
 """Most processor time for each GiB of memory that reading may take: some twenty times what that much takes."""
 
-_FIELDS = ("experiment", "params", "annotations", "status")
+_FIELDS = ("experiment", "params", "annotations", "of_experiment", "status")
 _PLACES = ("artifacts", "files")
+_REPORTS = ("problems", "notes")
 _OUTPUT_BYTES_MAX = 1 << 16
 _ANSWER_BYTES_MAX = 16
 _TRUSTED = "if you trust it, raise the limit: import_run(…, max_bytes=…), shmlog import --max-gib …"
@@ -167,7 +168,7 @@ def hand_over(run: ImportedRun, table: IO[bytes], lines: IO[bytes]) -> None:
             stream.write_table(records)
         head = {name: getattr(run, name) for name in _FIELDS} | {"described": run.described.mapping}
         head |= {name: {key: str(path) for key, path in getattr(run, name).items()} for name in _PLACES}
-        head |= {"problems": list(run.problems), "events": len(run.events)}
+        head |= {name: list(getattr(run, name)) for name in _REPORTS} | {"events": len(run.events)}
         for line in (head, *run.events):
             lines.write(json.dumps(line).encode() + b"\n")
         table.flush()
@@ -203,15 +204,17 @@ def _receive(order: Order, table: IO[bytes], lines: IO[bytes]) -> ImportedRun:
     head, *events = _parse(order, lines)
     if "error" in head:
         _raise(order, **head)
-    described, problems = Description(head.pop("described")), Problems()
-    for text in head.pop("problems"):
-        problems.add(text, text)
+    described = Description(head.pop("described"))
+    reports: dict[str, Any] = {name: Problems() for name in _REPORTS}
+    for name, problems in reports.items():
+        for text in head.pop(name):
+            problems.add(text, text)
     for name in _PLACES:
         head[name] = {key: Path(place) for key, place in head[name].items()}
     # The file is mapped, not read: the system takes its pages back when memory is short.
     data = mmap.mmap(table.fileno(), 0, access=mmap.ACCESS_READ)
     with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
-        return ImportedRun(described=described, metrics=stream.read_all(), events=events, problems=problems, **head)
+        return ImportedRun(described=described, metrics=stream.read_all(), events=events, **reports, **head)
 
 
 def _parse(order: Order, lines: IO[bytes]) -> list[dict[str, Any]]:

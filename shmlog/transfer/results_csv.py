@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,6 @@ from shmlog.errors import CorruptDataError, RefusedError
 from shmlog.transfer.cells import guard, unguard
 from shmlog.transfer.values import flatten
 
-_CELL = re.compile(r'(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n|\r|\n|\Z)')
 _INTEGER = re.compile(r"-?[0-9]{1,4000}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?|inf|nan)", re.ASCII)
 
@@ -71,8 +71,17 @@ def _quote(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def split(text: str, path: Path | str) -> Iterator[tuple[int, list[Cell]]]:
+@cache
+def _cell_by(separator: str) -> re.Pattern[str]:
+    """Return the form of a cell and what ends it; spaces may stand around quotes."""
+    end = re.escape(separator)
+    return re.compile(rf'(?: *"((?:[^"]|"")*)" *|([^"{end}\r\n]*))({end}|\r\n|\r|\n|\Z)')
+
+
+def split(text: str, path: Path | str, separator: str = ",") -> Iterator[tuple[int, list[Cell]]]:
     """Yield the lines of a CSV file: the number of the line where a row begins, and its cells.
+
+    Spaces around a cell are no part of it, unless they stand in quotes.
 
     Raises
     ------
@@ -81,15 +90,16 @@ def split(text: str, path: Path | str) -> Iterator[tuple[int, list[Cell]]]:
     """
     at, line, begin = 0, 1, 1
     row: list[Cell] = []
+    cell = _cell_by(separator)
     while at < len(text):
-        match = _CELL.match(text, at)
+        match = cell.match(text, at)
         if match is None:
             raise CorruptDataError(f"{path}: line {line}: quotes that do not fit together")
         quoted, bare, end = match.groups()
-        row.append(Cell(quoted.replace('""', '"'), True) if quoted is not None else Cell(bare, False))
+        row.append(Cell(quoted.replace('""', '"'), True) if quoted is not None else Cell(bare.strip(" "), False))
         line += match[0].count("\n")
         at = match.end()
-        if end != ",":
+        if end != separator:
             yield begin, row
             row, begin = [], line
         elif at == len(text):

@@ -1,4 +1,4 @@
-/* LD_PRELOAD: a wall clock that is off by as many seconds as the file $CLOCK_OFFSET says at that moment. */
+/* Loaded before the C library: a wall clock that is off by as many seconds as the file $CLOCK_OFFSET says at that moment. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

@@ -9,7 +9,7 @@ CUT = "faults/test_cut_steps.py::test_a_follower_is_cut_at_any_instruction"
 MISTAKES_IN_CUTS = (
     Mutation(
         "no-look-after-the-commit",
-        "csrc/python/py_core.h",
+        "csrc/python/py_writer.h",
         "    return SHMLOG_LIKELY(!shmlog_lane_was_cut(shared)) ? SHMLOG_WRITTEN : shmlog_writer_cut(writer, 1);\n",
         "    return SHMLOG_WRITTEN;\n",
         "I4: a record that was under way at the close is lost, and not counted",

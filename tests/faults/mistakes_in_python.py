@@ -13,12 +13,13 @@ BOOKS = "unit/test_books.py"
 FOREIGN = f"{BOOKS}::test_recovery_takes_nothing_from_the_log_of_another_run_and_keeps_it"
 MERGE = "unit/test_merge.py"
 EVERY_BIT = "unit/test_pages.py::test_every_bit_of_a_page_and_of_its_header_matters"
+READS = "faults/test_failing_reads.py"
 ARTIFACTS = "unit/test_artifacts.py"
 MANIFEST = "unit/test_manifest.py"
 THREADS = "integration/test_threads.py"
 RESUME = "integration/test_resume.py"
 RANKS = "integration/test_ranks.py"
-KILLED = f"{READER}::test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same"
+KILLED = "faults/test_reading_states.py::test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same"
 POWER = "faults/test_power_loss.py::test_what_was_flushed_durably_survives_a_loss_of_power"
 
 FLUSHER = (
@@ -120,6 +121,46 @@ FLUSHER = (
         "    os.rename(layout.log(number), layout.kept_log(number))\n",
         "I4: a log that was kept, since it alone holds some records, gives way to another",
         f"{BOOKS}::test_a_log_that_is_kept_replaces_no_other",
+    ),
+    Mutation(
+        "failing-disk-has-no-events",
+        "reader/event_lines.py",
+        "    except (FileNotFoundError, NotADirectoryError):\n        return\n",
+        "    except OSError:\n        return\n",
+        "a file of events that can't be read just now counts as none",
+        f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",
+    ),
+    Mutation(
+        "failing-disk-has-nothing",
+        "base/durable.py",
+        "    except (FileNotFoundError, NotADirectoryError):\n        return False\n",
+        "    except OSError:\n        return False\n",
+        "I4: a kept log is replaced, and a run that has begun is removed, since the disk fails",
+        f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",
+    ),
+    Mutation(
+        "artifacts-of-unread-events-are-sound",
+        "reader/verify/manifest.py",
+        '        report.error(layout.events, f"can\'t be read ({error.strerror}): artifacts are not checked")\n',
+        "        del error\n",
+        "verify says ok of artifacts that it has not checked",
+        f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",
+    ),
+    Mutation(
+        "failed-read-is-remembered",
+        "store/catalog.py",
+        "not facts.rebuilt and not facts.failed\n",
+        "not facts.rebuilt\n",
+        "a run that could not be read once has that problem for ever, and is never pruned",
+        f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",
+    ),
+    Mutation(
+        "unread-pin-is-no-pin",
+        "store/removal.py",
+        " if unread else None\n",
+        " if False else None\n",
+        "a pinned run is deleted, since what says so can't be read",
+        f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",
     ),
     Mutation(
         "half-decoded-goes-on",
@@ -646,10 +687,18 @@ STORAGE = (
     Mutation(
         "object-of-any-size",
         "folder/blobs.py",
-        "if not stat.S_ISREG(status.st_mode) or status.st_size != content.size_bytes:",
-        "if False:",
+        "        if not _is_intact(spare, content):\n",
+        "        if False:\n",
         "what is damaged in one run is damaged in all that follow",
         f"{ARTIFACTS}::test_an_object_of_the_wrong_size_is_replaced",
+    ),
+    Mutation(
+        "changed-content-is-passed-on",
+        "folder/blobs.py",
+        "    return status.st_mtime_ns % _SECOND_NS == _nanoseconds(content) or",
+        "    return True or",
+        "a run gets content that was changed in another, and the content it has logged is nowhere",
+        f"{ARTIFACTS}::test_a_file_that_was_changed_in_one_run_is_given_to_no_other",
     ),
     Mutation(
         "manifest-before-merge",
@@ -1222,6 +1271,30 @@ ENDING = (
         "unit/test_books.py::test_what_comes_after_a_text_file_was_taken_away_or_cut_is_there_once[removed]",
     ),
     Mutation(
+        "cut-text-file-not-noticed",
+        "flusher/appendfile.py",
+        "not is_ours or size != self.size:\n",
+        "not is_ours or size > self.size:\n",
+        "I4: events that another process has cut off are in no file, and their log is deleted",
+        "unit/test_books.py::test_lines_that_were_cut_off_before_they_were_sealed_are_written_again[empty]",
+    ),
+    Mutation(
+        "lines-behind-a-cut-stay",
+        "flusher/appendfile.py",
+        "            os.ftruncate(self._fd, size)  #",
+        "            pass  #",
+        "I6: events that were written behind a cut stand twice",
+        "unit/test_books.py::test_what_comes_after_a_text_file_was_taken_away_or_cut_is_there_once[cut]",
+    ),
+    Mutation(
+        "line-behind-a-torn-one",
+        "flusher/appendfile.py",
+        " if is_torn else [])\n",
+        " if False else [])\n",
+        "I4: the first event behind a line that another process has cut is damaged with it",
+        "unit/test_books.py::test_lines_that_were_cut_off_before_they_were_sealed_are_written_again[within a line]",
+    ),
+    Mutation(
         "older-run-yaml-cuts-the-files",
         "records/ledger.py",
         "            if size > ledger.extents.get(path.name, Extent()).bytes:\n",
@@ -1253,6 +1326,14 @@ ENDING = (
         "    if False:\n",
         "I4: the archive of a run is replaced by one that lacks its records",
         "unit/test_prune.py::test_an_archive_is_not_replaced_by_one_that_holds_less",
+    ),
+    Mutation(
+        "archive-that-can-not-be-restored",
+        "store/archive.py",
+        "arcname=layout.run_id, filter=check)",
+        "arcname=layout.run_id)",
+        "I4: a run is deleted, and its archive is refused by restore",
+        "unit/test_prune.py::test_a_run_whose_archive_could_not_be_restored_is_kept[link]",
     ),
     Mutation(
         "archives-into-one-file",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults.workshop import Mutation
 
+STARTS = "integration/test_flusher_starts.py"
 RECOVERY = "integration/test_recovery.py"
 OTHER_MACHINE = f"{RECOVERY}::test_a_run_of_another_machine_of_the_same_name_is_not_taken_for_dead[another]"
 
@@ -32,6 +33,38 @@ MISTAKES_IN_RECOVERY = (
         "    is_copy = False\n",
         "I4: the records of a run are drained into a copy of it",
         f"{RECOVERY}::test_a_copy_does_not_take_the_shared_memory_of_the_run_itself",
+    ),
+    Mutation(
+        "copy-of-a-segment-attached-to",
+        "run/join.py",
+        "        segment = shm.open_segment(ref, _described(layout))\n",
+        "        segment = shm.open_segment(ref)\n",
+        "I4: a child logs into a copy of the segment, which nobody drains",
+        f"{STARTS}::test_nobody_logs_into_or_recovers_a_copy_in_the_place_of_the_segment",
+    ),
+    Mutation(
+        "copy-of-a-segment-recovered",
+        "flusher/recover.py",
+        "        segment = shm.open_segment(ref, description)\n",
+        "        segment = shm.open_segment(ref)\n",
+        "I4: a run is closed under its processes, since a copy of its segment has no locks",
+        f"{STARTS}::test_nobody_logs_into_or_recovers_a_copy_in_the_place_of_the_segment",
+    ),
+    Mutation(
+        "segment-found-by-name-alone",
+        "flusher/__main__.py",
+        "inherited=START_LOCK)\n",
+        "inherited=None)\n",
+        "I4: a flusher that dies is not replaced when the name of the segment was removed",
+        f"{STARTS}::test_a_flusher_is_replaced_when_the_name_of_the_segment_is_removed_or_is_another_files[removed]",
+    ),
+    Mutation(
+        "lost-segment-is-no-loss",
+        "reader/verify/files.py",
+        "    if described.recovered_without_segment:\n",
+        "    if False:\n",
+        "I6: verify says ok of a run that has lost records with its shared memory",
+        f"{RECOVERY}::test_a_run_that_is_recovered_without_its_shared_memory_is_never_called_whole",
     ),
     Mutation(
         "moved-run-refused",
@@ -93,10 +126,18 @@ MISTAKES_IN_RECOVERY = (
     Mutation(
         "copied-machine-is-believed",
         "folder/liveness.py",
-        " or _logged_at(layout) < boot.booted_at()",
+        " or _last_seen_at(layout) < boot.booted_at()",
         " or True",
         "I7: a run that lives on a machine with the same id is recovered",
         f"{RECOVERY}::test_a_run_that_was_logged_to_since_the_start_is_of_a_machine_with_the_same_id",
+    ),
+    Mutation(
+        "copied-machine-that-just-began",
+        "folder/liveness.py",
+        "    return max([begun_us / 1e6, *(",
+        "    return max([0.0, *(",
+        "I7: a run that has just begun on a machine with the same id is recovered",
+        f"{RECOVERY}::test_a_run_that_began_since_the_start_is_of_a_machine_with_the_same_id",
     ),
     Mutation(
         "any-file-is-looked-at",

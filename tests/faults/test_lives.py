@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 import shmlog
@@ -180,25 +182,34 @@ run.finish()
 @pytest.mark.parametrize("first", STEPS)
 def test_the_wall_clock_jumps(cell: Cell, first: str) -> None:
     """FAULTS 46: while the run goes on, and before it; a live run never reads crashed, and order is that of seq."""
-    library, clock = cell.folder / "clock.so", cell.folder / "clock"
-    run_tool("gcc", *WARNINGS, "-shared", "-fPIC", Path(__file__).with_name("clock.c"), "-o", library)
+    clock = cell.folder / "clock"
     clock.write_bytes(bytes(8))
     offsets = [STEPS[first], *STEPS.values(), 0]
-    fake = cell.environment() | {"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(clock)}
-    process = start_script(STEPPED, cell.root, clock, *map(str, offsets), cwd=cell.folder, env=fake, stdin=-1)
-    assert process.stdout is not None
-    assert process.stdin is not None
-    for offset in offsets:
-        assert abs(float(process.stdout.readline()) - time.time() - offset) < 60, "the clock did not jump"
-        assert shmlog.load(cell.run_dir).status == "running", "P8: a live run reads crashed"
-        process.stdin.write("\n")
-        process.stdin.flush()
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    flags = with_clock(cell, clock)
+    with in_namespace(cell, flags, STEPPED, cell.root, clock, *map(str, offsets)) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        for offset in offsets:
+            assert abs(float(process.stdout.readline()) - time.time() - offset) < 60, "the clock did not jump"
+            assert shmlog.load(cell.run_dir).status == "running", "P8: a live run reads crashed"
+            process.stdin.write("\n")
+            process.stdin.flush()
     cell.assert_nothing_is_left()
     stored = assert_books_balance(cell.run_dir, offered=100 * len(offsets))
     assert stored.status == "success"
     assert_units_on_disk(stored, "x", 100 * len(offsets), in_flight=0)
+    times = stored.metrics("x")["ts"].cast("int64")
+    assert pc.max(times).as_py() - pc.min(times).as_py() > 60 * DAY_S * 10**6, "the flusher's clock did not jump"
+
+
+def with_clock(cell: Cell, clock: Path) -> list[str]:
+    """Return flags of unshare by which all processes, whatever environment they are given, have another wall clock."""
+    library, etc = cell.folder / "clock.so", cell.folder / "etc"
+    run_tool("gcc", *WARNINGS, "-shared", "-fPIC", Path(__file__).with_name("clock.c"), "-o", library)
+    shutil.copytree("/etc", etc, symlinks=True)
+    (etc / "ld.so.preload").write_text(f"{library}\n")  # a flusher is started without LD_PRELOAD
+    shell = 'mount --bind "$0" /etc && CLOCK_OFFSET="$1" && export CLOCK_OFFSET && shift && exec "$@"'
+    return ["-m", "sh", "-c", shell, str(etc), str(clock)]
 
 
 AHEAD = """

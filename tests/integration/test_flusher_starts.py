@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 import shmlog
+from shmlog.errors import RunStateError, SegmentError
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
 from shmlog.folder.layout import RunLayout
+from shmlog.folder.segmentref import read_ref
+from shmlog.run.join import _open_segment
 from shmlog.run.patience import PATIENCE_S, STARTS_MAX, Patience
 from shmlog.segment import gc
 from shmlog.segment.doorbell import Doorbell
@@ -51,6 +54,62 @@ def begin(root: Path, monkeypatch: pytest.MonkeyPatch, python: str, **options: o
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", python)
         return shmlog.init("starts", root=root, **options)  # type: ignore[arg-type]
+
+
+# ---- a segment without its name ----
+
+
+def replace_by_copy(segment: Path) -> None:
+    """Put a copy of the segment in its place."""
+    copy = segment.with_name("copy-of-a-segment")
+    shutil.copyfile(segment, copy)
+    copy.chmod(0o600)
+    copy.rename(segment)
+
+
+@pytest.mark.parametrize("take_name", [Path.unlink, replace_by_copy], ids=["removed", "replaced"])
+def test_a_flusher_is_replaced_when_the_name_of_the_segment_is_removed_or_is_another_files(
+    tmp_path: Path, take_name: Callable[[Path], None]
+) -> None:
+    run = shmlog.init("starts", root=tmp_path)
+    run.log("x", 1.0)
+    assert run.flush()
+    segment = Path(run.stats["segment"])
+    take_name(segment)
+    os.kill(wait_for_flusher(run.dir), signal.SIGKILL)
+    wait_until(lambda: is_flusher_gone(run.dir), "the flusher's death")
+    for step in range(100):
+        run.log("x", 1.0, step)
+    try:
+        assert run.finish()
+        wait_for_end(run.dir)
+        assert_books_balance(run.dir, offered=101)
+    finally:
+        segment.unlink(missing_ok=True)
+
+
+CHILD = """
+import shmlog
+for step in range(50): shmlog.log("of a child", 1.0, step)
+"""
+
+
+def test_nobody_logs_into_or_recovers_a_copy_in_the_place_of_the_segment(tmp_path: Path) -> None:
+    run = shmlog.init("starts", root=tmp_path)
+    segment = Path(run.stats["segment"])
+    replace_by_copy(segment)
+    try:
+        with pytest.raises(SegmentError, match="not the file in which the run began"):
+            _open_segment(RunLayout(run.dir), read_ref(RunLayout(run.dir)))
+        assert run_script(CHILD, cwd=tmp_path).returncode == 0
+        with pytest.raises(RunStateError, match="not the file in which the run began"):
+            recover(run.dir)
+        assert not recover(run.dir, force=True).changed, "its flusher is at work"
+        assert run.finish()
+        wait_for_end(run.dir)
+        assert assert_books_balance(run.dir, offered=50).dropped == {"closed": 50}
+    finally:
+        segment.unlink()
 
 
 # ---- one that dies while it starts ----
@@ -110,6 +169,21 @@ def test_one_that_hangs_while_it_starts_is_alive_until_it_is_killed(
     wait_until(lambda: not run._segment.flusher_lives, "its death to be seen")
     assert run.finish()
     wait_for_end(run.dir)
+
+
+def test_a_finish_that_gives_up_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = shmlog.init("starts", root=tmp_path)
+    run.log("x", 1.0)
+    pid = wait_for_flusher(run.dir)
+    wait_until(lambda: run.stats["flusher"] == "running", "the flusher to run")
+    stop(pid)
+    assert run.finish() is False
+    os.kill(pid, signal.SIGCONT)
+    wait_for_end(run.dir)
+    assert_books_balance(run.dir, offered=1)
+    (message,) = [record.getMessage() for record in caplog.records if run.id in record.getMessage()]
+    assert "its flusher (running) makes no progress" in message
+    assert f"'shmlog recover {run.dir}' seals it" in message
 
 
 # ---- one after the other ----

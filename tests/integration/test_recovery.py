@@ -16,6 +16,7 @@ import pytest
 
 import shmlog
 from shmlog.base import boot
+from shmlog.base.times import utc_now
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunStateError, SegmentError, StorageError
 from shmlog.flusher.recover import recover, recover_neighbours
@@ -146,6 +147,23 @@ def test_force_recovers_no_run_that_is_known_to_live(root: Path) -> None:
         assert not recover(run.dir, force=True).changed, "its flusher is at work"
         undo()
     wait_for_end(run.dir)
+
+
+# ---- shared memory that is gone ----
+
+
+def test_a_run_that_is_recovered_without_its_shared_memory_is_never_called_whole(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = crashed(root)
+    shm.unlink(segment_of(run_dir))
+    assert "records that only it held, if there were any, are lost" in recover(run_dir).message
+    assert shmlog.load(run_dir).metrics().num_rows == LOGGED, "half of what was logged"
+    report = verify(run_dir)
+    assert not report.ok
+    assert "records that only it held, if there were any, are lost" in report.findings[0].message
+    assert main(["show", str(run_dir)]) == 0
+    assert "what only its shared memory held LOST" in capsys.readouterr().out
 
 
 # ---- copies ----
@@ -287,7 +305,8 @@ def restarted(run_dir: Path, **changes: Any) -> RunLayout:
     layout = RunLayout(run_dir)
     shm.unlink(segment_of(run_dir))
     described = runfile.read(layout.run_yaml)
-    told = {"boot_id": "an earlier one", "machine": boot.machine_id(), **changes}
+    told = {"boot_id": "an earlier one", "machine": boot.machine_id(), "started_at": "1970-01-01T00:00:00Z", **changes}
+    described["attempts"][-1]["started_at"] = told["started_at"]
     runfile.write(layout.run_yaml, described | told)
     for number in layout.logs():
         os.utime(layout.log(number), (0.0, 0.0))
@@ -316,6 +335,13 @@ def test_a_run_that_was_logged_to_since_the_start_is_of_a_machine_with_the_same_
     """Images of machines are copied with their ids: what happened after this start was not before it."""
     layout = restarted(crashed(root))
     os.utime(layout.log(layout.logs()[-1]))
+    assert_nobody_takes(layout)
+
+
+@pytest.mark.usefixtures("machine_id")
+def test_a_run_that_began_since_the_start_is_of_a_machine_with_the_same_id(root: Path) -> None:
+    """Its flusher has written no log yet."""
+    layout = restarted(crashed(root), started_at=utc_now())
     assert_nobody_takes(layout)
 
 

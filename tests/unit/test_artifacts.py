@@ -205,6 +205,35 @@ def test_an_object_of_the_wrong_size_is_replaced(tmp_path: Path) -> None:
     assert put(three, b"whole").stat().st_ino == (two.artifacts / "model.bin").stat().st_ino
 
 
+def test_a_file_that_was_changed_in_one_run_is_given_to_no_other(tmp_path: Path) -> None:
+    source = tmp_path / "model.bin"
+    source.write_bytes(b"good" * 1000)
+    first = logged(tmp_path, source)
+    first.chmod(0o644)
+    with open(first, "r+b") as file:
+        file.write(b"evil")
+    second = logged(tmp_path, source)
+    assert second.read_bytes() == source.read_bytes()
+    third = logged(tmp_path, source)
+    assert third.samefile(second), "it has taken the place of the changed one"
+
+
+def test_content_whose_time_was_lost_is_read_and_stored_once_all_the_same(tmp_path: Path) -> None:
+    source = tmp_path / "model.bin"
+    source.write_bytes(b"good" * 1000)
+    first = logged(tmp_path, source)
+    os.utime(first, (0, 0))
+    assert logged(tmp_path, source).samefile(first)
+
+
+def logged(root: Path, source: Path) -> Path:
+    """Return the file that a run has of an artifact."""
+    with shmlog.init("objects", root=root / "runs") as run:
+        run.log_artifact(source)
+    wait_for_end(run.dir)
+    return shmlog.load(run.dir).artifact(source.name).path
+
+
 def test_a_store_of_objects_that_leads_elsewhere_is_not_used(layout: RunLayout, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (layout.root / ".artifacts").symlink_to(tmp_path / "elsewhere")

@@ -127,6 +127,31 @@ def test_what_comes_after_a_text_file_was_taken_away_or_cut_is_there_once(
     assert not verify(layout.dir).ok, "what was taken away is missing"
 
 
+@pytest.mark.parametrize("left", [0, 10, 1000], ids=["empty", "within a line", "within what is not sealed"])
+def test_lines_that_were_cut_off_before_they_were_sealed_are_written_again(unkept_run: shmlog.Run, left: int) -> None:
+    keeper = keeper_of(unkept_run)
+    log_some(unkept_run, keeper)
+    layout, sealer = keeper._layout, keeper._get_sealer()
+    keeper._drain.next_log()
+    sealer.catch_up(1, wait=True)
+    sealed = layout.events.stat().st_size
+    names = [f"later {number}" for number in range(50)]
+    for name in names:
+        unkept_run.event(name, {})
+    assert keeper._drain.drain_pass()[0] == 0
+    sealer.catch_up(1)
+    assert sealed < 1000 < layout.events.stat().st_size, "they are in the file"
+    os.truncate(layout.events, left)
+    keeper.close(patient=False)
+    types = [event["event_type"] for event in _readable(layout.events)]
+    assert [event_type for event_type in types if event_type.startswith("later")] == names
+    assert verify(layout.dir).ok == (left > sealed), "what was sealed is missing"
+
+
+def _readable(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
 def test_a_run_that_can_t_be_decoded_keeps_its_logs(unkept_run: shmlog.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = keeper_of(unkept_run)
     log_some(unkept_run, keeper)

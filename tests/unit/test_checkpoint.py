@@ -546,3 +546,23 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(shmlog.errors.StorageError, match=r"cannot write .*file/x"):
         CheckpointManager(tmp_path / "file" / "x").save({}, 1)
+
+
+@pytest.mark.parametrize("way", ["save", "save_async"])
+def test_a_save_that_another_manager_removes_at_once_is_a_typed_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    manager, other = (shmlog.CheckpointManager(tmp_path, keep_last=1) for _ in range(2))
+    log = shmlog.CheckpointManager._log
+
+    def log_late(self: shmlog.CheckpointManager, info: Any, sha256: str) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(shmlog.CheckpointManager, "_log", log)
+            other.save({"x": 2}, 2)
+        return log(self, info, sha256)
+
+    monkeypatch.setattr(shmlog.CheckpointManager, "_log", log_late)
+    save = manager.save if way == "save" else lambda *state: manager.save_async(*state).result()
+    with pytest.raises(shmlog.errors.StorageError, match="written and at once removed"):
+        save({"x": 1}, 1)
+    assert other.load().state == {"x": 2}

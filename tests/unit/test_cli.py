@@ -20,6 +20,7 @@ from shmlog.cli import find, lines, output, progress, text
 from shmlog.cli import main as main_module
 from shmlog.cli.commands import show as show_module
 from shmlog.cli.main import build_parser, main
+from shmlog.cli.parser import FAILED
 from shmlog.errors import CorruptDataError, RunNotFoundError
 from shmlog.flusher import recover as flusher_recover
 from shmlog.reader import queries, summary
@@ -531,6 +532,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "experiment": "digits",
         "status": "success",
         "lost": {},
+        "segment_lost": False,
         "live": False,
         "unrecovered": False,
         "annotations": {},
@@ -848,3 +850,26 @@ def test_a_name_in_a_progress_bar_acts_on_no_terminal(
     with progress.ProgressBar("export \x1b[2Jx") as bar:
         bar.update(1, 2)
     assert "export \\x1b[2Jx [" in capsys.readouterr().err
+
+
+def test_names_that_no_run_has_are_named_with_similar_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [shmlog.Store(tmp_path).create_run("e", params={"optimizer": {"lr": 0.1}}).run_id for _ in range(2)]
+    conditions = {
+        "optimiser.lr > 0": "no run has optimiser.lr; perhaps optimizer.lr is meant",
+        "optimizer.lr > 0 and metrics.loss > 0": "no run has metrics.loss\n",
+        "optimizer.lr > 1": "",
+        "run.notes = 'x'": "",
+    }
+    for condition, words in conditions.items():
+        assert main(["runs", "--root", str(tmp_path), "--where", condition]) == 0
+        error = capsys.readouterr().err
+        assert words in error
+        assert ("no run has" in error) == bool(words)
+    assert main(["compare", "--root", str(tmp_path), *runs, "--metric", "nope"]) == FAILED
+    assert "none of the runs has a metric 'nope'" in capsys.readouterr().err
+
+
+def test_the_hint_for_wrong_options_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["runs", "--nothing-of-the-kind"])
+    assert "(help: shmlog runs --help)" in capsys.readouterr().err

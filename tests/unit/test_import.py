@@ -105,7 +105,7 @@ def test_expman(table: str, tmp_path: Path) -> None:
     assert rows_of(report) == [
         ("loss", 0, 0.5, 1.0), ("note", 0, "=a", 1.0), ("loss", 2, float("inf"), 3.0), ("note", 2, "b", 3.0),
     ]  # fmt: skip
-    assert report.problems == (f"{table}: a row without a step; it is numbered 2",)
+    assert (report.notes, report.problems) == ((f"{table}: a row without a step; it is numbered 2",), ())
     record = shmlog.Store(tmp_path / "runs").get(report.run_id)
     assert (record.status, record.tags, record.params) == ("success", ("a",), {"lr": 0.1})
     assert (record.name, record.description, record.experiment) == ("20261121_122713", "d", "digits")
@@ -151,9 +151,10 @@ def test_jsonl(tmp_path: Path) -> None:
         ("loss", 3, 1.0, 1767225602.5), ("n", 3, 2, 1767225602.5), ("ok", 4, True, 1767225603.0),
     ]  # fmt: skip
     assert [type(row[2]) for row in rows_of(report)] == [float, int, bool]
+    assert report.notes == ("line 4: no step; it is numbered 4",)
     assert report.problems == (
-        "line 4: no step; it is numbered 4", "line 4: 'bad' is [1], which is no value of a metric",
-        "line 6: no event_type; left out", "line 7: a torn last line; left out",
+        "line 4: 'bad' is [1], which is no value of a metric", "line 6: not a JSON object; left out",
+        "line 7: a torn last line; left out",
     )  # fmt: skip
     record = shmlog.Store(tmp_path / "runs").get(report.run_id)
     assert (record.experiment, record.status, record.params) == ("mnist", "cancelled", {"lr": 0.1})
@@ -167,7 +168,7 @@ def test_numbers_that_only_python_writes_into_json(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(line)
     report = shmlog.import_run(tmp_path / "a.jsonl", tmp_path / "runs")
     assert [repr(row[2]) for row in rows_of(report)] == ["nan", "-inf"]
-    assert "no zone" in report.problems[0]
+    assert "no zone" in report.notes[0]
     sound(report.dir)
 
 
@@ -183,7 +184,7 @@ def test_csv(tmp_path: Path) -> None:
     assert found == [
         ("loss", 0, "0.5", 1.5), ("n", 0, "1", 1.5), ("ok", 0, "True", 1.5), ("note", 0, "'=1'", 1.5),
         ("=x", 0, "7", 1.5),
-        ("loss", 2, "nan", 2.5), ("ok", 2, "False", 2.5), ("note", 2, "'t'", 2.5), ("=x", 2, "8", 2.5),
+        ("ok", 2, "False", 2.5), ("note", 2, "'t'", 2.5), ("=x", 2, "8", 2.5),
         ("loss", 4, "1000.0", 0.0), ("n", 4, "-3", 0.0), ("ok", 4, "True", 0.0), ("=x", 4, "9", 0.0),
     ]  # fmt: skip
     assert report.problems == ("line 4: 2 cells in 7 columns; left out", "line 5: 'bad' is not a time; 1970 instead")
@@ -354,7 +355,7 @@ def test_large_files_are_refused(fetch_ml: Path, tmp_path: Path) -> None:
 def test_import_tells_what_was_read_and_what_was_not(fetch_ml: Path, tmp_path: Path, capsys: Any) -> None:
     with open(fetch_ml / "metrics.bin", "ab") as file:
         file.write(b"torn")
-    assert main(["import", str(fetch_ml), "--experiment", "old"]) == 0
+    assert main(["import", str(fetch_ml), "--experiment", "old"]) == 1
     out, err = capsys.readouterr()
     assert sound(Path(out.strip())).experiment == "old"
     assert "fetch_ml of ml/c0ffee: success, 3 metrics, 0 events, 1 artifact\n" in err

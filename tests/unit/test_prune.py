@@ -193,7 +193,6 @@ def test_what_goes_is_what_the_definition_says(
 
 def test_an_archive_holds_the_whole_run(root: Path, tmp_path: Path) -> None:
     layout = add_metrics(root, "one")
-    (layout.dir / "link").symlink_to("/etc/passwd")
     before = tree(layout.dir)
     result = shmlog.Store(root).prune(keep=0, archive=True, dry_run=False)
     (run,) = result.runs
@@ -268,6 +267,28 @@ def test_a_run_that_cannot_be_archived_is_kept(root: Path) -> None:
     assert len(result.failed) == 1
     assert "digits/one" in result.failed[0]
     assert tree(root / "digits") == before
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda place: place.symlink_to("/etc/passwd"),
+        lambda place: place.symlink_to("run.yaml"),
+        os.mkfifo,
+    ],
+    ids=["link", "link within", "pipe"],
+)
+def test_a_run_whose_archive_could_not_be_restored_is_kept(root: Path, put: Callable[[Path], None]) -> None:
+    layout = add_run(root, "one")
+    add_run(root, "two")
+    (layout.dir / "artifacts").mkdir(exist_ok=True)
+    put(layout.dir / "artifacts" / "odd")
+    result = shmlog.Store(root).prune(keep=0, archive=True, dry_run=False)
+    assert pruned(result) == ["two"]
+    (failure,) = result.failed
+    assert f"digits/one: {layout.dir}: 'one/artifacts/odd' is neither a file nor a folder" in failure
+    assert os.path.lexists(layout.dir / "artifacts" / "odd")
+    assert os.listdir(root / ".archive" / "digits") == ["two.tar.zst"]
 
 
 # ---- killed midway ----

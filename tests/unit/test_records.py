@@ -172,3 +172,10 @@ def test_words_of_other_trackers_are_understood(word: str, status: str) -> None:
 def test_a_word_that_nobody_uses_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown status 'splendid'; use one of"):
         RunStatus.parse("splendid")
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "\ud800"])
+def test_a_value_that_no_metric_can_have_is_refused_by_name(value: object) -> None:
+    told = {"run_id": "r", "name": "x", "step": 1, "value": value, "timestamp": "2026-11-21T00:00:00Z"}
+    with pytest.raises(CorruptDataError, match="MetricRecord: value: "):
+        MetricRecord.from_dict(told)

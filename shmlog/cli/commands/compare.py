@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shmlog.cli.find import locate, resolve_run
 from shmlog.cli.output import command, print_json, say, to_json
 from shmlog.cli.parser import FOUND, RUN, UsageError, add_command, add_runs_argument, positive
-from shmlog.cli.text import statistic, table, value
+from shmlog.cli.text import or_one_of, statistic, table, value
 from shmlog.errors import ShmlogError
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
     places = [locate(resolve_run(text, args.root)) for text in args.run_names]
     records = [store.get(name) for store, name in places]
     comparison = compare(records, [store.summary(name) for store, name in places])
+    for name in args.metric:
+        if name not in comparison.metrics:
+            similar = get_close_matches(name, comparison.metrics)
+            raise ShmlogError(f"none of the runs has a metric {name!r}{or_one_of(similar)}")
     stored = [store.load(name) for store, name in places] if args.metric else []
     changes = {name: _changes(args, name, comparison.runs, stored) for name in args.metric}
     failed = [

@@ -12,7 +12,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from shmlog.cli.output import command, print_json, python, say
-from shmlog.cli.parser import FOUND, ROOT, UsageError, add_command, natural, path, positive
+from shmlog.cli.parser import FOUND, UsageError, add_command, default_root, natural, path, positive
 from shmlog.cli.text import clean, plural, relative, size, table
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_parser(commands: Commands) -> None:
     summary = "train a small model in several processes that all log"
     parser = add_command(commands, "demo", run, summary, _EXAMPLE)
     add, default = parser.add_argument, "(default: %(default)s)"
-    add("--root", type=path, default=ROOT, help=f"folder of the runs {default}")
+    add("--root", type=path, default=default_root(), help=f"folder of the runs {default}")
     add("--workers", type=positive, default=2, metavar="N", help=f"processes that read {default}")
     add("--steps", type=positive, default=200, metavar="N", help=f"steps to train {default}")
     methods = ("fork", "spawn", "forkserver")

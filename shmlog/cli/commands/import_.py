@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import add_command, add_root_option, exit_code, path, positive
+from shmlog.cli.parser import FOUND, add_command, add_root_option, exit_code, path, positive
 from shmlog.cli.text import plural, relative
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
     from shmlog.transfer.imports import ImportReport
 
+_Result = TypeVar("_Result")
+
 _EXAMPLE = """
-shmlog import experiments/digits/20260308_120000     a run of expman
-shmlog import ml/*/ --experiment old                 all runs of fetch_ml
+shmlog import experiments                            a store of expman: each of its runs
+shmlog import ml --experiment old                    all runs of fetch_ml
 shmlog import tb_logs/events.out.tfevents.*          TensorBoard
 shmlog import log.jsonl --json
 """
@@ -27,7 +32,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``import``."""
     summary = "read runs of other systems, or exports, into a store"
     parser = add_command(commands, "import", run, summary, _EXAMPLE)
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", type=path, help="a folder or file; each is a run")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", type=path, help="a run, or a folder of runs")
     add_root_option(parser)
     parser.add_argument("--experiment", metavar="NAME", help="default: the one that the source names, or its own name")
     parser.add_argument("-f", "--format", choices=_FORMATS, help="default: recognised by the content")
@@ -36,28 +41,46 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import each source; a failure does not stop the others."""
-    from shmlog.transfer.imports import import_run
-
+    """Import each source; a failure does not stop the others. Return 1 if something could not be taken."""
     code, outcomes = 0, list[dict[str, Any]]()
-    for source in args.sources:
-        try:
-            report = import_run(
-                source, args.root, args.format, experiment=args.experiment, max_bytes=args.max_gib << 30
-            )
-        except Exception as error:  # reported here, and by the exit code; the other sources must not suffer
-            if args.debug:
-                raise
-            outcomes.append({"source": source, "error": one_line(error)})
-            code = max(code, exit_code(error))
-            say(f"shmlog: error: {one_line(error)}")
+    for source, outcome in _imports(args):
+        if isinstance(outcome, Exception):
+            outcomes.append({"source": source, "error": one_line(outcome)})
+            code = max(code, exit_code(outcome))
+            say(f"shmlog: error: {one_line(outcome)}")
             continue
-        outcomes.append({**report.to_dict(), "error": None})
+        outcomes.append({**outcome.to_dict(), "error": None})
+        code = max(code, FOUND if outcome.problems else 0)
         if not args.json:
-            _print(report)
+            _print(outcome)
     if args.json:
         print_json(outcomes)
     return code
+
+
+def _imports(args: argparse.Namespace) -> Iterator[tuple[str, ImportReport | Exception]]:
+    """Import each run of each source; yield where it is, and the report or the error."""
+    from shmlog.transfer.importers.formats import runs_below
+    from shmlog.transfer.imports import import_run
+
+    options = {"format": args.format, "experiment": args.experiment, "max_bytes": args.max_gib << 30}
+    for source in args.sources:
+        runs = [source] if args.format else _attempt(args, partial(runs_below, Path(source)))
+        if isinstance(runs, Exception):
+            yield source, runs
+            continue
+        for run in map(str, runs):
+            yield run, _attempt(args, partial(import_run, run, args.root, **options))
+
+
+def _attempt(args: argparse.Namespace, act: Callable[[], _Result]) -> _Result | Exception:
+    """Return a result, or the error, which the caller reports: the other sources must not suffer."""
+    try:
+        return act()
+    except Exception as error:
+        if args.debug:
+            raise
+        return error
 
 
 def _print(report: ImportReport) -> None:
@@ -65,5 +88,7 @@ def _print(report: ImportReport) -> None:
     state = "" if report.is_new else ", imported before"
     print(relative(report.dir))
     say(f"shmlog: {report.format} of {relative(report.source)}: {report.status}, {counts}{state}")
+    for note in report.notes:
+        say(f"shmlog: note: {note}")
     for problem in report.problems:
         say(f"shmlog: warning: {problem}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import FAILED, ROOT, add_command, path
+from shmlog.cli.parser import FAILED, add_command, default_root, path
 from shmlog.cli.text import clean, plural, relative
 from shmlog.folder.root import Root
 
@@ -43,7 +43,7 @@ def _chosen(text: str | None) -> list[Path]:
     """Return the named run, or all runs in a folder or an experiment that may not be complete."""
     from shmlog.flusher.recover import is_complete
 
-    run_dirs, named_by = Root(ROOT).runs(text)
+    run_dirs, named_by = Root(default_root()).runs(text)
     return run_dirs if named_by is None else [run_dir for run_dir in run_dirs if not is_complete(run_dir)]
 
 

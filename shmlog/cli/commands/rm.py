@@ -20,7 +20,10 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``rm``."""
     parser = add_command(commands, "rm", run, "delete runs and all their files", _EXAMPLE)
     add_runs_argument(parser, several=True)
-    text = "also pinned runs, and runs that may run on another machine; never one that is known to run"
+    text = (
+        "also pinned runs, those whose annotations can't be read, and runs that may run on another machine; "
+        "never one that is known to run"
+    )
     parser.add_argument("--force", action="store_true", help=text)
 
 

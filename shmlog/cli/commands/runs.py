@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from shmlog.cli.find import open_store, recover_dead
 from shmlog.cli.output import print_json, say
 from shmlog.cli.parser import add_command, add_filter_options, add_root_option, natural
-from shmlog.cli.text import duration, table
+from shmlog.cli.text import duration, or_one_of, table
 from shmlog.folder.root import Root
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in _lines(records):
             print(line)
+    if not records and args.where:
+        for name, similar in store.unknown_names(args.where, args.experiment).items():
+            say(f"shmlog: no run has {name}{or_one_of(similar)}")
     if not records:
         say("shmlog: no such runs" if store.experiments() else f"shmlog: {Root(args.root).content()}")
     for record in records:

@@ -80,6 +80,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "config": stored.config,
         "dropped": stored.dropped,
         "lost": stored.lost,
+        "segment_lost": stored.segment_lost,
         "producers": stored.producers,
         **_metrics(stored),
     }
@@ -183,6 +184,8 @@ def _records(description: dict[str, Any]) -> str:
     apart = f"; {plural(superseded, 'metric')} superseded by a later attempt" if superseded else ""
     lost = sum(description["lost"].values())
     gone = f", {lost:,} LOST, see 'shmlog verify'" if description["lost"] else ""
+    if description["segment_lost"]:
+        gone += ", and what only its shared memory held LOST"
     return (
         f"{plural(counts['metrics'], 'metric')}, {plural(counts['events'], 'event')}, {dropped:,} dropped{gone}{apart}"
     )

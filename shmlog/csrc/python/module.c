@@ -1,5 +1,7 @@
 /* Module shmlog._core: its types and constants, nothing else. */
 #include "py_core.h"
+#include "../core/clock.h"
+#include "../core/segment.h"
 
 static PyObject *core_head_bytes(PyObject *Py_UNUSED(module), PyObject *arg)
 {

@@ -1,6 +1,6 @@
 /* Beacons, files by which owners tell of their runs, as far as a log call looks at them: it reads none that is as it
  * was. In C, because a child that was just forked copies each page that Python touches. */
-#include "py_core.h"
+#include "py_run.h"
 
 #include <stdio.h>
 #include <sys/stat.h>

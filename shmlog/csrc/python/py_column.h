@@ -4,7 +4,7 @@
 #ifndef SHMLOG_PY_COLUMN_H
 #define SHMLOG_PY_COLUMN_H
 
-#include "py_core.h"
+#include "py_value.h"
 
 typedef struct {
     Py_ssize_t count;

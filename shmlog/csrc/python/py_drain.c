@@ -1,5 +1,6 @@
 /* Drain: the flusher's half of the core. */
-#include "py_core.h"
+#include "py_segment.h"
+#include "../core/drain.h"
 
 typedef struct {
     PyObject_HEAD

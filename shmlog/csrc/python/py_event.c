@@ -1,7 +1,6 @@
 /* Producer._put_event(): an event as one unit, or a file that the unit names. */
-#include "py_core.h"
+#include "py_run.h"
 
-#include "../core/clock.h"
 
 static shmlog_outcome write_event(ProducerObject *writer, uint32_t name_id, shmlog_item *item)
 {

@@ -1,5 +1,5 @@
 /* Segment: how the owners of a run end it. */
-#include "py_core.h"
+#include "py_segment.h"
 
 #include "../core/exits.h"
 #include "../core/signals.h"

@@ -1,7 +1,7 @@
 /* Metric.extend(): many values in one call. Everything is checked before the first record is written. */
 #include "py_column.h"
+#include "py_metric.h"
 
-#include "../core/clock.h"
 
 typedef struct {
     const shmlog_column *values;

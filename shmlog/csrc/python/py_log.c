@@ -1,7 +1,6 @@
 /* Producer.log(): one metric, or a dict of them as one unit. */
-#include "py_core.h"
+#include "py_run.h"
 
-#include "../core/clock.h"
 
 enum { ITEMS_ON_STACK = 64 };
 

@@ -1,5 +1,5 @@
 /* Metric: the handle of one name in one run, and the fast path. */
-#include "py_core.h"
+#include "py_metric.h"
 
 typedef struct {
     PyObject_HEAD

@@ -1,5 +1,5 @@
 /* Names of metrics and event types to ids, through a cache of each writer. */
-#include "py_core.h"
+#include "py_run.h"
 
 static bool intern_name(RunObject *self, PyObject *name, uint32_t *id)
 {

@@ -5,9 +5,8 @@
  * started; _spill(bytes) -> bytes, the name of a file that holds a large text;
  * _first_drop(reason) tells the user once; _count_late(records) books what the run has not taken
  * since it has ended; _next() -> Run or None, where calls on a run that is over go. */
-#include "py_core.h"
+#include "py_run.h"
 
-#include "../core/clock.h"
 
 #include <errno.h>
 

@@ -1,7 +1,6 @@
 /* RunBase: what a process logs to a run with; the C base of shmlog.Run. */
-#include "py_core.h"
+#include "py_metric.h"
 
-#include "../core/clock.h"
 
 #include <errno.h>
 

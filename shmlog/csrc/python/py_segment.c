@@ -1,10 +1,11 @@
 /* Segment: a mapped segment, its control words, and the flusher's locks. */
-#include "py_core.h"
+#include "py_segment.h"
 
 #include "../core/clock.h"
 #include "../core/cut.h"
 #include "../core/exits.h"
 #include "../core/lock.h"
+#include "../core/producer.h"
 #include "../core/signals.h"
 
 #include <errno.h>

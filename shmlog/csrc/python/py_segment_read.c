@@ -1,8 +1,9 @@
 /* What can be read of a segment. */
-#include "py_core.h"
+#include "py_segment.h"
 
 #include "../core/clock.h"
 #include "../core/exits.h"
+#include "../core/producer.h"
 
 const char *const shmlog_reason_names[SHMLOG_REASONS] = {"full", "names", "large", "lane", "closed", "disk"};
 

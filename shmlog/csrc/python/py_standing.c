@@ -1,5 +1,5 @@
 /* How a producer stands: what it has written and counted, and whether it may log. */
-#include "py_core.h"
+#include "py_run.h"
 
 static bool request_sync(ProducerObject *writer, void *Py_UNUSED(context))
 {

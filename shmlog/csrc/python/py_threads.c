@@ -1,5 +1,5 @@
 /* Free-threaded builds: each thread has a writer of its own, and so a lane. */
-#include "py_core.h"
+#include "py_run.h"
 
 #ifdef Py_GIL_DISABLED
 

@@ -1,6 +1,6 @@
 /* Python objects to values and steps. Everything here ends before a lane's head
  * is read: it may run Python code. */
-#include "py_core.h"
+#include "py_value.h"
 
 static void set_bits(shmlog_item *item, unsigned kind, uint64_t bits)
 {

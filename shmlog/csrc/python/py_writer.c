@@ -1,5 +1,5 @@
-/* Writer: what writes to one lane. See py_core.h for whose it is. */
-#include "py_core.h"
+/* Writer: what writes to one lane. See py_run.h for whose it is. */
+#include "py_run.h"
 
 ProducerObject *shmlog_writer_new(RunObject *run)
 {

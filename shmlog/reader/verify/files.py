@@ -72,7 +72,8 @@ def _check_run_yaml(layout: RunLayout, snapshot: Snapshot, report: Report) -> No
     if described.run_id != layout.run_id:
         report.warning(path, f"says run {described.run_id!r}: the folder was renamed or copied")
     if described.recovered_without_segment:
-        report.warning(path, "its shared memory was gone when it was recovered: what was in that alone is not counted")
+        lost = "records that only it held, if there were any, are lost; their number is unknown"
+        report.error(path, f"its shared memory was gone when it was recovered: {lost}")
     if not isinstance(described.sinks, list):
         report.error(path, "does not say where the metrics are (sinks)")
     status = map_status(described.status)

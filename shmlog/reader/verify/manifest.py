@@ -55,7 +55,7 @@ def _check_files(layout: RunLayout, listed: dict[str, Content], report: Report) 
     for name, due in listed.items():
         path = there.pop(name, None)
         if path is None:
-            report.error(layout.dir / name, "is missing; manifest.json lists it")
+            report.error(layout.dir / name, "is missing, or no regular file; manifest.json lists it")
         elif path not in damaged and (fault := _fault(layout, path, due)):
             report.error(path, fault)
         else:
@@ -85,8 +85,9 @@ def _check_artifacts(layout: RunLayout, snapshot: Snapshot, known: dict[Path, Co
     is_imported = isinstance(snapshot.described.source, dict)
     try:
         events, _ = read_events(layout, snapshot, EVENT_TYPE)
-    except OSError:
-        events = []  # the check of events.jsonl reports it
+    except OSError as error:  # also where the disk has failed only now, and not when the events were checked
+        report.error(layout.events, f"can't be read ({error.strerror}): artifacts are not checked")
+        return
     for artifact in find_artifacts(layout, events):
         report.counts["artifacts"] += 1
         if artifact.path in reported:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError, RefusedError
+from shmlog.reader.foreign import STEPS, TIMES, first_of, lacks_zone, step_of, time_us
 from shmlog.records.schema import METRICS, RECORDS
 from shmlog.transfer.cells import unguard, unguard_column
 from shmlog.transfer.imported import ImportedRun, owner_of
 from shmlog.transfer.importers.checked import checked_table, curve_of
+from shmlog.transfer.importers.csv_cells import Column, has_decimal_comma, separator_of
+from shmlog.transfer.importers.resaved import is_resaved, read_resaved
 from shmlog.transfer.results_csv import Cell, split
 
-_STEPS = ("step", "global_step", "_step", "iteration", "iter", "epoch")
-_TIMES = ("ts", "timestamp", "time", "wall_time", "wall time", "_timestamp", "datetime")
 _OWNER = ("rank", "local_rank", "worker", "pid")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}|-?[0-9]{19}", re.ASCII)
-_NUMBER = re.compile(
-    r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf(?:inity)?|nan)", re.ASCII | re.IGNORECASE
-)
 
 
 def read(path: Path) -> ImportedRun:
@@ -35,7 +30,7 @@ def read(path: Path) -> ImportedRun:
     CorruptDataError
         If it is not CSV, or damaged.
     RefusedError
-        If its first line is not a list of different names.
+        If its first line is not a list of different names, or it can be read in two ways.
     """
     run = ImportedRun(experiment=path.stem)
     data = run.read("table", path)
@@ -46,7 +41,7 @@ def read(path: Path) -> ImportedRun:
     if text.startswith((_head(METRICS), _head(RECORDS))):
         run.metrics = _exported(path, data, run)
     else:
-        _read_wide(path, text, run)
+        _read_any(path, text, run)
     _set_times(run)
     return run
 
@@ -92,29 +87,25 @@ def _exported(path: Path, data: bytes, run: ImportedRun) -> pa.Table:
     return checked_table(path, curve_of(path, table, run.problems))
 
 
-# ---- a column for each metric ----
+# ---- any other table ----
 
 
-def _read_wide(path: Path, text: str, run: ImportedRun) -> None:
-    lines = split(text, path)
-    head = [unguard(cell.text) for cell in next(lines, (0, []))[1]]
+def _read_any(path: Path, text: str, run: ImportedRun) -> None:
+    lines = split(text, path, separator_of(text, path))
+    cells = next(lines, (0, []))[1]
+    head = [unguard(cell.text) for cell in cells]
     if not any(head) or len(set(head)) != len(head):
         raise RefusedError(f"{path}: its first line is not a list of different names")
     rows = list(_whole_rows(lines, len(head), run))
-    columns = {name: _Column([cells[i] for _, cells in rows]) for i, name in enumerate(head)}
-    step_name = next((name for word in _STEPS for name in head if name.lower() == word), None)
-    time_name = next((name for word in _TIMES for name in head if name.lower() == word), None)
-    if step_name is None:
-        run.problems.add("steps", f"no column {', '.join(_STEPS[:3])} …: the rows are numbered from 0")
-    special = {step_name, time_name, *(name for name in _OWNER if name in head)}
-    for i, (number, _) in enumerate(rows):
-        where = f"line {number}"
-        step = columns[step_name].value(i) if step_name else i
-        ts = _time(where, columns[time_name].value(i), run) if time_name else 0
-        owner = owner_of({name: columns[name].value(i) for name in _OWNER if name in head})
-        for name, column in columns.items():
-            if name not in special and (value := column.value(i)) is not None:
-                run.add(where, name, _whole_step(step, i), value, ts, owner)
+    columns = {name: [cells[i] for _, cells in rows] for i, name in enumerate(head)}
+    has_comma = has_decimal_comma(columns.values(), path)
+    is_wide_export = head[:2] == ["step", "ts"] and all(cell.is_quoted for cell in cells)
+    values = {name: Column(column, has_comma=has_comma, has_nan=is_wide_export) for name, column in columns.items()}
+    numbers = [number for number, _ in rows]
+    if is_resaved(head):
+        read_resaved(path, numbers, values, run)
+    else:
+        _read_wide(numbers, values, run)
 
 
 def _whole_rows(
@@ -127,44 +118,46 @@ def _whole_rows(
             run.problems.add("rows", f"line {number}: {len(cells)} cells in {width} columns; left out")
 
 
-def _whole_step(step: Any, row: int) -> Any:
-    """Return a step as an int: of ``3.0`` 3, and of a row without one the number of the row."""
+def _read_wide(numbers: list[int], columns: dict[str, Column], run: ImportedRun) -> None:
+    """Add the records of a table with a column for each metric, whose rows begin at the lines ``numbers``."""
+    step_name, time_name = first_of(STEPS, columns), first_of(TIMES, columns)
+    if step_name is None:
+        run.notes.add("steps", f"no column {', '.join(STEPS[:3])} …: the rows are numbered from 0")
+    if time_name is None:
+        run.notes.add("times", "no column of times: all records have 1970-01-01T00:00:00Z")
+    metrics = {name: column for name, column in columns.items() if name not in (step_name, time_name, *_OWNER)}
+    following = 0
+    for i, number in enumerate(numbers):
+        where = f"line {number}"
+        step = _step(where, columns[step_name].value(i) if step_name else following, following, run)
+        if step is None:
+            continue
+        following = step + 1
+        ts = _time(where, columns[time_name].value(i), run) if time_name else 0
+        owner = owner_of({name: columns[name].value(i) for name in _OWNER if name in columns})
+        for name, column in metrics.items():
+            if (value := column.value(i)) is not None:
+                run.add(where, name, step, value, ts, owner)
+
+
+def _step(where: str, value: Any, following: int, run: ImportedRun) -> int | None:
+    """Return the step of a row, by default the following number; None, reported, if it has no valid one."""
+    if value is None:
+        run.notes.add("rows without a step", f"{where}: no step; it is numbered {following}")
+        return following
+    step = step_of(value)
     if step is None:
-        return row
-    return int(step) if isinstance(step, float) and step.is_integer() else step
+        run.problems.add("rows without a valid step", f"{where}: step {value!r} is not an integer; left out")
+    return step
 
 
 def _time(where: str, value: Any, run: ImportedRun) -> int:
-    """Return a time in µs, from RFC 3339 or from seconds since 1970."""
-    value = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
-    ts = round(value * 1e6) if is_number else parse_us(value)
-    if ts is None or not time_in_range(ts):
-        run.problems.add("times", f"{where}: {value!r} is not a time; 1970 instead")
+    """Return a time in µs since 1970."""
+    ts = time_us(value)
+    if ts is None:
+        text = "no time" if value is None else f"{value!r} is not a time"
+        run.problems.add("times", f"{where}: {text}; 1970 instead")
         return 0
+    if lacks_zone(value):
+        run.notes.add("times without a zone", f"{where}: {value} has no zone; read as UTC")
     return ts
-
-
-class _Column:
-    """A column whose cells are all ints, all floats, all bools, or else texts."""
-
-    def __init__(self, cells: list[Cell]) -> None:
-        self._cells = cells
-        texts = {cell.text for cell in cells if cell.text or cell.is_quoted}
-        if texts and all(_INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63 for text in texts):
-            self._convert: Any = int
-        elif texts and all(_NUMBER.fullmatch(text) for text in texts):
-            self._convert = float
-        elif texts and all(text.lower() in ("true", "false") for text in texts):
-            self._convert = _is_true
-        else:
-            self._convert = unguard
-
-    def value(self, row: int) -> Any:
-        """Return the value of a row, or None."""
-        cell = self._cells[row]
-        return self._convert(cell.text) if cell.text or cell.is_quoted else None
-
-
-def _is_true(text: str) -> bool:
-    return text.lower() == "true"

@@ -41,7 +41,7 @@ def read(path: Path) -> ImportedRun:
         raise CorruptDataError(f"{path}: neither Parquet nor Arrow, or damaged ({error})") from error
     description = (table.schema.metadata or {}).get(KEY)
     if description is None:
-        run.problems.add("description", "the file does not say of which run its metrics are")
+        run.notes.add("description", "the file does not say of which run its metrics are")
         return run
     try:
         add_description(run, json.loads(description))

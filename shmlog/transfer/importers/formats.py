@@ -22,12 +22,14 @@ _READERS = {
     "tensorboard": "event_files",
 }
 _SUFFIXES = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow",
-    ".feather": "arrow",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".json": "json", ".parquet": "parquet",
+    ".arrow": "arrow", ".feather": "arrow",
 }  # fmt: skip
 _WANDB = "wandb offers no reader of its files; upload them by 'wandb sync', and import what its API returns as CSV"
 
 FORMATS = tuple(_READERS)
+
+_DEPTH = 2  # of the runs below a store: STORE/EXPERIMENT/RUN
 
 
 def reader_of(format: str) -> Callable[[Path], ImportedRun]:
@@ -67,6 +69,20 @@ def guess_format(path: Path) -> str:
     if format is None:
         raise ValueError(f"{path}: looks like no format that can be imported; pass one of {', '.join(FORMATS)}")
     return format
+
+
+def runs_below(path: Path) -> list[Path]:
+    """Return the runs that a store of another system holds, by path; the path itself if it is not such a store."""
+    return _folders_with_runs(path, _DEPTH) or [path]
+
+
+def _folders_with_runs(path: Path, depth: int) -> list[Path]:
+    if path.is_symlink() or not path.is_dir():
+        return []
+    if _guess_of_folder(path) is not None:
+        return [path]
+    below = sorted(path.iterdir()) if depth else []
+    return [folder for place in below for folder in _folders_with_runs(place, depth - 1)]
 
 
 def _guess_of_file(name: str) -> str | None:

@@ -1,20 +1,28 @@
-"""A structured log: lines of ``{"timestamp": …, "event_type": …, "data": {…}}``.
+"""JSON lines: a structured log, or metrics by name.
 
-``metrics`` lines hold metrics, ``config`` lines parameters; ``experiment_start`` has the name of the experiment,
-``experiment_end`` its status. All lines but those of metrics become events as well.
+A structured log has lines of ``{"timestamp": …, "event_type": …, "data": {…}}``: ``metrics`` lines hold metrics,
+``config`` lines parameters; ``experiment_start`` has the name of the experiment, ``experiment_end`` its status. All
+lines but those of metrics become events as well.
+
+Other lines, such as ``{"step": 1, "loss": 0.5}`` or a line of wandb's history, hold a metric under each name that is
+not that of a step, a time or who logged it. Names of nested objects are joined by ``/``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from shmlog.base.plain import from_word, plain
-from shmlog.base.times import parse_us, time_in_range
 from shmlog.errors import CorruptDataError
+from shmlog.reader.event_lines import parse
+from shmlog.reader.foreign import STEPS, TIMES, first_of, is_plain, lacks_zone, step_of, time_us
 from shmlog.records.values import is_text
 from shmlog.transfer.imported import ImportedRun, fit_name, owner_of
+
+_OWNER = ("rank", "local_rank", "worker", "pid")
 
 
 def read(path: Path) -> ImportedRun:
@@ -32,9 +40,7 @@ def read(path: Path) -> ImportedRun:
         if line.strip():
             reading.add(f"line {number}", line, is_last=number == len(lines))
     if not reading.lines:
-        raise CorruptDataError(
-            f"{path}: no line of it belongs to a structured log; {next(iter(run.problems), 'empty')}"
-        )
+        raise CorruptDataError(f"{path}: no line of it is one of a log; {next(iter(run.problems), 'empty')}")
     reading.close()
     return run
 
@@ -45,47 +51,26 @@ class _Reading:
         self._run = run
         self._next = 0
         self._times: list[int] = []
+        self._is_structured = False
 
     def add(self, where: str, line: bytes, *, is_last: bool) -> None:
-        """Add what a line holds to the run, or note what is wrong with it."""
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            torn = "a torn last line" if is_last else "not JSON"
-            self._run.problems.add("lines", f"{where}: {torn}; left out")
-            return
-        fault = self._fault(entry)
-        if fault:
+        """Add what a line holds to the run, or report what is wrong with it."""
+        entry = parse(line, of_others=True)
+        fault = ("a torn last line" if is_last else "not a JSON object") if entry is None else _fault_of(entry)
+        if entry is None or fault:
             self._run.problems.add("lines", f"{where}: {fault}; left out")
             return
         self.lines += 1
-        self._add(where, entry, self._time(where, entry.get("timestamp")))
+        if isinstance(entry.get("event_type"), str):
+            self._is_structured = True
+            self._add_event(where, entry)
+        else:
+            self._add_plain(where, entry)
 
-    def _fault(self, entry: Any) -> str | None:
-        if not isinstance(entry, dict) or not isinstance(entry.get("event_type"), str):
-            return "no event_type"
-        if not is_text(json.dumps(entry, ensure_ascii=False)):
-            return "half a character"
-        try:
-            plain(entry)
-        except ValueError as error:
-            return str(error)
-        return None
+    # ---- lines of a structured log ----
 
-    def _time(self, where: str, text: object) -> int:
-        ts = parse_us(text)
-        if ts is None or not time_in_range(ts):
-            self._run.problems.add(
-                "times", f"{where}: timestamp {text!r} is not a time; that of the line before instead"
-            )
-            return self._times[-1] if self._times else 0
-        if isinstance(text, str) and "Z" not in text and "+" not in text[10:] and "-" not in text[10:]:
-            self._run.problems.add("times without a zone", f"{where}: {text} has no zone; read as UTC")
-        self._times.append(ts)
-        return ts
-
-    def _add(self, where: str, entry: dict[str, Any], ts: int) -> None:
-        kind, data = entry["event_type"], entry.get("data", {})
+    def _add_event(self, where: str, entry: dict[str, Any]) -> None:
+        kind, data, ts = entry["event_type"], entry.get("data", {}), self._time(where, entry.get("timestamp"))
         metrics = data.get("metrics") if isinstance(data, dict) and kind == "metrics" else None
         if isinstance(metrics, dict) and set(data) <= {"step", "metrics"}:
             self._add_metrics(where, data.get("step"), metrics, ts, owner_of(entry))
@@ -96,23 +81,74 @@ class _Reading:
             self._run.status = data["status"]
         if kind == "experiment_start" and isinstance(data, dict) and isinstance(data.get("experiment_name"), str):
             self._run.described.name = self._run.experiment = data["experiment_name"]
-        wrapped = data if isinstance(data, dict) else {"data": data}
+        wrapped = plain(data) if isinstance(data, dict) else {"data": plain(data)}
         self._run.events.append({**owner_of(entry), "timestamp": ts, "event_type": kind, "data": wrapped})
 
-    def _add_metrics(self, where: str, step: Any, metrics: dict[str, Any], ts: int, owner: dict[str, Any]) -> None:
+    # ---- lines of metrics by name ----
+
+    def _add_plain(self, where: str, entry: dict[str, Any]) -> None:
+        step_name, time_name = first_of(STEPS, entry), first_of(TIMES, entry)
+        names = [name for name in entry if name not in (step_name, time_name, *_OWNER)]
+        metrics = dict(_flat({name: entry[name] for name in names}))
+        ts = self._time(where, entry[time_name]) if time_name else self._no_time(where)
+        self._add_metrics(where, entry.get(step_name or ""), metrics, ts, owner_of(entry))
+
+    # ---- what both have ----
+
+    def _time(self, where: str, value: object) -> int:
+        ts = time_us(value)
+        if ts is None:
+            self._run.problems.add(
+                "times", f"{where}: timestamp {value!r} is not a time; that of the line before instead"
+            )
+            return self._times[-1] if self._times else 0
+        if lacks_zone(value):
+            self._run.notes.add("times without a zone", f"{where}: {value} has no zone; read as UTC")
+        self._times.append(ts)
+        return ts
+
+    def _no_time(self, where: str) -> int:
+        instead = "that of the line before" if self._times else "1970-01-01T00:00:00Z"
+        self._run.notes.add("lines without a time", f"{where}: no time; {instead} instead")
+        return self._times[-1] if self._times else 0
+
+    def _add_metrics(self, where: str, value: Any, metrics: dict[str, Any], ts: int, owner: dict[str, Any]) -> None:
+        step = self._next if value is None else step_of(value)
         if step is None:
-            step = self._next
-            self._run.problems.add("lines without a step", f"{where}: no step; it is numbered {step}")
-        if type(step) is int:
-            self._next = step + 1
-        for name, value in metrics.items():
-            number = from_word(value)
-            self._run.add(where, name, step, number, ts, owner)
+            self._run.problems.add("lines without a valid step", f"{where}: step {value!r} is not an integer; left out")
+            return
+        if value is None:
+            self._run.notes.add("lines without a step", f"{where}: no step; it is numbered {step}")
+        self._next = step + 1
+        for name, number in metrics.items():
+            self._run.add(where, name, step, from_word(number), ts, owner)
 
     def close(self) -> None:
-        """Set when the run began and ended, and its status if no line says it."""
+        """Set when the run began and ended, and the status if no line of a structured log says it."""
         if self._times:
             self._run.lasted(min(self._times), max(self._times))
-        if self._run.status is None:
-            self._run.problems.add("status", "no experiment_end: imported as crashed")
+        if self._run.status is None and self._is_structured:
+            self._run.notes.add("status", "no experiment_end: imported as crashed")
             self._run.status = "crashed"
+
+
+def _fault_of(entry: dict[str, Any]) -> str | None:
+    """Return what keeps an object from being a line of a log, or None."""
+    if not isinstance(entry.get("event_type"), str) and not is_plain(entry):
+        return "neither an event_type nor a number"
+    if not is_text(json.dumps(entry, ensure_ascii=False)):
+        return "half a character"
+    try:
+        plain(entry)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values by name, those of nested objects, too; null is no value."""
+    for name, value in values.items():
+        if isinstance(value, dict) and "_type" not in value:  # wandb's media and histograms have a _type
+            yield from _flat(value, f"{prefix}{name}/")
+        elif value is not None:
+            yield prefix + name, value
