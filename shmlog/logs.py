@@ -97,7 +97,7 @@ def _final_status(path: Path, data: object) -> Any:
     if isinstance(data, dict) and data.get("status") is not None:
         return data["status"]
     layout = RunLayout(path if path.is_dir() else path.parent)
-    if not layout.run_yaml.is_file():
+    if not layout.files.is_file(layout.run_yaml):
         return None
     return load(layout.dir).status
 

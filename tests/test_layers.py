@@ -88,7 +88,7 @@ ONCE = {
     # run.yaml is read and written as a Description, which is no mapping: no key gets at what it says. What leaves it
     # as a mapping goes whole into a file, a record or JSON. Words that mean nothing but a key of it stand in no string.
     r"(read|write|parse)\w*\([^()]*\brun_yaml\b|\brun_yaml\.(read|write|open)": {
-        "folder/description.py", "reader/facts.py",
+        "folder/description.py", "reader/facts.py", "reader/rebuild.py",  # which reads the remains of a damaged one
     },
     r"\.mapping\b": {
         "folder/description.py", "flusher/provenance.py", "reader/facts.py", "reader/stored.py",
@@ -99,6 +99,21 @@ ONCE = {
     rf"'({'|'.join(sorted(FIELDS.keys() - WORDS_OF_OTHERS))})'": {"folder/description.py"},
 }  # fmt: skip
 """By what code looks like, comments and docstrings left out, the files that may have it."""
+
+# ---- the one way to the files of a run ----
+
+DISK = re.compile(
+    r"open|LOCAL\.\w+|(os(\.path)?|shutil|glob)\.\w+|(pa|pq|ds)\.(OSFile|memory_map|ParquetFile|read_\w+|dataset)"
+    r"|(?!.*\bfiles\.\w+$).+\.(open|stat|lstat|exists|is_file|is_dir|is_symlink|is_mount|samefile|owner|iterdir|walk"
+    r"|glob|rglob|read_bytes|read_text|write_bytes|write_text|resolve|readlink|touch|mkdir|unlink|rmdir|rename)",
+    re.DOTALL,
+)
+"""Calls that ask the disk about a path. Readers ask `RunFiles`, as ``layout.files.exists(path)``."""
+
+DISK_TODAY = {
+    # Artifact.copy_to writes a file where its caller wants one; it reads through a method of its own called open
+    "reader/artifacts.py": {"os.open", "os.close", "os.unlink", "self.open"},
+}
 
 # ---- sizes and manners ----
 
@@ -177,7 +192,7 @@ def test_the_wings_do_not_meet() -> None:
 
 
 def test_every_exception_is_of_a_file_that_is_there() -> None:
-    named = {*DOORS, *FILES_TODAY, *ARGUMENTS_TODAY}
+    named = {*DOORS, *DISK_TODAY, *FILES_TODAY, *ARGUMENTS_TODAY}
     named |= {file for files in ONCE.values() for file in files}
     assert named <= {*MODULES, *STUBS, *SOURCES}
 
@@ -220,6 +235,54 @@ def code_of(module: str) -> str:
 @pytest.mark.parametrize("pattern", ONCE)
 def test_what_is_written_once_is_in_the_one_place(pattern: str) -> None:
     assert {module for module in MODULES if re.search(pattern, code_of(module))} == ONCE[pattern]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if layer_of(module) == "reader"])
+def test_readers_touch_no_path_of_a_run(module: str) -> None:
+    assert set(disk_calls(parsed(module))) == DISK_TODAY.get(module, set())
+
+
+def disk_calls(tree: ast.AST) -> Iterator[str]:
+    """Yield the calls by which a file asks the disk itself."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and DISK.fullmatch(called := ast.unparse(node.func)):
+            yield called
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["open(path)", "os.stat(path)", "os.path.lexists(path)", "layout.run_yaml.is_file()", "(folder / name).open()",
+     "path.parent.glob('*')", "pa.OSFile(str(path))", "pq.ParquetFile(path)"],
+)  # fmt: skip
+def test_calls_that_ask_the_disk_are_found(code: str) -> None:
+    assert list(disk_calls(ast.parse(code)))
+    assert not list(disk_calls(ast.parse("layout.files.exists(path), self._layout.files.open(path), os.PathLike")))
+
+
+def takers_of_files() -> Iterator[str]:
+    """Yield module and name of the functions and classes that read the files of a run where a parameter says."""
+    for module in MODULES:
+        for node in ast.walk(parsed(module)):
+            methods = [one for one in node.body if isinstance(one, FUNCTIONS)] if isinstance(node, ast.ClassDef) else []
+            makes = [method for method in methods if method.name == "__init__"]
+            for taker in makes or ([node] if isinstance(node, FUNCTIONS) else []):
+                if any(arg.arg == "files" for arg in (*taker.args.args, *taker.args.kwonlyargs)):
+                    yield f"{Path(module).stem}.{node.name}"
+
+
+TAKERS = set(takers_of_files())
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if layer_of(module) == "reader"])
+def test_readers_say_where_the_files_of_a_run_are(module: str) -> None:
+    assert {"decode.Decoder", "runfile.read", "parts.read_part"} <= TAKERS
+    nodes = list(ast.walk(parsed(module)))
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    full = {one.name: f"{(node.module or '').rpartition('.')[2]}.{one.name}" for node in froms for one in node.names}
+    for node in nodes:
+        if isinstance(node, ast.Call) and full.get(called := ast.unparse(node.func), called) in TAKERS:
+            arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+            assert any(ast.unparse(argument).endswith("files") for argument in arguments), ast.unparse(node)
 
 
 def functions() -> Iterator[tuple[str, int]]:

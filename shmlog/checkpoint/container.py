@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from shmlog.base.extras import import_extra
 from shmlog.checkpoint.tensor import Tensor
 from shmlog.errors import CorruptDataError
-from shmlog.folder.regular import open_regular
+from shmlog.folder.files import LOCAL
 
 SHA256 = "shmlog.sha256"  # the SHA-256 of all bytes before it
 DIGEST_BYTES = 32
@@ -109,7 +109,7 @@ def read_header(path: Path) -> Header:
     CorruptDataError
         If it is not a checkpoint, or cut.
     """
-    with open_regular(path) as file:
+    with LOCAL.open(path) as file:
         file_bytes = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(file_bytes - 8, _HEADER_BYTES_MAX):
@@ -134,7 +134,7 @@ def verify(path: Path) -> str:
     CorruptDataError
         If the digest in it is not that of its bytes.
     """
-    with open_regular(path) as file:
+    with LOCAL.open(path) as file:
         rest = os.fstat(file.fileno()).st_size - DIGEST_BYTES
         digest = hashlib.sha256()
         for piece in read_pieces(file, rest):

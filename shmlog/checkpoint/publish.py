@@ -9,7 +9,7 @@ from shmlog.base.durable import fsync_dir, replacing, sweep_abandoned
 from shmlog.checkpoint.container import DIGEST_BYTES, read_pieces, write_sealed
 from shmlog.checkpoint.files import split_name
 from shmlog.errors import StorageError
-from shmlog.folder.regular import open_regular
+from shmlog.folder.files import LOCAL
 
 
 def publish(path: Path, chunks: Iterable[memoryview]) -> str:
@@ -38,7 +38,7 @@ def copy(path: Path, folder: Path) -> Path:
         If it can't be written.
     """
     target = folder / path.name
-    with open_regular(path) as file:
+    with LOCAL.open(path) as file:
         publish(target, read_pieces(file, path.stat().st_size - DIGEST_BYTES))
     return target
 

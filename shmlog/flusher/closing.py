@@ -14,9 +14,9 @@ from shmlog.base.durable import sweep
 from shmlog.errors import UnreadableError
 from shmlog.folder.description import Description, run_id_of
 from shmlog.folder.extent import of_file
+from shmlog.folder.files import LOG_BYTES_MAX
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.manifest import write_manifest
-from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
 from shmlog.folder.segmentref import SegmentRef
 from shmlog.folder.status import CRASHED, FINISH_STATUSES, PENDING, RUNNING, status_ended_by
 from shmlog.records.ledger import Ledger, read_kept_logs
@@ -37,7 +37,7 @@ def restore_cursors(drain: _core.Drain, segment: _core.Segment, layout: RunLayou
     decoder = Decoder(layout.dir)
     for number in layout.logs():
         path = layout.log(number)
-        pieces = scan(read_regular(path, LOG_BYTES_MAX), path=path, log=number, run_id=segment.run_id)
+        pieces = scan(layout.files.read(path, LOG_BYTES_MAX), path=path, log=number, run_id=segment.run_id)
         frames = [piece for piece in pieces if isinstance(piece, Frame)]
         decoder.decode(frames)
     for number in range(segment.lanes):

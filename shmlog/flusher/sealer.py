@@ -25,8 +25,8 @@ from shmlog.flusher.appendfile import RedoError
 from shmlog.flusher.sinks import WRITERS, Mark, Sink
 from shmlog.folder.description import run_id_of
 from shmlog.folder.extent import Extent
+from shmlog.folder.files import refuse_holes
 from shmlog.folder.layout import RunLayout, fsync_run
-from shmlog.folder.regular import open_regular, refuse_holes
 from shmlog.records import wal
 from shmlog.records.decode import Batch, Decoder
 from shmlog.records.ledger import Ledger
@@ -128,7 +128,7 @@ class Sealer:
         """Read the new frames. A torn end counts only in a closed log."""
         path = self.layout.log(self._open.number)
         try:
-            file = open_regular(path)
+            file = self.layout.files.open(path)
         except FileNotFoundError:
             if not is_closed:
                 return  # it does not exist yet

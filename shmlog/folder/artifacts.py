@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from shmlog.folder.content import Content, is_digest
@@ -100,18 +97,3 @@ def media_type_of(name: str) -> str:
     if encoding is not None:
         return f"application/{encoding}" if encoding == "gzip" else _UNKNOWN_TYPE
     return media_type or _UNKNOWN_TYPE
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the regular files in a folder and its subfolders; skip links, which can lead anywhere."""
-    if folder.is_symlink():
-        return
-    for path, _, names in os.walk(folder):
-        for name in names:
-            file = Path(path, name)
-            try:
-                status = file.lstat()
-            except FileNotFoundError:
-                continue  # deleted just now
-            if stat.S_ISREG(status.st_mode):
-                yield file

@@ -122,7 +122,7 @@ class Description:
     @classmethod
     def read(cls, layout: RunLayout) -> Description:
         """Return the content of run.yaml, whatever its checksum; raises FileNotFoundError or CorruptDataError."""
-        return cls(runfile.read_mapping(layout.run_yaml))
+        return cls(runfile.read_mapping(layout.run_yaml, layout.files))
 
     @classmethod
     def read_or_guess(cls, layout: RunLayout) -> tuple[Description, str | None]:
@@ -134,9 +134,9 @@ class Description:
             If there is no run.yaml.
         """
         try:
-            mapping, fault = runfile.read_sealed_mapping(layout.run_yaml)
+            mapping, fault = runfile.read_sealed_mapping(layout.run_yaml, layout.files)
         except UnreadableError as error:
-            is_over = not layout.sealed_json.exists() and not layout.logs()
+            is_over = not layout.files.exists(layout.sealed_json) and not layout.logs()
             return cls(run_id=layout.run_id, experiment=layout.experiment, complete=is_over), str(error)
         return cls(mapping), fault
 

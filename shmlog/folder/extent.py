@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from shmlog import _bulk
 from shmlog.errors import UnreadableError
-from shmlog.folder.regular import open_regular
+from shmlog.folder.files import LOCAL, RunFiles
 
 crc32 = _bulk.crc32
 
@@ -21,10 +21,10 @@ class Extent(NamedTuple):
     bytes: int = 0
     crc32: int = 0
 
-    def fault(self, path: Path) -> str | None:
+    def fault(self, path: Path, files: RunFiles = LOCAL) -> str | None:
         """Return what is wrong with the file, or None. It may be longer."""
         try:
-            actual = _measure(path, self.bytes)
+            actual = _measure(path, self.bytes, files)
         except FileNotFoundError:
             actual = Extent()
         except UnreadableError as error:
@@ -36,7 +36,7 @@ class Extent(NamedTuple):
 
 def of_file(path: Path) -> Extent:
     """Return the extent of a whole file."""
-    return _measure(path, path.stat().st_size)
+    return _measure(path, path.stat().st_size, LOCAL)
 
 
 def of_mapping(mapping: object) -> Extent | None:
@@ -53,9 +53,9 @@ def extents_of(mapping: Any) -> dict[str, Extent]:
     return {name: extent for name, extent in extents.items() if extent is not None}
 
 
-def _measure(path: Path, bytes_max: int) -> Extent:
+def _measure(path: Path, bytes_max: int, files: RunFiles) -> Extent:
     size = crc = 0
-    with open_regular(path) as file:
+    with files.open(path) as file:
         while size < bytes_max and (block := file.read(min(_BLOCK_BYTES, bytes_max - size))):
             size += len(block)
             crc = crc32(block, crc)

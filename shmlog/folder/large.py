@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import zlib
+from io import BufferedReader
 from pathlib import Path
 
 from shmlog.base.durable import fsync_dir
+from shmlog.errors import RefusedError
+from shmlog.folder.files import LOCAL, RunFiles
 
 _CHECKSUM = r".*-([0-9a-f]{8})\.txt"
 _LARGE = r"large/([A-Za-z0-9._-]+)"
@@ -53,19 +55,18 @@ def _fill(fd: int, data: bytes) -> None:
         os.fsync(fd)
 
 
-def _open(run_dir: Path, path: str) -> int:
+def _open(run_dir: Path, path: str, files: RunFiles) -> BufferedReader:
     """Open the regular file that a record names; no symbolic link leads out of the folder."""
     match = re.fullmatch(_LARGE, path)
     if match is None:
         raise OSError(f"{path!r} is not the path of a large payload")
-    folder = os.open(run_dir / "large", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return os.open(match[1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    finally:
-        os.close(folder)
+        return files.open_below(run_dir / "large", match[1])
+    except RefusedError as error:
+        raise OSError(str(error)) from error
 
 
-def large_size(run_dir: Path, path: str) -> int:
+def large_size(run_dir: Path, path: str, files: RunFiles = LOCAL) -> int:
     """Return the size in bytes of a payload's file.
 
     Raises
@@ -73,20 +74,13 @@ def large_size(run_dir: Path, path: str) -> int:
     OSError
         If the file is missing, or not a regular file in ``large/``.
     """
-    fd = _open(run_dir, path)
-    try:
-        status = os.fstat(fd)
-    finally:
-        os.close(fd)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(f"{path!r} is not a regular file")
-    return status.st_size
+    with _open(run_dir, path, files) as file:
+        return os.fstat(file.fileno()).st_size
 
 
-def read_large(run_dir: Path, path: str) -> bytes:
+def read_large(run_dir: Path, path: str, files: RunFiles = LOCAL) -> bytes:
     """Return a payload; raises OSError as `large_size` does, and if its checksum is wrong."""
-    large_size(run_dir, path)
-    with open(_open(run_dir, path), "rb") as file:
+    with _open(run_dir, path, files) as file:
         data = file.read()
     checksum = re.fullmatch(_CHECKSUM, path)
     if checksum is not None and int(checksum[1], 16) != zlib.crc32(data):

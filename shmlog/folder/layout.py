@@ -7,12 +7,13 @@ import os
 import re
 import time
 from collections.abc import Container, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from shmlog.base.durable import fsync_dir, is_there
+from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, is_there
 from shmlog.errors import StorageError, UnreadableError
-from shmlog.folder.regular import open_regular
+from shmlog.folder.files import LOCAL, RunFiles
 
 _ID_BYTES_MAX = 64
 _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
@@ -24,6 +25,7 @@ _EVENTS = r"events(?:\.([1-9]\d{0,5}))?\.jsonl"
 _PROVENANCE = r"(?:provenance(?:\.[1-9]\d*)?\.yaml|git(?:\.[1-9]\d*)?\.diff)"
 _NODE = r"node=(0|[1-9]\d{0,8})"
 _PART = r"part-(\d{6,})(?:-(\d{6,}))?\.parquet"
+_TEMPORARY = rf"(?s:.*){re.escape(TEMPORARY_SUFFIX)}"
 
 _TRIES = 16  # to find a free run id
 
@@ -38,7 +40,9 @@ class Part(NamedTuple):
 
 
 class RunLayout:
-    """Paths of one run folder. The constructor touches no file."""
+    """Paths of one run folder. The constructor touches no file; ``files`` reads them."""
+
+    files: RunFiles = LOCAL
 
     def __init__(self, run_dir: str | os.PathLike[str], node: int = 0) -> None:
         self.dir = Path(os.path.abspath(run_dir))
@@ -91,7 +95,7 @@ class RunLayout:
     def linked_folders(self) -> list[Path]:
         """Return those of our folders that are symlinks: their targets do not belong to the run."""
         folders = (self.wal, self.kept, self.metrics.parent, self.metrics, self.large, self.late, self.artifacts)
-        return [folder for folder in folders if folder.is_symlink()]
+        return [folder for folder in folders if self.files.is_link(folder)]
 
     def log(self, number: int) -> Path:
         """Return the path of write-ahead log ``number``."""
@@ -99,8 +103,9 @@ class RunLayout:
 
     def lacks_books(self) -> bool:
         """Whether the books of a run that has begun are missing: a log is removed only after they record it."""
-        is_begun = bool(self.parts() or self.logs()) or any(path.stat().st_size for path in self.event_files().values())
-        return is_begun and not self.log(0).exists() and not self.sealed_json.exists()
+        states = map(self.files.state, self.event_files().values())
+        is_begun = bool(self.parts() or self.logs()) or any(state and state.st_size for state in states)
+        return is_begun and not self.files.exists(self.log(0)) and not self.files.exists(self.sealed_json)
 
     def kept_log(self, number: int, again: int = 0) -> Path:
         """Return the path of log ``number`` if it is kept; ``again``: of another kept log with that number."""
@@ -112,7 +117,7 @@ class RunLayout:
 
     def kept_logs(self) -> list[tuple[int, Path]]:
         """Return number and path of the kept logs, ascending."""
-        return sorted((int(m[1]), self.kept / m[0]) for m in _matches(self.kept, _KEPT_LOG))
+        return sorted((int(m[1]), self.kept / m[0]) for m in self._matches(self.kept, _KEPT_LOG))
 
     def event_file(self, number: int) -> Path:
         """Return the path of events.jsonl (0), or of its continuation ``number``."""
@@ -120,7 +125,7 @@ class RunLayout:
 
     def event_files(self) -> dict[int, Path]:
         """Return events.jsonl and its continuations, as far as they exist, in order."""
-        files = {int(m[1] or 0): self.dir / m[0] for m in _matches(self.dir, _EVENTS)}
+        files = {int(m[1] or 0): self.dir / m[0] for m in self._matches(self.dir, _EVENTS)}
         return dict(sorted(files.items()))
 
     def provenance(self, attempt: int) -> Path:
@@ -133,7 +138,7 @@ class RunLayout:
 
     def provenance_files(self) -> list[Path]:
         """Return the existing files of both kinds, of all attempts."""
-        return sorted(self.dir / m[0] for m in _matches(self.dir, _PROVENANCE))
+        return sorted(self.dir / m[0] for m in self._matches(self.dir, _PROVENANCE))
 
     def part(self, first: int, last: int | None = None) -> Path:
         """Return the path of the part of log ``first``, or of logs ``first`` … ``last``."""
@@ -142,7 +147,7 @@ class RunLayout:
 
     def logs(self) -> list[int]:
         """Return the numbers of the write-ahead logs present, ascending."""
-        return sorted(int(m[1]) for m in _matches(self.wal, _LOG))
+        return sorted(int(m[1]) for m in self._matches(self.wal, _LOG))
 
     def parts(self, *, but: Container[Path] = (), below: int | None = None) -> list[Part]:
         """Return the existing parts that no other part covers, ascending.
@@ -162,11 +167,11 @@ class RunLayout:
 
     def other_nodes(self) -> list[RunLayout]:
         """Return the layouts of the same run on the other nodes whose metrics are here, ascending."""
-        nodes = sorted(int(m[1]) for m in _matches(self.metrics.parent, _NODE))
+        nodes = sorted(int(m[1]) for m in self._matches(self.metrics.parent, _NODE))
         return [RunLayout(self.dir, node) for node in nodes if node != self.node]
 
     def _parts(self, but: Container[Path] = (), below: int | None = None) -> tuple[list[Part], list[Part]]:
-        matches = _matches(self.metrics, _PART)
+        matches = self._matches(self.metrics, _PART)
         present = [Part(int(m[1]), int(m[2] or m[1]), self.metrics / m[0], self.node) for m in matches]
         present = [part for part in present if part.path not in but and (below is None or part.last < below)]
         present.sort(key=lambda part: (part.first, -part.last))
@@ -177,6 +182,15 @@ class RunLayout:
             (covered if is_covered else uncovered).append(part)
         return uncovered, covered
 
+    def leftovers(self) -> list[Path]:
+        """Return the temporary files among those of the run, also those that are being written."""
+        folders = (self.dir, self.metrics, self.wal)
+        return [path for folder in folders for path in sorted(folder / m[0] for m in self._matches(folder, _TEMPORARY))]
+
+    def _matches(self, folder: Path, pattern: str) -> Iterator[re.Match[str]]:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            yield from filter(None, (re.fullmatch(pattern, name) for name in self.files.names(folder)))
+
 
 def event_file_name(number: int) -> str:
     """Return the name of events.jsonl (0), or of one of its continuations."""
@@ -185,17 +199,6 @@ def event_file_name(number: int) -> str:
 
 def _of_attempt(name: str, attempt: int, end: str) -> str:
     return f"{name}.{end}" if attempt == 1 else f"{name}.{attempt}.{end}"
-
-
-def _matches(folder: Path, pattern: str) -> Iterator[re.Match[str]]:
-    try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in names:
-        match = re.fullmatch(pattern, name)
-        if match:
-            yield match
 
 
 def new_run_id() -> str:
@@ -269,7 +272,7 @@ def fsync_run(layout: RunLayout) -> None:
     """
     for path in (layout.config_yaml, layout.run_yaml):
         try:
-            with open_regular(path) as file:
+            with layout.files.open(path) as file:
                 os.fsync(file.fileno())
         except (FileNotFoundError, UnreadableError):
             pass  # lost in a power failure, or not ours: nothing to make durable

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from shmlog.base.durable import TEMPORARY_SUFFIX
 from shmlog.folder import runfile
-from shmlog.folder.artifacts import files_below
 from shmlog.folder.content import content_of
 from shmlog.folder.layout import RunLayout
 
@@ -21,10 +20,10 @@ def listed_files(layout: RunLayout) -> Iterator[Path]:
     of which old ones are removed, and foreign files in the folder.
     """
     for file in (layout.config_yaml, *layout.event_files().values(), layout.run_log, *layout.provenance_files()):
-        if file.is_file():
+        if layout.files.is_file(file):
             yield file
     for folder in (layout.metrics.parent, layout.large, layout.artifacts):
-        for file in files_below(folder):
+        for file in layout.files.below(folder):
             if folder == layout.artifacts or not file.name.endswith(TEMPORARY_SUFFIX):
                 yield file
 

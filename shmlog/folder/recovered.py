@@ -9,7 +9,6 @@ from shmlog.base.durable import open_to_write
 from shmlog.base.spawn import helper_command, helper_environment
 from shmlog.errors import UnreadableError, log_warning
 from shmlog.folder.layout import RunLayout
-from shmlog.folder.regular import read_regular
 
 
 def recover_apart(layout: RunLayout) -> str | None:
@@ -36,7 +35,7 @@ def note(layout: RunLayout, run_dir: Path) -> None:
 def tell(layout: RunLayout) -> None:
     """Log a warning for each run noted in the one at ``layout``; never raises."""
     try:
-        run_dirs = os.fsdecode(read_regular(layout.recovered)).splitlines()
+        run_dirs = os.fsdecode(layout.files.read(layout.recovered)).splitlines()
     except (OSError, UnreadableError):  # nearly always: none is noted
         return
     for run_dir in run_dirs:

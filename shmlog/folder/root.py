@@ -235,7 +235,7 @@ def _lock(fd: int) -> bool:
 
 def is_run(layout: RunLayout) -> bool:
     """Whether a folder is, or was, a run: it describes itself, or holds records."""
-    if any((layout.dir / name).is_file() for name in _RUN_FILES):
+    if any(layout.files.is_file(layout.dir / name) for name in _RUN_FILES):
         return True
     return bool(layout.logs() or layout.parts())
 
@@ -254,6 +254,16 @@ def some(names: list[str]) -> str:
     """Return the first ten names, and how many more there are, as text."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more if names else "none"
+
+
+def why_not_found(folder: Path) -> str:
+    """Return a text that says why a folder is not that of a run."""
+    if not folder.is_dir():
+        return f"no run in {folder}: there is no such folder; pass the folder of one run"
+    below = runs_below(folder)
+    if below:
+        return f"no run in {folder}, but {len(below)} below it; pass the folder of one, such as {below[-1]}"
+    return f"no run in {folder}: it has no run.yaml; pass the folder of one run"
 
 
 def has_description(path: Path) -> bool:

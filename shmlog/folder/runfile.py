@@ -16,8 +16,8 @@ from typing import Any
 from shmlog.base.durable import atomic_write
 from shmlog.base.plain import word_of
 from shmlog.errors import CorruptDataError, UnreadableError
+from shmlog.folder.files import LOCAL, RunFiles
 from shmlog.folder.layout import RunLayout
-from shmlog.folder.regular import read_regular
 
 ANNOTATED = ("name", "tags", "description", "notes", "group", "pinned")
 """The fields of annotations.yaml; each takes the place of the one in run.yaml."""
@@ -107,7 +107,7 @@ def _has_lost_mark(data: bytes) -> bool:
     return any(zlib.crc32(data[:end]) == int(checksum[1], 16) for end in ends)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, files: RunFiles = LOCAL) -> dict[str, Any]:
     """Return the content of ``path``, without its checksum, which is not compared.
 
     Raises
@@ -117,9 +117,9 @@ def read(path: Path) -> dict[str, Any]:
     CorruptDataError
         If it is neither JSON nor YAML, or not a mapping.
     RefusedError
-        If `read_regular` refuses the file.
+        If `RunFiles.read` refuses the file.
     """
-    return parse(path, read_regular(path))
+    return parse(path, files.read(path))
 
 
 def parse(path: Path, data: bytes) -> dict[str, Any]:
@@ -157,14 +157,14 @@ def _read_yaml(path: Path, data: bytes) -> object:
         raise CorruptDataError(f"{path}: neither JSON nor YAML ({line})") from error
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, files: RunFiles = LOCAL) -> dict[str, Any]:
     """Return the content of one of our small files; raises CorruptDataError whatever is wrong inside."""
-    return _parse_any(path, read_regular(path))
+    return _parse_any(path, files.read(path))
 
 
-def read_sealed_mapping(path: Path) -> tuple[dict[str, Any], str | None]:
+def read_sealed_mapping(path: Path, files: RunFiles = LOCAL) -> tuple[dict[str, Any], str | None]:
     """Return what `read_mapping` returns, and the fault if the checksum in the file is wrong, or None."""
-    data = read_regular(path)
+    data = files.read(path)
     fault = None if is_intact(data) else f"{path}: its checksum is wrong: any of it may be"
     return _parse_any(path, data), fault
 
@@ -187,7 +187,7 @@ def read_provenance(layout: RunLayout, attempt: int) -> dict[str, Any]:
         If it is damaged.
     """
     try:
-        provenance, fault = read_sealed_mapping(layout.provenance(attempt))
+        provenance, fault = read_sealed_mapping(layout.provenance(attempt), layout.files)
     except FileNotFoundError:
         return {}
     if fault:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
-import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from shmlog.base.times import read_time
-from shmlog.errors import ArtifactNotFoundError, CorruptDataError, RefusedError, UnreadableError
-from shmlog.folder.artifacts import Logged, files_below, media_type_of
+from shmlog.errors import ArtifactNotFoundError, CorruptDataError, UnreadableError
+from shmlog.folder.artifacts import Logged, media_type_of
 from shmlog.folder.content import ALGORITHM, Content, content_at, copy_content
+from shmlog.folder.files import LOCAL, RunFiles
 from shmlog.folder.layout import RunLayout
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER_TYPE = "inode/directory"  # as file managers call it
 _NAMES_MAX = 10
 
@@ -50,6 +50,7 @@ class Artifact:
     media_type: str
     created_at: datetime
     files: tuple[Artifact, ...] = ()
+    _run_files: RunFiles = field(default=LOCAL, repr=False, compare=False)
 
     def open(self, mode: str = "rb") -> IO[Any]:
         """Open the file for reading.
@@ -70,7 +71,8 @@ class Artifact:
             raise ValueError(f"an artifact is opened for reading alone, with mode 'rb' or 'r', not {mode!r}")
         if self.files:
             raise ValueError(f"artifact {self.name!r} is a folder: open one of its files")
-        return open(self._open(), mode, encoding="utf-8" if mode == "r" else None)
+        file = self._open()
+        return io.TextIOWrapper(file, encoding="utf-8") if mode == "r" else file
 
     def copy_to(self, target: str | os.PathLike[str]) -> None:
         """Copy the file and check the copy; a copy that differs from what was logged is removed.
@@ -132,35 +134,26 @@ class Artifact:
         return None
 
     def _content(self, algorithm: str) -> Content:
-        fd = self._open()
-        try:
-            return content_at(fd, algorithm)
-        finally:
-            os.close(fd)
+        with self._open() as file:
+            return content_at(file.fileno(), algorithm)
 
-    def _open(self) -> int:
+    def _open(self) -> io.BufferedReader:
         """Open the file, unless a link leads to it, or it is not a regular file."""
-        folder = self.path.parents[self.name.count("/")]
-        if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder.parent), folder.name, self.name):
-            raise RefusedError(f"{self.path}: is a link, or below one: refused, since it can lead anywhere")
         try:
-            fd = os.open(self.path, _FLAGS)
+            return self._run_files.open_below(self.path.parents[self.name.count("/")], self.name)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CorruptDataError(f"{self.path}: is missing") from error
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise RefusedError(f"{self.path}: is not a regular file")
-        return fd
 
 
 def find_artifacts(layout: RunLayout, events: Iterable[Mapping[str, Any]]) -> list[Artifact]:
     """Return the artifacts that events name, even if they are missing, and all other files, by name."""
     logged = {entry.name: entry for entry in map(Logged.of_event, events) if entry is not None}
     artifacts = [_of_event(layout, entry) for entry in logged.values()]
-    for path in files_below(layout.artifacts):
+    for path in layout.files.below(layout.artifacts):
         name = path.relative_to(layout.artifacts).as_posix()
-        if name not in logged:
-            artifacts.append(_of_file(name, path))
+        state = layout.files.state(path) if name not in logged else None
+        if state is not None:
+            artifacts.append(_of_file(layout, name, state))
     return sorted(artifacts, key=lambda artifact: artifact.name)
 
 
@@ -168,15 +161,14 @@ def _of_event(layout: RunLayout, logged: Logged) -> Artifact:
     created_at = read_time(logged.timestamp) or datetime.fromtimestamp(0, UTC)  # 1970: not an event of shmlog
     return Artifact(
         name=logged.name, path=layout.artifacts / logged.name, size_bytes=logged.content.size_bytes,
-        digest=logged.content.digest, media_type=logged.media_type, created_at=created_at,
+        digest=logged.content.digest, media_type=logged.media_type, created_at=created_at, _run_files=layout.files,
     )  # fmt: skip
 
 
-def _of_file(name: str, path: Path) -> Artifact:
-    file = path.lstat()
+def _of_file(layout: RunLayout, name: str, state: os.stat_result) -> Artifact:
     return Artifact(
-        name=name, path=path, size_bytes=file.st_size, digest=None, media_type=media_type_of(name),
-        created_at=datetime.fromtimestamp(file.st_mtime, UTC),
+        name=name, path=layout.artifacts / name, size_bytes=state.st_size, digest=None, media_type=media_type_of(name),
+        created_at=datetime.fromtimestamp(state.st_mtime, UTC), _run_files=layout.files,
     )  # fmt: skip
 
 

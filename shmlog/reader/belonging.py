@@ -32,7 +32,7 @@ def own_parts(layout: RunLayout, snapshot: Snapshot) -> tuple[list[Part], list[s
     parts = list(snapshot.parts)
     for part in parts:  # the loop adds parts that only useless ones cover
         try:
-            facts = footer.read_facts(part.path)
+            facts = footer.read_facts(part.path, layout.files)
         except UnreadableError:
             own.append(part)
         else:

@@ -115,7 +115,7 @@ class Conversions:
         sources, problems = find_sources(self._layout, snapshot)
         options: Any = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet: Any = ds.ParquetFileFormat(default_fragment_scan_options=options)
-        fragments = [parquet.make_fragment(pa.OSFile(str(part.path), "rb")) for part in sources.parts]
+        fragments = [parquet.make_fragment(self._layout.files.open_for_arrow(part.path)) for part in sources.parts]
         children: list[Any] = [ds.InMemoryDataset(sources.rows.select(METRICS.names), schema=METRICS)]
         if fragments:
             children.insert(0, ds.FileSystemDataset(fragments, METRICS, parquet))

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +17,7 @@ import pyarrow as pa
 
 from shmlog.base.plain import WORDS, from_word
 from shmlog.base.times import read_time, rfc3339
-from shmlog.folder.regular import has_holes, open_regular
+from shmlog.folder.files import LOCAL, RunFiles, lines_of
 from shmlog.reader.verify.numbers import NUMBER_MAX
 from shmlog.records.lines import METRICS_TYPE, is_of_user
 from shmlog.records.schema import METRICS
@@ -49,7 +47,7 @@ _CALL = b'"event_type":"metrics","data":{"step":'
 
 
 def read_lines(
-    path: Path, limit_bytes: int | None, *, skip_calls: bool = False, of_others: bool = False
+    path: Path, limit_bytes: int | None, *, skip_calls: bool = False, of_others: bool = False, files: RunFiles = LOCAL
 ) -> Iterator[Line]:
     """Yield the lines of a file, or of its first bytes, with memory for one; none if there is no file.
 
@@ -64,11 +62,11 @@ def read_lines(
     """
     offset = 0
     try:
-        opened = open_regular(path)
+        opened = files.open(path)
     except (FileNotFoundError, NotADirectoryError):
         return
     with opened as file:
-        for line in _around_holes(file) if has_holes(file) else file:
+        for line in lines_of(file):
             if limit_bytes is not None and offset >= limit_bytes:
                 return
             if isinstance(line, int):
@@ -81,26 +79,6 @@ def read_lines(
             if text != b"\n" and not (skip_calls and text.startswith(_CALL, _CALL_AT)):
                 yield Line(offset, len(text), parse(text, of_others=of_others), text.endswith(b"\n"))
             offset += len(text)
-
-
-def _around_holes(file: BufferedReader) -> Iterator[bytes | int]:
-    """Yield the lines of a file, and the size in bytes of each hole between them."""
-    size = os.fstat(file.fileno()).st_size
-    start = 0
-    while start < size:
-        try:
-            data = os.lseek(file.fileno(), start, os.SEEK_DATA)
-        except OSError:  # no data behind the hole
-            data = size
-        if data > start:
-            yield data - start
-        if data < size:
-            start = os.lseek(file.fileno(), data, os.SEEK_HOLE)
-            file.seek(data)
-            while data < start and (line := file.readline(start - data)):
-                yield line
-                data += len(line)
-        start = max(start, data)
 
 
 def parse(line: bytes, *, of_others: bool = False) -> dict[str, Any] | None:

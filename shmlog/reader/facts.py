@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,27 +48,20 @@ class RunFacts:
 
 def sign(run_dir: str) -> Signature:
     """Return a signature that differs once run.yaml, config.yaml or annotations.yaml has changed."""
-    return [_sign(f"{run_dir}/{name}") for name in _FILES]
-
-
-def _sign(path: str) -> list[int] | None:
-    try:
-        file = os.lstat(path)
-    except OSError:
-        return None
-    return [file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns, file.st_mode]
+    states = (RunLayout.files.known_state(f"{run_dir}/{name}") for name in _FILES)
+    return [s and [s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_mode] for s in states]
 
 
 def read_facts(layout: RunLayout) -> RunFacts:
     """Read the files of a run; damage becomes a problem, and other files replace a damaged run.yaml."""
     problems: list[str] = []
     failures: list[OSError] = []
-    mapping = _read(layout.run_yaml, problems, failures)
+    mapping = _read(layout, layout.run_yaml, problems, failures)
     description = _rebuild(layout) if mapping is None else Description(mapping)
     if mapping is None:
         problems[:] = [f"{problem}; rebuilt" for problem in problems or [f"{layout.run_yaml}: missing"]]
-    params = _read(layout.config_yaml, problems, failures) or {}
-    annotations = _read(layout.annotations_yaml, problems, failures) or {}
+    params = _read(layout, layout.config_yaml, problems, failures) or {}
+    annotations = _read(layout, layout.annotations_yaml, problems, failures) or {}
     record = _checked({**description.mapping, "params": params}, layout.run_yaml, problems)
     annotated = {name: annotations[name] for name in ANNOTATED if name in annotations}
     for name in annotated:
@@ -88,10 +80,10 @@ def _rebuild(layout: RunLayout) -> Description:
     return rebuild_description(layout)
 
 
-def _read(path: Path, problems: list[str], failures: list[OSError]) -> dict[str, Any] | None:
+def _read(layout: RunLayout, path: Path, problems: list[str], failures: list[OSError]) -> dict[str, Any] | None:
     """Return what a file holds; None if it is missing, or damaged or can't be read, which becomes a problem."""
     try:
-        return read_mapping(path)
+        return read_mapping(path, layout.files)
     except FileNotFoundError:
         return None
     except UnreadableError as error:

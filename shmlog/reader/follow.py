@@ -15,7 +15,6 @@ from shmlog.errors import UnreadableError
 from shmlog.folder import runfile
 from shmlog.folder.description import run_id_of
 from shmlog.folder.layout import RunLayout
-from shmlog.folder.regular import open_regular
 from shmlog.reader.event_lines import Event, metric_lines, metrics_of
 from shmlog.reader.stored import load
 from shmlog.records import wal
@@ -45,7 +44,7 @@ class Follower:
         self._log = 0
         self._file: BinaryIO | None = None
         self._offset = 0
-        self._decoder = Decoder(self._layout.dir)
+        self._decoder = Decoder(self._layout.dir, files=self._layout.files)
         self._next_check = 0.0
         self._run_id = run_id_of(self._layout)
         self.stored = load(run_dir)
@@ -58,7 +57,7 @@ class Follower:
         """Return the lines that are new since the last call."""
         lines: list[Event] = []
         while True:
-            is_finished = self._layout.log(self._log + 1).exists()
+            is_finished = self._layout.files.exists(self._layout.log(self._log + 1))
             if self._file is None and not self._open():
                 return lines + (self._everything() if self._layout.logs() else [])
             lines += self._read()
@@ -95,7 +94,7 @@ class Follower:
     def _next_log(self) -> int:
         """Return the number of the oldest log that is not sealed."""
         try:
-            return int(runfile.read(self._layout.sealed_json)["next_log"])
+            return int(runfile.read(self._layout.sealed_json, self._layout.files)["next_log"])
         except (UnreadableError, KeyError, OSError, TypeError, ValueError):
             return min(self._layout.logs(), default=0)
 
@@ -119,11 +118,11 @@ class Follower:
 
     def _open(self) -> bool:
         try:
-            self._file = open_regular(self._layout.log(self._log))
+            self._file = self._layout.files.open(self._layout.log(self._log))
         except (FileNotFoundError, UnreadableError):
             return False
         self._offset = 0
-        self._decoder = Decoder(self._layout.dir)
+        self._decoder = Decoder(self._layout.dir, files=self._layout.files)
         return True
 
     def _close(self) -> None:

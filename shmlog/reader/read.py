@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from shmlog.errors import CorruptDataError, UnreadableError
+from shmlog.folder.files import RunFiles
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.reader.belonging import own_parts
 from shmlog.reader.event_lines import Line, fault_of, is_call, read_lines, table_of_calls
@@ -69,7 +70,7 @@ def read_names(layout: RunLayout, snapshot: Snapshot) -> tuple[list[str], list[s
     own, problems = own_parts(layout, snapshot)
     for part in own:
         try:
-            names.update(guarded(part.path, lambda part=part: names_of([part])))
+            names.update(guarded(part.path, lambda part=part: names_of([part], layout.files)))
         except UnreadableError as error:
             problems.append(str(error))
     if snapshot.metrics_are_lines or (problems and snapshot.has_sink("jsonl")):
@@ -87,7 +88,7 @@ def _sealed_tables(
     tables: list[pa.Table] = []
     own, problems = own_parts(layout, snapshot)
     from_lines = snapshot.metrics_are_lines or (bool(problems) and snapshot.has_sink("jsonl"))
-    for rows in _read_parts(own, wanted):
+    for rows in _read_parts(layout, own, wanted):
         if isinstance(rows, pa.Table):
             tables.append(rows)
             continue
@@ -101,12 +102,12 @@ def _sealed_tables(
     return tables, snapshot.overlaps or (from_lines and bool(own)), problems
 
 
-def _read_parts(own: list[Part], wanted: list[str] | None) -> list[pa.Table | UnreadableError]:
+def _read_parts(layout: RunLayout, own: list[Part], wanted: list[str] | None) -> list[pa.Table | UnreadableError]:
     """Return the rows of each part, or what is wrong with it."""
 
     def read(part: Part) -> pa.Table | UnreadableError:
         try:
-            return with_node(read_part(part.path, wanted), part.node)
+            return with_node(read_part(part.path, wanted, layout.files), part.node)
         except UnreadableError as error:
             return error
 
@@ -127,9 +128,9 @@ def texts_of(damage: list[Damage]) -> list[str]:
     return [f"{piece.path}: {piece.reason} at byte {piece.offset}; left out" for piece in damage]
 
 
-def read_part(path: Path, names: list[str] | None) -> pa.Table:
+def read_part(path: Path, names: list[str] | None, files: RunFiles) -> pa.Table:
     """Return the rows of a part; raises CorruptDataError whatever is wrong inside, FileNotFoundError."""
-    return guarded(path, lambda: _checked(parts.read_part(path, names)))
+    return guarded(path, lambda: _checked(parts.read_part(path, names, files)))
 
 
 def _checked(table: pa.Table) -> pa.Table:
@@ -161,14 +162,14 @@ def _first_line(error: BaseException) -> str:
 def faults_of_lines(layout: RunLayout, snapshot: Snapshot) -> list[str]:
     """Return what is wrong with events.jsonl as a whole."""
     known = {path: snapshot.files[path.name] for path, _ in snapshot.event_files(layout) if path.name in snapshot.files}
-    faults = {path: extent.fault(path) for path, extent in known.items()}
+    faults = {path: extent.fault(path, layout.files) for path, extent in known.items()}
     return [f"{path}: {fault}" for path, fault in faults.items() if fault]
 
 
 def read_calls(layout: RunLayout, snapshot: Snapshot) -> pa.Table:
     """Return the metrics of the lines of events.jsonl that count, schema `OF_NODES`."""
     files = snapshot.event_files(layout)
-    events = (line.event for path, most in files for line in _readable_lines(path, most))
+    events = (line.event for path, most in files for line in _readable_lines(layout, path, most))
     calls = (event for event in events if event and is_call(event) and fault_of(event) is None)
     tables = [OF_NODES.empty_table()]
     while portion := list(itertools.islice(calls, _LINES_AT_ONCE)):
@@ -176,10 +177,10 @@ def read_calls(layout: RunLayout, snapshot: Snapshot) -> pa.Table:
     return pa.concat_tables(tables).unify_dictionaries()
 
 
-def _readable_lines(path: Path, most: int | None) -> Iterator[Line]:
+def _readable_lines(layout: RunLayout, path: Path, most: int | None) -> Iterator[Line]:
     """Yield the lines of a file; none if it is not a file of lines, which `faults_of_lines` reports."""
     with suppress(UnreadableError):
-        yield from read_lines(path, most)
+        yield from read_lines(path, most, files=layout.files)
 
 
 def _without_duplicates(table: pa.Table) -> pa.Table:
@@ -211,7 +212,8 @@ def read_events(
     events: list[dict[str, Any]] = []
     problems: list[str] = []
     for path, most in snapshot.event_files(layout):
-        of_file, problems_of_file = _sort_out(path, read_lines(path, most, skip_calls=skip_calls), is_wanted)
+        lines = read_lines(path, most, skip_calls=skip_calls, files=layout.files)
+        of_file, problems_of_file = _sort_out(path, lines, is_wanted)
         events += of_file
         problems += problems_of_file
     problems += faults_of_lines(layout, snapshot)

@@ -9,14 +9,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from shmlog.base.times import rfc3339
 from shmlog.errors import UnreadableError
 from shmlog.folder.description import Description, begun_attempt
 from shmlog.folder.layout import RunLayout
-from shmlog.folder.regular import read_regular
 from shmlog.folder.root import STAMP
 from shmlog.folder.runfile import read_provenance
 from shmlog.folder.status import CRASHED, RUNNING, status_of_events
@@ -33,9 +31,9 @@ def rebuild_description(layout: RunLayout) -> Description:
     Nothing is written.
     """
     events = _events(layout)
-    from_events, salvaged = _of_events(events), _salvage(layout.run_yaml)
+    from_events, salvaged = _of_events(events), _salvage(layout)
     rebuilt = Description.rebuilt(layout, created_at=_created_at(layout), from_events=from_events, salvaged=salvaged)
-    rebuilt.fill(sinks=_sinks(layout), complete=not layout.sealed_json.exists() and not layout.logs())
+    rebuilt.fill(sinks=_sinks(layout), complete=not layout.files.exists(layout.sealed_json) and not layout.logs())
     rebuilt = rebuilt.changed(**_of_provenance(layout, rebuilt.latest_attempt()))
     for attempt in rebuilt.attempts or [] if rebuilt.fault_of_attempts() is None else []:
         attempt |= _of_provenance(layout, attempt["attempt"])
@@ -53,12 +51,13 @@ def _created_at(layout: RunLayout) -> str:
         created_at = datetime.strptime(stamp[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if stamp else None
     except ValueError:
         created_at = None
-    return rfc3339(created_at or datetime.fromtimestamp(layout.dir.stat().st_mtime, UTC))
+    folder = layout.files.state(layout.dir)
+    return rfc3339(created_at or datetime.fromtimestamp(folder.st_mtime if folder else 0, UTC))
 
 
 def _events(layout: RunLayout) -> list[dict[str, Any]]:
     try:
-        if _is_file(layout.run_yaml):
+        if _state(layout):
             return read.read_events(layout, snapshot.take(layout), None)[0]
     except (UnreadableError, OSError):
         pass  # which logs are sealed is unknown: events.jsonl alone has to do
@@ -69,15 +68,13 @@ def _lines(layout: RunLayout, *, skip_calls: bool = False) -> Iterator[Line]:
     """Yield all lines of events.jsonl and of the files that continue it."""
     for path in layout.event_files().values():
         with suppress(UnreadableError):  # not a file of lines: there is nothing to read
-            yield from read_lines(path, None, skip_calls=skip_calls)
+            yield from read_lines(path, None, skip_calls=skip_calls, files=layout.files)
 
 
-def _is_file(path: Path) -> bool:
-    """Whether a path is a regular file: not a link, and not a pipe on which a reader waits for ever."""
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except OSError:
-        return False
+def _state(layout: RunLayout) -> os.stat_result | None:
+    """Return the state of run.yaml, or None if it is missing, or a link, a pipe or the like."""
+    state = layout.files.known_state(layout.run_yaml)
+    return state if state and stat.S_ISREG(state.st_mode) else None
 
 
 def _of_events(events: list[dict[str, Any]]) -> Description:
@@ -108,11 +105,12 @@ def _of_provenance(layout: RunLayout, attempt: int) -> dict[str, Any]:
     return {name: provenance[name] for name in ("git", "environment") if isinstance(provenance.get(name), dict)}
 
 
-def _salvage(path: Path) -> dict[str, Any]:
+def _salvage(layout: RunLayout) -> dict[str, Any]:
     """Return the fields of a damaged run.yaml that are whole, as runfile writes them: one below the other."""
-    if not _is_file(path) or path.stat().st_size > _SALVAGED_MAX:
+    state = _state(layout)
+    if state is None or state.st_size > _SALVAGED_MAX:
         return {}
-    text = read_regular(path).decode("utf-8", "replace")
+    text = layout.files.read(layout.run_yaml).decode("utf-8", "replace")
     decoder = json.JSONDecoder()
     fields: dict[str, Any] = {}
     for match in _FIELD.finditer(text):

@@ -19,8 +19,8 @@ from typing import Any
 from shmlog.errors import CorruptDataError, RefusedError, UnreadableError
 from shmlog.folder.description import Description
 from shmlog.folder.extent import Extent, extents_of
+from shmlog.folder.files import LOG_BYTES_MAX
 from shmlog.folder.layout import Part, RunLayout, event_file_name
-from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
 from shmlog.folder.runfile import read_sealed_mapping
 from shmlog.reader.tally import read_producers
 from shmlog.records.decode import Batch, Decoder
@@ -108,7 +108,7 @@ class Snapshot:
         A torn tail is not: a flusher that was killed leaves one, and what it held was written
         again. Only of a log that is nothing else, with no earlier one, that is not known.
         """
-        decoder = Decoder(layout.dir)
+        decoder = Decoder(layout.dir, files=layout.files)
         for number, data in sorted(self.logs.items()):
             frames, damage = read_frames(layout.log(number), number, data, self.run_id)
             if frames or self.next_log != number or number == max(self.logs):
@@ -208,7 +208,7 @@ _NOTHING_SEALED: dict[str, Any] = {"next_log": 0, "events_bytes": 0, "producers"
 
 
 def _read_sealed(layout: RunLayout) -> dict[str, Any]:
-    books, problem = read_sealed_mapping(layout.sealed_json)
+    books, problem = read_sealed_mapping(layout.sealed_json, layout.files)
     if problem:
         raise CorruptDataError(problem)
     if not all(type(books.get(name)) is int and books[name] >= 0 for name in ("next_log", "events_bytes")):
@@ -243,7 +243,7 @@ def _read_logs(layout: RunLayout, next_log: int) -> tuple[dict[int, bytes], list
         path = layout.log(number)
         try:
             if number >= next_log:
-                logs[number] = read_regular(path, LOG_BYTES_MAX)
+                logs[number] = layout.files.read(path, LOG_BYTES_MAX)
         except FileNotFoundError:
             continue
         except UnreadableError as error:
@@ -254,7 +254,7 @@ def _read_logs(layout: RunLayout, next_log: int) -> tuple[dict[int, bytes], list
 def _read_books(layout: RunLayout) -> bytes | None:
     """Return the bytes of the books as they are now; None if there are none, no bytes if that is not a file of ours."""
     try:
-        return read_regular(layout.sealed_json)
+        return layout.files.read(layout.sealed_json)
     except FileNotFoundError:
         return None
     except UnreadableError:

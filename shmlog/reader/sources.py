@@ -51,7 +51,7 @@ def find_sources(layout: RunLayout, snapshot: Snapshot, *, in_memory: bool = Fal
     is_read = in_memory or snapshot.overlaps or snapshot.metrics_are_lines
     is_read = is_read or bool(problems and snapshot.has_sink("jsonl"))
     if not is_read:
-        faults = [fault for fault in (_fault_of(part.path) for part in own) if fault]
+        faults = [fault for fault in (_fault_of(layout.files.local(part.path)) for part in own) if fault]
     if is_read or faults:
         table, problems = read.read_metrics(layout, snapshot, None)
         if faults and not problems:  # the metrics are complete, but take memory: say why

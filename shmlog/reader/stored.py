@@ -17,8 +17,7 @@ from shmlog.folder import liveness
 from shmlog.folder.description import Description
 from shmlog.folder.extent import extents_of
 from shmlog.folder.layout import RunLayout, RunLike, folder_of
-from shmlog.folder.regular import read_regular
-from shmlog.folder.root import runs_below
+from shmlog.folder.root import why_not_found
 from shmlog.folder.runfile import read_mapping, read_provenance
 from shmlog.folder.status import status_of_events
 from shmlog.reader import read, snapshot
@@ -74,8 +73,8 @@ def load(run_dir: RunLike) -> StoredRun:
 def find(run_dir: str | os.PathLike[str]) -> RunLayout:
     """Return the paths of a run; raises RunNotFoundError if there is none, RefusedError for a link in it."""
     layout = RunLayout(run_dir)
-    if not layout.run_yaml.is_file():
-        raise RunNotFoundError(_not_found(layout))
+    if not layout.files.is_file(layout.run_yaml):
+        raise RunNotFoundError(why_not_found(layout.dir))
     snapshot.refuse_links(layout)
     return layout
 
@@ -90,15 +89,6 @@ def warn_of_strange_parts(layout: RunLayout) -> None:
         return  # the next read says what is wrong
     for problem in problems:
         warn_caller(problem)
-
-
-def _not_found(layout: RunLayout) -> str:
-    if not layout.dir.is_dir():
-        return f"no run in {layout.dir}: there is no such folder; pass the folder of one run"
-    below = runs_below(layout.dir)
-    if below:
-        return f"no run in {layout.dir}, but {len(below)} below it; pass the folder of one, such as {below[-1]}"
-    return f"no run in {layout.dir}: it has no run.yaml; pass the folder of one run"
 
 
 class StoredRun(Conversions, Queries):
@@ -147,14 +137,14 @@ class StoredRun(Conversions, Queries):
         """Parameters of the run; empty if config.yaml is missing or damaged."""
         path = self._layout.config_yaml
         extent = extents_of(self.described.files).get(path.name)
-        fault = extent.fault(path) if extent else None
+        fault = extent.fault(path, self._layout.files) if extent else None
         if fault:
             warn_caller(f"{path}: {fault}")
         return self._read_small(path)
 
     def _read_small(self, path: Path) -> dict[str, Any]:
         try:
-            return read_mapping(path)
+            return read_mapping(path, self._layout.files)
         except FileNotFoundError:
             return {}
         except UnreadableError as error:
@@ -209,7 +199,7 @@ class StoredRun(Conversions, Queries):
         """
         path = self._layout.git_diff(self.described.number_of(attempt))
         try:
-            return read_regular(path)
+            return self._layout.files.read(path)
         except FileNotFoundError:
             return None
 
@@ -246,7 +236,8 @@ class StoredRun(Conversions, Queries):
         layout = self._layout
         paths = [layout.run_yaml, layout.sealed_json, *layout.event_files().values(), layout.run_log]
         paths += [layout.log(number) for number in layout.logs()]
-        return max(0.0, time.time() - max(map(_written_at, paths)))
+        states = filter(None, map(layout.files.known_state, paths))
+        return max(0.0, time.time() - max((state.st_mtime for state in states), default=0.0))
 
     def _describe(self) -> tuple[Description, str | None]:
         try:
@@ -313,7 +304,7 @@ class StoredRun(Conversions, Queries):
                 current = snapshot.take(self._layout)
                 result, problems = look(current)
             except FileNotFoundError as error:
-                if not self._layout.run_yaml.exists():
+                if not self._layout.files.exists(self._layout.run_yaml):
                     raise RunNotFoundError(f"no run in {self.dir} any more: its run.yaml is gone") from error
                 continue  # a part was merged meanwhile
             if current.is_still_there(self._layout):
@@ -418,10 +409,3 @@ def _check_names(names: str | Sequence[str] | None) -> str | list[str] | None:
         if not isinstance(name, str):
             raise TypeError(f"names must be the name of a metric, or a list of them, not {type(name).__name__}")
     return checked
-
-
-def _written_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

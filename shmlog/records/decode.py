@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from shmlog.folder.files import LOCAL, RunFiles
 from shmlog.folder.large import large_size, read_large
 from shmlog.records.columns import BOOL, EVENT, FLOAT, GAP, INT, LONGTEXT, OWNER, TEXT, Columns, decode_slots
 from shmlog.records.reasons import REASONS
@@ -149,8 +150,9 @@ class Decoder:
         texts stay in their files, see `shmlog.records.texts`.
     """
 
-    def __init__(self, run_dir: Path, *, takes_all: bool = False) -> None:
+    def __init__(self, run_dir: Path, *, takes_all: bool = False, files: RunFiles = LOCAL) -> None:
         self._run_dir = run_dir
+        self._files = files
         self._takes_all = takes_all
         self._codes: dict[int, int] = {}  # name id -> position in _names, or -1
         self._names: list[str] = []
@@ -318,9 +320,9 @@ class Decoder:
 
     def _large_text(self, path: str) -> bytes | None:
         try:
-            self._large_bytes += large_size(self._run_dir, path)
+            self._large_bytes += large_size(self._run_dir, path, self._files)
             is_too_much = self._large_bytes > _LARGE_BYTES_MAX and not self._takes_all
-            return None if is_too_much else read_large(self._run_dir, path)
+            return None if is_too_much else read_large(self._run_dir, path, self._files)
         except OSError as error:
             self._refuse_passing(error)
             return None
@@ -352,7 +354,7 @@ class Decoder:
         if not item["is_file"]:
             return text
         try:
-            size: int | None = large_size(self._run_dir, text)
+            size: int | None = large_size(self._run_dir, text, self._files)
         except OSError as error:
             self._refuse_passing(error)
             reason = f"the file of an event can't be read ({error})"

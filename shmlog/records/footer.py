@@ -10,8 +10,7 @@ import errno
 import os
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shmlog.errors import CorruptDataError
-from shmlog.folder.regular import open_regular
+from shmlog.folder.files import LOCAL, RunFiles
 
 KEY = "shmlog.footer"
 RUN_ID, FIRST_LOG, LAST_LOG = "shmlog.run_id", "shmlog.first_log", "shmlog.last_log"
@@ -28,6 +27,7 @@ UNSEALED = "crc32:00000000"  # the footer's checksum is computed with this in it
 _MARK = UNSEALED[:-8].encode()
 _TAIL = struct.Struct("<I4s")
 _MAGIC = b"PAR1"
+_END_BYTES = 1 << 16  # holds most footers, so that these are read at once
 
 
 def identity(run_id: str, first: int, last: int) -> dict[str, str]:
@@ -37,29 +37,17 @@ def identity(run_id: str, first: int, last: int) -> dict[str, str]:
 
 def seal(fd: int) -> None:
     """Write the checksum into the footer of a complete file, which has `UNSEALED` as the value of `KEY`."""
-    begin, footer = _read(fd, "the file just written")
+    size = os.fstat(fd).st_size
+    footer = _footer(lambda count: os.pread(fd, count, max(size - count, 0)), "the file just written")
     at = _place(footer)
     if at < 0:
         raise OSError(errno.EIO, "the footer just written has no place for its checksum")
-    if os.pwrite(fd, b"%08x" % zlib.crc32(footer), begin + at) != 8:
+    if os.pwrite(fd, b"%08x" % zlib.crc32(footer), size - _TAIL.size - len(footer) + at) != 8:
         raise OSError(errno.EIO, "only a part of the footer's checksum was written")
 
 
-def check(path: Path) -> None:
-    """Check the footer of a file.
-
-    Raises
-    ------
-    FileNotFoundError, CorruptDataError
-        As `checked`.
-    """
-    with checked(path):
-        pass
-
-
-@contextmanager
-def checked(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Open a file with an intact footer; yield its descriptor, the footer's offset, and the footer.
+def checked(path: Path, files: RunFiles = LOCAL) -> bytes:
+    """Return the footer of a file, which is intact.
 
     Raises
     ------
@@ -68,15 +56,7 @@ def checked(path: Path) -> Iterator[tuple[int, int, bytes]]:
     CorruptDataError
         If it is not a Parquet file, or its checksum is missing or wrong.
     """
-    with open_regular(path) as file:
-        fd = file.fileno()
-        begin, footer = _read(fd, path)
-        _compare(path, footer)
-        yield fd, begin, footer
-
-
-def _compare(path: Path, footer: bytes) -> None:
-    """Raise CorruptDataError if the checksum of a footer is missing or wrong."""
+    footer = _footer(lambda count: files.read_range(path, -count, count), path)
     at = _place(footer)
     if at < 0:
         raise CorruptDataError(f"{path}: damaged, or not a part of shmlog (the footer has no checksum)")
@@ -84,17 +64,19 @@ def _compare(path: Path, footer: bytes) -> None:
     if digits != b"%08x" % zlib.crc32(footer[:at] + b"00000000" + footer[at + 8 :]):
         text = digits.decode("ascii", "replace")
         raise CorruptDataError(f"{path}: damaged (the checksum of the footer is not {text})")
+    return footer
 
 
-def _read(fd: int, what: object) -> tuple[int, bytes]:
-    """Return the offset of the footer, and the footer."""
-    size = os.fstat(fd).st_size
-    tail = os.pread(fd, _TAIL.size, max(size - _TAIL.size, 0))
-    length, magic = _TAIL.unpack(tail) if len(tail) == _TAIL.size else (0, b"")
-    begin = size - _TAIL.size - length
-    if magic != _MAGIC or begin < 0:
+def _footer(read_end: Callable[[int], bytes], what: object) -> bytes:
+    """Return the footer of a file, whose last bytes, or all that there are, ``read_end`` returns."""
+    end = read_end(_END_BYTES)
+    length, magic = _TAIL.unpack(end[-_TAIL.size :]) if len(end) >= _TAIL.size else (0, b"")
+    size = length + _TAIL.size
+    if magic == _MAGIC and len(end) < size:
+        end = read_end(size)
+    if magic != _MAGIC or len(end) < size:
         raise CorruptDataError(f"{what}: damaged (not a Parquet file, or cut off)")
-    return begin, os.pread(fd, length, begin)
+    return end[len(end) - size : -_TAIL.size]
 
 
 def _place(footer: bytes) -> int:
@@ -110,10 +92,10 @@ class FooterFacts(NamedTuple):
     metadata: dict[str, str | None]
 
 
-def read_facts(path: Path) -> FooterFacts:
+def read_facts(path: Path, files: RunFiles = LOCAL) -> FooterFacts:
     """Return the facts in the footer of a part; raises as `checked` does."""
-    with checked(path) as (_, _, data):
-        without_pages = pa.BufferReader(_MAGIC + data + _TAIL.pack(len(data), _MAGIC))
+    footer = checked(path, files)
+    without_pages = pa.BufferReader(_MAGIC + footer + _TAIL.pack(len(footer), _MAGIC))
     try:
         parquet = pq.read_metadata(without_pages)
     except (OSError, pa.ArrowException) as error:

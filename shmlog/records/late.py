@@ -14,7 +14,6 @@ from collections import Counter
 
 from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
-from shmlog.folder.regular import open_regular
 from shmlog.records.reasons import LATE_REASONS
 
 _FILE = r"\d+-[0-9a-f]{8}\.json"
@@ -48,7 +47,7 @@ def read_late(layout: RunLayout) -> tuple[dict[str, int], list[str]]:
     total: Counter[str] = Counter()
     problems = []
     try:
-        names = sorted(os.listdir(layout.late)) if not layout.late.is_symlink() else []
+        names = [] if layout.files.is_link(layout.late) else sorted(layout.files.names(layout.late))
     except FileNotFoundError:
         return {}, []
     for name in names:
@@ -64,8 +63,7 @@ def _read(layout: RunLayout, name: str) -> dict[str, int] | None:
     if not re.fullmatch(_FILE, name):
         return None
     try:
-        with open_regular(layout.late / name) as file:
-            data = file.read(_BYTES_MAX)
+        data = layout.files.read_range(layout.late / name, 0, _BYTES_MAX)
         counts = json.loads(data) if data else {}  # its writer was killed between the two steps
     except (OSError, ValueError, UnreadableError):
         return None

@@ -17,7 +17,6 @@ from shmlog.folder import runfile
 from shmlog.folder.description import Description
 from shmlog.folder.extent import Extent, extents_of, of_file
 from shmlog.folder.layout import RunLayout, event_file_name
-from shmlog.folder.regular import open_regular, read_regular
 from shmlog.records.lanes import NODE, Lane
 from shmlog.records.reasons import REASONS
 
@@ -58,7 +57,7 @@ class Ledger:
         path = layout.sealed_json
         ledger = cls(path)
         try:
-            data = read_regular(path)
+            data = layout.files.read(path)
         except FileNotFoundError:
             if layout.lacks_books():
                 raise CorruptDataError(f"{path}: {MISSING}; put it back from a copy of the run") from None
@@ -121,7 +120,7 @@ class Ledger:
         ledger.extents |= _named(event_extents(ledger.extents | files))
         ledger.extents[_RUN_LOG] = files.get(_RUN_LOG, Extent())
         for path in _text_files(layout):
-            with open_regular(path) as file:
+            with layout.files.open(path) as file:
                 size = os.fstat(file.fileno()).st_size
             if size > ledger.extents.get(path.name, Extent()).bytes:
                 raise CorruptDataError(
@@ -298,7 +297,7 @@ def _measured(layout: RunLayout) -> dict[str, Extent]:
 
 
 def _text_files(layout: RunLayout) -> list[Path]:
-    return [path for path in (*layout.event_files().values(), layout.run_log) if path.exists()]
+    return [path for path in (*layout.event_files().values(), layout.run_log) if layout.files.exists(path)]
 
 
 def _named(events: Iterable[Extent]) -> dict[str, Extent]:

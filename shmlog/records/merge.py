@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, replacing
 from shmlog.errors import CorruptDataError, UnreadableError
+from shmlog.folder.files import LOCAL, RunFiles
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.records import footer
 from shmlog.records.order import ROW_KEYS, row_order, take_rows
@@ -36,7 +37,7 @@ _FAN_IN = 16
 _Key = tuple[int, ...]
 
 
-def names_of(parts: list[Part]) -> list[str]:
+def names_of(parts: list[Part], files: RunFiles = LOCAL) -> list[str]:
     """Return the names of the metrics in some parts, sorted.
 
     Raises
@@ -44,7 +45,7 @@ def names_of(parts: list[Part]) -> list[str]:
     FileNotFoundError, CorruptDataError
         If a part is gone, or can't be read.
     """
-    return _names_in([part.path for part in parts])
+    return _names_in([part.path for part in parts], files=files)
 
 
 def merge(layout: RunLayout, *, run_id: str, parts: list[Part], progress: Callable[[], None]) -> Path:
@@ -135,10 +136,10 @@ def _text_bytes(paths: list[Path]) -> int:
     return total
 
 
-def _names_in(paths: list[Path], progress: Callable[[], None] = lambda: None) -> list[str]:
+def _names_in(paths: list[Path], progress: Callable[[], None] = lambda: None, files: RunFiles = LOCAL) -> list[str]:
     names: set[str] = set()
     for path in paths:
-        with open_file(path) as file:
+        with open_file(path, files) as file:
             for group in file.groups:
                 names.update(file.read_names(group))
                 progress()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shmlog import _bulk
 from shmlog.errors import CorruptDataError
-from shmlog.folder.regular import open_regular
+from shmlog.folder.files import LOCAL
 from shmlog.records.parts import open_file
 from shmlog.records.schema import METRICS
 
@@ -43,7 +43,7 @@ def check_whole(path: Path) -> None:
     CorruptDataError
         If it is damaged, or not a part of shmlog, or its texts could fill the memory.
     """
-    with open_regular(path) as file:
+    with LOCAL.open(path) as file:
         status = os.fstat(file.fileno())
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if identity in _sound:

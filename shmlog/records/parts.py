@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from shmlog.base.durable import replacing
 from shmlog.errors import CorruptDataError, RefusedError
+from shmlog.folder.files import LOCAL, RunFiles
 from shmlog.records import footer
 from shmlog.records.order import cut, sort_by_name, take_rows, with_names
 from shmlog.records.schema import (
@@ -162,7 +163,7 @@ class PartFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._file.close(force=True)
 
     @property
     def groups(self) -> range:
@@ -265,7 +266,7 @@ def _with_plain_texts(table: pa.Table) -> pa.Table:
     return table.set_column(_TEXT, METRICS.field(_TEXT), pa.chunked_array(chunks, pa.string()))
 
 
-def open_file(path: Path) -> PartFile:
+def open_file(path: Path, files: RunFiles = LOCAL) -> PartFile:
     """Open a part for reading; its footer and pages are compared with their checksums.
 
     Raises
@@ -275,21 +276,17 @@ def open_file(path: Path) -> PartFile:
     CorruptDataError
         If it is damaged, or not a part of shmlog.
     """
-    footer.check(path)
-    return open_checked(path, path, path.stat().st_size)
-
-
-def open_checked(path: Path, source: Path | pa.BufferReader, size: int) -> PartFile:
-    """Open a part whose footer was checked, from the file ``path`` or from bytes of it."""
+    footer.checked(path, files)
     try:
+        source = files.open_for_arrow(path)
         file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=[_TEXT])
     except (OSError, pa.ArrowException) as error:
         raise_for(path, error)
     schema = file.schema_arrow
     if (schema.names, schema.types) != (METRICS.names, _TYPES_AS_READ):
         raise CorruptDataError(f"{path}: not a part of shmlog, or its schema is damaged ({schema.names})")
-    check_cells(path, file.metadata.num_rows * file.metadata.num_columns, size)
-    return PartFile(path, file, size)
+    check_cells(path, file.metadata.num_rows * file.metadata.num_columns, source.size())
+    return PartFile(path, file, source.size())
 
 
 def check_cells(path: Path, cells: int, size: int) -> None:
@@ -305,7 +302,7 @@ def raise_for(path: Path, error: Exception) -> NoReturn:
     raise CorruptDataError(f"{path}: damaged ({error})") from error
 
 
-def read_part(path: Path, names: list[str] | None = None) -> pa.Table:
+def read_part(path: Path, names: list[str] | None = None, files: RunFiles = LOCAL) -> pa.Table:
     """Return the rows of a part, or those of some names.
 
     Parameters
@@ -318,7 +315,7 @@ def read_part(path: Path, names: list[str] | None = None) -> pa.Table:
     FileNotFoundError, CorruptDataError
         As in `open_file` and `PartFile.read`.
     """
-    with open_file(path) as file:
+    with open_file(path, files) as file:
         table = file.read(_groups_with(file, names))
     return table if names is None else only_names(table, names)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shmlog import _bulk
-from shmlog.folder.regular import open_regular
+from shmlog.folder.files import LOCAL
 
 MAGIC = b"SLF2"
 FIRST = 1
@@ -213,7 +213,7 @@ def _pieces(
 
 def first_piece(path: Path, log: int, run_id: str | None) -> Frame | Damage | None:
     """Return the first frame of a log, which repeats the state after the logs before it, or its damage; None: empty."""
-    with open_regular(path) as file:
+    with LOCAL.open(path) as file:
         data = file.read(_CRC_BEGIN + 8)
         length = int.from_bytes(data[_CRC_BEGIN:], "little")
         data += file.read(min(length, os.fstat(file.fileno()).st_size))

@@ -27,7 +27,7 @@ def write_annotations(layout: RunLayout, changes: dict[str, Any]) -> None:
         If it can't be written.
     """
     try:
-        annotations = read_mapping(layout.annotations_yaml)
+        annotations = read_mapping(layout.annotations_yaml, layout.files)
     except FileNotFoundError:
         annotations = {"schema": _SCHEMA}
     try:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from shmlog.base.durable import atomic_write
 from shmlog.errors import ShmlogError, UnreadableError
-from shmlog.folder.regular import read_regular
+from shmlog.folder.files import LOCAL
 from shmlog.folder.root import Root
 
 _SCHEMA = 2
@@ -30,7 +30,7 @@ class IndexEntry(NamedTuple):
 def load(path: Path) -> dict[str, IndexEntry]:
     """Return the entries of a file by run id; none if it is missing, damaged or of another version."""
     try:
-        head, _, body = read_regular(path, _BYTES_MAX).partition(b"\n")
+        head, _, body = LOCAL.read(path, _BYTES_MAX).partition(b"\n")
         header = json.loads(head)
         if header != {"schema": _SCHEMA, "crc32": zlib.crc32(body)}:
             return {}

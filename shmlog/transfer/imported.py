@@ -16,7 +16,7 @@ import pyarrow as pa
 from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import RefusedError
 from shmlog.folder.description import Description
-from shmlog.folder.regular import open_regular
+from shmlog.folder.files import LOCAL
 from shmlog.records.schema import METRICS
 from shmlog.records.values import INT32, INT64, VALUE_COLUMNS, cells_of, is_text
 
@@ -179,7 +179,7 @@ def _read_file(path: Path, limit: int | None) -> bytes:
     OSError
         If it can't be read.
     """
-    with open_regular(path) as file:
+    with LOCAL.open(path) as file:
         size = os.fstat(file.fileno()).st_size
         if limit is not None and size > limit:
             raise RefusedError(f"{path}: {size} bytes, more than the {limit} that are read")

@@ -192,6 +192,6 @@ def _existing(root: Root, run_id: str, experiment: str) -> RunLayout | None:
         raise StorageError(f"{root.path} is not a folder")
     for name in sorted(root.experiments(), key=lambda name: name != experiment):
         layout = root.run(name, run_id)
-        if layout.run_yaml.is_file():
+        if layout.files.is_file(layout.run_yaml):
             return layout
     return None

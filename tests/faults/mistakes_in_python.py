@@ -467,7 +467,7 @@ STORAGE = (
     Mutation(
         "footer-unchecked",
         "records/parts.py",
-        "    footer.check(path)\n",
+        "    footer.checked(path, files)\n",
         "",
         "I11: a damaged footer is read as it stands, or ends the process",
         "unit/test_parts.py::test_a_flip_anywhere_in_the_footer_is_found",
@@ -475,7 +475,7 @@ STORAGE = (
     Mutation(
         "pages-unchecked",
         "reader/sources.py",
-        "        faults = [fault for fault in (_fault_of(part.path) for part in own) if fault]\n",
+        "        faults = [fault for fault in (_fault_of(layout.files.local(part.path)) for part in own) if fault]\n",
         "        faults = []\n",
         "I11: SQL and scans are silently wrong where a page is damaged",
         "faults/test_hostile_parts.py::test_no_flip_is_read_in_silence[one_name]",
@@ -710,11 +710,19 @@ STORAGE = (
     ),
     Mutation(
         "artifact-through-a-link",
-        "reader/artifacts.py",
-        "if os.path.realpath(self.path) != os.path.join(os.path.realpath(folder.parent), folder.name, self.name):",
-        "if False:",
+        "folder/files.py",
+        "        path = folder / name\n",
+        "        return open(folder / name, 'rb')\n",
         "I11: a file of another folder is read as an artifact",
         f"{MANIFEST}::test_a_link_in_the_place_of_an_artifact_is_not_followed",
+    ),
+    Mutation(
+        "artifact-through-a-late-link",
+        "folder/files.py",
+        "_FOLDER = os.O_RDONLY | os.O_DIRECTORY | HARMLESS\n",
+        "_FOLDER = os.O_RDONLY | os.O_DIRECTORY\n",
+        "I11: a file of another folder is read as an artifact, if the link is put there while it is opened",
+        "unit/test_run_files.py::test_a_link_that_comes_meanwhile_is_not_followed",
     ),
     # ---- readers ----
     Mutation(
@@ -767,7 +775,7 @@ STORAGE = (
     ),
     Mutation(
         "holes-read",
-        "folder/regular.py",
+        "folder/files.py",
         "    return first_hole < size\n",
         "    return False\n",
         "P9: a file that takes no room on the disk fills the memory",

@@ -14,7 +14,7 @@ import pytest
 import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import RefusedError
-from shmlog.folder.regular import read_regular
+from shmlog.folder.files import LOCAL
 from shmlog.folder.segmentref import MEETING_PREFIX, SHARED_MEMORY, names_in
 from shmlog.run import rendezvous
 from shmlog.segment import gc, meeting
@@ -80,7 +80,7 @@ def assert_nobody_meets(root: Path) -> None:
 def _content(place: Path) -> bytes:
     """Return what is in a list; nothing of one that has gone, and of what other tests plant there."""
     try:
-        return read_regular(place)
+        return LOCAL.read(place)
     except (FileNotFoundError, RefusedError):
         return b""
 

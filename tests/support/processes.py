@@ -12,7 +12,7 @@ from pathlib import Path
 
 import shmlog
 from shmlog.errors import RefusedError
-from shmlog.folder.regular import open_regular
+from shmlog.folder.files import LOCAL
 
 TIMEOUT_S = 60.0
 SHARED_MEMORY = Path("/dev/shm")
@@ -102,7 +102,7 @@ def segments_below(base: Path) -> Iterator[tuple[str, str]]:
     """Yield name and run of the shared-memory objects whose first page names a folder below ``base``."""
     for path in SHARED_MEMORY.glob("shmlog*"):
         try:
-            with open_regular(path) as file:
+            with LOCAL.open(path) as file:
                 head = file.read(4096)
         except (OSError, RefusedError):  # it has gone; or a test has planted a pipe
             continue

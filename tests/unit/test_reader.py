@@ -16,6 +16,7 @@ import pytest
 import shmlog
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, RunNotFoundError, ShmlogWarning
+from shmlog.folder.files import LOCAL
 from shmlog.folder.layout import Part, RunLayout
 from shmlog.folder.status import map_status
 from shmlog.reader import read, snapshot
@@ -577,7 +578,7 @@ def parted(tmp_path: Path) -> Folder:
 @pytest.mark.parametrize("at", [100, -200], ids=["a page", "the footer"])
 def test_one_damaged_part_of_several_is_told_and_the_others_are_read(parted: Folder, at: int) -> None:
     path = parted.layout.part(2)
-    others = expected_rows(parted) - rows_in(read.read_part(path, None))
+    others = expected_rows(parted) - rows_in(read.read_part(path, None, LOCAL))
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
@@ -589,7 +590,7 @@ def test_one_damaged_part_of_several_is_told_and_the_others_are_read(parted: Fol
 @pytest.mark.parametrize("kind", ["another run's", "another name's", "damaged"])
 def test_parts_that_only_another_runs_or_a_damaged_one_covers_are_read(parted: Folder, kind: str) -> None:
     cover = parted.layout.part(0, 3)
-    table = read.read_part(parted.layout.part(0), None)
+    table = read.read_part(parted.layout.part(0), None, LOCAL)
     run_id = "other" if kind == "another run's" else parted.layout.run_id
     parts.write_part(
         cover, table, run_id=run_id, first=0, last=7 if kind == "another name's" else 3, progress=lambda: None

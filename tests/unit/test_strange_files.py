@@ -18,7 +18,7 @@ import shmlog
 from shmlog.base import durable
 from shmlog.cli.main import main
 from shmlog.errors import RefusedError
-from shmlog.folder import layout, regular, runfile
+from shmlog.folder import files, layout, runfile
 from shmlog.reader.event_lines import read_lines
 from tests.faults.hostile_folders import make_folder
 
@@ -146,7 +146,7 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
     put_pipe(tmp_path / "pipe")
     for name in ("link", "folder", "pipe"):
         with pytest.raises(RefusedError, match=f"{name}: not a regular file; refused"), no_waiting(10):
-            regular.open_regular(tmp_path / name)
+            files.LOCAL.open(tmp_path / name)
     for name in ("link", "folder", "pipe"):
         with pytest.raises(OSError, match=name), no_waiting(10):
             durable.open_to_write(tmp_path / name, os.O_WRONLY | os.O_CREAT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,11 @@ class View:
         nodes = {NODE, *(part.node for part in self.snapshot.parts)} if self.snapshot else {NODE}
         return {node: described.first_lanes(node) for node in sorted(nodes)}
 
+    def parts(self) -> Iterator[tuple[int, str]]:
+        """Yield node and path of each part; DuckDB opens it by itself."""
+        for part in self.sources.parts:
+            yield part.node, str(self.layout.files.local(part.path))
+
     @property
     def is_resumed(self) -> bool:
         """Whether the run has more than one attempt."""
@@ -132,7 +137,7 @@ def _take_all(views: Sequence[View], wanted: Sequence[str], problems: list[str])
         try:
             readable.append(view.take(wanted))
         except FileNotFoundError:
-            if view.layout.run_yaml.exists():
+            if view.layout.files.exists(view.layout.run_yaml):
                 raise
             problems.append(f"{view.layout.dir}: no run.yaml; its metrics and events are left out")
         except UnreadableError as error:
@@ -213,14 +218,14 @@ def _define_metrics(connection: Any, views: list[View]) -> list[str]:
         connection.register("shmlog_attempts", tables.attempt_table((v.record, v.first_lanes()) for v in resumed))
         selects.append(attempts_sql(of_resumed, _COLUMNS))
     connection.execute(f"CREATE VIEW metrics AS {' UNION ALL '.join(selects)}")
-    return [str(part.path) for view in views for part in view.sources.parts]
+    return [path for view in views for _, path in view.parts()]
 
 
 def _select_records(connection: Any, views: list[View], unsealed_name: str, is_one: bool) -> str:
     """Return the SELECT of the records of some runs; what is not in parts is registered as a table."""
     paths: dict[int, list[str]] = {}
-    for part in chain.from_iterable(view.sources.parts for view in views):
-        paths.setdefault(part.node, []).append(str(part.path))
+    for node, path in chain.from_iterable(view.parts() for view in views):
+        paths.setdefault(node, []).append(path)
     unsealed = [_with_ids(view.sources.rows, *_ids_of(view)) for view in views if view.sources.rows.num_rows]
     rows = pa.concat_tables([_with_ids(NO_ROWS, "", ""), *unsealed]).unify_dictionaries()
     selects = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,18 @@ def check(
     _check_size(layout, snapshot, report)
     has_calls = snapshot.has_sink("jsonl")
     for path, most in snapshot.event_files(layout):
-        check_extent(path, snapshot, report)
-        for portion in _portions(path, most, report):
+        check_extent(path, layout, snapshot, report)
+        for portion in _portions(layout, path, most, report):
             calls = [event for event in portion if has_calls and is_call(event)]
             _check_calls(calls, of_calls, tally if snapshot.metrics_are_lines else None, report)
             _check_others([e for e in portion if not (has_calls and is_call(e))], layout, numbers, tally, report)
 
 
-def _portions(path: Path, most: int | None, report: Report) -> Iterator[list[dict[str, Any]]]:
+def _portions(layout: RunLayout, path: Path, most: int | None, report: Report) -> Iterator[list[dict[str, Any]]]:
     """Yield the events of a file, many at once; report the lines that are not events."""
     faults = _Faults(path, report)
     try:
-        lines = faults.sound(read_lines(path, most))
+        lines = faults.sound(read_lines(path, most, files=layout.files))
         while portion := list(itertools.islice(lines, _LINES_AT_ONCE)):
             yield portion
     except UnreadableError as error:
@@ -58,7 +59,8 @@ def _check_size(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
         for path in layout.event_files().values():
             if path not in counted:
                 report.error(path, "the run has not written it; move it away if it is yours")
-    size = layout.events.stat().st_size if layout.events.is_file() else 0
+    state = layout.files.state(layout.events)
+    size = state.st_size if state and stat.S_ISREG(state.st_mode) else 0
     if not snapshot.files and size < (snapshot.events_bytes or 0):
         report.error(layout.events, f"has {size} bytes; {snapshot.events_bytes} were written")
 

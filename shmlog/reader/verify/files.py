@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from shmlog.base.durable import leftovers
 from shmlog.errors import UnreadableError
 from shmlog.folder import liveness
 from shmlog.folder.description import SCHEMA
@@ -21,12 +20,13 @@ from shmlog.records.late import read_late
 _LARGE = re.compile(r"large/[A-Za-z0-9._-]+")
 
 
-def check_extent(path: Path, snapshot: Snapshot, report: Report) -> None:
+def check_extent(path: Path, layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
     """Check a file without checksums of its own against what is known of it."""
     extent = snapshot.files.get(path.name)
     try:
-        fault = extent.fault(path) if extent else None
-        grown = path.stat().st_size - extent.bytes if extent and snapshot.complete and not fault else 0
+        fault = extent.fault(path, layout.files) if extent else None
+        state = layout.files.state(path) if extent and snapshot.complete and not fault else None
+        grown = state.st_size - extent.bytes if extent and state else 0
     except OSError as error:
         fault, grown = f"can't be read ({error.strerror})", 0
     if fault:
@@ -41,7 +41,7 @@ def check_large(data: dict[str, Any], layout: RunLayout, report: Report) -> None
     if set(data) != {"file", "bytes"} or not isinstance(path, str) or not _LARGE.fullmatch(path):
         return
     try:
-        size = len(read_large(layout.dir, path))
+        size = len(read_large(layout.dir, path, layout.files))
     except OSError as error:
         report.error(layout.dir / path, f"an event's data can't be read ({error})")
         return
@@ -51,10 +51,10 @@ def check_large(data: dict[str, Any], layout: RunLayout, report: Report) -> None
 
 def check_description(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
     """Check what is said about the run, and run.log."""
-    check_extent(layout.run_log, snapshot, report)
-    check_extent(layout.config_yaml, snapshot, report)
+    check_extent(layout.run_log, layout, snapshot, report)
+    check_extent(layout.config_yaml, layout, snapshot, report)
     try:
-        read_mapping(layout.config_yaml)
+        read_mapping(layout.config_yaml, layout.files)
     except FileNotFoundError:
         pass  # a run needs no parameters
     except UnreadableError as error:
@@ -101,14 +101,13 @@ def check_leftovers(layout: RunLayout, snapshot: Snapshot, report: Report) -> No
     flusher = liveness.flusher_lives(snapshot.described) is True
     if live or flusher:
         return
-    for folder in (layout.dir, layout.metrics, layout.wal):
-        for path in leftovers(folder):
-            report.warning(path, "a temporary file that was never completed; it can be deleted")
+    for path in layout.leftovers():
+        report.warning(path, "a temporary file that was never completed; it can be deleted")
     if not snapshot.complete:
         report.warning(layout.wal, "nobody drains this run any more; 'shmlog recover' finishes it")
         return
     for path in (layout.wal, layout.segment):
-        if path.exists():
+        if layout.files.exists(path):
             report.warning(path, "left of a run that is complete; 'shmlog recover' removes it")
     for node in (layout, *layout.other_nodes()):
         for part in node.covered_parts():

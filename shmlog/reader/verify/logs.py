@@ -7,8 +7,8 @@ import json
 import numpy as np
 
 from shmlog.errors import UnreadableError
+from shmlog.folder.files import LOG_BYTES_MAX
 from shmlog.folder.layout import RunLayout
-from shmlog.folder.regular import LOG_BYTES_MAX, read_regular
 from shmlog.reader.snapshot import Snapshot, read_frames
 from shmlog.reader.verify.files import check_large
 from shmlog.reader.verify.numbers import Numbers
@@ -21,7 +21,7 @@ from shmlog.records.wal import FIRST, TORN_TAIL, Damage, Frame
 
 def check(layout: RunLayout, snapshot: Snapshot, numbers: Numbers, report: Report) -> None:
     """Check the frames of the logs and the records in them; add their numbers."""
-    decoder = Decoder(layout.dir)
+    decoder = Decoder(layout.dir, files=layout.files)
     due = snapshot.next_log or 0
     for number, data in sorted(snapshot.logs.items()):
         if number != due:
@@ -40,7 +40,7 @@ def check_kept(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
     """Report what lies in the logs that were put aside when they were sealed, and is in no file."""
     for number, path in layout.kept_logs():
         try:
-            data = read_regular(path, LOG_BYTES_MAX)
+            data = layout.files.read(path, LOG_BYTES_MAX)
         except UnreadableError as error:
             report.error(path, str(error).removeprefix(f"{path}: "))
             continue

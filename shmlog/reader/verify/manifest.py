@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shmlog.base.durable import is_there
 from shmlog.errors import UnreadableError
 from shmlog.folder.artifacts import EVENT_TYPE
-from shmlog.folder.content import Content, content_of, is_digest
+from shmlog.folder.content import Content, content_at, is_digest
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.manifest import SCHEMA, listed_files
 from shmlog.folder.runfile import read_sealed_mapping
@@ -27,7 +26,7 @@ def check(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
 def _read(layout: RunLayout, report: Report) -> dict[str, Content] | None:
     """Return what the manifest says of each file; None if there is no manifest, or it is damaged."""
     try:
-        manifest, fault = read_sealed_mapping(layout.manifest)
+        manifest, fault = read_sealed_mapping(layout.manifest, layout.files)
     except FileNotFoundError:
         return None  # of a run of an earlier version, or in which it could not be written
     except (UnreadableError, OSError) as error:
@@ -57,7 +56,7 @@ def _check_files(layout: RunLayout, listed: dict[str, Content], report: Report) 
         path = there.pop(name, None)
         if path is None:
             report.error(layout.dir / name, "is missing, or no regular file; manifest.json lists it")
-        elif path not in damaged and (fault := _fault(path, due)):
+        elif path not in damaged and (fault := _fault(layout, path, due)):
             report.error(path, fault)
         else:
             known[path] = due
@@ -66,9 +65,12 @@ def _check_files(layout: RunLayout, listed: dict[str, Content], report: Report) 
     return known
 
 
-def _fault(path: Path, due: Content) -> str | None:
+def _fault(layout: RunLayout, path: Path, due: Content) -> str | None:
     try:
-        present = content_of(path, due.algorithm)
+        with layout.files.open(path) as file:
+            present = content_at(file.fileno(), due.algorithm)
+    except UnreadableError as error:  # it is no longer what `listed_files` has listed
+        return str(error).removeprefix(f"{path}: ")
     except OSError as error:
         return f"can't be read ({error.strerror})"
     if present == due:
@@ -90,7 +92,7 @@ def _check_artifacts(layout: RunLayout, snapshot: Snapshot, known: dict[Path, Co
         report.counts["artifacts"] += 1
         if artifact.path in reported:
             continue
-        if is_imported and not is_there(artifact.path):
+        if is_imported and layout.files.state(artifact.path) is None:
             report.warning(artifact.path, "is not here: what the run was imported from did not hold it")
             continue
         fault = artifact.fault(known.get(artifact.path))

@@ -28,7 +28,7 @@ def check(layout: RunLayout, snapshot: Snapshot, numbers: Numbers, tally: Tally,
     for part in snapshot.parts:
         report.counts["parts"] += 1
         try:
-            tables = guarded(part.path, lambda part=part: list(_read(part, snapshot.run_id, report)))
+            tables = guarded(part.path, lambda part=part: list(_read(layout, part, snapshot.run_id, report)))
         except UnreadableError as error:
             report.error(part.path, str(error).removeprefix(f"{part.path}: "))
             continue
@@ -41,9 +41,9 @@ def check(layout: RunLayout, snapshot: Snapshot, numbers: Numbers, tally: Tally,
             numbers.add(lane_keys(table), table["seq"].to_numpy())
 
 
-def _read(part: Part, run_id: str | None, report: Report) -> Iterator[pa.Table]:
+def _read(layout: RunLayout, part: Part, run_id: str | None, report: Report) -> Iterator[pa.Table]:
     """Yield who logged the rows, and their numbers, by row group."""
-    with open_file(part.path) as file:
+    with open_file(part.path, layout.files) as file:
         _check_metadata(part, file.metadata, run_id, report)
         for group in file.groups:
             table = file.read([group]).cast(METRICS)

@@ -44,7 +44,7 @@ def verify(run_dir: str | os.PathLike[str]) -> Report:
         If there is no run.yaml. Whatever else is wrong stands in the report.
     """
     layout = RunLayout(run_dir)
-    if not layout.run_yaml.is_file():
+    if not layout.files.is_file(layout.run_yaml):
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml; pass the folder of one run")
     for _ in range(_TRIES):
         report = Report(layout.dir)
