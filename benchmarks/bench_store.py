@@ -12,6 +12,7 @@ from harness import Bench, main, seconds, wait_for_quiet
 import shmlog
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
+from shmlog.records import parts
 
 LIST = """
 import sys, time
@@ -23,7 +24,7 @@ print(len(runs), time.perf_counter() - start)
 
 
 def make_store(folder: Path, runs: int) -> Path:
-    """Make a run, and copies of what describes it."""
+    """Make a run, and copies of it that are runs of their own."""
     root = folder / "runs"
     with shmlog.init("first", root=root, config={"lr": 0.1, "model": {"name": "small", "layers": [64, 64]}}) as run:
         for step in range(100):
@@ -31,13 +32,17 @@ def make_store(folder: Path, runs: int) -> Path:
     wait_for_quiet(run.dir)
     layout = RunLayout(run.dir)
     described = runfile.read(layout.run_yaml)
+    (part,) = layout.parts()
+    table = parts.read_part(part.path)
     for number in range(runs):
         copy = RunLayout(root / f"experiment{number % 10}" / f"20261121-{number:06d}-{number:06x}")
         copy.dir.mkdir(parents=True)
-        told = {**described, "run_id": copy.run_id, "experiment": copy.experiment, "tags": [f"n{number % 7}"]}
-        runfile.write(copy.run_yaml, told, durable=False)
+        changed = {"run_id": copy.run_id, "experiment": copy.experiment, "tags": [f"n{number % 7}"]}
+        runfile.write(copy.run_yaml, {**described, **changed}, durable=False)
         runfile.write(copy.config_yaml, {"lr": 1 / (1 + number), "model": {"name": "small"}}, durable=False)
-        shutil.copytree(layout.metrics, copy.metrics)
+        copy.metrics.mkdir(parents=True)
+        copied = copy.part(part.first, part.last)
+        parts.write_part(copied, table, run_id=copy.run_id, first=part.first, last=part.last, progress=lambda: None)
     shutil.rmtree(root / "first")
     return root
 

@@ -182,7 +182,7 @@ def test_an_export_has_the_events_of_all_files_and_attempts(twice: RunLayout, tm
     assert [event["data"]["number"] for event in back.events("many")] == list(range(120))
     assert back.metrics("loss")["step"].to_pylist() == list(range(120))
     assert verify(report.dir).ok
-    assert [str(problem) for problem in report.problems] == [
+    assert [str(note) for note in report.notes] == [
         "artifact 'model' was logged, and is not in the source",
         "artifact 'second' was logged, and is not in the source",
     ]
