@@ -20,9 +20,11 @@ from shmlog.folder.description import Description
 from shmlog.folder.regular import BYTES_MAX
 from shmlog.reader.verify.verify import verify
 from shmlog.records import parts, producers
+from shmlog.records.decode import Decoder
 from shmlog.records.ledger import Ledger
 from shmlog.records.producers import is_folded
 from shmlog.records.schema import METRICS
+from shmlog.records.wal import Frame, scan
 from tests.support.folders import OWNER, Folder, seal_one_by_one
 from tests.support.frames import Log
 from tests.support.processes import wait_until
@@ -151,6 +153,17 @@ def test_as_many_producers_as_may_be_listed_are_not_folded(few: None) -> None:
     for tenancy in range(FEW):
         ledger.add_owner(0, tenancy + 1, {**OWNER, "pid": tenancy})
     assert [producer["pid"] for producer in ledger.producers()] == list(range(FEW))
+
+
+def test_a_decoder_keeps_the_owners_of_present_tenancies_alone(tmp_path: Path) -> None:
+    """A flusher would else grow with each worker."""
+    folder, _ = crowded(tmp_path)
+    decoder = Decoder(folder.dir)
+    for number in range(LOGS):
+        path = folder.layout.log(number)
+        frames = scan(path.read_bytes(), path=path, log=number, run_id="one")
+        decoder.decode([frame for frame in frames if isinstance(frame, Frame)])
+    assert decoder._owners == {(lane, LOGS * TENANCIES): decoder.cursors[lane].owner_json for lane in (0, 1)}
 
 
 # ---- run folders ----
