@@ -314,6 +314,17 @@ def test_books_that_are_counted_again_are_folded(tmp_path: Path, few: None) -> N
     assert verify(folder.dir).findings == []
 
 
+def test_the_producers_of_an_imported_run_are_folded(tmp_path: Path, few: None) -> None:
+    folder, _ = crowded(tmp_path)
+    folder.complete()
+    (path,) = shmlog.export_run(folder.dir, tmp_path / "run.json")
+    back = shmlog.load(shmlog.import_run(path, tmp_path / "back").dir)
+    assert len(back.producers) <= FEW
+    assert any(map(is_folded, back.producers))
+    assert back.counts["metrics"] == len(folder.records)
+    assert verify(back.dir).findings == []
+
+
 def test_show_says_of_how_many_an_entry_is(tmp_path: Path, few: None, capsys: pytest.CaptureFixture[str]) -> None:
     folder, _ = crowded(tmp_path)
     folder.complete()
