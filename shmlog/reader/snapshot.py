@@ -22,10 +22,10 @@ from shmlog.folder.extent import Extent, extents_of
 from shmlog.folder.files import LOG_BYTES_MAX
 from shmlog.folder.layout import Part, RunLayout, event_file_name
 from shmlog.folder.runfile import read_sealed_mapping
-from shmlog.reader.tally import read_producers
 from shmlog.records.decode import Batch, Decoder
 from shmlog.records.lanes import Lane
 from shmlog.records.ledger import MISSING, read_offered
+from shmlog.records.producers import read_producers
 from shmlog.records.reasons import REASONS
 from shmlog.records.wal import FIRST, TORN_TAIL, Damage, Frame, scan
 

@@ -28,9 +28,10 @@ from shmlog.reader.convert import Conversions
 from shmlog.reader.event_lines import fault_of
 from shmlog.reader.queries import Queries
 from shmlog.reader.snapshot import Snapshot
-from shmlog.reader.tally import Tally, sum_dropped
+from shmlog.reader.tally import Tally
 from shmlog.records.late import read_late
 from shmlog.records.ledger import Ledger, lost_of
+from shmlog.records.producers import sum_dropped
 from shmlog.records.schema import RECORDS
 
 _TRIES = 20
@@ -317,7 +318,11 @@ class StoredRun(Conversions, Queries):
 
     @property
     def producers(self) -> list[dict[str, Any]]:
-        """The producers: lane, tenancy, pid, rank, worker …, and their counts."""
+        """The producers: lane, tenancy, pid, rank, worker …, and their counts.
+
+        Of more than 16,384 the oldest of each lane are one entry, whose ``tenancies`` says of how many; what they
+        do not have in common is None there.
+        """
         return self._books()[0]
 
     @property

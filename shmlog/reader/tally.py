@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow.compute
 
 from shmlog.records.lanes import Lane
 from shmlog.records.lines import GAP_TYPE, is_of_user
+from shmlog.records.producers import fold
 from shmlog.records.reasons import REASONS
 from shmlog.records.values import RANKS
 
@@ -69,7 +69,7 @@ class Tally:
         return counts
 
     def producers(self) -> list[dict[str, Any]]:
-        """Return the producers as run.yaml would list them, as far as the records say."""
+        """Return the producers as run.yaml would list them, as far as the records say; see `fold`."""
         order = sorted(self._owners, key=lambda producer: (producer[0], self._owners[producer][0]))
         tenancy: Counter[Lane] = Counter()
         producers = []
@@ -83,7 +83,7 @@ class Tally:
                     "dropped": dict(self.dropped.get((lane, pid), {})),
                 }
             )  # fmt: skip
-        return producers
+        return fold(producers)
 
 
 def gap_of(event: dict[str, Any]) -> dict[str, int] | None:
@@ -95,25 +95,3 @@ def gap_of(event: dict[str, Any]) -> dict[str, int] | None:
     if not isinstance(dropped, dict) or not dropped or not set(dropped) <= set(REASONS):
         return None
     return dropped if all(type(n) is int and n > 0 for n in dropped.values()) else None
-
-
-def read_producers(value: object) -> list[dict[str, Any]] | None:
-    """Return the producers that a file of ours lists; None if that is not a list of producers."""
-    if not isinstance(value, list) or not all(map(_is_producer, value)):
-        return None
-    return value
-
-
-def _is_producer(entry: object) -> bool:
-    if not isinstance(entry, dict) or not isinstance(entry.get("dropped"), dict):
-        return False
-    numbers = [entry.get("node", 0), *(entry.get(name) for name in ("lane", "tenancy", "metrics", "events"))]
-    return all(type(n) is int and n >= 0 for n in [*numbers, *entry["dropped"].values()])
-
-
-def sum_dropped(producers: Iterable[dict[str, Any]], unlaned: dict[str, int] | None = None) -> dict[str, int]:
-    """Return the drops of all producers by reason."""
-    total = Counter(unlaned or {})
-    for producer in producers:
-        total.update(producer["dropped"])
-    return dict(total)

@@ -173,7 +173,8 @@ class Decoder:
             self._learn(frame)
         columns, damage = decode_slots(frames, self._ends, self._code_table(), self._clock)
         self._damage += damage
-        for item in columns.items[columns.items["kind"] == OWNER]:
+        new_owners = columns.items[columns.items["kind"] == OWNER]
+        for item in new_owners:
             self._owners[_producer(columns, item)] = columns.payload(item)
         batch = self._metrics(columns)
         batch.events = self._events(columns)
@@ -183,6 +184,8 @@ class Decoder:
             batch.unlaned = dict(zip(REASONS, (int(n) for n in frames[-1].unlaned), strict=True))
         self._frames += len(frames)
         self._move_cursors(columns)
+        if len(new_owners):
+            self._forget_owners()
         batch.offered = {lane: self.cursors[lane].seq for lane in columns.after["lane"].tolist()}
         return batch
 
@@ -239,6 +242,13 @@ class Decoder:
                 gapped=entry["gapped"].tolist(),
                 owner_json=self._owners.get((lane, tenancy), b""),
             )
+
+    def _forget_owners(self) -> None:
+        """Forget those whose tenancy is over: no later frame has records of theirs."""
+        latest = {lane: cursor.tenancy for lane, cursor in self.cursors.items()}
+        self._owners = {
+            (lane, tenancy): owner for (lane, tenancy), owner in self._owners.items() if tenancy >= latest.get(lane, 0)
+        }
 
     # ---- metrics ----
 

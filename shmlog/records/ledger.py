@@ -18,6 +18,7 @@ from shmlog.folder.description import Description
 from shmlog.folder.extent import Extent, extents_of, of_file
 from shmlog.folder.layout import RunLayout, event_file_name
 from shmlog.records.lanes import NODE, Lane
+from shmlog.records.producers import fold, is_folded, read_producers, sum_dropped
 from shmlog.records.reasons import REASONS
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Ledger:
         self.kept_logs: list[int] = []  # logs with records that are, or may be, nowhere else
         self._unlaned: dict[str, int] = {}
         self._producers: dict[tuple[Lane, int], dict[str, Any]] = {}
+        self._folded: dict[Lane, int] = {}  # by lane, the highest tenancy that is folded
         self._offered: dict[Lane, int] = {}  # by lane
         self._settled: dict[int, int] = {}  # by lane, the records lost in logs already accounted for
 
@@ -70,7 +72,7 @@ class Ledger:
             ledger.next_log = books["next_log"]
             ledger.extents = {**_named(event_extents(files)), _RUN_LOG: files[_RUN_LOG]}
             ledger._unlaned = books["dropped"]
-            ledger._producers = {(Lane.of_producer(p), p["tenancy"]): p for p in books["producers"]}
+            ledger._list(_listed(books["producers"]))
             ledger._recall(books.get("offered"), books.get("kept_logs"))
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptDataError(f"{path}: does not say how much is sealed") from error
@@ -87,9 +89,12 @@ class Ledger:
         """Return books that continue those counts; they can't be committed."""
         ledger = cls(None)
         ledger._unlaned = dict(unlaned)
-        books = [{**producer, "dropped": dict(producer["dropped"])} for producer in producers]
-        ledger._producers = {(Lane.of_producer(p), p["tenancy"]): p for p in books}
+        ledger._list([{**producer, "dropped": dict(producer["dropped"])} for producer in producers])
         return ledger
+
+    def _list(self, producers: list[dict[str, Any]]) -> None:
+        self._producers = {(Lane.of_producer(p), p["tenancy"]): p for p in producers}
+        self._folded = {lane: tenancy for (lane, tenancy), p in self._producers.items() if is_folded(p)}
 
     @classmethod
     def reopened(cls, layout: RunLayout, description: Description) -> Ledger:
@@ -103,10 +108,7 @@ class Ledger:
             If a link, a pipe or a folder is in the place of such a file.
         """
         try:
-            ledger = cls.of(description.producers, {})
-            numbers = chain.from_iterable((*lane, tenancy) for lane, tenancy in ledger._producers)
-            if any(type(number) is not int or number < 0 for number in numbers):
-                raise KeyError("lane")
+            ledger = cls.of(_listed(description.producers), {})
             of_lanes, dropped = ledger.dropped(), description.dropped or {}
             ledger._unlaned = {r: max(0, count - of_lanes.get(r, 0)) for r, count in dropped.items()}
             ledger._recall(description.offered, description.kept_logs)
@@ -182,6 +184,8 @@ class Ledger:
     def add_owner(self, lane: int, tenancy: int, owner: dict[str, Any]) -> None:
         """Book the owner of a lane in a tenancy."""
         entry = self._entry(lane, tenancy)
+        if is_folded(entry):
+            return
         started_ns = owner.get("started_ns")
         for name in ("pid", "rank", "local_rank", "worker", "host", "process"):
             entry[name] = owner.get(name)
@@ -207,19 +211,19 @@ class Ledger:
             "lane": lane, "tenancy": tenancy, "pid": None, "rank": None, "local_rank": None, "worker": None,
             "host": None, "process": None, "started_at": None, "metrics": 0, "events": 0, "dropped": {},
         }  # fmt: skip
-        return self._producers.setdefault((Lane(NODE, lane), tenancy), unknown)
+        key = Lane(NODE, lane)
+        return self._producers.setdefault((key, max(tenancy, self._folded.get(key, 0))), unknown)
 
     def producers(self) -> list[dict[str, Any]]:
-        """Return the producers in the order of lane and tenancy."""
-        return [self._producers[key] for key in sorted(self._producers)]
+        """Return the producers in the order of lane and tenancy; of very many, the oldest are folded, see `fold`."""
+        listed = fold(self._producers.values())
+        if len(listed) < len(self._producers):
+            self._list(listed)
+        return listed
 
     def dropped(self) -> dict[str, int]:
         """Return all drops of the run, by reason."""
-        total = dict(self._unlaned)
-        for producer in self._producers.values():
-            for reason, count in producer["dropped"].items():
-                total[reason] = total.get(reason, 0) + count
-        return total
+        return sum_dropped(self._producers.values(), self._unlaned)
 
     def offered(self) -> dict[str, int]:
         """Return the records offered, by lane, as our files hold them."""
@@ -276,6 +280,13 @@ def lost_of(producers: Iterable[Mapping[str, Any]], offered: Mapping[Lane, int])
         if lane in missing:
             missing[lane] -= producer["metrics"] + producer["events"] + sum(producer["dropped"].values())
     return {lane: count for lane, count in missing.items() if count}
+
+
+def _listed(value: object) -> list[dict[str, Any]]:
+    producers = read_producers(value)
+    if producers is None:
+        raise TypeError("not a list of producers")
+    return producers
 
 
 def read_offered(value: object) -> dict[Lane, int]:

@@ -26,10 +26,11 @@ from shmlog.folder.root import Root
 from shmlog.folder.runfile import ANNOTATED
 from shmlog.folder.status import CRASHED, SUCCESS, map_status
 from shmlog.reader.event_lines import fault_of
-from shmlog.reader.tally import Tally, gap_of, sum_dropped
+from shmlog.reader.tally import Tally, gap_of
 from shmlog.reader.verify.numbers import Numbers
 from shmlog.records import parts
 from shmlog.records.lanes import NODE, Lane, lane_keys
+from shmlog.records.producers import sum_dropped
 from shmlog.records.schema import METRICS, with_node
 from shmlog.transfer.imported import ImportedRun, owner_of
 

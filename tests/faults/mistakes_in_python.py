@@ -10,6 +10,7 @@ WAL = "unit/test_wal.py"
 NODES = "unit/test_nodes.py"
 READER = "unit/test_reader.py"
 BOOKS = "unit/test_books.py"
+FOLDED = "unit/test_folded.py"
 FOREIGN = f"{BOOKS}::test_recovery_takes_nothing_from_the_log_of_another_run_and_keeps_it"
 MERGE = "unit/test_merge.py"
 EVERY_BIT = "unit/test_pages.py::test_every_bit_of_a_page_and_of_its_header_matters"
@@ -969,6 +970,31 @@ RESUMING = (
         'cls(NODE, producer["lane"])',
         "I4: producers of two nodes are booked as one",
         f"{NODES}::test_a_live_run_goes_on_beside_the_records_of_another_node",
+    ),
+    # ---- producers.py ----
+    Mutation(
+        "folded-drops-forgotten",
+        "records/producers.py",
+        '"dropped": sum_dropped(producers),',
+        '"dropped": latest["dropped"],',
+        "I4: drops of short-lived producers are in no count",
+        f"{FOLDED}::test_folding_changes_no_sum",
+    ),
+    Mutation(
+        "record-beside-the-folded",
+        "records/ledger.py",
+        "max(tenancy, self._folded.get(key, 0))",
+        "tenancy",
+        "a producer is both folded and listed",
+        f"{FOLDED}::test_a_folded_entry_has_what_its_producers_have_in_common",
+    ),
+    Mutation(
+        "folded-not-verified",
+        "reader/verify/verify.py",
+        '            who = "all that',
+        '            if (lane, pid) in folded:\n                continue\n            who = "all that',
+        "I4: verify calls a run whole that lacks records of folded producers",
+        f"{FOLDED}::test_a_row_of_a_folded_producer_that_is_gone_is_missed",
     ),
 )
 

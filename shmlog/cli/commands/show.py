@@ -195,7 +195,8 @@ def _producer_cells(producer: dict[str, Any]) -> list[object]:
     dropped = sum((producer.get("dropped") or {}).values())
     # Ids are names, not amounts: no thousands separators in them.
     ids = [str(producer[key]) if producer.get(key) is not None else None for key in _PRODUCER[:4]]
-    return [*ids, producer.get("process"), producer.get("metrics"), producer.get("events"), dropped]
+    who = producer.get("process") or (f"{producer['tenancies']:,} producers" if "tenancies" in producer else None)
+    return [*ids, who, producer.get("metrics"), producer.get("events"), dropped]
 
 
 def _metric_cells(metric: dict[str, Any]) -> list[object]:

@@ -15,12 +15,13 @@ from shmlog.errors import RunNotFoundError, UnreadableError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.snapshot import Snapshot, take
-from shmlog.reader.tally import Producer, Tally, sum_dropped
+from shmlog.reader.tally import Producer, Tally
 from shmlog.reader.verify import events, files, logs, manifest, parts
 from shmlog.reader.verify.numbers import Numbers, Problem
 from shmlog.reader.verify.report import Report
 from shmlog.records.lanes import Lane
 from shmlog.records.ledger import lost_of
+from shmlog.records.producers import is_folded, sum_dropped
 
 _TRIES = 20
 
@@ -119,9 +120,11 @@ class _Check:
             self._report.error(path, "its list of producers is damaged")
             return
         booked, held = _booked(snapshot.producers), self._sealed.counts()
+        folded = _pool_folded(snapshot.producers, booked, held)
         for lane, pid in sorted(booked.keys() | held.keys()):
             of_books, of_files = booked.get((lane, pid), {}), held.get((lane, pid), {})
-            self._compare(path, f"{lane}, pid {pid}", of_books, of_files, damaged)
+            who = "all that are not listed one by one" if (lane, pid) in folded else f"pid {pid}"
+            self._compare(path, f"{lane}, {who}", of_books, of_files, damaged)
         self._check_lost(path, snapshot.producers)
         if snapshot.complete:
             self._check_totals(snapshot.described, snapshot.producers)
@@ -173,3 +176,26 @@ def _booked(producers: list[dict[str, Any]]) -> dict[Producer, dict[str, int]]:
         for what, n in {"metrics": producer["metrics"], "events": producer["events"], **dropped}.items():
             entry[what] = entry.get(what, 0) + n
     return booked
+
+
+def _pool_folded(
+    producers: list[dict[str, Any]], booked: dict[Producer, dict[str, int]], held: dict[Producer, dict[str, int]]
+) -> set[Producer]:
+    """Move in ``held`` what folded producers have logged, whose pids the books lack, to the keys of their entries.
+
+    A process that the books do list may have had the lane before, too, or another one of the same pid. So what the
+    files hold of it beyond its own count belongs to the folded entry.
+
+    Returns
+    -------
+    set
+        The keys of those entries.
+    """
+    folded = {(Lane.of_producer(p), -1) for p in producers if is_folded(p) and p.get("pid") is None}
+    for (lane, pid), counts in list(held.items()):
+        if (lane, -1) in folded and pid != -1:
+            pooled, due = held.setdefault((lane, -1), {}), booked.get((lane, pid), {})
+            for what, count in counts.items():
+                counts[what] = min(count, due.get(what, 0))
+                pooled[what] = pooled.get(what, 0) + count - counts[what]
+    return folded
