@@ -1183,6 +1183,14 @@ ENDING = (
         f"{STARTS}::test_one_that_hangs_while_it_starts_is_alive_until_it_is_killed",
     ),
     Mutation(
+        "start-counts-against-sealing",
+        "run/patience.py",
+        "        self._since_s = time.monotonic()  # that it has come",
+        "        pass  # that it has come",
+        "P7: on a busy machine, a finish returns False as soon as a slow flusher has started and drained",
+        f"{STARTS}::test_a_finish_waits_for_a_flusher_that_has_just_started",
+    ),
+    Mutation(
         "patience-for-each",
         "run/life.py",
         "        return patience.wait(lambda: self._segment.finish_done",
