@@ -791,6 +791,14 @@ STORAGE = (
     ),
     # ---- imports ----
     Mutation(
+        "export-not-compared",
+        "transfer/importers/exported_table.py",
+        "not sealed.check(path, data)",
+        "False",
+        "P9: a flipped bit in the footer of an exported Parquet file imports other rows, or none",
+        "unit/test_import.py::test_no_bit_of_a_parquet_export_is_read_wrongly",
+    ),
+    Mutation(
         "reader-unlimited",
         "transfer/importers/limits.py",
         "        yield is_limited and _limit_data(max_bytes)\n",
