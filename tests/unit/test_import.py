@@ -273,6 +273,20 @@ def test_no_bit_of_a_parquet_export_is_read_wrongly(tmp_path: Path) -> None:
     assert told > len(whole) - 30, "all but the name of the checksum"
 
 
+@pytest.mark.parametrize("time_us", [1 << 62, 253_402_300_800_000_000, -62_135_596_800_000_001])
+def test_an_arrow_export_with_a_damaged_time_is_refused(tmp_path: Path, time_us: int) -> None:
+    """A run of it could neither be listed nor exported."""
+    (path,) = shmlog.export_run(make_run(tmp_path / "r", [("loss", 0, 0.5, 1_000_000, None)]), tmp_path / "a.arrow")
+    with pa.ipc.open_file(path) as file:
+        table = file.read_all()
+    at, field = table.column_names.index("ts"), table.schema.field("ts")
+    table = table.set_column(at, field, pa.array([time_us]).cast(field.type))
+    with pa.ipc.new_file(path, table.schema) as file:
+        file.write_table(table)
+    with pytest.raises(shmlog.errors.CorruptDataError, match="times outside the years 1 to 9999"):
+        shmlog.import_run(path, tmp_path / "runs")
+
+
 def test_a_parquet_export_that_another_program_has_saved_again(tmp_path: Path) -> None:
     (path,) = shmlog.export_run(make_run(tmp_path / "r", [("loss", 0, 0.5, 1_000_000, None)]), tmp_path / "a.parquet")
     pq.write_table(pq.read_table(path), path)
