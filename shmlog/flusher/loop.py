@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ class Keeper:
         logs = layout.logs()
         number = logs[-1] + 1 if logs else closing.first_log(layout, segment)
         self._drain = _core.Drain(segment, self._place.open_logs(), number, ref.name)
-        self._progress = Progress(segment, self._drain, lambda: self._sealer.next_log if self._sealer else 0)
+        keeper = weakref.proxy(self)  # a cycle would keep files open, and the segment mapped, after a recovery
+        self._progress = Progress(segment, self._drain, lambda: keeper._sealer.next_log if keeper._sealer else 0)
         if logs:
             closing.restore_cursors(self._drain, segment, layout)
         self._limit_logs(logs[0] if logs else number)
@@ -279,11 +281,16 @@ class Keeper:
         self._segment.cut_all()
         self._merger.close()
         failures = 0
-        while (error := self._guarded(self._close_once)) is not None:
-            if not patient or not self._may_heal(error):
-                failures += 1
-            if failures >= FAILURES_MAX:
-                raise StorageError(f"{self._layout.dir}: can't be closed ({error}); 'shmlog recover' closes it later")
+        try:
+            while (error := self._guarded(self._close_once)) is not None:
+                if not patient or not self._may_heal(error):
+                    failures += 1
+                if failures >= FAILURES_MAX:
+                    raise StorageError(
+                        f"{self._layout.dir}: can't be closed ({error}); 'shmlog recover' closes it later"
+                    )
+        finally:
+            self._discard_sealer()
 
     def _may_heal(self, error: Exception) -> bool:
         """Whether the work that failed may succeed later, in this process and in this folder."""

@@ -252,8 +252,10 @@ def _recover_files(
                 events_bytes_max=settings_of(now.structured_log).rotate_bytes,
             )  # fmt: skip
             sealer = Sealer(layout, ledger, sinks, lambda: None, report)
-            sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
-            sealer.close()
+            try:
+                sealer.catch_up(max(layout.logs(), default=-1) + 1, wait=True)
+            finally:
+                sealer.close()
             Provenance(layout, report).finish()
             closing.write_complete(layout, None, ledger)
         closing.clean_up(layout, ref, report)

@@ -108,9 +108,12 @@ class Patience:
             if new_state != state:
                 state, self._since_s = new_state, now
             if now >= deadline or not self._is_worth_it(now - self._since_s):
-                return is_done()
+                break
             time.sleep(nap)
             nap = min(nap * 1.5, _NAP_MAX_S)
+        if not is_done():
+            return False
+        self._since_s = time.monotonic()  # that it has come is progress, which nobody may have looked at before
         return True
 
     def _is_worth_it(self, stalled_s: float) -> bool:

@@ -800,6 +800,14 @@ STORAGE = (
     ),
     # ---- imports ----
     Mutation(
+        "export-not-compared",
+        "transfer/importers/exported_table.py",
+        "not sealed.check(path, data)",
+        "False",
+        "P9: a flipped bit in the footer of an exported Parquet file imports other rows, or none",
+        "unit/test_import.py::test_no_bit_of_a_parquet_export_is_read_wrongly",
+    ),
+    Mutation(
         "reader-unlimited",
         "transfer/importers/limits.py",
         "        yield is_limited and _limit_data(max_bytes)\n",
@@ -1215,6 +1223,14 @@ ENDING = (
         "        pass\n",
         "a flusher that starts is taken for dead",
         f"{STARTS}::test_one_that_hangs_while_it_starts_is_alive_until_it_is_killed",
+    ),
+    Mutation(
+        "start-counts-against-sealing",
+        "run/patience.py",
+        "        self._since_s = time.monotonic()  # that it has come",
+        "        pass  # that it has come",
+        "P7: on a busy machine, a finish returns False as soon as a slow flusher has started and drained",
+        f"{STARTS}::test_a_finish_waits_for_a_flusher_that_has_just_started",
     ),
     Mutation(
         "patience-for-each",

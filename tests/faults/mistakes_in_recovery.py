@@ -99,6 +99,14 @@ MISTAKES_IN_RECOVERY = (
         f"{RECOVERY}::test_nothing_is_removed_through_a_link_in_a_run_that_is_complete[wal]",
     ),
     Mutation(
+        "recovery-leaves-files-open",
+        "flusher/loop.py",
+        "        finally:\n            self._discard_sealer()\n",
+        "        finally:\n            pass\n",
+        "P8: of some hundred crashed runs the last can't be recovered, for want of descriptors",
+        f"{RECOVERY}::test_a_recovery_leaves_nothing_open",
+    ),
+    Mutation(
         "recovery-changes-the-folder",
         "flusher/loop.py",
         "        description = Description.read(self._layout)\n",

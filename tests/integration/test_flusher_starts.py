@@ -260,6 +260,16 @@ def test_patience_that_has_run_out_is_out_for_all_that_the_call_waits_for() -> N
     assert len(rings) == 1, "it looks once"
 
 
+def test_a_finish_waits_for_a_flusher_that_has_just_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that takes longer than the patience does not count against the sealing that comes after it."""
+    slow = program(tmp_path / "slow", f'sleep {PATIENCE_S + 0.5}; exec "{sys.executable}" "$@"')
+    run = begin(tmp_path / "runs", monkeypatch, slow)
+    run.log("x", 1.0)
+    assert run.finish()
+    wait_for_end(run.dir)
+    assert_books_balance(run.dir, offered=1)
+
+
 def test_a_finish_beside_a_stopped_flusher_takes_no_longer_than_a_flush(tmp_path: Path) -> None:
     run = shmlog.init("stopped", root=tmp_path)
     assert run.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc as gc_of_python
 import os
 import shutil
 import signal
@@ -84,6 +85,28 @@ def assert_whole(run_dir: Path) -> None:
     """Assert that every record that was logged is in the files, and nothing waits any more."""
     stored = assert_books_balance(run_dir, offered=2 * LOGGED)
     assert (stored.status, stored.unrecovered, stored.metrics().num_rows) == ("crashed", False, 2 * LOGGED)
+
+
+def test_a_recovery_leaves_nothing_open(root: Path) -> None:
+    """One process recovers many runs, as `shmlog recover` and flushers do, or trains on afterwards."""
+
+    def held() -> tuple[int, list[str]]:
+        mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "/dev/shm/shmlog-" in line]
+        return len(os.listdir("/proc/self/fd")), mapped
+
+    run_dirs = [crashed(root) for _ in range(2)]
+    assert recover(run_dirs[0]).changed  # imports what a recovery needs
+    gc_was_on = gc_of_python.isenabled()
+    gc_of_python.collect()
+    gc_of_python.disable()
+    try:
+        before = held()
+        assert recover(run_dirs[1]).changed
+        assert held() == before
+    finally:
+        if gc_was_on:
+            gc_of_python.enable()
+    assert_whole(run_dirs[1])
 
 
 # ---- shared memory that can't be used ----

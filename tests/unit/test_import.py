@@ -253,6 +253,48 @@ def test_the_limit_is_of_all_that_is_read(tmp_path: Path) -> None:
     assert main(["import", str(path), "--max-gib", "1", "--experiment", "cli"]) == 0
 
 
+def test_no_bit_of_a_parquet_export_is_read_wrongly(tmp_path: Path) -> None:
+    """Headers of pages and the footer have no checksum of Parquet's: one that is damaged may tell of fewer rows."""
+    (path,) = shmlog.export_run(make_run(tmp_path / "r", [("loss", 0, 0.5, 1_000_000, None)]), tmp_path / "a.parquet")
+    whole = path.read_bytes()
+    read = reader_of("parquet")
+    assert not list(read(path).notes)
+    true = read(path).metrics
+    told = 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            run = read(path)
+        except shmlog.errors.UnreadableError:
+            told += 1
+        else:
+            assert list(run.notes), f"a flipped bit of byte {at} is not told"
+            assert run.metrics.equals(true), f"a flipped bit of byte {at} makes other rows"
+    assert told > len(whole) - 30, "all but the name of the checksum"
+
+
+@pytest.mark.parametrize("time_us", [1 << 62, 253_402_300_800_000_000, -62_135_596_800_000_001])
+def test_an_arrow_export_with_a_damaged_time_is_refused(tmp_path: Path, time_us: int) -> None:
+    """A run of it could neither be listed nor exported."""
+    (path,) = shmlog.export_run(make_run(tmp_path / "r", [("loss", 0, 0.5, 1_000_000, None)]), tmp_path / "a.arrow")
+    with pa.ipc.open_file(path) as file:
+        table = file.read_all()
+    at, field = table.column_names.index("ts"), table.schema.field("ts")
+    table = table.set_column(at, field, pa.array([time_us]).cast(field.type))
+    with pa.ipc.new_file(path, table.schema) as file:
+        file.write_table(table)
+    with pytest.raises(shmlog.errors.CorruptDataError, match="times outside the years 1 to 9999"):
+        shmlog.import_run(path, tmp_path / "runs")
+
+
+def test_a_parquet_export_that_another_program_has_saved_again(tmp_path: Path) -> None:
+    (path,) = shmlog.export_run(make_run(tmp_path / "r", [("loss", 0, 0.5, 1_000_000, None)]), tmp_path / "a.parquet")
+    pq.write_table(pq.read_table(path), path)
+    report = shmlog.import_run(path, tmp_path / "runs")
+    assert rows_of(report) == [("loss", 0, 0.5, 1.0)]
+    assert report.notes == ("the file has no checksum of shmlog: damage outside its pages can't be seen",)
+
+
 @pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.binary(), pa.struct([("a", pa.int64())])])
 def test_columns_that_no_metric_can_be_are_refused(tmp_path: Path, kind: pa.DataType) -> None:
     """What they would take is not bounded by what is told of them."""

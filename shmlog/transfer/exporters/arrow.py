@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 
 from shmlog.reader.stored import StoredRun
 from shmlog.records.schema import ROW_GROUP_ROWS, write_options
+from shmlog.transfer import sealed
 from shmlog.transfer.exporters.describe import describe
 from shmlog.transfer.exporters.output import Progress, slices
+from shmlog.transfer.sealed import SealedStream
 
 KEY = b"shmlog.run"
 
@@ -25,10 +27,14 @@ def _with_description(run: StoredRun, table: pa.Table) -> pa.Table:
 def write_parquet(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write a Parquet file; return how many records it has."""
     table = _with_description(run, table)
-    with pq.ParquetWriter(file, table.schema, **write_options()) as writer:
+    stream = SealedStream(file)
+    with pq.ParquetWriter(stream, table.schema, **write_options()) as writer:
         for start in range(0, table.num_rows, ROW_GROUP_ROWS):
             writer.write_table(table.slice(start, ROW_GROUP_ROWS))
             progress(min(start + ROW_GROUP_ROWS, table.num_rows), table.num_rows)
+        writer.add_key_value_metadata({sealed.KEY: sealed.UNSEALED})
+        stream.begin_end()
+    stream.seal()
     return int(table.num_rows)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from shmlog.base.times import time_in_range
 from shmlog.errors import CorruptDataError
 from shmlog.records.schema import METRICS, RECORDS
 from shmlog.records.values import misfits
@@ -22,7 +23,7 @@ def checked_table(path: Path, table: pa.Table) -> pa.Table:
     Raises
     ------
     CorruptDataError
-        If it has other columns, or a row that is not a record.
+        If it has other columns, a row that is not a record, or a time that no calendar has.
     """
     if table.column_names != METRICS.names:
         raise CorruptDataError(f"{path}: not a table of shmlog (columns {table.column_names})")
@@ -34,6 +35,9 @@ def checked_table(path: Path, table: pa.Table) -> pa.Table:
         raise CorruptDataError(f"{path}: a table of shmlog that is damaged ({error})") from error
     if any(checked[column.name].null_count for column in METRICS if not column.nullable) or misfits(checked).any():
         raise CorruptDataError(f"{path}: a table of shmlog with rows whose kind and values don't fit")
+    ends = pc.min_max(checked["ts"].cast(pa.int64())).as_py()
+    if checked.num_rows and not all(map(time_in_range, ends.values())):  # most that reads a run could not show it
+        raise CorruptDataError(f"{path}: a table of shmlog with times outside the years 1 to 9999")
     return checked
 
 

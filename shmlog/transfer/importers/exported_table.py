@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 from shmlog.base.plain import plain
 from shmlog.errors import CorruptDataError, UnreadableError
 from shmlog.folder.description import Description
+from shmlog.transfer import sealed
 from shmlog.transfer.exporters.arrow import KEY
 from shmlog.transfer.imported import ImportedRun
 from shmlog.transfer.importers.checked import checked_table, curve_of
 from shmlog.transfer.importers.untrusted import read_arrow, read_batches
 
+_PARQUET = b"PAR1"
 _ARROW = b"ARROW1\0\0"
 """An Arrow file begins with it; a stream follows, and then an index of the stream, which a stranger can forge."""
 
@@ -33,6 +35,8 @@ def read(path: Path) -> ImportedRun:
     run = ImportedRun(experiment=path.stem)
     data = run.read("table", path)
     try:
+        if data.startswith(_PARQUET) and not sealed.check(path, data):
+            run.notes.add("checksum", "the file has no checksum of shmlog: damage outside its pages can't be seen")
         table = _table(path, data)
         run.metrics = checked_table(path, curve_of(path, table.replace_schema_metadata(None), run.problems))
     except UnreadableError:
@@ -51,7 +55,7 @@ def read(path: Path) -> ImportedRun:
 
 
 def _table(path: Path, data: bytes) -> pa.Table:
-    if data.startswith(b"PAR1"):
+    if data.startswith(_PARQUET):
         batches, schema = list(read_batches(path, data)), pq.read_schema(pa.BufferReader(data))
     else:
         if not data.startswith(_ARROW):
