@@ -9,6 +9,8 @@ from typing import Any
 ROOT, EXPERIMENT, NAME = "SHMLOG_ROOT", "SHMLOG_EXPERIMENT", "SHMLOG_NAME"
 TAGS, GROUP, CONFIG = "SHMLOG_TAGS", "SHMLOG_GROUP", "SHMLOG_CONFIG"
 
+_WORDS = {"True": True, "False": False, "None": None}  # as Python writes them; JSON has its own
+
 DEFAULT_ROOT = "runs"
 DEFAULT_EXPERIMENT = "default"
 
@@ -43,17 +45,19 @@ def config() -> dict[str, Any]:
     if text.lstrip().startswith("{"):
         try:
             parameters = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"${CONFIG} is not a JSON object ({error}): {text!r}") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"${CONFIG} is not a JSON object ({error}): {text!r:.200}") from None
         return dict(parameters)
     pairs = [pair.partition("=") for pair in text.split(",")]
     if not all(name.strip() and equals for name, equals, _ in pairs):
-        raise ValueError(f"${CONFIG} must be a JSON object, or name=value,name=value, not {text!r}")
+        raise ValueError(
+            f"${CONFIG} must be a JSON object, as for values with commas, or name=value,name=value, not {text!r:.200}"
+        )
     return {name.strip(): _scalar(value.strip()) for name, _, value in pairs}
 
 
 def _scalar(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return _WORDS[text] if text in _WORDS else json.loads(text)
+    except (ValueError, RecursionError):
         return text

@@ -28,6 +28,11 @@ def default_root() -> str:
     return os.fspath(root_or_default(None))
 
 
+def shown_root() -> str:
+    """Return `default_root` for a help text, in which ``%`` begins a placeholder."""
+    return default_root().replace("%", "%%")
+
+
 class UsageError(Exception):
     """Options that contradict each other."""
 
@@ -76,14 +81,14 @@ def add_command(
 
 def add_run_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument RUN."""
-    text = f"a run folder or id, or a folder or experiment whose newest run is meant (default: {default_root()})"
+    text = f"a run folder or id, or a folder or experiment whose newest run is meant (default: {shown_root()})"
     parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
 
 
 def add_root_option(parser: argparse.ArgumentParser) -> None:
     """Add the option --root."""
     parser.add_argument(
-        "--root", type=path, default=default_root(), help=f"folder of all experiments (default: {default_root()})"
+        "--root", type=path, default=default_root(), help=f"folder of all experiments (default: {shown_root()})"
     )
 
 

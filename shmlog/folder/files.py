@@ -33,6 +33,7 @@ LOG_BYTES_MAX = 16 << 30
 """Most bytes of a log: it ends at some 16 MB, after a frame that can hold all lanes."""
 
 _NO_FILE = (errno.ENXIO, errno.ELOOP)  # for a socket; for a link
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _REFUSED = "not a regular file; refused"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | HARMLESS
 
@@ -45,10 +46,16 @@ class RunFiles:
         return os.listdir(folder)
 
     def below(self, folder: Path) -> Iterator[Path]:
-        """Yield the regular files in a folder and its subfolders; skip links, which can lead anywhere."""
+        """Yield the regular files in a folder and its subfolders; skip links, which can lead anywhere.
+
+        Raises
+        ------
+        OSError
+            If a folder can't be read.
+        """
         if self.is_link(folder):
             return
-        for path, _, names in os.walk(folder):
+        for path, _, names in os.walk(folder, onerror=_raise_unless_gone):
             for name in names:
                 file = Path(path, name)
                 try:
@@ -73,16 +80,18 @@ class RunFiles:
             return None
 
     def exists(self, path: Path) -> bool:
-        """Whether there is anything at a path, and not a link that leads nowhere."""
-        return path.exists()
+        """Whether there is anything at a path, and not a link that leads nowhere; raises OSError if the disk fails."""
+        return _status(path) is not None
 
     def is_file(self, path: Path) -> bool:
-        """Whether there is a regular file, or a link to one, which `open` refuses."""
-        return path.is_file()
+        """Whether there is a regular file, or a link to one, which `open` refuses; raises OSError if the disk fails."""
+        status = _status(path)
+        return status is not None and stat.S_ISREG(status.st_mode)
 
     def is_link(self, path: Path) -> bool:
-        """Whether a folder or file is a link."""
-        return path.is_symlink()
+        """Whether a folder or file is a link; raises OSError if the disk fails."""
+        status = _status(path, follow=False)
+        return status is not None and stat.S_ISLNK(status.st_mode)
 
     def open(self, path: Path) -> BufferedReader:
         """Open a file, which has a descriptor, for reading.
@@ -143,6 +152,23 @@ class RunFiles:
 
 LOCAL = RunFiles()
 """The files of this machine, be they of a run or not."""
+
+
+def _status(path: Path, *, follow: bool = True) -> os.stat_result | None:
+    """Return the status of a file, or None if there is none; pathlib of Python 3.14 says so of a failing disk, too."""
+    try:
+        return os.stat(path, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
+    except ValueError:  # no path can have a NUL
+        return None
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if error.errno not in _ABSENT:
+        raise error
 
 
 def refuse_holes(file: BufferedReader, path: Path) -> None:

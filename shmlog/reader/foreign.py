@@ -13,7 +13,8 @@ STEPS = ("step", "global_step", "_step", "iteration", "iter", "epoch")
 TIMES = ("ts", "timestamp", "time", "wall_time", "wall time", "_timestamp", "datetime")
 """Names of times."""
 
-_SECONDS_MAX = 1e12
+_SECONDS = (1e8, 1e11)  # since 1970: below are times that have elapsed, above are milliseconds
+_MILLISECONDS_MAX = 1e14
 
 
 def first_of(words: Iterable[str], names: Iterable[str]) -> str | None:
@@ -30,10 +31,19 @@ def step_of(value: Any) -> int | None:
 
 
 def time_us(value: Any) -> int | None:
-    """Return a time as microseconds since 1970, from a text or datetime or from seconds; None if it is not a time."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _SECONDS_MAX
-    ts_us = round(value * 1e6) if is_number else parse_us(value)
+    """Return a time as microseconds since 1970; None if it is not a time.
+
+    It is a text or datetime, or a number: of seconds since 1970 or, as in JavaScript, of milliseconds.
+    """
+    ts_us = parse_us(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and _SECONDS[0] <= value < _MILLISECONDS_MAX:
+        ts_us = round(value * (1e6 if value < _SECONDS[1] else 1e3))
     return ts_us if ts_us is not None and time_in_range(ts_us) else None
+
+
+def is_elapsed(value: Any) -> bool:
+    """Whether a value is a number too small for a time: seconds since a program began."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _SECONDS[0]
 
 
 def lacks_zone(value: Any) -> bool:

@@ -110,7 +110,7 @@ def init(
         ``dir``. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
         ``parent``, if given, replace those of the run, and ``config`` is merged into its parameters. ``level``,
         ``console``, ``rotate_events``, ``git_diff`` and ``redact``, if not given, are those of the previous attempt.
-        A run that has crashed is recovered first.
+        Variables of the environment replace nothing. A run that has crashed is recovered first.
 
     Returns
     -------
@@ -139,6 +139,7 @@ def init(
         experiment, root=root, name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,
         strict=strict, level=level, console=console, rotate_events=rotate_events, git_diff=git_diff, redact=redact,
+        is_new=resume is None,
     )  # fmt: skip
     _finish_earlier_of_cell()
     run = _parents_run() or _meet(options, resume)

@@ -84,12 +84,10 @@ class Messages:
         Raises
         ------
         TypeError
-            If one of the two is not a number. Nothing was logged.
+            If one of the two is not a number, or an array or tensor of one. Nothing was logged.
         """
-        for name, number in (("current", current), ("total", total)):
-            if isinstance(number, bool) or not isinstance(number, (int, float)):
-                raise TypeError(f"log_progress: {name} must be a number, not {type(number).__name__}")
-        share = 100 * current / total if total else 0.0
+        done, whole = (_number(name, value) for name, value in (("current", current), ("total", total)))
+        share = 100 * done / whole if whole else 0.0
         data: dict[str, Any] = {"current": current, "total": total, "progress_pct": share}
         if metrics:
             data["metrics"] = metrics
@@ -170,6 +168,15 @@ class Messages:
         if self._log_settings is None:  # another process made the run: read run.yaml, once in a process
             self._log_settings = read_settings(self._layout)
         return self._log_settings
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        if not isinstance(value, (bool, str, bytes)):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise TypeError(f"log_progress: {name} must be a number, not {type(value).__name__}")
 
 
 def _traceback_of(error: BaseException) -> str:

@@ -54,9 +54,10 @@ def check(
     tags: Iterable[str] | None, group: str | None, notes: str | None, parent: str | None, sinks: Iterable[str],
     lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
     level: str | int | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None,
-    redact: str | None,
+    redact: str | None, is_new: bool,
 ) -> Options:  # fmt: skip
-    """Return the checked arguments, or variables in their place; raises TypeError or ValueError."""
+    """Return the checked arguments or, of a new run, variables in their place; raises TypeError or ValueError."""
+    default = _or_variable if is_new else _as_given
     if on_full not in ("wait", "drop"):
         raise ValueError(f"on_full must be 'wait' or 'drop', not {on_full!r}")
     if not isinstance(max_wait, int | float) or not 0 <= max_wait <= 3600:
@@ -70,25 +71,29 @@ def check(
     clock_number(clock)
     settings = check_settings(level, console, rotate_events, redact)
     return Options(
-        experiment=_experiment(experiment), root=_folder(variables.root_or_default(root)),
-        name=_or_variable(name, variables.NAME), config=variables.config() | fields_of(config, "config"),
-        tags=_names("tags", (variables.tags() if tags is None else tags) or ()),
-        group=_or_variable(group, variables.GROUP), notes=notes, parent=parent, sinks=_sinks(sinks),
+        experiment=_experiment(experiment, is_new), root=_folder(variables.root_or_default(root)),
+        name=default(name, variables.NAME), config=(variables.config() if is_new else {}) | fields_of(config, "config"),
+        tags=_names("tags", (variables.tags() if tags is None and is_new else tags) or ()),
+        group=default(group, variables.GROUP), notes=notes, parent=parent, sinks=_sinks(sinks),
         lane_records=lane_records, lanes=lanes, clock=clock,
         drop_policy=DropPolicy(on_full == "wait", float(max_wait), bool(strict)), log_settings=LogSettings(**settings),
         log_given=settings, git_diff=git_diff,
     )  # fmt: skip
 
 
-def _experiment(given: str | None) -> str:
+def _experiment(given: str | None, is_new: bool) -> str:
     if given is not None:
         return check_id(given, "experiment")
-    name = variables.value_of(variables.EXPERIMENT)
+    name = variables.value_of(variables.EXPERIMENT) if is_new else None
     return variables.DEFAULT_EXPERIMENT if name is None else check_id(name, f"${variables.EXPERIMENT}")
 
 
 def _or_variable(given: str | None, variable: str) -> str | None:
     return variables.value_of(variable) if given is None else given
+
+
+def _as_given(given: str | None, variable: str) -> str | None:
+    return given
 
 
 def _folder(root: str | os.PathLike[str]) -> Path:

@@ -17,10 +17,15 @@ from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import RefusedError
 from shmlog.folder.description import Description
 from shmlog.folder.files import LOCAL
+from shmlog.reader.foreign import lacks_zone, step_of, time_us
 from shmlog.records.schema import METRICS
 from shmlog.records.values import INT32, INT64, VALUE_COLUMNS, cells_of, is_text
 
+OWNER = ("rank", "local_rank", "worker", "pid")
+"""The columns of metrics that say who logged a record."""
+
 _TEXTS_KEPT = 5
+_NAME_BYTES_MAX = 1024  # as SHMLOG_NAME_BYTES_MAX of csrc/core/format.h
 
 
 @dataclass
@@ -39,6 +44,8 @@ class Rows:
             return f"{name!r} is {_shown(value)}, which is no value of a metric"
         if not is_text(name):
             return f"name {name!r} is not valid text"
+        if not 0 < len(name.encode()) <= _NAME_BYTES_MAX:
+            return f"name {name[:40]!r} has {len(name.encode())} bytes, not 1 to {_NAME_BYTES_MAX}"
         if type(step) is not int or step not in INT64:
             return f"{name!r} has step {_shown(step)}"
         columns = self.columns
@@ -47,7 +54,7 @@ class Rows:
         columns["step"].append(step)
         columns["name"].append(name)
         columns["ts"].append(ts_us if time_in_range(ts_us) else 0)
-        for column in ("rank", "local_rank", "worker", "pid"):
+        for column in OWNER:
             columns[column].append((owner or {}).get(column))
         return None
 
@@ -72,9 +79,9 @@ def _shown(value: object) -> str:
 
 
 def owner_of(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a record that say who logged it, as far as they are ints of 32 bits."""
-    owner = {name: record.get(name) for name in ("rank", "local_rank", "worker", "pid")}
-    return {name: number for name, number in owner.items() if type(number) is int and number in INT32}
+    """Return the fields of a record that say who logged it, as far as they are whole numbers of 32 bits."""
+    owner = {name: step_of(record.get(name)) for name in OWNER}
+    return {name: number for name, number in owner.items() if number is not None and number in INT32}
 
 
 @dataclass
@@ -140,6 +147,28 @@ class ImportedRun:
         fault = self.metrics.add(name, step, value, ts_us, owner)
         if fault:
             self.problems.add("records left out", f"{where}: {fault}")
+
+    def step(self, where: str, value: Any, following: int) -> int | None:
+        """Return a step, by default the following number, which is noted; None, which is reported, if it is invalid."""
+        if value is None:
+            self.notes.add("records without a step", f"{where}: no step; it is numbered {following}")
+            return following
+        step = step_of(value)
+        if step is None:
+            self.problems.add("invalid steps", f"{where}: step {value!r} is not an integer; left out")
+        return step
+
+    def time(self, where: str, value: Any, instead_us: int = 0) -> int:
+        """Return a time in µs since 1970; if it is invalid, which is reported, or None the one ``instead_us``."""
+        ts_us = time_us(value)
+        if ts_us is None:
+            fault = "no time" if value is None else f"{value!r} is not a time"
+            instead = "that of the record before" if instead_us else "1970"
+            self.problems.add("times", f"{where}: {fault}; {instead} instead")
+            return instead_us
+        if lacks_zone(value):
+            self.notes.add("times without a zone", f"{where}: {value} has no zone; read as UTC")
+        return ts_us
 
     def read(self, name: str, path: Path, limit: int | None = None) -> bytes:
         """Return the bytes of a file that belongs to the source; see `_read_file`."""

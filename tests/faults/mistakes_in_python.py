@@ -142,7 +142,7 @@ FLUSHER = (
     Mutation(
         "artifacts-of-unread-events-are-sound",
         "reader/verify/manifest.py",
-        '        report.error(layout.events, f"can\'t be read ({error.strerror}): artifacts are not checked")\n',
+        '        report.error(place, f"can\'t be read ({error.strerror}): artifacts are not checked")\n',
         "        del error\n",
         "verify says ok of artifacts that it has not checked",
         f"{READS}::test_a_read_that_fails_is_never_taken_for_an_answer",

@@ -66,7 +66,8 @@ def make(root: Path, steps: range, value: float = 1.0, **options: Any) -> Path:
 def check_with(**given: Any) -> Options:
     """Return the options of `init` with these arguments."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(shmlog.init).parameters.items()}
-    return check(**{name: value for name, value in (defaults | given).items() if name not in ("mode", "resume")})
+    arguments = {name: value for name, value in (defaults | given).items() if name not in ("mode", "resume")}
+    return check(**arguments, is_new=False)
 
 
 def curve(run_dir: Path, name: str = "loss") -> list[tuple[int, float, int]]:

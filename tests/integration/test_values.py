@@ -414,6 +414,9 @@ def test_arguments_of_another_type_and_no_time_are_refused(run: shmlog.Run) -> N
         run.log_error(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="log_progress: current must be a number, not str"):
         run.log_progress("a", 10)  # type: ignore[arg-type]
+    run.log_progress(np.int64(3), np.float32(10))
+    assert run.stats["logged"] == before + 1
+    before += 1
     for config in ("text", [1], 3):
         with pytest.raises(TypeError, match="config must be a mapping, a Namespace or a dataclass, not"):
             run.log_config(config)

@@ -42,7 +42,8 @@ TEXTS = st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=["Cs
 FLOATS = st.floats(width=64) | st.sampled_from([-0.0, 5e-324, 1.0, 1e22])
 VALUES = FLOATS | INT64 | st.booleans() | TEXTS
 TIMES = st.integers(0, 4_102_444_800_000_000)
-RECORDS = st.lists(st.tuples(TEXTS, INT64, VALUES, TIMES, st.none() | st.integers(0, 9)), max_size=12)
+NAMES = TEXTS.filter(bool)  # a metric has a name
+RECORDS = st.lists(st.tuples(NAMES, INT64, VALUES, TIMES, st.none() | st.integers(0, 9)), max_size=12)
 
 Record = tuple[Any, ...]
 

@@ -403,9 +403,10 @@ def test_a_bar_only_on_a_terminal_and_only_if_it_takes_long(capsys: Any, monkeyp
 
 
 def test_hostile_names_are_names(tmp_path: Path) -> None:
-    run = make_run(tmp_path, [(name, 0, 1.5, 1, None) for name in HOSTILE])
+    names = sorted(filter(None, HOSTILE))
+    run = make_run(tmp_path, [(name, 0, 1.5, 1, None) for name in names])
     (path,) = shmlog.export_run(run, tmp_path / "a.csv")
-    assert shmlog.load(shmlog.import_run(path, tmp_path / "back").dir).names() == sorted(HOSTILE)
+    assert shmlog.load(shmlog.import_run(path, tmp_path / "back").dir).names() == names
 
 
 # ---- attempts ----

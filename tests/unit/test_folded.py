@@ -17,7 +17,7 @@ from shmlog.cli.main import main
 from shmlog.flusher.recover import _recover_files
 from shmlog.folder import runfile
 from shmlog.folder.description import Description
-from shmlog.folder.regular import BYTES_MAX
+from shmlog.folder.files import BYTES_MAX
 from shmlog.reader.verify.verify import verify
 from shmlog.records import parts, producers
 from shmlog.records.decode import Decoder

@@ -177,14 +177,14 @@ def test_numbers_that_only_python_writes_into_json(tmp_path: Path) -> None:
 
 def test_csv(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(
-        "Step,Wall time,loss,n,ok,note,'=x\n0,1.5,0.5,1,true,'=1,7\n2,2.5,nan,,false,t,8\n3,1\n4.0,bad,1e3,-3,TRUE,,9\n"
+        "Step,Wall time,loss,n,ok,note,'=x\n0,1e9,0.5,1,true,'=1,7\n2,2e9,nan,,false,t,8\n3,1\n4.0,bad,1e3,-3,TRUE,,9\n"
     )
     report = shmlog.import_run(tmp_path / "log.csv", tmp_path / "runs")
     found = [(*row[:2], repr(row[2]), row[3]) for row in rows_of(report)]
     assert found == [
-        ("loss", 0, "0.5", 1.5), ("n", 0, "1", 1.5), ("ok", 0, "True", 1.5), ("note", 0, "'=1'", 1.5),
-        ("=x", 0, "7", 1.5),
-        ("ok", 2, "False", 2.5), ("note", 2, "'t'", 2.5), ("=x", 2, "8", 2.5),
+        ("loss", 0, "0.5", 1e9), ("n", 0, "1", 1e9), ("ok", 0, "True", 1e9), ("note", 0, "'=1'", 1e9),
+        ("=x", 0, "7", 1e9),
+        ("ok", 2, "False", 2e9), ("note", 2, "'t'", 2e9), ("=x", 2, "8", 2e9),
         ("loss", 4, "1000.0", 0.0), ("n", 4, "-3", 0.0), ("ok", 4, "True", 0.0), ("=x", 4, "9", 0.0),
     ]  # fmt: skip
     assert report.problems == ("line 4: 2 cells in 7 columns; left out", "line 5: 'bad' is not a time; 1970 instead")
@@ -370,7 +370,7 @@ def test_what_cannot_be_imported(tmp_path: Path) -> None:
     for source, error, words in (
         ("nowhere", shmlog.errors.RunNotFoundError, "does not exist"), ("a.pkl", ValueError, "looks like no format"),
         ("run-1.wandb", ValueError, "wandb sync"), (run.dir, ValueError, "copy the folder"),
-        ("empty.jsonl", shmlog.errors.CorruptDataError, "no line"),
+        ("empty.jsonl", shmlog.errors.CorruptDataError, "is empty, and no"),
     ):  # fmt: skip
         with pytest.raises(error, match=words):
             shmlog.import_run(tmp_path / source, tmp_path / "runs")

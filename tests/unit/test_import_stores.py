@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,26 @@ def test_a_run_that_fails_does_not_stop_the_others(expman: Path, tmp_path: Path,
     assert "s/e/a: holds nothing that can be imported" in err
 
 
+def test_a_run_of_shmlog_in_a_folder_does_not_stop_the_others(expman: Path, tmp_path: Path, capsys: Any) -> None:
+    shutil.copytree(expman / "digits" / "whole", tmp_path / "mix" / "a")
+    (tmp_path / "mix" / "b" / "metrics").mkdir(parents=True)
+    (tmp_path / "mix" / "b" / "run.yaml").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "mix")
+    assert main(["import", "--root", str(tmp_path / "runs"), str(tmp_path / "link")]) == 2
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    assert "link/b: is a run of shmlog; copy the folder" in err
+
+
+@pytest.mark.parametrize(("tags", "due"), [("5", ("project:vision",)), ("abc", ("abc", "project:vision"))])
+def test_odd_tags_of_an_experiment(expman: Path, tmp_path: Path, tags: str, due: tuple[str, ...]) -> None:
+    shutil.copytree(expman, tmp_path / "s")
+    (tmp_path / "s" / "digits" / "experiment.yaml").write_text(f"tags: {tags}\nproject: vision\n")
+    report = shmlog.import_run(tmp_path / "s" / "digits" / "whole", tmp_path / "runs")
+    assert report.problems == (() if tags == "abc" else ("experiment.yaml: tags 5 are not a list; left out",))
+    assert shmlog.Store(tmp_path / "runs").experiment("digits").tags == due
+
+
 # ---- YAML 1.2 ----
 
 
@@ -140,7 +161,9 @@ def test_keys_are_scalars_as_well() -> None:
     assert str(yaml12.parse(Path("a.yaml"), b"a: .nan\n")["a"]) == "nan"
 
 
-@pytest.mark.parametrize("text", ["a: &a [*a]\n", "[1]\n", "a: {b\n", "!!python/object:os.system {}\n", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["a: &a [*a]\n", "[1]\n", "a: {b\n", "!!python/object:os.system {}\n", "\x00", "a: !!bool maybe\n"]
+)
 def test_what_is_no_plain_mapping_is_refused(text: str) -> None:
     with pytest.raises(shmlog.errors.CorruptDataError, match=r"^a\.yaml: "):
         yaml12.parse(Path("a.yaml"), text.encode())

@@ -59,9 +59,15 @@ def test_a_decimal_comma(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("step;n\n1;1,234\n2;5,678\n", r"'1,234' can be read as 1\.234 or 1234; write numbers with a point"),
-        ('step,n\n1,"1,234"\n', r"'1,234' can be read as 1\.234 or 1234"),
-        ("step;a;b\n1;0,5;0.5\n", r"'0,5', beside '0\.5' can be read as 0\.5 or 05"),
+        (
+            "step;n\n1;1,234\n2;5,678\n",
+            r"'1,234' \(line 2, column 'n'\) can be read as 1\.234 or 1234; write numbers with a point",
+        ),
+        ('step,n\n1,"1,234"\n', r"'1,234' \(line 2, column 'n'\) can be read as 1\.234 or 1234"),
+        (
+            "step;a;b\n1;0,5;0.5\n",
+            r"'0,5' \(line 2, column 'a'\) has a decimal comma, '0\.5' \(line 2, .*\) a decimal",
+        ),
     ],
 )
 def test_a_number_with_two_readings_is_refused(tmp_path: Path, text: str, match: str) -> None:
@@ -246,3 +252,88 @@ def test_a_log_with_numbers_that_json_lacks_is_read_whole(tmp_path: Path) -> Non
     (tmp_path / "log.jsonl").write_text(lines_of(lines))
     assert len(load_structured_logs(tmp_path / "log.jsonl")) == 2
     assert math.isnan(load_structured_logs(tmp_path / "log.jsonl")[0]["data"]["loss"])
+
+
+# ---- what a reviewer met ----
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("epoch;lr\n1;0,5\n2;1e-05\n3;inf\n4;diverged\n5;1.234,5\n", [0.5, 1e-05, math.inf, "diverged", 1234.5]),
+        ("step,loss\n1,nan\n2,nan\n", ["nan", "nan"]),
+        (f"step,n,x\n1,1,0.5\n2,1,{'9' * 4100}\n", [1, 0.5, 1, "9" * 4100]),
+        ("sep=;\nstep;loss\n1;0,5\n", [0.5]),
+    ],
+)
+def test_every_number_is_read_as_what_it_is(tmp_path: Path, text: str, values: list[Any]) -> None:
+    report = imported(tmp_path, text)
+    assert [value for _, _, value in values_of(report)] == values
+    assert report.problems == ()
+
+
+def test_cells_that_can_be_read_otherwise_are_noted(tmp_path: Path) -> None:
+    report = imported(tmp_path, f"step,loss,v,big\n1,0.5,a,0.5\n2,nan,b,{'9' * 400}\n3,NA,1,1\n")
+    assert "column 'loss': 2 of 3 cells, such as 'nan', are no values" in report.notes
+    assert "column 'v': 1 of 3 cells, such as '1', are read as texts, as most of the column are" in report.notes
+    assert report.problems == ("line 3: 'big' is an int of 1329 bits, which is no value of a metric",)
+
+
+def test_who_logged_is_whole_numbers_or_a_metric(tmp_path: Path) -> None:
+    report = imported(tmp_path, "step,loss,rank,worker,pid\n1,0.5,1.0,a,3.5\n2,0.5,0.0,b,4.5\n")
+    assert sound(report.dir).metrics("loss")["rank"].to_pylist() == [1, 0]
+    assert {name for name, _, _ in values_of(report)} == {"loss", "worker", "pid"}
+    report = imported(tmp_path, '{"step": 1, "loss": 0.5, "rank": 2.5, "worker": 3.0}\n', "log.jsonl")
+    assert values_of(report) == [("loss", 1, 0.5), ("rank", 1, 2.5)]
+    assert sound(report.dir).metrics("loss")["worker"].to_pylist() == [3]
+
+
+def test_texts_of_our_own_exports_stay_texts(tmp_path: Path) -> None:
+    rows = [("x", 0, 0.5, 10, None), ("de", 0, "0,5", 10, None), ("t", 0, "true", 10, None), ("v", 0, "1.5", 10, None)]
+    run = make_run(tmp_path / "r", [*rows, ("rank", 0, 2, 10, None)])
+    shmlog.export_run(run, tmp_path / "wide.csv", "wide-csv")
+    report = shmlog.import_run(tmp_path / "wide.csv", tmp_path / "runs")
+    assert sorted(map(str, values_of(report))) == sorted(
+        map(str, [*((name, step, value) for name, step, value, *_ in rows), ("rank", 0, 2)])
+    )
+    shmlog.export_run(run, tmp_path / "log.csv")
+    pd.read_csv(tmp_path / "log.csv").to_csv(tmp_path / "log.csv", sep=";", decimal=",", index=False)
+    assert sorted(values_of(shmlog.import_run(tmp_path / "log.csv", tmp_path / "runs"))) == sorted(values_of(report))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "is empty, or its first line names no column"),
+        ("step,loss,loss\n1,2,3\n", "two columns have the name 'loss'"),
+        ("# lr=0.1, seed=3\nstep,loss\n1,2\n", "begins with a comment; remove that line, or its '#'"),
+    ],
+)
+def test_a_head_that_is_none_is_refused(tmp_path: Path, text: str, match: str) -> None:
+    with pytest.raises(shmlog.errors.RefusedError, match=match):
+        imported(tmp_path, text)
+
+
+def test_an_index_is_no_metric_and_another_column_without_a_name_is_reported(tmp_path: Path) -> None:
+    report = imported(tmp_path, ",step,loss\n0,1,0.5\n1,2,0.25\n")
+    assert (values_of(report), report.problems) == ([("loss", 1, 0.5), ("loss", 2, 0.25)], ())
+    assert imported(tmp_path, ",step,loss\n7,1,0.5\n", "b.csv").problems == ("a column without a name; left out",)
+
+
+def test_names_that_no_metric_can_have_are_reported(tmp_path: Path) -> None:
+    long = "n" * 1025
+    report = imported(tmp_path, json.dumps({"step": 1, "a": 1, "": 2, long: 3, "b": {"c": 4}, "b/c": 5}), "log.jsonl")
+    assert values_of(report) == [("a", 1, 1), ("b/c", 1, 4)]
+    assert report.problems == (
+        "line 1: a second value of 'b/c'; left out", "line 1: name '' has 0 bytes, not 1 to 1024",
+        f"line 1: name {long[:40]!r} has 1025 bytes, not 1 to 1024",
+    )  # fmt: skip
+
+
+def test_elapsed_seconds_are_a_metric_and_milliseconds_are_times(tmp_path: Path) -> None:
+    report = imported(tmp_path, "epoch,time,loss\n1,12.5,0.5\n2,25,0.25\n")
+    assert values_of(report) == [("time", 1, 12.5), ("loss", 1, 0.5), ("time", 2, 25.0), ("loss", 2, 0.25)]
+    report = imported(tmp_path, "step,timestamp,loss\n1,1767225600500,0.5\n", "b.csv")
+    record = shmlog.Store(tmp_path / "runs").get(report.run_id)
+    assert record.began_at is not None
+    assert record.began_at.timestamp() == 1767225600.5

@@ -55,7 +55,7 @@ def test_arguments_go_first(tmp_path: Path) -> None:
     ("name", "value", "match"),
     [
         ("SHMLOG_EXPERIMENT", "a/b", r"\$SHMLOG_EXPERIMENT"),
-        ("SHMLOG_CONFIG", "lr", r"\$SHMLOG_CONFIG must be a JSON object, or name=value,name=value, not 'lr'"),
+        ("SHMLOG_CONFIG", "lr", r"\$SHMLOG_CONFIG must be a JSON object, .* or name=value,name=value, not 'lr'"),
         ("SHMLOG_CONFIG", "{lr: 1}", r"\$SHMLOG_CONFIG is not a JSON object"),
         ("SHMLOG_CONFIG", "=1", r"\$SHMLOG_CONFIG must be"),
     ],
@@ -70,11 +70,40 @@ def test_a_wrong_variable_is_named_and_nothing_is_made(
 
 
 @pytest.mark.parametrize(
-    ("text", "parameters"), [("", {}), ('{"a": [1, "x"]}', {"a": [1, "x"]}), ("a=b=c", {"a": "b=c"})]
+    ("text", "parameters"),
+    [
+        ("", {}),
+        ('{"a": [1, "x"]}', {"a": [1, "x"]}),
+        ("a=b=c", {"a": "b=c"}),
+        ("a=True,b=null,c=[", {"a": True, "b": None, "c": "["}),
+    ],
 )
 def test_config(monkeypatch: pytest.MonkeyPatch, text: str, parameters: dict[str, object]) -> None:
     monkeypatch.setenv("SHMLOG_CONFIG", text)
     assert variables.config() == parameters
+
+
+def test_variables_replace_nothing_of_a_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with shmlog.init("mine", root=tmp_path, name="x", tags=["t"], config={"lr": 1}) as run:
+        pass
+    wait_for_end(run.dir)
+    for name, value in SET.items():
+        monkeypatch.setenv(name, value)
+    with shmlog.init(resume=run.dir):
+        pass
+    wait_for_end(run.dir)
+    record = shmlog.Store(tmp_path).get(run.id)
+    assert (record.name, record.tags, record.params) == ("x", ("t",), {"lr": 1})
+
+
+def test_a_root_with_a_percent_sign_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SHMLOG_ROOT", "100%_runs")
+    for command in ("runs", "show", "sql"):
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        assert "100%_runs" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_set")

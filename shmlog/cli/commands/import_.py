@@ -32,10 +32,16 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``import``."""
     summary = "read runs of other systems, or exports, into a store"
     parser = add_command(commands, "import", run, summary, _EXAMPLE)
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", type=path, help="a run, or a folder of runs")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        type=path,
+        help="a run or a file, or a store of expman, fetch_ml or TensorBoard",
+    )
     add_root_option(parser)
     parser.add_argument("--experiment", metavar="NAME", help="default: the one that the source names, or its own name")
-    parser.add_argument("-f", "--format", choices=_FORMATS, help="default: recognised by the content")
+    parser.add_argument("-f", "--format", choices=_FORMATS, help="default: by the name; then SOURCE is one run")
     text = "most memory in GiB that reading a source may take (default: 6)"
     parser.add_argument("--max-gib", metavar="N", type=positive, default=6, help=text)
 

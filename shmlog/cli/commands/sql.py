@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.find import open_store, resolve_run
 from shmlog.cli.output import print_json, say
-from shmlog.cli.parser import UsageError, add_command, default_root, natural, path
+from shmlog.cli.parser import UsageError, add_command, default_root, natural, path, shown_root
 from shmlog.cli.text import clean, plural, table, value
 from shmlog.errors import QueryError
 
@@ -37,7 +37,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("query", metavar="QUERY", help=text)
     text = "only this run: a run folder or id, or a folder whose newest run is meant (default: all runs of ROOT)"
     parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
-    parser.add_argument("--root", type=path, help=f"folder of all experiments (default: {default_root()})")
+    parser.add_argument("--root", type=path, help=f"folder of all experiments (default: {shown_root()})")
     parser.add_argument("--csv", action="store_true", help="comma-separated values, all rows")
     text = f"show no more rows than this as a table; 0: all (default: {_LIMIT:,})"
     parser.add_argument("--limit", metavar="N", type=natural, default=_LIMIT, help=text)

@@ -84,11 +84,12 @@ def _check_artifacts(layout: RunLayout, snapshot: Snapshot, known: dict[Path, Co
     reported = {finding.file for finding in report.findings}
     is_imported = isinstance(snapshot.described.source, dict)
     try:
-        events, _ = read_events(layout, snapshot, EVENT_TYPE)
+        artifacts = list(find_artifacts(layout, read_events(layout, snapshot, EVENT_TYPE)[0]))
     except OSError as error:  # also where the disk has failed only now, and not when the events were checked
-        report.error(layout.events, f"can't be read ({error.strerror}): artifacts are not checked")
+        place = Path(error.filename or layout.events)
+        report.error(place, f"can't be read ({error.strerror}): artifacts are not checked")
         return
-    for artifact in find_artifacts(layout, events):
+    for artifact in artifacts:
         report.counts["artifacts"] += 1
         if artifact.path in reported:
             continue

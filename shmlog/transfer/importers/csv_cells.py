@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from shmlog.transfer.results_csv import Cell, split
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _LINES_LOOKED_AT = 200
 _MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none"))  # in any case of their letters
-_INTEGER = re.compile(r"[+-]?[0-9]{1,4000}", re.ASCII)
+_DIGITS_MAX = 4000
+_INTEGER = re.compile(rf"[+-]?[0-9]{{1,{_DIGITS_MAX}}}", re.ASCII)
 _NUMBER = re.compile(
     r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf(?:inity)?|nan)", re.ASCII | re.IGNORECASE
 )
 _WITH_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _WITH_POINT = re.compile(r"[+-]?[0-9]*\.[0-9]+(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_EUROPEAN = re.compile(r"[+-]?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+", re.ASCII)
 
 
@@ -61,34 +63,51 @@ def _share_that_fits(text: str, separator: str, path: Path) -> float:
 class Column:
     """A column whose cells are numbers, bools or texts: what most of them are.
 
-    A cell of another form among numbers or bools is a text. Among numbers, ``NA``, ``null``, ``nan`` and the like are
-    no values, as empty cells are; ``has_nan`` says that the file is of shmlog, which writes NaN as ``nan``.
+    A cell of another form among numbers is a text. Among numbers, ``NA``, ``null``, ``nan`` and the like are no
+    values, as empty cells are. In a file that shmlog has written, ``is_ours``, texts stand in quotes, and ``nan`` is
+    NaN.
+
+    Attributes
+    ----------
+    remark : str or None
+        How cells were read that could be read otherwise.
     """
 
-    def __init__(self, cells: Sequence[Cell], *, has_comma: bool = False, has_nan: bool = False) -> None:
+    def __init__(self, cells: Sequence[Cell], *, has_comma: bool = False, is_ours: bool = False) -> None:
         self._cells = cells
         self._has_comma = has_comma
-        self._missing = _MISSING - {"nan"} if has_nan else _MISSING
-        texts = [text for text in map(self._text, cells) if text.lower() not in self._missing]
-        numbers = [text for text in texts if _NUMBER.fullmatch(text)]
+        self._is_ours = is_ours
+        texts = [self._point(cell.text) for cell in cells if not (is_ours and cell.is_quoted)]
+        present = [text for text in texts if text.lower() not in _MISSING]
+        numbers = [text for text in present if _NUMBER.fullmatch(text)]
         self._is_of_ints = all(map(_INTEGER.fullmatch, numbers))
-        if len(numbers) * 2 > len(texts):
+        self._missing = _MISSING - {"nan"} if is_ours or not present else _MISSING
+        self.remark: str | None = None
+        if len(numbers) * 2 > len(present) or not present:
             self._convert: Any = self._number
-        elif texts and all(text.lower() in ("true", "false") for text in texts):
+            self._remark_on([text for text in texts if text and text.lower() in self._missing], "are no values")
+        elif all(text.lower() in ("true", "false") for text in present):
             self._convert = _bool
         else:
             self._convert = None
+            self._remark_on(numbers, "are read as texts, as most of the column are")
 
-    def _text(self, cell: Cell) -> str:
-        """Return the text of a cell, with a point where it has a decimal comma."""
-        is_number = self._has_comma and _WITH_COMMA.fullmatch(cell.text)
-        return cell.text.replace(",", ".") if is_number else cell.text
+    def _remark_on(self, texts: Sequence[str], what: str) -> None:
+        if texts:
+            self.remark = f"{len(texts)} of {len(self._cells)} cells, such as {texts[0]!r}, {what}"
+
+    def _point(self, text: str) -> str:
+        """Return a text, with a point where it has a decimal comma."""
+        if self._has_comma and _EUROPEAN.fullmatch(text):
+            text = text.replace(".", "")
+        return text.replace(",", ".") if self._has_comma and _WITH_COMMA.fullmatch(text) else text
 
     def value(self, row: int) -> Any:
         """Return the value of a row, or None."""
-        if self._convert is None:
+        cell = self._cells[row]
+        if self._convert is None or (self._is_ours and cell.is_quoted):
             return self.text(row)
-        text = self._text(self._cells[row])
+        text = self._point(cell.text)
         return None if text.lower() in self._missing else self._convert(text)
 
     def text(self, row: int) -> str | None:
@@ -96,40 +115,54 @@ class Column:
         cell = self._cells[row]
         return unguard(cell.text) if cell.text or cell.is_quoted else None
 
+    def values(self) -> list[Any]:
+        """Return the values of all rows that have one."""
+        return [value for value in map(self.value, range(len(self._cells))) if value is not None]
+
     def _number(self, text: str) -> Any:
         """Return an int in a column of ints, and where a float would not be exact; else a float."""
-        if not _NUMBER.fullmatch(text):
+        if not _NUMBER.fullmatch(text) or (len(text) > _DIGITS_MAX and text.lstrip("+-").isdigit()):
             return unguard(text)
         if not _INTEGER.fullmatch(text):
             return float(text)
         number = int(text)
-        return number if self._is_of_ints or (number in INT64 and int(float(number)) != number) else float(number)
+        is_exact = abs(number) < 1 << 53 or (number in INT64 and int(float(number)) == number)
+        return float(number) if is_exact and not self._is_of_ints else number
 
 
 def _bool(text: str) -> bool:
     return text.lower() == "true"
 
 
-def has_decimal_comma(columns: Iterable[Sequence[Cell]], path: Path) -> bool:
-    """Return whether the numbers of a file have a comma for the point.
+def has_decimal_comma(columns: Mapping[str, Sequence[Cell]], lines: Sequence[int], path: Path) -> bool:
+    """Return whether the numbers of a file have a comma for the point; ``lines`` are those at which its rows begin.
 
     Raises
     ------
     RefusedError
         If a number with a comma can be read in two ways.
     """
-    points, commas = list[str](), list[str]()
-    for cells in columns:
-        texts = [cell.text for cell in cells if cell.text.lower() not in _MISSING]
-        points += [text for text in texts if _WITH_POINT.fullmatch(text)][:1]
-        if all(_WITH_COMMA.fullmatch(text) or _THOUSANDS.fullmatch(text) or _INTEGER.fullmatch(text) for text in texts):
-            commas += [text for text in texts if "," in text]
+    points, commas = list[tuple[str, str]](), list[tuple[str, str]]()
+    for name, cells in columns.items():
+        texts = [(cell.text, f"line {line}, column {name!r}") for cell, line in zip(cells, lines, strict=True)]
+        texts = [(text, where) for text, where in texts if text.lower() not in _MISSING]
+        with_comma = [(text, where) for text, where in texts if _may_have_comma(text)]
+        if 2 * (len(with_comma) + sum(_NUMBER.fullmatch(text) is not None for text, _ in texts)) > len(texts):
+            points += [(text, where) for text, where in texts if _WITH_POINT.fullmatch(text)][:1]
+            commas += with_comma
     if not commas:
         return False
-    certain = [text for text in commas if not _THOUSANDS.fullmatch(text)]
+    certain = [comma for comma in commas if not _THOUSANDS.fullmatch(comma[0])]
     if certain and not points:
         return True
-    text = (certain or commas)[0]
-    readings = f"{text.replace(',', '.')} or {text.replace(',', '')}"
-    beside = f", beside {points[0]!r}" if points else ""
-    raise RefusedError(f"{path}: {text!r}{beside} can be read as {readings}; write numbers with a point alone")
+    text, where = (certain or commas)[0]
+    if certain:
+        point, where_else = points[0]
+        fault = f"{text!r} ({where}) has a decimal comma, {point!r} ({where_else}) a decimal point"
+    else:
+        fault = f"{text!r} ({where}) can be read as {text.replace(',', '.', 1)} or {text.replace(',', '')}"
+    raise RefusedError(f"{path}: {fault}; write numbers with a point alone")
+
+
+def _may_have_comma(text: str) -> bool:
+    return any(form.fullmatch(text) for form in (_WITH_COMMA, _THOUSANDS, _EUROPEAN))

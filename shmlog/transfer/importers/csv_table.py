@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,16 @@ import pyarrow as pa
 import pyarrow.csv
 
 from shmlog.errors import CorruptDataError, RefusedError
-from shmlog.reader.foreign import STEPS, TIMES, first_of, lacks_zone, step_of, time_us
+from shmlog.reader.foreign import STEPS, TIMES, first_of, is_elapsed
 from shmlog.records.schema import METRICS, RECORDS
 from shmlog.transfer.cells import unguard, unguard_column
-from shmlog.transfer.imported import ImportedRun, owner_of
+from shmlog.transfer.imported import OWNER, ImportedRun, owner_of
 from shmlog.transfer.importers.checked import checked_table, curve_of
 from shmlog.transfer.importers.csv_cells import Column, has_decimal_comma, separator_of
-from shmlog.transfer.importers.resaved import is_resaved, read_resaved
+from shmlog.transfer.importers.resaved import TEXTS, is_resaved, read_resaved
 from shmlog.transfer.results_csv import Cell, split
 
-_OWNER = ("rank", "local_rank", "worker", "pid")
+_SEPARATOR_LINE = re.compile(r"sep=(.)(?:\r\n|\r|\n)")  # which Excel reads and writes
 
 
 def read(path: Path) -> ImportedRun:
@@ -91,21 +92,43 @@ def _exported(path: Path, data: bytes, run: ImportedRun) -> pa.Table:
 
 
 def _read_any(path: Path, text: str, run: ImportedRun) -> None:
-    lines = split(text, path, separator_of(text, path))
+    given = _SEPARATOR_LINE.match(text)
+    lines = split(text, path, given[1] if given else separator_of(text, path))
+    if given:
+        next(lines)
     cells = next(lines, (0, []))[1]
     head = [unguard(cell.text) for cell in cells]
-    if not any(head) or len(set(head)) != len(head):
-        raise RefusedError(f"{path}: its first line is not a list of different names")
+    _check_head(path, head)
     rows = list(_whole_rows(lines, len(head), run))
-    columns = {name: [cells[i] for _, cells in rows] for i, name in enumerate(head)}
-    has_comma = has_decimal_comma(columns.values(), path)
-    is_wide_export = head[:2] == ["step", "ts"] and all(cell.is_quoted for cell in cells)
-    values = {name: Column(column, has_comma=has_comma, has_nan=is_wide_export) for name, column in columns.items()}
     numbers = [number for number, _ in rows]
+    columns = {name: [cells[i] for _, cells in rows] for i, name in enumerate(head)}
     if is_resaved(head):
-        read_resaved(path, numbers, values, run)
-    else:
-        _read_wide(numbers, values, run)
+        has_comma = has_decimal_comma({n: c for n, c in columns.items() if n not in TEXTS}, numbers, path)
+        read_resaved(path, numbers, {name: Column(c, has_comma=has_comma) for name, c in columns.items()}, run)
+        return
+    is_ours = head[:2] == ["step", "ts"] and all(cell.is_quoted for cell in cells)
+    has_comma = not is_ours and has_decimal_comma(columns, numbers, path)
+    values = {name: Column(c, has_comma=has_comma, is_ours=is_ours) for name, c in columns.items()}
+    _read_wide(numbers, values, run, names=_names_of_ours(head) if is_ours else {})
+
+
+def _check_head(path: Path, head: list[str]) -> None:
+    """Raise RefusedError if the first line does not name the columns."""
+    names = [name for name in head if name]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names:
+        raise RefusedError(f"{path}: is empty, or its first line names no column")
+    if twice is not None:
+        raise RefusedError(f"{path}: two columns have the name {twice!r}")
+    if names[0].startswith("#"):
+        raise RefusedError(f"{path}: begins with a comment; remove that line, or its '#' if it names the columns")
+    if head.count("") > 1:
+        raise RefusedError(f"{path}: {head.count('')} columns have no name")
+
+
+def _names_of_ours(head: list[str]) -> dict[str, str]:
+    """Return the names of metrics whose columns have another name, since that is taken."""
+    return {name: name.removeprefix("metric ") for name in head if name.removeprefix("metric ") in head[:6]}
 
 
 def _whole_rows(
@@ -118,46 +141,44 @@ def _whole_rows(
             run.problems.add("rows", f"line {number}: {len(cells)} cells in {width} columns; left out")
 
 
-def _read_wide(numbers: list[int], columns: dict[str, Column], run: ImportedRun) -> None:
+def _read_wide(numbers: list[int], columns: dict[str, Column], run: ImportedRun, *, names: dict[str, str]) -> None:
     """Add the records of a table with a column for each metric, whose rows begin at the lines ``numbers``."""
-    step_name, time_name = first_of(STEPS, columns), first_of(TIMES, columns)
+    index = columns.pop("", None)  # of pandas
+    if index is not None and index.values() != list(range(len(numbers))):
+        run.problems.add("columns", "a column without a name; left out")
+    step_name, time_name = first_of(STEPS, columns), _time_name(columns, run)
     if step_name is None:
         run.notes.add("steps", f"no column {', '.join(STEPS[:3])} …: the rows are numbered from 0")
     if time_name is None:
         run.notes.add("times", "no column of times: all records have 1970-01-01T00:00:00Z")
-    metrics = {name: column for name, column in columns.items() if name not in (step_name, time_name, *_OWNER)}
+    owners = [name for name in OWNER if name in columns and _are_owners(name, columns[name])]
+    metrics = {name: column for name, column in columns.items() if name not in (step_name, time_name, *owners)}
+    for name, column in metrics.items():
+        if column.remark:
+            run.notes.add(f"cells of {name}", f"column {name!r}: {column.remark}")
     following = 0
     for i, number in enumerate(numbers):
         where = f"line {number}"
-        step = _step(where, columns[step_name].value(i) if step_name else following, following, run)
+        step = run.step(where, columns[step_name].value(i), following) if step_name else following
         if step is None:
             continue
         following = step + 1
-        ts = _time(where, columns[time_name].value(i), run) if time_name else 0
-        owner = owner_of({name: columns[name].value(i) for name in _OWNER if name in columns})
+        ts = run.time(where, columns[time_name].value(i)) if time_name else 0
+        owner = owner_of({name: columns[name].value(i) for name in owners})
         for name, column in metrics.items():
             if (value := column.value(i)) is not None:
-                run.add(where, name, step, value, ts, owner)
+                run.add(where, names.get(name, name), step, value, ts, owner=owner)
 
 
-def _step(where: str, value: Any, following: int, run: ImportedRun) -> int | None:
-    """Return the step of a row, by default the following number; None, reported, if it has no valid one."""
-    if value is None:
-        run.notes.add("rows without a step", f"{where}: no step; it is numbered {following}")
-        return following
-    step = step_of(value)
-    if step is None:
-        run.problems.add("rows without a valid step", f"{where}: step {value!r} is not an integer; left out")
-    return step
+def _time_name(columns: dict[str, Column], run: ImportedRun) -> str | None:
+    """Return the name of the column of times; one of elapsed seconds is a metric."""
+    name = first_of(TIMES, columns)
+    if name is None or not all(map(is_elapsed, values := columns[name].values())) or not values:
+        return name
+    run.notes.add("times", f"column {name!r} has seconds that have elapsed, not times: it is read as a metric")
+    return None
 
 
-def _time(where: str, value: Any, run: ImportedRun) -> int:
-    """Return a time in µs since 1970."""
-    ts = time_us(value)
-    if ts is None:
-        text = "no time" if value is None else f"{value!r} is not a time"
-        run.problems.add("times", f"{where}: {text}; 1970 instead")
-        return 0
-    if lacks_zone(value):
-        run.notes.add("times without a zone", f"{where}: {value} has no zone; read as UTC")
-    return ts
+def _are_owners(name: str, column: Column) -> bool:
+    """Whether all values of a column are whole numbers of 32 bits."""
+    return all(name in owner_of({name: value}) for value in column.values())

@@ -49,7 +49,7 @@ def read(path: Path) -> ImportedRun:
     document = _yaml(path, "run.yaml", run, must=True)
     _describe(path, run, document)
     _describe_origin(run, _yaml(path, "provenance.yaml", run))
-    run.of_experiment = _of_experiment(_yaml(path.parent, "experiment.yaml", run))
+    run.of_experiment = _of_experiment(_yaml(path.parent, "experiment.yaml", run), run)
     run.files.pop("experiment.yaml", None)  # it is no part of the run, whose identity the files make
     owner = owner_of(document)
     _read_tables(run, tables, owner)
@@ -101,7 +101,7 @@ def _describe(path: Path, run: ImportedRun, document: dict[str, Any]) -> None:
     run.described.name = path.name if document.get("name") is None else str(document["name"])
     run.described.description = str(document["description"]) if document.get("description") else None
     run.described.group = str(document["group"]) if document.get("group") else None
-    run.described.tags = document.get("tags") or []
+    run.described.tags = _tags(document, "run.yaml", run)
     scalars = document.get("scalars")
     if scalars:
         ended = parse_us(run.described.ended_at or run.described.started_at) or 0
@@ -123,9 +123,17 @@ def _describe_origin(run: ImportedRun, provenance: dict[str, Any]) -> None:
         run.described.host = provenance["hostname"]
 
 
-def _of_experiment(document: dict[str, Any]) -> dict[str, Any]:
+def _tags(document: dict[str, Any], name: str, run: ImportedRun) -> list[str]:
+    tags = document.get("tags") or []
+    if not isinstance(tags, (list, str)):
+        run.problems.add("tags", f"{name}: tags {tags!r} are not a list; left out")
+        return []
+    return [tags] if isinstance(tags, str) else [str(tag) for tag in tags]
+
+
+def _of_experiment(document: dict[str, Any], run: ImportedRun) -> dict[str, Any]:
     """Return what people have said of the experiment; its project, for which shmlog has no field, is a tag."""
-    tags = [str(tag) for tag in document.get("tags") or []]
+    tags = _tags(document, "experiment.yaml", run)
     if document.get("project"):
         tags.append(f"project:{document['project']}")
     texts = {name: document[name] for name in ("display_name", "description") if document.get(name)}
@@ -231,7 +239,8 @@ def _new_rows(
     for i, (step, ts) in enumerate(zip(steps, times, strict=True)):
         if (step, ts) in earlier:
             continue
-        rows.add((step, ts))
+        if (step, ts) != (None, None):  # else nothing shows which row it is
+            rows.add((step, ts))
         if step is None:
             run.notes.add("rows without a step", f"{where}: a row without a step; it is numbered {last + 1}")
             step = last + 1

@@ -77,11 +77,15 @@ def runs_below(path: Path) -> list[Path]:
 
 
 def _folders_with_runs(path: Path, depth: int) -> list[Path]:
-    if path.is_symlink() or not path.is_dir():
+    """Return the folders below a path that look like runs, and those that can't be imported, which an import says."""
+    if not path.is_dir():
         return []
-    if _guess_of_folder(path) is not None:
+    try:
+        if _guess_of_folder(path) is not None:
+            return [path]
+        below = sorted(place for place in path.iterdir() if not place.is_symlink()) if depth else []
+    except (ValueError, OSError):
         return [path]
-    below = sorted(path.iterdir()) if depth else []
     return [folder for place in below for folder in _folders_with_runs(place, depth - 1)]
 
 

@@ -18,11 +18,9 @@ from typing import Any
 from shmlog.base.plain import from_word, plain
 from shmlog.errors import CorruptDataError
 from shmlog.reader.event_lines import parse
-from shmlog.reader.foreign import STEPS, TIMES, first_of, is_plain, lacks_zone, step_of, time_us
+from shmlog.reader.foreign import STEPS, TIMES, first_of, is_elapsed, is_plain
 from shmlog.records.values import is_text
 from shmlog.transfer.imported import ImportedRun, fit_name, owner_of
-
-_OWNER = ("rank", "local_rank", "worker", "pid")
 
 
 def read(path: Path) -> ImportedRun:
@@ -40,7 +38,7 @@ def read(path: Path) -> ImportedRun:
         if line.strip():
             reading.add(f"line {number}", line, is_last=number == len(lines))
     if not reading.lines:
-        raise CorruptDataError(f"{path}: no line of it is one of a log; {next(iter(run.problems), 'empty')}")
+        raise CorruptDataError(f"{path}: {next(iter(run.problems), 'is empty')}, and no other line is one of a log")
     reading.close()
     return run
 
@@ -52,6 +50,7 @@ class _Reading:
         self._next = 0
         self._times: list[int] = []
         self._is_structured = False
+        self._is_timeless = False
 
     def add(self, where: str, line: bytes, *, is_last: bool) -> None:
         """Add what a line holds to the run, or report what is wrong with it."""
@@ -87,41 +86,40 @@ class _Reading:
     # ---- lines of metrics by name ----
 
     def _add_plain(self, where: str, entry: dict[str, Any]) -> None:
-        step_name, time_name = first_of(STEPS, entry), first_of(TIMES, entry)
-        names = [name for name in entry if name not in (step_name, time_name, *_OWNER)]
-        metrics = dict(_flat({name: entry[name] for name in names}))
-        ts = self._time(where, entry[time_name]) if time_name else self._no_time(where)
-        self._add_metrics(where, entry.get(step_name or ""), metrics, ts, owner_of(entry))
+        step_name, time_name, owner = first_of(STEPS, entry), first_of(TIMES, entry), owner_of(entry)
+        if time_name and is_elapsed(entry[time_name]):
+            time_name = None
+        names = [name for name in entry if name not in (step_name, time_name, *owner)]
+        metrics = dict[str, Any]()
+        for name, value in _flat({name: entry[name] for name in names}):
+            if name in metrics:
+                self._run.problems.add("values", f"{where}: a second value of {name!r}; left out")
+            metrics.setdefault(name, value)
+        ts = self._time(where, entry[time_name]) if time_name else self._no_time()
+        self._add_metrics(where, entry.get(step_name or ""), metrics, ts, owner)
 
     # ---- what both have ----
 
     def _time(self, where: str, value: object) -> int:
-        ts = time_us(value)
-        if ts is None:
-            self._run.problems.add(
-                "times", f"{where}: timestamp {value!r} is not a time; that of the line before instead"
-            )
-            return self._times[-1] if self._times else 0
-        if lacks_zone(value):
-            self._run.notes.add("times without a zone", f"{where}: {value} has no zone; read as UTC")
-        self._times.append(ts)
+        ts = self._run.time(where, value, instead_us=self._times[-1] if self._times else 0)
+        if ts:
+            self._times.append(ts)
         return ts
 
-    def _no_time(self, where: str) -> int:
-        instead = "that of the line before" if self._times else "1970-01-01T00:00:00Z"
-        self._run.notes.add("lines without a time", f"{where}: no time; {instead} instead")
+    def _no_time(self) -> int:
+        text = "lines without a time have that of the line before, else 1970-01-01T00:00:00Z"
+        if not self._is_timeless:
+            self._run.notes.add("times", text)
+        self._is_timeless = True
         return self._times[-1] if self._times else 0
 
     def _add_metrics(self, where: str, value: Any, metrics: dict[str, Any], ts: int, owner: dict[str, Any]) -> None:
-        step = self._next if value is None else step_of(value)
+        step = self._run.step(where, value, self._next)
         if step is None:
-            self._run.problems.add("lines without a valid step", f"{where}: step {value!r} is not an integer; left out")
             return
-        if value is None:
-            self._run.notes.add("lines without a step", f"{where}: no step; it is numbered {step}")
         self._next = step + 1
         for name, number in metrics.items():
-            self._run.add(where, name, step, from_word(number), ts, owner)
+            self._run.add(where, name, step, from_word(number), ts, owner=owner)
 
     def close(self) -> None:
         """Set when the run began and ended, and the status if no line of a structured log says it."""

@@ -10,12 +10,14 @@ from typing import Any
 from shmlog.errors import RefusedError
 from shmlog.reader.foreign import step_of, time_us
 from shmlog.records.schema import METRICS, RECORDS
-from shmlog.transfer.imported import ImportedRun, owner_of
+from shmlog.transfer.imported import OWNER, ImportedRun, owner_of
 from shmlog.transfer.importers.checked import note_superseded
 from shmlog.transfer.importers.csv_cells import Column
 
 _INDEX = ("", "Unnamed: 0", "index")  # what pandas adds
-_TEXTS = ("name", "kind", "text")
+TEXTS = ("name", "kind", "text")
+"""The columns whose cells are texts, whatever they look like."""
+
 _EXACT = 1 << 53  # from here on, a float may have been rounded
 
 
@@ -36,7 +38,7 @@ def read_resaved(path: Path, numbers: list[int], columns: Mapping[str, Column], 
     superseded = 0
     for i, number in enumerate(numbers):
         cells: dict[str, Any] = {
-            name: column.text(i) if name in _TEXTS else column.value(i) for name, column in columns.items()
+            name: column.text(i) if name in TEXTS else column.value(i) for name, column in columns.items()
         }
         if cells.get("superseded"):
             superseded += 1
@@ -46,13 +48,15 @@ def read_resaved(path: Path, numbers: list[int], columns: Mapping[str, Column], 
             step, ts = _whole(cells, "step"), time_us(cells["ts"])
             if ts is None:
                 raise ValueError(f"ts {cells['ts']!r} is not a time")
+            if not cells["name"]:
+                raise ValueError("no name")
             value = _value(cells)
         except ArithmeticError as error:
             raise RefusedError(f"{path}: {where}: {error}") from error
         except ValueError as error:
             run.problems.add("rows", f"{where}: {error}; left out")
             continue
-        owner = owner_of({name: step_of(cells[name]) for name in ("rank", "local_rank", "worker", "pid")})
+        owner = owner_of({name: cells[name] for name in OWNER})
         run.add(where, cells["name"], step, value, ts, owner=owner)
     note_superseded(run.problems, superseded)
 

@@ -68,9 +68,11 @@ def parse(path: Path, data: bytes) -> dict[str, Any]:
     """
     try:
         value = yaml.load(data, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CorruptDataError(f"{path}: not YAML ({line})") from error
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise CorruptDataError(f"{path}: not YAML ({line}{error.problem or error.context})") from error
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CorruptDataError(f"{path}: not YAML ({str(error) or type(error).__name__})") from error
     if not isinstance(value, dict):
         raise CorruptDataError(f"{path}: expected a mapping, found {type(value).__name__}")
     return value
