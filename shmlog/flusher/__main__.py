@@ -18,7 +18,7 @@ from shmlog.flusher.nice import be_nice
 from shmlog.flusher.process import START_LOCK
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
-from shmlog.folder.segmentref import read_ref
+from shmlog.folder.segmentref import ref_in
 from shmlog.segment import meeting, shm
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -38,9 +38,10 @@ def main(run_dir: Path) -> None:
     os.closerange(START_LOCK + 1, min(os.sysconf("SC_OPEN_MAX"), 4096))
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     layout = RunLayout(run_dir)
-    ref = read_ref(layout)
+    description = Description.read(layout)
+    ref = ref_in(layout, description)
     # Handed down by who starts it, if that has the segment open: its name may have been removed meanwhile.
-    segment = shm.open_segment(ref, Description.read(layout), inherited=START_LOCK)
+    segment = shm.open_segment(ref, description, inherited=START_LOCK)
     is_keeper = segment.lock(_core.LOCK_FLUSHER)
     if is_expected:
         _give_up_start_lock()

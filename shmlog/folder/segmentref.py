@@ -54,13 +54,19 @@ def read_ref(layout: RunLayout) -> SegmentRef:
         If the folder holds no run, or may not be read.
     """
     try:
-        name = Description.read(layout).segment["name"]
-        if name is not None and not is_segment_name(name):
-            raise KeyError(name)
-        return make_ref(layout, name)
+        return ref_in(layout, Description.read(layout))
     except FileNotFoundError as error:
         raise RunNotFoundError(f"no run in {layout.dir}: it has no run.yaml") from error
     except PermissionError as error:
         raise RunNotFoundError(f"{layout.run_yaml} may not be read by user {os.geteuid()}") from error
+
+
+def ref_in(layout: RunLayout, description: Description) -> SegmentRef:
+    """Return the reference of the segment that run.yaml's content names; raises RunNotFoundError if it names none."""
+    try:
+        name = description.segment["name"]
+        if name is not None and not is_segment_name(name):
+            raise KeyError(name)
+        return make_ref(layout, name)
     except (KeyError, TypeError) as error:
         raise RunNotFoundError(f"{layout.run_yaml} does not say where the segment is") from error
