@@ -35,18 +35,28 @@ from shmlog.records.schema import METRICS, with_node
 from shmlog.transfer.imported import ImportedRun, owner_of
 
 
-def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> dict[str, int]:
-    """Write the run; return its counts. A folder that has appeared meanwhile stays as it is."""
+def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> RunLayout:
+    """Write the run; return its place, or that of the same run, which another process has written meanwhile."""
     with _temporary(root, layout) as new:
-        counts = _fill(new, layout, run, source)
-        layout.dir.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.rename(new.dir, layout.dir)
-        except OSError:
-            if not layout.run_yaml.is_file():
-                raise
-        fsync_dir(layout.dir.parent)
-    return counts
+        _fill(new, layout, run, source)
+        with root.locked():  # so that of several imports at once one writes the run, whatever their experiments are
+            existing = find_run(root, layout.run_id, layout.experiment)
+            if existing is None:
+                layout.dir.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(new.dir, layout.dir)
+                fsync_dir(layout.dir.parent)
+    return existing or layout
+
+
+def find_run(root: Root, run_id: str, prefer: str) -> RunLayout | None:
+    """Return the run with an id, in whichever experiment, that of a name before others; None if there is none."""
+    if root.path.exists() and not root.path.is_dir():
+        raise StorageError(f"{root.path} is not a folder")
+    for name in sorted(root.experiments(), key=lambda name: name != prefer):
+        layout = root.run(name, run_id)
+        if layout.files.is_file(layout.run_yaml):
+            return layout
+    return None
 
 
 @contextmanager
@@ -61,7 +71,7 @@ def _temporary(root: Root, layout: RunLayout) -> Iterator[RunLayout]:
         raise StorageError(f"cannot write the run {layout.dir}: {error.strerror or error}") from error
 
 
-def _fill(new: RunLayout, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> dict[str, int]:
+def _fill(new: RunLayout, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> None:
     new.metrics.mkdir(parents=True)
     table, events = _numbered(run.table(), _lines(run))
     tally = Tally()
@@ -89,7 +99,6 @@ def _fill(new: RunLayout, layout: RunLayout, run: ImportedRun, source: dict[str,
     )  # fmt: skip
     described.write(new)
     write_manifest(new)
-    return counts
 
 
 def final_status(run: ImportedRun) -> str:

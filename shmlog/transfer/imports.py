@@ -12,12 +12,12 @@ from typing import Any
 
 from shmlog.base.times import parse_us, utc_now
 from shmlog.base.variables import root_or_default
-from shmlog.errors import RefusedError, RunNotFoundError, StorageError
+from shmlog.errors import RefusedError, RunNotFoundError
 from shmlog.folder.artifacts import Logged
-from shmlog.folder.layout import RunLayout, check_id
+from shmlog.folder.layout import check_id
 from shmlog.folder.root import Root
 from shmlog.store import experiments
-from shmlog.transfer.folder import final_status, write_run
+from shmlog.transfer.folder import final_status, find_run, write_run
 from shmlog.transfer.imported import ImportedRun, fit_name
 from shmlog.transfer.importers.formats import check_format, guess_format
 from shmlog.transfer.limited import BYTES_MAX, read_apart
@@ -124,17 +124,18 @@ def import_run(
     digest = _digest(format, run)
     runs = Root(root_or_default(root))
     experiment, run_id = experiment or fit_name(run.experiment), _run_id(run, digest)
-    layout = _existing(runs, run_id, experiment)
-    is_new = layout is None
-    layout = layout or runs.run(experiment, run_id)
+    wanted = runs.run(experiment, run_id)
+    layout = find_run(runs, run_id, experiment)
+    is_new = False
     status = final_status(run)
     problems, notes = tuple(dict.fromkeys(run.problems)), tuple(dict.fromkeys(run.notes))
-    if is_new:
+    if layout is None:
         origin = {
             "format": format, "path": str(path), "sha256": digest, "status": run.status,
             "imported_at": utc_now(), "problems": list(problems), "notes": list(notes),
         }  # fmt: skip
-        write_run(runs, layout, run, origin)
+        layout = write_run(runs, wanted, run, origin)
+        is_new = layout is wanted
         _annotate_experiment(runs, layout.experiment, run.of_experiment)
     counts = {"metrics": run.records, "events": len(run.events), "artifacts": len(run.artifacts)}
     return ImportReport(
@@ -185,13 +186,3 @@ def _run_id(run: ImportedRun, digest: str) -> str:
     if began is None or began < 0:
         return f"imported-{digest[:16]}"
     return f"{datetime.fromtimestamp(began // 1_000_000, UTC):%Y%m%d-%H%M%S}-{digest[:16]}"
-
-
-def _existing(root: Root, run_id: str, experiment: str) -> RunLayout | None:
-    if root.path.exists() and not root.path.is_dir():
-        raise StorageError(f"{root.path} is not a folder")
-    for name in sorted(root.experiments(), key=lambda name: name != experiment):
-        layout = root.run(name, run_id)
-        if layout.files.is_file(layout.run_yaml):
-            return layout
-    return None

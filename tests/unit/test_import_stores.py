@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from ast import literal_eval
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,39 @@ def test_keys_are_scalars_as_well() -> None:
 def test_what_is_no_plain_mapping_is_refused(text: str) -> None:
     with pytest.raises(shmlog.errors.CorruptDataError, match=r"^a\.yaml: "):
         yaml12.parse(Path("a.yaml"), text.encode())
+
+
+# ---- several imports at once ----
+
+AT_ONCE = """
+import sys, threading
+import shmlog
+
+source, root, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+together = threading.Barrier(count)
+
+def one(number):
+    shmlog.import_run(source, f"{root}-warm-{number}")  # so that all are as fast
+    together.wait()
+    report = shmlog.import_run(source, root, experiment=f"e{number}")
+    reports.append((report.is_new, str(report.dir)))
+
+reports = []
+threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(reports)
+"""
+
+
+def test_of_several_imports_at_once_one_makes_the_run(tmp_path: Path) -> None:
+    folder = fetch_ml_folder(tmp_path / "c0ffee")
+    for attempt in range(3):
+        done = run_script(AT_ONCE, folder, tmp_path / f"runs{attempt}", "6", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        reports = literal_eval(done.stdout)
+        assert sorted(is_new for is_new, _ in reports) == [False] * 5 + [True]
+        assert len({folder for _, folder in reports}) == 1
+        assert len(shmlog.Store(tmp_path / f"runs{attempt}").runs()) == 1
