@@ -12,7 +12,7 @@ from typing import Any
 
 from shmlog.base.times import parse_us, utc_now
 from shmlog.base.variables import root_or_default
-from shmlog.errors import RefusedError, RunNotFoundError
+from shmlog.errors import RefusedError, RunNotFoundError, SeveralRunsError
 from shmlog.folder.artifacts import Logged
 from shmlog.folder.layout import check_id
 from shmlog.folder.root import Root
@@ -37,6 +37,8 @@ class ImportReport:
         ``metrics``, ``events``, ``artifacts``.
     problems : tuple of str
         What of the source is not in the run, or not as it was.
+    further : tuple of str
+        Other runs that lie in the source: import each of these paths, as ``shmlog import`` does.
     notes : tuple of str
         How the importer has read what the source leaves open, such as times without a zone; nothing is missing
         because of it.
@@ -52,6 +54,7 @@ class ImportReport:
     counts: Mapping[str, int]
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as dicts, lists, str, int and bool."""
@@ -59,6 +62,7 @@ class ImportReport:
             "dir": str(self.dir), "run_id": self.run_id, "experiment": self.experiment, "source": str(self.source),
             "format": self.format, "status": self.status, "is_new": self.is_new, "counts": dict(self.counts),
             "problems": list(self.problems), "notes": list(self.notes),
+            "further": list(self.further),
         }  # fmt: skip
 
 
@@ -97,6 +101,8 @@ def import_run(
         If the format is unknown, or the source looks like none.
     CorruptDataError
         If the source can't be read. Nothing was written.
+    SeveralRunsError
+        If the source is a store, not a run. Nothing was written.
     RefusedError
         If the source holds nothing that can be imported, or reading it takes more than ``max_bytes`` or, for each
         GiB of ``max_bytes``, ten minutes of processor time. Nothing was written.
@@ -140,14 +146,19 @@ def import_run(
     counts = {"metrics": run.records, "events": len(run.events), "artifacts": len(run.artifacts)}
     return ImportReport(
         dir=layout.dir, run_id=layout.run_id, experiment=layout.experiment, source=path, format=format, status=status,
-        is_new=is_new, counts=counts, problems=problems, notes=notes,
+        is_new=is_new, counts=counts, problems=problems, notes=notes, further=tuple(run.further),
     )  # fmt: skip
 
 
 def _refuse_nothing(run: ImportedRun, path: Path) -> None:
     """Raise RefusedError if nothing was read: an empty run would look like a success."""
-    if not (run.records or run.events or run.params or run.artifacts):
-        raise RefusedError("; ".join([f"{path}: holds nothing that can be imported", *run.problems]))
+    if run.records or run.events or run.params or run.artifacts:
+        return
+    if run.further:
+        names = ", ".join(run.further[:3]) + (" …" if len(run.further) > 3 else "")
+        text = f"{path}: holds {len(run.further)} runs; import each by its name: {names}"
+        raise SeveralRunsError(text, tuple(run.further))
+    raise RefusedError("; ".join([f"{path}: holds nothing that can be imported", *run.problems]))
 
 
 def _note_missing_artifacts(run: ImportedRun) -> None:
@@ -172,7 +183,8 @@ def _annotate_experiment(root: Root, name: str, fields: Mapping[str, Any]) -> No
 
 def _digest(format: str, run: ImportedRun) -> str:
     total = hashlib.sha256(f"shmlog import 1 {format}\n".encode())
-    for name, path in sorted({**run.files, **{f"artifacts/{n}": p for n, p in run.artifacts.items()}}.items()):
+    copied = {f"artifacts/{name}": path for name, path in run.artifacts.items() if isinstance(path, Path)}
+    for name, path in sorted((run.files | copied).items()):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(fd, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

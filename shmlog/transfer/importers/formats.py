@@ -29,7 +29,7 @@ _WANDB = "wandb offers no reader of its files; upload them by 'wandb sync', and 
 
 FORMATS = tuple(_READERS)
 
-_DEPTH = 2  # of the runs below a store: STORE/EXPERIMENT/RUN
+_DEPTH = 8  # of the runs below a store: STORE/EXPERIMENT/RUN, or deeper, as people nest logs of TensorBoard
 
 
 def reader_of(format: str) -> Callable[[Path], ImportedRun]:
