@@ -19,7 +19,7 @@ from shmlog.folder.root import Root
 from shmlog.store import experiments
 from shmlog.transfer.folder import final_status, find_run, write_run
 from shmlog.transfer.imported import ImportedRun, fit_name
-from shmlog.transfer.importers.formats import check_format, guess_format
+from shmlog.transfer.importers.formats import check_format, guess_format, place_of
 from shmlog.transfer.limited import BYTES_MAX, read_apart
 
 
@@ -75,12 +75,14 @@ def import_run(
     Parameters
     ----------
     source : path
-        A folder of fetch_ml or expman, a TensorBoard event file or a folder of them, or a file:
+        A folder of fetch_ml, expman or experiment_logger, a TensorBoard event file or a folder of them, or a file:
         JSON Lines, CSV, or what `export_run` wrote as JSON, CSV, Parquet or Arrow. The source is not changed.
+        Of a source that holds several runs, the source and the name of one: ``FOLDER/NAME``.
     root : path, optional
         Folder of all experiments; the run goes below it. Default: ``$SHMLOG_ROOT``, else ``runs``.
     format : str, optional
-        ``fetch_ml``, ``expman``, ``jsonl``, ``csv``, ``json``, ``parquet``, ``arrow`` or ``tensorboard``.
+        ``fetch_ml``, ``expman``, ``experiment_logger``, ``jsonl``, ``csv``, ``json``, ``parquet``, ``arrow`` or
+        ``tensorboard``.
         Default: what the source looks like.
     experiment : str, optional
         Default: the experiment that the source names, or the source's own name.
@@ -117,9 +119,10 @@ def import_run(
     finds the existing run. A source that has grown is another run.
     """
     path = Path(os.path.abspath(source))
-    if not path.exists():
+    place = place_of(path)
+    if not place.exists():
         raise RunNotFoundError(f"nothing to import: {path} does not exist")
-    format = check_format(format or guess_format(path))
+    format = check_format(format or guess_format(place))
     if experiment is not None:
         check_id(experiment, "experiment")
     if not isinstance(max_bytes, int) or max_bytes < 1:

@@ -16,7 +16,7 @@ from shmlog.cli.main import main
 from shmlog.transfer.importers import yaml12
 from tests.support.processes import run_script
 from tests.support.records import sound
-from tests.support.sources import fetch_ml_folder
+from tests.support.sources import experiment_logger_folder, fetch_ml_folder
 
 PARAMS = {
     "lr": 1e-8, "big": 1e22, "yes": "yes", "on": "on", "time": "1:30", "under": "1_000", "hex": "0x1F",
@@ -137,6 +137,59 @@ def test_odd_tags_of_an_experiment(expman: Path, tmp_path: Path, tags: str, due:
     report = shmlog.import_run(tmp_path / "s" / "digits" / "whole", tmp_path / "runs")
     assert report.problems == (() if tags == "abc" else ("experiment.yaml: tags 5 are not a list; left out",))
     assert shmlog.Store(tmp_path / "runs").experiment("digits").tags == due
+
+
+# ---- experiment_logger and checkpointing ----
+
+
+def test_a_folder_of_experiment_logger(tmp_path: Path) -> None:
+    folder = experiment_logger_folder(tmp_path / "out")
+    report = shmlog.import_run(folder, tmp_path / "runs")
+    assert (report.format, report.status, report.experiment) == ("experiment_logger", "failed", "digits")
+    assert report.problems == ()
+    assert [note for note in report.notes if "digits_iter_000010.ckpt: a pickle" in note]
+    assert not [note for note in report.notes if "damage" in note]
+    stored = sound(report.dir)
+    assert stored.config == {"lr": 0.1}
+    assert stored.metrics("loss")["value"].to_pylist() == [0.5]
+    assert [event["event_type"] for event in stored.events()][-2:] == ["error", "experiment_end"]
+    names = [artifact.name for artifact in stored.artifacts]
+    assert names == [
+        "checkpoints/digits_iter_000010.ckpt", "checkpoints/digits_iter_000020.ckpt", "experiment_logger/digits.log",
+        "experiment_logger/digits_index.json",
+    ]  # fmt: skip
+    assert not shmlog.import_run(folder, tmp_path / "runs").is_new
+
+
+def test_experiments_whose_names_begin_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = experiment_logger_folder(tmp_path / "out", "exp")
+    experiment_logger_folder(folder, "exp2")
+    (folder / "checkpoints").mkdir()
+    (folder / "exp_iter_000020.ckpt").rename(folder / "checkpoints" / "exp_iter_000020.ckpt")
+    with pytest.raises(shmlog.errors.SeveralRunsError, match="holds 2 runs") as caught:
+        shmlog.import_run(folder, tmp_path / "runs")
+    assert caught.value.sources == (str(folder / "exp"), str(folder / "exp2"))
+    with pytest.raises(shmlog.errors.RefusedError, match="the folder has exp, exp2"):
+        shmlog.import_run(folder / "exp3", tmp_path / "runs")
+    (folder / "notes.txt").write_text("x")
+    assert main(["import", "--json", "--root", str(tmp_path / "runs"), str(folder)]) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["problems"], second["problems"]) == (["notes.txt belongs to no experiment; left out"], [])
+    names = [artifact.name for artifact in sound(Path(first["dir"])).artifacts]
+    assert names == [
+        "checkpoints/exp_iter_000010.ckpt", "checkpoints/exp_iter_000020.ckpt", "experiment_logger/exp.log",
+        "experiment_logger/exp_index.json",
+    ]  # fmt: skip
+
+
+def test_a_folder_of_checkpoints_alone(tmp_path: Path) -> None:
+    folder = experiment_logger_folder(tmp_path / "out")
+    (folder / "digits_structured.jsonl").unlink()
+    (folder / "digits_iter_000020.ckpt").write_bytes(b"PK\3\4")
+    report = shmlog.import_run(folder, tmp_path / "runs")
+    assert report.counts == {"metrics": 0, "events": 0, "artifacts": 4}
+    assert "digits_iter_000020.ckpt: a zip archive" in report.notes[1]
+    sound(report.dir)
 
 
 # ---- YAML 1.2 ----

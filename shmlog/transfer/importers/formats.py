@@ -9,11 +9,13 @@ from pathlib import Path
 
 from shmlog.errors import CorruptDataError, StorageError, UnreadableError
 from shmlog.transfer.imported import ImportedRun
+from shmlog.transfer.importers.experiment_logger import name_in as is_of_experiment_logger
 
 # By format: the module beside this one whose function `read` reads it.
 _READERS = {
     "fetch_ml": "fetch_ml",
     "expman": "expman",
+    "experiment_logger": "experiment_logger",
     "jsonl": "jsonl",
     "csv": "csv_table",
     "json": "exported_json",
@@ -28,6 +30,7 @@ _SUFFIXES = {
 _WANDB = "wandb offers no reader of its files; upload them by 'wandb sync', and import what its API returns as CSV"
 
 FORMATS = tuple(_READERS)
+_OF_SEVERAL_RUNS = ("experiment_logger",)
 
 _DEPTH = 8  # of the runs below a store: STORE/EXPERIMENT/RUN, or deeper, as people nest logs of TensorBoard
 
@@ -51,6 +54,21 @@ def reader_of(format: str) -> Callable[[Path], ImportedRun]:
             raise
 
     return reader
+
+
+def place_of(path: Path) -> Path:
+    """Return the file or the folder that a path means, which may be one with the name of a run behind it."""
+    is_part = not path.exists() and path.parent.exists() and _has_parts(path.parent)
+    return path.parent if is_part else path
+
+
+def _has_parts(place: Path) -> bool:
+    """Whether a source can hold several runs, each with a name."""
+    try:
+        format = _guess_of_folder(place) if place.is_dir() else _guess_of_file(place.name)
+    except (ValueError, OSError):
+        return False
+    return format in _OF_SEVERAL_RUNS
 
 
 def check_format(format: str) -> str:
@@ -106,6 +124,8 @@ def _guess_of_folder(path: Path) -> str | None:
     kinds = {_guess_of_file(name) for name in names}
     if "tensorboard" in kinds:
         return "tensorboard"
+    if any(map(is_of_experiment_logger, names)):
+        return "experiment_logger"
     if any(name.startswith("vectors") and name.endswith((".parquet", ".arrow")) for name in names):
         return "expman"
     return "wandb" if "wandb" in kinds else None
