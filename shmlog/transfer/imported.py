@@ -118,6 +118,8 @@ class ImportedRun:
         The files that were read; they and the files among ``artifacts`` make the run's identity.
     attempts : list of dict
         The attempts of the run, as run.yaml lists them, if there are several: each has a lane of the records.
+    identity : str
+        What the run is known by in place of its files, where these hold other runs, too.
     further : list of str
         The other runs that the source holds, each a path to import by itself.
     status : str or None
@@ -138,6 +140,7 @@ class ImportedRun:
     artifacts: dict[str, Path | bytes | memoryview] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     attempts: list[dict[str, Any]] = field(default_factory=list)
+    identity: str = ""
     further: list[str] = field(default_factory=list)
     status: str | None = None
     problems: Problems = field(default_factory=lambda: Problems())

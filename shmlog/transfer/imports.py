@@ -76,13 +76,14 @@ def import_run(
     ----------
     source : path
         A folder of fetch_ml, expman or experiment_logger, a TensorBoard event file or a folder of them, or a file:
-        JSON Lines, CSV, or what `export_run` wrote as JSON, CSV, Parquet or Arrow. The source is not changed.
-        Of a source that holds several runs, the source and the name of one: ``FOLDER/NAME``.
+        JSON Lines, CSV, records of trueno-db as JSON, a database of entrenar, or what `export_run` wrote as JSON,
+        CSV, Parquet or Arrow. The source is not changed.
+        Of a source that holds several runs, the source and the name of one: ``FOLDER/NAME``, ``experiments.db/RUN_ID``.
     root : path, optional
         Folder of all experiments; the run goes below it. Default: ``$SHMLOG_ROOT``, else ``runs``.
     format : str, optional
-        ``fetch_ml``, ``expman``, ``experiment_logger``, ``jsonl``, ``csv``, ``json``, ``parquet``, ``arrow`` or
-        ``tensorboard``.
+        ``fetch_ml``, ``expman``, ``experiment_logger``, ``jsonl``, ``csv``, ``json``, ``parquet``, ``arrow``,
+        ``tensorboard`` or ``entrenar``.
         Default: what the source looks like.
     experiment : str, optional
         Default: the experiment that the source names, or the source's own name.
@@ -186,6 +187,9 @@ def _annotate_experiment(root: Root, name: str, fields: Mapping[str, Any]) -> No
 
 def _digest(format: str, run: ImportedRun) -> str:
     total = hashlib.sha256(f"shmlog import 1 {format}\n".encode())
+    if run.identity:
+        total.update(f"{run.identity}\n".encode())
+        return total.hexdigest()
     copied = {f"artifacts/{name}": path for name, path in run.artifacts.items() if isinstance(path, Path)}
     for name, path in sorted((run.files | copied).items()):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -39,7 +39,7 @@ BYTES_MAX = 6 << 30
 SECONDS_PER_GIB = 600
 """Most processor time for each GiB of memory that reading may take: some twenty times what that much takes."""
 
-_FIELDS = ("experiment", "params", "annotations", "of_experiment", "status", "attempts", "further")
+_FIELDS = ("experiment", "params", "annotations", "of_experiment", "status", "attempts", "further", "identity")
 _REPORTS = ("problems", "notes")
 _OUTPUT_BYTES_MAX = 1 << 16
 _ANSWER_BYTES_MAX = 16

@@ -26,7 +26,18 @@ shmlog import tb_logs                                a root of TensorBoard: each
 shmlog import log.jsonl --json
 """
 
-_FORMATS = ("fetch_ml", "expman", "experiment_logger", "jsonl", "csv", "json", "parquet", "arrow", "tensorboard")
+_FORMATS = (
+    "fetch_ml",
+    "expman",
+    "experiment_logger",
+    "jsonl",
+    "csv",
+    "json",
+    "parquet",
+    "arrow",
+    "tensorboard",
+    "entrenar",
+)
 
 
 def add_parser(commands: Commands) -> None:

@@ -22,15 +22,16 @@ _READERS = {
     "parquet": "exported_table",
     "arrow": "exported_table",
     "tensorboard": "event_files",
+    "entrenar": "entrenar",
 }
 _SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".json": "json", ".parquet": "parquet",
-    ".arrow": "arrow", ".feather": "arrow",
+    ".arrow": "arrow", ".feather": "arrow", ".db": "entrenar", ".sqlite": "entrenar", ".sqlite3": "entrenar",
 }  # fmt: skip
 _WANDB = "wandb offers no reader of its files; upload them by 'wandb sync', and import what its API returns as CSV"
 
 FORMATS = tuple(_READERS)
-_OF_SEVERAL_RUNS = ("experiment_logger",)
+_OF_SEVERAL_RUNS = ("experiment_logger", "entrenar", "json", "jsonl")
 
 _DEPTH = 8  # of the runs below a store: STORE/EXPERIMENT/RUN, or deeper, as people nest logs of TensorBoard
 
@@ -91,7 +92,14 @@ def guess_format(path: Path) -> str:
 
 def runs_below(path: Path) -> list[Path]:
     """Return the runs that a store of another system holds, by path; the path itself if it is not such a store."""
-    return _folders_with_runs(path, _DEPTH) or [path]
+    database = path / ".entrenar" / "experiments.db"
+    return [database] if database.is_file() else _folders_with_runs(path, _DEPTH) or _files_with_runs(path) or [path]
+
+
+def _files_with_runs(path: Path) -> list[Path]:
+    """Return the files of a folder in which entrenar keeps runs: a database, or a JSON file for each."""
+    files = sorted(path.iterdir()) if path.is_dir() else []
+    return [file for file in files if _guess_of_file(file.name) in ("entrenar", "json") and not file.is_symlink()]
 
 
 def _folders_with_runs(path: Path, depth: int) -> list[Path]:
