@@ -10,12 +10,16 @@ import json
 import signal
 import sqlite3
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import shmlog
 from shmlog.cli.main import main
+from shmlog.transfer.importers.formats import reader_of
 from tests.support.entrenar import TIME, fill
 from tests.support.processes import run_script
 from tests.support.records import sound
@@ -186,6 +190,40 @@ def test_what_a_killed_program_has_left_in_the_log_of_the_database(tmp_path: Pat
     report = shmlog.import_run(tmp_path / "experiments.db", tmp_path / "runs")
     assert report.counts["metrics"] == 3
     assert {path.name: path.read_bytes() for path in tmp_path.glob("experiments.db*")} == before
+
+
+def test_a_database_with_flipped_bits_is_read_or_refused(project: Path) -> None:
+    """SQLite has no checksums, so that a digit may have become another one; nothing else may happen."""
+    path = project / ".entrenar" / "experiments.db"
+    whole, read, refused = path.read_bytes(), reader_of("entrenar"), 0
+    for at in range(0, len(whole), 97):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            read(path)
+        except shmlog.errors.UnreadableError:
+            refused += 1
+    assert refused
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_records_of_any_values_are_read_or_refused(data: st.DataObject) -> None:
+    values = st.sampled_from(
+        [None, -1, 2**70, 10**400, 0.5, float("nan"), "x", "", [], {}, [1], {"a": 1}, True, "2026"]
+    )
+    records: list[dict[str, Any]] = [experiment(), run("a"), metric("a", 1, 0.5)]
+    tracked = {"run_id": "a", "experiment_name": "e", "metrics": {"loss": [{"value": 1.0, "step": 1}]}}
+    if data.draw(st.booleans()):
+        records = [tracked | dict.fromkeys(("params", "tags", "artifacts", "start_time_ms", "status"))]
+    record = data.draw(st.sampled_from(records))
+    record[data.draw(st.sampled_from(sorted(record)))] = data.draw(values)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "a.json")
+        path.write_text(json.dumps(records))
+        try:
+            reader_of("json")(path).table()
+        except shmlog.errors.UnreadableError:
+            pass
 
 
 @pytest.mark.parametrize("damage", ["text", "cut", "other"])

@@ -187,6 +187,18 @@ def test_a_restart_in_the_midst_of_a_file(tmp_path: Path) -> None:
     assert [event["data"] for event in stored.events("checkpoint")] == [{"step": 2, "path": "/c/1"}]
 
 
+def test_the_parameters_that_lightning_writes_beside(tmp_path: Path) -> None:
+    write_events(tmp_path / "version_0" / "events.out.tfevents.1", scalar("loss", 0, 1.0, 10.0))
+    (tmp_path / "version_0" / "hparams.yaml").write_text("lr: 0.001\nlayers: [1, 2]\n")
+    (tmp_path / "version_0" / "notes.txt").write_text("x")
+    report = shmlog.import_run(tmp_path / "version_0", tmp_path / "runs")
+    assert sound(report.dir).config == {"lr": 0.001, "layers": [1, 2]}
+    assert (report.problems, report.notes) == ((), ("notes.txt is no event file; not imported",))
+    (tmp_path / "version_0" / "hparams.yaml").write_text("lr: !!python/object:a.B {}\n")
+    (problem,) = shmlog.import_run(tmp_path / "version_0", tmp_path / "runs").problems
+    assert problem.startswith("hparams.yaml can't be read")
+
+
 # ---- summaries of TensorFlow 2 ----
 
 

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from shmlog.errors import CorruptDataError, RefusedError
+from shmlog.errors import CorruptDataError, RefusedError, UnreadableError
 from shmlog.folder.artifacts import is_name
 from shmlog.folder.files import LOCAL
 from shmlog.transfer.imported import ImportedRun
@@ -35,13 +35,18 @@ def read(path: Path) -> ImportedRun:
     place = path if path.is_file() else path.parent
     try:
         with _opened(place) as database:
+            fault = database.execute("pragma integrity_check(1)").fetchone()[0]
+            if fault != "ok":
+                raise CorruptDataError(f"{place}: damaged ({fault})")
             names = {row["name"] for row in database.execute("select name from sqlite_master where type = 'table'")}
             if not names >= _TABLES:
                 raise RefusedError(f"{place}: not a database of entrenar; it has the tables {', '.join(sorted(names))}")
             run_ids = [str(row["id"]) for row in database.execute("select id from runs order by rowid")]
             run_id = choose(path, place, run_ids)
             return several(place, run_ids) if run_id is None else _run(database, run_id, names)
-    except sqlite3.Error as error:
+    except UnreadableError:
+        raise
+    except (sqlite3.Error, ValueError, LookupError, TypeError) as error:
         raise CorruptDataError(f"{place}: can't be read ({error})") from error
 
 

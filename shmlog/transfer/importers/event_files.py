@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.extras import import_extra
+from shmlog.base.plain import plain
 from shmlog.base.times import timestamp
-from shmlog.errors import RefusedError
+from shmlog.errors import RefusedError, UnreadableError
 from shmlog.folder.description import Description, begun_attempt
 from shmlog.transfer.imported import ImportedRun
+from shmlog.transfer.importers import yaml12
 from shmlog.transfer.importers.event_values import Values, time_of
 from shmlog.transfer.importers.exported_table import add_description
 
 _MARK = "tfevents"  # TensorBoard takes each file with this in its name for an event file
+_PARAMS = "hparams.yaml"
+_YAML_BYTES_MAX = 1 << 20
 
 
 def read(path: Path) -> ImportedRun:
@@ -48,12 +52,25 @@ def read(path: Path) -> ImportedRun:
     reading = _Reading(run, main)
     if path.is_dir():
         reading.add_folders_below(path)
+        _add_files_beside(run, path)
     reading.close(path)
     return run
 
 
 def _event_files(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(folder.iterdir()) if _MARK in path.name}
+
+
+def _add_files_beside(run: ImportedRun, folder: Path) -> None:
+    """Add the parameters that Lightning writes into hparams.yaml; note other files, which are not TensorBoard's."""
+    for file in sorted(folder.iterdir()):
+        if file.name == _PARAMS and file.is_file():
+            try:
+                run.params |= plain(yaml12.parse(file, run.read(_PARAMS, file, _YAML_BYTES_MAX)))
+            except (UnreadableError, ValueError) as error:
+                run.problems.add(_PARAMS, f"{_PARAMS} can't be read ({error})")
+        elif _MARK not in file.name and not file.is_dir():
+            run.notes.add("other files", f"{file.name} is no event file; not imported")
 
 
 @dataclass

@@ -144,8 +144,6 @@ def _add_metric(run: ImportedRun, number: int, metric: dict[str, Any], times: li
     if value is None:
         run.notes.add("null", f"{where}: its value is null, as serde writes NaN and infinities; read as NaN")
         value = float("nan")
-    elif type(value) is int:
-        value = float(value)  # of a program that writes 1.0 as 1
     if "timestamp" in metric:
         ts_us = run.time(where, metric["timestamp"], instead_us=ts_us)
     run.add(where, metric["key"], step, value, ts_us, owner={})
@@ -198,7 +196,7 @@ def _of_tracker(record: dict[str, Any]) -> ImportedRun:
         run.notes.add("times", "the metrics have no times of their own; they have that of the run's start or end")
     run.described.name = str(record.get("run_name") or record["run_id"])
     run.described.tags = tags_of(record.get("tags"))
-    for path in record.get("artifacts") or []:
+    for path in record["artifacts"] if isinstance(record.get("artifacts"), list) else []:
         run.problems.add("artifacts", f"artifact {path!r} was logged by its path, and is not in the source")
     return run
 
