@@ -23,6 +23,7 @@ _EXAMPLE = """
 shmlog import experiments                            a store of expman: each of its runs
 shmlog import ml --experiment old                    all runs of fetch_ml
 shmlog import tb_logs                                a root of TensorBoard: each of its runs
+shmlog import project                                a project of entrenar: each run of its database
 shmlog import log.jsonl --json
 """
 
@@ -49,7 +50,7 @@ def add_parser(commands: Commands) -> None:
         nargs="+",
         metavar="SOURCE",
         type=path,
-        help="a run or a file, or a store of expman, fetch_ml or TensorBoard",
+        help="a run, a file, or what holds several runs, such as a store of expman or a root of TensorBoard",
     )
     add_root_option(parser)
     parser.add_argument("--experiment", metavar="NAME", help="default: the one that the source names, or its own name")
