@@ -49,7 +49,7 @@ class QueryError(ShmlogError, ValueError):
     """A filter or an expression can't be understood. The message says where."""
 
 
-class CheckpointNotFoundError(ShmlogError, LookupError):
+class CheckpointNotFoundError(ShmlogError, LookupError, FileNotFoundError):
     """There is no such checkpoint. Nothing was changed."""
 
 

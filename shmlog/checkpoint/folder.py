@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from pathlib import Path
 
-from shmlog.base.extras import import_extra
 from shmlog.base.warn import warn_caller
+from shmlog.checkpoint.arguments import whole_number
 from shmlog.checkpoint.container import verify
 from shmlog.checkpoint.encoded import Checkpoint, read_checkpoint
 from shmlog.checkpoint.files import CheckpointInfo, Index, checkpoint_files, file_name, read_info
@@ -23,7 +22,6 @@ class CheckpointFolder:
     """Finds, loads, deletes and copies checkpoints; `CheckpointManager` adds the saving."""
 
     def __init__(self, folder: str | os.PathLike[str], name: str, *, allow_pickle: bool) -> None:
-        import_extra("safetensors", "checkpoints")  # now, not when the first state is to be saved
         self.folder = Path(os.path.abspath(folder))
         self.name = check_id(name, "name")
         self.allow_pickle = allow_pickle
@@ -44,7 +42,7 @@ class CheckpointFolder:
             return which.path
         if isinstance(which, str | os.PathLike):
             return Path(which)
-        path = self.folder / file_name(self.name, operator.index(which))
+        path = self.folder / file_name(self.name, whole_number("which", which, 0))
         if not path.exists():
             raise CheckpointNotFoundError(f"{self.folder}: no checkpoint {self.name!r} of step {which}")
         return path

@@ -474,3 +474,19 @@ def test_formats_without_attempts_are_of_the_curve(resumed: shmlog.StoredRun, tm
     found = json.loads((tmp_path / "all" / "a_summary.json").read_text())["statistics"]["loss"]
     assert (found["count"], found["last"]) == (4, 13.0)
     assert pq.read_table(tmp_path / "all" / "a.parquet").num_rows == 7
+
+
+@pytest.mark.parametrize(
+    ("results", "target", "message"),
+    [
+        (None, "r", r"results must be a list of dicts, not NoneType"),
+        ("text", "r", r"not str"),
+        ([{"a": 1}, 2], "r", r"but results\[1\] is int"),
+        ([{"a": 1}], None, r"goes to a path or to a binary stream, not to NoneType"),
+    ],
+)
+@pytest.mark.parametrize("export", [export_results_json, export_results_csv, export_results_pickle])
+def test_wrong_arguments_are_named(tmp_path: Path, export: Any, results: Any, target: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        export(results, tmp_path / target if target else target)
+    assert list(tmp_path.iterdir()) == []

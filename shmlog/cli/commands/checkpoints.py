@@ -92,10 +92,10 @@ def _print(folder: Path, checkpoints: list[CheckpointFile], every_byte: bool) ->
 
 
 def _row(checkpoint: CheckpointFile, sound: str) -> tuple[object, ...]:
-    info = checkpoint.info
+    info, step = checkpoint.info, None if checkpoint.step is None else str(checkpoint.step)
     if info is None:
-        return (checkpoint.path.name, checkpoint.name, str(checkpoint.step), None, None, None, "damaged")
+        return (checkpoint.path.name, checkpoint.name, step, None, None, None, "damaged")
     metrics = ", ".join(f"{name}={value(number)}" for name, number in info.metrics.items())
     saved = info.created_at.strftime("%Y-%m-%d %H:%M:%S")
     state = "damaged" if checkpoint.damage else sound
-    return (checkpoint.path.name, checkpoint.name, str(checkpoint.step), metrics, size(info.bytes), saved, state)
+    return (checkpoint.path.name, checkpoint.name, step, metrics, size(info.bytes), saved, state)
