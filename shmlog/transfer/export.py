@@ -25,9 +25,11 @@ _WRITERS = {
     "arrow": ("arrow", "write_arrow"),
     "summary": ("others", "write_summary"),
     "pickle": ("others", "write_pickle"),
+    "prometheus": ("prometheus", "write_last_values"),
     "tensorboard": ("tensorboard", "write_events"),
 }
-_SUFFIXES = {".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+_SUFFIXES = {".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow",
+             ".prom": "prometheus"}  # fmt: skip
 _ALL = {
     "json": ".json", "csv": ".csv", "parquet": ".parquet", "arrow": ".arrow", "summary": "_summary.json",
 }  # fmt: skip
@@ -35,7 +37,7 @@ _ALL = {
 FORMATS = (*_WRITERS, "all")
 
 # These formats have no place for the number of an attempt; without it, superseded values would spoil the curve.
-_OF_THE_CURVE = ("summary", "tensorboard")
+_OF_THE_CURVE = ("summary", "prometheus", "tensorboard")
 
 
 def export_run(
@@ -52,8 +54,9 @@ def export_run(
         The file; for ``tensorboard`` and ``all`` a folder. Missing folders are made. An existing file
         is replaced once the new one is whole.
     format : str, optional
-        ``json``, ``csv``, ``wide-csv``, ``parquet``, ``arrow``, ``summary``, ``tensorboard``, ``all``, or
-        ``pickle``; the last is never guessed and not part of ``all``. Default: the format of the file's suffix.
+        ``json``, ``csv``, ``wide-csv``, ``parquet``, ``arrow``, ``summary``, ``prometheus``, ``tensorboard``, ``all``
+        or ``pickle``; ``prometheus`` and ``pickle`` are not part of ``all``. Default: the format of the file's suffix,
+        which is never ``pickle``.
     superseded : bool
         Include records that a later attempt has superseded, with the columns ``attempt`` and ``superseded``
         (``wide-csv``: ``attempt``). In ``all``, the summary and the event file show the curve alone.

@@ -23,8 +23,8 @@ shmlog export 20261121-031522-7f3a9c -f all -o out
 shmlog export -f tensorboard -o tb_logs            then: tensorboard --logdir tb_logs
 """
 
-_FORMATS = ("json", "csv", "wide-csv", "parquet", "arrow", "summary", "tensorboard", "pickle", "all")
-_STREAMS = ("json", "csv", "wide-csv", "summary")
+_FORMATS = ("json", "csv", "wide-csv", "parquet", "arrow", "summary", "prometheus", "tensorboard", "pickle", "all")
+_STREAMS = ("json", "csv", "wide-csv", "summary", "prometheus")
 _FOLDERS = ("tensorboard", "all")
 
 
@@ -33,7 +33,9 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "export", run, "write a run as CSV, JSON, Parquet, Arrow or event file", _EXAMPLE)
     add_run_argument(parser)
     parser.set_defaults(advise=_advise)
-    text = "default: by the end of OUT, else csv. wide-csv: a column for each metric. all: all but pickle"
+    text = (
+        "default: by the end of OUT, else csv. wide-csv: a column for each metric. all: all but prometheus and pickle"
+    )
     parser.add_argument("-f", "--format", choices=_FORMATS, help=text)
     text = "also records that a later attempt has superseded, with the columns attempt and superseded"
     parser.add_argument("--superseded", action="store_true", help=text)
