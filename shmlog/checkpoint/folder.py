@@ -12,7 +12,7 @@ from shmlog.checkpoint.encoded import Checkpoint, read_checkpoint
 from shmlog.checkpoint.files import CheckpointInfo, Index, checkpoint_files, file_name, read_info
 from shmlog.checkpoint.publish import copy
 from shmlog.errors import CheckpointNotFoundError, CorruptDataError, UnreadableError
-from shmlog.folder.layout import check_id
+from shmlog.folder.names import check_id
 
 #: How a checkpoint is named: its step, its file, or what `list` returned.
 Which = int | str | os.PathLike[str] | CheckpointInfo

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from shmlog.cli.output import one_line, print_json, say
 from shmlog.cli.parser import default_root, exit_code
 from shmlog.cli.text import relative
 from shmlog.errors import RunNotFoundError
-from shmlog.folder.root import Root
+from shmlog.folder.root import Root, name_of
 
 if TYPE_CHECKING:
     from shmlog.store.store import Store
@@ -76,8 +75,8 @@ def locate(run_dir: Path) -> tuple[Store, str]:
     """Return the store that a run folder is in, and the run's name there."""
     import shmlog
 
-    folder = Path(os.path.abspath(run_dir))
-    return shmlog.Store(folder.parent.parent), f"{folder.parent.name}/{folder.name}"
+    root, name = name_of(run_dir)
+    return shmlog.Store(root), name
 
 
 def locate_named(text: str, root: str) -> tuple[Store, str]:

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, is_there
-from shmlog.errors import StorageError, UnreadableError
+from shmlog.errors import RunStateError, StorageError, UnreadableError
 from shmlog.folder.files import LOCAL, RunFiles
-
-_ID_BYTES_MAX = 64
-_ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+from shmlog.folder.names import experiment_of
 
 # `re` compiles and caches each at its first use: `init` needs none.
 _LOG = r"(\d{6,})\.wal"
@@ -72,8 +70,9 @@ class RunLayout:
 
     @property
     def experiment(self) -> str:
-        """The experiment's name: that of the folder above."""
-        return self.dir.parent.name
+        """The experiment's name, which that of the folder above is made from."""
+        folder = self.dir.parent.name
+        return experiment_of(folder) or folder  # a folder of somebody else's has its own name
 
     @property
     def root(self) -> Path:
@@ -206,22 +205,35 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
 
 
-def new_run_folder(experiment: Path) -> RunLayout:
+def new_run_folder(experiment: Path, run_id: str | None = None) -> RunLayout:
     """Make the folder of a new run, and if necessary that of its experiment.
+
+    Parameters
+    ----------
+    experiment : Path
+        The experiment's folder.
+    run_id : str, optional
+        The id that the user gives the run. Default: `new_run_id`.
 
     Raises
     ------
+    RunStateError
+        If there is a run of that id.
     StorageError
         If the folder can't be made.
     """
     try:
         experiment.mkdir(parents=True, exist_ok=True)
         for _ in range(_TRIES):
-            layout = RunLayout(experiment / new_run_id())
+            layout = RunLayout(experiment / (run_id or new_run_id()))
             try:
                 layout.dir.mkdir()
             except FileExistsError:
-                continue
+                if run_id is None:
+                    continue
+                raise RunStateError(
+                    f"there is a run {run_id!r} in {experiment}: pass another id, or resume='auto' to go on with it"
+                ) from None
             return layout
     except OSError as error:
         raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
@@ -243,26 +255,6 @@ def folder_of(run: RunLike, expected: str) -> str | os.PathLike[str]:
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"{expected}, or an object with its 'dir', such as a Run; not {type(run).__name__}")
     return folder
-
-
-def is_id(text: str) -> bool:
-    """Whether ``text`` can be the name of a folder of ours."""
-    return 0 < len(text) <= _ID_BYTES_MAX and _ID_LETTERS.issuperset(text)
-
-
-def check_id(value: str, what: str) -> str:
-    """Return ``value`` if it can be the name of a folder of ours.
-
-    Raises
-    ------
-    ValueError
-        If it is not 1 to 64 letters, digits, ``_`` or ``-``.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
-    if not is_id(value):
-        raise ValueError(f"{what} {value!r}: use 1 to 64 letters, digits, '_' or '-'")
-    return value
 
 
 def fsync_run(layout: RunLayout) -> None:

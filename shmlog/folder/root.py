@@ -8,13 +8,14 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from shmlog.errors import ExperimentNotFoundError, RunNotFoundError, StorageError
 from shmlog.folder import flock
-from shmlog.folder.layout import RunLayout, check_id, is_id
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.names import check_experiment, check_id, experiment_of, folder_name, is_experiment, is_id
 
 _STALE_S = 86_400
 STAMP = re.compile(r"(\d{8}-\d{6})-")
@@ -44,7 +45,7 @@ class Root:
 
     def experiments(self) -> list[str]:
         """Return the names of all experiments, sorted."""
-        return sorted(_folders(self.path))
+        return sorted(_experiments(self.path))
 
     def experiment(self, name: str) -> Path:
         """Return the folder of an experiment, which need not exist.
@@ -56,11 +57,11 @@ class Root:
         StorageError
             If it is a symbolic link or anything else than a folder.
         """
-        return self.inside(self.path / check_id(name, "experiment"))
+        return self.inside(self.path / folder_name(check_experiment(name)))
 
     def archived_experiments(self) -> list[str]:
         """Return the names of the experiments that have archives, sorted."""
-        return sorted(_folders(self.archive))
+        return sorted(_experiments(self.archive))
 
     def existing_experiment(self, name: str) -> Path:
         """Return the folder of an existing experiment, else raise ExperimentNotFoundError."""
@@ -71,7 +72,7 @@ class Root:
 
     def run_ids(self, experiment: str) -> Iterator[str]:
         """Yield the names of the folders in an experiment that can be runs, in no order."""
-        return _folders(self.experiment(experiment))
+        return filter(is_id, _folders(self.experiment(experiment)))
 
     def run(self, experiment: str, run_id: str) -> RunLayout:
         """Return the paths of a run, which need not exist; raises ValueError, StorageError."""
@@ -139,14 +140,15 @@ class Root:
 
     def _named(self, text: str) -> Runs | None:
         """Return the run, or the runs of the experiment, with the name ``text`` in this root."""
-        if not all(is_id(part) for part in text.split("/", 1)):
+        experiment, slash, run_id = text.rpartition("/")
+        if is_id(run_id) and (not slash or is_experiment(experiment)):
+            with suppress(RunNotFoundError):
+                layout = self.find(text)
+                return Runs([self.given / layout.dir.parent.name / layout.run_id], None)
+        if text not in self.experiments():
             return None
-        try:
-            layout = self.find(text)
-        except RunNotFoundError:
-            folder = self.given / text
-            return Runs(runs_below(folder), folder) if text in self.experiments() else None
-        return Runs([self.given / layout.experiment / layout.run_id], None)
+        folder = self.given / folder_name(text)
+        return Runs(runs_below(folder), folder)
 
     def content(self) -> str:
         """Return a text that lists the experiments, or says how to get runs."""
@@ -158,7 +160,7 @@ class Root:
 
     def _links(self, experiment: str, run_id: str) -> bool:
         """Whether that name is a link in an experiment, such as one to a run of another: it does not count."""
-        return (self.path / experiment / run_id).is_symlink()
+        return (self.path / folder_name(experiment) / run_id).is_symlink()
 
     def inside(self, path: Path) -> Path:
         """Return ``path``; raises StorageError if a symbolic link is on the way to it from the root."""
@@ -233,6 +235,12 @@ def _lock(fd: int) -> bool:
         return True  # a file system without locks: of two simultaneous writers the last one wins
 
 
+def name_of(run_dir: Path) -> tuple[Path, str]:
+    """Return the root that a run folder is in, and the run's name there, ``experiment/id``."""
+    layout = RunLayout(run_dir)
+    return layout.root, f"{layout.experiment}/{layout.run_id}"
+
+
 def is_run(layout: RunLayout) -> bool:
     """Whether a folder is, or was, a run: it describes itself, or holds records."""
     if any(layout.files.is_file(layout.dir / name) for name in _RUN_FILES):
@@ -244,10 +252,14 @@ def _folders(folder: Path) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if is_id(entry.name) and entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False):
                     yield entry.name
     except FileNotFoundError:
         return
+
+
+def _experiments(folder: Path) -> Iterator[str]:
+    return filter(None, map(experiment_of, _folders(folder)))
 
 
 def some(names: list[str]) -> str:

@@ -23,7 +23,7 @@ def create(options: Options, turn: int) -> Run:
         run, placed = open_segment(layout, options)
         try:
             _write_files(layout, options, placed, turn)
-            start_data = {"experiment": options.experiment, "name": options.name, "tags": options.tags}
+            start_data = {"experiment": options.place.experiment, "name": options.name, "tags": options.tags}
             start(run, start_data, options.config)
         except BaseException:
             close_segment(placed)
@@ -35,7 +35,7 @@ def create(options: Options, turn: int) -> Run:
 
 
 def _make_folder(options: Options) -> RunLayout:
-    layout = new_run_folder(options.root / options.experiment)
+    layout = new_run_folder(options.place.folder, options.place.id)
     try:
         layout.make_folders()
         _warn_if_open(layout)

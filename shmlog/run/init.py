@@ -11,12 +11,13 @@ from typing import Any
 
 from shmlog.base import variables
 from shmlog.folder.layout import RunLayout, RunLike
+from shmlog.folder.names import AUTO, LATEST
 from shmlog.run.create import create
 from shmlog.run.handed import handed_down
 from shmlog.run.identity import lone_local_rank, rank_among_several
 from shmlog.run.join import disabled_run
 from shmlog.run.mode import is_disabled
-from shmlog.run.options import DEFAULT_SINKS, Options, check
+from shmlog.run.options import DEFAULT_SINKS, Options, check, check_place
 from shmlog.run.run import Run
 from shmlog.run.turns import Makers, take_turn
 
@@ -25,6 +26,7 @@ def init(
     experiment: str | None = None,
     *,
     root: str | os.PathLike[str] | None = None,
+    id: str | None = None,
     name: str | None = None,
     config: Any = None,
     tags: Iterable[str] | None = None,
@@ -57,10 +59,13 @@ def init(
     Parameters
     ----------
     experiment : str, optional
-        Name of the folder that groups the runs: 1 to 64 letters, digits, ``_``, ``-``. Default:
-        ``$SHMLOG_EXPERIMENT``, else ``default``.
+        Groups the runs: a name without ``/`` of at most some 64 characters, which its folder bears, with ``%XX`` for
+        all but ASCII letters, digits, ``_``, ``-`` and ``.``. Default: ``$SHMLOG_EXPERIMENT``, else ``default``.
     root : path, optional
         Folder of all experiments; made if missing. Default: ``$SHMLOG_ROOT``, else ``runs``.
+    id : str, optional
+        The run's id, which no other run of the experiment has: 1 to 64 letters, digits, ``_``, ``-``. Default: the time
+        in UTC and 24 random bits. With ``resume="auto"``, a run of this id goes on.
     name : str, optional
         For people; need not be unique. Default: ``$SHMLOG_NAME``, else the run's id.
     config : mapping, argparse.Namespace or dataclass, optional
@@ -107,7 +112,8 @@ def init(
         written.
     resume : str, path, StoredRun or the like, optional
         Resume a run that is over, as its next attempt: its id, its folder, or an object that has its
-        ``dir``. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
+        ``dir``; ``"latest"`` is the newest run of the experiment, ``"auto"`` the run of the given ``id`` if there is
+        one, else a new one. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
         ``parent``, if given, replace those of the run, and ``config`` is merged into its parameters. ``level``,
         ``console``, ``rotate_events``, ``git_diff`` and ``redact``, if not given, are those of the previous attempt.
         Variables of the environment replace nothing. A run that has crashed is recovered first.
@@ -124,7 +130,8 @@ def init(
     RunNotFoundError
         If there is no run to resume.
     RunStateError
-        If the run to resume is, or may be, running. Nothing was changed.
+        If the run to resume is, or may be, running, or there is a run of this ``id`` and ``resume`` is not given.
+        Nothing was changed.
     CorruptDataError
         If run.yaml of the run to resume is damaged. Nothing was changed.
     StorageError
@@ -135,8 +142,13 @@ def init(
     if is_disabled(mode):
         _finish_earlier_of_cell()
         return disabled_run(experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT)
+    if isinstance(resume, str) and resume in (AUTO, LATEST):
+        from shmlog.run.resume import run_of_word  # rarely needed, and it imports half of the flusher
+
+        resume = run_of_word(resume, check_place(root, experiment, id, is_new=True))
     options = check(
-        experiment, root=root, name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
+        check_place(root, experiment, id, is_new=resume is None),
+        name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,
         strict=strict, level=level, console=console, rotate_events=rotate_events, git_diff=git_diff, redact=redact,
         is_new=resume is None,
@@ -165,12 +177,11 @@ def _finish_earlier_of_cell() -> None:
 def _meet(options: Options, resume: RunLike | None) -> Run:
     again = partial(_next_attempt, options)
     if resume is None:
-        return _take_turn(options.root, options.experiment, Makers(partial(create, options), again))
-    from shmlog.run.resume import find, reopen  # rarely needed, and it imports half of the flusher
+        return _take_turn(options.place.root, options.place.experiment, Makers(partial(create, options), again))
+    from shmlog.run.resume import find, reopen  # as above
 
     layout = find(resume, options)
-    folder = layout.dir.parent
-    return _take_turn(folder.parent, folder.name, Makers(partial(reopen, options, layout), again))
+    return _take_turn(layout.root, layout.experiment, Makers(partial(reopen, options, layout), again))
 
 
 def _take_turn(root: Path, experiment: str, makers: Makers) -> Run:

@@ -31,7 +31,7 @@ def write_archive(root: Root, layout: RunLayout) -> Path:
     RefusedError
         If it could not be restored, as with a link or a pipe in the run folder.
     """
-    path = root.make_own(root.archive / layout.experiment) / f"{layout.run_id}{SUFFIX}"
+    path = root.make_own(root.archive / layout.dir.parent.name) / f"{layout.run_id}{SUFFIX}"
     try:
         with replacing(path, exclusive=True) as fd:  # another prune may write it, too, where folders can't be locked
             members = _write(fd, layout)

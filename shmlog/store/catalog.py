@@ -9,6 +9,7 @@ from typing import Any
 from shmlog.base.warn import warn_caller
 from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
+from shmlog.folder.names import folder_name
 from shmlog.folder.root import Root, is_run
 from shmlog.reader.facts import RunFacts, make_record, read_facts, sign
 from shmlog.reader.model import RunRecord
@@ -25,7 +26,7 @@ class Catalog:
 
     def runs(self, experiment: str) -> list[RunRecord]:
         """Return all runs of an experiment, in no order; none if there is no such experiment."""
-        path = self._root.index / f"{experiment}.json"
+        path = self._root.index / f"{folder_name(experiment)}.json"
         cached = self._cached[experiment] if experiment in self._cached else index.load(path)
         folder = self._root.experiment(experiment)
         entries: dict[str, IndexEntry] = {}
@@ -95,7 +96,7 @@ class Summaries:
         self._changed.clear()
 
     def _path(self, experiment: str) -> Path:
-        return self._root.index / f"{experiment}.metrics.json"
+        return self._root.index / f"{folder_name(experiment)}~metrics.json"
 
 
 def _summarise(run_dir: Path) -> dict[str, dict[str, Any]]:

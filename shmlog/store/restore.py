@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from shmlog.base.durable import fsync_dir
 from shmlog.errors import CorruptDataError, RefusedError, RunNotFoundError, RunStateError, StorageError, UnreadableError
-from shmlog.folder.layout import RunLayout, check_id
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.names import check_experiment, check_id, experiment_of, folder_name
 from shmlog.folder.root import Root, is_run
 
 SUFFIX = ".tar.zst"
@@ -44,7 +45,7 @@ def restore(root: Root, text: str) -> RunLayout:
     The archive stays, so that nothing needs to be fsynced but the name.
     """
     archive = find_archive(root, text)
-    layout = root.run(archive.parent.name, archive.name.partition(".")[0])
+    layout = root.run(experiment_of(archive.parent.name) or "", archive.name.partition(".")[0])
     if os.path.lexists(layout.dir):
         raise RunStateError(f"there is a run in {layout.dir} already; delete it first")
     try:
@@ -82,8 +83,8 @@ def find_archive(root: Root, text: str) -> Path:
     experiment, slash, archive = text.rpartition("/")
     run_id, _, number = archive.partition(".")
     check_id(run_id if number.isdecimal() else archive, "run id")
-    names = [check_id(experiment, "experiment")] if slash else root.archived_experiments()
-    archives = [path for name in names if (path := root.archive / name / f"{archive}{SUFFIX}").exists()]
+    names = [check_experiment(experiment)] if slash else root.archived_experiments()
+    archives = [path for name in names if (path := root.archive / folder_name(name) / f"{archive}{SUFFIX}").exists()]
     if len(archives) > 1:
         raise ValueError(f"archives of {len(archives)} runs are called {archive!r}; write EXPERIMENT/{archive}")
     if not archives:

@@ -39,7 +39,7 @@ _CONFIG = {
 _COLUMNS = ", ".join(f'"{field.name}"' for field in METRICS)
 
 # EXPERIMENT/ID/metrics/node=0/part-000000.parquet. DuckDB evaluates this once a file, and skips files by it.
-_FROM_PATH = ("split_part(filename, '/', -4)", "split_part(filename, '/', -5)")
+_RUN_ID, _FOLDER = "split_part(filename, '/', -4)", "split_part(filename, '/', -5)"
 
 
 class View:
@@ -229,7 +229,7 @@ def _select_records(connection: Any, views: list[View], unsealed_name: str, is_o
     unsealed = [_with_ids(view.sources.rows, *_ids_of(view)) for view in views if view.sources.rows.num_rows]
     rows = pa.concat_tables([_with_ids(NO_ROWS, "", ""), *unsealed]).unify_dictionaries()
     selects = []
-    run_id, experiment = map(_quote, _ids_of(views[0])) if is_one and views else _FROM_PATH
+    run_id, experiment = map(_quote, _ids_of(views[0])) if is_one and views else (_RUN_ID, _experiment(views))
     for node, of_node in paths.items():
         # The name of a file column must not meet that of a metric's column, of which none is "filename".
         files = f"[{', '.join(map(_quote, of_node))}], filename = {not is_one}, hive_partitioning = false"
@@ -239,6 +239,13 @@ def _select_records(connection: Any, views: list[View], unsealed_name: str, is_o
         connection.register(unsealed_name, rows)
         selects.append(f"SELECT run_id, experiment, node, {_COLUMNS} FROM {unsealed_name}")
     return " UNION ALL ".join(selects)
+
+
+def _experiment(views: Sequence[View]) -> str:
+    """Return the expression of a file's experiment, whose folder need not bear the same name."""
+    names = {view.layout.dir.parent.name: view.record.experiment for view in views}
+    cases = [f"WHEN {_quote(folder)} THEN {_quote(name)}" for folder, name in names.items() if folder != name]
+    return f"CASE {_FOLDER} {' '.join(cases)} ELSE {_FOLDER} END" if cases else _FOLDER
 
 
 def _ids_of(view: View) -> tuple[str, str]:
