@@ -20,7 +20,8 @@ FOUND, USAGE, FAILED = 1, 2, 3
 EXIT_CODES = """exit codes: 0 done; 1 done, and the command found what it looks for, such as damage or a worse run;
 2 wrong usage; 3 failed, for example because there is no such run; 130 interrupted"""
 
-RUN = "a run folder, an id, or EXPERIMENT/ID"
+RUN = "its id or the begin of it, its name, its folder, or, for the newest, 'latest' or an experiment"
+"""How a run is named, in every command."""
 
 
 def default_root() -> str:
@@ -80,9 +81,9 @@ def add_command(
 
 
 def add_run_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the argument RUN."""
-    text = f"a run folder or id, or a folder or experiment whose newest run is meant (default: {shown_root()})"
-    parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
+    """Add the argument RUN, which may be left out, and the option --root."""
+    parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=f"{RUN} (default: latest)")
+    add_root_option(parser)
 
 
 def add_root_option(parser: argparse.ArgumentParser) -> None:
@@ -92,10 +93,10 @@ def add_root_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_runs_argument(parser: argparse.ArgumentParser, *, several: bool, text: str = RUN) -> None:
-    """Add the argument RUN, which is required, since the command changes the run."""
+def add_runs_argument(parser: argparse.ArgumentParser, *, several: bool) -> None:
+    """Add the argument RUN, which is required, and the option --root."""
     parser.add_argument("run_name" if not several else "run_names", nargs="+" if several else None, metavar="RUN",
-                        type=path, help=text)  # fmt: skip
+                        type=path, help=RUN)  # fmt: skip
     add_root_option(parser)
 
 

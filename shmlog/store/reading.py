@@ -127,26 +127,23 @@ class StoreReader:
         self._summaries.save()
         return names
 
-    def latest(self, experiment: str | None = None, **conditions: Any) -> RunRecord:
-        """Return the newest run that meets all conditions, which are those of `runs`.
-
-        Raises
-        ------
-        RunNotFoundError
-            If there is none.
-        """
-        newest = self.runs(experiment, **conditions, limit=1)
-        if not newest:
-            raise RunNotFoundError(f"no such run in {self.root}")
-        return newest[0]
+    def latest(self, experiment: str | None = None, **conditions: Any) -> RunRecord | None:
+        """Return the newest run that meets all conditions, which are those of `runs`; None if there is none."""
+        return next(iter(self.runs(experiment, **conditions, limit=1)), None)
 
     def get(self, run: RunName) -> RunRecord:
         """Return a run as it is now.
 
+        Parameters
+        ----------
+        run : str or RunRecord
+            Its id or ``"experiment/id"``; what fits one run alone: the begin of its id, its name, the begin of its
+            commit; an experiment, for its newest run; or ``"latest"``.
+
         Raises
         ------
         ValueError
-            If ``run`` can't be the name of a run, or is the id of several.
+            If ``run`` can't be the name of a run, or fits several, which the message lists.
         RunNotFoundError
             If there is none.
         StorageError
@@ -161,12 +158,15 @@ class StoreReader:
             for record in self._catalog.runs(name):
                 yield Subject(record, partial(self._summaries.of, record))
 
-    def _layout(self, run: RunName) -> RunLayout:
+    def _layout(self, run: RunName, *, newest: bool = True) -> RunLayout:
         if isinstance(run, RunRecord):
-            return self._root.find(f"{run.experiment}/{run.run_id}")
+            layout = self._root.with_id(f"{run.experiment}/{run.run_id}")
+            if layout is None:
+                raise RunNotFoundError(f"no run in {run.dir} any more")
+            return layout
         if not isinstance(run, str):
             raise TypeError(f"name a run by its id, 'experiment/id' or its RunRecord, not by {type(run).__name__}")
-        return self._root.find(run)
+        return self._root.find(run, newest=newest)
 
     # ---- what is in a run ----
 

@@ -18,7 +18,8 @@ from shmlog.store.reading import RunName, StoreReader
 class Store(StoreReader):
     """All experiments and runs below a folder.
 
-    Every method that takes a run takes its id, ``"experiment/id"``, or a `RunRecord`.
+    Every method that takes a run takes a `RunRecord` or what `get` takes, such as its id; `delete` takes no
+    experiment and no ``"latest"``.
     Listing reads what run.yaml, config.yaml and annotations.yaml of each run say, and
     keeps that in ``.shmlog/index``, which may be deleted at any time.
 
@@ -214,7 +215,7 @@ class Store(StoreReader):
         StorageError
             If it can't be deleted.
         """
-        layout = self._layout(run)
+        layout = self._layout(run, newest=False)
         with removal.held(layout), self._root.locked():
             facts = read_facts(layout)
             why = removal.why_busy(layout, facts)
@@ -257,15 +258,27 @@ class Store(StoreReader):
 
         return read_record(restore(self._root, run))
 
-    def delete_experiment(self, name: str) -> None:
-        """Delete an experiment that has no runs.
+    def delete_experiment(self, name: str, *, force: bool = False) -> None:
+        """Delete an experiment.
+
+        Parameters
+        ----------
+        force : bool
+            Delete its runs, too, as ``delete(run, force=True)`` does.
 
         Raises
         ------
         RunStateError
-            If it holds runs, or files that are not of shmlog. Nothing was changed.
+            If it holds runs and ``force`` is not given, a run that is running, or files that are not of shmlog.
+            Of a running experiment, nothing was changed.
         """
         folder = self._root.existing_experiment(name)
+        records = self._catalog.runs(name) if force else []
+        running = [record.run_id for record in records if record.live]
+        if running:
+            raise RunStateError(f"experiment {name!r}: run {running[0]} is running; finish it first")
+        for record in records:
+            self.delete(record, force=True)
         with self._root.locked():
             others = [path.name for path in folder.iterdir() if path.name != "experiment.yaml"]
             if others:

@@ -245,7 +245,7 @@ def test_without_a_name_the_newest_run_below_runs_is_taken_and_told(
 ) -> None:
     newest = make_run(here / "runs", "20261121-031523-ffffff", "b")
     make_run(here / "runs", "20261121-031522-aaaaaa", "c")
-    assert find.resolve_run(None).resolve() == newest
+    assert find.resolve_run(None, "runs").resolve() == newest
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == "shmlog: newest of 2 in runs: runs/b/20261121-031523-ffffff\n"
@@ -260,15 +260,15 @@ def test_a_run_is_found_by_folder_experiment_root_and_id(here: Path) -> None:
         ("runs", newer),
         ("20261121-031522-aaaaaa", older),
     ]:
-        assert find.resolve_run(name).resolve() == run_dir
+        assert find.resolve_run(name, "runs").resolve() == run_dir
 
 
 def test_a_run_of_another_name_is_as_old_as_its_file(here: Path) -> None:
     named, newer = make_run(here / "runs", "my-run"), make_run(here / "runs", "20261121-031523-aaaaaa")
     os.utime(named / "run.yaml", (0, 0))
-    assert find.resolve_run("runs").resolve() == newer
+    assert find.resolve_run("runs", "runs").resolve() == newer
     os.utime(named / "run.yaml", (2e9, 2e9))
-    assert find.resolve_run("runs").resolve() == named
+    assert find.resolve_run("runs", "runs").resolve() == named
 
 
 def test_an_experiment_is_its_newest_run_and_which_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,17 +276,17 @@ def test_an_experiment_is_its_newest_run_and_which_is_told(here: Path, capsys: p
     newer = make_run(here / "runs", "20261121-031523-aaaaaa")
     make_run(here / "runs", "20261121-031524-aaaaaa", "letters")
     (here / "digits").mkdir()  # a folder of that name in which there is no run
-    assert find.resolve_run("digits").resolve() == newer
+    assert find.resolve_run("digits", "runs").resolve() == newer
     assert capsys.readouterr().err == f"shmlog: newest of 2 in runs/digits: runs/digits/{newer.name}\n"
-    assert find.resolve_run(f"digits/{older.name}").resolve() == older
+    assert find.resolve_run(f"digits/{older.name}", "runs").resolve() == older
     assert capsys.readouterr().err == ""
     assert find.resolve_run("letters", here / "runs").name == "20261121-031524-aaaaaa"
-    assert find.resolve_run("letters/").name == "20261121-031524-aaaaaa", "as a shell completes it"
+    assert find.resolve_run("letters/", "runs").name == "20261121-031524-aaaaaa", "as a shell completes it"
 
 
 def test_where_there_is_no_run_yet_it_says_how_to_make_one(here: Path) -> None:
     with pytest.raises(RunNotFoundError, match=r"^no runs in runs, which is not there; create one with 'shmlog demo'"):
-        find.resolve_run(None)
+        find.resolve_run(None, "runs")
 
 
 @pytest.mark.parametrize(
@@ -303,17 +303,16 @@ def test_every_command_that_reads_a_run_takes_an_experiment(here: Path, words: l
     assert main([*words, "digits"]) == 0
 
 
-@pytest.mark.parametrize(
-    "words", [["rm", "--force"], ["pin"], ["unpin"], ["tag", "--remove=x"], ["annotate", "--name=x"]]
-)
-def test_what_changes_a_run_takes_no_other_for_it(
+@pytest.mark.parametrize("words", [["pin"], ["unpin"], ["tag", "--remove=x"], ["annotate", "--name=x"]])
+def test_every_command_that_changes_a_run_takes_an_experiment(
     here: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = make_run(here / "runs", "20261121-031522-aaaaaa")
-    for name in ("digits", "runs/digits", "runs"):
-        assert main([*words, name]) == 3
-        assert f"no run; name one of its runs, such as runs/digits/{run_dir.name}" in capsys.readouterr().err
-    assert sorted(path.name for path in run_dir.iterdir()) == ["run.yaml"]
+    for name in ("digits", "runs/digits", "runs", "latest"):
+        assert main([*words, name]) == 0
+        assert f"newest of 1 in {'runs/digits' if 'digits' in name else 'runs'}: runs/digits/{run_dir.name}" in (
+            capsys.readouterr().err
+        )
 
 
 @pytest.mark.parametrize("name", ["nowhere", ".", "../../etc", "digits/nowhere", "a/b/c", "digits"])
@@ -321,11 +320,11 @@ def test_no_run_is_an_error_that_says_what_there_is(here: Path, name: str) -> No
     with pytest.raises(
         RunNotFoundError, match=r"(no such folder, and no such run|no runs? (here|in)).* create one with 'shmlog demo'"
     ):
-        find.resolve_run(name)
+        find.resolve_run(name, "runs")
     make_run(here / "runs", "1", "letters")
     (here / "runs" / "digits").mkdir()
     with pytest.raises(RunNotFoundError, match=r"experiments in runs: digits, letters$"):
-        find.resolve_run(name)
+        find.resolve_run(name, "runs")
 
 
 def test_an_id_of_two_runs_is_no_name_of_one(here: Path) -> None:
@@ -334,8 +333,8 @@ def test_an_id_of_two_runs_is_no_name_of_one(here: Path) -> None:
     (here / "runs" / "words").mkdir()
     (here / "runs" / "words" / "1").symlink_to(here / "runs" / "digits" / "1")
     with pytest.raises(ValueError, match="2 runs have the id '1'; write digits/1 or letters/1"):
-        find.resolve_run("1")
-    assert find.resolve_run("letters/1").resolve() == here / "runs" / "letters" / "1"
+        find.resolve_run("1", "runs")
+    assert find.resolve_run("letters/1", "runs").resolve() == here / "runs" / "letters" / "1"
 
 
 # --- text ---------------------------------------------------------------------
@@ -666,7 +665,7 @@ def test_a_metric_of_nan_alone_has_no_least_and_no_largest_value(
 
 def test_show_counts_the_curve_of_a_resumed_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for resume, value, steps in ((None, 1, range(5)), ("runs", 2.5, range(3, 7))):
-        with shmlog.init("digits", resume=resume and find.resolve_run(resume)) as run:
+        with shmlog.init("digits", resume=resume and find.resolve_run(resume, "runs")) as run:
             for step in steps:
                 run.log("loss", value, step=step)
     capsys.readouterr()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shmlog.cli.find import locate, resolve_run
 from shmlog.cli.output import command, print_json, say, to_json
-from shmlog.cli.parser import FOUND, RUN, UsageError, add_command, add_runs_argument, positive
+from shmlog.cli.parser import FOUND, UsageError, add_command, add_runs_argument, positive
 from shmlog.cli.text import or_one_of, statistic, table, value
 from shmlog.errors import ShmlogError
 
@@ -41,7 +41,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``compare``."""
     summary = "compare runs, and fail if one is worse with confidence"
     parser = add_command(commands, "compare", run, summary, _EXAMPLE)
-    add_runs_argument(parser, several=True, text=f"{RUN}, or an experiment, for its newest run")
+    add_runs_argument(parser, several=True)
     text = "compare this metric of the first run with that of each other; may be repeated"
     parser.add_argument("--metric", metavar="NAME", action="append", default=[], help=text)
     parser.add_argument("--last", metavar="N", type=positive, help="only the last N records of each run")

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     to_stdout = args.output in (None, "-")
     format = args.format or ("csv" if to_stdout else guess_format(args.output))
     _check(format, to_stdout, args.json)
-    stored = load(resolve_run(args.path))
+    stored = load(resolve_run(args.path, args.root))
     with ProgressBar(f"export {stored.id}") as bar:
         target = sys.stdout.buffer if to_stdout else args.output
         files = export_run(stored, target, format, superseded=args.superseded, progress=bar.update)

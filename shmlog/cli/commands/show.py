@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Show one run."""
     import shmlog
 
-    run_dir = resolve_run(args.path)
+    run_dir = resolve_run(args.path, args.root)
     recover_dead([run_dir])
     description = describe(shmlog.load(run_dir))
     if args.json:

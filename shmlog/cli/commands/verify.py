@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from shmlog.reader.verify.verify import verify
     from shmlog.store.rebuild import write_manifest
 
-    run_dir = resolve_run(args.path)
+    run_dir = resolve_run(args.path, args.root)
     report = verify(run_dir)
     if args.write_manifest and report.ok:
         write_manifest(run_dir)
