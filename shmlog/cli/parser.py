@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from shmlog.base.variables import root_or_default
 from shmlog.cli.text import clean
-from shmlog.errors import QueryError
+from shmlog.errors import QueryError, UnknownNameError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -39,9 +39,9 @@ class UsageError(Exception):
 
 
 def exit_code(error: Exception) -> int:
-    """Return the exit code of an error: `USAGE` if the command line can never be right, else `FAILED`."""
+    """Return the exit code of an error: `USAGE` if the command line can't be understood, else `FAILED`."""
     is_usage = isinstance(error, (UsageError, QueryError)) or type(error) is ValueError
-    return USAGE if is_usage else FAILED
+    return USAGE if is_usage and not isinstance(error, UnknownNameError) else FAILED
 
 
 class Parser(argparse.ArgumentParser):

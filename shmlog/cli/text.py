@@ -9,11 +9,17 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 # C0 and C1 controls, line and paragraph separators, everything that reorders
 # text, and lone surrogates, which no terminal can be sent.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_FIGURES = re.compile(r"(?:[-+0-9.,:eE%… ]{1,40}|[+-]?(?:nan|inf))(?: [kMGT]?B)?")
+_FIGURES = re.compile(
+    r"(?:[-+0-9.,:eE%… ]{1,40}|[+-]?(?:nan|inf))(?: [kMGT]?B)?|[-0-9]{10} [:0-9]{5,8}(?: [A-Z]{1,5})?"
+)
 _CUT_TO = 12  # columns that a text keeps
 _KEYS_CUT_TO = (24, 32, 48, 64, 96, 128)  # and a text that names its row: the first of these that keeps all names apart
 _ALIGNED_TO = 200  # wider cells stick out, so that one of them does not widen every row of a file
@@ -174,6 +180,11 @@ def size(count: int) -> str:
             return f"{amount:.3g} {unit}" if unit != "B" else f"{count} B"
         amount /= 1000
     return f"{amount:.3g} TB"
+
+
+def local_time(when: datetime | None, seconds: bool = False) -> str:
+    """Return a time in the time zone of the machine, with that zone, such as ``2026-11-21 04:15 CET``."""
+    return "" if when is None else f"{when.astimezone():%Y-%m-%d %H:%M{':%S' if seconds else ''} %Z}"
 
 
 def duration(seconds: float) -> str:

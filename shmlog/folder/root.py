@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -236,7 +235,7 @@ class Root:
         for leftover in parent.iterdir():
             if time.time() - leftover.lstat().st_mtime > _STALE_S:
                 shutil.rmtree(leftover, ignore_errors=True)
-        folder = parent / secrets.token_hex(8)
+        folder = parent / os.urandom(8).hex()
         folder.mkdir()
         try:
             yield folder

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import RunStateError
 from shmlog.reader.facts import read_facts, read_record
 from shmlog.reader.model import ExperimentRecord, RunRecord
-from shmlog.store import creation, experiments, removal
+from shmlog.store import creation, experiments
 from shmlog.store.annotations import KEEP, check_changes, check_tags, write_annotations
-from shmlog.store.prune import PruneResult, Rules, prune
 from shmlog.store.reading import RunName, StoreReader
+
+if TYPE_CHECKING:
+    from shmlog.store.prune import PruneResult
 
 
 class Store(StoreReader):
@@ -215,6 +217,8 @@ class Store(StoreReader):
         StorageError
             If it can't be deleted.
         """
+        from shmlog.store import removal
+
         layout = self._layout(run, newest=False)
         with removal.held(layout), self._root.locked():
             facts = read_facts(layout)
@@ -322,6 +326,8 @@ class Store(StoreReader):
         ValueError
             If there is no rule, or one is invalid.
         """
+        from shmlog.store.prune import Rules, prune
+
         rules = Rules.check(keep, older_than, mode)
         runs = self.runs(experiment, status=status, tags=tags)
         return prune(self._root, runs, rules, archive=archive, dry_run=dry_run)

@@ -154,7 +154,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def run(error: BaseException, *argv: str) -> int:
         parser = build_parser()
-        monkeypatch.setattr(main_module, "build_parser", lambda: parser)
+        monkeypatch.setattr(main_module, "build_parser", lambda only: parser)
         args = Namespace(command="show", debug="--debug" in argv, run=failing(error))
         monkeypatch.setattr(parser, "parse_known_args", lambda _: (args, []))
         return main(list(argv))
@@ -183,7 +183,9 @@ def test_an_error_is_one_harmless_line_and_exit_code_3(
     ("words", "code"),
     [
         (["compare", "A"], 2), (["compare", "A", "A"], 2), (["compare", "A", "nowhere"], 3),
-        (["runs", "--status", "bogus"], 2), (["runs", "--sort", "nosuch"], 2), (["runs", "--where", "lr >"], 2),
+        (["runs", "--status", "bogus"], 2), (["runs", "--sort", "nosuch"], 3), (["runs", "--where", "nosuch > 1"], 3),
+        (["runs", "--columns", "lr,nosuch"], 3), (["sql", "select nosuch from runs"], 3), (["sql", "from nosuch"], 3),
+        (["runs", "--where", "lr >"], 2),
         (["runs", "--since", "soon"], 2), (["runs", "nowhere"], 3), (["runs", "--root", "nowhere"], 3),
         (["prune", "--keep", "1", "--root", "nowhere"], 3), (["prune", "--older-than", "soon"], 2),
         (["sql", "select 1", "--root", "nowhere"], 3), (["sql", "selec 1"], 2), (["show", "nowhere"], 3),
@@ -853,14 +855,15 @@ def test_a_name_in_a_progress_bar_acts_on_no_terminal(
 
 def test_names_that_no_run_has_are_named_with_similar_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [shmlog.Store(tmp_path).create_run("e", params={"optimizer": {"lr": 0.1}}).run_id for _ in range(2)]
+    there = "there are optimizer.lr; beside them metrics.NAME.min (max, last, count) and run.FIELD"
     conditions = {
-        "optimiser.lr > 0": "no run has optimiser.lr; perhaps optimizer.lr is meant",
-        "optimizer.lr > 0 and metrics.loss > 0": "no run has metrics.loss\n",
+        "optimiser.lr > 0": f"where: no run has 'optimiser.lr'; perhaps optimizer.lr is meant; {there}",
+        "optimizer.lr > 0 and metrics.loss > 0": "where: no run has 'metrics.loss'; there are none; ",
         "optimizer.lr > 1": "",
         "run.notes = 'x'": "",
     }
     for condition, words in conditions.items():
-        assert main(["runs", "--root", str(tmp_path), "--where", condition]) == 0
+        assert main(["runs", "--root", str(tmp_path), "--where", condition]) == (FAILED if words else 0)
         error = capsys.readouterr().err
         assert words in error
         assert ("no run has" in error) == bool(words)

@@ -63,7 +63,7 @@ def _ask(args: argparse.Namespace) -> pa.Table:
         return _answer(args)
     except QueryError as error:
         # Without DuckDB's picture of the query, which takes several lines.
-        raise QueryError(" ".join(str(error).partition("\nLINE ")[0].split())) from error
+        raise type(error)(" ".join(str(error).partition("\nLINE ")[0].split())) from error
 
 
 def _answer(args: argparse.Namespace) -> pa.Table:
