@@ -18,8 +18,9 @@ INTERRUPTED, PIPE_CLOSED = 130, 141
 COMMANDS = {
     name: "import_" if name == "import" else "pin" if name == "unpin" else name
     for name in (
-        "demo", "runs", "show", "tail", "sql", "compare", "export", "import", "tag", "annotate", "pin", "unpin", "rm",
-        "prune", "restore", "recover", "verify", "artifacts", "checkpoints", "gc", "env", "completion",
+        "demo", "runs", "experiments", "show", "metrics", "tail", "sql", "compare", "export", "import", "tag",
+        "annotate", "pin", "unpin", "rm", "prune", "restore", "recover", "verify", "artifacts", "checkpoints", "gc",
+        "env", "completion",
     )
 }  # fmt: skip
 """The commands, in the order of the help, and the module of each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -104,6 +105,22 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that select runs."""
     parser.add_argument("--status", action="append", help="only runs of this status; may be repeated")
     parser.add_argument("--tag", metavar="EXPR", help="only runs with these tags, such as 'a AND (b OR c)'")
+
+
+def add_selection_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that select records."""
+    text = "only records of these steps, both ends included; either may be left out"
+    parser.add_argument("--steps", metavar="FROM:TO", type=steps, default=(None, None), help=text)
+    text = "only each N-th record of a metric, and its last one"
+    parser.add_argument("--every", metavar="N", type=positive, default=1, help=text)
+
+
+def steps(text: str) -> tuple[int | None, int | None]:
+    """Return the first and the last step that ``text`` means; None is open."""
+    match = re.fullmatch(r"(-?[0-9]{1,18})?:(-?[0-9]{1,18})?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"not two steps: {text!r}; write 100:200")
+    return (int(match[1]) if match[1] else None, int(match[2]) if match[2] else None)
 
 
 def path(text: str) -> str:

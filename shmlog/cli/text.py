@@ -202,7 +202,8 @@ def duration(seconds: float) -> str:
 
 def plural(count: int, noun: str) -> str:
     """Return ``count`` and ``noun``, in the plural if need be, such as ``1,200 metrics``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    end = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{end}"
 
 
 def relative(path: os.PathLike[str]) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import RunStateError
 from shmlog.reader.facts import read_facts, read_record
 from shmlog.reader.model import ExperimentRecord, RunRecord
 from shmlog.store import creation, experiments
-from shmlog.store.annotations import KEEP, check_changes, check_tags, write_annotations
+from shmlog.store.annotations import KEEP, check_changes, check_tags, check_text, write_annotations
 from shmlog.store.reading import RunName, StoreReader
 
 if TYPE_CHECKING:
     from shmlog.store.prune import PruneResult
+    from shmlog.store.restore import Archived
 
 
 class Store(StoreReader):
@@ -69,6 +70,25 @@ class Store(StoreReader):
         if name is None:
             raise TypeError("name must be a str; a run without one goes by its id")
         return self._annotate(run, check_changes(texts, tags))
+
+    def add_note(self, run: RunName, text: str, author: str | None = None) -> RunRecord:
+        """Append a paragraph to the notes of a run, with the time and its author. Raises as `annotate` does.
+
+        Parameters
+        ----------
+        text : str
+        author : str, optional
+            Default: the user of this process.
+        """
+        import getpass
+
+        check_text("note", text)
+        layout = self._layout(run)
+        with self._root.locked():
+            notes = read_record(layout).notes
+            note = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, {author or getpass.getuser()}: {text}"
+            write_annotations(layout, {"notes": f"{notes}\n{note}" if notes else note})
+        return read_record(layout)
 
     def rename(self, run: RunName, name: str) -> RunRecord:
         """Give a run another name for people; its id stays. Raises as `annotate` does."""
@@ -240,7 +260,7 @@ class Store(StoreReader):
         Parameters
         ----------
         run : str
-            Its id, or ``"experiment/id"``.
+            Its id or the begin of it, ``"experiment/id"``, or its name.
 
         Raises
         ------
@@ -261,6 +281,12 @@ class Store(StoreReader):
         from shmlog.store.restore import restore
 
         return read_record(restore(self._root, run))
+
+    def archives(self) -> list[Archived]:
+        """Return what `prune` has archived, the newest first: what `restore` takes, with names, sizes and times."""
+        from shmlog.store.restore import archives
+
+        return archives(self._root)
 
     def delete_experiment(self, name: str, *, force: bool = False) -> None:
         """Delete an experiment.

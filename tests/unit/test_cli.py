@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 
 import shmlog
-from shmlog.cli import find, lines, output, progress, text
+from shmlog.base.times import moment
+from shmlog.cli import details, find, lines, output, progress, text
 from shmlog.cli import main as main_module
 from shmlog.cli.commands import show as show_module
 from shmlog.cli.main import build_parser, main
@@ -123,7 +124,7 @@ def test_debug_is_taken_before_and_behind_the_command(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_machine_output(command: str) -> None:
-    wanted = {"completion": "bash", "sql": "select 1", "import": "SOURCE"}
+    wanted = {"metrics": "RUN", "completion": "bash", "sql": "select 1", "import": "SOURCE"}
     wanted |= dict.fromkeys(("tag", "annotate", "pin", "unpin", "rm", "restore", "compare"), "RUN")
     words = [wanted[command]] if command in wanted else []
     assert build_parser().parse_args([command, *words, "--json"]).json is True
@@ -544,6 +545,8 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "dropped": {"full": 0},
         "producers": [],
         "metadata": {"started_at": "2026-11-21T03:15:22Z", "ended_at": "2026-11-21T03:16:23Z", "tags": ["t"]},
+        "events": lambda event_type: [],
+        "artifacts": [],
         "portions": lambda *, superseded: iter([table]),
     }
     return SimpleNamespace(**standard | fields)
@@ -618,7 +621,7 @@ def test_tail_prints_the_lines_of_events_jsonl(here: Path, capsys: pytest.Captur
 
 def shown(**fields: object) -> list[str]:
     table = metrics(("loss", 0.5, 0, 1), (f"x{HOSTILE[:10]}", 1, 0, 1))
-    return list(show_module._lines(show_module.describe(stored_run(table, **fields))))
+    return list(details.lines(show_module.describe(stored_run(table, **fields)), everything=False, pattern=None))
 
 
 def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
@@ -626,7 +629,7 @@ def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
     producer |= {"metrics": 1000, "events": 1, "dropped": {"full": 2}}
     printed = "\n".join(shown(producers=[producer], dropped={"full": 2, "names": 0}))
     assert "run      digits / 1" in printed
-    assert "time     2026-11-21 03:15:22 UTC, took 1 min 01 s" in printed
+    assert f"time     {text.local_time(moment('2026-11-21T03:15:22Z'), seconds=True)}, took 1 min 01 s" in printed
     assert "records  2 metrics, 1 event, 2 dropped" in printed
     assert "   0  4321     0          MainProcess    1,000       1        2" in printed
     assert "full                   2" in printed
@@ -636,7 +639,7 @@ def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
 
 def test_what_a_resumed_run_took_is_without_its_pauses() -> None:
     printed = "\n".join(shown(paused_s=31.0))
-    assert "03:15:22 UTC, took 30.0 s without the pauses of 31.0 s" in printed
+    assert ", took 30.0 s without the pauses of 31.0 s" in printed
 
 
 def test_a_metric_of_nan_alone_has_no_least_and_no_largest_value(

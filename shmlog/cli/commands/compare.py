@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shmlog.cli.find import locate, resolve_run
 from shmlog.cli.output import command, print_json, say, to_json
-from shmlog.cli.parser import FOUND, UsageError, add_command, add_runs_argument, positive
+from shmlog.cli.parser import FOUND, UsageError, add_command, add_runs_argument, positive, steps
 from shmlog.cli.text import or_one_of, statistic, table, value
 from shmlog.errors import ShmlogError
 
@@ -26,7 +26,6 @@ shmlog compare BASE NEW --metric step_time --last 200 --lower-is-better --fail-i
 """
 
 _CONDITION = re.compile(r"(worse|better|higher|lower|different)(?:\s+by\s+([0-9]+(?:\.[0-9]+)?)\s*(%?))?")
-_WINDOW = re.compile(r"(-?[0-9]{1,18})?:(-?[0-9]{1,18})?")
 
 
 class Condition(NamedTuple):
@@ -46,7 +45,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--metric", metavar="NAME", action="append", default=[], help=text)
     parser.add_argument("--last", metavar="N", type=positive, help="only the last N records of each run")
     text = "only records of these steps, both ends included; either may be left out"
-    parser.add_argument("--window", metavar="FROM:TO", type=window, help=text)
+    parser.add_argument("--window", metavar="FROM:TO", type=steps, help=text)
     text = "exit with 1 if this holds: worse, better, higher, lower or different, 'by 5%%' or 'by 0.1'"
     parser.add_argument("--fail-if", metavar="CONDITION", type=condition, help=text)
     ways = parser.add_mutually_exclusive_group()
@@ -64,14 +63,6 @@ def condition(text: str) -> Condition:
         raise argparse.ArgumentTypeError(f"not a condition: {text!r}; write 'worse by 5%'")
     amount = float(match[2] or 0)
     return Condition(match[1], amount / 100 if match[3] else amount, match[3] == "%")
-
-
-def window(text: str) -> tuple[int | None, int | None]:
-    """Return the steps that ``text`` means."""
-    match = _WINDOW.fullmatch(text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"not two steps: {text!r}; write 100:200")
-    return (int(match[1]) if match[1] else None, int(match[2]) if match[2] else None)
 
 
 def fraction(text: str) -> float:
