@@ -20,6 +20,7 @@ __all__ = [
     "ShmlogError",
     "ShmlogWarning",
     "StorageError",
+    "UnknownNameError",
     "UnreadableError",
     "UnsafeDataError",
 ]
@@ -47,6 +48,10 @@ class ExperimentNotFoundError(ShmlogError, LookupError):
 
 class QueryError(ShmlogError, ValueError):
     """A filter or an expression can't be understood. The message says where."""
+
+
+class UnknownNameError(QueryError):
+    """A parameter, a metric or a column that is asked for by name is nowhere. The message lists what there is."""
 
 
 class CheckpointNotFoundError(ShmlogError, LookupError, FileNotFoundError):

@@ -223,7 +223,7 @@ def new_run_folder(experiment: Path, run_id: str | None = None) -> RunLayout:
         If the folder can't be made.
     """
     try:
-        experiment.mkdir(parents=True, exist_ok=True)
+        make_experiment(experiment)
         for _ in range(_TRIES):
             layout = RunLayout(experiment / (run_id or new_run_id()))
             try:
@@ -238,6 +238,19 @@ def new_run_folder(experiment: Path, run_id: str | None = None) -> RunLayout:
     except OSError as error:
         raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
     raise StorageError(f"no free run id in {experiment} after {_TRIES} random ones")
+
+
+def make_experiment(folder: Path) -> None:
+    """Make the folder of an experiment; a root that is made for it is one that git ignores, with all its runs."""
+    root = folder.parent
+    is_new = not root.exists() or os.listdir(root) == [".shmlog"]  # the lock of a store comes first
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_new:
+        with (
+            suppress(OSError),
+            open(root / ".gitignore", "x") as file,
+        ):  # another process has made it, or the disk is full
+            file.write("*\n")
 
 
 class _HasDir(Protocol):

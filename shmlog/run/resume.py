@@ -84,7 +84,9 @@ def _look_up(name: str, options: Options) -> RunLayout:
     try:
         if not is_id(run_id) or (slash and not is_experiment(experiment)):
             raise RunNotFoundError(f"no run can have the name {name!r}")
-        layout = Root(options.place.root).find(name, prefer=options.place.experiment)
+        layout = Root(options.place.root).with_id(name, prefer=options.place.experiment)
+        if layout is None:
+            raise RunNotFoundError(f"no run {name!r} in {options.place.root}")
     except (RunNotFoundError, StorageError) as error:  # StorageError: the name is a link
         raise RunNotFoundError(
             f"no run {name!r} to resume: neither a run folder, nor the id of a run in {options.place.root}"

@@ -9,6 +9,7 @@ from typing import Any
 from shmlog.base.times import utc_now
 from shmlog.errors import RefusedError, StorageError, UnreadableError
 from shmlog.folder import runfile
+from shmlog.folder.layout import make_experiment
 from shmlog.folder.root import Root
 from shmlog.folder.runfile import read_mapping
 from shmlog.reader import codec
@@ -64,7 +65,7 @@ def write(root: Root, name: str, changes: Mapping[str, Any]) -> None:
     folder = root.experiment(name)
     path = folder / "experiment.yaml"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_experiment(folder)
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link: refused")
         try:

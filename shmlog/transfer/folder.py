@@ -20,7 +20,7 @@ from shmlog.folder import blobs, runfile
 from shmlog.folder.content import ALGORITHM, copy_content
 from shmlog.folder.description import Description
 from shmlog.folder.extent import of_file
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import RunLayout, make_experiment
 from shmlog.folder.manifest import write_manifest
 from shmlog.folder.root import Root
 from shmlog.folder.runfile import ANNOTATED
@@ -39,7 +39,7 @@ def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str,
     """Write the run; return its counts. A folder that has appeared meanwhile stays as it is."""
     with _temporary(root, layout) as new:
         counts = _fill(new, layout, run, source)
-        layout.dir.parent.mkdir(parents=True, exist_ok=True)
+        make_experiment(layout.dir.parent)
         try:
             os.rename(new.dir, layout.dir)
         except OSError:

@@ -59,8 +59,7 @@ def ids(records: list[RunRecord]) -> list[str]:
 def test_a_store_that_is_not_there_is_empty(root: Path) -> None:
     store = shmlog.Store(root)
     assert (store.experiments(), store.runs()) == ([], [])
-    with pytest.raises(RunNotFoundError):
-        store.latest()
+    assert store.latest() is None
     with pytest.raises(ExperimentNotFoundError, match="it has none"):
         store.runs("digits")
     assert not root.exists()
@@ -162,7 +161,7 @@ def test_sorting_by_what_no_run_has_says_what_there_is(root: Path) -> None:
     store = shmlog.Store(root)
     with pytest.raises(QueryError, match=r"no run has 'nosuch'; there are lr, model\.name; beside them metrics\.NAME"):
         store.runs(sort="nosuch")
-    with pytest.raises(QueryError, match=r"no run has 'metrics\.nosuch'; there are .*metrics\.loss"):
+    with pytest.raises(QueryError, match=r"no run has 'metrics\.nosuch'; .*there are .*metrics\.loss"):
         store.runs(sort="-metrics.nosuch")
     assert ids(store.runs(sort="lr", where="lr = 7")) == [], "some other run has it"
     assert store.runs("digits", sort="run.group"), "a field that every run may have"
