@@ -17,6 +17,7 @@ __all__ = [
     "RunNotFoundError",
     "RunStateError",
     "SegmentError",
+    "SeveralRunsError",
     "ShmlogError",
     "ShmlogWarning",
     "StorageError",
@@ -76,6 +77,14 @@ class CorruptDataError(UnreadableError):
 
 class RefusedError(UnreadableError):
     """A file is refused, damaged or not: a link, a pipe, too large, or not of the kind or version that is read."""
+
+
+class SeveralRunsError(RefusedError):
+    """A source of an import holds several runs; nothing was imported. ``sources`` are the runs, each to be imported."""
+
+    def __init__(self, message: str, sources: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.sources = sources
 
 
 class UnsafeDataError(ShmlogError, ValueError):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shmlog.checkpoint.tensor import BYTES, Tensor, to_numpy, to_torch
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError, UnreadableError
 from shmlog.folder.files import LOCAL
 
 SHA256 = "shmlog.sha256"  # the SHA-256 of all bytes before it
@@ -99,6 +99,11 @@ class Header(NamedTuple):
     file_bytes: int
 
 
+def is_pickle(begin: bytes) -> bool:
+    """Whether a file that begins so is a pickle of the protocols 2 to 5; a file of ours can begin so, too."""
+    return begin[:1] == b"\x80" and begin[1:2] in (b"\2", b"\3", b"\4", b"\5")
+
+
 def read_header(path: Path) -> Header:
     """Return the header of a checkpoint's file, which must be as long as the header says.
 
@@ -108,22 +113,32 @@ def read_header(path: Path) -> Header:
         If there is no such file.
     CorruptDataError
         If it is not a checkpoint, or cut.
+    RefusedError
+        If it is a pickle.
     """
     with LOCAL.open(path) as file:
         file_bytes = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
+        begin = file.read(8)
+        length = int.from_bytes(begin, "little")
         if not 2 <= length <= min(file_bytes - 8, _HEADER_BYTES_MAX):
-            raise CorruptDataError(f"{path}: no safetensors file, or cut ({file_bytes:,} bytes)")
+            raise _unlike(path, begin, f"no safetensors file, or cut ({file_bytes:,} bytes)")
         text = file.read(length)
     try:
         header = json.loads(text)
         about = header.pop("__metadata__")
         end = header[SHA256]["data_offsets"][1]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise CorruptDataError(f"{path}: the header is damaged, or not that of a checkpoint") from error
+        raise _unlike(path, begin, "the header is damaged, or not that of a checkpoint") from error
     if 8 + length + end != file_bytes:
         raise CorruptDataError(f"{path}: {file_bytes:,} bytes long, its header says {8 + length + end:,}")
     return Header(about, header, 8 + length, file_bytes)
+
+
+def _unlike(path: Path, begin: bytes, fault: str) -> UnreadableError:
+    """Return the error of a file that is no checkpoint; a pickle is another thing, and no damage."""
+    if is_pickle(begin):
+        return RefusedError(f"{path}: a pickle of another program; load(path) reads it with allow_pickle=True")
+    return CorruptDataError(f"{path}: {fault}")
 
 
 def verify(path: Path) -> str:

@@ -10,6 +10,7 @@ from shmlog.checkpoint.arguments import whole_number
 from shmlog.checkpoint.container import verify
 from shmlog.checkpoint.encoded import Checkpoint, read_checkpoint
 from shmlog.checkpoint.files import CheckpointInfo, Index, checkpoint_files, file_name, read_info
+from shmlog.checkpoint.pickled import is_pickled, read_pickled
 from shmlog.checkpoint.publish import copy
 from shmlog.errors import CheckpointNotFoundError, CorruptDataError, UnreadableError
 from shmlog.folder.names import check_id
@@ -55,8 +56,8 @@ class CheckpointFolder:
         Parameters
         ----------
         which : int, path or CheckpointInfo, optional
-            A step, a file, or what `list` returned. Default: the newest; if that one
-            is damaged the one before it, with a warning.
+            A step, a file, or what `list` returned. A file may be one that another program has pickled,
+            such as checkpointing. Default: the newest; if that one is damaged the one before it, with a warning.
 
         Returns
         -------
@@ -78,6 +79,8 @@ class CheckpointFolder:
             return self._load_newest()
         path = self._path(which)
         try:
+            if is_pickled(path):
+                return read_pickled(path, allow_pickle=self.allow_pickle)
             return read_checkpoint(path, allow_pickle=self.allow_pickle)
         except FileNotFoundError as error:
             raise CheckpointNotFoundError(f"{path}: no such checkpoint") from error

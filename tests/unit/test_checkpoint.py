@@ -30,6 +30,8 @@ from shmlog.checkpoint import codec
 from shmlog.checkpoint.container import SHA256, verify
 from shmlog.checkpoint.encoded import STATE
 from shmlog.checkpoint.files import read_info
+from shmlog.errors import CorruptDataError, RefusedError, UnsafeDataError
+from tests.support.sources import experiment_logger_folder
 
 
 def same(one: Any, other: Any) -> bool:
@@ -449,6 +451,26 @@ def test_a_damaged_file_is_never_deleted_by_itself(tmp_path: Path) -> None:
         for step in range(3, 9):
             manager.save({}, step)
     assert path.read_bytes() == b"damaged"
+
+
+def test_a_pickle_of_another_program_is_named_for_what_it_is(tmp_path: Path) -> None:
+    folder = experiment_logger_folder(tmp_path / "theirs")
+    path = folder / "digits_iter_000020.ckpt"
+    manager = CheckpointManager(folder)
+    with pytest.raises(UnsafeDataError, match=r"ckpt: a pickle of another program.*allow_pickle=True"):
+        manager.load(path)
+    with pytest.raises(RefusedError, match=r"ckpt: a pickle of another program"):
+        manager.backup_checkpoint(path, tmp_path / "copies")
+    checkpoint = CheckpointManager(folder, allow_pickle=True).load(path)
+    assert checkpoint.state == {"weights": [1.0, 2.0]}
+    info = checkpoint.info
+    assert (info.name, info.step, info.metadata) == ("digits", 20, {"loss": 0.5})
+    assert info.created_at.isoformat() == "2026-01-01T12:00:02.250000+00:00"
+    path.write_bytes(pickle.dumps([1]))
+    assert CheckpointManager(folder, allow_pickle=True).load(path).state == [1]
+    path.write_bytes(b"\x80\4junk")
+    with pytest.raises(CorruptDataError, match="a pickle that can't be loaded"):
+        CheckpointManager(folder, allow_pickle=True).load(path)
 
 
 def test_a_file_of_another_program_is_passed_over(tmp_path: Path) -> None:
