@@ -74,7 +74,7 @@ LANE = (
     ),
     Mutation(
         "numbers-header-first",
-        "csrc/python/py_log.c",
+        "csrc/python/py_dict.c",
         "    while (PyDict_Next(metrics, &next, &name, &value)) {\n        if (!number_bits",
         "    shmlog_lane_commit(&producer->lane, position, ts, shmlog_extent(slots, (uint32_t)size), step, 0,\n"
         "                       SHMLOG_ROW, 0);\n"
@@ -84,7 +84,7 @@ LANE = (
     ),
     Mutation(
         "numbers-without-room",
-        "csrc/python/py_log.c",
+        "csrc/python/py_dict.c",
         "size >= SHMLOG_NAMES_MAX || !shmlog_producer_has_room(producer, (uint32_t)size + 1) ||",
         "size >= SHMLOG_NAMES_MAX || !shmlog_producer_has_room(producer, (uint32_t)size) ||",
         "I2: a dict's last slot overwrites what is not drained",

@@ -314,20 +314,72 @@ def test_handles_of_names_without_room_are_not_kept(run: shmlog.Run) -> None:
     assert run.metric("name0") is run.metric("name0")
 
 
-def test_omitted_steps_count_calls(run: shmlog.Run) -> None:
+def steps_of(run: shmlog.Run, name: str) -> list[int]:
+    assert run.flush()
+    steps: list[int] = shmlog.load(run.dir).metrics(name)["step"].to_pylist()
+    return steps
+
+
+def test_omitted_steps_are_counted_by_name(run: shmlog.Run) -> None:
     first, second = run.metric("first"), run.metric("second")
     for _ in range(3):
         first(1.0)
         second(True)
         run.log("third", 1.0)
-        run.log({"fourth": 1.0})
+        run.log("second", 2.0)
+        shmlog.log("third", "text")
     first.extend([1.0, 2.0])
-    assert run.flush()
-    stored = shmlog.load(run.dir)
-    assert stored.metrics("first")["step"].to_pylist() == [0, 1, 2, 3, 4]
-    assert stored.metrics("second")["step"].to_pylist() == [0, 1, 2]
-    assert stored.metrics("third")["step"].to_pylist() == [0, 2, 4]
-    assert stored.metrics("fourth")["step"].to_pylist() == [1, 3, 5]
+    assert steps_of(run, "first") == [0, 1, 2, 3, 4]
+    assert steps_of(run, "second") == steps_of(run, "third") == [0, 1, 2, 3, 4, 5]
+    run.log({f"other{i}": i for i in range(200)})
+    run.log("other199", 1)
+    assert steps_of(run, "other0") == [0]
+    assert steps_of(run, "other199") == [0, 1]
+
+
+def test_a_dict_without_a_step_has_one_for_all_its_names(run: shmlog.Run) -> None:
+    run.log({"loss": 0.5, "acc": 1})
+    run.log({"loss": 0.5, "acc": np.float32(0.5)})
+    run.log("loss", 0.5)
+    run.metric("loss")(0.5)
+    run.log({"acc": 0.5, "loss": 0.5})
+    run.log("acc", 0.5)
+    run.log({})
+    assert steps_of(run, "loss") == [0, 1, 2, 3, 4]
+    assert steps_of(run, "acc") == [0, 1, 4, 5]
+
+
+def test_a_step_that_is_given_moves_no_count(run: shmlog.Run) -> None:
+    run.log("loss", 0.5, step=7)
+    run.log({"loss": 0.5, "acc": 0.5}, step=9)
+    run.log("loss", 0.5)
+    assert steps_of(run, "loss") == [0, 7, 9]
+
+
+def test_a_call_that_is_refused_counts_no_step(run: shmlog.Run) -> None:
+    loss = run.metric("loss")
+    for call in (lambda: run.log("loss", []), lambda: run.log({"loss": 1.0, "acc": []}), lambda: loss([])):
+        with pytest.raises(TypeError):
+            call()
+    run.log("loss", 0.5)
+    assert steps_of(run, "loss") == [0]
+
+
+def test_a_forked_child_counts_steps_from_zero(run: shmlog.Run) -> None:
+    run.log({"loss": 0.5, "acc": 0.5})
+    loss = run.metric("loss")
+
+    def log() -> None:
+        run.log("loss", 0.5)
+        loss(0.5)
+        run.log({"loss": 0.5, "acc": 0.5})
+
+    child = multiprocessing.get_context("fork").Process(target=log)
+    child.start()
+    child.join()
+    run.log("loss", 0.5)
+    assert steps_of(run, "loss") == [0, 0, 1, 1, 2]
+    assert steps_of(run, "acc") == [0, 2]
 
 
 ARRAYS = [

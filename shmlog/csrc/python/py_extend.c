@@ -1,7 +1,7 @@
 /* Metric.extend(): many values in one call. Everything is checked before the first record is written. */
 #include "py_column.h"
+#include "py_log.h"
 #include "py_metric.h"
-
 
 typedef struct {
     const shmlog_column *values;
@@ -95,12 +95,15 @@ static shmlog_outcome extend_with_steps(ProducerObject *writer, extension *exten
     return outcome;
 }
 
-static shmlog_outcome extend_column(ProducerObject *writer, PyObject *metric, extension *extension, PyObject *steps)
+static shmlog_outcome extend_column(RunObject *run, extension *extension, PyObject *steps)
 {
+    ProducerObject *writer = shmlog_writer_of(run);
     if (steps) {
         return extend_with_steps(writer, extension, steps);
     }
-    extension->first_step = shmlog_metric_claim_steps(metric, extension->values->count);
+    if (!shmlog_claim_steps(run, extension->name_id, extension->values->count, &extension->first_step)) {
+        return SHMLOG_RAISED;
+    }
     return write_locked(writer, extension);
 }
 
@@ -113,7 +116,7 @@ shmlog_outcome shmlog_extend(RunObject *run, PyObject *metric, PyObject *values,
     }
     extension extension = {.values = &column, .name_id = shmlog_metric_id(metric)};
     *records = (uint64_t)column.count;
-    shmlog_outcome outcome = extend_column(shmlog_writer_of(run), metric, &extension, steps);
+    shmlog_outcome outcome = extend_column(run, &extension, steps);
     shmlog_column_close(&column);
     return outcome;
 }

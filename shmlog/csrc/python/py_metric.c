@@ -1,4 +1,5 @@
 /* Metric: the handle of one name in one run, and the fast path. */
+#include "py_log.h"
 #include "py_metric.h"
 
 typedef struct {
@@ -7,28 +8,10 @@ typedef struct {
     RunObject *run;
     PyObject *name;
     uint32_t id; /* SHMLOG_NO_NAME: the name table was full */
-    uint32_t step_generation;
-    int64_t next_step; /* of a call without a step */
-    PyObject *next;    /* the handle of the same name in the run that follows this one; NULL: not met */
+    PyObject *next; /* the handle of the same name in the run that follows this one; NULL: not met */
 } MetricObject;
 
 uint32_t shmlog_metric_id(PyObject *metric) { return ((MetricObject *)metric)->id; }
-
-int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count)
-{
-    MetricObject *self = (MetricObject *)metric;
-    int64_t first;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    uint32_t generation = self->run->writer->producer.fork_generation;
-    if (self->step_generation != generation) {
-        self->step_generation = generation;
-        self->next_step = 0; /* a forked child counts from 0 */
-    }
-    first = self->next_step;
-    self->next_step += count;
-    Py_END_CRITICAL_SECTION();
-    return first;
-}
 
 /* ---- the general path ---- */
 
@@ -52,7 +35,7 @@ static shmlog_outcome record_any(MetricObject *self, PyObject *value, PyObject *
     if (ok && step_object && step_object != Py_None) {
         ok = shmlog_step_convert(step_object, &step);
     } else if (ok) {
-        step = shmlog_metric_claim_steps((PyObject *)self, 1);
+        ok = shmlog_claim_steps(self->run, self->id, 1, &step);
     }
     shmlog_outcome outcome = ok ? record_item(self, &item, step) : SHMLOG_RAISED;
     shmlog_item_clear(&item);
@@ -170,8 +153,7 @@ PyDoc_STRVAR(log_doc, "log(value, step=None)\n--\n\n"
                       "Parameters\n----------\n"
                       "value : float, int, bool, str, or an array or tensor of one element\n"
                       "    NaN and infinities are kept, ints are exact.\n"
-                      "step : int, optional\n    Any int64. Default: the number of such calls of this name so far in "
-                      "this process.\n\n"
+                      "step : int, optional\n    Any int64. Default: counted, for each name and process, together with `Run.log`.\n\n"
                       "Raises\n------\nTypeError, ValueError, OverflowError\n    If value or step is not usable. "
                       "Nothing was logged.");
 
@@ -187,7 +169,7 @@ PyDoc_STRVAR(extend_doc, "extend(values, steps=None)\n--\n\n"
                          "    Anything with the buffer protocol (numpy) is read without Python objects. Of another\n"
                          "    sequence each element is logged as by itself, so that ints and bools stay what they are.\n"
                          "steps : array, range or sequence of int, shape (n,), optional\n"
-                         "    Default: counts on from the last call without a step.\n\n"
+                         "    Default: counted on from the last step of the name that was counted.\n\n"
                          "Raises\n------\nTypeError, ValueError, OverflowError\n    If values or steps are not "
                          "usable, or differ in length. Nothing was logged.");
 
@@ -243,7 +225,6 @@ PyObject *shmlog_metric_new(RunObject *run, PyObject *name, uint32_t id)
         self->run = (RunObject *)Py_NewRef(run);
         self->name = Py_NewRef(name);
         self->id = id;
-        self->step_generation = run->writer->producer.fork_generation;
     }
     return (PyObject *)self;
 }

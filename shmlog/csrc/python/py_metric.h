@@ -9,9 +9,6 @@ PyObject *shmlog_metric_new(RunObject *run, PyObject *name, uint32_t id);
 /* The id of its name in its run. */
 uint32_t shmlog_metric_id(PyObject *metric);
 
-/* Count `count` steps for calls of a metric that give none; returns the first. */
-int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count);
-
 /* ---- py_extend.c ---- */
 
 /* Append many values under the metric's name, which counts the steps on if `steps` is NULL. MOVED: the run has

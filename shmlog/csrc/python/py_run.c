@@ -182,8 +182,8 @@ PyDoc_STRVAR(log_doc, "log(name, value, step=None) or log(metrics, step=None)\n-
                       "value : float, int, bool, str, or an array or tensor of one element\n"
                       "    NaN and infinities are kept, ints are exact.\n"
                       "metrics : dict of str to value\n    Kept whole or dropped whole.\n"
-                      "step : int, optional\n    Any int64. Default: the number of such calls so far in this "
-                      "process.\n\n"
+                      "step : int, optional\n    Any int64. Default: counted, for each name and process, together with the name's "
+                      "handle.\n    Several metrics get one step: the first that none of their names has had.\n\n"
                       "Raises\n------\nTypeError, ValueError, OverflowError\n    If a name, value or step is not "
                       "usable. Nothing was logged.");
 
@@ -252,6 +252,7 @@ static void run_dealloc(RunObject *self)
     Py_XDECREF(self->cached_names);
     Py_XDECREF(self->interned_step);
     Py_XDECREF(self->segment);
+    PyMem_Free(self->next_steps);
     type->tp_free(self);
     Py_DECREF(type);
 }
