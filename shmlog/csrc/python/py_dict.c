@@ -9,6 +9,7 @@ typedef struct {
     Py_ssize_t room;   /* for so many */
     Py_ssize_t count;
     uint64_t nameless; /* dropped because the name table is full */
+    bool is_nested;    /* it has a value that stands for others, or for nothing */
 } batch;
 
 static void clear_batch(batch *batch)
@@ -72,6 +73,10 @@ static bool convert_any(ProducerObject *writer, PyObject *pairs, batch *batch)
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(pairs); i++) {
         PyObject *pair = PyList_GET_ITEM(pairs, i);
+        if (shmlog_is_nested(writer, PyTuple_GET_ITEM(pair, 1))) {
+            batch->is_nested = true;
+            return false;
+        }
         if (!shmlog_item_convert_of(PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1), &item)) {
             return false;
         }
@@ -187,12 +192,37 @@ static shmlog_outcome write_batch(ProducerObject *writer, batch *batch, int64_t 
     return outcome == SHMLOG_WRITTEN ? write_units(writer, batch, step) : outcome;
 }
 
-shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, shmlog_place place)
+/* Append a dict whose dicts were joined to it. */
+static SHMLOG_COLD shmlog_outcome log_flat(RunObject *run, ProducerObject *writer, PyObject *metrics,
+                                           shmlog_place place, uint64_t *records)
+{
+    PyObject *flat = PyObject_CallMethod((PyObject *)run, "_flat", "OO", metrics,
+                                         writer->producer.drop_policy.strict ? Py_True : Py_False);
+    shmlog_outcome outcome = SHMLOG_RAISED;
+    if (flat && !PyDict_Check(flat)) {
+        PyErr_SetString(PyExc_TypeError, "_flat() must return a dict");
+    } else if (flat) {
+        outcome = shmlog_log_batch(run, flat, place, records);
+    }
+    Py_XDECREF(flat);
+    return outcome;
+}
+
+shmlog_outcome shmlog_log_nested(RunObject *run, PyObject *name, PyObject *value, shmlog_place place,
+                                 uint64_t *records)
+{
+    PyObject *metrics = Py_BuildValue("{OO}", name, value);
+    shmlog_outcome outcome = metrics ? shmlog_log_batch(run, metrics, place, records) : SHMLOG_RAISED;
+    Py_XDECREF(metrics);
+    return outcome;
+}
+
+shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, shmlog_place place, uint64_t *records)
 {
     shmlog_value values[ITEMS_ON_STACK];
     PyObject *owners[ITEMS_ON_STACK];
     Py_ssize_t size = PyDict_GET_SIZE(metrics);
-    batch batch = {values, owners, size, 0, 0};
+    batch batch = {.values = values, .owners = owners, .room = size};
     ProducerObject *writer = shmlog_writer_of(run);
     shmlog_outcome outcome = SHMLOG_RAISED;
 
@@ -208,6 +238,7 @@ shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, shmlog_place 
     } else {
         if (convert_batch(writer, metrics, &batch) &&
             (place.has_step || shmlog_claim_shared_step(run, batch.values, batch.count, &place.step))) {
+            *records = (uint64_t)batch.count + batch.nameless;
             Py_BEGIN_CRITICAL_SECTION(writer);
             outcome = write_batch(writer, &batch, place.step);
             Py_END_CRITICAL_SECTION();
@@ -218,7 +249,7 @@ shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, shmlog_place 
         PyMem_Free(batch.values);
         PyMem_Free(batch.owners);
     }
-    return outcome;
+    return batch.is_nested ? log_flat(run, writer, metrics, place, records) : outcome;
 }
 
 /* A float or a small int, as the fast path takes them. */

@@ -12,11 +12,15 @@ static bool find_name(ProducerObject *writer, PyObject *name, shmlog_item *item)
     return found;
 }
 
-static SHMLOG_NOINLINE shmlog_outcome log_one(RunObject *self, PyObject *name, PyObject *value, shmlog_place place)
+static SHMLOG_NOINLINE shmlog_outcome log_one(RunObject *self, PyObject *name, PyObject *value, shmlog_place place,
+                                               uint64_t *records)
 {
     ProducerObject *writer = shmlog_writer_of(self);
     shmlog_outcome outcome = SHMLOG_RAISED;
     shmlog_item item;
+    if (shmlog_is_nested(writer, value) && PyUnicode_Check(name)) {
+        return shmlog_log_nested(self, name, value, place, records);
+    }
     if (!shmlog_item_convert_of(name, value, &item)) {
         return SHMLOG_RAISED;
     }
@@ -32,60 +36,82 @@ static SHMLOG_NOINLINE shmlog_outcome log_one(RunObject *self, PyObject *name, P
 
 /* ---- several ---- */
 
-static shmlog_outcome log_dict(RunObject *self, PyObject *metrics, shmlog_place place)
+/* log(dict, step) or log(dict, step=step), as far as the fast path of a dict takes it. DROPPED: it does not. */
+static inline shmlog_outcome log_numbers(RunObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    ProducerObject *writer = shmlog_writer_of(self);
-    int done = 0;
-    if (place.has_step) {
-        Py_BEGIN_CRITICAL_SECTION2(writer, metrics);
-        done = shmlog_put_numbers(writer, metrics, place.step);
-        if (done > 0 && shmlog_lane_was_cut(writer->producer.lane.shared)) {
-            done = shmlog_writer_cut(writer, (uint64_t)PyDict_GET_SIZE(metrics)) == SHMLOG_RAISED ? -1 : 1;
-        }
-        Py_END_CRITICAL_SECTION2();
+    bool is_named = keywords && count == 1 && PyTuple_GET_SIZE(keywords) == 1 &&
+                    PyTuple_GET_ITEM(keywords, 0) == self->interned_step;
+    int64_t step;
+    if ((!is_named && (keywords || count != 2)) || !PyDict_Check(args[0]) || !shmlog_small_int(args[1], &step)) {
+        return SHMLOG_DROPPED;
     }
-    return done == 0 ? shmlog_log_batch(self, metrics, place) : done > 0 ? SHMLOG_WRITTEN : SHMLOG_RAISED;
+    ProducerObject *writer = shmlog_writer_of(self);
+    int done;
+    Py_BEGIN_CRITICAL_SECTION2(writer, args[0]);
+    done = shmlog_put_numbers(writer, args[0], step);
+    if (done > 0 && shmlog_lane_was_cut(writer->producer.lane.shared)) {
+        done = shmlog_writer_cut(writer, (uint64_t)PyDict_GET_SIZE(args[0])) == SHMLOG_RAISED ? -1 : 1;
+    }
+    Py_END_CRITICAL_SECTION2();
+    return (shmlog_outcome)done;
 }
 
 /* ---- arguments ---- */
 
-typedef struct {
-    PyObject *first; /* name or dict */
-    PyObject *value; /* NULL with a dict */
-    PyObject *step;  /* NULL: omitted */
-} arguments;
+enum { NAME, VALUE, STEP, METRICS, ARGUMENTS };
+static const char *const argument_names[] = {"name", "value", "step", "metrics", NULL};
 
-static bool take_keywords(RunObject *self, PyObject *const *args, PyObject *keywords, arguments *arguments)
+bool shmlog_take_keyword(const char *const *names, PyObject **given, PyObject *keyword, PyObject *value)
 {
-    PyObject *step = self->interned_step;
+    for (; *names; names++, given++) {
+        if (PyUnicode_CompareWithASCIIString(keyword, *names) == 0) {
+            if (*given) {
+                PyErr_Format(PyExc_TypeError, "the argument '%U' was given twice", keyword);
+                return false;
+            }
+            *given = value;
+            return true;
+        }
+    }
+    PyErr_Format(PyExc_TypeError, "there is no argument '%U'", keyword);
+    return false;
+}
+
+static bool take_keywords(RunObject *self, PyObject *const *values, PyObject *keywords, PyObject **given)
+{
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(keywords); i++) {
         PyObject *keyword = PyTuple_GET_ITEM(keywords, i);
-        if ((keyword != step && PyUnicode_Compare(keyword, step) != 0) || arguments->step) {
-            PyErr_Format(PyExc_TypeError, "log() got an unexpected or repeated argument '%U'", keyword);
+        if (SHMLOG_LIKELY(keyword == self->interned_step && !given[STEP])) {
+            given[STEP] = values[i];
+        } else if (!shmlog_take_keyword(argument_names, given, keyword, values[i])) {
             return false;
         }
-        arguments->step = args[i];
     }
     return true;
 }
 
+/* Fills in what was given; what was not stays NULL. A dict stands under METRICS, and then there is no NAME. */
 static bool take_arguments(RunObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords,
-                           arguments *arguments)
+                           PyObject **given)
 {
-    bool many = count >= 1 && PyDict_Check(args[0]);
-    Py_ssize_t required = many ? 1 : 2;
-    if (count < required || count > required + 1) {
+    Py_ssize_t at = count && PyDict_Check(args[0]) ? METRICS : NAME;
+    Py_ssize_t before_step = at == METRICS ? 1 : 2;
+    if (count) {
+        given[at] = args[0];
+        given[VALUE] = before_step == 2 && count > 1 ? args[1] : NULL;
+        given[STEP] = count > before_step ? args[before_step] : NULL;
+    }
+    if (keywords && !take_keywords(self, args + count, keywords, given)) {
+        return false;
+    }
+    bool is_one = given[NAME] && given[VALUE] && !given[METRICS];
+    bool is_dict = given[METRICS] && PyDict_Check(given[METRICS]) && !given[NAME] && !given[VALUE];
+    if (count > before_step + 1 || (!is_one && !is_dict)) {
         PyErr_SetString(PyExc_TypeError, "log() takes (name, value, step=None) or (dict of metrics, step=None)");
         return false;
     }
-    arguments->first = args[0];
-    arguments->value = many ? NULL : args[1];
-    arguments->step = count > required ? args[required] : NULL;
-    if (keywords && !take_keywords(self, args + count, keywords, arguments)) {
-        return false;
-    }
-    if (arguments->step == Py_None) {
-        arguments->step = NULL;
+    if (given[STEP] == Py_None) {
+        given[STEP] = NULL;
     }
     return true;
 }
@@ -111,7 +137,7 @@ static inline shmlog_outcome log_fast(RunObject *self, PyObject *const *args, Py
 
 /* The run has ended for this process: what it was given goes to the next one, if there is one. */
 static SHMLOG_COLD PyObject *log_after_end(RunObject *self, PyObject *const *args, Py_ssize_t count,
-                                           PyObject *keywords)
+                                           PyObject *keywords, uint64_t records)
 {
     RunObject *next = shmlog_run_next(self);
     if (next) {
@@ -119,32 +145,42 @@ static SHMLOG_COLD PyObject *log_after_end(RunObject *self, PyObject *const *arg
         Py_DECREF(next);
         return result;
     }
-    uint64_t records = PyDict_Check(args[0]) ? (uint64_t)PyDict_GET_SIZE(args[0]) : 1;
     return shmlog_run_drop_closed(self, records) ? Py_NewRef(Py_None) : NULL;
+}
+
+static SHMLOG_NOINLINE PyObject *log_any(RunObject *self, PyObject *const *args, Py_ssize_t count,
+                                          PyObject *keywords)
+{
+    PyObject *given[ARGUMENTS] = {NULL};
+    shmlog_place place;
+    uint64_t records = 1;
+
+    if (!take_arguments(self, args, count, keywords, given)) {
+        return NULL;
+    }
+    place.has_step = given[STEP] != NULL;
+    if (place.has_step && !shmlog_step_convert(given[STEP], &place.step)) {
+        return NULL;
+    }
+    shmlog_outcome outcome = given[METRICS] ? shmlog_log_batch(self, given[METRICS], place, &records)
+                                            : log_one(self, given[NAME], given[VALUE], place, &records);
+    if (outcome == SHMLOG_MOVED) {
+        return log_after_end(self, args, count, keywords, records);
+    }
+    return outcome == SHMLOG_RAISED ? NULL : Py_NewRef(Py_None);
 }
 
 static SHMLOG_NOINLINE PyObject *log_slow(RunObject *self, PyObject *const *args, Py_ssize_t count,
                                           PyObject *keywords)
 {
-    arguments arguments;
-    shmlog_place place;
-
     if (self->disabled) {
         Py_RETURN_NONE;
     }
-    if (!take_arguments(self, args, count, keywords, &arguments)) {
-        return NULL;
+    shmlog_outcome done = log_numbers(self, args, count, keywords);
+    if (done == SHMLOG_DROPPED) {
+        return log_any(self, args, count, keywords);
     }
-    place.has_step = arguments.step != NULL;
-    if (place.has_step && !shmlog_step_convert(arguments.step, &place.step)) {
-        return NULL;
-    }
-    shmlog_outcome outcome = arguments.value ? log_one(self, arguments.first, arguments.value, place)
-                                             : log_dict(self, arguments.first, place);
-    if (outcome == SHMLOG_MOVED) {
-        return log_after_end(self, args, count, keywords);
-    }
-    return outcome == SHMLOG_RAISED ? NULL : Py_NewRef(Py_None);
+    return done == SHMLOG_RAISED ? NULL : Py_NewRef(Py_None);
 }
 
 PyObject *shmlog_log(RunObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)

@@ -26,7 +26,24 @@ bool shmlog_claim_shared_step(RunObject *run, const shmlog_value *values, Py_ssi
  * don't exist, since no header was committed for them; -1: exception. */
 int shmlog_put_numbers(ProducerObject *writer, PyObject *metrics, int64_t step);
 
-/* Append a dict as one unit, or as a sequence of them when it is larger than a unit can be. */
-shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, shmlog_place place);
+/* Append a dict as one unit, or as a sequence of them when it is larger than a unit can be. MOVED: the run has
+ * taken none of the `records`. */
+shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, shmlog_place place, uint64_t *records);
+
+/* Whether a value stands for others or for nothing: a dict, whose names are joined to its own, or None, which is left
+ * out unless the run is strict. */
+static inline bool shmlog_is_nested(const ProducerObject *writer, PyObject *value)
+{
+    return PyDict_Check(value) || (value == Py_None && !writer->producer.drop_policy.strict);
+}
+
+/* Append what such a value stands for, as a dict. */
+SHMLOG_COLD shmlog_outcome shmlog_log_nested(RunObject *run, PyObject *name, PyObject *value, shmlog_place place,
+                                             uint64_t *records);
+
+/* ---- py_log.c ---- */
+
+/* Put the value of an argument that was given by name into its place among `given`. False: exception set. */
+bool shmlog_take_keyword(const char *const *names, PyObject **given, PyObject *keyword, PyObject *value);
 
 #endif

@@ -26,18 +26,16 @@ static shmlog_outcome record_item(MetricObject *self, shmlog_item *item, int64_t
     return outcome;
 }
 
-static shmlog_outcome record_any(MetricObject *self, PyObject *value, PyObject *step_object)
+static shmlog_outcome record_any(MetricObject *self, PyObject *value, shmlog_place place)
 {
     shmlog_item item;
-    int64_t step = 0;
-    bool ok = shmlog_item_convert_of(self->name, value, &item);
-
-    if (ok && step_object && step_object != Py_None) {
-        ok = shmlog_step_convert(step_object, &step);
-    } else if (ok) {
-        ok = shmlog_claim_steps(self->run, self->id, 1, &step);
+    if (value == Py_None && shmlog_is_nested(shmlog_writer_at_hand(self->run), value)) {
+        uint64_t records;
+        return shmlog_log_nested(self->run, self->name, value, place, &records);
     }
-    shmlog_outcome outcome = ok ? record_item(self, &item, step) : SHMLOG_RAISED;
+    bool ok = shmlog_item_convert_of(self->name, value, &item) &&
+              (place.has_step || shmlog_claim_steps(self->run, self->id, 1, &place.step));
+    shmlog_outcome outcome = ok ? record_item(self, &item, place.step) : SHMLOG_RAISED;
     shmlog_item_clear(&item);
     return outcome;
 }
@@ -80,16 +78,30 @@ static PyObject *find_next(MetricObject *self)
 
 /* ---- the fast path ---- */
 
-static PyObject *named_step(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+enum { VALUE, STEP, ARGUMENTS };
+static const char *const argument_names[] = {"value", "step", NULL};
+
+/* Fills in what was given, `most` by place at most; what was not, or was given as None, stays NULL. */
+static bool take_arguments(const char *const *names, Py_ssize_t most, PyObject *const *args, Py_ssize_t count,
+                           PyObject *keywords, PyObject **given)
 {
-    PyObject *expected = self->run->interned_step;
-    PyObject *keyword = PyTuple_GET_ITEM(keywords, 0);
-    if (PyTuple_GET_SIZE(keywords) != 1 || count != 1 ||
-        (keyword != expected && PyUnicode_Compare(keyword, expected) != 0)) {
-        PyErr_Format(PyExc_TypeError, "a metric takes (value, step=None), not '%U'", keyword);
-        return NULL;
+    for (Py_ssize_t i = 0; i < count && i < most; i++) {
+        given[i] = args[i];
     }
-    return args[1];
+    for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++) {
+        if (!shmlog_take_keyword(names, given, PyTuple_GET_ITEM(keywords, i), args[count + i])) {
+            return false;
+        }
+    }
+    if (count > most || !given[0]) {
+        PyErr_Format(PyExc_TypeError, "a metric takes (%s, %s=None); %zd arguments were given by place", names[0],
+                     names[1], count);
+        return false;
+    }
+    for (Py_ssize_t i = 1; names[i]; i++) {
+        given[i] = given[i] == Py_None ? NULL : given[i];
+    }
+    return true;
 }
 
 static PyObject *record_after_end(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords);
@@ -97,19 +109,19 @@ static PyObject *record_after_end(MetricObject *self, PyObject *const *args, Py_
 static SHMLOG_NOINLINE PyObject *record_slow(MetricObject *self, PyObject *const *args, Py_ssize_t count,
                                              PyObject *keywords)
 {
-    PyObject *step = count == 2 ? args[1] : NULL;
+    PyObject *given[ARGUMENTS] = {NULL};
+    shmlog_place place;
     if (self->run->disabled) {
         Py_RETURN_NONE;
     }
-    if (keywords && PyTuple_GET_SIZE(keywords)) {
-        step = named_step(self, args, count, keywords);
-        if (!step) {
-            return NULL;
-        }
-    } else if (count < 1 || count > 2) {
-        return PyErr_Format(PyExc_TypeError, "a metric takes (value, step=None), %zd arguments were given", count);
+    if (!take_arguments(argument_names, 2, args, count, keywords, given)) {
+        return NULL;
     }
-    shmlog_outcome outcome = record_any(self, args[0], step);
+    place.has_step = given[STEP] != NULL;
+    if (place.has_step && !shmlog_step_convert(given[STEP], &place.step)) {
+        return NULL;
+    }
+    shmlog_outcome outcome = record_any(self, given[VALUE], place);
     if (outcome == SHMLOG_MOVED) {
         return record_after_end(self, args, count, keywords);
     }
@@ -152,7 +164,7 @@ PyDoc_STRVAR(log_doc, "log(value, step=None)\n--\n\n"
                       "Log one value; the same as calling the handle.\n\n"
                       "Parameters\n----------\n"
                       "value : float, int, bool, str, or an array or tensor of one element\n"
-                      "    NaN and infinities are kept, ints are exact.\n"
+                      "    NaN and infinities are kept, ints are exact. None is left out, with one warning for each name.\n"
                       "step : int, optional\n    Any int64. Default: counted, for each name and process, together with `Run.log`.\n\n"
                       "Raises\n------\nTypeError, ValueError, OverflowError\n    If value or step is not usable. "
                       "Nothing was logged.");
@@ -190,20 +202,18 @@ static PyObject *extend(MetricObject *self, PyObject *values, PyObject *steps)
     return ok ? Py_NewRef(Py_None) : NULL;
 }
 
+static const char *const extend_names[] = {"values", "steps", NULL};
+
 static PyObject *metric_extend(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    PyObject *steps = count == 2 ? args[1] : NULL;
-    Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0;
-    if (named == 1 && count == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), "steps") == 0) {
-        steps = args[1];
-    } else if (named || count < 1 || count > 2) {
-        PyErr_SetString(PyExc_TypeError, "extend() takes (values, steps=None)");
+    PyObject *given[ARGUMENTS] = {NULL};
+    if (!take_arguments(extend_names, 2, args, count, keywords, given)) {
         return NULL;
     }
     if (self->run->disabled) {
         Py_RETURN_NONE;
     }
-    return extend(self, args[0], steps == Py_None ? NULL : steps);
+    return extend(self, given[VALUE], given[STEP]);
 }
 
 /* ---- the type ---- */

@@ -180,12 +180,12 @@ PyDoc_STRVAR(log_doc, "log(name, value, step=None) or log(metrics, step=None)\n-
                       "Takes no lock, makes no system call and allocates nothing when there is room.\n\n"
                       "Parameters\n----------\nname : str\n    1 to 1024 bytes of UTF-8.\n"
                       "value : float, int, bool, str, or an array or tensor of one element\n"
-                      "    NaN and infinities are kept, ints are exact.\n"
-                      "metrics : dict of str to value\n    Kept whole or dropped whole.\n"
+                      "    NaN and infinities are kept, ints are exact. None is left out, with one warning for each name.\n"
+                      "metrics : dict of str to value\n    Kept whole or dropped whole. Names of dicts within it are joined by ``/``.\n"
                       "step : int, optional\n    Any int64. Default: counted, for each name and process, together with the name's "
                       "handle.\n    Several metrics get one step: the first that none of their names has had.\n\n"
                       "Raises\n------\nTypeError, ValueError, OverflowError\n    If a name, value or step is not "
-                      "usable. Nothing was logged.");
+                      "usable, or a value is None and the run is strict. Nothing was logged.");
 
 static PyMethodDef methods[] = {
     {"log", (PyCFunction)(void (*)(void))shmlog_log, METH_FASTCALL | METH_KEYWORDS, log_doc},
