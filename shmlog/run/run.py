@@ -160,6 +160,18 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
         self._layout.refuse_links()
         return f"large/{write_large(self._layout.dir, data)}".encode()
 
+    def _time_us(self, timestamp: Any) -> int:
+        """Return a time that a call gives as microseconds since 1970."""
+        from shmlog.run.timestamps import time_us  # rarely needed, and it imports much
+
+        return time_us(timestamp)
+
+    def _times_us(self, timestamps: Any) -> Any:
+        """Return those of an `extend` as a buffer of int64."""
+        from shmlog.run.timestamps import times_us  # as above
+
+        return times_us(timestamps)
+
     def _flat(self, metrics: dict[str, Any], keeps_none: bool) -> dict[str, Any]:
         """Return a dict without dicts in it and, unless it keeps them, without values that are None."""
         from shmlog.run.nested import flatten  # rarely needed

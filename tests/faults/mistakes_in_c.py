@@ -91,6 +91,22 @@ LANE = (
         f"{CORE}::test_drained_and_dropped_add_up_in_every_lap",
     ),
     Mutation(
+        "counted-steps-of-a-dict-differ",
+        "csrc/python/py_steps.c",
+        "        *step = next > *step ? next : *step;\n",
+        "        *step = next;\n",
+        "a name has the same counted step twice",
+        "integration/test_values.py::test_a_dict_without_a_step_has_one_for_all_its_names",
+    ),
+    Mutation(
+        "given-time-moved",
+        "csrc/bulk/decode.c",
+        "        return within_years((int64_t)slot->ts);\n",
+        "        return within_years((int64_t)slot->ts + clock->shift_us);\n",
+        "I1: a time that a call gave is read as one of a counter that began anew",
+        "unit/test_wal.py::test_a_given_time_is_no_count_of_a_clock",
+    ),
+    Mutation(
         "event-header-first",
         "csrc/core/lane.c",
         "    const unsigned char *next = bytes;\n",

@@ -255,14 +255,14 @@ WRONG_CALLS = {
     "log('x', 1.0, value=2.0)": "the argument 'value' was given twice",
     "log('x', 1.0, 2, step=3)": "the argument 'step' was given twice",
     "log('x', 1.0, stpe=3)": "there is no argument 'stpe'",
-    "log(name='x')": r"log\(\) takes \(name, value, step=None\)",
-    "log(name={'x': 1.0})": r"log\(\) takes \(name, value, step=None\)",
-    "log('x', metrics={'x': 1.0})": r"log\(\) takes \(name, value, step=None\)",
-    "log({'x': 1.0}, value=1.0)": r"log\(\) takes \(name, value, step=None\)",
-    "log(metrics=[1.0])": r"log\(\) takes \(name, value, step=None\)",
-    "metric('x')(step=3)": r"a metric takes \(value, step=None\)",
+    "log(name='x')": r"log\(\) takes \(name, value, step=None, \*, timestamp=None\)",
+    "log(name={'x': 1.0})": r"log\(\) takes \(name, value, step=None, \*, timestamp=None\)",
+    "log('x', metrics={'x': 1.0})": r"log\(\) takes \(name, value, step=None, \*, timestamp=None\)",
+    "log({'x': 1.0}, value=1.0)": r"log\(\) takes \(name, value, step=None, \*, timestamp=None\)",
+    "log(metrics=[1.0])": r"log\(\) takes \(name, value, step=None, \*, timestamp=None\)",
+    "metric('x')(step=3)": r"a metric takes \(value, step=None, \*, timestamp=None\)",
     "metric('x')(1.0, value=2.0)": "the argument 'value' was given twice",
-    "metric('x').extend([1.0], [2], [3])": r"a metric takes \(values, steps=None\)",
+    "metric('x').extend([1.0], [2], [3])": r"a metric takes \(values, steps=None, \*, ts=None\)",
 }
 
 

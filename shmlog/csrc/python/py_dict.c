@@ -179,8 +179,11 @@ static shmlog_outcome write_units(ProducerObject *writer, const batch *batch, in
     return outcome;
 }
 
-static shmlog_outcome write_batch(ProducerObject *writer, batch *batch, int64_t step)
+static shmlog_outcome write_batch(ProducerObject *writer, batch *batch, const shmlog_place *place, int64_t step)
 {
+    for (Py_ssize_t i = 0; i < batch->count; i++) {
+        shmlog_value_set_time(&batch->values[i], place);
+    }
     if (shmlog_writer_is_closed(writer)) {
         return SHMLOG_MOVED;
     }
@@ -194,7 +197,7 @@ static shmlog_outcome write_batch(ProducerObject *writer, batch *batch, int64_t 
 
 /* Append a dict whose dicts were joined to it. */
 static SHMLOG_COLD shmlog_outcome log_flat(RunObject *run, ProducerObject *writer, PyObject *metrics,
-                                           shmlog_place place, uint64_t *records)
+                                           const shmlog_place *place, uint64_t *records)
 {
     PyObject *flat = PyObject_CallMethod((PyObject *)run, "_flat", "OO", metrics,
                                          writer->producer.drop_policy.strict ? Py_True : Py_False);
@@ -208,7 +211,7 @@ static SHMLOG_COLD shmlog_outcome log_flat(RunObject *run, ProducerObject *write
     return outcome;
 }
 
-shmlog_outcome shmlog_log_nested(RunObject *run, PyObject *name, PyObject *value, shmlog_place place,
+shmlog_outcome shmlog_log_nested(RunObject *run, PyObject *name, PyObject *value, const shmlog_place *place,
                                  uint64_t *records)
 {
     PyObject *metrics = Py_BuildValue("{OO}", name, value);
@@ -217,7 +220,7 @@ shmlog_outcome shmlog_log_nested(RunObject *run, PyObject *name, PyObject *value
     return outcome;
 }
 
-shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, shmlog_place place, uint64_t *records)
+shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, const shmlog_place *place, uint64_t *records)
 {
     shmlog_value values[ITEMS_ON_STACK];
     PyObject *owners[ITEMS_ON_STACK];
@@ -236,11 +239,12 @@ shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, shmlog_place 
     if (!batch.values || !batch.owners) {
         PyErr_NoMemory();
     } else {
+        int64_t step = place->step;
         if (convert_batch(writer, metrics, &batch) &&
-            (place.has_step || shmlog_claim_shared_step(run, batch.values, batch.count, &place.step))) {
+            (place->has_step || shmlog_claim_shared_step(run, batch.values, batch.count, &step))) {
             *records = (uint64_t)batch.count + batch.nameless;
             Py_BEGIN_CRITICAL_SECTION(writer);
-            outcome = write_batch(writer, &batch, place.step);
+            outcome = write_batch(writer, &batch, place, step);
             Py_END_CRITICAL_SECTION();
         }
         clear_batch(&batch);

@@ -12,8 +12,8 @@ static bool find_name(ProducerObject *writer, PyObject *name, shmlog_item *item)
     return found;
 }
 
-static SHMLOG_NOINLINE shmlog_outcome log_one(RunObject *self, PyObject *name, PyObject *value, shmlog_place place,
-                                               uint64_t *records)
+static SHMLOG_NOINLINE shmlog_outcome log_one(RunObject *self, PyObject *name, PyObject *value,
+                                               const shmlog_place *place, uint64_t *records)
 {
     ProducerObject *writer = shmlog_writer_of(self);
     shmlog_outcome outcome = SHMLOG_RAISED;
@@ -24,10 +24,12 @@ static SHMLOG_NOINLINE shmlog_outcome log_one(RunObject *self, PyObject *name, P
     if (!shmlog_item_convert_of(name, value, &item)) {
         return SHMLOG_RAISED;
     }
+    int64_t step = place->step;
+    shmlog_value_set_time(&item.value, place);
     if (find_name(writer, name, &item) &&
-        (place.has_step || shmlog_claim_steps(self, item.value.name_id, 1, &place.step))) {
+        (place->has_step || shmlog_claim_steps(self, item.value.name_id, 1, &step))) {
         Py_BEGIN_CRITICAL_SECTION(writer);
-        outcome = shmlog_writer_item(writer, &item, place.step);
+        outcome = shmlog_writer_item(writer, &item, step);
         Py_END_CRITICAL_SECTION();
     }
     shmlog_item_clear(&item);
@@ -58,8 +60,8 @@ static inline shmlog_outcome log_numbers(RunObject *self, PyObject *const *args,
 
 /* ---- arguments ---- */
 
-enum { NAME, VALUE, STEP, METRICS, ARGUMENTS };
-static const char *const argument_names[] = {"name", "value", "step", "metrics", NULL};
+enum { NAME, VALUE, STEP, TIME, METRICS, ARGUMENTS };
+static const char *const argument_names[] = {"name", "value", "step", "timestamp", "metrics", NULL};
 
 bool shmlog_take_keyword(const char *const *names, PyObject **given, PyObject *keyword, PyObject *value)
 {
@@ -75,6 +77,20 @@ bool shmlog_take_keyword(const char *const *names, PyObject **given, PyObject *k
     }
     PyErr_Format(PyExc_TypeError, "there is no argument '%U'", keyword);
     return false;
+}
+
+bool shmlog_take_place(RunObject *run, PyObject *step, PyObject *time, shmlog_place *place)
+{
+    *place = (shmlog_place){.has_step = step && step != Py_None, .has_time = time && time != Py_None};
+    if (place->has_step && !shmlog_step_convert(step, &place->step)) {
+        return false;
+    }
+    if (place->has_time) {
+        PyObject *us = PyObject_CallMethod((PyObject *)run, "_time_us", "(O)", time);
+        place->time_us = us ? PyLong_AsLongLong(us) : 0;
+        Py_XDECREF(us);
+    }
+    return !PyErr_Occurred();
 }
 
 static bool take_keywords(RunObject *self, PyObject *const *values, PyObject *keywords, PyObject **given)
@@ -107,11 +123,9 @@ static bool take_arguments(RunObject *self, PyObject *const *args, Py_ssize_t co
     bool is_one = given[NAME] && given[VALUE] && !given[METRICS];
     bool is_dict = given[METRICS] && PyDict_Check(given[METRICS]) && !given[NAME] && !given[VALUE];
     if (count > before_step + 1 || (!is_one && !is_dict)) {
-        PyErr_SetString(PyExc_TypeError, "log() takes (name, value, step=None) or (dict of metrics, step=None)");
+        PyErr_SetString(PyExc_TypeError, "log() takes (name, value, step=None, *, timestamp=None) or "
+                                         "(dict of metrics, step=None, *, timestamp=None)");
         return false;
-    }
-    if (given[STEP] == Py_None) {
-        given[STEP] = NULL;
     }
     return true;
 }
@@ -158,12 +172,11 @@ static SHMLOG_NOINLINE PyObject *log_any(RunObject *self, PyObject *const *args,
     if (!take_arguments(self, args, count, keywords, given)) {
         return NULL;
     }
-    place.has_step = given[STEP] != NULL;
-    if (place.has_step && !shmlog_step_convert(given[STEP], &place.step)) {
+    if (!shmlog_take_place(self, given[STEP], given[TIME], &place)) {
         return NULL;
     }
-    shmlog_outcome outcome = given[METRICS] ? shmlog_log_batch(self, given[METRICS], place, &records)
-                                            : log_one(self, given[NAME], given[VALUE], place, &records);
+    shmlog_outcome outcome = given[METRICS] ? shmlog_log_batch(self, given[METRICS], &place, &records)
+                                            : log_one(self, given[NAME], given[VALUE], &place, &records);
     if (outcome == SHMLOG_MOVED) {
         return log_after_end(self, args, count, keywords, records);
     }

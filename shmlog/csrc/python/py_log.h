@@ -7,8 +7,22 @@
 /* Where a record stands, as its call says. */
 typedef struct {
     bool has_step;
-    int64_t step; /* if not: to be counted */
+    bool has_time;
+    int64_t step;    /* if not given: to be counted */
+    int64_t time_us; /* since 1970; if not given: the time of the call */
 } shmlog_place;
+
+/* Take step and time from what was given for them; NULL: nothing. False: exception set. Runs Python code. */
+bool shmlog_take_place(RunObject *run, PyObject *step, PyObject *time, shmlog_place *place);
+
+/* Have a value bear the time of its call, if that gave one. */
+static inline void shmlog_value_set_time(shmlog_value *value, const shmlog_place *place)
+{
+    if (place->has_time) {
+        value->flags |= SHMLOG_GIVEN;
+        value->time_us = place->time_us;
+    }
+}
 
 /* ---- py_steps.c ---- */
 
@@ -28,7 +42,7 @@ int shmlog_put_numbers(ProducerObject *writer, PyObject *metrics, int64_t step);
 
 /* Append a dict as one unit, or as a sequence of them when it is larger than a unit can be. MOVED: the run has
  * taken none of the `records`. */
-shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, shmlog_place place, uint64_t *records);
+shmlog_outcome shmlog_log_batch(RunObject *run, PyObject *metrics, const shmlog_place *place, uint64_t *records);
 
 /* Whether a value stands for others or for nothing: a dict, whose names are joined to its own, or None, which is left
  * out unless the run is strict. */
@@ -38,8 +52,8 @@ static inline bool shmlog_is_nested(const ProducerObject *writer, PyObject *valu
 }
 
 /* Append what such a value stands for, as a dict. */
-SHMLOG_COLD shmlog_outcome shmlog_log_nested(RunObject *run, PyObject *name, PyObject *value, shmlog_place place,
-                                             uint64_t *records);
+SHMLOG_COLD shmlog_outcome shmlog_log_nested(RunObject *run, PyObject *name, PyObject *value,
+                                             const shmlog_place *place, uint64_t *records);
 
 /* ---- py_log.c ---- */
 

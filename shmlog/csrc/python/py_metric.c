@@ -11,8 +11,6 @@ typedef struct {
     PyObject *next; /* the handle of the same name in the run that follows this one; NULL: not met */
 } MetricObject;
 
-uint32_t shmlog_metric_id(PyObject *metric) { return ((MetricObject *)metric)->id; }
-
 /* ---- the general path ---- */
 
 static shmlog_outcome record_item(MetricObject *self, shmlog_item *item, int64_t step)
@@ -26,16 +24,18 @@ static shmlog_outcome record_item(MetricObject *self, shmlog_item *item, int64_t
     return outcome;
 }
 
-static shmlog_outcome record_any(MetricObject *self, PyObject *value, shmlog_place place)
+static shmlog_outcome record_any(MetricObject *self, PyObject *value, const shmlog_place *place)
 {
     shmlog_item item;
     if (value == Py_None && shmlog_is_nested(shmlog_writer_at_hand(self->run), value)) {
         uint64_t records;
         return shmlog_log_nested(self->run, self->name, value, place, &records);
     }
+    int64_t step = place->step;
     bool ok = shmlog_item_convert_of(self->name, value, &item) &&
-              (place.has_step || shmlog_claim_steps(self->run, self->id, 1, &place.step));
-    shmlog_outcome outcome = ok ? record_item(self, &item, place.step) : SHMLOG_RAISED;
+              (place->has_step || shmlog_claim_steps(self->run, self->id, 1, &step));
+    shmlog_value_set_time(&item.value, place);
+    shmlog_outcome outcome = ok ? record_item(self, &item, step) : SHMLOG_RAISED;
     shmlog_item_clear(&item);
     return outcome;
 }
@@ -78,14 +78,14 @@ static PyObject *find_next(MetricObject *self)
 
 /* ---- the fast path ---- */
 
-enum { VALUE, STEP, ARGUMENTS };
-static const char *const argument_names[] = {"value", "step", NULL};
+enum { VALUE, STEP, TIME, BY_PLACE = TIME, ARGUMENTS };
+static const char *const argument_names[] = {"value", "step", "timestamp", NULL};
 
-/* Fills in what was given, `most` by place at most; what was not, or was given as None, stays NULL. */
-static bool take_arguments(const char *const *names, Py_ssize_t most, PyObject *const *args, Py_ssize_t count,
+/* Fills in what was given; what was not, or was given as None, stays NULL. */
+static bool take_arguments(const char *const *names, PyObject *const *args, Py_ssize_t count,
                            PyObject *keywords, PyObject **given)
 {
-    for (Py_ssize_t i = 0; i < count && i < most; i++) {
+    for (Py_ssize_t i = 0; i < count && i < BY_PLACE; i++) {
         given[i] = args[i];
     }
     for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++) {
@@ -93,9 +93,9 @@ static bool take_arguments(const char *const *names, Py_ssize_t most, PyObject *
             return false;
         }
     }
-    if (count > most || !given[0]) {
-        PyErr_Format(PyExc_TypeError, "a metric takes (%s, %s=None); %zd arguments were given by place", names[0],
-                     names[1], count);
+    if (count > BY_PLACE || !given[0]) {
+        PyErr_Format(PyExc_TypeError, "a metric takes (%s, %s=None, *, %s=None); %zd arguments were given by place",
+                     names[VALUE], names[STEP], names[TIME], count);
         return false;
     }
     for (Py_ssize_t i = 1; names[i]; i++) {
@@ -114,14 +114,13 @@ static SHMLOG_NOINLINE PyObject *record_slow(MetricObject *self, PyObject *const
     if (self->run->disabled) {
         Py_RETURN_NONE;
     }
-    if (!take_arguments(argument_names, 2, args, count, keywords, given)) {
+    if (!take_arguments(argument_names, args, count, keywords, given)) {
         return NULL;
     }
-    place.has_step = given[STEP] != NULL;
-    if (place.has_step && !shmlog_step_convert(given[STEP], &place.step)) {
+    if (!shmlog_take_place(self->run, given[STEP], given[TIME], &place)) {
         return NULL;
     }
-    shmlog_outcome outcome = record_any(self, given[VALUE], place);
+    shmlog_outcome outcome = record_any(self, given[VALUE], &place);
     if (outcome == SHMLOG_MOVED) {
         return record_after_end(self, args, count, keywords);
     }
@@ -165,8 +164,10 @@ PyDoc_STRVAR(log_doc, "log(value, step=None)\n--\n\n"
                       "Parameters\n----------\n"
                       "value : float, int, bool, str, or an array or tensor of one element\n"
                       "    NaN and infinities are kept, ints are exact. None is left out, with one warning for each name.\n"
-                      "step : int, optional\n    Any int64. Default: counted, for each name and process, together with `Run.log`.\n\n"
-                      "Raises\n------\nTypeError, ValueError, OverflowError\n    If value or step is not usable. "
+                      "step : int, optional\n    Any int64. Default: counted, for each name and process, together with `Run.log`.\n"
+                      "timestamp : datetime with a zone, datetime64, or seconds since 1970, optional\n"
+                      "    Kept to the microsecond. Default: now.\n\n"
+                      "Raises\n------\nTypeError, ValueError, OverflowError\n    If value, step or time is not usable. "
                       "Nothing was logged.");
 
 static PyObject *metric_log(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
@@ -181,17 +182,19 @@ PyDoc_STRVAR(extend_doc, "extend(values, steps=None)\n--\n\n"
                          "    Anything with the buffer protocol (numpy) is read without Python objects. Of another\n"
                          "    sequence each element is logged as by itself, so that ints and bools stay what they are.\n"
                          "steps : array, range or sequence of int, shape (n,), optional\n"
-                         "    Default: counted on from the last step of the name that was counted.\n\n"
-                         "Raises\n------\nTypeError, ValueError, OverflowError\n    If values or steps are not "
+                         "    Default: counted on from the last step of the name that was counted.\n"
+                         "ts : array or sequence of times, shape (n,), optional\n"
+                         "    As `log` takes them. Default: now.\n\n"
+                         "Raises\n------\nTypeError, ValueError, OverflowError\n    If values, steps or times are not "
                          "usable, or differ in length. Nothing was logged.");
 
-static PyObject *extend(MetricObject *self, PyObject *values, PyObject *steps)
+static PyObject *extend(MetricObject *self, PyObject *const *given)
 {
     uint64_t records = 0;
-    shmlog_outcome outcome = shmlog_extend(self->run, (PyObject *)self, values, steps, &records);
+    shmlog_outcome outcome = shmlog_extend(self->run, self->id, (shmlog_arrays){given[VALUE], given[STEP], given[TIME]}, &records);
     PyObject *next = outcome == SHMLOG_MOVED ? find_next(self) : NULL;
     if (next) {
-        PyObject *result = extend((MetricObject *)next, values, steps);
+        PyObject *result = extend((MetricObject *)next, given);
         Py_DECREF(next);
         return result;
     }
@@ -202,18 +205,18 @@ static PyObject *extend(MetricObject *self, PyObject *values, PyObject *steps)
     return ok ? Py_NewRef(Py_None) : NULL;
 }
 
-static const char *const extend_names[] = {"values", "steps", NULL};
+static const char *const extend_names[] = {"values", "steps", "ts", NULL};
 
 static PyObject *metric_extend(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     PyObject *given[ARGUMENTS] = {NULL};
-    if (!take_arguments(extend_names, 2, args, count, keywords, given)) {
+    if (!take_arguments(extend_names, args, count, keywords, given)) {
         return NULL;
     }
     if (self->run->disabled) {
         Py_RETURN_NONE;
     }
-    return extend(self, given[VALUE], given[STEP]);
+    return extend(self, given);
 }
 
 /* ---- the type ---- */

@@ -183,7 +183,9 @@ PyDoc_STRVAR(log_doc, "log(name, value, step=None) or log(metrics, step=None)\n-
                       "    NaN and infinities are kept, ints are exact. None is left out, with one warning for each name.\n"
                       "metrics : dict of str to value\n    Kept whole or dropped whole. Names of dicts within it are joined by ``/``.\n"
                       "step : int, optional\n    Any int64. Default: counted, for each name and process, together with the name's "
-                      "handle.\n    Several metrics get one step: the first that none of their names has had.\n\n"
+                      "handle.\n    Several metrics get one step: the first that none of their names has had.\n"
+                      "timestamp : datetime with a zone, datetime64, or seconds since 1970, optional\n"
+                      "    Kept to the microsecond. Default: now.\n\n"
                       "Raises\n------\nTypeError, ValueError, OverflowError\n    If a name, value or step is not "
                       "usable, or a value is None and the run is strict. Nothing was logged.");
 
