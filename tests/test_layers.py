@@ -119,7 +119,7 @@ DISK_TODAY = {
 
 FUNCTION_LINES = 40
 FILE_LINES = 450
-FILES_TODAY = {"csrc/python/py_log.c": 457}
+FILES_TODAY: dict[str, int] = {}
 """Longer ones, and how long they may be."""
 
 ARGUMENTS = 5  # by position, in a call

@@ -91,7 +91,8 @@ def init(
     max_wait : float
         Seconds to wait for room while the flusher makes no progress; then the record is dropped and counted.
     strict : bool
-        Raise `DroppedError` when a record is dropped, or `RunStateError` if it is dropped because the run has ended.
+        Raise `DroppedError` when a record is dropped, or `RunStateError` if it is dropped because the run has ended;
+        and `TypeError` for a value that is None, which is left out otherwise.
     clock : str
         ``"auto"``, ``"monotonic"`` or ``"tsc"``.
     level : str or int
