@@ -22,7 +22,12 @@ def rfc3339(when: datetime) -> str:
 
 def utc_now() -> str:
     """Return the current time as text."""
-    return timestamp(time.time_ns() // 1000)
+    return timestamp(utc_us())
+
+
+def utc_us() -> int:
+    """Return the current time in microseconds since 1970."""
+    return time.time_ns() // 1000
 
 
 def timestamp(ts_us: int) -> str:

@@ -187,7 +187,7 @@ def _recover_neighbour(layout: RunLayout, own: RunLayout) -> None:
 def _recover_segment(
     layout: RunLayout, description: Description, segment: _core.Segment, ref: SegmentRef
 ) -> RecoverResult:
-    if liveness.stays(lambda: segment.probe(_core.LOCK_FLUSHER)):
+    if liveness.stays(lambda: bool(segment.probe(_core.LOCK_FLUSHER))):
         return _result(layout, changed=False, message=_AT_WORK)
     if segment.probe(_core.LOCK_MEMBER):
         start_flusher(layout, segment)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shmlog import _core
+from shmlog.base.times import utc_us
 from shmlog.errors import DroppedError, log_warning
 from shmlog.folder import recovered
 from shmlog.folder.layout import RunLayout, fsync_run
@@ -18,6 +19,7 @@ from shmlog.run.patience import Flushers, Patience
 from shmlog.segment import beacon
 
 FLUSH_S = 10.0
+_SHARED = 1  # of a lock: as owners hold the member lock
 _NO_ERRORS = (SystemExit, GeneratorExit, KeyboardInterrupt)
 
 
@@ -45,12 +47,15 @@ class Life:
     # its hooks
     _flusher_lives: Callable[[], bool]
     _flusher_lost: Callable[[], bool]
+    _flusher_lost_at_end: Callable[[], bool]
     _forget: Callable[[], None]  # after its end
     _ring: Callable[[], None]
 
     def __init__(self) -> None:
         self._status = "running"
         self._is_sealed = True
+        self._may_be_last = False
+        self._duration_s = 0.0
         self._names_are_synced = False
 
     def flush(self, timeout: float = FLUSH_S, *, durable: bool = False) -> bool:
@@ -108,8 +113,8 @@ class Life:
         lanes = self._lanes().items()
         return all((synced if durable else tail) >= heads.get(lane, 0) for lane, (_, tail, synced) in lanes)
 
-    def _patience(self) -> Patience:
-        return Patience(self._segment, self._ring, self._flusher_lives, self._flusher_lost)
+    def _patience(self, replace: Callable[[], bool] | None = None) -> Patience:
+        return Patience(self._segment, self._ring, self._flusher_lives, replace or self._flusher_lost)
 
     @property
     def stats(self) -> dict[str, Any]:
@@ -131,8 +136,9 @@ class Life:
         """End the run, or this process's part in it.
 
         All records of an owner of the run and of the processes that follow it are drained and sealed into
-        Parquet. The run is over when its last owner has finished. From then on, followers of this process log
-        to its next run; until there is one, they drop and count. May be called again.
+        Parquet. The run is over when its last owner has finished: its folder is closed then, and nothing more is
+        written into it. From then on, followers of this process log to its next run; until there is one, they drop
+        and count. May be called again.
 
         Parameters
         ----------
@@ -162,13 +168,17 @@ class Life:
         if self._status != "running":
             return self._is_sealed
         self._status = status
+        self._duration_s = time.monotonic() - self._started_s
         try:
             if self.is_owner and self._is_member:
+                self._segment.note_end(utc_us())
                 self._is_sealed = False
                 self._is_sealed = self._close(status, is_likely)
         finally:
             self._leave()
             self._forget()
+        if self._may_be_last:
+            self._await_closing()
         return self._is_sealed
 
     def _close(self, status: str, is_likely: bool) -> bool:
@@ -180,8 +190,27 @@ class Life:
             self._warn_unsealed()
         if self._is_maker:
             recovered.tell(self._layout)
-        ending.note_end(self._layout, sealed=is_sealed, is_awaited=is_awaited)
+        if not is_sealed:
+            ending.note_end(self._layout)
+        self._may_be_last = is_sealed and not is_awaited
         return is_sealed and not self._has_lost()
+
+    def _await_closing(self) -> None:
+        """Wait until the flusher has closed the run and leaves its folder alone, unless it has other owners."""
+        self._may_be_last = False
+        patience = self._patience(self._flusher_lost_at_end)
+        if not patience.wait(self._is_closed, patience.anything):
+            ending.note_end(self._layout)
+
+    def _is_closed(self) -> bool:
+        """Whether the run was closed, or goes on for other owners. Its logs go last, unless others have files there."""
+        try:
+            has_owners = self._segment.probe(_core.LOCK_MEMBER) == _SHARED
+        except OSError:
+            has_owners = False  # no descriptor is left for the check
+        if has_owners or not self._layout.wal.is_dir():
+            return True
+        return not self._layout.sealed_json.exists() and not self._flusher_lives()
 
     def _warn_unsealed(self) -> None:
         log_warning(
@@ -221,7 +250,7 @@ class Life:
             if self._is_maker:
                 data = {} if status is None else {"status": status}
                 with suppress(DroppedError):  # counted; `finish` never raises because of the machinery
-                    self.event("experiment_end", {**data, "duration_s": time.monotonic() - self._started_s})
+                    self.event("experiment_end", {**data, "duration_s": self._duration_s})
             self._settle()
         finally:  # a Ctrl-C does not change the status
             request = self._segment.request_finish(code, by_maker)
