@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 
 from shmlog.errors import StorageError, log_warning
-from shmlog.folder import runfile, unbegun
+from shmlog.folder import experiment, runfile, unbegun
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout, new_run_folder
 from shmlog.run.join import make_current
@@ -35,6 +35,7 @@ def create(options: Options, turn: int) -> Run:
 
 
 def _make_folder(options: Options) -> RunLayout:
+    experiment.make(options.root / options.experiment)
     layout = new_run_folder(options.root / options.experiment)
     try:
         layout.make_folders()

@@ -45,6 +45,7 @@ def init(
     git_diff: bool | None = None,
     redact: str | None = None,
     resume: RunLike | None = None,
+    run: RunLike | None = None,
 ) -> Run:
     """Start a run and make it the current one.
 
@@ -111,6 +112,11 @@ def init(
         ``parent``, if given, replace those of the run, and ``config`` is merged into its parameters. ``level``,
         ``console``, ``rotate_events``, ``git_diff`` and ``redact``, if not given, are those of the previous attempt.
         Variables of the environment replace nothing. A run that has crashed is recovered first.
+    run : str, path, RunRecord or the like, optional
+        Begin a pending run, which `Store.create_run` has made, instead of a new one: its id, its folder, or an object
+        that has its ``dir``. Experiment, folder and id stay; ``name``, ``tags``, ``group``, ``notes`` and ``parent``,
+        if given, replace those of the run, and ``config`` is merged into its parameters. Variables of the environment
+        replace nothing.
 
     Returns
     -------
@@ -122,9 +128,9 @@ def init(
     TypeError, ValueError
         If an argument, or a variable in its place, is not usable. Nothing was made.
     RunNotFoundError
-        If there is no run to resume.
+        If there is no run to resume, or to begin.
     RunStateError
-        If the run to resume is, or may be, running. Nothing was changed.
+        If the run to resume is, or may be, running, or the one to begin is not pending. Nothing was changed.
     CorruptDataError
         If run.yaml of the run to resume is damaged. Nothing was changed.
     StorageError
@@ -139,15 +145,17 @@ def init(
         experiment, root=root, name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,
         strict=strict, level=level, console=console, rotate_events=rotate_events, git_diff=git_diff, redact=redact,
-        is_new=resume is None,
+        is_new=resume is None and run is None,
     )  # fmt: skip
+    if resume is not None and run is not None:
+        raise ValueError("pass run, to begin a pending run, or resume, to go on with one that is over, not both")
     _finish_earlier_of_cell()
-    run = _parents_run() or _meet(options, resume)
+    current = _parents_run() or _meet(options, resume, run)
     if _may_be_notebook():
         from shmlog.run import notebook
 
-        notebook.remember(run)
-    return run
+        notebook.remember(current)
+    return current
 
 
 def _may_be_notebook() -> bool:
@@ -162,15 +170,18 @@ def _finish_earlier_of_cell() -> None:
         notebook.finish_earlier()
 
 
-def _meet(options: Options, resume: RunLike | None) -> Run:
+def _meet(options: Options, resume: RunLike | None, pending: RunLike | None) -> Run:
     again = partial(_next_attempt, options)
-    if resume is None:
+    if resume is None and pending is None:
         return _take_turn(options.root, options.experiment, Makers(partial(create, options), again))
-    from shmlog.run.resume import find, reopen  # rarely needed, and it imports half of the flusher
+    from shmlog.run.resume import begin, find, reopen  # rarely needed, and it imports half of the flusher
 
-    layout = find(resume, options)
+    if pending is not None:
+        layout, make = find(pending, options, "run"), begin
+    elif resume is not None:
+        layout, make = find(resume, options, "resume"), reopen
     folder = layout.dir.parent
-    return _take_turn(folder.parent, folder.name, Makers(partial(reopen, options, layout), again))
+    return _take_turn(folder.parent, folder.name, Makers(partial(make, options, layout), again))
 
 
 def _take_turn(root: Path, experiment: str, makers: Makers) -> Run:

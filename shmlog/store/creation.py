@@ -8,12 +8,13 @@ from typing import Any
 from shmlog.base.plain import plain
 from shmlog.base.times import utc_now
 from shmlog.errors import RunStateError, StorageError
+from shmlog.folder import experiment as experiment_folder
 from shmlog.folder import runfile
 from shmlog.folder.description import TEXTS, Description
 from shmlog.folder.layout import RunLayout, check_id, new_run_folder
 from shmlog.folder.root import Root
 from shmlog.folder.status import RunStatus
-from shmlog.store.annotations import check_tags, check_text
+from shmlog.folder.annotations import check_tags, check_text
 
 
 def create_run(root: Root, experiment: str, params: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
@@ -26,6 +27,7 @@ def create_run(root: Root, experiment: str, params: Mapping[str, Any], fields: M
         check_text(field, fields.get(field))
     tags = check_tags(fields.get("tags") or ())
     config = plain(dict(params))
+    experiment_folder.make(root.experiment(experiment))
     layout = new_run_folder(root.experiment(experiment))
     try:
         runfile.write(layout.config_yaml, config)

@@ -1,4 +1,4 @@
-"""annotations.yaml: what people say of a run afterwards. The store alone writes it, and never the flusher."""
+"""annotations.yaml: what people say of a run afterwards. The store writes it, and a run that is asked to; no flusher."""
 
 from __future__ import annotations
 
