@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base import variables
+from shmlog.base.plain import fields_of
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout, RunLike
 from shmlog.run.create import create
 from shmlog.run.handed import handed_down
@@ -140,7 +142,9 @@ def init(
     """
     if is_disabled(mode):
         _finish_earlier_of_cell()
-        return disabled_run(experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT)
+        described = Description(name=name, tags=list(tags or ()), notes=notes)
+        experiment = experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT
+        return disabled_run(experiment, described, variables.config() | fields_of(config, "config"))
     options = check(
         experiment, root=root, name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,

@@ -29,6 +29,7 @@ class Life:
     id: Any
     is_owner: Any
     event: Callable[..., None]
+    info: Callable[[str], None]
     log_error: Callable[..., None]
     _entry: beacon.BeaconEntry | None
     _flushers: Flushers
@@ -55,6 +56,7 @@ class Life:
         self._status = "running"
         self._is_sealed = True
         self._may_be_last = False
+        self._reason: str | None = None
         self._duration_s = 0.0
         self._names_are_synced = False
 
@@ -132,7 +134,7 @@ class Life:
 
     # ---- the end ----
 
-    def finish(self, status: str = "success") -> bool:
+    def finish(self, status: str = "success", reason: str | None = None) -> bool:
         """End the run, or this process's part in it.
 
         All records of an owner of the run and of the processes that follow it are drained and sealed into
@@ -145,6 +147,8 @@ class Life:
         status : str
             ``success``, ``failed`` or ``cancelled``; the words of other systems
             (``finished``, ``completed``, ``interrupted``, ``killed``) are mapped.
+        reason : str, optional
+            Why, for people: in the event ``experiment_end``, and in the last line of run.log.
 
         Returns
         -------
@@ -155,12 +159,15 @@ class Life:
 
         Raises
         ------
-        ValueError
-            If ``status`` is not known. The run goes on.
+        TypeError, ValueError
+            If ``status`` is not known, or ``reason`` is not a text. The run goes on.
         """
         final = FINISHED.get(status.lower() if isinstance(status, str) else "")
         if final is None:
             raise ValueError(f"status must be one of {', '.join(sorted(FINISHED))}, not {status!r}")
+        if reason is not None and not isinstance(reason, str):
+            raise TypeError(f"reason must be a str, not {type(reason).__name__}")
+        self._reason = reason
         return self._end(final)
 
     def _end(self, status: str, *, is_likely: bool = False) -> bool:
@@ -247,14 +254,20 @@ class Life:
         code, by_maker = (0, False) if status is None else (FINISH_CODES[status], self._is_maker)
         try:
             self._flush(patience, FLUSH_S, False)  # makes room for the last event in a full lane
-            if self._is_maker:
-                data = {} if status is None else {"status": status}
-                with suppress(DroppedError):  # counted; `finish` never raises because of the machinery
-                    self.event("experiment_end", {**data, "duration_s": self._duration_s})
+            with suppress(DroppedError):  # counted; `finish` never raises because of the machinery
+                self._say_end(status)
             self._settle()
         finally:  # a Ctrl-C does not change the status
             request = self._segment.request_finish(code, by_maker)
         return patience.wait(lambda: self._segment.finish_done >= request, lambda: patience.finishing(request))
+
+    def _say_end(self, status: str | None) -> None:
+        reason = {} if self._reason is None else {"reason": self._reason}
+        if self._is_maker:
+            data = {} if status is None else {"status": status}
+            self.event("experiment_end", {**data, **reason, "duration_s": self._duration_s})
+        elif self._reason is not None:
+            self.info(f"finished as {status}: {self._reason}")
 
     def __enter__(self) -> Self:
         return self

@@ -21,6 +21,7 @@ class Messages:
     finish: Callable[..., bool]
     _layout: RunLayout
     _log_settings: LogSettings | None
+    _parameters: dict[str, Any]
     _put_event: Callable[[str, bytes], bool]
 
     def event(self, event_type: str, data: Mapping[str, Any] | None = None, *, console: bool = True) -> None:
@@ -76,7 +77,9 @@ class Messages:
         config : mapping, argparse.Namespace or dataclass
             Anything else raises TypeError; nothing is logged.
         """
-        self.event("config", redact_config(fields_of(config, "config"), self._settings.redact))
+        parameters = redact_config(fields_of(config, "config"), self._settings.redact)
+        self.event("config", parameters)
+        self._parameters |= parameters
 
     def log_progress(self, current: float, total: float, metrics: Mapping[str, Any] | None = None) -> None:
         """Log the progress of the work, ``current`` of ``total``, with some metrics.

@@ -172,7 +172,7 @@ def begin(options: Options, layout: RunLayout, turn: int) -> Run:
 def _go(run: Run, description: Description, data: dict[str, Any], config: dict[str, Any]) -> Run:
     """Let a run that run.yaml describes start; if that fails, its status reads crashed."""
     try:
-        start(run, {**{name: description.mapping.get(name) for name in _NAMES}, **data}, config)
+        start(run, {**{name: getattr(description, name) for name in _NAMES}, **data}, config)
     except BaseException:
         run._leave()
         raise

@@ -10,11 +10,11 @@ from shmlog.base.times import utc_now
 from shmlog.errors import RunStateError, StorageError
 from shmlog.folder import experiment as experiment_folder
 from shmlog.folder import runfile
+from shmlog.folder.annotations import check_tags, check_text
 from shmlog.folder.description import TEXTS, Description
 from shmlog.folder.layout import RunLayout, check_id, new_run_folder
 from shmlog.folder.root import Root
 from shmlog.folder.status import RunStatus
-from shmlog.folder.annotations import check_tags, check_text
 
 
 def create_run(root: Root, experiment: str, params: Mapping[str, Any], fields: Mapping[str, Any]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 from shmlog.errors import RunStateError
 from shmlog.folder import experiment
+from shmlog.folder.annotations import KEEP, check_changes, check_tags, write_annotations
 from shmlog.reader.facts import read_facts, read_record
 from shmlog.reader.model import ExperimentRecord, RunRecord
 from shmlog.store import creation, experiments, removal
-from shmlog.folder.annotations import KEEP, check_changes, check_tags, write_annotations
 from shmlog.store.prune import PruneResult, Rules, prune
 from shmlog.store.reading import RunName, StoreReader
 
