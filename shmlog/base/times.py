@@ -37,6 +37,19 @@ def timestamp(ts_us: int) -> str:
     return "{:04d}-{:02d}-{:02d}T{:02d}:{:02d}:{:02d}.".format(year, *others) + f"{rest:06d}Z"
 
 
+def duration(seconds: float) -> str:
+    """Return a time span for people, such as ``12.3 s`` or ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
 def time_in_range(ts_us: int) -> bool:
     """Whether microseconds since 1970 can be written as text."""
     return ts_us // 1_000_000 in _SECONDS

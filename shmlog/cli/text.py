@@ -176,19 +176,6 @@ def size(count: int) -> str:
     return f"{amount:.3g} TB"
 
 
-def duration(seconds: float) -> str:
-    """Return a time span for people, such as ``12.3 s`` or ``2 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
 def plural(count: int, noun: str) -> str:
     """Return ``count`` and ``noun``, in the plural if need be, such as ``1,200 metrics``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

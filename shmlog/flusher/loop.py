@@ -261,7 +261,8 @@ class Keeper:
         ledger, progress = Ledger.load(self._layout), self._progress
         sinks = open_sinks(
             self._layout, ledger, description.sinks, progress=progress.add, report=report, at_work=progress.at_work,
-            events_bytes_max=settings_of(description.structured_log).rotate_bytes,
+            text_bytes_max=settings_of(description.structured_log).rotate_bytes,
+            first_lanes=description.first_lanes(0),
         )  # fmt: skip
         return Sealer(self._layout, ledger, sinks, progress.add, report)
 

@@ -249,7 +249,7 @@ def _recover_files(
             ledger = Ledger.load(layout)
             sinks = open_sinks(
                 layout, ledger, _sinks_of(layout, now), progress=lambda: None, report=report,
-                events_bytes_max=settings_of(now.structured_log).rotate_bytes,
+                text_bytes_max=settings_of(now.structured_log).rotate_bytes, first_lanes=now.first_lanes(0),
             )  # fmt: skip
             sealer = Sealer(layout, ledger, sinks, lambda: None, report)
             try:

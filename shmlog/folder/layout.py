@@ -21,7 +21,6 @@ _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 # `re` compiles and caches each at its first use: `init` needs none.
 _LOG = r"(\d{6,})\.wal"
 _KEPT_LOG = r"(\d{6,})(?:\.[1-9]\d*)?\.wal"
-_EVENTS = r"events(?:\.([1-9]\d{0,5}))?\.jsonl"
 _PROVENANCE = r"(?:provenance(?:\.[1-9]\d*)?\.yaml|git(?:\.[1-9]\d*)?\.diff)"
 _NODE = r"node=(0|[1-9]\d{0,8})"
 _PART = r"part-(\d{6,})(?:-(\d{6,}))?\.parquet"
@@ -37,6 +36,26 @@ class Part(NamedTuple):
     last: int
     path: Path
     node: int = 0
+
+
+class TextSeries(NamedTuple):
+    """A text file that goes on in others when it is full: NAME.END, NAME.1.END, NAME.2.END and so on."""
+
+    stem: str
+    end: str
+
+    def name(self, number: int) -> str:
+        """Return the name of the first file (0), or of its continuation ``number``."""
+        return f"{self.stem}.{number}.{self.end}" if number else f"{self.stem}.{self.end}"
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression for these names, whose group is the number."""
+        return rf"{self.stem}(?:\.([1-9]\d{{0,5}}))?\.{self.end}"
+
+
+EVENTS = TextSeries("events", "jsonl")
+RUN_LOG = TextSeries("run", "log")
 
 
 class RunLayout:
@@ -58,7 +77,7 @@ class RunLayout:
         self.node = node
         self.metrics = self.dir / "metrics" / f"node={node}"
         self.events = self.event_file(0)
-        self.run_log = self.dir / "run.log"
+        self.run_log = self.dir / RUN_LOG.name(0)
         self.large = self.dir / "large"
         self.late = self.dir / "late"
         self.artifacts = self.dir / "artifacts"
@@ -121,11 +140,15 @@ class RunLayout:
 
     def event_file(self, number: int) -> Path:
         """Return the path of events.jsonl (0), or of its continuation ``number``."""
-        return self.dir / event_file_name(number)
+        return self.dir / EVENTS.name(number)
 
     def event_files(self) -> dict[int, Path]:
         """Return events.jsonl and its continuations, as far as they exist, in order."""
-        files = {int(m[1] or 0): self.dir / m[0] for m in self._matches(self.dir, _EVENTS)}
+        return self.text_files(EVENTS)
+
+    def text_files(self, series: TextSeries) -> dict[int, Path]:
+        """Return the files of a series, as far as they exist, in order."""
+        files = {int(m[1] or 0): self.dir / m[0] for m in self._matches(self.dir, series.pattern)}
         return dict(sorted(files.items()))
 
     def provenance(self, attempt: int) -> Path:
@@ -190,11 +213,6 @@ class RunLayout:
     def _matches(self, folder: Path, pattern: str) -> Iterator[re.Match[str]]:
         with suppress(FileNotFoundError, NotADirectoryError):
             yield from filter(None, (re.fullmatch(pattern, name) for name in self.files.names(folder)))
-
-
-def event_file_name(number: int) -> str:
-    """Return the name of events.jsonl (0), or of one of its continuations."""
-    return f"events.{number}.jsonl" if number else "events.jsonl"
 
 
 def _of_attempt(name: str, attempt: int, end: str) -> str:

@@ -46,6 +46,7 @@ def init(
     rotate_events: int | str | None = None,
     git_diff: bool | None = None,
     redact: str | None = None,
+    quiet: bool | None = None,
     resume: RunLike | None = None,
     run: RunLike | None = None,
 ) -> Run:
@@ -99,7 +100,7 @@ def init(
         Print messages, and the events of the ``log_…`` methods, on standard output as ``LEVEL: text``.
     rotate_events : int or str, optional
         Most bytes of a file of structured events, such as ``"64 MB"``: then events.jsonl goes on in
-        events.1.jsonl and so on. Default, and 0: one file for all.
+        events.1.jsonl and so on, and run.log in run.1.log. Default, and 0: one file for all.
     git_diff : bool
         Keep the changes of the code since its commit as git.diff: of files that git tracks, up to 10 MB, in the
         repository of the working directory. Default: False.
@@ -108,6 +109,9 @@ def init(
         `Run.log_config`) and of arguments of the command line: ``[redacted]`` is written instead of their values.
         Default: names that end in password, secret, credentials, token, api_key and the like. ``""``: all values are
         written.
+    quiet : bool, optional
+        True: when the run ends, say nothing on the terminal. Otherwise, where standard error is one, the process that
+        made the run says how it has ended and where it lies. Default: whether ``$SHMLOG_QUIET`` is set.
     resume : str, path, StoredRun or the like, optional
         Resume a run that is over, as its next attempt: its id, its folder, or an object that has its
         ``dir``. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
@@ -149,7 +153,7 @@ def init(
         experiment, root=root, name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,
         strict=strict, level=level, console=console, rotate_events=rotate_events, git_diff=git_diff, redact=redact,
-        is_new=resume is None and run is None,
+        quiet=quiet, is_new=resume is None and run is None,
     )  # fmt: skip
     if resume is not None and run is not None:
         raise ValueError("pass run, to begin a pending run, or resume, to go on with one that is over, not both")

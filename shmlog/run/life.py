@@ -26,6 +26,7 @@ _NO_ERRORS = (SystemExit, GeneratorExit, KeyboardInterrupt)
 class Life:
     """The methods of a `Run` that wait for the flusher, or end the run."""
 
+    experiment: Any
     id: Any
     is_owner: Any
     event: Callable[..., None]
@@ -50,13 +51,16 @@ class Life:
     _flusher_lost: Callable[[], bool]
     _flusher_lost_at_end: Callable[[], bool]
     _forget: Callable[[], None]  # after its end
+    _say_farewell: Callable[[], None]
     _ring: Callable[[], None]
 
     def __init__(self) -> None:
         self._status = "running"
         self._is_sealed = True
         self._may_be_last = False
+        self._is_awaited = False  # whether the exit of the process decides the status
         self._reason: str | None = None
+        self._is_quiet: bool | None = None  # None: as a variable says
         self._duration_s = 0.0
         self._names_are_synced = False
 
@@ -176,8 +180,9 @@ class Life:
             return self._is_sealed
         self._status = status
         self._duration_s = time.monotonic() - self._started_s
+        is_ours = self.is_owner and self._is_member
         try:
-            if self.is_owner and self._is_member:
+            if is_ours:
                 self._segment.note_end(utc_us())
                 self._is_sealed = False
                 self._is_sealed = self._close(status, is_likely)
@@ -186,20 +191,22 @@ class Life:
             self._forget()
         if self._may_be_last:
             self._await_closing()
+        if is_ours and self._is_maker:
+            self._say_farewell()
         return self._is_sealed
 
     def _close(self, status: str, is_likely: bool) -> bool:
         """End the part of an owner and its followers; return whether all records are sealed and none is lost."""
         self._dismiss_followers()
-        is_awaited = is_likely and self._await_exit(status)
-        is_sealed = self._seal(None if is_awaited else status)
+        self._is_awaited = is_likely and self._await_exit(status)
+        is_sealed = self._seal(None if self._is_awaited else status)
         if not is_sealed and not self._flushers.has_warned:
             self._warn_unsealed()
         if self._is_maker:
             recovered.tell(self._layout)
         if not is_sealed:
             ending.note_end(self._layout)
-        self._may_be_last = is_sealed and not is_awaited
+        self._may_be_last = is_sealed and not self._is_awaited
         return is_sealed and not self._has_lost()
 
     def _await_closing(self) -> None:
@@ -265,7 +272,8 @@ class Life:
         reason = {} if self._reason is None else {"reason": self._reason}
         if self._is_maker:
             data = {} if status is None else {"status": status}
-            self.event("experiment_end", {**data, **reason, "duration_s": self._duration_s})
+            end = {"experiment": self.experiment, "duration_s": self._duration_s}
+            self.event("experiment_end", {**data, **reason, **end})
         elif self._reason is not None:
             self.info(f"finished as {status}: {self._reason}")
 

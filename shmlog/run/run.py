@@ -142,6 +142,13 @@ class Run(Messages, Artifacts, Described, Life, _core.RunBase):
     def _forget(self) -> None:
         self._kin.forget(self)
 
+    def _say_farewell(self) -> None:
+        from shmlog.run import farewell  # not needed by a process that is still at work
+
+        if farewell.is_wanted(self._is_quiet):
+            how = farewell.how_ended(self.status, self._duration_s, self._reason, is_known=not self._is_awaited)
+            farewell.say(self._layout, how, self._counts(), is_sealed=self._is_sealed)
+
     def _count_late(self, records: int) -> None:
         late.count(self._layout, CLOSED, records)
 

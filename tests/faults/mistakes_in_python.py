@@ -886,7 +886,7 @@ PROVENANCE = (
 )
 
 RESUMING = (
-    # ---- resume.py, eventfiles.py, attempts.py ----
+    # ---- resume.py, textfiles.py, attempts.py ----
     Mutation(
         "unknown-keys-left-out",
         "folder/description.py",
@@ -933,11 +933,11 @@ RESUMING = (
     ),
     Mutation(
         "next-file-stays",
-        "flusher/eventfiles.py",
+        "flusher/textfiles.py",
         "                path.unlink()  # begun by a sealer that was killed before it was booked\n",
         "                pass\n",
         "I6: events of a log that is not sealed stand in a file that nothing names",
-        "unit/test_eventfiles.py::test_what_is_booked_is_there_once_and_in_order",
+        "unit/test_textfiles.py::test_what_is_booked_is_there_once_and_in_order",
     ),
     Mutation(
         "curve-of-the-first",

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from shmlog.base.times import duration
 from shmlog.cli.find import open_store, recover_dead
 from shmlog.cli.output import print_json, say
 from shmlog.cli.parser import add_command, add_filter_options, add_root_option, natural
-from shmlog.cli.text import duration, or_one_of, table
+from shmlog.cli.text import or_one_of, table
 from shmlog.folder.root import Root
 
 if TYPE_CHECKING:

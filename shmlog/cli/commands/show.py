@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shmlog.base.times import read_time
+from shmlog.base.times import duration, read_time
 from shmlog.cli.find import recover_dead, resolve_run
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import FOUND, add_command, add_run_argument
-from shmlog.cli.text import clean, duration, paragraph, plural, relative, statistic, table
+from shmlog.cli.text import clean, paragraph, plural, relative, statistic, table
 from shmlog.errors import UnreadableError
 from shmlog.reader.summary import summarise
 
