@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from shmlog.base.times import read_time
+from shmlog.base.times import duration, read_time
 from shmlog.cli.output import command, to_json
-from shmlog.cli.text import clean, duration, local_time, paragraph, plural, relative, size, statistic, table, value
+from shmlog.cli.text import clean, local_time, paragraph, plural, relative, size, statistic, table, value
 from shmlog.reader.model import flat_params
 
 _PRODUCER = ("lane", "pid", "rank", "worker", "process", "metrics", "events", "dropped")

@@ -218,19 +218,6 @@ def local_time(when: datetime | None, seconds: bool = False) -> str:
     return "" if when is None else f"{when.astimezone():%Y-%m-%d %H:%M{':%S' if seconds else ''} %Z}"
 
 
-def duration(seconds: float) -> str:
-    """Return a time span for people, such as ``12.3 s`` or ``2 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
 def plural(count: int, noun: str) -> str:
     """Return ``count`` and ``noun``, in the plural if need be, such as ``1,200 metrics``."""
     end = "" if count == 1 else "es" if noun.endswith("s") else "s"

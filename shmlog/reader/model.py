@@ -30,7 +30,7 @@ class ExperimentRecord(Record):
     display_name : str
         For people; the folder's name if there is no other.
     created_at : datetime or None
-        In UTC.
+        When its folder was made, in UTC; None if that is not known, as of a folder that was copied.
     runs : int
         How many runs there are.
     problems : tuple of str

@@ -59,6 +59,13 @@ class Queries:
         record = replace(read_record(self._layout), run_id=self.id, experiment=self.experiment)
         return query_runs([record], query, params)
 
+    def last_values(self) -> dict[str, Any]:
+        """Return the last value of each metric, by step and time, of whatever kind it is."""
+        from shmlog.reader.summary import summarise
+
+        rows = summarise(self.portions(superseded=True)).rows
+        return {row["name"]: row["last"] for row in sorted(rows, key=lambda row: (row["name"], row["last_step"]))}
+
     def statistics(
         self, names: str | Sequence[str] | None = None, by: str | None = None, ddof: int = 1,
         quantiles: Sequence[float] = (0.05, 0.25, 0.75, 0.95),

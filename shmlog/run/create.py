@@ -7,7 +7,8 @@ import stat
 from shmlog.errors import StorageError, log_warning
 from shmlog.folder import runfile, unbegun
 from shmlog.folder.description import Description
-from shmlog.folder.layout import RunLayout, new_run_folder
+from shmlog.folder.experiment import new_run_folder
+from shmlog.folder.layout import RunLayout
 from shmlog.run.join import make_current
 from shmlog.run.options import Options, redacted
 from shmlog.run.run import Run

@@ -69,10 +69,10 @@ def metric(name: str) -> Metric:
     return (_unbound if run is None else run).metric(name)
 
 
-def finish(status: str = "success") -> bool:
+def finish(status: str = "success", reason: str | None = None) -> bool:
     """Finish the current run: see `Run.finish`. True if there is no run."""
     run = find().run
-    return True if run is None else run.finish(status)
+    return True if run is None else run.finish(status, reason)
 
 
 # ---- which run ----

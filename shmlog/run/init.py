@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base import variables
+from shmlog.base.plain import fields_of
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout, RunLike
 from shmlog.folder.names import AUTO, LATEST
 from shmlog.run.create import create
@@ -46,7 +48,9 @@ def init(
     rotate_events: int | str | None = None,
     git_diff: bool | None = None,
     redact: str | None = None,
+    quiet: bool | None = None,
     resume: RunLike | None = None,
+    run: RunLike | None = None,
 ) -> Run:
     """Start a run and make it the current one.
 
@@ -102,7 +106,7 @@ def init(
         Print messages, and the events of the ``log_…`` methods, on standard output as ``LEVEL: text``.
     rotate_events : int or str, optional
         Most bytes of a file of structured events, such as ``"64 MB"``: then events.jsonl goes on in
-        events.1.jsonl and so on. Default, and 0: one file for all.
+        events.1.jsonl and so on, and run.log in run.1.log. Default, and 0: one file for all.
     git_diff : bool
         Keep the changes of the code since its commit as git.diff: of files that git tracks, up to 10 MB, in the
         repository of the working directory. Default: False.
@@ -111,6 +115,9 @@ def init(
         `Run.log_config`) and of arguments of the command line: ``[redacted]`` is written instead of their values.
         Default: names that end in password, secret, credentials, token, api_key and the like. ``""``: all values are
         written.
+    quiet : bool, optional
+        True: when the run ends, say nothing on the terminal. Otherwise, where standard error is one, the process that
+        made the run says how it has ended and where it lies. Default: whether ``$SHMLOG_QUIET`` is set.
     resume : str, path, StoredRun or the like, optional
         Resume a run that is over, as its next attempt: its id, its folder, or an object that has its
         ``dir``; ``"latest"`` is the newest run of the experiment, ``"auto"`` the run of the given ``id`` if there is
@@ -118,6 +125,11 @@ def init(
         ``parent``, if given, replace those of the run, and ``config`` is merged into its parameters. ``level``,
         ``console``, ``rotate_events``, ``git_diff`` and ``redact``, if not given, are those of the previous attempt.
         Variables of the environment replace nothing. A run that has crashed is recovered first.
+    run : str, path, RunRecord or the like, optional
+        Begin a pending run, which `Store.create_run` has made, instead of a new one: its id, its folder, or an object
+        that has its ``dir``. Experiment, folder and id stay; ``name``, ``tags``, ``group``, ``notes`` and ``parent``,
+        if given, replace those of the run, and ``config`` is merged into its parameters. Variables of the environment
+        replace nothing.
 
     Returns
     -------
@@ -129,10 +141,10 @@ def init(
     TypeError, ValueError
         If an argument, or a variable in its place, is not usable. Nothing was made.
     RunNotFoundError
-        If there is no run to resume.
+        If there is no run to resume, or to begin.
     RunStateError
-        If the run to resume is, or may be, running, or there is a run of this ``id`` and ``resume`` is not given.
-        Nothing was changed.
+        If the run to resume is, or may be, running, the one to begin is not pending, or a run has this ``id`` and
+        ``resume`` is not given. Nothing was changed.
     CorruptDataError
         If run.yaml of the run to resume is damaged. Nothing was changed.
     StorageError
@@ -142,7 +154,9 @@ def init(
     """
     if is_disabled(mode):
         _finish_earlier_of_cell()
-        return disabled_run(experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT)
+        described = Description(name=name, tags=list(tags or ()), notes=notes)
+        experiment = experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT
+        return disabled_run(experiment, described, variables.config() | fields_of(config, "config"))
     if isinstance(resume, str) and resume in (AUTO, LATEST):
         from shmlog.run.resume import run_of_word  # rarely needed, and it imports half of the flusher
 
@@ -152,15 +166,17 @@ def init(
         name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,
         strict=strict, level=level, console=console, rotate_events=rotate_events, git_diff=git_diff, redact=redact,
-        is_new=resume is None,
+        quiet=quiet, is_new=resume is None and run is None,
     )  # fmt: skip
+    if resume is not None and run is not None:
+        raise ValueError("pass run, to begin a pending run, or resume, to go on with one that is over, not both")
     _finish_earlier_of_cell()
-    run = _parents_run() or _meet(options, resume)
+    current = _parents_run() or _meet(options, resume, run)
     if _may_be_notebook():
         from shmlog.run import notebook
 
-        notebook.remember(run)
-    return run
+        notebook.remember(current)
+    return current
 
 
 def _may_be_notebook() -> bool:
@@ -175,14 +191,17 @@ def _finish_earlier_of_cell() -> None:
         notebook.finish_earlier()
 
 
-def _meet(options: Options, resume: RunLike | None) -> Run:
+def _meet(options: Options, resume: RunLike | None, pending: RunLike | None) -> Run:
     again = partial(_next_attempt, options)
-    if resume is None:
+    if resume is None and pending is None:
         return _take_turn(options.place.root, options.place.experiment, Makers(partial(create, options), again))
-    from shmlog.run.resume import find, reopen  # as above
+    from shmlog.run.resume import begin, find, reopen  # as above
 
-    layout = find(resume, options)
-    return _take_turn(layout.root, layout.experiment, Makers(partial(reopen, options, layout), again))
+    if pending is not None:
+        layout, make = find(pending, options, "run"), begin
+    elif resume is not None:
+        layout, make = find(resume, options, "resume"), reopen
+    return _take_turn(layout.root, layout.experiment, Makers(partial(make, options, layout), again))
 
 
 def _take_turn(root: Path, experiment: str, makers: Makers) -> Run:

@@ -52,6 +52,7 @@ class Options(NamedTuple):  # not a dataclass: importing `dataclasses` takes lon
     log_settings: LogSettings
     log_given: dict[str, Any]  # the log settings that the caller gave
     git_diff: bool | None
+    quiet: bool | None
 
     def described(self) -> Description:
         """Return the options that run.yaml has for every run."""
@@ -66,7 +67,7 @@ def check(
     tags: Iterable[str] | None, group: str | None, notes: str | None, parent: str | None, sinks: Iterable[str],
     lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
     level: str | int | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None,
-    redact: str | None, is_new: bool,
+    redact: str | None, quiet: bool | None, is_new: bool,
 ) -> Options:  # fmt: skip
     """Return the checked arguments or, of a new run, variables in their place; raises TypeError or ValueError."""
     default = _or_variable if is_new else _as_given
@@ -79,6 +80,8 @@ def check(
             raise TypeError(f"{argument} must be a str, not {type(text).__name__}")
     if git_diff is not None and not isinstance(git_diff, bool):
         raise TypeError(f"git_diff must be True or False, not {git_diff!r}")
+    if quiet is not None and not isinstance(quiet, bool):
+        raise TypeError(f"quiet must be True or False, not {quiet!r}")
     choose_size(0, lanes, lane_records)
     clock_number(clock)
     settings = check_settings(level, console, rotate_events, redact)
@@ -89,7 +92,7 @@ def check(
         group=default(group, variables.GROUP), notes=notes, parent=parent, sinks=_sinks(sinks),
         lane_records=lane_records, lanes=lanes, clock=clock,
         drop_policy=DropPolicy(on_full == "wait", float(max_wait), bool(strict)), log_settings=LogSettings(**settings),
-        log_given=settings, git_diff=git_diff,
+        log_given=settings, git_diff=git_diff, quiet=quiet,
     )  # fmt: skip
 
 

@@ -9,11 +9,12 @@ from shmlog.base.plain import plain
 from shmlog.base.times import utc_now
 from shmlog.errors import RunStateError, StorageError
 from shmlog.folder import runfile
+from shmlog.folder.annotations import check_tags, check_text
 from shmlog.folder.description import TEXTS, Description
-from shmlog.folder.layout import RunLayout, new_run_folder
+from shmlog.folder.experiment import new_run_folder
+from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.folder.status import RunStatus
-from shmlog.store.annotations import check_tags, check_text
 
 
 def create_run(root: Root, experiment: str, params: Mapping[str, Any], fields: Mapping[str, Any]) -> str:

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import RunStateError
+from shmlog.folder import experiment
+from shmlog.folder.annotations import KEEP, check_changes, check_tags, check_text, write_annotations
 from shmlog.reader.facts import read_facts, read_record
 from shmlog.reader.model import ExperimentRecord, RunRecord
 from shmlog.store import creation, experiments
-from shmlog.store.annotations import KEEP, check_changes, check_tags, check_text, write_annotations
 from shmlog.store.reading import RunName, StoreReader
 
 if TYPE_CHECKING:
@@ -310,10 +311,10 @@ class Store(StoreReader):
         for record in records:
             self.delete(record, force=True)
         with self._root.locked():
-            others = [path.name for path in folder.iterdir() if path.name != "experiment.yaml"]
+            others = [path.name for path in folder.iterdir() if path.name != experiment.FILE_NAME]
             if others:
                 raise RunStateError(f"experiment {name!r} is not empty: it holds {', '.join(sorted(others)[:3])}")
-            (folder / "experiment.yaml").unlink(missing_ok=True)
+            (folder / experiment.FILE_NAME).unlink(missing_ok=True)
             folder.rmdir()
 
     def prune(

@@ -17,11 +17,11 @@ from shmlog.base.durable import fsync_dir
 from shmlog.base.plain import plain
 from shmlog.base.times import timestamp
 from shmlog.errors import StorageError
-from shmlog.folder import blobs, runfile
+from shmlog.folder import blobs, experiment, runfile
 from shmlog.folder.content import ALGORITHM, content_at, copy_content
 from shmlog.folder.description import Description
 from shmlog.folder.extent import of_file
-from shmlog.folder.layout import RunLayout, make_experiment
+from shmlog.folder.layout import RunLayout
 from shmlog.folder.manifest import write_manifest
 from shmlog.folder.root import Root
 from shmlog.folder.runfile import ANNOTATED
@@ -43,7 +43,7 @@ def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str,
         with root.locked():  # so that of several imports at once one writes the run, whatever their experiments are
             existing = find_run(root, layout.run_id, layout.experiment)
             if existing is None:
-                make_experiment(layout.dir.parent)
+                experiment.make(layout.dir.parent)
                 os.rename(new.dir, layout.dir)
                 fsync_dir(layout.dir.parent)
     return existing or layout

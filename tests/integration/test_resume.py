@@ -67,7 +67,7 @@ def make(root: Path, steps: range, value: float = 1.0, **options: Any) -> Path:
 def check_with(**given: Any) -> Options:
     """Return the options of `init` with these arguments."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(shmlog.init).parameters.items()}
-    arguments = {name: value for name, value in (defaults | given).items() if name not in ("mode", "resume")}
+    arguments = {name: value for name, value in (defaults | given).items() if name not in ("mode", "resume", "run")}
     place = check_place(*(arguments.pop(name) for name in ("root", "experiment", "id")), is_new=False)
     return check(place, **arguments, is_new=False)
 
@@ -160,7 +160,7 @@ def test_a_run_is_named_in_any_way(tmp_path: Path) -> None:
     run_dir = make(tmp_path, range(2))
     options = check_with(root=tmp_path, experiment="digits")
     for naming in NAMINGS.values():
-        assert find(naming(run_dir), options).dir == run_dir
+        assert find(naming(run_dir), options, "resume").dir == run_dir
 
 
 @pytest.mark.parametrize("sinks", [("parquet",), ("jsonl",)])

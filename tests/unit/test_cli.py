@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 import shmlog
-from shmlog.base.times import moment
+from shmlog.base.times import duration, moment
 from shmlog.cli import details, find, lines, output, progress, text
 from shmlog.cli import main as main_module
 from shmlog.cli.commands import show as show_module
@@ -442,7 +442,7 @@ def test_sizes(count: int, shown: str) -> None:
     [(0, "0.0 s"), (59.94, "59.9 s"), (61, "1 min 01 s"), (3723, "1 h 02 min"), (200_000, "2 d 7 h")],
 )
 def test_durations(seconds: float, shown: str) -> None:
-    assert text.duration(seconds) == shown
+    assert duration(seconds) == shown
 
 
 def test_json_is_strict_and_ascii() -> None:
@@ -501,22 +501,22 @@ def test_the_last_lines_are_the_newest_calls(last: int) -> None:
 
 def test_a_line_for_people_is_one_harmless_line() -> None:
     metric = metric_lines(metrics((f"m{HOSTILE[:4]}", 0.5, 3, 10)))[0]
-    assert list(lines.text(metric)) == [r"00:00:00.000  pid 7  step 3  ma\x1b[3=0.5"]
+    assert list(lines.text(metric)) == [r"00:00:00.000  pid 7  Step 3 - Metrics: ma\x1b[3=0.5000"]
     event = {
         "timestamp": "2026-11-21T03:15:22.123456Z",
         "event_type": "x\n",
         "data": {"a": "\x1b"},
         "worker": 1,
     }
-    assert list(lines.text(event)) == [r'03:15:22.123  worker 1  x\n  {"a": "\u001b"}']
-    assert list(lines.text({})) == ["  pid None  None  null"]
+    assert list(lines.text(event)) == [r"03:15:22.123  worker 1  x\n: a=\x1b"]
+    assert list(lines.text({})) == ["  pid None  None: null"]
 
 
 def test_a_line_for_people_goes_on_below_in_a_narrow_window(monkeypatch: pytest.MonkeyPatch) -> None:
     event = {"timestamp": "2026-11-21T03:15:22.123456Z", "event_type": "x", "data": "word " * 40, "worker": 1}
     monkeypatch.setattr(text, "window_columns", lambda: 60)
     first, *others = lines.text(event)
-    assert first.startswith("03:15:22.123  worker 1  x ")
+    assert first.startswith("03:15:22.123  worker 1  x: ")
     assert all(line.startswith(" " * 20) and len(line) <= 60 for line in others)
     assert " ".join([first, *others]).count("word") == 40
 

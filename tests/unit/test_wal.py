@@ -540,7 +540,7 @@ def decode_anything(data: bytes) -> None:
     for chunk in event_lines(batch, metrics=True):
         for line in chunk.splitlines():
             assert isinstance(json.loads(line, parse_constant=refuse_constant), dict)
-    human_lines(batch).decode("utf-8")
+    human_lines(batch, "digits").decode("utf-8")
 
 
 @given(st.binary(max_size=600))

@@ -10,10 +10,11 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from shmlog.base.times import duration
 from shmlog.cli.find import open_store, recover_dead
 from shmlog.cli.output import print_json, say, to_json
 from shmlog.cli.parser import add_command, add_filter_options, add_root_option, natural
-from shmlog.cli.text import duration, is_figure, local_time, plural, statistic, table, value
+from shmlog.cli.text import is_figure, local_time, plural, statistic, table, value
 from shmlog.folder.root import Root
 from shmlog.reader.model import flat_params
 

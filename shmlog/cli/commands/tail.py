@@ -65,9 +65,14 @@ def _follow(follower: Follower, as_json: bool) -> None:
 
 
 def _print(lines: Iterable[Event], as_json: bool) -> None:
+    from shmlog.reader.event_lines import says_metrics
+
     for line in lines:
-        for printed in [to_json(line)] if as_json else text(line):
-            print(printed)
+        if as_json:
+            print(to_json(line))
+        elif not says_metrics(line):  # its records are lines, too
+            for printed in text(line):
+                print(printed)
     sys.stdout.flush()
 
 
