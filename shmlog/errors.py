@@ -21,6 +21,7 @@ __all__ = [
     "ShmlogError",
     "ShmlogWarning",
     "StorageError",
+    "UnknownNameError",
     "UnreadableError",
     "UnsafeDataError",
 ]
@@ -50,7 +51,11 @@ class QueryError(ShmlogError, ValueError):
     """A filter or an expression can't be understood. The message says where."""
 
 
-class CheckpointNotFoundError(ShmlogError, LookupError):
+class UnknownNameError(QueryError):
+    """A parameter, a metric or a column that is asked for by name is nowhere. The message lists what there is."""
+
+
+class CheckpointNotFoundError(ShmlogError, LookupError, FileNotFoundError):
     """There is no such checkpoint. Nothing was changed."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from shmlog.base.times import timestamp
 from shmlog.base.warn import warn_caller
 from shmlog.errors import RunNotFoundError
-from shmlog.folder.layout import RunLayout, event_file_name
+from shmlog.folder.layout import EVENTS, RunLayout
 from shmlog.reader.event_lines import read_lines
 from shmlog.reader.foreign import TIMES, first_of, is_plain, time_us
 from shmlog.reader.stored import load
@@ -47,7 +47,7 @@ def load_structured_logs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         return load(place).events()
     if not place.is_file():
         raise RunNotFoundError(f"{place}: neither a file nor a run folder")
-    if place.name == event_file_name(0):
+    if place.name == EVENTS.name(0):
         return [event for path in RunLayout(place.parent).event_files().values() for event in _read(path)]
     return list(_read(place))
 

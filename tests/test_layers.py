@@ -35,6 +35,9 @@ DOORS = {"folder/root.py": None, "flusher/recover.py": {"recover", "gc"}, "segme
 It stands above both wings. All commands ask which run is meant; these two drive the write wing for a person.
 """
 
+UPWARD = {("run/described.py", "__init__.py"): "Run.summary reads, by shmlog.load, when it is called"}
+"""The only imports against the arrows, and why."""
+
 ARROWS = {
     "errors": set(),
     "_bulk": set(),
@@ -119,7 +122,7 @@ DISK_TODAY = {
 
 FUNCTION_LINES = 40
 FILE_LINES = 450
-FILES_TODAY = {"csrc/python/py_log.c": 457}
+FILES_TODAY: dict[str, int] = {}
 """Longer ones, and how long they may be."""
 
 ARGUMENTS = 5  # by position, in a call
@@ -173,7 +176,7 @@ def imports(module: str) -> Iterator[tuple[int, str]]:
 def test_imports_follow_the_arrows(module: str) -> None:
     layer = layer_of(module)
     for line, file in imports(module):
-        is_allowed = {layer_of(file), file} & {layer, *ARROWS[layer]}
+        is_allowed = {layer_of(file), file} & {layer, *ARROWS[layer]} or (module, file) in UPWARD
         assert is_allowed, f"shmlog/{module}:{line}: {layer} imports {file}"
 
 
@@ -450,7 +453,7 @@ def test_reading_needs_no_shared_memory(tmp_path: Path) -> None:
 import sys
 sys.modules["posix_ipc"] = sys.modules["shmlog._core"] = None  # as if they were not installed
 import pathlib, shmlog
-(path,) = pathlib.Path("imports").iterdir()
+(path,) = [file.parent for file in pathlib.Path("imports").glob("*/run.yaml")]
 assert shmlog.load(path).metrics("loss").num_rows == 2
 """
     subprocess.run([sys.executable, "-c", read], cwd=tmp_path, timeout=60, check=True)

@@ -117,6 +117,18 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True, exclusive: bo
         file.write(data)
 
 
+def create_whole(path: Path, data: bytes) -> None:
+    """Make a file with ``data`` in it, unless it exists, and nobody sees a part of it; raises OSError."""
+    temporary = temporary_of(path, exclusive=True)
+    try:
+        atomic_write(temporary, data, durable=False)
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def leftovers(folder: Path) -> list[Path]:
     """Return the temporary files in a folder, also those that are being written, sorted by name."""
     return sorted(folder.glob(f"*{TEMPORARY_SUFFIX}"))

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 DEPTH_MAX = 100
@@ -124,6 +124,8 @@ def _foreign(value: Any, rules: _Rules, where: Keys) -> Any:
         converted = tolist()
         if converted is not value:
             return _plain(converted, rules, (*where, "tolist()"))
+    if isinstance(value, Sequence) and not isinstance(value, range):  # such as a list of OmegaConf
+        return [_plain(item, rules, (*where, i)) for i, item in enumerate(value)]
     if type(value).__name__ == "Namespace" and hasattr(value, "__dict__"):
         return _mapping(vars(value), rules, where)
     if rules.unknown is None:

@@ -22,7 +22,12 @@ def rfc3339(when: datetime) -> str:
 
 def utc_now() -> str:
     """Return the current time as text."""
-    return timestamp(time.time_ns() // 1000)
+    return timestamp(utc_us())
+
+
+def utc_us() -> int:
+    """Return the current time in microseconds since 1970."""
+    return time.time_ns() // 1000
 
 
 def timestamp(ts_us: int) -> str:
@@ -30,6 +35,19 @@ def timestamp(ts_us: int) -> str:
     seconds, rest = divmod(ts_us, 1_000_000)
     year, *others = time.gmtime(seconds if seconds in _SECONDS else 0)[:6]
     return "{:04d}-{:02d}-{:02d}T{:02d}:{:02d}:{:02d}.".format(year, *others) + f"{rest:06d}Z"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for people, such as ``12.3 s`` or ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def time_in_range(ts_us: int) -> bool:
@@ -67,7 +85,12 @@ def read_time(value: object, *, needs_zone: bool = False) -> datetime | None:
 
 def parse_us(value: object) -> int | None:
     """Return a time, as text or as datetime, as microseconds since 1970; None if it is not a time."""
+    when = read_time(value)
+    return None if when is None else since_1970_us(when)
+
+
+def since_1970_us(when: datetime) -> int:
+    """Return a time, which has a zone, as microseconds since 1970."""
     from datetime import UTC, datetime, timedelta
 
-    when = read_time(value)
-    return None if when is None else (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

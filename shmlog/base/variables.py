@@ -8,6 +8,7 @@ from typing import Any
 
 ROOT, EXPERIMENT, NAME = "SHMLOG_ROOT", "SHMLOG_EXPERIMENT", "SHMLOG_NAME"
 TAGS, GROUP, CONFIG = "SHMLOG_TAGS", "SHMLOG_GROUP", "SHMLOG_CONFIG"
+QUIET = "SHMLOG_QUIET"
 
 _WORDS = {"True": True, "False": False, "None": None}  # as Python writes them; JSON has its own
 
@@ -18,6 +19,11 @@ DEFAULT_EXPERIMENT = "default"
 def value_of(variable: str) -> str | None:
     """Return the value of a variable; None if it is not set, or empty."""
     return os.environ.get(variable) or None
+
+
+def is_set(variable: str) -> bool:
+    """Whether a variable is set to anything but 0, false or no."""
+    return (os.environ.get(variable) or "0").lower() not in ("0", "false", "no")
 
 
 def root_or_default(root: str | os.PathLike[str] | None) -> str | os.PathLike[str]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from pathlib import Path
 
-from shmlog.base.extras import import_extra
 from shmlog.base.warn import warn_caller
+from shmlog.checkpoint.arguments import whole_number
 from shmlog.checkpoint.container import verify
 from shmlog.checkpoint.encoded import Checkpoint, read_checkpoint
 from shmlog.checkpoint.files import CheckpointInfo, Index, checkpoint_files, file_name, read_info
 from shmlog.checkpoint.pickled import is_pickled, read_pickled
 from shmlog.checkpoint.publish import copy
 from shmlog.errors import CheckpointNotFoundError, CorruptDataError, UnreadableError
-from shmlog.folder.layout import check_id
+from shmlog.folder.names import check_id
 
 #: How a checkpoint is named: its step, its file, or what `list` returned.
 Which = int | str | os.PathLike[str] | CheckpointInfo
@@ -24,7 +23,6 @@ class CheckpointFolder:
     """Finds, loads, deletes and copies checkpoints; `CheckpointManager` adds the saving."""
 
     def __init__(self, folder: str | os.PathLike[str], name: str, *, allow_pickle: bool) -> None:
-        import_extra("safetensors", "checkpoints")  # now, not when the first state is to be saved
         self.folder = Path(os.path.abspath(folder))
         self.name = check_id(name, "name")
         self.allow_pickle = allow_pickle
@@ -45,7 +43,7 @@ class CheckpointFolder:
             return which.path
         if isinstance(which, str | os.PathLike):
             return Path(which)
-        path = self.folder / file_name(self.name, operator.index(which))
+        path = self.folder / file_name(self.name, whole_number("which", which, 0))
         if not path.exists():
             raise CheckpointNotFoundError(f"{self.folder}: no checkpoint {self.name!r} of step {which}")
         return path

@@ -61,7 +61,7 @@ def _info(path: Path, about: dict[str, Any], size: int) -> CheckpointInfo:
     saved_at = read_time(about.get("timestamp")) or datetime.fromtimestamp(path.stat().st_mtime, UTC)
     metadata = about.get("metadata")
     return CheckpointInfo(
-        path=path, name=match["name"] if match else path.stem, step=step if type(step) is int else number,
+        path=path, name=match["name"] if match else path.stem, step=step if type(step) is int else None,
         number=number, created_at=saved_at, metrics={}, metadata=metadata if isinstance(metadata, dict) else {},
-        bytes=size, has_pickled=True,
+        bytes=size, has_pickled=True, saver="",
     )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from shmlog import _core
 from shmlog.base.durable import sweep
+from shmlog.base.times import timestamp, utc_now
 from shmlog.errors import UnreadableError
 from shmlog.folder.description import Description, run_id_of
 from shmlog.folder.extent import of_file
@@ -113,10 +114,11 @@ def _write(layout: RunLayout, segment: _core.Segment | None, ledger: Ledger, *, 
         ledger.set_unlaned(segment.unlaned)
         note_lost(segment, ledger)
         damaged_lanes = _damaged_lanes(segment, description.damaged_lanes)
+    ended_at = timestamp(segment.ended_us) if segment is not None and segment.ended_us else None
     description = description.finished(
-        status, damaged_lanes, producers=ledger.producers(), counts=ledger.counts(), dropped=ledger.dropped(),
+        status, ended_at, damaged_lanes, producers=ledger.producers(), counts=ledger.counts(), dropped=ledger.dropped(),
         offered=ledger.offered(), lost={str(lane): count for lane, count in ledger.lost().items()},
-        kept_logs=ledger.kept_logs, complete=complete,
+        kept_logs=ledger.kept_logs, complete=complete, sealed_at=utc_now() if complete else None,
     )  # fmt: skip
     if complete:
         layout.manifest.unlink(missing_ok=True)  # of an earlier attempt, if a kill has kept it

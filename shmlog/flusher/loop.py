@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog import _core
+from shmlog.base.times import utc_us
 from shmlog.errors import StorageError
 from shmlog.flusher import closing
 from shmlog.flusher.appendfile import RedoError
@@ -43,11 +44,14 @@ BUSY_TICK_S = 0.002
 IDLE_TICK_S = 0.2
 IDLE_AFTER_S = 5.0  # without a record
 MEMBERS_EVERY_S = 0.2
+LEAVES_WITHIN_S = 0.3  # after the answer to its finish; the last owner then waits for the close
+LOST_AFTER_S = 3.0  # as an editor or a synchronization may put a file back
 SPARE_LANES = min(4, os.cpu_count() or 1)  # for processes that start to log together
 PROVENANCE_S = 5.0  # how long a finish waits for git
 FAILURES_MAX = 5  # in succession, when the run is over
 REPORT_AGAIN_S = 60.0
-_STAYS = (errno.EFBIG, errno.EMFILE, errno.ELOOP, errno.EINVAL, errno.EISDIR)  # a limit; a link, pipe or folder
+# A limit; a link, pipe or folder; a file that somebody has removed.
+_STAYS = (errno.EFBIG, errno.EMFILE, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENOENT)
 
 
 def report(message: str) -> None:
@@ -90,6 +94,8 @@ class Keeper:
         self._taken_s = 0.0
         self._probed_s = 0.0
         self._finish: _Finish | None = None
+        self._answered_s = -LEAVES_WITHIN_S
+        self._lost_since_s: float | None = None
         self._reported: tuple[str, float] = "", 0.0  # last failure, and when it was reported
         self._spare_lanes = SPARE_LANES
         layout.refuse_links()
@@ -106,7 +112,7 @@ class Keeper:
     # ---- while processes are attached ----
 
     def run(self) -> None:
-        """Drain and seal until the last process has gone, then close the run."""
+        """Drain and seal until the last process has gone, then close the run; or until its folder is gone."""
         thread = threading.Thread(target=self._drain.run, args=(LOG_BYTES_MAX,), name="drain", daemon=True)
         thread.start()
         while not self._segment.flusher_state:
@@ -119,14 +125,18 @@ class Keeper:
         with suppress(OSError):  # the folder is gone
             os.chdir(self._layout.dir)  # so that the trainer's file system can be unmounted
         be_nice()
-        while not self._is_over():
+        while not (is_lost := self._is_lost()) and not self._is_over():
             self._guarded(self._tick)
             time.sleep(self._pause())
         self._drain.stop()
         self._bell.ring()
         thread.join()
+        if is_lost:
+            self._give_up()
+            return
         try:
-            self.close(patient=True)
+            with self._progress.closing():
+                self.close(patient=True)
         except StorageError as error:
             report(str(error))
 
@@ -136,6 +146,8 @@ class Keeper:
             return 0.0
         if self._finish is not None or (self._sealer is not None and self._sealer.is_busy):
             return BUSY_TICK_S
+        if time.monotonic() - self._answered_s < LEAVES_WITHIN_S:
+            return BUSY_TICK_S
         since_s = time.monotonic() - self._taken_s
         if self._drain.frames != self._taken_frames:
             return max(BUSY_TICK_S, TICK_S - since_s)  # more frames have come meanwhile
@@ -144,10 +156,28 @@ class Keeper:
     def _is_over(self) -> bool:
         """Whether no process is attached any more; if so, no process can attach from now on."""
         now = time.monotonic()
-        if now - self._probed_s < MEMBERS_EVERY_S:
+        if now - self._probed_s < MEMBERS_EVERY_S and now - self._answered_s >= LEAVES_WITHIN_S:
             return False
         self._probed_s = now
         return not self._segment.probe(_core.LOCK_MEMBER) and self._segment.lock(_core.LOCK_MEMBER)
+
+    def _is_lost(self) -> bool:
+        """Whether run.yaml, or one of the folders, has been gone so long that nobody will bring it back."""
+        now = time.monotonic()
+        if now - self._probed_s < MEMBERS_EVERY_S and self._lost_since_s is None:
+            return False
+        if not self._place.is_lost():
+            self._lost_since_s = None
+            return False
+        self._lost_since_s = now if self._lost_since_s is None else self._lost_since_s
+        return now - self._lost_since_s >= LOST_AFTER_S
+
+    def _give_up(self) -> None:
+        """End without closing the run: what is not in its files stays in the segment."""
+        report(f"{self._layout.dir} or its run.yaml is gone: the flusher ends")
+        self._merger.close()
+        self._discard_sealer()
+        self._drain.give_up(errno.ENOENT)
 
     def _guarded(self, work: Callable[[], Any]) -> Exception | None:
         """Do ``work``; a full disk, or a mistake of ours, must not end the draining. Return the error, or None."""
@@ -231,7 +261,8 @@ class Keeper:
         ledger, progress = Ledger.load(self._layout), self._progress
         sinks = open_sinks(
             self._layout, ledger, description.sinks, progress=progress.add, report=report, at_work=progress.at_work,
-            events_bytes_max=settings_of(description.structured_log).rotate_bytes,
+            text_bytes_max=settings_of(description.structured_log).rotate_bytes,
+            first_lanes=description.first_lanes(0),
         )  # fmt: skip
         return Sealer(self._layout, ledger, sinks, progress.add, report)
 
@@ -256,6 +287,7 @@ class Keeper:
             closing.write_finished(self._layout, self._segment, sealer.ledger)
             self._segment.mark_finished(finish.request)
             self._finished, self._finish = finish.request, None
+            self._answered_s = time.monotonic()
 
     def _rotate_old_log(self) -> None:
         """Close a log with old records, so that they get into a part."""
@@ -278,6 +310,8 @@ class Keeper:
         StorageError
             If all tries failed. Nothing is lost: `recover` continues from here.
         """
+        if not self._segment.ended_us:
+            self._segment.note_end(utc_us())  # nobody has said when it ended
         self._segment.cut_all()
         self._merger.close()
         failures = 0

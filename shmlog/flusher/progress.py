@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from shmlog import _core
+
+_LOOK_EVERY_S = 0.1
+_COUNTED_S = 0.001  # of processor time: where all cores are busy, a nice process may get no more in a second
 
 
 class Progress:
@@ -25,7 +30,8 @@ class Progress:
         self._segment = segment
         self._drain = drain
         self._sealed = sealed
-        self._stuck_at = -1  # the value of ``sealed`` at the last failure
+        self._failed_at = -1  # the value of ``sealed`` at the last failure
+        self._stuck_at = -1  # the same, once the second try there has failed, too
 
     def add(self) -> None:
         """Show that something was done."""
@@ -41,9 +47,36 @@ class Progress:
         finally:
             self._drain.end_work(place)
 
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Show progress as long as this process takes processor time: the drain, which watches threads, has stopped."""
+        is_over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(is_over,), name="closing", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            watcher.join()
+
+    def _watch(self, is_over: threading.Event) -> None:
+        seen_s = time.process_time()
+        while not is_over.wait(_LOOK_EVERY_S):
+            now_s = time.process_time()
+            if now_s - seen_s >= _COUNTED_S:
+                self.add()
+                seen_s = now_s
+
     def note_failure(self) -> None:
-        """Show no more progress until another log is sealed."""
-        self._stuck_at = self._sealed()
+        """From the second failure on, show no more progress until another log is sealed.
+
+        The second try may take seconds on a busy machine, and succeeds where a disk has failed but once.
+        """
+        sealed = self._sealed()
+        if sealed <= self._failed_at:
+            self._stuck_at = self._failed_at
+        else:
+            self._failed_at = sealed
 
     def _is_stuck(self) -> bool:
         return self._sealed() <= self._stuck_at

@@ -187,7 +187,7 @@ def _recover_neighbour(layout: RunLayout, own: RunLayout) -> None:
 def _recover_segment(
     layout: RunLayout, description: Description, segment: _core.Segment, ref: SegmentRef
 ) -> RecoverResult:
-    if liveness.stays(lambda: segment.probe(_core.LOCK_FLUSHER)):
+    if liveness.stays(lambda: bool(segment.probe(_core.LOCK_FLUSHER))):
         return _result(layout, changed=False, message=_AT_WORK)
     if segment.probe(_core.LOCK_MEMBER):
         start_flusher(layout, segment)
@@ -249,7 +249,7 @@ def _recover_files(
             ledger = Ledger.load(layout)
             sinks = open_sinks(
                 layout, ledger, _sinks_of(layout, now), progress=lambda: None, report=report,
-                events_bytes_max=settings_of(now.structured_log).rotate_bytes,
+                text_bytes_max=settings_of(now.structured_log).rotate_bytes, first_lanes=now.first_lanes(0),
             )  # fmt: skip
             sealer = Sealer(layout, ledger, sinks, lambda: None, report)
             try:

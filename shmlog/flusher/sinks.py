@@ -20,16 +20,16 @@ import pyarrow as pa
 
 from shmlog.base.durable import fsync_dir
 from shmlog.errors import CorruptDataError, UnreadableError
-from shmlog.flusher.appendfile import AppendFile, RedoError
-from shmlog.flusher.eventfiles import EventFiles
+from shmlog.flusher.appendfile import RedoError
+from shmlog.flusher.textfiles import TextFiles
 from shmlog.folder import runfile
 from shmlog.folder.description import run_id_of
 from shmlog.folder.extent import Extent
 from shmlog.folder.large import read_large
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import EVENTS, RUN_LOG, RunLayout
 from shmlog.records import footer, parts
 from shmlog.records.decode import Batch
-from shmlog.records.ledger import Ledger, event_extents
+from shmlog.records.ledger import Ledger, extents_in
 from shmlog.records.lines import event_data, event_lines, human_lines
 
 WRITERS = 2
@@ -70,7 +70,7 @@ class Sink:
 
 def open_sinks(
     layout: RunLayout, ledger: Ledger, kinds: Collection[str], *, progress: Callable[[], None],
-    report: Callable[[str], None], events_bytes_max: int | None = None,
+    report: Callable[[str], None], text_bytes_max: int | None = None, first_lanes: Collection[int] = (0,),
     at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> list[Sink]:  # fmt: skip
     """Return the sinks of a run, in the state of its books.
@@ -83,21 +83,24 @@ def open_sinks(
         Called after each write.
     report : callable
         Takes a line for the flusher's log.
-    events_bytes_max : int, optional
-        The size of events.jsonl at which it goes on in another file.
+    text_bytes_max : int, optional
+        The size of events.jsonl, and of run.log, at which it goes on in another file.
+    first_lanes : collection of int
+        The first lane of each attempt: that of the process which made it.
     at_work : callable
         Makes the context in which a part is written.
     """
+    human = partial(human_lines, experiment=layout.experiment, makers=frozenset((lane, 1) for lane in first_lanes))
     lines = partial(event_lines, metrics="jsonl" in kinds, read_large=partial(_read_decoded, layout))
     with ExitStack() as opened:  # closes the first files if the next can't be opened
-        events = EventFiles(layout, event_extents(ledger.extents), events_bytes_max)
+        events = TextFiles(layout, EVENTS, extents_in(ledger.extents, EVENTS), text_bytes_max)
         opened.callback(events.close)
-        run_log = AppendFile(layout.run_log, ledger.extents[layout.run_log.name])
+        run_log = TextFiles(layout, RUN_LOG, extents_in(ledger.extents, RUN_LOG), text_bytes_max)
         opened.callback(run_log.close)
         sinks = [
             *([Parts(layout, progress, at_work)] if "parquet" in kinds else []),
             Config(layout, report),
-            Text(layout.run_log, run_log, lambda batch: [human_lines(batch)], progress, report),
+            Text(layout.run_log, run_log, lambda batch: [human(batch)], progress, report),
             Text(layout.events, events, lines, progress, report),
         ]
         opened.pop_all()
@@ -116,7 +119,7 @@ class Text(Sink):
     """A text file, or several in succession, to which lines are appended."""
 
     def __init__(
-        self, path: Path, file: AppendFile | EventFiles, lines: Callable[[Batch], Iterable[bytes]],
+        self, path: Path, file: TextFiles, lines: Callable[[Batch], Iterable[bytes]],
         progress: Callable[[], None], report: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._path = path

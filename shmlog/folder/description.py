@@ -65,6 +65,7 @@ class Description:
     created_at = _Field(None)
     started_at = _Field(None)
     ended_at = _Field(None)
+    sealed_at = _Field()
     host = _Field(None)
     machine = _Field(None)
     boot_id = _Field(None)
@@ -171,6 +172,15 @@ class Description:
             counts=None, dropped=None, complete=False,
         )  # fmt: skip
 
+    def begun(self, options: Description, process: Description) -> Description:
+        """Return the description of a pending run that its first process of shmlog has begun."""
+        given = {name: value for name, value in options.mapping.items() if value}
+        description = Description({**self.mapping, **process.mapping, **given}).changed(
+            status=RUNNING, started_at=utc_now(), git=None, attempt=1
+        )
+        description.attempts = [description.first_attempt()]
+        return description
+
     def next_attempt(
         self, options: Description, process: Description, *, first_lane: int, config: dict[str, Any]
     ) -> Description:
@@ -179,8 +189,8 @@ class Description:
         changes = {name: value for name, value in options.mapping.items() if value}
         sinks = self.sinks or options.sinks  # none: no process of shmlog has run it so far
         description = Description({**self.mapping, **process.mapping, **changes}).changed(
-            sinks=sinks, status=RUNNING, ended_at=None, git=None, producers=[], counts=None, dropped=None, offered={},
-            lost={}, complete=False, attempt=len(attempts) + 1,
+            sinks=sinks, status=RUNNING, ended_at=None, sealed_at=None, git=None, producers=[], counts=None,
+            dropped=None, offered={}, lost={}, complete=False, attempt=len(attempts) + 1,
         )  # fmt: skip
         description.mapping.pop("files", None)  # they change again
         latest = {
@@ -196,12 +206,15 @@ class Description:
         description._close_attempt()
         return description
 
-    def finished(self, status: str | None, damaged_lanes: list[int] | None, **books: Any) -> Description:
+    def finished(
+        self, status: str | None, ended_at: str | None, damaged_lanes: list[int] | None, **books: Any
+    ) -> Description:
         """Return the description when an attempt is over, or all of it is drained.
 
-        ``status`` None: unchanged. ``damaged_lanes`` None: the segment, and what it alone held, was gone.
+        ``status`` None: unchanged. ``ended_at`` None: nobody has said when it ended. ``damaged_lanes`` None: the
+        segment, and what it alone held, was gone.
         """
-        end = {} if status is None else {"status": status, "ended_at": self.ended_at or utc_now()}
+        end = {} if status is None else {"status": status, "ended_at": ended_at or self.ended_at or utc_now()}
         damage = {"damaged_lanes": damaged_lanes} if damaged_lanes is not None else {"recovered_without_segment": True}
         description = self.changed(**end, **damage, **books)
         description._close_attempt()

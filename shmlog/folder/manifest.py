@@ -8,7 +8,7 @@ from pathlib import Path
 from shmlog.base.durable import TEMPORARY_SUFFIX
 from shmlog.folder import runfile
 from shmlog.folder.content import content_of
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import EVENTS, RUN_LOG, RunLayout
 
 SCHEMA = 1
 
@@ -19,7 +19,8 @@ def listed_files(layout: RunLayout) -> Iterator[Path]:
     It does not list run.yaml, which has its own checksum, annotations, which people change later, checkpoints,
     of which old ones are removed, and foreign files in the folder.
     """
-    for file in (layout.config_yaml, *layout.event_files().values(), layout.run_log, *layout.provenance_files()):
+    texts = [file for series in (EVENTS, RUN_LOG) for file in layout.text_files(series).values()]
+    for file in (layout.config_yaml, *texts, *layout.provenance_files()):
         if layout.files.is_file(file):
             yield file
     for folder in (layout.metrics.parent, layout.large, layout.artifacts):

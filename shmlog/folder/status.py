@@ -75,8 +75,8 @@ class RunStatus(StrEnum):
     """The status of a run; equal to the word that run.yaml has for it.
 
     ``pending`` → ``running`` → one of ``success``, ``failed``, ``cancelled`` and
-    ``crashed``. A run that is over may be resumed: back to ``running``, as its
-    next attempt. There is no other way.
+    ``crashed``. A pending run may be ``cancelled``, too. A run that is over may be resumed: back to
+    ``running``, as its next attempt. There is no other way.
     """
 
     PENDING = PENDING
@@ -117,6 +117,8 @@ class RunStatus(StrEnum):
         """
         status = RunStatus.parse(to)
         allowed = [RunStatus.RUNNING] if self is not RunStatus.RUNNING else [s for s in RunStatus if s.is_terminal]
+        if self is RunStatus.PENDING:
+            allowed.append(RunStatus.CANCELLED)
         if status not in allowed:
             raise RunStateError(f"a run that is {self} can't become {status}, only {' or '.join(allowed)}")
         return status

@@ -35,6 +35,13 @@ def is_left(layout: RunLayout) -> bool:
     return status.st_uid == os.geteuid() and time.time() - status.st_mtime > _OLD_S
 
 
+def remove_old_claim(layout: RunLayout) -> None:
+    """Remove the empty folder of logs of a pending run, if a process was killed long ago that was to begin it."""
+    with suppress(OSError):
+        if time.time() - layout.wal.stat().st_mtime > _OLD_S:
+            layout.wal.rmdir()
+
+
 def remove_folder(layout: RunLayout) -> None:
     """Remove the folder of a run that never began; leave any other folder as it is."""
     if is_unbegun(layout):

@@ -19,6 +19,7 @@ from shmlog.base.plain import WORDS, from_word
 from shmlog.base.times import read_time, rfc3339
 from shmlog.folder.files import LOCAL, RunFiles, lines_of
 from shmlog.reader.verify.numbers import NUMBER_MAX
+from shmlog.records import words
 from shmlog.records.lines import METRICS_TYPE, is_of_user
 from shmlog.records.schema import METRICS
 from shmlog.records.values import INT32, INT64, PRODUCER, RANKS, VALUE_COLUMNS, cells_of, is_text, value_in
@@ -220,6 +221,27 @@ def _metric_line(rows: list[dict[str, Any]]) -> Event:
         "data": {"step": first["step"], "metrics": metrics},
         **{key: first[key] for key in PRODUCER},
     }
+
+
+def text_of(line: Event) -> list[str]:
+    """Return what a line says to people, in the words of the console and of run.log; only the first is not indented."""
+    data = line.get("data")
+    event_type = str(line.get("event_type"))
+    if isinstance(data, dict):
+        return words.lines_of(event_type, data)
+    return [words.printable(f"{event_type}: {json.dumps(data, ensure_ascii=False)}")]
+
+
+def says_metrics(line: Event) -> bool:
+    """Whether a line is the message of `Run.log_metrics`, whose metrics are records, too."""
+    data = line.get("data")
+    return line.get("event_type") == "log" and isinstance(data, dict) and isinstance(data.get("metrics"), dict)
+
+
+def level_of(line: Event) -> str:
+    """Return the level of a line, in lower case."""
+    data = line.get("data")
+    return words.level_of(str(line.get("event_type")), data if isinstance(data, dict) else {})
 
 
 def metrics_of(line: Event) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from shmlog.errors import CorruptDataError, RefusedError, UnreadableError
 from shmlog.folder.description import Description
 from shmlog.folder.extent import Extent, extents_of
 from shmlog.folder.files import LOG_BYTES_MAX
-from shmlog.folder.layout import Part, RunLayout, event_file_name
+from shmlog.folder.layout import EVENTS, Part, RunLayout
 from shmlog.folder.runfile import read_sealed_mapping
 from shmlog.records.decode import Batch, Decoder
 from shmlog.records.lanes import Lane
@@ -89,7 +89,7 @@ class Snapshot:
 
     def event_files(self, layout: RunLayout) -> list[tuple[Path, int | None]]:
         """Return the files of structured events that count, in order, and how much of each; None: all of it."""
-        names = itertools.takewhile(self.files.__contains__, map(event_file_name, itertools.count()))
+        names = itertools.takewhile(self.files.__contains__, map(EVENTS.name, itertools.count()))
         known = [layout.dir / name for name in names]
         if self.events_bytes is not None:
             return [(layout.events, self.events_bytes), *((path, self.files[path.name].bytes) for path in known[1:])]

@@ -16,7 +16,7 @@ from shmlog.errors import CorruptDataError, RunNotFoundError, UnreadableError
 from shmlog.folder import liveness
 from shmlog.folder.description import Description
 from shmlog.folder.extent import extents_of
-from shmlog.folder.layout import RunLayout, RunLike, folder_of
+from shmlog.folder.layout import RUN_LOG, RunLayout, RunLike, folder_of
 from shmlog.folder.root import why_not_found
 from shmlog.folder.runfile import read_mapping, read_provenance
 from shmlog.folder.status import status_of_events
@@ -235,7 +235,8 @@ class StoredRun(Conversions, Queries):
     def age(self) -> float:
         """Seconds since something was last written into the run folder."""
         layout = self._layout
-        paths = [layout.run_yaml, layout.sealed_json, *layout.event_files().values(), layout.run_log]
+        paths = [layout.run_yaml, layout.sealed_json, *layout.event_files().values()]
+        paths += layout.text_files(RUN_LOG).values()
         paths += [layout.log(number) for number in layout.logs()]
         states = filter(None, map(layout.files.known_state, paths))
         return max(0.0, time.time() - max((state.st_mtime for state in states), default=0.0))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from shmlog.errors import CorruptDataError
 from shmlog.folder import runfile
 from shmlog.folder.description import Description
 from shmlog.folder.extent import Extent, extents_of, of_file
-from shmlog.folder.layout import RunLayout, event_file_name
+from shmlog.folder.layout import EVENTS, RUN_LOG, RunLayout, TextSeries
 from shmlog.records.lanes import NODE, Lane
 from shmlog.records.producers import fold, is_folded, read_producers, sum_dropped
 from shmlog.records.reasons import REASONS
@@ -24,7 +24,7 @@ from shmlog.records.reasons import REASONS
 if TYPE_CHECKING:
     from shmlog.records.decode import Batch
 
-_RUN_LOG = "run.log"
+_SERIES = (EVENTS, RUN_LOG)
 _LANE = re.compile(r"[0-9]{1,10}")
 MISSING = "is missing, so that nothing tells how much of the logs is sealed"
 
@@ -39,7 +39,7 @@ class Ledger:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.next_log = 0
-        self.extents = {event_file_name(0): Extent(), _RUN_LOG: Extent()}  # by name, the sealed part of text files
+        self.extents = {series.name(0): Extent() for series in _SERIES}  # by name, the sealed part of text files
         self.kept_logs: list[int] = []  # logs with records that are, or may be, nowhere else
         self._unlaned: dict[str, int] = {}
         self._producers: dict[tuple[Lane, int], dict[str, Any]] = {}
@@ -70,7 +70,7 @@ class Ledger:
         try:
             files = extents_of(books["files"])
             ledger.next_log = books["next_log"]
-            ledger.extents = {**_named(event_extents(files)), _RUN_LOG: files[_RUN_LOG]}
+            ledger.extents = {name: files[name] for series in _SERIES for name in _names(series, files)}
             ledger._unlaned = books["dropped"]
             ledger._list(_listed(books["producers"]))
             ledger._recall(books.get("offered"), books.get("kept_logs"))
@@ -119,8 +119,8 @@ class Ledger:
         ledger.next_log = (
             max([part.last for part in layout.parts()] + [number for number, _ in layout.kept_logs()], default=-1) + 1
         )
-        ledger.extents |= _named(event_extents(ledger.extents | files))
-        ledger.extents[_RUN_LOG] = files.get(_RUN_LOG, Extent())
+        known = ledger.extents | files
+        ledger.extents = {name: known[name] for series in _SERIES for name in _names(series, known)}
         for path in _text_files(layout):
             with layout.files.open(path) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -139,7 +139,7 @@ class Ledger:
     @property
     def lanes(self) -> int:
         """One more than the highest lane of any node, including lanes whose records are all lost."""
-        lanes = chain((lane for lane, _ in self._producers), self._offered)
+        lanes = itertools.chain((lane for lane, _ in self._producers), self._offered)
         return max((lane.number for lane in lanes), default=-1) + 1
 
     def add_batch(self, batch: Batch) -> None:
@@ -258,7 +258,7 @@ class Ledger:
         self.extents |= extents
         books = {
             "next_log": next_log,
-            "events_bytes": self.extents[event_file_name(0)].bytes,
+            "events_bytes": self.extents[EVENTS.name(0)].bytes,
             "files": self.files(),
             "dropped": self._unlaned,
             "producers": self.producers(),
@@ -308,16 +308,14 @@ def _measured(layout: RunLayout) -> dict[str, Extent]:
 
 
 def _text_files(layout: RunLayout) -> list[Path]:
-    return [path for path in (*layout.event_files().values(), layout.run_log) if layout.files.exists(path)]
+    return [path for series in _SERIES for path in layout.text_files(series).values()]
 
 
-def _named(events: Iterable[Extent]) -> dict[str, Extent]:
-    return {event_file_name(number): extent for number, extent in enumerate(events)}
+def _names(series: TextSeries, files: Mapping[str, Extent]) -> list[str]:
+    """Return the names of a series: the first, whether it is there or not, and those that follow without a gap."""
+    return [series.name(0), *itertools.takewhile(files.__contains__, map(series.name, itertools.count(1)))]
 
 
-def event_extents(files: Mapping[str, Extent]) -> tuple[Extent, ...]:
-    """Return the extents of events.jsonl and of its continuations; raises KeyError if there is none."""
-    extents = [files[event_file_name(0)]]
-    while (name := event_file_name(len(extents))) in files:
-        extents.append(files[name])
-    return tuple(extents)
+def extents_in(files: Mapping[str, Extent], series: TextSeries) -> list[Extent]:
+    """Return the extents of the files of a series, in order; raises KeyError if the first is missing."""
+    return [files[name] for name in _names(series, files)]

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from shmlog import _bulk
 from shmlog.base.plain import WORDS
 from shmlog.base.times import timestamp
+from shmlog.records import words
 from shmlog.records.decode import Batch, Event, Gap, Producer
 from shmlog.records.order import cut, row_order
 from shmlog.records.schema import GROUP_TEXT_BYTES
@@ -29,7 +29,6 @@ pc: Any = pyarrow.compute  # its stubs reject most calls that are valid
 GAP_TYPE = "gap"
 METRICS_TYPE = "metrics"
 _CHUNK_UNITS = 16_384  # some megabytes of lines: the allocator reuses this memory
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _PRODUCER_FIELDS = ("rank", "local_rank", "worker", "pid")
 
 
@@ -240,36 +239,33 @@ def _chunk_bounds(frames: NDArray[np.int64]) -> list[int]:
 # ---- for people ----
 
 
-def printable(text: str) -> str:
-    """Return ``text`` on one line, its control characters as escapes."""
-    return _CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
-
-
-def _human(batch: Batch, item: Event | Gap) -> str:
-    owner = batch.owner_of.get((item.lane, item.tenancy), {})
-    names = [name for name in ("rank", "worker", "pid") if owner.get(name) is not None]
-    producer = " ".join(f"{name} {owner[name]}" for name in names)
+def _human(batch: Batch, item: Event | Gap, experiment: str, makers: Collection[Producer]) -> str:
+    producer = item.lane, item.tenancy
     if isinstance(item, Gap):
-        drops = [f"{count} ({reason})" for reason, count in item.dropped.items()]
-        level, text = "WARNING", "dropped " + ", ".join(drops)
+        event_type, data = GAP_TYPE, {"dropped": item.dropped}
     else:
-        level, text = _message(item)
-    return f"{timestamp(item.ts_us)} {level:<7} [{producer}] {printable(text)}\n"
+        event_type, data = item.event_type, event_data(item)
+    first, *others = words.lines_of(event_type, data)
+    time = timestamp(item.ts_us)[:19].replace("T", " ")
+    level = words.level_of(event_type, data).upper()
+    line = f"{time} - {experiment} - {words.printable(level)} - {first}{_behind(batch, producer, producer in makers)}"
+    return "".join(f"{text}\n" for text in (line, *others))
 
 
-def _message(event: Event) -> tuple[str, str]:
-    data = event_data(event)
-    if event.event_type == "log":
-        texts = [str(data.get("message", ""))]
-        texts += str(data.get("exception", "")).splitlines()[-1:]  # the exception; events.jsonl has its traceback
-        return str(data.get("level", "info")).upper(), ": ".join(texts)
-    if event.event_type == "error":
-        return "ERROR", f"{data.get('type')}: {data.get('message')}"
-    return "INFO", f"{event.event_type} {json.dumps(data, ensure_ascii=False)}"
+def _behind(batch: Batch, producer: Producer, is_maker: bool) -> str:
+    """Return who has logged a line: nothing for the process that made the run, unless it is a rank."""
+    owner = batch.owner_of.get(producer, {})
+    names = [f"{name} {owner[name]}" for name in ("rank", "worker") if owner.get(name) is not None]
+    if not names and not is_maker:
+        names = [f"pid {owner['pid']}"] if owner.get("pid") is not None else [f"lane {producer[0]}"]
+    return f" [{', '.join(names)}]" if names else ""
 
 
-def human_lines(batch: Batch) -> bytes:
-    """Return the lines of run.log for a batch, in the order of `event_lines`."""
+def human_lines(batch: Batch, experiment: str, makers: Collection[Producer] = frozenset()) -> bytes:
+    """Return the lines of run.log for a batch, in the order of `event_lines`.
+
+    ``makers`` are those that have made the run, or an attempt of it: lines of others say whose they are.
+    """
     others: list[Event | Gap] = [*batch.events, *batch.gaps]
     others.sort(key=lambda item: (item.frame, item.ts_us))
-    return "".join(_human(batch, item) for item in others).encode("utf-8", "replace")
+    return "".join(_human(batch, item, experiment, makers) for item in others).encode("utf-8", "replace")

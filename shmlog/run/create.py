@@ -7,7 +7,8 @@ import stat
 from shmlog.errors import StorageError, log_warning
 from shmlog.folder import runfile, unbegun
 from shmlog.folder.description import Description
-from shmlog.folder.layout import RunLayout, new_run_folder
+from shmlog.folder.experiment import new_run_folder
+from shmlog.folder.layout import RunLayout
 from shmlog.run.join import make_current
 from shmlog.run.options import Options, redacted
 from shmlog.run.run import Run
@@ -23,7 +24,7 @@ def create(options: Options, turn: int) -> Run:
         run, placed = open_segment(layout, options)
         try:
             _write_files(layout, options, placed, turn)
-            start_data = {"experiment": options.experiment, "name": options.name, "tags": options.tags}
+            start_data = {"experiment": options.place.experiment, "name": options.name, "tags": options.tags}
             start(run, start_data, options.config)
         except BaseException:
             close_segment(placed)
@@ -35,7 +36,7 @@ def create(options: Options, turn: int) -> Run:
 
 
 def _make_folder(options: Options) -> RunLayout:
-    layout = new_run_folder(options.root / options.experiment)
+    layout = new_run_folder(options.place.folder, options.place.id)
     try:
         layout.make_folders()
         _warn_if_open(layout)

@@ -26,13 +26,9 @@ def status_after(exception: BaseException) -> str:
     return CANCELLED if isinstance(exception, KeyboardInterrupt) else FAILED
 
 
-def note_end(layout: RunLayout, *, sealed: bool, is_awaited: bool) -> None:
-    """Note a finished run that its flusher may fail to close: the exit of this process then has it closed.
-
-    ``is_awaited``: the end of the process decides the status and waits for the flusher, which then closes the run.
-    """
-    if not sealed or (not is_awaited and ends_with_us()):
-        _ended.append((os.getpid(), layout))
+def note_end(layout: RunLayout) -> None:
+    """Note a finished run that its flusher has not closed: the exit of this process then has it closed."""
+    _ended.append((os.getpid(), layout))
 
 
 def ends_with_us() -> bool:

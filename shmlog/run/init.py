@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base import variables
+from shmlog.base.plain import fields_of
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout, RunLike
+from shmlog.folder.names import AUTO, LATEST
 from shmlog.run.create import create
 from shmlog.run.handed import handed_down
 from shmlog.run.identity import lone_local_rank, rank_among_several
 from shmlog.run.join import disabled_run
 from shmlog.run.mode import is_disabled
-from shmlog.run.options import DEFAULT_SINKS, Options, check
+from shmlog.run.options import DEFAULT_SINKS, Options, check, check_place
 from shmlog.run.run import Run
 from shmlog.run.turns import Makers, take_turn
 
@@ -25,6 +28,7 @@ def init(
     experiment: str | None = None,
     *,
     root: str | os.PathLike[str] | None = None,
+    id: str | None = None,
     name: str | None = None,
     config: Any = None,
     tags: Iterable[str] | None = None,
@@ -44,7 +48,9 @@ def init(
     rotate_events: int | str | None = None,
     git_diff: bool | None = None,
     redact: str | None = None,
+    quiet: bool | None = None,
     resume: RunLike | None = None,
+    run: RunLike | None = None,
 ) -> Run:
     """Start a run and make it the current one.
 
@@ -57,10 +63,13 @@ def init(
     Parameters
     ----------
     experiment : str, optional
-        Name of the folder that groups the runs: 1 to 64 letters, digits, ``_``, ``-``. Default:
-        ``$SHMLOG_EXPERIMENT``, else ``default``.
+        Groups the runs: a name without ``/`` of at most some 64 characters, which its folder bears, with ``%XX`` for
+        all but ASCII letters, digits, ``_``, ``-`` and ``.``. Default: ``$SHMLOG_EXPERIMENT``, else ``default``.
     root : path, optional
         Folder of all experiments; made if missing. Default: ``$SHMLOG_ROOT``, else ``runs``.
+    id : str, optional
+        The run's id, which no other run of the experiment has: 1 to 64 letters, digits, ``_``, ``-``. Default: the time
+        in UTC and 24 random bits. With ``resume="auto"``, a run of this id goes on.
     name : str, optional
         For people; need not be unique. Default: ``$SHMLOG_NAME``, else the run's id.
     config : mapping, argparse.Namespace or dataclass, optional
@@ -86,7 +95,8 @@ def init(
     max_wait : float
         Seconds to wait for room while the flusher makes no progress; then the record is dropped and counted.
     strict : bool
-        Raise `DroppedError` when a record is dropped, or `RunStateError` if it is dropped because the run has ended.
+        Raise `DroppedError` when a record is dropped, or `RunStateError` if it is dropped because the run has ended;
+        and `TypeError` for a value that is None, which is left out otherwise.
     clock : str
         ``"auto"``, ``"monotonic"`` or ``"tsc"``.
     level : str or int
@@ -96,7 +106,7 @@ def init(
         Print messages, and the events of the ``log_…`` methods, on standard output as ``LEVEL: text``.
     rotate_events : int or str, optional
         Most bytes of a file of structured events, such as ``"64 MB"``: then events.jsonl goes on in
-        events.1.jsonl and so on. Default, and 0: one file for all.
+        events.1.jsonl and so on, and run.log in run.1.log. Default, and 0: one file for all.
     git_diff : bool
         Keep the changes of the code since its commit as git.diff: of files that git tracks, up to 10 MB, in the
         repository of the working directory. Default: False.
@@ -105,12 +115,21 @@ def init(
         `Run.log_config`) and of arguments of the command line: ``[redacted]`` is written instead of their values.
         Default: names that end in password, secret, credentials, token, api_key and the like. ``""``: all values are
         written.
+    quiet : bool, optional
+        True: when the run ends, say nothing on the terminal. Otherwise, where standard error is one, the process that
+        made the run says how it has ended and where it lies. Default: whether ``$SHMLOG_QUIET`` is set.
     resume : str, path, StoredRun or the like, optional
         Resume a run that is over, as its next attempt: its id, its folder, or an object that has its
-        ``dir``. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
+        ``dir``; ``"latest"`` is the newest run of the experiment, ``"auto"`` the run of the given ``id`` if there is
+        one, else a new one. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
         ``parent``, if given, replace those of the run, and ``config`` is merged into its parameters. ``level``,
         ``console``, ``rotate_events``, ``git_diff`` and ``redact``, if not given, are those of the previous attempt.
         Variables of the environment replace nothing. A run that has crashed is recovered first.
+    run : str, path, RunRecord or the like, optional
+        Begin a pending run, which `Store.create_run` has made, instead of a new one: its id, its folder, or an object
+        that has its ``dir``. Experiment, folder and id stay; ``name``, ``tags``, ``group``, ``notes`` and ``parent``,
+        if given, replace those of the run, and ``config`` is merged into its parameters. Variables of the environment
+        replace nothing.
 
     Returns
     -------
@@ -122,9 +141,10 @@ def init(
     TypeError, ValueError
         If an argument, or a variable in its place, is not usable. Nothing was made.
     RunNotFoundError
-        If there is no run to resume.
+        If there is no run to resume, or to begin.
     RunStateError
-        If the run to resume is, or may be, running. Nothing was changed.
+        If the run to resume is, or may be, running, the one to begin is not pending, or a run has this ``id`` and
+        ``resume`` is not given. Nothing was changed.
     CorruptDataError
         If run.yaml of the run to resume is damaged. Nothing was changed.
     StorageError
@@ -134,20 +154,29 @@ def init(
     """
     if is_disabled(mode):
         _finish_earlier_of_cell()
-        return disabled_run(experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT)
+        described = Description(name=name, tags=list(tags or ()), notes=notes)
+        experiment = experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT
+        return disabled_run(experiment, described, variables.config() | fields_of(config, "config"))
+    if isinstance(resume, str) and resume in (AUTO, LATEST):
+        from shmlog.run.resume import run_of_word  # rarely needed, and it imports half of the flusher
+
+        resume = run_of_word(resume, check_place(root, experiment, id, is_new=True))
     options = check(
-        experiment, root=root, name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
+        check_place(root, experiment, id, is_new=resume is None),
+        name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,
         strict=strict, level=level, console=console, rotate_events=rotate_events, git_diff=git_diff, redact=redact,
-        is_new=resume is None,
+        quiet=quiet, is_new=resume is None and run is None,
     )  # fmt: skip
+    if resume is not None and run is not None:
+        raise ValueError("pass run, to begin a pending run, or resume, to go on with one that is over, not both")
     _finish_earlier_of_cell()
-    run = _parents_run() or _meet(options, resume)
+    current = _parents_run() or _meet(options, resume, run)
     if _may_be_notebook():
         from shmlog.run import notebook
 
-        notebook.remember(run)
-    return run
+        notebook.remember(current)
+    return current
 
 
 def _may_be_notebook() -> bool:
@@ -162,15 +191,17 @@ def _finish_earlier_of_cell() -> None:
         notebook.finish_earlier()
 
 
-def _meet(options: Options, resume: RunLike | None) -> Run:
+def _meet(options: Options, resume: RunLike | None, pending: RunLike | None) -> Run:
     again = partial(_next_attempt, options)
-    if resume is None:
-        return _take_turn(options.root, options.experiment, Makers(partial(create, options), again))
-    from shmlog.run.resume import find, reopen  # rarely needed, and it imports half of the flusher
+    if resume is None and pending is None:
+        return _take_turn(options.place.root, options.place.experiment, Makers(partial(create, options), again))
+    from shmlog.run.resume import begin, find, reopen  # as above
 
-    layout = find(resume, options)
-    folder = layout.dir.parent
-    return _take_turn(folder.parent, folder.name, Makers(partial(reopen, options, layout), again))
+    if pending is not None:
+        layout, make = find(pending, options, "run"), begin
+    elif resume is not None:
+        layout, make = find(resume, options, "resume"), reopen
+    return _take_turn(layout.root, layout.experiment, Makers(partial(make, options, layout), again))
 
 
 def _take_turn(root: Path, experiment: str, makers: Makers) -> Run:

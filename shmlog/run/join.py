@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from pathlib import Path
+from typing import Any
 
 from shmlog import _core
 from shmlog.errors import RunNotFoundError, RunStateError, SegmentError, UnreadableError
@@ -142,9 +143,9 @@ def _keep(runs: dict[str, Run], run: Run) -> None:
         del runs[next(iter(runs))]
 
 
-def disabled_run(experiment: str) -> Run:
+def disabled_run(experiment: str, described: Description | None = None, config: dict[str, Any] | None = None) -> Run:
     """Make a run whose calls do nothing, and make it the current one, here and in all children."""
-    run = Run(RunLayout(Path(experiment) / DISABLED), None)
+    run = Run(RunLayout(Path(experiment) / DISABLED), None, described=described, config=config)
     run._disable()
     registry.remember(run, current=True)
     hand_down()

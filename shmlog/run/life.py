@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shmlog import _core
+from shmlog.base.times import utc_us
 from shmlog.errors import DroppedError, log_warning
 from shmlog.folder import recovered
 from shmlog.folder.layout import RunLayout, fsync_run
@@ -18,15 +19,18 @@ from shmlog.run.patience import Flushers, Patience
 from shmlog.segment import beacon
 
 FLUSH_S = 10.0
+_SHARED = 1  # of a lock: as owners hold the member lock
 _NO_ERRORS = (SystemExit, GeneratorExit, KeyboardInterrupt)
 
 
 class Life:
     """The methods of a `Run` that wait for the flusher, or end the run."""
 
+    experiment: Any
     id: Any
     is_owner: Any
     event: Callable[..., None]
+    info: Callable[[str], None]
     log_error: Callable[..., None]
     _entry: beacon.BeaconEntry | None
     _flushers: Flushers
@@ -45,12 +49,19 @@ class Life:
     # its hooks
     _flusher_lives: Callable[[], bool]
     _flusher_lost: Callable[[], bool]
+    _flusher_lost_at_end: Callable[[], bool]
     _forget: Callable[[], None]  # after its end
+    _say_farewell: Callable[[], None]
     _ring: Callable[[], None]
 
     def __init__(self) -> None:
         self._status = "running"
         self._is_sealed = True
+        self._may_be_last = False
+        self._is_awaited = False  # whether the exit of the process decides the status
+        self._reason: str | None = None
+        self._is_quiet: bool | None = None  # None: as a variable says
+        self._duration_s = 0.0
         self._names_are_synced = False
 
     def flush(self, timeout: float = FLUSH_S, *, durable: bool = False) -> bool:
@@ -108,8 +119,8 @@ class Life:
         lanes = self._lanes().items()
         return all((synced if durable else tail) >= heads.get(lane, 0) for lane, (_, tail, synced) in lanes)
 
-    def _patience(self) -> Patience:
-        return Patience(self._segment, self._ring, self._flusher_lives, self._flusher_lost)
+    def _patience(self, replace: Callable[[], bool] | None = None) -> Patience:
+        return Patience(self._segment, self._ring, self._flusher_lives, replace or self._flusher_lost)
 
     @property
     def stats(self) -> dict[str, Any]:
@@ -127,18 +138,21 @@ class Life:
 
     # ---- the end ----
 
-    def finish(self, status: str = "success") -> bool:
+    def finish(self, status: str = "success", reason: str | None = None) -> bool:
         """End the run, or this process's part in it.
 
         All records of an owner of the run and of the processes that follow it are drained and sealed into
-        Parquet. The run is over when its last owner has finished. From then on, followers of this process log
-        to its next run; until there is one, they drop and count. May be called again.
+        Parquet. The run is over when its last owner has finished: its folder is closed then, and nothing more is
+        written into it. From then on, followers of this process log to its next run; until there is one, they drop
+        and count. May be called again.
 
         Parameters
         ----------
         status : str
             ``success``, ``failed`` or ``cancelled``; the words of other systems
             (``finished``, ``completed``, ``interrupted``, ``killed``) are mapped.
+        reason : str, optional
+            Why, for people: in the event ``experiment_end``, and in the last line of run.log.
 
         Returns
         -------
@@ -149,12 +163,15 @@ class Life:
 
         Raises
         ------
-        ValueError
-            If ``status`` is not known. The run goes on.
+        TypeError, ValueError
+            If ``status`` is not known, or ``reason`` is not a text. The run goes on.
         """
         final = FINISHED.get(status.lower() if isinstance(status, str) else "")
         if final is None:
             raise ValueError(f"status must be one of {', '.join(sorted(FINISHED))}, not {status!r}")
+        if reason is not None and not isinstance(reason, str):
+            raise TypeError(f"reason must be a str, not {type(reason).__name__}")
+        self._reason = reason
         return self._end(final)
 
     def _end(self, status: str, *, is_likely: bool = False) -> bool:
@@ -162,26 +179,52 @@ class Life:
         if self._status != "running":
             return self._is_sealed
         self._status = status
+        self._duration_s = time.monotonic() - self._started_s
+        is_ours = self.is_owner and self._is_member
         try:
-            if self.is_owner and self._is_member:
+            if is_ours:
+                self._segment.note_end(utc_us())
                 self._is_sealed = False
                 self._is_sealed = self._close(status, is_likely)
         finally:
             self._leave()
             self._forget()
+        if self._may_be_last:
+            self._await_closing()
+        if is_ours and self._is_maker:
+            self._say_farewell()
         return self._is_sealed
 
     def _close(self, status: str, is_likely: bool) -> bool:
         """End the part of an owner and its followers; return whether all records are sealed and none is lost."""
         self._dismiss_followers()
-        is_awaited = is_likely and self._await_exit(status)
-        is_sealed = self._seal(None if is_awaited else status)
+        self._is_awaited = is_likely and self._await_exit(status)
+        is_sealed = self._seal(None if self._is_awaited else status)
         if not is_sealed and not self._flushers.has_warned:
             self._warn_unsealed()
         if self._is_maker:
             recovered.tell(self._layout)
-        ending.note_end(self._layout, sealed=is_sealed, is_awaited=is_awaited)
+        if not is_sealed:
+            ending.note_end(self._layout)
+        self._may_be_last = is_sealed and not self._is_awaited
         return is_sealed and not self._has_lost()
+
+    def _await_closing(self) -> None:
+        """Wait until the flusher has closed the run and leaves its folder alone, unless it has other owners."""
+        self._may_be_last = False
+        patience = self._patience(self._flusher_lost_at_end)
+        if not patience.wait(self._is_closed, patience.anything):
+            ending.note_end(self._layout)
+
+    def _is_closed(self) -> bool:
+        """Whether the run was closed, or goes on for other owners. Its logs go last, unless others have files there."""
+        try:
+            has_owners = self._segment.probe(_core.LOCK_MEMBER) == _SHARED
+        except OSError:
+            has_owners = False  # no descriptor is left for the check
+        if has_owners or not self._layout.wal.is_dir():
+            return True
+        return not self._layout.sealed_json.exists() and not self._flusher_lives()
 
     def _warn_unsealed(self) -> None:
         log_warning(
@@ -218,14 +261,21 @@ class Life:
         code, by_maker = (0, False) if status is None else (FINISH_CODES[status], self._is_maker)
         try:
             self._flush(patience, FLUSH_S, False)  # makes room for the last event in a full lane
-            if self._is_maker:
-                data = {} if status is None else {"status": status}
-                with suppress(DroppedError):  # counted; `finish` never raises because of the machinery
-                    self.event("experiment_end", {**data, "duration_s": time.monotonic() - self._started_s})
+            with suppress(DroppedError):  # counted; `finish` never raises because of the machinery
+                self._say_end(status)
             self._settle()
         finally:  # a Ctrl-C does not change the status
             request = self._segment.request_finish(code, by_maker)
         return patience.wait(lambda: self._segment.finish_done >= request, lambda: patience.finishing(request))
+
+    def _say_end(self, status: str | None) -> None:
+        reason = {} if self._reason is None else {"reason": self._reason}
+        if self._is_maker:
+            data = {} if status is None else {"status": status}
+            end = {"experiment": self.experiment, "duration_s": self._duration_s}
+            self.event("experiment_end", {**data, **reason, **end})
+        elif self._reason is not None:
+            self.info(f"finished as {status}: {self._reason}")
 
     def __enter__(self) -> Self:
         return self

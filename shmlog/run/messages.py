@@ -21,6 +21,7 @@ class Messages:
     finish: Callable[..., bool]
     _layout: RunLayout
     _log_settings: LogSettings | None
+    _parameters: dict[str, Any]
     _put_event: Callable[[str, bytes], bool]
 
     def event(self, event_type: str, data: Mapping[str, Any] | None = None, *, console: bool = True) -> None:
@@ -76,7 +77,9 @@ class Messages:
         config : mapping, argparse.Namespace or dataclass
             Anything else raises TypeError; nothing is logged.
         """
-        self.event("config", redact_config(fields_of(config, "config"), self._settings.redact))
+        parameters = redact_config(fields_of(config, "config"), self._settings.redact)
+        self.event("config", parameters)
+        self._parameters |= parameters
 
     def log_progress(self, current: float, total: float, metrics: Mapping[str, Any] | None = None) -> None:
         """Log the progress of the work, ``current`` of ``total``, with some metrics.
@@ -88,7 +91,7 @@ class Messages:
         """
         done, whole = (_number(name, value) for name, value in (("current", current), ("total", total)))
         share = 100 * done / whole if whole else 0.0
-        data: dict[str, Any] = {"current": current, "total": total, "progress_pct": share}
+        data: dict[str, Any] = {"iteration": current, "total": total, "progress_pct": share}
         if metrics:
             data["metrics"] = metrics
         self.event("progress", data)
@@ -106,9 +109,10 @@ class Messages:
             If ``error`` is neither. Nothing was logged.
         """
         if isinstance(error, str):
-            data: dict[str, Any] = {"type": None, "message": error, "traceback": None}
+            data: dict[str, Any] = {"error_type": None, "error_message": error, "traceback": None}
         elif isinstance(error, BaseException):
-            data = {"type": type(error).__name__, "message": str(error), "traceback": _traceback_of(error)}
+            kind, message = type(error).__name__, str(error)
+            data = {"error_type": kind, "error_message": message, "traceback": _traceback_of(error)}
         else:
             raise TypeError(f"log_error() takes an exception or a text, not {type(error).__name__}")
         if context:
@@ -116,9 +120,9 @@ class Messages:
         self.event("error", data)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log metrics as `Run.log` does, and print them if the run has a console.
+        """Log metrics as `Run.log` does, and a message that says them: on the console, in run.log and in events.jsonl.
 
-        They become metric records and, with sink ``"jsonl"``, a ``metrics`` event.
+        The message is of level info; it has ``step`` and ``metrics`` beside its text.
 
         Raises
         ------
@@ -126,7 +130,12 @@ class Messages:
             As `Run.log` does. Nothing was logged.
         """
         self.log(metrics, step=step)
-        self._tell("metrics", {"step": step, "metrics": metrics})
+        if self.keeps(LEVELS["info"]):
+            from shmlog.records import words
+
+            values = plain(metrics)
+            message = words.call_text(step, values)
+            self.event("log", {"level": "info", "message": message, "step": step, "metrics": values})
 
     def log_checkpoint(
         self, path: str | os.PathLike[str], *, step: int | None = None, metrics: Mapping[str, Any] | None = None

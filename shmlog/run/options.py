@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from shmlog.base import variables
 from shmlog.base.plain import fields_of
 from shmlog.folder.description import Description
-from shmlog.folder.layout import check_id
 from shmlog.folder.logsettings import LogSettings, check_settings, settings_of
+from shmlog.folder.names import check_experiment, check_own_id, folder_name
 from shmlog.run.redact import redact_config
 from shmlog.segment.clock import clock_number
 from shmlog.segment.place import choose_size
@@ -21,11 +21,23 @@ SINKS = ("parquet", "jsonl")
 DEFAULT_SINKS = ("parquet",)
 
 
+class RunPlace(NamedTuple):
+    """The place of a run: what `init` is told of it, checked."""
+
+    root: Path
+    experiment: str
+    id: str | None
+
+    @property
+    def folder(self) -> Path:
+        """The experiment's folder."""
+        return self.root / folder_name(self.experiment)
+
+
 class Options(NamedTuple):  # not a dataclass: importing `dataclasses` takes longer than all other imports of `init`
     """The checked arguments of `init`, made by keyword."""
 
-    experiment: str
-    root: Path
+    place: RunPlace
     name: str | None
     config: dict[str, Any]
     tags: list[str]
@@ -40,6 +52,7 @@ class Options(NamedTuple):  # not a dataclass: importing `dataclasses` takes lon
     log_settings: LogSettings
     log_given: dict[str, Any]  # the log settings that the caller gave
     git_diff: bool | None
+    quiet: bool | None
 
     def described(self) -> Description:
         """Return the options that run.yaml has for every run."""
@@ -50,11 +63,11 @@ class Options(NamedTuple):  # not a dataclass: importing `dataclasses` takes lon
 
 
 def check(
-    experiment: str | None, *, root: str | os.PathLike[str] | None, name: str | None, config: Any,
+    place: RunPlace, *, name: str | None, config: Any,
     tags: Iterable[str] | None, group: str | None, notes: str | None, parent: str | None, sinks: Iterable[str],
     lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
     level: str | int | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None,
-    redact: str | None, is_new: bool,
+    redact: str | None, quiet: bool | None, is_new: bool,
 ) -> Options:  # fmt: skip
     """Return the checked arguments or, of a new run, variables in their place; raises TypeError or ValueError."""
     default = _or_variable if is_new else _as_given
@@ -67,25 +80,34 @@ def check(
             raise TypeError(f"{argument} must be a str, not {type(text).__name__}")
     if git_diff is not None and not isinstance(git_diff, bool):
         raise TypeError(f"git_diff must be True or False, not {git_diff!r}")
+    if quiet is not None and not isinstance(quiet, bool):
+        raise TypeError(f"quiet must be True or False, not {quiet!r}")
     choose_size(0, lanes, lane_records)
     clock_number(clock)
     settings = check_settings(level, console, rotate_events, redact)
     return Options(
-        experiment=_experiment(experiment, is_new), root=_folder(variables.root_or_default(root)),
-        name=default(name, variables.NAME), config=(variables.config() if is_new else {}) | fields_of(config, "config"),
+        place=place, name=default(name, variables.NAME),
+        config=(variables.config() if is_new else {}) | fields_of(config, "config"),
         tags=_names("tags", (variables.tags() if tags is None and is_new else tags) or ()),
         group=default(group, variables.GROUP), notes=notes, parent=parent, sinks=_sinks(sinks),
         lane_records=lane_records, lanes=lanes, clock=clock,
         drop_policy=DropPolicy(on_full == "wait", float(max_wait), bool(strict)), log_settings=LogSettings(**settings),
-        log_given=settings, git_diff=git_diff,
+        log_given=settings, git_diff=git_diff, quiet=quiet,
     )  # fmt: skip
+
+
+def check_place(
+    root: str | os.PathLike[str] | None, experiment: str | None, id: str | None, *, is_new: bool
+) -> RunPlace:
+    """Return the checked place of a run or, of a new run, variables in its place; raises TypeError or ValueError."""
+    return RunPlace(_folder(variables.root_or_default(root)), _experiment(experiment, is_new), check_own_id(id))
 
 
 def _experiment(given: str | None, is_new: bool) -> str:
     if given is not None:
-        return check_id(given, "experiment")
+        return check_experiment(given)
     name = variables.value_of(variables.EXPERIMENT) if is_new else None
-    return variables.DEFAULT_EXPERIMENT if name is None else check_id(name, f"${variables.EXPERIMENT}")
+    return variables.DEFAULT_EXPERIMENT if name is None else check_experiment(name, f"${variables.EXPERIMENT}")
 
 
 def _or_variable(given: str | None, variable: str) -> str | None:

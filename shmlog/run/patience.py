@@ -33,9 +33,12 @@ class Flushers:
         self._starts = 0  # by all processes, when that place was reached
         self.has_warned = False
 
-    def replace(self, segment: _core.Segment, drained: object) -> bool:
-        """Start a flusher, unless it would be in vain; ``drained`` shows how far the caller's records have got."""
-        if segment.closed:
+    def replace(self, segment: _core.Segment, drained: object, *, is_over: bool = False) -> bool:
+        """Start a flusher, unless it would be in vain.
+
+        ``drained`` shows how far the caller's records have got; ``is_over``: the run is to be closed.
+        """
+        if segment.closed and not is_over:
             return False
         place = drained, self._books()
         if place != self._place:

@@ -1,23 +1,25 @@
-"""Resume a run that is over: same folder and id, another segment, the next attempt."""
+"""Begin a run that is pending, or resume one that is over: same folder and id, another segment."""
 
 from __future__ import annotations
 
 import os
 import reprlib
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
-from shmlog.folder import liveness, runfile
+from shmlog.folder import liveness, runfile, unbegun
 from shmlog.folder.description import Description
-from shmlog.folder.layout import RunLayout, RunLike, folder_of, is_id
+from shmlog.folder.layout import RunLayout, RunLike, folder_of
+from shmlog.folder.names import AUTO, is_experiment, is_id
 from shmlog.folder.recovered import recover_apart
-from shmlog.folder.root import Root
-from shmlog.folder.status import RUNNING, SUCCESS, RunStatus, map_status
+from shmlog.folder.root import Root, runs_below
+from shmlog.folder.status import PENDING, RUNNING, SUCCESS, RunStatus, map_status
 from shmlog.records.ledger import Ledger
 from shmlog.run.join import make_current
-from shmlog.run.options import Options, as_before
+from shmlog.run.options import Options, RunPlace, as_before, redacted
 from shmlog.run.run import Run
 from shmlog.run.start import close_segment, describe_process, open_segment, start
 from shmlog.segment.runlock import locked
@@ -25,45 +27,74 @@ from shmlog.segment.runlock import locked
 _CLOSING_S = 60.0  # how long a flusher may take to close the run, since it merges the parts
 _NAP_S = 0.02
 _MISSING = object()
+_NAMES = ("experiment", "name", "tags")  # in the event of a start
 
 
 # ---- which run ----
 
 
-def find(resume: RunLike, options: Options) -> RunLayout:
-    """Return the run to resume, from its id, ``experiment/id``, its folder, or an object with its ``dir``.
+def find(run: RunLike, options: Options, argument: str) -> RunLayout:
+    """Return the run that ``argument`` of `init` names: by its id, ``experiment/id``, its folder, or its ``dir``.
 
     Raises
     ------
     TypeError
-        If ``resume`` is of another type.
+        If it is of another type.
     ValueError
-        If it belongs to another experiment than ``options`` name, or several runs have the id.
+        If it belongs to another experiment than ``options`` name, or has another id, or several runs have the id.
     RunNotFoundError
         If there is no such run.
     """
-    layout = _look_up(os.fspath(folder_of(resume, "resume must be the id of a run, its folder")), options)
-    if options.experiment not in ("default", layout.experiment):
-        raise ValueError(f"run {layout.dir} belongs to experiment {layout.experiment!r}, not {options.experiment!r}")
+    layout = _look_up(os.fspath(folder_of(run, f"{argument} must be the id of a run, its folder")), options, argument)
+    if options.place.experiment not in ("default", layout.experiment):
+        raise ValueError(
+            f"run {layout.dir} belongs to experiment {layout.experiment!r}, not {options.place.experiment!r}"
+        )
+    if options.place.id not in (None, layout.run_id):
+        raise ValueError(f"run {layout.dir} has the id {layout.run_id!r}, not {options.place.id!r}: leave id out")
     return layout
 
 
-def _look_up(name: str, options: Options) -> RunLayout:
+def run_of_word(word: str, place: RunPlace) -> RunLayout | None:
+    """Return the run to resume for ``"latest"`` or ``"auto"``; None if that means a new run of the given id.
+
+    Raises
+    ------
+    ValueError
+        If no id is given for ``"auto"``.
+    RunNotFoundError
+        If the experiment has no run for ``"latest"``.
+    """
+    if word == AUTO:
+        if place.id is None:
+            raise ValueError("resume='auto' goes on with the run of a given id: pass id=, too, or resume='latest'")
+        layout = RunLayout(place.folder / place.id)
+        return layout if layout.run_yaml.is_file() else None
+    folders = runs_below(place.folder)
+    if not folders:
+        raise RunNotFoundError(f"no run to resume: experiment {place.experiment!r} in {place.root} has none yet")
+    return RunLayout(folders[-1])
+
+
+def _look_up(name: str, options: Options, argument: str) -> RunLayout:
+    aim = "resume" if argument == "resume" else "begin"
     try:
         if RunLayout(name).run_yaml.is_file():
             return RunLayout(name)
     except OSError as error:  # the path is too long, or a folder may not be searched
-        raise RunNotFoundError(f"no run {reprlib.repr(name)} to resume: {error.strerror}") from error
+        raise RunNotFoundError(f"no run {reprlib.repr(name)} to {aim}: {error.strerror}") from error
     experiment, slash, run_id = name.rpartition("/")
     try:
-        if not is_id(run_id) or (slash and not is_id(experiment)):
+        if not is_id(run_id) or (slash and not is_experiment(experiment)):
             raise RunNotFoundError(f"no run can have the name {name!r}")
-        layout = Root(options.root).find(name, prefer=options.experiment)
+        layout = Root(options.place.root).with_id(name, prefer=options.place.experiment)
+        if layout is None:
+            raise RunNotFoundError(f"no run {name!r} in {options.place.root}")
     except (RunNotFoundError, StorageError) as error:  # StorageError: the name is a link
         raise RunNotFoundError(
-            f"no run {name!r} to resume: neither a run folder, nor the id of a run in {options.root}"
+            f"no run {name!r} to {aim}: neither a run folder, nor the id of a run in {options.place.root}"
         ) from error
-    return RunLayout(options.root / layout.experiment / layout.run_id)
+    return RunLayout(options.place.root / layout.dir.parent.name / layout.run_id)
 
 
 # ---- is it over ----
@@ -127,6 +158,55 @@ def _read(layout: RunLayout) -> Description:
     return description
 
 
+# ---- the first attempt ----
+
+
+def begin(options: Options, layout: RunLayout, turn: int) -> Run:
+    """Begin a pending run, such as `Store.create_run` makes: this process is its first one.
+
+    Raises
+    ------
+    RunStateError
+        If it is not pending, or another process begins it.
+    CorruptDataError, RunNotFoundError, StorageError
+        As `reopen` does.
+    """
+    with _told_errors(layout, "begun"), locked(layout):
+        options = redacted(options)
+        description = _read(layout)
+        if description.status != PENDING or description.segment is not None:
+            raise RunStateError(
+                f"run {layout.dir} is {description.status}, not pending: init(resume=…) goes on with a run that is over"
+            )
+        config = {**_read_config(layout), **options.config}
+        unbegun.remove_old_claim(layout)
+        _claim(layout)
+        try:
+            run, placed = open_segment(layout, options)
+            try:
+                process = describe_process(options, placed, turn)
+                runfile.write(layout.config_yaml, config)
+                begun = description.begun(options.described(), process)
+                begun.write(layout)
+            except BaseException:
+                close_segment(placed)
+                raise
+        except BaseException:
+            _give_up(layout)
+            raise
+        return _go(run, begun, {}, config)
+
+
+def _go(run: Run, description: Description, data: dict[str, Any], config: dict[str, Any]) -> Run:
+    """Let a run that run.yaml describes start; if that fails, its status reads crashed."""
+    try:
+        start(run, {**{name: getattr(description, name) for name in _NAMES}, **data}, config)
+    except BaseException:
+        run._leave()
+        raise
+    return make_current(run)
+
+
 # ---- the next attempt ----
 
 
@@ -156,17 +236,24 @@ def reopen(options: Options, layout: RunLayout, turn: int) -> Run:
     StorageError
         If its folder can't be written to.
     """
-    try:
+    with _told_errors(layout, "resumed"):
         _wait_until_over(layout)
         with locked(layout):
             return _reopen(options, layout, turn)
+
+
+@contextmanager
+def _told_errors(layout: RunLayout, done: str) -> Iterator[None]:
+    """Turn an OSError into an error of ours that names the run, which can't be ``done``."""
+    try:
+        yield
     except ShmlogError:
         raise
     except OSError as error:
         if not layout.dir.is_dir():
-            raise RunNotFoundError(f"run {layout.dir} can't be resumed: it is gone") from error
+            raise RunNotFoundError(f"run {layout.dir} can't be {done}: it is gone") from error
         raise StorageError(
-            f"run {layout.dir} can't be resumed: {error.filename or layout.dir}: {error.strerror}; "
+            f"run {layout.dir} can't be {done}: {error.filename or layout.dir}: {error.strerror}; "
             f"its folder needs room, and user {os.geteuid()} needs the permission to write there"
         ) from error
 
@@ -199,12 +286,10 @@ def _reopen(options: Options, layout: RunLayout, turn: int) -> Run:
         layout.manifest.unlink(missing_ok=True)  # it lists the files of the attempts before
         if changed:
             runfile.write(layout.config_yaml, {**config, **changed})
-        names = {"experiment": attempt.experiment, "name": attempt.name, "tags": attempt.tags}
-        start(run, {**names, "attempt": attempt.attempt}, options.config)
     except BaseException:
         run._leave()
         raise
-    return make_current(run)
+    return _go(run, attempt, {"attempt": attempt.attempt}, options.config)
 
 
 def _claim(layout: RunLayout) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from shmlog import _core
 from shmlog.errors import log_warning
+from shmlog.folder.description import Description
 from shmlog.folder.large import write_large
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.logsettings import LogSettings
@@ -16,6 +17,7 @@ from shmlog.folder.segmentref import SegmentRef
 from shmlog.records.reasons import CLOSED
 from shmlog.run import late
 from shmlog.run.artifacts import Artifacts
+from shmlog.run.described import Described
 from shmlog.run.identity import Identity, script_name
 from shmlog.run.life import Life
 from shmlog.run.messages import Messages
@@ -40,7 +42,7 @@ class Kin(Protocol):
         """Return a run that was pickled in another process."""
 
 
-class Run(Messages, Artifacts, Life, _core.RunBase):
+class Run(Messages, Artifacts, Described, Life, _core.RunBase):
     """A run to which this process logs, made by `shmlog.init` or `shmlog.attach`.
 
     Works as it is in a forked child, and pickles by reference to a spawned one. In a process that follows the maker
@@ -52,9 +54,11 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
 
     def __init__(
         self, layout: RunLayout, ref: SegmentRef | None, *, owner: bool = False, maker: bool = False,
-        log_settings: LogSettings | None = None,
+        log_settings: LogSettings | None = None, described: Description | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         Life.__init__(self)
+        Described.__init__(self, described or Description(), config or {})
         self._layout = layout
         self._log_settings = log_settings
         self._ref = ref
@@ -68,6 +72,7 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
         self._bell = Doorbell.open(ref.name if ref else None)
         self._started_s = time.monotonic()
         self._flushers = Flushers(layout)
+        self._skipped: set[str] = set()  # names of values that were None
 
     # ---- properties ----
 
@@ -138,6 +143,13 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
     def _forget(self) -> None:
         self._kin.forget(self)
 
+    def _say_farewell(self) -> None:
+        from shmlog.run import farewell  # not needed by a process that is still at work
+
+        if farewell.is_wanted(self._is_quiet):
+            how = farewell.how_ended(self.status, self._duration_s, self._reason, is_known=not self._is_awaited)
+            farewell.say(self._layout, how, self._counts(), is_sealed=self._is_sealed)
+
     def _count_late(self, records: int) -> None:
         late.count(self._layout, CLOSED, records)
 
@@ -154,10 +166,43 @@ class Run(Messages, Artifacts, Life, _core.RunBase):
         """Start another flusher; called when none lives."""
         return self._flushers.replace(self._segment, {lane: tail for lane, (_, tail, _) in self._lanes().items()})
 
+    def _flusher_lost_at_end(self) -> bool:
+        """Start another flusher, which closes the run; called when none lives."""
+        return self._flushers.replace(self._segment, None, is_over=True)
+
     def _spill(self, data: bytes) -> bytes:
         """Write a text that is too large for the ring into its own file; return the path."""
         self._layout.refuse_links()
         return f"large/{write_large(self._layout.dir, data)}".encode()
+
+    def _time_us(self, timestamp: Any) -> int:
+        """Return a time that a call gives as microseconds since 1970."""
+        from shmlog.run.timestamps import time_us  # rarely needed, and it imports much
+
+        return time_us(timestamp)
+
+    def _times_us(self, timestamps: Any) -> Any:
+        """Return those of an `extend` as a buffer of int64."""
+        from shmlog.run.timestamps import times_us  # as above
+
+        return times_us(timestamps)
+
+    def _flat(self, metrics: dict[str, Any], keeps_none: bool) -> dict[str, Any]:
+        """Return a dict without dicts in it and, unless it keeps them, without values that are None."""
+        from shmlog.run.nested import flatten  # rarely needed
+
+        flat, skipped = flatten(metrics, keeps_none=keeps_none)
+        for name in skipped:
+            self._skip(name)
+        return flat
+
+    def _skip(self, name: str) -> None:
+        """Warn of a value that is None, once for each name."""
+        if name not in self._skipped:
+            self._skipped.add(name)
+            from shmlog.base.warn import warn_caller  # as above
+
+            warn_caller(f"metric {name!r}: the value is None, and is left out; with strict=True that is a TypeError")
 
     def _first_drop(self, reason: str) -> None:
         if reason == CLOSED and not late.is_first(self._layout):

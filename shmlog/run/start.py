@@ -56,6 +56,7 @@ def open_segment(
         )  # fmt: skip
     try:
         run = Run(layout, SegmentRef(placed.name, placed.path), maker=True, log_settings=options.log_settings)
+        run._is_quiet = options.quiet
         with _segment_errors(layout):
             join.own(run, placed.segment)
         for event_type in _EVENT_TYPES:  # they need room, however many names the user makes

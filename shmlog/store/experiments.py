@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shmlog.base.times import utc_now
 from shmlog.errors import RefusedError, StorageError, UnreadableError
-from shmlog.folder import runfile
+from shmlog.folder import experiment, runfile
 from shmlog.folder.root import Root
 from shmlog.folder.runfile import read_mapping
 from shmlog.reader import codec
 from shmlog.reader.model import ExperimentRecord
 
-_SCHEMA = 1
 _FIELDS = ("display_name", "description", "tags", "created_at")
 
 
@@ -22,7 +20,7 @@ def read(root: Root, name: str) -> ExperimentRecord:
     """Return an experiment that exists; it may lack an experiment.yaml."""
     folder = root.experiment(name)
     problems: list[str] = []
-    content = _read_yaml(folder / "experiment.yaml", problems)
+    content = _read_yaml(folder / experiment.FILE_NAME, problems)
     values: dict[str, Any] = {"display_name": name}
     readers = codec.readers(ExperimentRecord)
     for field in _FIELDS:
@@ -30,7 +28,7 @@ def read(root: Root, name: str) -> ExperimentRecord:
             if content.get(field) is not None:
                 values[field] = readers[field].read(content[field])
         except (TypeError, ValueError, OverflowError) as error:
-            problems.append(f"{folder / 'experiment.yaml'}: {field}: {error}")
+            problems.append(f"{folder / experiment.FILE_NAME}: {field}: {error}")
     runs = sum(1 for _ in root.run_ids(name))
     return ExperimentRecord(name=name, dir=folder, runs=runs, problems=tuple(problems), **values)
 
@@ -62,15 +60,15 @@ def write(root: Root, name: str, changes: Mapping[str, Any]) -> None:
         If it can't be written.
     """
     folder = root.experiment(name)
-    path = folder / "experiment.yaml"
+    path = folder / experiment.FILE_NAME
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        experiment.make(folder)
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link: refused")
         try:
             content = read_mapping(path)
         except FileNotFoundError:
-            content = {"schema": _SCHEMA, "created_at": utc_now()}
+            content = {"schema": experiment.SCHEMA}  # of a folder that is older, as one that was copied
         runfile.write(path, {**content, **changes})
     except OSError as error:
         if isinstance(error, StorageError):

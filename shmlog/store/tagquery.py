@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shmlog.store.annotations import check_tags
+from shmlog.folder.annotations import check_tags
 from shmlog.store.boolean import WORDS, ExpressionParser, Predicate, unquote
 
 _KEYWORDS = ("and", "or")

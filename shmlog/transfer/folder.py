@@ -17,7 +17,7 @@ from shmlog.base.durable import fsync_dir
 from shmlog.base.plain import plain
 from shmlog.base.times import timestamp
 from shmlog.errors import StorageError
-from shmlog.folder import blobs, runfile
+from shmlog.folder import blobs, experiment, runfile
 from shmlog.folder.content import ALGORITHM, content_at, copy_content
 from shmlog.folder.description import Description
 from shmlog.folder.extent import of_file
@@ -43,7 +43,7 @@ def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str,
         with root.locked():  # so that of several imports at once one writes the run, whatever their experiments are
             existing = find_run(root, layout.run_id, layout.experiment)
             if existing is None:
-                layout.dir.parent.mkdir(parents=True, exist_ok=True)
+                experiment.make(layout.dir.parent)
                 os.rename(new.dir, layout.dir)
                 fsync_dir(layout.dir.parent)
     return existing or layout

@@ -14,7 +14,7 @@ from shmlog.base.times import parse_us, utc_now
 from shmlog.base.variables import root_or_default
 from shmlog.errors import RefusedError, RunNotFoundError, SeveralRunsError
 from shmlog.folder.artifacts import Logged
-from shmlog.folder.layout import check_id
+from shmlog.folder.names import check_experiment
 from shmlog.folder.root import Root
 from shmlog.store import experiments
 from shmlog.transfer.folder import final_status, find_run, write_run
@@ -125,7 +125,7 @@ def import_run(
         raise RunNotFoundError(f"nothing to import: {path} does not exist")
     format = check_format(format or guess_format(place))
     if experiment is not None:
-        check_id(experiment, "experiment")
+        experiment = check_experiment(experiment)
     if not isinstance(max_bytes, int) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a number of bytes, not {max_bytes!r}")
     run = read_apart(format, path, max_bytes)

@@ -20,6 +20,7 @@ MANIFEST = "unit/test_manifest.py"
 THREADS = "integration/test_threads.py"
 RESUME = "integration/test_resume.py"
 RANKS = "integration/test_ranks.py"
+RUN_END = "integration/test_run_end.py"
 KILLED = "faults/test_reading_states.py::test_a_sealer_that_is_killed_anywhere_and_started_again_gives_the_same"
 POWER = "faults/test_power_loss.py::test_what_was_flushed_durably_survives_a_loss_of_power"
 
@@ -909,7 +910,7 @@ PROVENANCE = (
 )
 
 RESUMING = (
-    # ---- resume.py, eventfiles.py, attempts.py ----
+    # ---- resume.py, textfiles.py, attempts.py ----
     Mutation(
         "unknown-keys-left-out",
         "folder/description.py",
@@ -956,11 +957,11 @@ RESUMING = (
     ),
     Mutation(
         "next-file-stays",
-        "flusher/eventfiles.py",
+        "flusher/textfiles.py",
         "                path.unlink()  # begun by a sealer that was killed before it was booked\n",
         "                pass\n",
         "I6: events of a log that is not sealed stand in a file that nothing names",
-        "unit/test_eventfiles.py::test_what_is_booked_is_there_once_and_in_order",
+        "unit/test_textfiles.py::test_what_is_booked_is_there_once_and_in_order",
     ),
     Mutation(
         "curve-of-the-first",
@@ -1223,6 +1224,38 @@ ENDING = (
         "        return not is_ours\n",
         "P8: a flusher whose folder is gone never ends",
         f"{STARTS}::test_a_flusher_ends_whose_folders_were_taken_away[run.yaml]",
+    ),
+    Mutation(
+        "lost-folder-is-kept",
+        "flusher/loop.py",
+        "        while not (is_lost := self._is_lost()) and not self._is_over():\n",
+        "        while not (is_lost := False) and not self._is_over():\n",
+        "P8: a flusher whose folder is gone lives as long as some process of the run",
+        f"{RUN_END}::test_a_flusher_ends_by_itself_when_its_run_is_gone[the run]",
+    ),
+    Mutation(
+        "closed-behind-finish",
+        "run/life.py",
+        "        if self._may_be_last:\n            self._await_closing()\n",
+        "",
+        "a folder is written into behind the finish: who removes it meets an error",
+        f"{RUN_END}::test_nothing_is_written_behind_the_finish_of_the_last_process",
+    ),
+    Mutation(
+        "closes-without-flusher",
+        "run/patience.py",
+        "        if segment.closed and not is_over:\n",
+        "        if is_over:\n            return False\n        if segment.closed:\n",
+        "a finish returns before the run is closed",
+        f"{RUN_END}::test_a_finish_starts_another_flusher_if_one_dies_that_closes_the_run",
+    ),
+    Mutation(
+        "ends-when-sealed",
+        "flusher/closing.py",
+        "timestamp(segment.ended_us) if segment is not None and segment.ended_us else None",
+        "utc_now()",
+        "a run seems to have taken as long as it was sealed",
+        f"{RUN_END}::test_a_run_ends_when_finish_is_called_however_long_it_is_sealed",
     ),
     Mutation(
         "others-log-is-progress",

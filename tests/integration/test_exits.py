@@ -174,8 +174,8 @@ def test_an_uncaught_exception_is_an_error_event_with_its_traceback(tmp_path: Pa
     run_dir = only_run(root)
     wait_for_end(run_dir)
     (error,) = shmlog.load(run_dir).events("error")
-    assert error["data"]["type"] == "RuntimeError"
-    assert error["data"]["message"] == "boom"
+    assert error["data"]["error_type"] == "RuntimeError"
+    assert error["data"]["error_message"] == "boom"
     assert "in work" in error["data"]["traceback"]
     assert "RuntimeError: boom" in (run_dir / "run.log").read_text()
 

@@ -67,7 +67,7 @@ def test_by_default_metrics_are_in_parquet_alone(tmp_path: Path) -> None:
     assert stored.metadata["sinks"] == ["parquet"]
     assert pq.read_table(run.dir / "metrics").num_rows == 2
     types = [event["event_type"] for event in load_structured_logs(run.dir / "events.jsonl")]
-    assert types == ["experiment_start", "mine", "experiment_end"]
+    assert types == ["experiment_start", "log", "mine", "experiment_end"]
 
 
 def test_a_checkpoint_is_told_by_its_place_in_the_run(tmp_path: Path) -> None:
@@ -124,7 +124,9 @@ def test_the_console_has_the_forms_that_people_know(tmp_path: Path, capsys: pyte
         run.warning("a warning")
         run.log({"loss": 1.0}, step=101)
         run.event("of_mine", {})
-    assert capsys.readouterr().out.splitlines() == [
+    *lines, end = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "INFO: Experiment started: digits",
         "INFO: Experiment configuration:",
         "INFO:   lr: 0.1",
         "INFO:   model: cnn",
@@ -136,12 +138,15 @@ def test_the_console_has_the_forms_that_people_know(tmp_path: Path, capsys: pyte
         "INFO:   accuracy: 0.500000",
         "INFO:   name: best",
         "ERROR: Error occurred: ValueError: too small",
-        "ERROR: Context: {'step': 3}",
+        "ERROR:   Context:",
+        "ERROR:     step: 3",
+        "ERROR:     ValueError: too small",
         "ERROR: Error occurred: no data",
         "INFO: Checkpoint saved: /a.pt",
         "WARNING: a warning",
-        "INFO: Experiment completed: success",
+        "INFO: of_mine",
     ]
+    assert end.startswith("INFO: Experiment completed: digits after ")
 
 
 @pytest.mark.parametrize("way", ["default", "disabled", "level"])
@@ -184,7 +189,9 @@ def test_a_record_of_logging_is_told_with_its_place(tmp_path: Path, logger: logg
         logger.log(25, {"a": 1})
         first, second = logged(run)
         run.finish()
-    assert "at step 3: ValueError: too small\n" in (run.dir / "run.log").read_text()
+    text = (run.dir / "run.log").read_text()
+    assert " - digits - ERROR - at step 3\n    Traceback (most recent call last):\n" in text
+    assert "\n    ValueError: too small\n    Stack (most recent call last):\n" in text
     assert first["exception"].endswith("ValueError: too small")
     assert first["stack"].startswith("Stack")
     assert {name: first[name] for name in ("level", "message", "logger", "file")} == {

@@ -64,7 +64,7 @@ class Folder:
         ledger = Ledger.load(self.layout)
         sinks = open_sinks(
             self.layout, ledger, self.described["sinks"], progress=lambda: None, report=lambda message: None,
-            events_bytes_max=settings_of(self.described.get("structured_log")).rotate_bytes,
+            text_bytes_max=settings_of(self.described.get("structured_log")).rotate_bytes,
         )  # fmt: skip
         return Sealer(self.layout, ledger, sinks, lambda: None, lambda message: None)
 

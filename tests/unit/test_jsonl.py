@@ -113,7 +113,7 @@ def test_any_name_and_text_stays_on_its_line(name: str) -> None:
     first, second = lines_of(batch)
     assert first["data"]["metrics"] == {name: name}
     assert (second["event_type"], second["data"]) == (name, {name: name})
-    assert len(human_lines(batch).decode().splitlines()) == 1
+    assert len(human_lines(batch, "digits").decode().splitlines()) == 1
 
 
 # ---- order ----
@@ -156,7 +156,7 @@ def test_data_that_is_no_json_object_is_kept_as_text(data: bytes) -> None:
     log.frame()
     batch = decode(log)
     assert lines_of(batch)[0]["data"] == {"invalid": data.decode()}
-    assert human_lines(batch).count(b"\n") == 1
+    assert human_lines(batch, "digits").count(b"\n") == 1
 
 
 def test_people_read_messages_without_control_characters() -> None:
@@ -166,14 +166,15 @@ def test_people_read_messages_without_control_characters() -> None:
     lane.event("log", {"level": "warning", "message": "a\x1b[31mb\nc"}, 0)
     lane.event("error", {"type": "ValueError", "message": "bad"}, 1000)
     lane.gap([2, 0, 0, 0, 0, 0], 2000)
+    log.lane(1).event("checked", {"a": 1, "b": {"c": [0.5]}}, 3000)
     log.frame()
-    first, second, third = human_lines(decode(log)).decode().splitlines()
-    assert "WARNING" in first
-    assert "\\x1b[31mb\\nc" in first
-    assert "rank 3" in first
-    assert "ERROR" in second
-    assert "ValueError: bad" in second
-    assert "2 (full)" in third
+    assert human_lines(decode(log), "digits", {(1, 0)}).decode().splitlines() == [
+        "2026-09-21 14:13:20 - digits - WARNING - a\\x1b[31mb [rank 3, worker 7]",
+        "    c",
+        "2026-09-21 14:13:20 - digits - ERROR - Error occurred: ValueError: bad [rank 3, worker 7]",
+        "2026-09-21 14:13:20 - digits - WARNING - Records were dropped: 2 (full) [rank 3, worker 7]",
+        '2026-09-21 14:13:20 - digits - INFO - checked: a=1, b={"c": [0.5]}',
+    ]
 
 
 # ---- reading ----

@@ -21,6 +21,7 @@ _MEANINGS = {
     variables.TAGS: "tags of a run, separated by commas, where init is given none",
     variables.GROUP: "group of a run, where init is given none",
     variables.CONFIG: "parameters of a run, below those that init is given: JSON, or a=1,b=2",
+    variables.QUIET: "anything but 0: no word at the end of a run on a terminal, where init is not given quiet",
     "SHMLOG_MODE": "disabled: runs do nothing; strict: a call without a run raises; else enabled",
     "SHMLOG_RANK": "rank of this process, before RANK, SLURM_PROCID and the like",
     "SHMLOG_RUN": "set by init: the run that its children follow",

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the last lines of a run; follow it until it ends."""
     from shmlog.reader.follow import Follower
 
-    run_dir = resolve_run(args.path)
+    run_dir = resolve_run(args.path, args.root)
     recover_dead([run_dir])
     follower = Follower(run_dir)
     had_ended = follower.ended()  # asked first, so that the history of an ended run is complete
@@ -65,9 +65,14 @@ def _follow(follower: Follower, as_json: bool) -> None:
 
 
 def _print(lines: Iterable[Event], as_json: bool) -> None:
+    from shmlog.reader.event_lines import says_metrics
+
     for line in lines:
-        for printed in [to_json(line)] if as_json else text(line):
-            print(printed)
+        if as_json:
+            print(to_json(line))
+        elif not says_metrics(line):  # its records are lines, too
+            for printed in text(line):
+                print(printed)
     sys.stdout.flush()
 
 

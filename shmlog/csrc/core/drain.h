@@ -94,6 +94,9 @@ void shmlog_drain_restore(shmlog_drain *drain, uint32_t lane, const shmlog_curso
 /* Have shmlog_drain_run() stop. From any thread. */
 void shmlog_drain_stop(shmlog_drain *drain);
 
+/* The log will not be written any more, for that errno; shmlog_drain_run() has returned. */
+void shmlog_drain_give_up(shmlog_drain *drain, int error);
+
 /* Have shmlog_drain_run() drain what the lanes hold by now, then go on to the next
  * log, `rotated_below`. From any thread. Returns what `rotated` will have reached when
  * that is done. A request to finish in the segment has it do the same by itself: what

@@ -108,6 +108,8 @@ static void tell_error(shmlog_drain *drain, int error)
     atomic_store_explicit(&drain->segment->header->disk_error, (uint32_t)error, memory_order_relaxed);
 }
 
+void shmlog_drain_give_up(shmlog_drain *drain, int error) { tell_error(drain, error); }
+
 /* Open the next log, trying again until it works or the drain is to stop. */
 static void change_log(shmlog_drain *drain)
 {

@@ -124,7 +124,9 @@ enum shmlog_kind {
     SHMLOG_DATA = 31
 };
 
-enum { SHMLOG_MEMBER = 1, SHMLOG_FILE = 2 };
+/* MEMBER: it stands behind a unit's header. FILE: its bytes are the path of a file. GIVEN: the caller gave the time of
+ * the record, and `ts` is that, in microseconds since 1970. */
+enum { SHMLOG_MEMBER = 1, SHMLOG_FILE = 2, SHMLOG_GIVEN = 4 };
 
 /* Why a record was dropped. The names are in docs/format.md. */
 enum shmlog_reason {
@@ -194,6 +196,7 @@ typedef struct {
     /* Of owners whose status only the end of their process decides; see exits.h. */
     _Atomic uint32_t likely_status; /* shmlog_finish_merge() of what each has likely, until it is decided */
     _Atomic uint32_t exiting;       /* how many have not decided yet */
+    _Atomic uint64_t ended_us;      /* UTC when the last owner that said so began to finish; 0: nobody has */
 
     /* CONTROL, written by the flusher. */
     _Alignas(SHMLOG_LINE) _Atomic uint32_t flusher_state;
@@ -261,6 +264,7 @@ _Static_assert(offsetof(shmlog_header, finish_request) == 2176, "header: produce
 _Static_assert(offsetof(shmlog_header, ended_by) == 2232, "header.ended_by");
 _Static_assert(offsetof(shmlog_header, likely_status) == 2236, "header.likely_status");
 _Static_assert(offsetof(shmlog_header, exiting) == 2240, "header.exiting");
+_Static_assert(offsetof(shmlog_header, ended_us) == 2248, "header.ended_us");
 _Static_assert(offsetof(shmlog_header, flusher_state) == 2304, "header: flusher's line");
 _Static_assert(sizeof(shmlog_header) <= SHMLOG_PAGE, "the header is one page");
 _Static_assert(offsetof(shmlog_lane_header, tail) == 128, "lane: flusher's line");

@@ -166,6 +166,18 @@ static PyObject *drain_sync(DrainObject *self, PyObject *Py_UNUSED(none))
     return PyLong_FromLong(error);
 }
 
+PyDoc_STRVAR(give_up_doc, "give_up(error)\n--\n\nTell producers that nobody writes the log any more, for that errno.");
+
+static PyObject *drain_give_up(DrainObject *self, PyObject *arg)
+{
+    int error = PyLong_AsInt(arg);
+    if (error == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    shmlog_drain_give_up(&self->drain, error);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(stop_doc, "stop()\n--\n\nHave run() return. From any thread.");
 
 static PyObject *drain_stop(DrainObject *self, PyObject *Py_UNUSED(none))
@@ -281,6 +293,7 @@ static PyMethodDef methods[] = {
     {"settle", (PyCFunction)drain_settle, METH_NOARGS, settle_doc},
     {"offered", (PyCFunction)drain_offered, METH_NOARGS, offered_doc},
     {"sync", (PyCFunction)drain_sync, METH_NOARGS, sync_doc},
+    {"give_up", (PyCFunction)drain_give_up, METH_O, give_up_doc},
     {"stop", (PyCFunction)drain_stop, METH_NOARGS, stop_doc},
     {"move", (PyCFunction)drain_move, METH_O, move_doc},
     {"limit", (PyCFunction)drain_limit, METH_O, limit_doc},

@@ -26,6 +26,23 @@ PyObject *shmlog_py_request_finish(SegmentObject *self, PyObject *args)
     return PyLong_FromUnsignedLong(1 + requests);
 }
 
+const char shmlog_note_end_doc[] = "note_end(utc_us)\n--\n\nSay when an owner began to finish; the latest time holds.";
+
+PyObject *shmlog_py_note_end(SegmentObject *self, PyObject *arg)
+{
+    unsigned long long utc_us = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    _Atomic uint64_t *ended_us = &self->segment.header->ended_us;
+    uint64_t old = atomic_load_explicit(ended_us, memory_order_relaxed); /* relaxed: the exchange does it again. */
+    /* relaxed: the request to finish, or the end of the membership, publishes it. */
+    while (old < utc_us && !atomic_compare_exchange_weak_explicit(ended_us, &old, utc_us, memory_order_relaxed,
+                                                                  memory_order_relaxed)) {
+    }
+    Py_RETURN_NONE;
+}
+
 const char shmlog_await_exit_doc[] =
     "await_exit(likely, is_maker, wal)\n--\n\n"
     "Have the end of this process decide its status, and stay an owner until then.\n\n"

@@ -161,7 +161,7 @@ static PyObject *segment_unlock(SegmentObject *self, PyObject *arg)
     return error ? raise_for(Py_TYPE(self), error, self->path) : Py_NewRef(Py_None);
 }
 
-PyDoc_STRVAR(probe_doc, "probe(byte)\n--\n\nWhether anybody but this object holds a lock on the byte.");
+PyDoc_STRVAR(probe_doc, "probe(byte)\n--\n\nHow anybody but this object holds a lock on the byte: 0 not, 1 shared, 2 exclusive.");
 
 static PyObject *segment_probe(SegmentObject *self, PyObject *arg)
 {
@@ -170,7 +170,7 @@ static PyObject *segment_probe(SegmentObject *self, PyObject *arg)
         return NULL;
     }
     int held = shmlog_lock_probe(self->lock.fd, byte);
-    return held < 0 ? raise_for(Py_TYPE(self), errno, self->path) : PyBool_FromLong(held);
+    return held < 0 ? raise_for(Py_TYPE(self), errno, self->path) : PyLong_FromLong(held);
 }
 
 /* ---- control words ---- */
@@ -288,6 +288,7 @@ static PyMethodDef methods[] = {
     {"unlock", (PyCFunction)segment_unlock, METH_O, unlock_doc},
     {"probe", (PyCFunction)segment_probe, METH_O, probe_doc},
     {"request_finish", (PyCFunction)shmlog_py_request_finish, METH_VARARGS, shmlog_request_finish_doc},
+    {"note_end", (PyCFunction)shmlog_py_note_end, METH_O, shmlog_note_end_doc},
     {"await_exit", (PyCFunction)shmlog_py_await_exit, METH_VARARGS, shmlog_await_exit_doc},
     {"watch_signals", (PyCFunction)shmlog_py_watch_signals, METH_NOARGS, shmlog_watch_signals_doc},
     {"mark_finished", (PyCFunction)segment_mark_finished, METH_O, mark_finished_doc},

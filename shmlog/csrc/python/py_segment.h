@@ -23,8 +23,10 @@ PyObject *shmlog_segment_py_lane(SegmentObject *self, PyObject *number);
 
 /* ---- py_exits.c ---- */
 
-extern const char shmlog_request_finish_doc[], shmlog_await_exit_doc[], shmlog_watch_signals_doc[];
+extern const char shmlog_request_finish_doc[], shmlog_note_end_doc[], shmlog_await_exit_doc[];
+extern const char shmlog_watch_signals_doc[];
 PyObject *shmlog_py_request_finish(SegmentObject *self, PyObject *args);
+PyObject *shmlog_py_note_end(SegmentObject *self, PyObject *utc_us);
 PyObject *shmlog_py_await_exit(SegmentObject *self, PyObject *args);
 PyObject *shmlog_py_watch_signals(SegmentObject *self, PyObject *none);
 

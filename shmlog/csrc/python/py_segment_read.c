@@ -9,7 +9,7 @@ const char *const shmlog_reason_names[SHMLOG_REASONS] = {"full", "names", "large
 
 enum word {
     FINISH_REQUEST, FINISH_STATUS, FINISH_NOTED, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS, SEALING, STARTS,
-    ENDED_BY
+    ENDED_BY, ENDED_US
 };
 
 static PyObject *segment_word(SegmentObject *self, void *closure)
@@ -49,6 +49,9 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
     case ENDED_BY:
         /* relaxed: a lock says that who writes it is dead. */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->ended_by, memory_order_relaxed));
+    case ENDED_US:
+        /* relaxed: as in shmlog_py_note_end(). */
+        return PyLong_FromUnsignedLongLong(atomic_load_explicit(&header->ended_us, memory_order_relaxed));
     }
     Py_UNREACHABLE();
 }
@@ -181,6 +184,8 @@ PyGetSetDef shmlog_segment_getters[] = {
     {"sealing", (getter)segment_word, NULL, "The same, but for draining.", (void *)SEALING},
     {"starts", (getter)segment_word, NULL, "How many flushers were started.", (void *)STARTS},
     {"ended_by", (getter)segment_word, NULL, "Signal that has ended the maker of the run, or 0.", (void *)ENDED_BY},
+    {"ended_us", (getter)segment_word, NULL, "UTC in microseconds when the last owner began to finish, or 0.",
+     (void *)ENDED_US},
     {"lost", (getter)segment_lost, NULL, "Records that are neither in the files nor counted as dropped.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

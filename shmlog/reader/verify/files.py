@@ -10,7 +10,7 @@ from shmlog.errors import UnreadableError
 from shmlog.folder import liveness
 from shmlog.folder.description import SCHEMA
 from shmlog.folder.large import read_large
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import RUN_LOG, RunLayout
 from shmlog.folder.runfile import read_mapping
 from shmlog.folder.status import PENDING, RUNNING, map_status
 from shmlog.reader.snapshot import Snapshot
@@ -51,7 +51,8 @@ def check_large(data: dict[str, Any], layout: RunLayout, report: Report) -> None
 
 def check_description(layout: RunLayout, snapshot: Snapshot, report: Report) -> None:
     """Check what is said about the run, and run.log."""
-    check_extent(layout.run_log, layout, snapshot, report)
+    for path in (layout.run_log, *layout.text_files(RUN_LOG).values()):
+        check_extent(path, layout, snapshot, report)
     check_extent(layout.config_yaml, layout, snapshot, report)
     try:
         read_mapping(layout.config_yaml, layout.files)

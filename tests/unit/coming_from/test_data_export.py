@@ -111,7 +111,9 @@ def test_console_and_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     run.info("seen")
     run.debug("not seen")
     run.finish()
-    assert capsys.readouterr().out.splitlines() == ["INFO: seen", "INFO: Experiment completed: success"]
+    *begin, end = capsys.readouterr().out.splitlines()
+    assert begin == ["INFO: Experiment started: logger", "INFO: seen"]
+    assert end.startswith("INFO: Experiment completed: logger after ")
     assert (run.dir / "run.log").read_text().count("seen") == 1
 
 
@@ -144,8 +146,8 @@ def test_config_progress_and_result(live: shmlog.Run) -> None:
     live.log_result({"acc": 0.9})
     assert {"logger": 1} in events_of(live, "config")
     assert events_of(live, "progress") == [
-        {"current": 100, "total": 1000, "progress_pct": 10.0, "metrics": {"loss": 0.5}},
-        {"current": 0, "total": 0, "progress_pct": 0.0},
+        {"iteration": 100, "total": 1000, "progress_pct": 10.0, "metrics": {"loss": 0.5}},
+        {"iteration": 0, "total": 0, "progress_pct": 0.0},
     ]
     assert {"acc": 0.9} in events_of(live, "result")
 
@@ -157,6 +159,9 @@ def test_metrics_are_records_and_an_event(live: shmlog.Run) -> None:
     stored = shmlog.load(live.dir)
     assert stored.metrics("lm/*")["step"].to_pylist() == [100, 100]
     assert stored.to_numpy("lm/loss")[1].tolist() == [0.5]
+    (said,) = [data for data in events_of(live, "log") if "metrics" in data]
+    assert said["message"] == "Step 100 - Metrics: lm/loss=0.5000, lm/acc=1"
+    assert (said["step"], said["metrics"]) == (100, {"lm/loss": 0.5, "lm/acc": 1})
 
 
 @row("log_error(error, context)")
@@ -166,7 +171,7 @@ def test_an_error_has_its_traceback(live: shmlog.Run) -> None:
     except KeyError as error:
         live.log_error(error, {"step": 3})
     (found,) = events_of(live, "error")
-    assert (found["type"], found["context"]) == ("KeyError", {"step": 3})
+    assert (found["error_type"], found["context"]) == ("KeyError", {"step": 3})
     assert "test_data_export" in found["traceback"]
 
 

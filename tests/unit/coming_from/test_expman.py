@@ -120,7 +120,7 @@ def test_a_run_ends_with_a_status_and_a_reason(tmp_path: Path) -> None:
     run.finish("failed")
     stored = shmlog.load(run.dir)
     assert stored.status == "failed"
-    assert stored.events("error")[0]["data"]["message"] == "no data"
+    assert stored.events("error")[0]["data"]["error_message"] == "no data"
 
 
 @row("exit status inference")

@@ -1,4 +1,4 @@
-"""annotations.yaml: what people say of a run afterwards. The store alone writes it, and never the flusher."""
+"""annotations.yaml: what people say of a run. The store writes it, or a run that is told a name or tags; no flusher."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ KEEP: Any = object()
 """Marks a field that stays as it is."""
 
 
+def read_annotations(layout: RunLayout) -> dict[str, Any]:
+    """Return a run's annotations; raises CorruptDataError if they are damaged."""
+    try:
+        return dict(read_mapping(layout.annotations_yaml, layout.files))
+    except FileNotFoundError:
+        return {}
+
+
 def write_annotations(layout: RunLayout, changes: dict[str, Any]) -> None:
     """Change fields of a run's annotations; the caller holds the store's lock.
 
@@ -26,12 +34,9 @@ def write_annotations(layout: RunLayout, changes: dict[str, Any]) -> None:
     StorageError
         If it can't be written.
     """
+    annotations = read_annotations(layout)
     try:
-        annotations = read_mapping(layout.annotations_yaml, layout.files)
-    except FileNotFoundError:
-        annotations = {"schema": _SCHEMA}
-    try:
-        runfile.write(layout.annotations_yaml, {**annotations, **changes})
+        runfile.write(layout.annotations_yaml, {"schema": _SCHEMA, **annotations, **changes})
     except OSError as error:
         raise StorageError(f"cannot write {layout.annotations_yaml}: {error.strerror}") from error
 

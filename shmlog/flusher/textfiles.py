@@ -1,4 +1,4 @@
-"""events.jsonl and, if its size is limited, its continuations.
+"""events.jsonl or run.log and, if its size is limited, its continuations.
 
 The name of a file never changes and its lines never move: events.jsonl has the
 oldest lines, then come events.1.jsonl, events.2.jsonl and so on. So the books can record
@@ -13,23 +13,26 @@ from collections.abc import Sequence
 from shmlog.base.durable import fsync_dir
 from shmlog.flusher.appendfile import AppendFile
 from shmlog.folder.extent import Extent
-from shmlog.folder.layout import RunLayout, event_file_name
+from shmlog.folder.layout import RunLayout, TextSeries
 
 
-class EventFiles:
+class TextFiles:
     """Append lines after the extents in the books, as `AppendFile` does to one file.
 
     No file grows beyond ``bytes_max``, unless a single line is longer.
     """
 
-    def __init__(self, layout: RunLayout, committed: Sequence[Extent], bytes_max: int | None) -> None:
-        self._layout = layout
+    def __init__(
+        self, layout: RunLayout, series: TextSeries, committed: Sequence[Extent], bytes_max: int | None
+    ) -> None:
+        self._dir = layout.dir
+        self._series = series
         self._bytes_max = bytes_max
         self._full = list(committed[:-1])  # extents that are durable and no longer change
-        for number, path in layout.event_files().items():
+        for number, path in layout.text_files(series).items():
             if number >= len(committed):
                 path.unlink()  # begun by a sealer that was killed before it was booked
-        self._files = [AppendFile(layout.event_file(len(committed) - 1), committed[-1])]
+        self._files = [AppendFile(layout.dir / series.name(len(committed) - 1), committed[-1])]
         self._waiting: deque[bytes] = deque()
         self._has_new_name = False
 
@@ -37,7 +40,7 @@ class EventFiles:
     def extents(self) -> dict[str, Extent]:
         """The size and the checksum of each file, by name, in order."""
         extents = (*self._full, *(file.extent for file in self._files))
-        return {event_file_name(number): extent for number, extent in enumerate(extents)}
+        return {self._series.name(number): extent for number, extent in enumerate(extents)}
 
     def append(self, lines: bytes) -> None:
         """Write whole lines after waiting ones. Raises OSError; then they wait too."""
@@ -73,7 +76,7 @@ class EventFiles:
 
     def _begin_next(self) -> None:
         number = len(self._full) + len(self._files)
-        self._files.append(AppendFile(self._layout.event_file(number), Extent()))
+        self._files.append(AppendFile(self._dir / self._series.name(number), Extent()))
         self._has_new_name = True
 
     def sync(self) -> None:
@@ -82,7 +85,7 @@ class EventFiles:
         for file in self._files:
             file.sync()
         if self._has_new_name:
-            fsync_dir(self._layout.dir)
+            fsync_dir(self._dir)
             self._has_new_name = False
         while len(self._files) > 1:
             file = self._files.pop(0)

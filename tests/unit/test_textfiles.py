@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shmlog
-from shmlog.flusher.eventfiles import EventFiles
+from shmlog.flusher.textfiles import TextFiles
 from shmlog.folder.extent import Extent, of_file
-from shmlog.folder.layout import RunLayout
+from shmlog.folder.layout import EVENTS, RunLayout
 from shmlog.folder.logsettings import parse_size
 from shmlog.logs import load_structured_logs
 from shmlog.reader.verify.verify import verify
@@ -32,7 +32,7 @@ def test_what_is_booked_is_there_once_and_in_order(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bytes, str]]
 ) -> None:
     layout = RunLayout(tmp_path_factory.mktemp("run"))
-    files, booked = EventFiles(layout, [Extent()], LIMIT), (Extent(),)
+    files, booked = TextFiles(layout, EVENTS, [Extent()], LIMIT), (Extent(),)
     due = pending = b""
     for lines, then in steps:
         files.append(lines)
@@ -42,7 +42,7 @@ def test_what_is_booked_is_there_once_and_in_order(
             booked, due, pending = tuple(files.extents.values()), due + pending, b""
         elif then == "kill":
             files.close()
-            files, pending = EventFiles(layout, booked, LIMIT), b""
+            files, pending = TextFiles(layout, EVENTS, booked, LIMIT), b""
     files.sync()
     parts = list(layout.event_files().values())
     assert files.extents == {path.name: of_file(path) for path in parts}
@@ -58,7 +58,7 @@ def test_what_a_full_disk_refuses_is_kept_over_the_change_of_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = RunLayout(tmp_path)
-    files = EventFiles(layout, [Extent()], LIMIT)
+    files = TextFiles(layout, EVENTS, [Extent()], LIMIT)
     lines = [b"%030d\n" % i for i in range(4)]
 
     def refuse(*arguments: object) -> int:
