@@ -23,7 +23,7 @@ def to_json(value: object, indent: int | None = None) -> str:
 
 
 def print_json(value: object) -> None:
-    """Print ``value`` as the machine output of a command."""
+    """Print ``value`` as JSON."""
     print(to_json(value, indent=2))
 
 

@@ -74,7 +74,7 @@ def add_command(
     lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
     epilog = f"example:\n{lines}\n\n{EXIT_CODES}"
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=epilog)
-    parser.add_argument("--json", action="store_true", help="machine output")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     # Suppressed, so that the command's default does not reset a `--debug` in front of it.
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     parser.set_defaults(run=run, parser_of_command=parser)

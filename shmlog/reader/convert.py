@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,22 +148,38 @@ class Conversions:
         metrics = sorted(table["name"].unique().to_pylist())
         if "step" in metrics:
             raise ValueError("a metric is called 'step', as the column of steps is; name the others")
-        steps = np.unique(table["step"].to_numpy())
-        columns = [pa.array(steps, pa.int64())]
-        columns += [_wide(table.filter(pc.equal(table["name"], name)), steps) for name in metrics]
+        steps, place = np.unique(table["step"].to_numpy(), return_inverse=True)
+        columns = [pa.array(steps, pa.int64()), *_wide(table, metrics, place, len(steps))]
         return pa.Table.from_arrays(columns, names=["step", *metrics])
 
 
-def _wide(rows: pa.Table, steps: NDArray[np.int64]) -> Any:
-    """Return the values of a metric at ``steps``, the last of each; ``rows`` are ordered by step and time."""
-    kinds = rows["kind"].unique().to_pylist()
-    kind = kinds[0] if len(kinds) == 1 else FLOAT
-    values = rows[COLUMN_OF[kind]]
-    steps_of_rows = rows["step"].to_numpy()
-    last = np.flatnonzero(np.append(steps_of_rows[1:] != steps_of_rows[:-1], True))
-    place = np.full(len(steps), -1, np.int64)
-    place[np.searchsorted(steps, steps_of_rows[last])] = last
-    indices = pa.array(place, mask=place < 0)
-    column = pc.take(values, indices)
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return column.cast(pa.bool_()) if kind == BOOL else column
+def _wide(table: pa.Table, metrics: list[str], place: NDArray[np.int64], count: int) -> Iterator[Any]:
+    """Yield the column of each metric: its last value at each of ``count`` steps; rows are ordered by step and time.
+
+    ``place`` says at which step each row is. The rows are grouped by name once, so that many names cost no more.
+    """
+    if not table.num_rows:
+        return
+    names, kinds = (_coded(table[column]) for column in ("name", "kind"))
+    values = {column: table[column].combine_chunks() for column in ("value", "int_value")} | {"text": table["text"]}
+    rank = {name: i for i, name in enumerate(metrics)}
+    name = np.array([rank.get(text, -1) for text in names[1]], np.int64)[names[0]]
+    rows = np.argsort(name, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(name[rows])), len(rows) - 1) + 1
+    for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        of_name = rows[start:end]
+        codes = np.unique(kinds[0][of_name])
+        kind = kinds[1][codes[0]] if len(codes) == 1 else FLOAT
+        where = place[of_name]
+        last = np.append(where[1:] != where[:-1], True)
+        at = np.full(count, -1, np.int64)
+        at[where[last]] = of_name[last]
+        column = pc.take(values[COLUMN_OF[kind]], pa.array(at, mask=at < 0))
+        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        yield column.cast(pa.bool_()) if kind == BOOL else column
+
+
+def _coded(column: Any) -> tuple[NDArray[np.int32], list[str]]:
+    """Return the codes of a dictionary-encoded column, and what they stand for."""
+    array = column.unify_dictionaries().combine_chunks()
+    return array.indices.to_numpy(), array.dictionary.to_pylist()

@@ -6,17 +6,19 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from shmlog.errors import UnreadableError
 from shmlog.folder import runfile
 from shmlog.folder.description import run_id_of
 from shmlog.folder.layout import RunLayout
-from shmlog.reader.event_lines import Event, metric_lines, metrics_of
+from shmlog.reader.event_lines import Event, metric_lines, metrics_of, newest
 from shmlog.reader.stored import load
+from shmlog.reader.wanted import Wanted
 from shmlog.records import wal
 from shmlog.records.decode import Decoder
 from shmlog.records.lanes import Lane, lane_keys
@@ -24,6 +26,8 @@ from shmlog.records.lines import event_lines
 from shmlog.records.schema import OF_NODES
 
 _CHECK_S = 1.0
+
+pc: Any = pyarrow.compute  # its stubs reject most calls that are valid
 
 
 class Follower:
@@ -35,8 +39,9 @@ class Follower:
     lanes say which records were shown already.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, wanted: Wanted | None = None) -> None:
         self._layout = RunLayout(run_dir)
+        self._wanted = wanted or Wanted()
         # Highest sequence number by lane, separate for metrics and events, because
         # they are read one after the other.
         self._metrics_shown: dict[Lane, int] = {}
@@ -83,13 +88,35 @@ class Follower:
     def _everything(self, last: int | None = None) -> list[Event]:
         """Read the whole run, and return the lines that were not shown, or the last of them."""
         self._log = self._next_log()  # first, so that no log is missed while the rest is read
-        table = self.stored.metrics(superseded=True, nodes=True)
+        fresh, ends = self.stored.reduce(lambda pieces: self._gather(pieces, last))
         events = [event for event in self.stored.events() if _is_numbered(event)]
-        fresh = self._unshown(table)
-        lines = metric_lines(fresh, last) + [event for event in events if self._is_new(event)]
+        lines = metric_lines(fresh, last) + self._chosen(event for event in events if self._is_new(event))
         lines.sort(key=lambda line: str(line.get("timestamp")))
-        self._count_as_shown(table, events)
+        for lane, seq in ends.items():
+            _raise(self._metrics_shown, lane, seq)
+        self._count_as_shown(events)
         return lines if last is None else lines[len(lines) - min(last, len(lines)) :]
+
+    def _gather(self, pieces: Iterable[pa.Table], last: int | None) -> tuple[pa.Table, dict[Lane, int]]:
+        """Return the metrics that are wanted and not shown, or those of the last calls, and where each lane ends."""
+        kept, ends = OF_NODES.empty_table(), dict[Lane, int]()
+        oldest: Any = None  # the time of the oldest call that is kept
+        for piece in pieces:
+            for end in piece.group_by(["node", "lane"]).aggregate([("seq", "max")]).to_pylist():
+                _raise(ends, Lane(end["node"], end["lane"]), end["seq_max"])
+            fresh = self._wanted.rows(self._unshown(piece))
+            if last is None:
+                kept = pa.concat_tables([kept, fresh])
+                continue
+            fresh = fresh if oldest is None else fresh.filter(pc.greater_equal(fresh["ts"], oldest))
+            kept = newest(pa.concat_tables([kept, newest(fresh, last)]), last).combine_chunks()
+            is_full = kept.num_rows and kept.group_by(["ts", "node", "lane", "step"]).aggregate([]).num_rows >= last
+            oldest = pc.min(kept["ts"]) if is_full else None
+        return kept.unify_dictionaries(), ends
+
+    def _chosen(self, lines: Iterable[Event]) -> list[Event]:
+        """Return what is wanted of lines."""
+        return [line for line in map(self._wanted.line, lines) if line is not None]
 
     def _next_log(self) -> int:
         """Return the number of the oldest log that is not sealed."""
@@ -100,13 +127,13 @@ class Follower:
 
     def _unshown(self, table: pa.Table) -> pa.Table:
         """Return the metrics that were not shown."""
+        if not self._metrics_shown:
+            return table
         keys, index = np.unique(lane_keys(table), return_inverse=True)
         shown = np.array([self._metrics_shown.get(Lane.of_key(key), -1) for key in keys.tolist()], np.int64)
         return table.filter(pa.array(table["seq"].to_numpy() > shown[index]))
 
-    def _count_as_shown(self, table: pa.Table, lines: Iterable[Event]) -> None:
-        for end in table.group_by(["node", "lane"]).aggregate([("seq", "max")]).to_pylist():
-            _raise(self._metrics_shown, Lane(end["node"], end["lane"]), end["seq_max"])
+    def _count_as_shown(self, lines: Iterable[Event]) -> None:
         for line in lines:
             _raise(self._shown_like(line), Lane.of_line(line), _last_seq(line))
 
@@ -150,8 +177,8 @@ class Follower:
     def _new(self, lines: Iterable[Event]) -> list[Event]:
         """Return the lines that were not shown, and count them as shown."""
         new = [line for line in lines if self._is_new(line)]
-        self._count_as_shown(OF_NODES.empty_table(), new)
-        return new
+        self._count_as_shown(new)
+        return self._chosen(new)
 
 
 def _raise(highest: dict[Lane, int], lane: Lane, seq: int) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from shmlog.analysis.bootstrap import Difference
     from shmlog.analysis.findings import MetricFinding
     from shmlog.folder.layout import RunLayout
+    from shmlog.reader.summary import Summary
 
 _ROWS_AT_ONCE = 4_000_000
 
@@ -25,6 +26,8 @@ class Queries:
     counts: Any
     names: Callable[..., Any]
     metrics: Callable[..., Any]
+    attempts: Any
+    reduce: Callable[..., Any]
     to_numpy: Callable[[str], tuple[Any, Any]]
 
     def portions(
@@ -42,6 +45,15 @@ class Queries:
         length = max(1, len(all_names) * _ROWS_AT_ONCE // max(records, _ROWS_AT_ONCE))
         for start in range(0, len(all_names), length):
             yield self.metrics(all_names[start : start + length], superseded=superseded, nodes=nodes)
+
+    def summary(self) -> Summary:
+        """Return count, last, least and largest value of each metric; a huge run is never in memory as a whole."""
+        from shmlog.reader.summary import summarise, summarise_pieces
+
+        if len(self.attempts) == 1:
+            summary: Summary = self.reduce(summarise_pieces)
+            return summary
+        return summarise(self.portions(superseded=True))
 
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
         """Return the result of SQL over this run, by DuckDB; as `shmlog.Store.sql` does over all runs.

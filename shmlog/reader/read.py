@@ -27,11 +27,12 @@ from shmlog.records import parts
 from shmlog.records.lanes import NODE, Lane, lane_keys
 from shmlog.records.lines import METRICS_TYPE, event_lines
 from shmlog.records.merge import names_of
-from shmlog.records.order import sort_rows, take_rows
+from shmlog.records.order import sort_by_name, sort_rows, take_rows
 from shmlog.records.schema import METRICS, OF_NODES, with_node
 from shmlog.records.wal import Damage
 
 _LINES_AT_ONCE = 50_000
+_ROWS_AT_ONCE = 1 << 18
 
 
 def is_pattern(names: str) -> bool:
@@ -61,6 +62,47 @@ def read_metrics(layout: RunLayout, snapshot: Snapshot, names: str | list[str] |
     if overlaps:
         table = _without_duplicates(table)
     return sort_rows(table), problems + problems_of_logs
+
+
+def read_pieces(layout: RunLayout, snapshot: Snapshot, problems: list[str]) -> Iterator[pa.Table]:
+    """Yield all metrics in pieces that take little memory, schema `OF_NODES`; add what is damaged to ``problems``.
+
+    The rows of a piece are ordered by name, step, time, lane and seq; the pieces are in no order. Where metrics may
+    stand in several files, all of them are one piece.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a part has gone.
+    """
+    if snapshot.overlaps or snapshot.has_sink("jsonl"):
+        table, found = read_metrics(layout, snapshot, None)
+        problems += found
+        yield sort_by_name(table)
+        return
+    own, found = own_parts(layout, snapshot)
+    problems += found
+    for part in own:
+        pieces = _pieces_of(part, layout.files)
+        while True:
+            try:
+                piece = guarded(part.path, lambda pieces=pieces: next(pieces, None))
+            except UnreadableError as error:
+                problems.append(f"{error}; the rest of its records is left out")
+                break
+            if piece is None:
+                break
+            yield piece
+    unsealed, found = _unsealed_tables(layout, snapshot)
+    problems += found
+    yield from map(sort_by_name, unsealed)
+
+
+def _pieces_of(part: Part, files: RunFiles) -> Iterator[pa.Table]:
+    with parts.open_file(part.path, files) as file:
+        for group in file.groups:
+            for piece in file.batches(group, _ROWS_AT_ONCE):
+                yield with_node(_checked(piece), part.node)
 
 
 def read_names(layout: RunLayout, snapshot: Snapshot) -> tuple[list[str], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -283,6 +283,23 @@ class StoredRun(Conversions, Queries):
 
         table = self._look(look)
         return table if nodes else table.select(RECORDS.names)
+
+    def reduce(self, fold: Callable[[Iterator[pa.Table]], Result]) -> Result:
+        """Return what ``fold`` makes of all metric records, which it is given in pieces that take little memory.
+
+        Parameters
+        ----------
+        fold : callable
+            It gets tables of `shmlog.records.schema.OF_NODES`, those records that a later attempt has superseded
+            included. The rows of a table are ordered by name, step, time, lane and seq; the tables are in no order.
+            It is called again if files have changed meanwhile.
+        """
+
+        def look(snapshot: Snapshot) -> tuple[Result, list[str]]:
+            problems: list[str] = []
+            return fold(read.read_pieces(self._layout, snapshot, problems)), problems
+
+        return self._look(look)
 
     def names(self) -> list[str]:
         """Return the names of all metrics, sorted."""

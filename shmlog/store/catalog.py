@@ -111,10 +111,9 @@ def _sign(record: RunRecord) -> Signature:
 
 def _summarise(run_dir: Path) -> dict[str, dict[str, Any]]:
     from shmlog.reader.stored import load
-    from shmlog.reader.summary import summarise
 
     summary: dict[str, dict[str, Any]] = {}
-    for row in sorted(summarise(load(run_dir).portions(superseded=True)).rows, key=lambda row: row["last_step"]):
+    for row in sorted(load(run_dir).summary().rows, key=lambda row: row["last_step"]):
         metric = summary.setdefault(row["name"], {"last": None, "min": None, "max": None, "count": 0})
         metric["last"] = row["last"]
         metric["count"] += row["count"]

@@ -547,7 +547,7 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "metadata": {"started_at": "2026-11-21T03:15:22Z", "ended_at": "2026-11-21T03:16:23Z", "tags": ["t"]},
         "events": lambda event_type: [],
         "artifacts": [],
-        "portions": lambda *, superseded: iter([table]),
+        "summary": lambda: summary.summarise([table]),
     }
     return SimpleNamespace(**standard | fields)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import command, print_json, say
 from shmlog.cli.parser import FOUND, UsageError, add_command, add_root_option, path
-from shmlog.cli.text import plural, relative, size, table, value
+from shmlog.cli.text import local_time, plural, relative, size, table, value
 from shmlog.errors import CheckpointNotFoundError, RunNotFoundError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ shmlog checkpoints verify runs/digits   read every byte of the newest run's of a
 shmlog checkpoints models               those in a folder of your own
 """
 
-_COLUMNS = ("file", "name", "step", "metrics", "size", "saved (UTC)", "state")
+_COLUMNS = ("file", "name", "step", "metrics", "size", "saved", "state")
 
 
 def add_parser(commands: Commands) -> None:
@@ -81,7 +81,7 @@ def _print(folder: Path, checkpoints: list[CheckpointFile], every_byte: bool) ->
         say(f"shmlog: no checkpoints in {relative(folder)}")
         return
     rows = [_row(checkpoint, "sound" if every_byte else "ok") for checkpoint in checkpoints]
-    for line in table(_COLUMNS, rows, left=("file", "name", "metrics", "saved (UTC)", "state")):
+    for line in table(_COLUMNS, rows, left=("file", "name", "metrics", "saved", "state")):
         print(line)
     damaged = [checkpoint for checkpoint in checkpoints if checkpoint.damage]
     for checkpoint in damaged:
@@ -97,6 +97,6 @@ def _row(checkpoint: CheckpointFile, sound: str) -> tuple[object, ...]:
     if info is None:
         return (checkpoint.path.name, checkpoint.name, step, None, None, None, "damaged")
     metrics = ", ".join(f"{name}={value(number)}" for name, number in info.metrics.items())
-    saved = info.created_at.strftime("%Y-%m-%d %H:%M:%S")
+    saved = local_time(info.created_at, seconds=True)
     state = "damaged" if checkpoint.damage else sound
     return (checkpoint.path.name, checkpoint.name, step, metrics, size(info.bytes), saved, state)

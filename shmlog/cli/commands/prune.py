@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from shmlog.cli.find import open_store
 from shmlog.cli.output import print_json, say
 from shmlog.cli.parser import FAILED, UsageError, add_command, add_filter_options, add_root_option, natural
-from shmlog.cli.text import plural, relative, size, table
+from shmlog.cli.text import local_time, plural, relative, size, table
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 def _print(result: PruneResult) -> None:
     if result.runs:
         rows = [
-            (run.run_id, run.experiment, run.status, f"{run.began_at:%Y-%m-%d %H:%M}", size(run.size_bytes))
+            (run.run_id, run.experiment, run.status, local_time(run.began_at), size(run.size_bytes))
             for run in result.runs
         ]
         for line in table(_HEAD, rows, left=_HEAD[:-1]):

@@ -11,7 +11,6 @@ from shmlog.cli.find import recover_dead, resolve_run
 from shmlog.cli.output import print_json, say
 from shmlog.cli.parser import FOUND, add_command, add_run_argument
 from shmlog.errors import UnreadableError
-from shmlog.reader.summary import summarise
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -109,7 +108,7 @@ def _metrics(stored: StoredRun) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(record=True) as left_out:
             warnings.simplefilter("always")
-            summary = summarise(stored.portions(superseded=True))
+            summary = stored.summary()
     except UnreadableError as damage:
         return {"counts": counts, "metrics": [], "error": str(damage)}
     counts = {**counts, "metrics": summary.records, "superseded": summary.superseded}

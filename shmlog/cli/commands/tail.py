@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from shmlog.reader.follow import Follower
 
 POLL_S = 0.2
+LEVELS = ("debug", "info", "warning", "error")
 
 _EXAMPLE = """
 shmlog tail                      follow the newest run below ./runs
 shmlog tail -n 50 --no-follow    the last 50 lines, and no more
+shmlog tail --metric 'val/*' --rank 0
+shmlog tail --level warning      warnings and errors
 shmlog tail --json | jq .data
 """
 
@@ -37,15 +40,25 @@ def add_parser(commands: Commands) -> None:
     lines = "lines to begin with (default: %(default)s)"
     parser.add_argument("-n", "--lines", type=natural, default=10, metavar="N", help=lines)
     parser.add_argument("--no-follow", action="store_true", help="end after these lines")
+    text = "only metrics of this name, such as 'val/*', and no events; may be repeated"
+    parser.add_argument("--metric", metavar="GLOB", action="append", default=[], help=text)
+    parser.add_argument("--rank", metavar="N", type=natural, help="only what this rank logged")
+    parser.add_argument("--worker", metavar="N", type=natural, help="only what this worker logged")
+    text = "only messages of this level or a higher one, and errors"
+    parser.add_argument("--level", choices=LEVELS, help=text)
+    text = "only events of this type, such as error, or metrics for those; may be repeated"
+    parser.add_argument("--type", metavar="TYPE", action="append", default=[], help=text)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the last lines of a run; follow it until it ends."""
     from shmlog.reader.follow import Follower
+    from shmlog.reader.wanted import Wanted
 
     run_dir = resolve_run(args.path, args.root)
     recover_dead([run_dir])
-    follower = Follower(run_dir)
+    wanted = Wanted(tuple(args.metric), args.rank, args.worker, args.level, tuple(args.type))
+    follower = Follower(run_dir, wanted)
     had_ended = follower.ended()  # asked first, so that the history of an ended run is complete
     _print(follower.history(args.lines), args.json)
     if args.no_follow:

@@ -27,18 +27,16 @@ def check(layout: RunLayout, snapshot: Snapshot, numbers: Numbers, tally: Tally,
     """Check all pages of all parts, and the rows in them; add their numbers."""
     for part in snapshot.parts:
         report.counts["parts"] += 1
+        tables = _read(layout, part, snapshot.run_id, report)
         try:
-            tables = guarded(part.path, lambda part=part: list(_read(layout, part, snapshot.run_id, report)))
+            while (table := guarded(part.path, lambda tables=tables: next(tables, None))) is not None:
+                report.counts["rows"] += table.num_rows
+                tally.add_metrics(table)
+                numbers.add(lane_keys(table), table["seq"].to_numpy())
         except UnreadableError as error:
             report.error(part.path, str(error).removeprefix(f"{part.path}: "))
-            continue
         except OSError as error:
             report.error(part.path, f"can't be read ({error.strerror})")
-            continue
-        for table in tables:
-            report.counts["rows"] += table.num_rows
-            tally.add_metrics(table)
-            numbers.add(lane_keys(table), table["seq"].to_numpy())
 
 
 def _read(layout: RunLayout, part: Part, run_id: str | None, report: Report) -> Iterator[pa.Table]:

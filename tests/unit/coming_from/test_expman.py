@@ -311,6 +311,9 @@ def test_the_command_lists(logged: Kept, capsys: pytest.CaptureFixture[str]) -> 
     words = ["--status", "finished", "--where", "lr < 0.05", "--since", "1d", "--tag", "study:1", "--sort", "lr"]
     assert main(["runs", "--root", str(logged.root), "--json", *words]) == 0
     assert [run["name"] for run in json.loads(capsys.readouterr().out)] == ["try 1"]
+    assert main(["runs", "--root", str(logged.root), "--columns", "lr,metrics.loss.min"]) == 0
+    assert main(["experiments", "--root", str(logged.root)]) == 0
+    assert "loss.min" in capsys.readouterr().out
 
 
 @row("exp inspect RUN_DIR")

@@ -221,6 +221,12 @@ def test_the_commands(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(json.loads(capsys.readouterr().out)) == 2
     assert main(["show", "--json", str(kept.first)]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "success"
+    assert main(["experiments", "--json", *root]) == 0
+    assert [found["name"] for found in json.loads(capsys.readouterr().out)] == ["digits"]
+    assert main(["show", "--json", kept.first.name[:-1], *root]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == kept.first.name
+    assert main(["metrics", kept.first.name, *root]) == 0
+    capsys.readouterr()
     assert main(["export", str(kept.first), "-f", "json", "-o", str(kept.root / "out.json")]) == 0
     assert json.loads((kept.root / "out.json").read_text())["metrics"]
     assert main(["rm", kept.first.name, "--json", *root]) == 0
