@@ -13,10 +13,17 @@ FILE_NAME = "experiment.yaml"
 SCHEMA = 1
 
 
-def make(folder: Path) -> None:
-    """Make the folder of an experiment if it is missing, and note when that was; ignore errors of the disk."""
+def make(folder: Path) -> str | None:
+    """Make the folder of an experiment; return when, for `note`, or None if it is there or can't be made."""
     with suppress(OSError):  # who makes a run in it meets, and reports, the same
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()  # only one process gets past this
-        content = {"schema": SCHEMA, "created_at": utc_now()}
-        create_whole(folder / FILE_NAME, render(content).encode())
+        return utc_now()
+    return None
+
+
+def note(folder: Path, made_at: str | None) -> None:
+    """Note when the folder of an experiment was made, if `make` has made it; ignore errors of the disk."""
+    if made_at is not None:
+        with suppress(OSError):
+            create_whole(folder / FILE_NAME, render({"schema": SCHEMA, "created_at": made_at}).encode())

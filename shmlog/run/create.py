@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 
 from shmlog.errors import StorageError, log_warning
 from shmlog.folder import experiment, runfile, unbegun
@@ -18,7 +19,9 @@ from shmlog.segment import shm
 def create(options: Options, turn: int) -> Run:
     """Make a run with the options of `init`; if that fails, nothing of the run is left."""
     options = redacted(options)
-    layout = _make_folder(options)
+    folder = options.root / options.experiment
+    made_at = experiment.make(folder)
+    layout = _make_folder(folder)
     try:
         run, placed = open_segment(layout, options)
         try:
@@ -31,12 +34,12 @@ def create(options: Options, turn: int) -> Run:
     except BaseException:
         unbegun.remove(layout)
         raise
+    experiment.note(folder, made_at)
     return make_current(run)
 
 
-def _make_folder(options: Options) -> RunLayout:
-    experiment.make(options.root / options.experiment)
-    layout = new_run_folder(options.root / options.experiment)
+def _make_folder(folder: Path) -> RunLayout:
+    layout = new_run_folder(folder)
     try:
         layout.make_folders()
         _warn_if_open(layout)

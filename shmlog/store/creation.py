@@ -27,13 +27,15 @@ def create_run(root: Root, experiment: str, params: Mapping[str, Any], fields: M
         check_text(field, fields.get(field))
     tags = check_tags(fields.get("tags") or ())
     config = plain(dict(params))
-    experiment_folder.make(root.experiment(experiment))
-    layout = new_run_folder(root.experiment(experiment))
+    folder = root.experiment(experiment)
+    made_at = experiment_folder.make(folder)
+    layout = new_run_folder(folder)
     try:
         runfile.write(layout.config_yaml, config)
         Description.pending(layout, {**fields, "tags": tags}).write(layout)
     except OSError as error:
         raise StorageError(f"cannot write into {layout.dir}: {error.strerror}") from error
+    experiment_folder.note(folder, made_at)
     return f"{experiment}/{layout.run_id}"
 
 

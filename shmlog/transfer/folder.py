@@ -16,7 +16,7 @@ from shmlog.base.durable import fsync_dir
 from shmlog.base.plain import plain
 from shmlog.base.times import timestamp
 from shmlog.errors import StorageError
-from shmlog.folder import blobs, runfile
+from shmlog.folder import blobs, experiment, runfile
 from shmlog.folder.content import ALGORITHM, copy_content
 from shmlog.folder.description import Description
 from shmlog.folder.extent import of_file
@@ -39,12 +39,14 @@ def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str,
     """Write the run; return its counts. A folder that has appeared meanwhile stays as it is."""
     with _temporary(root, layout) as new:
         counts = _fill(new, layout, run, source)
+        made_at = experiment.make(layout.dir.parent)
         layout.dir.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(new.dir, layout.dir)
         except OSError:
             if not layout.run_yaml.is_file():
                 raise
+        experiment.note(layout.dir.parent, made_at)
         fsync_dir(layout.dir.parent)
     return counts
 
