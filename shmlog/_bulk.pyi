@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 def crc32(data: bytes | bytearray | memoryview, crc: int = 0, /) -> int: ...
 def decode(
-    frames: list[tuple[NDArray[Any], NDArray[Any], int, int, float]],
+    frames: list[tuple[NDArray[Any], NDArray[Any], int, int, float, int]],
     names: NDArray[Any],
     columns: tuple[NDArray[Any], ...],
     /,

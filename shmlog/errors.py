@@ -17,9 +17,11 @@ __all__ = [
     "RunNotFoundError",
     "RunStateError",
     "SegmentError",
+    "SeveralRunsError",
     "ShmlogError",
     "ShmlogWarning",
     "StorageError",
+    "UnknownNameError",
     "UnreadableError",
     "UnsafeDataError",
 ]
@@ -49,7 +51,11 @@ class QueryError(ShmlogError, ValueError):
     """A filter or an expression can't be understood. The message says where."""
 
 
-class CheckpointNotFoundError(ShmlogError, LookupError):
+class UnknownNameError(QueryError):
+    """A parameter, a metric or a column that is asked for by name is nowhere. The message lists what there is."""
+
+
+class CheckpointNotFoundError(ShmlogError, LookupError, FileNotFoundError):
     """There is no such checkpoint. Nothing was changed."""
 
 
@@ -71,6 +77,14 @@ class CorruptDataError(UnreadableError):
 
 class RefusedError(UnreadableError):
     """A file is refused, damaged or not: a link, a pipe, too large, or not of the kind or version that is read."""
+
+
+class SeveralRunsError(RefusedError):
+    """A source of an import holds several runs; nothing was imported. ``sources`` are the runs, each to be imported."""
+
+    def __init__(self, message: str, sources: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.sources = sources
 
 
 class UnsafeDataError(ShmlogError, ValueError):

@@ -27,9 +27,13 @@ _WORDS = "non_finite"
 
 
 def _checked(results: Results) -> list[Mapping[str, Any]]:
-    if isinstance(results, (str, bytes, Mapping)) or not all(isinstance(result, Mapping) for result in results):
-        raise TypeError("results must be a list of dicts")
-    return list(results)
+    if isinstance(results, (str, bytes, Mapping)) or not isinstance(results, Iterable):
+        raise TypeError(f"results must be a list of dicts, not {type(results).__name__}")
+    checked = list(results)
+    for i, result in enumerate(checked):
+        if not isinstance(result, Mapping):
+            raise TypeError(f"results must be a list of dicts, but results[{i}] is {type(result).__name__}")
+    return checked
 
 
 def _document(results: Results, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -156,12 +160,13 @@ def export_summary_statistics(results: Results, output_path: Target) -> None:
     ``non_finite`` and are in no other figure.
     """
     fields: dict[str, list[int | float]] = {}
-    for result in _checked(results):
+    checked = _checked(results)
+    for result in checked:
         for name, value in flatten(plain(result, None, words=False, name="result")):
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 fields.setdefault(name, []).append(value)
     document = {
-        "num_experiments": len(results),
+        "num_experiments": len(checked),
         "timestamp": datetime.now(UTC).isoformat(),
         "statistics": {name: statistics_of(fields[name]) for name in sorted(fields)},
     }

@@ -114,7 +114,7 @@ def test_the_command_page_has(command: str) -> None:
     page = (ROOT / "docs" / "cli.md").read_text()
     section = re.search(rf"^## `shmlog {command}.*?(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert section is not None
-    everywhere = {"--help", "--json", "--debug"}
+    everywhere = {"--help", "--json", "--debug", "--root"}
     for action in commands()[command]._actions:
         longest = max(action.option_strings, key=len, default="")
         assert longest in everywhere or longest in section[0], longest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -68,7 +70,7 @@ def bootstrap_difference(
     first, second : array_like of float, shape (n,), (m,)
         Values in the order they were logged; at least 5 each, all finite.
     statistic : str
-        ``"mean"`` or ``"median"``.
+        ``"mean"``, ``"median"`` or a percentile such as ``"p95"`` or ``"p99.9"``.
     confidence : float
         Between 0 and 1.
     resamples : int
@@ -90,7 +92,7 @@ def bootstrap_difference(
 
     Notes
     -----
-    *Cost*: resamples * n / block for the mean, resamples * n for the median.
+    *Cost*: resamples * n / block for the mean, resamples * n for the others.
 
     *Source*: the percentile interval of Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
     chapter 13, over the circular block bootstrap of Politis and Romano, 1992; block lengths grow with
@@ -98,15 +100,30 @@ def bootstrap_difference(
     too narrow (Hesterberg, The American Statistician 69(4), 2015): a 95 % interval of 10 independent
     values holds the truth some 90 times in 100.
     """
-    samples = [check_sample("first", first), check_sample("second", second)]
-    if statistic not in ("mean", "median"):
-        raise ValueError(f"statistic must be 'mean' or 'median', not {statistic!r}")
+    sides = [[check_sample("first", first)], [check_sample("second", second)]]
+    return difference_of_sides(
+        sides, statistic=statistic, confidence=confidence, resamples=resamples, block=block, seed=seed
+    )
+
+
+def difference_of_sides(
+    sides: Sequence[Sequence[Floats]], *, statistic: str = "mean", confidence: float = 0.95, resamples: int = 10_000,
+    block: int | None = None, seed: int = 0,
+) -> Difference:  # fmt: skip
+    """Compare two sides, each of one sample or of several, such as those of runs that differ by their seed.
+
+    A side counts with the mean of its samples' statistics. A resample of it draws as many samples as there are, some
+    of them several times, and then values within each: the interval covers how runs differ among themselves.
+    Parameters, results and errors are those of `bootstrap_difference`.
+    """
+    quantile = quantile_of(statistic)
     if not 0 < confidence < 1 or resamples < 100 or (block is not None and block < 1):
         raise ValueError("confidence must be between 0 and 1, resamples at least 100, block at least 1")
     generator = np.random.default_rng(seed)
-    blocks = [min(block or int(np.ceil(np.cbrt(len(sample)))), len(sample)) for sample in samples]
-    draws = [_draw(s, statistic, resamples, b, generator) for s, b in zip(samples, blocks, strict=True)]
-    a, b = (float(getattr(np, statistic)(sample)) for sample in samples)
+    blocks = [max(min(block or int(np.ceil(np.cbrt(len(s)))), len(s)) for s in side) for side in sides]
+    draws = [_draw_side(s, quantile, resamples, b, generator) for s, b in zip(sides, blocks, strict=True)]
+    a, b = (float(np.mean([_statistic(sample, quantile) for sample in side])) for side in sides)
+    samples = [np.concatenate(side) for side in sides]
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     low, high = np.quantile(draws[1] - draws[0], tails).tolist()
     relative, relative_low, relative_high = _relative(a, b, draws, tails)
@@ -146,11 +163,38 @@ def check_sample(what: str, values: Any) -> Floats:
     return sample
 
 
-def _draw(sample: Floats, statistic: str, resamples: int, block: int, generator: np.random.Generator) -> Floats:
+def quantile_of(statistic: str) -> float | None:
+    """Return the quantile that a statistic is, in 0 … 1; None for the mean; raises ValueError if it is no statistic."""
+    match = re.fullmatch(r"p([0-9]{1,2}(?:\.[0-9]{1,6})?)", statistic) if isinstance(statistic, str) else None
+    if match is None and statistic not in ("mean", "median"):
+        raise ValueError(f"statistic must be 'mean', 'median' or one of 'p0' … 'p99.9', not {statistic!r}")
+    if match is None:
+        return 0.5 if statistic == "median" else None
+    return round(float(match[1]) / 100, 12)
+
+
+def _statistic(values: Floats, quantile: float | None, axis: int | None = None) -> Any:
+    return np.mean(values, axis=axis) if quantile is None else np.quantile(values, quantile, axis=axis)
+
+
+def _draw_side(
+    side: Sequence[Floats], quantile: float | None, resamples: int, block: int, generator: np.random.Generator
+) -> Floats:
+    """Return the statistic of each resample of a side."""
+    drawn = np.stack([_draw(s, quantile, resamples, min(block, len(s)), generator) for s in side])
+    if len(side) == 1:
+        single: Floats = drawn[0]
+        return single
+    picks = generator.integers(0, len(side), drawn.shape)
+    means: Floats = np.take_along_axis(drawn, picks, axis=0).mean(axis=0)
+    return means
+
+
+def _draw(sample: Floats, quantile: float | None, resamples: int, block: int, generator: np.random.Generator) -> Floats:
     """Return the statistic of each resample, made of blocks of neighbours; the last value's is the first."""
     count = -(-len(sample) // block)
     drawn = np.empty(resamples)
-    if statistic == "mean":
+    if quantile is None:
         sums = np.convolve(np.append(sample, sample[: block - 1]), np.ones(block), "valid") / block
         size = count
     else:
@@ -159,11 +203,11 @@ def _draw(sample: Floats, statistic: str, resamples: int, block: int, generator:
     for start in range(0, resamples, rows):
         chunk = drawn[start : start + rows]
         starts = generator.integers(0, len(sample), (len(chunk), count))
-        if statistic == "mean":
+        if quantile is None:
             chunk[:] = sums[starts].mean(axis=1)
         else:
             places = (starts[:, :, None] + np.arange(block)) % len(sample)
-            chunk[:] = np.median(sample[places.reshape(len(chunk), -1)], axis=1)
+            chunk[:] = _statistic(sample[places.reshape(len(chunk), -1)], quantile, axis=1)
     return drawn
 
 

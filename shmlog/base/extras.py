@@ -14,7 +14,6 @@ EXTRAS = {
     "duckdb": "sql",
     "pandas": "pandas",
     "polars": "polars",
-    "safetensors": "checkpoint",
     "shtab": "completion",
     "tensorboard": "tensorboard",
 }

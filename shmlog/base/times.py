@@ -85,7 +85,12 @@ def read_time(value: object, *, needs_zone: bool = False) -> datetime | None:
 
 def parse_us(value: object) -> int | None:
     """Return a time, as text or as datetime, as microseconds since 1970; None if it is not a time."""
+    when = read_time(value)
+    return None if when is None else since_1970_us(when)
+
+
+def since_1970_us(when: datetime) -> int:
+    """Return a time, which has a zone, as microseconds since 1970."""
     from datetime import UTC, datetime, timedelta
 
-    when = read_time(value)
-    return None if when is None else (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

@@ -34,7 +34,7 @@ class AutoCheckpoint:
     get_state : callable
         Returns the state. It may be called between any two lines of the block: see `hold`.
     get_step : callable, optional
-        Returns the step. Default: one after the highest saved step.
+        Returns the step. Without it the step is not known, and ``info.step`` is None.
     signals : iterable of int
         Signals to save at. They can be handled only where the block runs in the
         main thread.

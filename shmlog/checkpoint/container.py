@@ -2,8 +2,8 @@
 
 The format is eight bytes with the length of the header (little-endian), the header
 as JSON with dtype, shape and place of each tensor, then their bytes without holes.
-Files are written here, in one pass that hashes and holds one tensor at a time; the
-library reads the tensors, since it checks what strangers may have written.
+Files are written in one pass that hashes and holds one tensor at a time, and read without the
+library, so that a checkpoint needs no package beside numpy.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shmlog.base.extras import import_extra
-from shmlog.checkpoint.tensor import Tensor
-from shmlog.errors import CorruptDataError
+from shmlog.checkpoint.tensor import BYTES, Tensor, to_numpy, to_torch
+from shmlog.errors import CorruptDataError, RefusedError, UnreadableError
 from shmlog.folder.files import LOCAL
 
 SHA256 = "shmlog.sha256"  # the SHA-256 of all bytes before it
 DIGEST_BYTES = 32
 _HEADER_BYTES_MAX = 100_000_000  # of safetensors
 _CHUNK_BYTES = 8 << 20
-_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
-         "U64": 64, "I64": 64, "F64": 64}  # fmt: skip
 
 
 # ---- writing ----
@@ -40,7 +39,7 @@ def body(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Iterator[me
     ValueError
         If there are so many tensors that no reader takes the header.
     """
-    ordered = sorted(tensors.items(), key=lambda item: -_BITS[item[1].dtype])  # so that each is aligned
+    ordered = sorted(tensors.items(), key=lambda item: -BYTES[item[1].dtype])  # so that each is aligned
     header: dict[str, Any] = {"__metadata__": dict(about)}
     offset = 0
     for name, tensor in ordered:
@@ -92,11 +91,17 @@ def write_sealed(fd: int, chunks: Iterable[memoryview]) -> str:
 
 
 class Header(NamedTuple):
-    """What stands before the tensors of a file."""
+    """What stands before the tensors of a file, and where they begin."""
 
     about: dict[str, str]
     tensors: dict[str, Any]
+    begin: int
     file_bytes: int
+
+
+def is_pickle(begin: bytes) -> bool:
+    """Whether a file that begins so is a pickle of the protocols 2 to 5; a file of ours can begin so, too."""
+    return begin[:1] == b"\x80" and begin[1:2] in (b"\2", b"\3", b"\4", b"\5")
 
 
 def read_header(path: Path) -> Header:
@@ -108,22 +113,32 @@ def read_header(path: Path) -> Header:
         If there is no such file.
     CorruptDataError
         If it is not a checkpoint, or cut.
+    RefusedError
+        If it is a pickle.
     """
     with LOCAL.open(path) as file:
         file_bytes = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
+        begin = file.read(8)
+        length = int.from_bytes(begin, "little")
         if not 2 <= length <= min(file_bytes - 8, _HEADER_BYTES_MAX):
-            raise CorruptDataError(f"{path}: no safetensors file, or cut ({file_bytes:,} bytes)")
+            raise _unlike(path, begin, f"no safetensors file, or cut ({file_bytes:,} bytes)")
         text = file.read(length)
     try:
         header = json.loads(text)
         about = header.pop("__metadata__")
         end = header[SHA256]["data_offsets"][1]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise CorruptDataError(f"{path}: the header is damaged, or not that of a checkpoint") from error
+        raise _unlike(path, begin, "the header is damaged, or not that of a checkpoint") from error
     if 8 + length + end != file_bytes:
         raise CorruptDataError(f"{path}: {file_bytes:,} bytes long, its header says {8 + length + end:,}")
-    return Header(about, header, file_bytes)
+    return Header(about, header, 8 + length, file_bytes)
+
+
+def _unlike(path: Path, begin: bytes, fault: str) -> UnreadableError:
+    """Return the error of a file that is no checkpoint; a pickle is another thing, and no damage."""
+    if is_pickle(begin):
+        return RefusedError(f"{path}: a pickle of another program; load(path) reads it with allow_pickle=True")
+    return CorruptDataError(f"{path}: {fault}")
 
 
 def verify(path: Path) -> str:
@@ -158,22 +173,35 @@ def read_pieces(file: io.BufferedReader, rest: int) -> Iterator[memoryview]:
 
 
 class TensorReader:
-    """Reads the tensors of one file, through the library."""
+    """Reads the tensors of one file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._safetensors = import_extra("safetensors", str(self.path))
-        self._open: dict[str, Any] = {}
+        self._header = read_header(path)
 
     def numpy(self, name: str) -> Any:
-        """Return a tensor as a writable array."""
-        return self._tensor("np", name)
+        """Return a tensor as a writable array; raises CorruptDataError if the header does not describe one."""
+        return self._tensor(name, to_numpy)
 
     def torch(self, name: str) -> Any:
-        """Return a tensor as one of torch, on the CPU."""
-        return self._tensor("pt", name)
+        """Return a tensor as one of torch, on the CPU; raises CorruptDataError as `numpy` does."""
+        return self._tensor(name, to_torch)
 
-    def _tensor(self, framework: str, name: str) -> Any:
-        if framework not in self._open:
-            self._open[framework] = self._safetensors.safe_open(str(self.path), framework=framework)
-        return self._open[framework].get_tensor(name)
+    def _tensor(self, name: str, convert: Callable[[bytearray, str, list[int]], Any]) -> Any:
+        """Return the tensor that ``convert`` makes of its bytes, its dtype and its shape."""
+        try:
+            entry = self._header.tensors[name]
+            dtype, shape = str(entry["dtype"]), [operator.index(length) for length in entry["shape"]]
+            begin, end = (self._header.begin + operator.index(offset) for offset in entry["data_offsets"])
+            size = math.prod(shape) * BYTES[dtype]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptDataError(f"{self.path}: the header describes no tensor {name!r}") from error
+        is_inside = self._header.begin <= begin <= end <= self._header.file_bytes
+        if min([0, *shape]) < 0 or not is_inside or size != end - begin:
+            raise CorruptDataError(f"{self.path}: the bytes of tensor {name!r} are not where the header says")
+        data = bytearray(size)
+        with LOCAL.open(self.path) as file:
+            file.seek(begin)
+            if file.readinto(data) != size:
+                raise CorruptDataError(f"{self.path}: cut while it was read")
+        return convert(data, dtype, shape)

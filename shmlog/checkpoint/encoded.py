@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shmlog.checkpoint import container, rng
+from shmlog.checkpoint import container, rng, saver
 from shmlog.checkpoint.codec import StateDecoder, StateEncoder
 from shmlog.checkpoint.container import TensorReader, body
 from shmlog.checkpoint.files import ABOUT, SCHEMA, CheckpointInfo, read_info
@@ -19,8 +20,12 @@ from shmlog.errors import CorruptDataError
 STATE = "shmlog.state"  # the tensor with the JSON
 
 
-class Checkpoint(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Checkpoint:
     """A state that was read from a file.
+
+    ``checkpoint["state"]``, ``["step"]`` or ``["iteration"]``, ``["timestamp"]``, ``["metrics"]`` and ``["metadata"]``
+    give the same things, as code expects that was written for checkpoints that are dicts.
 
     Attributes
     ----------
@@ -40,6 +45,21 @@ class Checkpoint(NamedTuple):
         """Set the generators of random, numpy and torch to what they were."""
         rng.restore(self.rng)
 
+    def __getitem__(self, key: str) -> Any:
+        """Return the state, or what is known of it; raises KeyError, which lists the keys."""
+        info = self.info
+        values = {
+            "state": self.state, "step": info.step, "iteration": info.step, "timestamp": info.created_at.isoformat(),
+            "metrics": info.metrics, "metadata": info.metadata,
+        }  # fmt: skip
+        if key not in values:
+            raise KeyError(f"{key!r}; a checkpoint has {', '.join(map(repr, values))}")
+        return values[key]
+
+    def __repr__(self) -> str:
+        info = self.info
+        return f"<Checkpoint {info.name!r} step {info.step}, {info.created_at:%Y-%m-%d %H:%M:%S} UTC, {info.path}>"
+
 
 class Encoded(NamedTuple):
     """A state ready to be written; its arrays are still those of the caller."""
@@ -57,7 +77,7 @@ def encode_state(
     state: Any,
     path: Path,
     name: str,
-    step: int,
+    step: int | None,
     number: int,
     metrics: Mapping[str, Any] | None,
     metadata: Mapping[str, Any] | None,
@@ -75,10 +95,12 @@ def encode_state(
     encoder = StateEncoder(allow_pickle=allow_pickle, tensors=tensors)
     nodes = {"state": encoder.encode(state, ("state",)), "rng": encoder.encode(rng.capture(), ("rng", "rng"))}
     tensors[STATE] = from_bytes(_dumps(nodes))
+    if not isinstance(metadata, Mapping | None):
+        raise TypeError(f"metadata must be a dict of plain values, not {type(metadata).__name__}")
     plain = StateEncoder(allow_pickle=False, tensors=None).encode
     info = CheckpointInfo(
         path, name, step, number, datetime.now(UTC), _numbers(metrics or {}), dict(metadata or {}), 0,
-        encoder.has_pickled,
+        encoder.has_pickled, saver.this_process(),
     )  # fmt: skip
     about = {
         "schema": SCHEMA,
@@ -89,6 +111,7 @@ def encode_state(
         "metrics": plain(info.metrics, ("metrics",)),
         "metadata": plain(info.metadata, ("metadata",)),
         "has_pickled": info.has_pickled,
+        "saver": info.saver,
     }
     return Encoded(info, tensors, {ABOUT: _dumps(about).decode("ascii")})
 
@@ -99,6 +122,8 @@ def _dumps(value: Any) -> bytes:
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     """Return the metrics as plain numbers, whatever library they come from."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics must be numbers by name, such as {{'loss': 0.5}}, not {type(metrics).__name__}")
     numbers: dict[str, int | float] = {}
     for name, value in metrics.items():
         try:
@@ -120,7 +145,7 @@ def read_checkpoint(path: Path, *, allow_pickle: bool) -> Checkpoint:
     UnsafeDataError
         If it holds pickled objects and ``allow_pickle`` is false.
     MissingExtraError
-        If safetensors, or the torch that it needs, is not installed.
+        If it needs torch, which is not installed.
     """
     reader = TensorReader(path)
     container.verify(path)

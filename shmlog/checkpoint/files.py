@@ -18,7 +18,7 @@ from shmlog.errors import CorruptDataError, RefusedError, UnreadableError
 ABOUT = "shmlog.checkpoint"  # the key of the header's metadata
 SCHEMA = 1
 SUFFIX = ".safetensors"
-_NAME = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})-(?P<step>\d{8,19})\.safetensors", re.ASCII)
+_NAME = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})(?:-(?P<step>\d{8,19})|\.\d{8,19})\.safetensors", re.ASCII)
 
 
 class CheckpointInfo(NamedTuple):
@@ -30,8 +30,8 @@ class CheckpointInfo(NamedTuple):
         Its file.
     name : str
         Name of the manager that saved it.
-    step : int
-        Training step.
+    step : int or None
+        Training step; None if it was not known when an exception or a signal came, see `AutoCheckpoint`.
     number : int
         Counts the saves under this name: the newest has the highest.
     created_at : datetime
@@ -44,28 +44,33 @@ class CheckpointInfo(NamedTuple):
         Size of the file.
     has_pickled : bool
         Whether loading it needs ``allow_pickle=True``.
+    saver : str
+        The process that saved it: see `shmlog.checkpoint.saver`.
     """
 
     path: Path
     name: str
-    step: int
+    step: int | None
     number: int
     created_at: datetime
     metrics: dict[str, int | float]
     metadata: dict[str, Any]
     bytes: int
     has_pickled: bool
+    saver: str
 
 
-def file_name(name: str, step: int) -> str:
-    """Return the name of the file of a checkpoint."""
-    return f"{name}-{step:08d}{SUFFIX}"
+def file_name(name: str, step: int | None, number: int = 0) -> str:
+    """Return the name of the file of a checkpoint: ``NAME-STEP``, or ``NAME.NUMBER`` if the step is not known."""
+    return f"{name}.{number:08d}{SUFFIX}" if step is None else f"{name}-{step:08d}{SUFFIX}"
 
 
-def split_name(path: Path) -> tuple[str, int] | None:
-    """Return name and step of a checkpoint's file, or None if it can't be one."""
+def split_name(path: Path) -> tuple[str, int | None] | None:
+    """Return name and step, if one is known, of a checkpoint's file; None if it can't be one."""
     match = _NAME.fullmatch(path.name)
-    return (match["name"], int(match["step"])) if match else None
+    if match is None:
+        return None
+    return match["name"], None if match["step"] is None else int(match["step"])
 
 
 def read_info(path: Path) -> CheckpointInfo:
@@ -88,9 +93,10 @@ def _info(path: Path, header: Header) -> CheckpointInfo:
         if schema == SCHEMA:
             plain = StateDecoder(None, allow_pickle=False).decode
             return CheckpointInfo(
-                path, str(about["name"]), int(about["step"]), int(about["number"]),
+                path, str(about["name"]), None if about["step"] is None else int(about["step"]), int(about["number"]),
                 moment(about["created_at"]), dict(plain(about["metrics"])),
                 dict(plain(about["metadata"])), header.file_bytes, bool(about["has_pickled"]),
+                str(about.get("saver", "")),
             )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptDataError(f"{path}: the header is damaged, or not that of a checkpoint") from error
@@ -113,7 +119,7 @@ class Index:
         known = self._known
         self._known = {path: self._look(path, known.get(path)) for path in checkpoint_files(self.folder, self.name)}
         infos = [info for _, info in self._known.values() if info is not None]
-        return sorted(infos, key=lambda info: (info.number, info.step))
+        return sorted(infos, key=lambda info: (info.number, -1 if info.step is None else info.step))
 
     def _look(
         self, path: Path, known: tuple[tuple[int, ...], CheckpointInfo | None] | None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from pathlib import Path
 
-from shmlog.base.extras import import_extra
 from shmlog.base.warn import warn_caller
+from shmlog.checkpoint.arguments import whole_number
 from shmlog.checkpoint.container import verify
 from shmlog.checkpoint.encoded import Checkpoint, read_checkpoint
 from shmlog.checkpoint.files import CheckpointInfo, Index, checkpoint_files, file_name, read_info
+from shmlog.checkpoint.pickled import is_pickled, read_pickled
 from shmlog.checkpoint.publish import copy
 from shmlog.errors import CheckpointNotFoundError, CorruptDataError, UnreadableError
-from shmlog.folder.layout import check_id
+from shmlog.folder.names import check_id
 
 #: How a checkpoint is named: its step, its file, or what `list` returned.
 Which = int | str | os.PathLike[str] | CheckpointInfo
@@ -23,7 +23,6 @@ class CheckpointFolder:
     """Finds, loads, deletes and copies checkpoints; `CheckpointManager` adds the saving."""
 
     def __init__(self, folder: str | os.PathLike[str], name: str, *, allow_pickle: bool) -> None:
-        import_extra("safetensors", "checkpoints")  # now, not when the first state is to be saved
         self.folder = Path(os.path.abspath(folder))
         self.name = check_id(name, "name")
         self.allow_pickle = allow_pickle
@@ -44,7 +43,7 @@ class CheckpointFolder:
             return which.path
         if isinstance(which, str | os.PathLike):
             return Path(which)
-        path = self.folder / file_name(self.name, operator.index(which))
+        path = self.folder / file_name(self.name, whole_number("which", which, 0))
         if not path.exists():
             raise CheckpointNotFoundError(f"{self.folder}: no checkpoint {self.name!r} of step {which}")
         return path
@@ -57,8 +56,8 @@ class CheckpointFolder:
         Parameters
         ----------
         which : int, path or CheckpointInfo, optional
-            A step, a file, or what `list` returned. Default: the newest; if that one
-            is damaged the one before it, with a warning.
+            A step, a file, or what `list` returned. A file may be one that another program has pickled,
+            such as checkpointing. Default: the newest; if that one is damaged the one before it, with a warning.
 
         Returns
         -------
@@ -80,6 +79,8 @@ class CheckpointFolder:
             return self._load_newest()
         path = self._path(which)
         try:
+            if is_pickled(path):
+                return read_pickled(path, allow_pickle=self.allow_pickle)
             return read_checkpoint(path, allow_pickle=self.allow_pickle)
         except FileNotFoundError as error:
             raise CheckpointNotFoundError(f"{path}: no such checkpoint") from error

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import atexit
-import operator
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from shmlog.base.warn import warn_caller
+from shmlog.checkpoint.arguments import metric_and_mode, whole_number
 from shmlog.checkpoint.background import Writer
 from shmlog.checkpoint.encoded import Checkpoint, Encoded, best_of, encode_state
 from shmlog.checkpoint.files import CheckpointInfo, file_name
 from shmlog.checkpoint.folder import CheckpointFolder, Which
 from shmlog.checkpoint.publish import publish, remove_abandoned
+from shmlog.checkpoint.saver import is_live_other
 from shmlog.errors import CheckpointNotFoundError, RunStateError, StorageError
 from shmlog.folder.layout import RunLayout
 
@@ -38,7 +40,8 @@ class CheckpointManager(CheckpointFolder):
     name : str
         1 to 64 letters, digits, ``_``, ``-``. Files of other names are not touched.
     keep_last : int
-        How many of the newest are kept; 0 keeps all.
+        How many of the newest are kept; 0 keeps all. Processes that save under one name at the same
+        time keep so many each.
     keep_best : (str, str), optional
         A metric and ``"min"`` or ``"max"``: the best checkpoint by it is kept, too.
     save_every : int, optional
@@ -53,8 +56,6 @@ class CheckpointManager(CheckpointFolder):
     ------
     TypeError, ValueError
         If an argument is not usable.
-    MissingExtraError
-        If safetensors is not installed.
     """
 
     def __init__(
@@ -69,9 +70,9 @@ class CheckpointManager(CheckpointFolder):
         run: Run | None = None,
     ) -> None:
         super().__init__(folder, name, allow_pickle=allow_pickle)
-        self.keep_last = _at_least("keep_last", keep_last, 0)
-        self.keep_best = None if keep_best is None else _metric_and_mode(keep_best)
-        self.save_every = None if save_every is None else _at_least("save_every", save_every, 1)
+        self.keep_last = whole_number("keep_last", keep_last, 0)
+        self.keep_best = None if keep_best is None else metric_and_mode(keep_best)
+        self.save_every = None if save_every is None else whole_number("save_every", save_every, 1)
         self._run = run
         self._lock = threading.RLock()  # a signal handler may save in the middle of a save
         self._pending: PendingSave | None = None
@@ -139,10 +140,10 @@ class CheckpointManager(CheckpointFolder):
             If a value can't be stored; the message names its key path. Nothing was
             written.
         StorageError
-            If the file can't be written, which leaves the older ones untouched, or was at once removed by somebody.
+            If the file can't be written, which leaves the older ones untouched.
         """
         with self._lock:
-            info = self._save_only(state, step, metrics=metrics, metadata=metadata)
+            info = self._save_only(state, self._step(step), metrics=metrics, metadata=metadata)
             self._prune(info)
             return info
 
@@ -154,7 +155,7 @@ class CheckpointManager(CheckpointFolder):
         metrics: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> CheckpointInfo:
-        """Save a state and remove no other."""
+        """Save a state and remove no other; ``step`` is None if it is not known."""
         with self._lock:
             self.wait()
             encoded = self._encode(state, step, metrics, metadata)
@@ -202,10 +203,10 @@ class CheckpointManager(CheckpointFolder):
             if if_busy == "skip" and not self.wait(0):
                 return None
             self.wait()
-            encoded = self._encode(state, step, metrics, metadata)
+            encoded = self._encode(state, self._step(step), metrics, metadata)
             pending = PendingSave(self, encoded.info, Writer(encoded.info.path, encoded.chunks()))
             self._pending = pending
-            self._since = encoded.info.step
+            self._note(encoded.info.step)
             if not self._waits_at_exit:
                 self._waits_at_exit = True
                 atexit.register(self.wait)
@@ -246,45 +247,30 @@ class CheckpointManager(CheckpointFolder):
             pending._writer.close()
             if sha256 is None:
                 return pending._error
-            try:
-                pending._info = self._log(pending._info, sha256)
-            except StorageError as error:
-                pending._error = str(error)
-                return pending._error
+            pending._info = self._log(pending._info, sha256)
             self._prune(pending._info)
             return None
 
     def _encode(
         self, state: Any, step: int | None, metrics: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None
     ) -> Encoded:
-        infos = self._index.scan()
-        if step is None:
-            step = max((info.step for info in infos), default=-1) + 1
-        step = operator.index(step)
-        if not 0 <= step <= _STEP_MAX:
-            raise ValueError(f"step must be 0 to {_STEP_MAX}, not {step}")
-        number = max((info.number for info in infos), default=0) + 1
+        number = max((info.number for info in self._index.scan()), default=0) + 1
         return encode_state(
-            state, self.folder / file_name(self.name, step), self.name, step, number, metrics, metadata,
+            state, self.folder / file_name(self.name, step, number), self.name, step, number, metrics, metadata,
             allow_pickle=self.allow_pickle,
         )  # fmt: skip
 
-    def _log(self, info: CheckpointInfo, sha256: str) -> CheckpointInfo:
-        """Log a save that is done; return its info with the size of the file.
+    def _step(self, step: int | None) -> int:
+        """Return the step of a save, which by default is the one after the highest."""
+        if step is None:
+            return max((info.step for info in self._index.scan() if info.step is not None), default=-1) + 1
+        return whole_number("step", step, 0, _STEP_MAX)
 
-        Raises
-        ------
-        StorageError
-            If the file is gone.
-        """
-        try:
+    def _log(self, info: CheckpointInfo, sha256: str) -> CheckpointInfo:
+        """Log a save that is done; return its info with the size of the file, 0 if somebody has removed it already."""
+        with suppress(FileNotFoundError):
             info = info._replace(bytes=info.path.stat().st_size)
-        except FileNotFoundError as error:
-            raise StorageError(
-                f"{info.path} was written and at once removed, perhaps by another manager of the same name; give each "
-                "process a name of its own"
-            ) from error
-        self._since = info.step
+        self._note(info.step)
         if self._run is not None:
             inside = info.path.is_relative_to(self._run.dir)
             self._run.event(
@@ -300,12 +286,20 @@ class CheckpointManager(CheckpointFolder):
             )
         return info
 
+    def _note(self, step: int | None) -> None:
+        """Have `should_save` count from a step."""
+        if step is not None:
+            self._since = step
+
     def _prune(self, newest: CheckpointInfo) -> None:
-        """Remove the checkpoints that need not be kept, and the files that killed saves have left."""
+        """Remove the checkpoints that need not be kept, and the files that killed saves have left.
+
+        Those of another process that lives stay: each process keeps its own.
+        """
         remove_abandoned(newest.path)
         if not self.keep_last:
             return
-        infos = self._index.scan()
+        infos = [info for info in self._index.scan() if not is_live_other(info.saver)]
         kept = {newest.path, *(info.path for info in infos[-self.keep_last :])}
         best = best_of(*self.keep_best, infos) if self.keep_best else None
         if best is not None:
@@ -353,7 +347,7 @@ class CheckpointManager(CheckpointFolder):
                 return None
             raise
         checkpoint.restore_rng()
-        self._since = checkpoint.info.step
+        self._note(checkpoint.info.step)
         return checkpoint
 
 
@@ -393,17 +387,3 @@ class PendingSave:
         if self._error is not None:
             raise StorageError(self._error)
         return self._info
-
-
-def _at_least(what: str, value: int, least: int) -> int:
-    number = operator.index(value)
-    if number < least:
-        raise ValueError(f"{what} must be {least} or more, not {number}")
-    return number
-
-
-def _metric_and_mode(value: tuple[str, str]) -> tuple[str, str]:
-    metric, mode = value
-    if mode not in ("min", "max"):
-        raise ValueError(f"keep_best must be (metric, 'min') or (metric, 'max'), not {value!r}")
-    return metric, mode

@@ -18,7 +18,7 @@ class CheckpointFile(NamedTuple):
     ----------
     path : Path
         The file.
-    name, step : str, int
+    name, step : str, int or None
         As its name says.
     info : CheckpointInfo or None
         What the header says; None if it is damaged.
@@ -30,7 +30,7 @@ class CheckpointFile(NamedTuple):
 
     path: Path
     name: str
-    step: int
+    step: int | None
     info: CheckpointInfo | None
     sha256: str | None
     damage: str | None
@@ -51,7 +51,7 @@ def survey(folder: Path, *, every_byte: bool) -> list[CheckpointFile]:
         headers and sizes.
     """
     files = [_look(path, every_byte) for path in checkpoint_files(folder)]
-    return sorted(files, key=lambda file: (file.name, file.info.number if file.info else 0, file.step))
+    return sorted(files, key=lambda file: (file.name, file.info.number if file.info else 0, file.path.name))
 
 
 def _look(path: Path, every_byte: bool) -> CheckpointFile:

@@ -20,6 +20,10 @@ _TORCH = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "float16": "F16", "bfloat16": "BF16",
     "int32": "I32", "float32": "F32", "int64": "I64", "float64": "F64",
 }  # fmt: skip
+_CODES = {kind: code for code, kind in _NUMPY.items()}
+_TORCH_NAMES = {kind: name for name, kind in _TORCH.items()}
+BYTES = {kind: int(code[1]) for code, kind in _NUMPY.items()} | {"BF16": 2}
+"""Size of an item of each type, bytes."""
 
 
 class Tensor(NamedTuple):
@@ -99,6 +103,13 @@ def _to_npy(array: Any) -> bytes:
     return out.getvalue()
 
 
+def to_numpy(data: bytearray, dtype: str, shape: list[int]) -> Any:
+    """Return the bytes of a tensor as a writable array."""
+    import numpy as np
+
+    return np.frombuffer(data, f"<{_CODES[dtype]}").reshape(shape)
+
+
 def decode_numpy(source: Source, name: str, node: dict[str, Any]) -> Any:
     """Return the array of a node."""
     array = source.numpy(name)
@@ -154,6 +165,13 @@ def _bytes_of(tensor: Any) -> memoryview:
         return memoryview(b"")
     data: memoryview = plain.reshape(-1).view(torch.uint8).numpy().data
     return data
+
+
+def to_torch(data: bytearray, dtype: str, shape: list[int]) -> Any:
+    """Return the bytes of a tensor as a tensor of torch."""
+    torch: Any = sys.modules["torch"]
+    kind = getattr(torch, _TORCH_NAMES[dtype])
+    return torch.frombuffer(data, dtype=kind).reshape(shape) if data else torch.empty(shape, dtype=kind)
 
 
 def decode_torch(source: Source, name: str, node: dict[str, Any]) -> Any:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import default_root, exit_code
+from shmlog.cli.parser import exit_code
 from shmlog.cli.text import relative
 from shmlog.errors import RunNotFoundError
-from shmlog.folder.root import Root
+from shmlog.folder.root import Root, name_of
 
 if TYPE_CHECKING:
     from shmlog.store.store import Store
 
 
-def resolve_run(text: str | None, root: str | Path | None = None) -> Path:
-    """Return the folder of the run that ``text`` means, for callers that only read: of several, the newest.
+def resolve_run(text: str | None, root: str | Path) -> Path:
+    """Return the folder of the run that ``text`` means; of several, the newest.
 
     It prints which one that is. `Root.runs` explains ``text`` and the errors.
     """
-    place = Root(root or default_root())
+    place = Root(root)
     folders, named_by = place.runs(text)
     if not folders:
         what = "" if named_by == place.given else f"{named_by}: no run here; "
@@ -31,19 +30,6 @@ def resolve_run(text: str | None, root: str | Path | None = None) -> Path:
     if named_by is not None:
         say(f"shmlog: newest of {len(folders)} in {relative(named_by)}: {relative(folders[-1])}")
     return folders[-1]
-
-
-def resolve_named_run(text: str, root: str | Path) -> Path:
-    """Return the folder of the run that ``text`` itself names, for callers that change it.
-
-    `Root.runs` explains ``text`` and the errors.
-    """
-    place = Root(root)
-    folders, named_by = place.runs(text)
-    if named_by is not None:
-        advice = f"name one of its runs, such as {relative(folders[-1])}" if folders else place.content()
-        raise RunNotFoundError(f"{named_by}: no run; {advice}")
-    return folders[0]
 
 
 def recover_dead(run_dirs: Iterable[Path]) -> bool:
@@ -76,13 +62,13 @@ def locate(run_dir: Path) -> tuple[Store, str]:
     """Return the store that a run folder is in, and the run's name there."""
     import shmlog
 
-    folder = Path(os.path.abspath(run_dir))
-    return shmlog.Store(folder.parent.parent), f"{folder.parent.name}/{folder.name}"
+    root, name = name_of(run_dir)
+    return shmlog.Store(root), name
 
 
 def locate_named(text: str, root: str) -> tuple[Store, str]:
-    """Return the store of the run that ``text`` names, and the run's name there, for callers that change it."""
-    return locate(resolve_named_run(text, root))
+    """Return the store of the run that ``text`` means, and the run's name there."""
+    return locate(resolve_run(text, root))
 
 
 def for_each(
@@ -94,7 +80,8 @@ def for_each(
     for text in args.run_names:
         outcome: dict[str, Any] = {"run": text, "error": None}
         try:
-            act(*find(text, args.root))
+            store, outcome["run"] = find(text, args.root)
+            act(store, outcome["run"])
         except Exception as error:  # reported below, and by the exit code; the other runs must not suffer
             if args.debug:
                 raise

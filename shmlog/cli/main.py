@@ -7,35 +7,23 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
-from shmlog.cli.commands import (
-    annotate,
-    artifacts,
-    checkpoints,
-    compare,
-    completion,
-    demo,
-    env,
-    export,
-    gc,
-    import_,
-    pin,
-    prune,
-    recover,
-    restore,
-    rm,
-    runs,
-    show,
-    sql,
-    tag,
-    tail,
-    verify,
-)
 from shmlog.cli.output import one_line, say
 from shmlog.cli.parser import EXIT_CODES, USAGE, Parser, UsageError, exit_code
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
+
+COMMANDS = {
+    name: "import_" if name == "import" else "pin" if name == "unpin" else name
+    for name in (
+        "demo", "runs", "experiments", "show", "metrics", "tail", "sql", "compare", "export", "import", "tag",
+        "annotate", "pin", "unpin", "rm", "prune", "restore", "recover", "verify", "artifacts", "checkpoints", "gc",
+        "env", "completion",
+    )
+}  # fmt: skip
+"""The commands, in the order of the help, and the module of each."""
 
 _EXAMPLE = """example:
   shmlog demo                    train a small model in three processes, log it all
@@ -59,8 +47,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> Parser:
-    """Return the parser of the whole command line."""
+def build_parser(only: str | None = None) -> Parser:
+    """Return the parser of the whole command line, or of one command, for which fewer modules are imported."""
     parser = Parser(
         prog="shmlog",
         description="Metrics and structured events of programs made of many processes.",
@@ -71,19 +59,23 @@ def build_parser() -> Parser:
     parser.set_defaults(parser=parser)  # for the command completion
     parser.set_defaults(advise=lambda args, extra: "")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in (
-        demo, runs, show, tail, sql, compare, export, import_, tag, annotate, pin, rm, prune, restore, recover, verify,
-        artifacts, checkpoints, gc, env, completion,
-    ):  # fmt: skip
-        module.add_parser(commands)
+    for name in dict.fromkeys(COMMANDS.values() if only is None else [COMMANDS[only]]):
+        import_module(f"shmlog.cli.commands.{name}").add_parser(commands)
     return parser
+
+
+def _command_of(argv: Sequence[str]) -> str | None:
+    """Return the command that words begin with, behind options; None if the parser needs to know all commands."""
+    first = next((word for word in argv if not word.startswith("-")), None)
+    return first if first in COMMANDS and first != "completion" else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` and return its exit code."""
     _never_fail_to_print()
-    parser = build_parser()
-    args, extra = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser(_command_of(words))
+    args, extra = parser.parse_known_args(words)
     if extra:
         of_command = parser if args.command is None else args.parser_of_command
         of_command.error(f"unrecognized arguments: {' '.join(extra)}{args.advise(args, extra)}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from shmlog.base.variables import root_or_default
 from shmlog.cli.text import clean
-from shmlog.errors import QueryError
+from shmlog.errors import QueryError, UnknownNameError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -20,7 +21,8 @@ FOUND, USAGE, FAILED = 1, 2, 3
 EXIT_CODES = """exit codes: 0 done; 1 done, and the command found what it looks for, such as damage or a worse run;
 2 wrong usage; 3 failed, for example because there is no such run; 130 interrupted"""
 
-RUN = "a run folder, an id, or EXPERIMENT/ID"
+RUN = "its id or the begin of it, its name, its folder, or, for the newest, 'latest' or an experiment"
+"""How a run is named, in every command."""
 
 
 def default_root() -> str:
@@ -38,9 +40,9 @@ class UsageError(Exception):
 
 
 def exit_code(error: Exception) -> int:
-    """Return the exit code of an error: `USAGE` if the command line can never be right, else `FAILED`."""
+    """Return the exit code of an error: `USAGE` if the command line can't be understood, else `FAILED`."""
     is_usage = isinstance(error, (UsageError, QueryError)) or type(error) is ValueError
-    return USAGE if is_usage else FAILED
+    return USAGE if is_usage and not isinstance(error, UnknownNameError) else FAILED
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,9 +82,9 @@ def add_command(
 
 
 def add_run_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the argument RUN."""
-    text = f"a run folder or id, or a folder or experiment whose newest run is meant (default: {shown_root()})"
-    parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
+    """Add the argument RUN, which may be left out, and the option --root."""
+    parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=f"{RUN} (default: latest)")
+    add_root_option(parser)
 
 
 def add_root_option(parser: argparse.ArgumentParser) -> None:
@@ -92,10 +94,10 @@ def add_root_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_runs_argument(parser: argparse.ArgumentParser, *, several: bool, text: str = RUN) -> None:
-    """Add the argument RUN, which is required, since the command changes the run."""
+def add_runs_argument(parser: argparse.ArgumentParser, *, several: bool) -> None:
+    """Add the argument RUN, which is required, and the option --root."""
     parser.add_argument("run_name" if not several else "run_names", nargs="+" if several else None, metavar="RUN",
-                        type=path, help=text)  # fmt: skip
+                        type=path, help=RUN)  # fmt: skip
     add_root_option(parser)
 
 
@@ -103,6 +105,22 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that select runs."""
     parser.add_argument("--status", action="append", help="only runs of this status; may be repeated")
     parser.add_argument("--tag", metavar="EXPR", help="only runs with these tags, such as 'a AND (b OR c)'")
+
+
+def add_selection_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that select records."""
+    text = "only records of these steps, both ends included; either may be left out"
+    parser.add_argument("--steps", metavar="FROM:TO", type=steps, default=(None, None), help=text)
+    text = "only each N-th record of a metric, and its last one"
+    parser.add_argument("--every", metavar="N", type=positive, default=1, help=text)
+
+
+def steps(text: str) -> tuple[int | None, int | None]:
+    """Return the first and the last step that ``text`` means; None is open."""
+    match = re.fullmatch(r"(-?[0-9]{1,18})?:(-?[0-9]{1,18})?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"not two steps: {text!r}; write 100:200")
+    return (int(match[1]) if match[1] else None, int(match[2]) if match[2] else None)
 
 
 def path(text: str) -> str:

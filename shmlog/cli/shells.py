@@ -1,7 +1,8 @@
 """Complete names of runs and experiments, and files, in shells.
 
-The shell itself looks the names up, so that no Python starts at a key press. It offers only names that shmlog can
-make: no other name of a folder reaches the shell. The scripts around these functions are shtab's.
+The shell itself looks the names up, so that no Python starts at a key press. It offers ids, experiments, and those
+names of people that need no quotes: no other name of a folder reaches the shell. The scripts around these functions
+are shtab's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from shmlog.cli.parser import path
+
+# The names that people gave: awk reads run.yaml, and then annotations.yaml, whose name counts if it has one.
+_AWK = r"""awk -F'"' '/^  "name": /{ d = FILENAME; sub(/[^\/]*$/, "", d); n[d]=$4 } END { for (d in n) print n[d] }'"""
 
 _BASH = r"""
 _shmlog_root() {
@@ -30,10 +34,19 @@ _shmlog_names() {
     done
 }
 _shmlog_experiments() { _shmlog_names "$1" "$(_shmlog_root)"/*; }
+_shmlog_given() {
+    local name root=$1
+    AWK "$root"/*/*/run.yaml "$root"/*/*/annotations.yaml 2>/dev/null | while IFS= read -r name; do
+        if [[ $name =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ && $name == "$2"* ]]; then printf '%s\n' "$name"; fi
+    done
+}
 _shmlog_run_dirs() {
-    _shmlog_names "$1" "$(_shmlog_root)"/*/*/run.yaml
+    local root
+    root=$(_shmlog_root)
+    _shmlog_names "$1" latest "$root"/* "$root"/*/*/run.yaml
+    _shmlog_given "$root" "$1"
     compgen -d -- "$1"
-}"""
+}""".replace("AWK", _AWK)
 
 _ZSH = r"""
 _shmlog_root() {
@@ -54,9 +67,13 @@ _shmlog_experiments() {
 _shmlog_run_dirs() {
     setopt localoptions extendedglob nullglob
     local REPLY; _shmlog_root
-    _shmlog_names ${~${(b)REPLY}}/*/*/run.yaml(:h)
+    local -a given
+    given=(${(f)"$(AWK ${~${(b)REPLY}}/*/*/{run,annotations}.yaml 2>/dev/null </dev/null)"})
+    given=(${(M)given:#[A-Za-z0-9_][A-Za-z0-9_.-]#})
+    compadd -a given
+    _shmlog_names latest ${~${(b)REPLY}}/*(/) ${~${(b)REPLY}}/*/*/run.yaml(:h)
     _files -/
-}"""
+}""".replace("AWK", _AWK)
 
 _FISH = r"""
 function _shmlog_root
@@ -74,9 +91,13 @@ function _shmlog_experiments
 end
 function _shmlog_run_dirs
     set -l files (_shmlog_root)/*/*/run.yaml
+    set -l annotated (_shmlog_root)/*/*/annotations.yaml
+    echo latest
+    _shmlog_experiments
     string replace -rf '.*/([A-Za-z0-9_-]+)/run\.yaml$' '$1' -- $files
+    AWK $files $annotated </dev/null | string match -r '^[A-Za-z0-9_][A-Za-z0-9_.-]*$'
     __fish_complete_directories
-end"""
+end""".replace("AWK", _AWK)
 
 _POWERSHELL = r"""
 function _shmlog_experiments {
@@ -86,12 +107,13 @@ function _shmlog_experiments {
 }
 function _shmlog_run_dirs {
     param([string]$WordToComplete)
-    Get-ChildItem -Path runs/*/*/run.yaml -ErrorAction SilentlyContinue | ForEach-Object { $_.Directory.Name } |
+    $ids = Get-ChildItem -Path runs/*/*/run.yaml -ErrorAction SilentlyContinue | ForEach-Object { $_.Directory.Name }
+    @('latest') + @(_shmlog_experiments $WordToComplete) + @($ids) |
         Where-Object { $_ -match '^[A-Za-z0-9_-]+$' -and $_ -like "$WordToComplete*" }
 }"""
 
 # tcsh has no functions, and a slash would end the pattern that shtab puts the command into.
-_FIND = 'find runs -mindepth {0} -maxdepth {0} -regextype posix-extended -regex "{1}" -printf "%f\\n"'
+_FIND = 'find runs -mindepth 1 -maxdepth {0} -type d -regextype posix-extended -regex "{1}" -printf "%f\\n"'
 _NAME = "[A-Za-z0-9_-]+"
 
 
@@ -108,7 +130,7 @@ def _looked_up(function: str, tcsh: str) -> dict[str, Any]:
 
 _EXPERIMENTS = _looked_up("_shmlog_experiments", _FIND.format(1, f"runs.{_NAME}"))
 # The function's name contains "dir": shtab's bash script then quotes the offered names as it quotes names of files.
-_RUNS = _looked_up("_shmlog_run_dirs", _FIND.format(2, f"runs.{_NAME}.{_NAME}"))
+_RUNS = _looked_up("_shmlog_run_dirs", "echo latest; " + _FIND.format(2, f"runs.{_NAME}(.{_NAME})?"))
 
 
 def mark(parser: argparse.ArgumentParser, shtab: Any) -> None:

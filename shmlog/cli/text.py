@@ -8,12 +8,19 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from textwrap import wrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 # C0 and C1 controls, line and paragraph separators, everything that reorders
 # text, and lone surrogates, which no terminal can be sent.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_FIGURES = re.compile(r"(?:[-+0-9.,:eE%… ]{1,40}|[+-]?(?:nan|inf))(?: [kMGT]?B)?")
+_FIGURES = re.compile(
+    r"(?:[-+0-9.,:eE%… ]{1,40}|[+-]?(?:nan|inf))(?: [kMGT]?B)?|[-0-9]{10} [:0-9]{5,8}(?: [A-Z]{1,5})?"
+)
 _CUT_TO = 12  # columns that a text keeps
 _KEYS_CUT_TO = (24, 32, 48, 64, 96, 128)  # and a text that names its row: the first of these that keeps all names apart
 _ALIGNED_TO = 200  # wider cells stick out, so that one of them does not widen every row of a file
@@ -86,9 +93,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[
     whole = [max(width(line[i]) for line in lines) for i in range(len(titles))]
     widths = [min(wide, _ALIGNED_TO) for wide in whole] if columns is None else _widths(lines, whole, columns)
     is_left = [title in left for title in head]
+    if columns is not None:
+        keys = _cut_apart([line[0] for line in lines], widths[0]) if widths else []
+        lines = [[key, *map(shorten, line[1:], widths[1:])] for key, line in zip(keys, lines, strict=True)]
+        lines[0] = [lines[0][0], *_cut_titles(titles[1:], widths[1:])]
     for line in lines:
-        shown = line if columns is None else map(shorten, line, widths)
-        yield "  ".join(map(_pad, shown, widths, is_left)).rstrip()
+        yield "  ".join(map(_pad, line, widths, is_left)).rstrip()
     missing = titles[len(widths) :]
     if missing and columns is not None:
         yield shorten(f"… {plural(len(missing), 'more column')}: {', '.join(missing)}", columns)
@@ -96,10 +106,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[
 
 def _widths(lines: Sequence[Sequence[str]], whole: Sequence[int], columns: int) -> list[int]:
     """Return the widths of the columns that are shown; ``whole`` has the widths of their widest cells."""
+    titles = lines[0]
     least = [
         max(min(wide, _CUT_TO), *(width(line[i]) for line in lines[1:] if is_figure(line[i])), 0)
         for i, wide in enumerate(whole)
     ]
+    cut = _cut_keys(titles)
+    least = [max(narrow, min(width(title), cut)) for narrow, title in zip(least, titles, strict=True)]
     least[:1] = [max(narrow, _cut_keys([line[0] for line in lines])) for narrow in least[:1]]
     count = len(least)
     while count > 1 and _total(least[:count]) > columns:
@@ -110,6 +123,30 @@ def _widths(lines: Sequence[Sequence[str]], whole: Sequence[int], columns: int) 
             break
         widths = [max(min(wide, most), narrow) for wide, narrow in zip(whole, least[:count], strict=False)]
     return widths if _total(widths) <= columns else [columns]
+
+
+def _cut_apart(texts: Sequence[str], columns: int) -> list[str]:
+    """Return texts cut to ``columns``; different ones stay different."""
+    cut: dict[str, str] = {}
+    taken: set[str] = set()
+    for text in dict.fromkeys(texts):
+        cut[text] = _free(text, columns, taken)
+    return [cut[text] for text in texts]
+
+
+def _cut_titles(titles: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Return the titles of columns, cut to their widths; different ones stay different."""
+    taken: set[str] = set()
+    return [_free(title, columns, taken) for title, columns in zip(titles, widths, strict=False)]
+
+
+def _free(text: str, columns: int, taken: set[str]) -> str:
+    """Return a text cut to ``columns``, with a number at its end if that is taken already; add it to what is taken."""
+    marks = (f"~{number}" for number in range(2, 10 ** max(columns - 2, 0)))
+    numbered = (shorten(text, max(columns - len(mark), 1)) + mark for mark in marks)
+    shown = next((cut for cut in chain([shorten(text, columns)], numbered) if cut not in taken), shorten(text, columns))
+    taken.add(shown)
+    return shown
 
 
 def _cut_keys(keys: Sequence[str]) -> int:
@@ -176,9 +213,15 @@ def size(count: int) -> str:
     return f"{amount:.3g} TB"
 
 
+def local_time(when: datetime | None, seconds: bool = False) -> str:
+    """Return a time in the time zone of the machine, with that zone, such as ``2026-11-21 04:15 CET``."""
+    return "" if when is None else f"{when.astimezone():%Y-%m-%d %H:%M{':%S' if seconds else ''} %Z}"
+
+
 def plural(count: int, noun: str) -> str:
     """Return ``count`` and ``noun``, in the plural if need be, such as ``1,200 metrics``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    end = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{end}"
 
 
 def relative(path: os.PathLike[str]) -> str:

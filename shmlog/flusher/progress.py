@@ -30,7 +30,8 @@ class Progress:
         self._segment = segment
         self._drain = drain
         self._sealed = sealed
-        self._stuck_at = -1  # the value of ``sealed`` at the last failure
+        self._failed_at = -1  # the value of ``sealed`` at the last failure
+        self._stuck_at = -1  # the same, once the second try there has failed, too
 
     def add(self) -> None:
         """Show that something was done."""
@@ -67,8 +68,15 @@ class Progress:
                 seen_s = now_s
 
     def note_failure(self) -> None:
-        """Show no more progress until another log is sealed."""
-        self._stuck_at = self._sealed()
+        """From the second failure on, show no more progress until another log is sealed.
+
+        The second try may take seconds on a busy machine, and succeeds where a disk has failed but once.
+        """
+        sealed = self._sealed()
+        if sealed <= self._failed_at:
+            self._stuck_at = self._failed_at
+        else:
+            self._failed_at = sealed
 
     def _is_stuck(self) -> bool:
         return self._sealed() <= self._stuck_at

@@ -1,29 +1,85 @@
-"""The folder of an experiment, and its experiment.yaml, in which the store keeps what people say of it."""
+"""The folder of an experiment: how it is made, a run in it, and its experiment.yaml, which the store writes."""
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from shmlog.base.durable import create_whole
 from shmlog.base.times import utc_now
-from shmlog.folder.runfile import render
+from shmlog.errors import RunStateError, StorageError, UnreadableError
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.runfile import read_mapping, render
 
 FILE_NAME = "experiment.yaml"
 SCHEMA = 1
+_TRIES = 16  # to find a free run id
 
 
-def make(folder: Path) -> str | None:
-    """Make the folder of an experiment; return when, for `note`, or None if it is there or can't be made."""
-    with suppress(OSError):  # who makes a run in it meets, and reports, the same
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()  # only one process gets past this
-        return utc_now()
-    return None
+def make(folder: Path) -> None:
+    """Make the folder of an experiment if it is missing, and note when that was; raises OSError.
+
+    A root that is made for it is one that git ignores, with all its runs.
+    """
+    root = folder.parent
+    is_new = not root.exists() or os.listdir(root) == [".shmlog"]  # the lock of a store comes first
+    root.mkdir(parents=True, exist_ok=True)
+    if is_new:
+        with suppress(OSError), open(root / ".gitignore", "x") as file:  # another process has made it
+            file.write("*\n")
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return
+    with suppress(OSError):  # a run in it meets, and reports, the same
+        create_whole(folder / FILE_NAME, render({"schema": SCHEMA, "created_at": utc_now()}).encode())
 
 
-def note(folder: Path, made_at: str | None) -> None:
-    """Note when the folder of an experiment was made, if `make` has made it; ignore errors of the disk."""
-    if made_at is not None:
-        with suppress(OSError):
-            create_whole(folder / FILE_NAME, render({"schema": SCHEMA, "created_at": made_at}).encode())
+def forget(folder: Path) -> None:
+    """Remove the experiment.yaml of a folder without runs of which nobody has said anything; ignore errors."""
+    with suppress(OSError, UnreadableError):
+        path = folder / FILE_NAME
+        if os.listdir(folder) == [FILE_NAME] and read_mapping(path).keys() <= {"schema", "created_at"}:
+            path.unlink()
+
+
+def new_run_id() -> str:
+    """Return a run id: UTC time and 24 random bits, such as ``20261121-031522-7f3a9c``."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
+
+
+def new_run_folder(experiment: Path, run_id: str | None = None) -> RunLayout:
+    """Make the folder of a new run, and if necessary that of its experiment.
+
+    Parameters
+    ----------
+    experiment : Path
+        The experiment's folder.
+    run_id : str, optional
+        The id that the user gives the run. Default: `new_run_id`.
+
+    Raises
+    ------
+    RunStateError
+        If there is a run of that id.
+    StorageError
+        If the folder can't be made.
+    """
+    try:
+        make(experiment)
+        for _ in range(_TRIES):
+            layout = RunLayout(experiment / (run_id or new_run_id()))
+            try:
+                layout.dir.mkdir()
+            except FileExistsError:
+                if run_id is None:
+                    continue
+                raise RunStateError(
+                    f"there is a run {run_id!r} in {experiment}: pass another id, or resume='auto' to go on with it"
+                ) from None
+            return layout
+    except OSError as error:
+        raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
+    raise StorageError(f"no free run id in {experiment} after {_TRIES} random ones")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import time
 from collections.abc import Container, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +13,7 @@ from typing import NamedTuple, Protocol
 from shmlog.base.durable import TEMPORARY_SUFFIX, fsync_dir, is_there
 from shmlog.errors import StorageError, UnreadableError
 from shmlog.folder.files import LOCAL, RunFiles
-
-_ID_BYTES_MAX = 64
-_ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+from shmlog.folder.names import experiment_of
 
 # `re` compiles and caches each at its first use: `init` needs none.
 _LOG = r"(\d{6,})\.wal"
@@ -25,8 +22,6 @@ _PROVENANCE = r"(?:provenance(?:\.[1-9]\d*)?\.yaml|git(?:\.[1-9]\d*)?\.diff)"
 _NODE = r"node=(0|[1-9]\d{0,8})"
 _PART = r"part-(\d{6,})(?:-(\d{6,}))?\.parquet"
 _TEMPORARY = rf"(?s:.*){re.escape(TEMPORARY_SUFFIX)}"
-
-_TRIES = 16  # to find a free run id
 
 
 class Part(NamedTuple):
@@ -91,8 +86,9 @@ class RunLayout:
 
     @property
     def experiment(self) -> str:
-        """The experiment's name: that of the folder above."""
-        return self.dir.parent.name
+        """The experiment's name, which that of the folder above is made from."""
+        folder = self.dir.parent.name
+        return experiment_of(folder) or folder  # a folder of somebody else's has its own name
 
     @property
     def root(self) -> Path:
@@ -219,33 +215,6 @@ def _of_attempt(name: str, attempt: int, end: str) -> str:
     return f"{name}.{end}" if attempt == 1 else f"{name}.{attempt}.{end}"
 
 
-def new_run_id() -> str:
-    """Return a run id: UTC time and 24 random bits, such as ``20261121-031522-7f3a9c``."""
-    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
-
-
-def new_run_folder(experiment: Path) -> RunLayout:
-    """Make the folder of a new run, and if necessary that of its experiment.
-
-    Raises
-    ------
-    StorageError
-        If the folder can't be made.
-    """
-    try:
-        experiment.mkdir(parents=True, exist_ok=True)
-        for _ in range(_TRIES):
-            layout = RunLayout(experiment / new_run_id())
-            try:
-                layout.dir.mkdir()
-            except FileExistsError:
-                continue
-            return layout
-    except OSError as error:
-        raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
-    raise StorageError(f"no free run id in {experiment} after {_TRIES} random ones")
-
-
 class _HasDir(Protocol):
     @property
     def dir(self) -> Path: ...
@@ -261,26 +230,6 @@ def folder_of(run: RunLike, expected: str) -> str | os.PathLike[str]:
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"{expected}, or an object with its 'dir', such as a Run; not {type(run).__name__}")
     return folder
-
-
-def is_id(text: str) -> bool:
-    """Whether ``text`` can be the name of a folder of ours."""
-    return 0 < len(text) <= _ID_BYTES_MAX and _ID_LETTERS.issuperset(text)
-
-
-def check_id(value: str, what: str) -> str:
-    """Return ``value`` if it can be the name of a folder of ours.
-
-    Raises
-    ------
-    ValueError
-        If it is not 1 to 64 letters, digits, ``_`` or ``-``.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
-    if not is_id(value):
-        raise ValueError(f"{what} {value!r}: use 1 to 64 letters, digits, '_' or '-'")
-    return value
 
 
 def fsync_run(layout: RunLayout) -> None:

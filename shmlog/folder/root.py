@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,7 +13,9 @@ from typing import NamedTuple
 
 from shmlog.errors import ExperimentNotFoundError, RunNotFoundError, StorageError
 from shmlog.folder import flock
-from shmlog.folder.layout import RunLayout, check_id, is_id
+from shmlog.folder.labels import choose, describe
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.names import LATEST, check_experiment, check_id, experiment_of, folder_name, is_experiment, is_id
 
 _STALE_S = 86_400
 STAMP = re.compile(r"(\d{8}-\d{6})-")
@@ -44,7 +45,7 @@ class Root:
 
     def experiments(self) -> list[str]:
         """Return the names of all experiments, sorted."""
-        return sorted(_folders(self.path))
+        return sorted(_experiments(self.path))
 
     def experiment(self, name: str) -> Path:
         """Return the folder of an experiment, which need not exist.
@@ -56,11 +57,11 @@ class Root:
         StorageError
             If it is a symbolic link or anything else than a folder.
         """
-        return self.inside(self.path / check_id(name, "experiment"))
+        return self.inside(self.path / folder_name(check_experiment(name)))
 
     def archived_experiments(self) -> list[str]:
         """Return the names of the experiments that have archives, sorted."""
-        return sorted(_folders(self.archive))
+        return sorted(_experiments(self.archive))
 
     def existing_experiment(self, name: str) -> Path:
         """Return the folder of an existing experiment, else raise ExperimentNotFoundError."""
@@ -71,15 +72,15 @@ class Root:
 
     def run_ids(self, experiment: str) -> Iterator[str]:
         """Yield the names of the folders in an experiment that can be runs, in no order."""
-        return _folders(self.experiment(experiment))
+        return filter(is_id, _folders(self.experiment(experiment)))
 
     def run(self, experiment: str, run_id: str) -> RunLayout:
         """Return the paths of a run, which need not exist; raises ValueError, StorageError."""
         folder = self.experiment(experiment) / check_id(run_id, "run id")
         return RunLayout(self.inside(folder))
 
-    def find(self, text: str, *, prefer: str | None = None) -> RunLayout:
-        """Return the paths of the run with the name ``id`` or ``experiment/id``.
+    def with_id(self, text: str, *, prefer: str | None = None) -> RunLayout | None:
+        """Return the paths of the run with the name ``id`` or ``experiment/id``; None if there is none.
 
         Parameters
         ----------
@@ -90,21 +91,44 @@ class Root:
         Raises
         ------
         ValueError
-            If no run can have the name, or more than one has it.
-        RunNotFoundError
-            If no run has it.
+            If more than one run has it.
+        StorageError
+            If it is a symbolic link.
         """
         experiment, slash, run_id = text.rpartition("/")
+        if not is_id(run_id) or (slash and not is_experiment(experiment)):
+            return None
         names = [experiment] if slash else [name for name in self.experiments() if not self._links(name, run_id)]
         layouts = [layout for layout in (self.run(name, run_id) for name in names) if is_run(layout)]
         layouts = [layout for layout in layouts if layout.experiment == prefer] or layouts
         if len(layouts) > 1:
             ways = " or ".join(f"{layout.experiment}/{run_id}" for layout in layouts[:3])
             raise ValueError(f"{len(layouts)} runs have the id {run_id!r}; write {ways}")
-        if not layouts:
-            check_id(run_id, "run id")
+        return layouts[0] if layouts else None
+
+    def find(self, text: str, *, newest: bool = True) -> RunLayout:
+        """Return the paths of the run that ``text`` means; `named` says how.
+
+        Parameters
+        ----------
+        text : str
+        newest : bool
+            Whether the newest run is meant by a text that means several. Callers that delete it say no.
+
+        Raises
+        ------
+        ValueError
+            If no run can have the name, or it does not say which of several runs is meant.
+        RunNotFoundError
+            If it means no run.
+        """
+        runs = self.named(text)
+        if runs is None:
+            check_id(text.rpartition("/")[2], "run id")
             raise RunNotFoundError(f"no run {text!r} in {self.path}; 'shmlog runs' lists them")
-        return layouts[0]
+        if not runs.folders or (runs.named_by is not None and not newest):
+            raise RunNotFoundError(f"{text!r} means {len(runs.folders)} runs of {self.path}; name one by its id")
+        return RunLayout(runs.folders[-1])
 
     def runs(self, text: str | None) -> Runs:
         """Return the runs that a text means.
@@ -112,15 +136,15 @@ class Root:
         Parameters
         ----------
         text : str or None
-            A run folder; a root or an experiment folder, for all runs in it; the id of a run below this root,
-            EXPERIMENT/ID, or the name of an experiment, for all its runs; or None, for all runs below this root.
+            A run folder; a root or an experiment folder, for all runs in it; what `named` takes; or None, for all
+            runs below this root.
 
         Raises
         ------
         RunNotFoundError
             If it means no run, experiment or root.
         ValueError
-            If several runs have the id.
+            If it does not say which of several runs is meant.
         """
         folder = self.given if text is None else Path(text)
         if has_description(folder):
@@ -129,24 +153,50 @@ class Root:
         if not below and text is not None:
             if is_run(RunLayout(folder)):  # a run that has lost its run.yaml
                 return Runs([folder], None)
-            named = self._named(text.rstrip("/"))
+            named = self.named(text.rstrip("/"))
             if named is not None:
-                return named
+                return Runs([self.given / run.parent.name / run.name for run in named.folders], named.named_by)
         if not folder.is_dir():
             what = "" if text is None else f"{text}: no such folder, and no such run or experiment; "
             raise RunNotFoundError(f"{what}{self.content()}")
         return Runs(below, folder)
 
-    def _named(self, text: str) -> Runs | None:
-        """Return the run, or the runs of the experiment, with the name ``text`` in this root."""
-        if not all(is_id(part) for part in text.split("/", 1)):
-            return None
-        try:
-            layout = self.find(text)
-        except RunNotFoundError:
-            folder = self.given / text
-            return Runs(runs_below(folder), folder) if text in self.experiments() else None
-        return Runs([self.given / layout.experiment / layout.run_id], None)
+    def named(self, text: str) -> Runs | None:
+        """Return the runs in this root that a name means; None if it means none.
+
+        Parameters
+        ----------
+        text : str
+            The id of a run or EXPERIMENT/ID; the name of an experiment, for all its runs; ``latest``, for all runs;
+            or what fits one run alone, with or without its experiment in front: the begin of an id, a name,
+            or the begin of a commit.
+
+        Raises
+        ------
+        ValueError
+            If it does not say which of several runs is meant; the message lists them.
+        """
+        layout = self.with_id(text)
+        if layout is not None:
+            return Runs([layout.dir], None)
+        if text in self.experiments():
+            return Runs(runs_below(self.experiment(text)), self.given / folder_name(text))
+        if text == LATEST:
+            return Runs(runs_below(self.path), self.given)
+        return self._fitting(text)
+
+    def _fitting(self, text: str) -> Runs | None:
+        """Return the one run that a part of its id, its name or its commit means."""
+        experiments = self.experiments()
+        every = [RunLayout(self.experiment(name) / run_id) for name in experiments for run_id in self.run_ids(name)]
+        fitting = [layout for layout in choose(every, text) if is_run(layout)]
+        experiment, slash, rest = text.partition("/")
+        if not fitting and slash and experiment in experiments:
+            fitting = [run for run in choose((r for r in every if r.experiment == experiment), rest) if is_run(run)]
+        if len(fitting) > 1:
+            ways = sorted(map(describe, fitting), reverse=True)
+            raise ValueError(f"{text!r} fits {len(fitting)} runs; write more of one: {some(ways)}")
+        return Runs([fitting[0].dir], None) if fitting else None
 
     def content(self) -> str:
         """Return a text that lists the experiments, or says how to get runs."""
@@ -158,7 +208,7 @@ class Root:
 
     def _links(self, experiment: str, run_id: str) -> bool:
         """Whether that name is a link in an experiment, such as one to a run of another: it does not count."""
-        return (self.path / experiment / run_id).is_symlink()
+        return (self.path / folder_name(experiment) / run_id).is_symlink()
 
     def inside(self, path: Path) -> Path:
         """Return ``path``; raises StorageError if a symbolic link is on the way to it from the root."""
@@ -186,7 +236,7 @@ class Root:
         for leftover in parent.iterdir():
             if time.time() - leftover.lstat().st_mtime > _STALE_S:
                 shutil.rmtree(leftover, ignore_errors=True)
-        folder = parent / secrets.token_hex(8)
+        folder = parent / os.urandom(8).hex()
         folder.mkdir()
         try:
             yield folder
@@ -233,6 +283,12 @@ def _lock(fd: int) -> bool:
         return True  # a file system without locks: of two simultaneous writers the last one wins
 
 
+def name_of(run_dir: Path) -> tuple[Path, str]:
+    """Return the root that a run folder is in, and the run's name there, ``experiment/id``."""
+    layout = RunLayout(run_dir)
+    return layout.root, f"{layout.experiment}/{layout.run_id}"
+
+
 def is_run(layout: RunLayout) -> bool:
     """Whether a folder is, or was, a run: it describes itself, or holds records."""
     if any(layout.files.is_file(layout.dir / name) for name in _RUN_FILES):
@@ -244,10 +300,14 @@ def _folders(folder: Path) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if is_id(entry.name) and entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False):
                     yield entry.name
     except FileNotFoundError:
         return
+
+
+def _experiments(folder: Path) -> Iterator[str]:
+    return filter(None, map(experiment_of, _folders(folder)))
 
 
 def some(names: list[str]) -> str:

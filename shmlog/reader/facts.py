@@ -112,8 +112,8 @@ def make_record(run_dir: str, facts: RunFacts) -> RunRecord:
     """Return the record of a run as it is now; raises CorruptDataError if the facts are not those of a run."""
     members = Description(facts.members)
     live = False if members.complete is True else liveness.members_live(members)
-    experiment, run_id = run_dir.rsplit("/", 2)[1:]
-    where = {"run_id": run_id, "experiment": experiment, "dir": run_dir}
+    layout = RunLayout(run_dir)
+    where = {"run_id": layout.run_id, "experiment": layout.experiment, "dir": run_dir}
     return RunRecord.from_dict({**facts.record, **where, "status": find_status(members, live), "live": live})
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -284,6 +285,22 @@ class ArtifactRecord(Record):
             run_id=run_id, path=artifact.name, size_bytes=artifact.size_bytes, created_at=artifact.created_at,
             digest=artifact.digest, media_type=artifact.media_type,
         )  # fmt: skip
+
+
+def flat_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters by their dotted names; parts with dots, quotes or blanks in them are quoted."""
+    return dict(_flat(params, ""))
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and (value or not path):
+        for key, item in value.items():
+            part = str(key)
+            if not part or any(mark in part for mark in ".\"'") or part.split() != [part]:
+                part = json.dumps(part, ensure_ascii=False)
+            yield from _flat(item, f"{path}.{part}" if path else part)
+    else:
+        yield path, value
 
 
 def _now() -> datetime:

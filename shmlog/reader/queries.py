@@ -122,15 +122,18 @@ class Queries:
         return findings(self.portions(names))
 
     def compare_metric(
-        self, other: Queries, name: str, *, last: int | None = None,
+        self, other: Queries | Sequence[Queries], name: str, *, beside: Sequence[Queries] = (), last: int | None = None,
         window: tuple[int | None, int | None] | None = None, **options: Any,
     ) -> Difference:  # fmt: skip
         """Return how a metric of another run differs from that of this one, with a confidence interval.
 
         Parameters
         ----------
-        other : StoredRun
+        other : StoredRun or sequence of StoredRun
+            Several runs are one side, as those of other seeds; see `shmlog.analysis.bootstrap.difference_of_sides`.
         name : str
+        beside : sequence of StoredRun
+            Runs on the side of this one.
         last : int, optional
             Only the last so many records of each, by step and time.
         window : pair of int or None, optional
@@ -143,10 +146,14 @@ class Queries:
         ValueError
             If a run has too few values, or one that is NaN, infinite or text, or an option is out of range.
         """
-        from shmlog.analysis.bootstrap import bootstrap_difference, check_sample, select
+        from shmlog.analysis.bootstrap import check_sample, difference_of_sides, select
 
-        samples = [
-            check_sample(f"metric {name!r} of run {run.id}", select(*run.to_numpy(name), last, window))
-            for run in (self, other)
+        others = [other] if isinstance(other, Queries) else list(other)
+        sides = [
+            [
+                check_sample(f"metric {name!r} of run {run.id}", select(*run.to_numpy(name), last, window))
+                for run in side
+            ]
+            for side in ([self, *beside], others)
         ]
-        return bootstrap_difference(*samples, **options)
+        return difference_of_sides(sides, **options)

@@ -26,10 +26,7 @@ _DATA_BYTES = 24
 _INT32_MAX = (1 << 31) - 1
 # Larger numbers are nonsense; sums of a few smaller ones fit in 64 bits.
 COUNT_MAX = 1 << 56
-# Those of csrc/bulk/decode.c: the years 1 to 9999.
-_TS_US_MIN, _TS_US_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
 _SHIFT_US_MAX = 1 << 61
-_LATE_US = 1_000  # a record may be this much younger than the anchor of its frame
 
 ITEM = np.dtype(
     [
@@ -146,10 +143,12 @@ def decode_slots(
         for i in np.unique(frame[~sound]).tolist():
             slots[i] = slots[i][np.repeat(sound[frame == i], entries["slots"][frame == i])]
         entries, frame = entries[sound], frame[sound]
-    clocks = clock.clocks(frames)
-    columns, slot_damage = _walk(frames, entries, frame, slots, codes, clocks)
-    _move_back(columns, clocks)
+    columns, slot_damage = _walk(frames, entries, frame, slots, codes, clock.clocks(frames))
     return columns, damage + slot_damage
+
+
+def _shift_us(clock: FrameClock) -> int:
+    return int(max(-_SHIFT_US_MAX, min(clock.shift_ns / 1000, _SHIFT_US_MAX)))
 
 
 def _walk(
@@ -160,7 +159,7 @@ def _walk(
     after = entries.copy()
     bounds = np.searchsorted(frame, np.arange(len(frames) + 1))
     inputs = [
-        (after[bounds[i] : bounds[i + 1]], np.ascontiguousarray(slots[i]), clock.ticks, clock.utc_ns, clock.rate)
+        (after[bounds[i] : bounds[i + 1]], np.ascontiguousarray(slots[i]), *clock[:3], _shift_us(clock))
         for i, clock in enumerate(clocks)
     ]
     arrays = (
@@ -180,23 +179,6 @@ def _walk(
     if nameless:
         damage.append(columns.damage(nameless_entry, f"{nameless} records whose name is not defined"))
     return columns, damage
-
-
-def _move_back(columns: Columns, clocks: Sequence[FrameClock]) -> None:
-    """Correct the times of records that were logged before the counter began anew and drained after it."""
-    if not any(clock.shift_ns for clock in clocks):
-        return
-    written_us = np.array([clock.utc_ns // 1000 for clock in clocks], np.int64)
-    shift_us = np.array([max(-_SHIFT_US_MAX, min(clock.shift_ns / 1000, _SHIFT_US_MAX)) for clock in clocks], np.int64)
-    begins = columns.stretches["row"].astype(np.int64)
-    frame_of_row = np.repeat(columns.frame[columns.stretches["entry"]], np.diff(begins, append=len(columns.ts_us)))
-    for ts_us, frame in (
-        (columns.ts_us, frame_of_row),
-        (columns.items["ts_us"], columns.frame[columns.items["entry"]]),
-    ):
-        is_before = (shift_us[frame] != 0) & (ts_us > written_us[frame] + _LATE_US)
-        ts_us[is_before] += shift_us[frame][is_before]
-        np.clip(ts_us, _TS_US_MIN, _TS_US_MAX, out=ts_us)
 
 
 def _sound_entries(

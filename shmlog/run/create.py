@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import stat
-from pathlib import Path
 
 from shmlog.errors import StorageError, log_warning
 from shmlog.folder import experiment, runfile, unbegun
 from shmlog.folder.description import Description
-from shmlog.folder.layout import RunLayout, new_run_folder
+from shmlog.folder.experiment import new_run_folder
+from shmlog.folder.layout import RunLayout
 from shmlog.run.join import make_current
 from shmlog.run.options import Options, redacted
 from shmlog.run.run import Run
@@ -19,27 +19,25 @@ from shmlog.segment import shm
 def create(options: Options, turn: int) -> Run:
     """Make a run with the options of `init`; if that fails, nothing of the run is left."""
     options = redacted(options)
-    folder = options.root / options.experiment
-    made_at = experiment.make(folder)
-    layout = _make_folder(folder)
+    layout = _make_folder(options)
     try:
         run, placed = open_segment(layout, options)
         try:
             _write_files(layout, options, placed, turn)
-            start_data = {"experiment": options.experiment, "name": options.name, "tags": options.tags}
+            start_data = {"experiment": options.place.experiment, "name": options.name, "tags": options.tags}
             start(run, start_data, options.config)
         except BaseException:
             close_segment(placed)
             raise
     except BaseException:
         unbegun.remove(layout)
+        experiment.forget(layout.dir.parent)
         raise
-    experiment.note(folder, made_at)
     return make_current(run)
 
 
-def _make_folder(folder: Path) -> RunLayout:
-    layout = new_run_folder(folder)
+def _make_folder(options: Options) -> RunLayout:
+    layout = new_run_folder(options.place.folder, options.place.id)
     try:
         layout.make_folders()
         _warn_if_open(layout)

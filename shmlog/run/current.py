@@ -7,7 +7,7 @@ process has open; in a process that has made no run, to the run of the process t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from shmlog._core import Metric
@@ -48,14 +48,14 @@ def log(*args: Any, **kwargs: Any) -> None:
     made = registry.made.get()
     run = made[-1] if made else registry.sole()
     if run is None or not run._is_live:
-        run = _run_for(args)
+        run = _run_for(args[0] if args else kwargs.get("metrics"))
     if run is not None:
         run.log(*args, **kwargs)
 
 
 def event(event_type: str, data: Mapping[str, Any] | None = None) -> None:
     """Log a structured event to the current run: see `Run.event`. Without a run it does nothing."""
-    run = _run_for(())
+    run = _run_for(None)
     if run is not None:
         run.event(event_type, data)
 
@@ -171,13 +171,17 @@ def is_off() -> bool:
 # ---- no run ----
 
 
-def _run_for(args: Sequence[Any]) -> Run | None:
-    """Return the run that logs a call with these arguments, or counts it as dropped; None: no run does."""
+def _run_for(metrics: Any) -> Run | None:
+    """Return the run that logs a call, or counts it as dropped, with its dict if it has one; None: no run does."""
     meant = find()
     run = _run_of(meant)
     if run is None:
-        _drop(meant, len(args[0]) if args and isinstance(args[0], dict) else 1)
+        _drop(meant, _records(metrics) if isinstance(metrics, dict) else 1)
     return run
+
+
+def _records(metrics: dict[str, Any]) -> int:
+    return sum(_records(value) if isinstance(value, dict) else value is not None for value in metrics.values())
 
 
 def _run_of(meant: Meant) -> Run | None:
@@ -217,6 +221,9 @@ class _Unbound(Run):
 
     def _count_late(self, records: int) -> None:
         _drop(find(), records)
+
+    def _skip(self, name: str) -> None:
+        """Do not warn: the run that the call goes to does."""
 
     def _first_drop(self, reason: str) -> None:
         """Do not warn: there is no run, or the warning was given already."""

@@ -13,12 +13,13 @@ from shmlog.base import variables
 from shmlog.base.plain import fields_of
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout, RunLike
+from shmlog.folder.names import AUTO, LATEST
 from shmlog.run.create import create
 from shmlog.run.handed import handed_down
 from shmlog.run.identity import lone_local_rank, rank_among_several
 from shmlog.run.join import disabled_run
 from shmlog.run.mode import is_disabled
-from shmlog.run.options import DEFAULT_SINKS, Options, check
+from shmlog.run.options import DEFAULT_SINKS, Options, check, check_place
 from shmlog.run.run import Run
 from shmlog.run.turns import Makers, take_turn
 
@@ -27,6 +28,7 @@ def init(
     experiment: str | None = None,
     *,
     root: str | os.PathLike[str] | None = None,
+    id: str | None = None,
     name: str | None = None,
     config: Any = None,
     tags: Iterable[str] | None = None,
@@ -61,10 +63,13 @@ def init(
     Parameters
     ----------
     experiment : str, optional
-        Name of the folder that groups the runs: 1 to 64 letters, digits, ``_``, ``-``. Default:
-        ``$SHMLOG_EXPERIMENT``, else ``default``.
+        Groups the runs: a name without ``/`` of at most some 64 characters, which its folder bears, with ``%XX`` for
+        all but ASCII letters, digits, ``_``, ``-`` and ``.``. Default: ``$SHMLOG_EXPERIMENT``, else ``default``.
     root : path, optional
         Folder of all experiments; made if missing. Default: ``$SHMLOG_ROOT``, else ``runs``.
+    id : str, optional
+        The run's id, which no other run of the experiment has: 1 to 64 letters, digits, ``_``, ``-``. Default: the time
+        in UTC and 24 random bits. With ``resume="auto"``, a run of this id goes on.
     name : str, optional
         For people; need not be unique. Default: ``$SHMLOG_NAME``, else the run's id.
     config : mapping, argparse.Namespace or dataclass, optional
@@ -90,7 +95,8 @@ def init(
     max_wait : float
         Seconds to wait for room while the flusher makes no progress; then the record is dropped and counted.
     strict : bool
-        Raise `DroppedError` when a record is dropped, or `RunStateError` if it is dropped because the run has ended.
+        Raise `DroppedError` when a record is dropped, or `RunStateError` if it is dropped because the run has ended;
+        and `TypeError` for a value that is None, which is left out otherwise.
     clock : str
         ``"auto"``, ``"monotonic"`` or ``"tsc"``.
     level : str or int
@@ -114,7 +120,8 @@ def init(
         made the run says how it has ended and where it lies. Default: whether ``$SHMLOG_QUIET`` is set.
     resume : str, path, StoredRun or the like, optional
         Resume a run that is over, as its next attempt: its id, its folder, or an object that has its
-        ``dir``. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
+        ``dir``; ``"latest"`` is the newest run of the experiment, ``"auto"`` the run of the given ``id`` if there is
+        one, else a new one. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
         ``parent``, if given, replace those of the run, and ``config`` is merged into its parameters. ``level``,
         ``console``, ``rotate_events``, ``git_diff`` and ``redact``, if not given, are those of the previous attempt.
         Variables of the environment replace nothing. A run that has crashed is recovered first.
@@ -136,7 +143,8 @@ def init(
     RunNotFoundError
         If there is no run to resume, or to begin.
     RunStateError
-        If the run to resume is, or may be, running, or the one to begin is not pending. Nothing was changed.
+        If the run to resume is, or may be, running, the one to begin is not pending, or a run has this ``id`` and
+        ``resume`` is not given. Nothing was changed.
     CorruptDataError
         If run.yaml of the run to resume is damaged. Nothing was changed.
     StorageError
@@ -149,8 +157,13 @@ def init(
         described = Description(name=name, tags=list(tags or ()), notes=notes)
         experiment = experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT
         return disabled_run(experiment, described, variables.config() | fields_of(config, "config"))
+    if isinstance(resume, str) and resume in (AUTO, LATEST):
+        from shmlog.run.resume import run_of_word  # rarely needed, and it imports half of the flusher
+
+        resume = run_of_word(resume, check_place(root, experiment, id, is_new=True))
     options = check(
-        experiment, root=root, name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
+        check_place(root, experiment, id, is_new=resume is None),
+        name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,
         strict=strict, level=level, console=console, rotate_events=rotate_events, git_diff=git_diff, redact=redact,
         quiet=quiet, is_new=resume is None and run is None,
@@ -181,15 +194,14 @@ def _finish_earlier_of_cell() -> None:
 def _meet(options: Options, resume: RunLike | None, pending: RunLike | None) -> Run:
     again = partial(_next_attempt, options)
     if resume is None and pending is None:
-        return _take_turn(options.root, options.experiment, Makers(partial(create, options), again))
-    from shmlog.run.resume import begin, find, reopen  # rarely needed, and it imports half of the flusher
+        return _take_turn(options.place.root, options.place.experiment, Makers(partial(create, options), again))
+    from shmlog.run.resume import begin, find, reopen  # as above
 
     if pending is not None:
         layout, make = find(pending, options, "run"), begin
     elif resume is not None:
         layout, make = find(resume, options, "resume"), reopen
-    folder = layout.dir.parent
-    return _take_turn(folder.parent, folder.name, Makers(partial(make, options, layout), again))
+    return _take_turn(layout.root, layout.experiment, Makers(partial(make, options, layout), again))
 
 
 def _take_turn(root: Path, experiment: str, makers: Makers) -> Run:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from shmlog.base import variables
 from shmlog.base.plain import fields_of
 from shmlog.folder.description import Description
-from shmlog.folder.layout import check_id
 from shmlog.folder.logsettings import LogSettings, check_settings, settings_of
+from shmlog.folder.names import check_experiment, check_own_id, folder_name
 from shmlog.run.redact import redact_config
 from shmlog.segment.clock import clock_number
 from shmlog.segment.place import choose_size
@@ -21,11 +21,23 @@ SINKS = ("parquet", "jsonl")
 DEFAULT_SINKS = ("parquet",)
 
 
+class RunPlace(NamedTuple):
+    """The place of a run: what `init` is told of it, checked."""
+
+    root: Path
+    experiment: str
+    id: str | None
+
+    @property
+    def folder(self) -> Path:
+        """The experiment's folder."""
+        return self.root / folder_name(self.experiment)
+
+
 class Options(NamedTuple):  # not a dataclass: importing `dataclasses` takes longer than all other imports of `init`
     """The checked arguments of `init`, made by keyword."""
 
-    experiment: str
-    root: Path
+    place: RunPlace
     name: str | None
     config: dict[str, Any]
     tags: list[str]
@@ -51,7 +63,7 @@ class Options(NamedTuple):  # not a dataclass: importing `dataclasses` takes lon
 
 
 def check(
-    experiment: str | None, *, root: str | os.PathLike[str] | None, name: str | None, config: Any,
+    place: RunPlace, *, name: str | None, config: Any,
     tags: Iterable[str] | None, group: str | None, notes: str | None, parent: str | None, sinks: Iterable[str],
     lane_records: int | None, lanes: int | None, on_full: str, max_wait: float, clock: str, strict: bool,
     level: str | int | None, console: bool | None, rotate_events: int | str | None, git_diff: bool | None,
@@ -74,8 +86,8 @@ def check(
     clock_number(clock)
     settings = check_settings(level, console, rotate_events, redact)
     return Options(
-        experiment=_experiment(experiment, is_new), root=_folder(variables.root_or_default(root)),
-        name=default(name, variables.NAME), config=(variables.config() if is_new else {}) | fields_of(config, "config"),
+        place=place, name=default(name, variables.NAME),
+        config=(variables.config() if is_new else {}) | fields_of(config, "config"),
         tags=_names("tags", (variables.tags() if tags is None and is_new else tags) or ()),
         group=default(group, variables.GROUP), notes=notes, parent=parent, sinks=_sinks(sinks),
         lane_records=lane_records, lanes=lanes, clock=clock,
@@ -84,11 +96,18 @@ def check(
     )  # fmt: skip
 
 
+def check_place(
+    root: str | os.PathLike[str] | None, experiment: str | None, id: str | None, *, is_new: bool
+) -> RunPlace:
+    """Return the checked place of a run or, of a new run, variables in its place; raises TypeError or ValueError."""
+    return RunPlace(_folder(variables.root_or_default(root)), _experiment(experiment, is_new), check_own_id(id))
+
+
 def _experiment(given: str | None, is_new: bool) -> str:
     if given is not None:
-        return check_id(given, "experiment")
+        return check_experiment(given)
     name = variables.value_of(variables.EXPERIMENT) if is_new else None
-    return variables.DEFAULT_EXPERIMENT if name is None else check_id(name, f"${variables.EXPERIMENT}")
+    return variables.DEFAULT_EXPERIMENT if name is None else check_experiment(name, f"${variables.EXPERIMENT}")
 
 
 def _or_variable(given: str | None, variable: str) -> str | None:

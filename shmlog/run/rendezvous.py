@@ -17,6 +17,7 @@ from shmlog.base.boot import boot_id
 from shmlog.errors import RunNotFoundError, RunStateError, SegmentError, ShmlogError, UnreadableError, log_warning
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
+from shmlog.folder.names import folder_name
 from shmlog.folder.segmentref import SHARED_MEMORY
 from shmlog.run.attach import attach
 from shmlog.run.handed import handed_down
@@ -79,7 +80,7 @@ def _meet_others(me: _Rank, root: Path, experiment: str, turn: int, makers: Make
         return makers.make(turn)
     with meeting:
         try:
-            _enter_launchers_run(meeting, me, root / experiment)
+            _enter_launchers_run(meeting, me, root / folder_name(experiment))
             run = _join(meeting, me, turn) or _take_up(meeting, me, turn, makers) or _make(meeting, me, turn, makers)
         except BaseException:
             if not meeting.runs:

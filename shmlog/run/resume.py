@@ -12,13 +12,14 @@ from typing import Any
 from shmlog.errors import CorruptDataError, RunNotFoundError, RunStateError, ShmlogError, StorageError
 from shmlog.folder import liveness, runfile, unbegun
 from shmlog.folder.description import Description
-from shmlog.folder.layout import RunLayout, RunLike, folder_of, is_id
+from shmlog.folder.layout import RunLayout, RunLike, folder_of
+from shmlog.folder.names import AUTO, is_experiment, is_id
 from shmlog.folder.recovered import recover_apart
-from shmlog.folder.root import Root
+from shmlog.folder.root import Root, runs_below
 from shmlog.folder.status import PENDING, RUNNING, SUCCESS, RunStatus, map_status
 from shmlog.records.ledger import Ledger
 from shmlog.run.join import make_current
-from shmlog.run.options import Options, as_before, redacted
+from shmlog.run.options import Options, RunPlace, as_before, redacted
 from shmlog.run.run import Run
 from shmlog.run.start import close_segment, describe_process, open_segment, start
 from shmlog.segment.runlock import locked
@@ -40,14 +41,39 @@ def find(run: RunLike, options: Options, argument: str) -> RunLayout:
     TypeError
         If it is of another type.
     ValueError
-        If it belongs to another experiment than ``options`` name, or several runs have the id.
+        If it belongs to another experiment than ``options`` name, or has another id, or several runs have the id.
     RunNotFoundError
         If there is no such run.
     """
     layout = _look_up(os.fspath(folder_of(run, f"{argument} must be the id of a run, its folder")), options, argument)
-    if options.experiment not in ("default", layout.experiment):
-        raise ValueError(f"run {layout.dir} belongs to experiment {layout.experiment!r}, not {options.experiment!r}")
+    if options.place.experiment not in ("default", layout.experiment):
+        raise ValueError(
+            f"run {layout.dir} belongs to experiment {layout.experiment!r}, not {options.place.experiment!r}"
+        )
+    if options.place.id not in (None, layout.run_id):
+        raise ValueError(f"run {layout.dir} has the id {layout.run_id!r}, not {options.place.id!r}: leave id out")
     return layout
+
+
+def run_of_word(word: str, place: RunPlace) -> RunLayout | None:
+    """Return the run to resume for ``"latest"`` or ``"auto"``; None if that means a new run of the given id.
+
+    Raises
+    ------
+    ValueError
+        If no id is given for ``"auto"``.
+    RunNotFoundError
+        If the experiment has no run for ``"latest"``.
+    """
+    if word == AUTO:
+        if place.id is None:
+            raise ValueError("resume='auto' goes on with the run of a given id: pass id=, too, or resume='latest'")
+        layout = RunLayout(place.folder / place.id)
+        return layout if layout.run_yaml.is_file() else None
+    folders = runs_below(place.folder)
+    if not folders:
+        raise RunNotFoundError(f"no run to resume: experiment {place.experiment!r} in {place.root} has none yet")
+    return RunLayout(folders[-1])
 
 
 def _look_up(name: str, options: Options, argument: str) -> RunLayout:
@@ -59,14 +85,16 @@ def _look_up(name: str, options: Options, argument: str) -> RunLayout:
         raise RunNotFoundError(f"no run {reprlib.repr(name)} to {aim}: {error.strerror}") from error
     experiment, slash, run_id = name.rpartition("/")
     try:
-        if not is_id(run_id) or (slash and not is_id(experiment)):
+        if not is_id(run_id) or (slash and not is_experiment(experiment)):
             raise RunNotFoundError(f"no run can have the name {name!r}")
-        layout = Root(options.root).find(name, prefer=options.experiment)
+        layout = Root(options.place.root).with_id(name, prefer=options.place.experiment)
+        if layout is None:
+            raise RunNotFoundError(f"no run {name!r} in {options.place.root}")
     except (RunNotFoundError, StorageError) as error:  # StorageError: the name is a link
         raise RunNotFoundError(
-            f"no run {name!r} to {aim}: neither a run folder, nor the id of a run in {options.root}"
+            f"no run {name!r} to {aim}: neither a run folder, nor the id of a run in {options.place.root}"
         ) from error
-    return RunLayout(options.root / layout.experiment / layout.run_id)
+    return RunLayout(options.place.root / layout.dir.parent.name / layout.run_id)
 
 
 # ---- is it over ----

@@ -72,6 +72,7 @@ class Run(Messages, Artifacts, Described, Life, _core.RunBase):
         self._bell = Doorbell.open(ref.name if ref else None)
         self._started_s = time.monotonic()
         self._flushers = Flushers(layout)
+        self._skipped: set[str] = set()  # names of values that were None
 
     # ---- properties ----
 
@@ -173,6 +174,35 @@ class Run(Messages, Artifacts, Described, Life, _core.RunBase):
         """Write a text that is too large for the ring into its own file; return the path."""
         self._layout.refuse_links()
         return f"large/{write_large(self._layout.dir, data)}".encode()
+
+    def _time_us(self, timestamp: Any) -> int:
+        """Return a time that a call gives as microseconds since 1970."""
+        from shmlog.run.timestamps import time_us  # rarely needed, and it imports much
+
+        return time_us(timestamp)
+
+    def _times_us(self, timestamps: Any) -> Any:
+        """Return those of an `extend` as a buffer of int64."""
+        from shmlog.run.timestamps import times_us  # as above
+
+        return times_us(timestamps)
+
+    def _flat(self, metrics: dict[str, Any], keeps_none: bool) -> dict[str, Any]:
+        """Return a dict without dicts in it and, unless it keeps them, without values that are None."""
+        from shmlog.run.nested import flatten  # rarely needed
+
+        flat, skipped = flatten(metrics, keeps_none=keeps_none)
+        for name in skipped:
+            self._skip(name)
+        return flat
+
+    def _skip(self, name: str) -> None:
+        """Warn of a value that is None, once for each name."""
+        if name not in self._skipped:
+            self._skipped.add(name)
+            from shmlog.base.warn import warn_caller  # as above
+
+            warn_caller(f"metric {name!r}: the value is None, and is left out; with strict=True that is a TypeError")
 
     def _first_drop(self, reason: str) -> None:
         if reason == CLOSED and not late.is_first(self._layout):

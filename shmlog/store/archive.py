@@ -14,7 +14,7 @@ from shmlog.base.durable import HARMLESS, replacing, sweep_abandoned
 from shmlog.errors import RefusedError, StorageError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
-from shmlog.store.restore import SUFFIX, check_member
+from shmlog.store.restore import DESCRIPTIONS, SUFFIX, check_member
 
 _Member = tuple[str, int, float]  # name, size and time
 
@@ -31,7 +31,7 @@ def write_archive(root: Root, layout: RunLayout) -> Path:
     RefusedError
         If it could not be restored, as with a link or a pipe in the run folder.
     """
-    path = root.make_own(root.archive / layout.experiment) / f"{layout.run_id}{SUFFIX}"
+    path = root.make_own(root.archive / layout.dir.parent.name) / f"{layout.run_id}{SUFFIX}"
     try:
         with replacing(path, exclusive=True) as fd:  # another prune may write it, too, where folders can't be locked
             members = _write(fd, layout)
@@ -63,7 +63,9 @@ def _write(fd: int, layout: RunLayout) -> list[_Member]:
         pa.CompressedOutputStream(pa.PythonFile(file, "w"), "zstd") as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
     ):
-        archive.add(layout.dir, arcname=layout.run_id, filter=check)
+        archive.add(layout.dir, arcname=layout.run_id, filter=check, recursive=False)
+        for name in sorted(os.listdir(layout.dir), key=lambda name: (name not in DESCRIPTIONS, name)):
+            archive.add(layout.dir / name, arcname=f"{layout.run_id}/{name}", filter=check)
         return list(map(_member, archive.getmembers()))
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from shmlog.base.warn import warn_caller
 from shmlog.errors import UnreadableError
 from shmlog.folder.layout import RunLayout
+from shmlog.folder.names import folder_name
 from shmlog.folder.root import Root, is_run
-from shmlog.reader.facts import RunFacts, make_record, read_facts, sign
+from shmlog.reader.facts import RunFacts, Signature, make_record, read_facts, sign
 from shmlog.reader.model import RunRecord
 from shmlog.store import index
 from shmlog.store.index import IndexEntry
@@ -25,7 +26,7 @@ class Catalog:
 
     def runs(self, experiment: str) -> list[RunRecord]:
         """Return all runs of an experiment, in no order; none if there is no such experiment."""
-        path = self._root.index / f"{experiment}.json"
+        path = self._root.index / f"{folder_name(experiment)}.json"
         cached = self._cached[experiment] if experiment in self._cached else index.load(path)
         folder = self._root.experiment(experiment)
         entries: dict[str, IndexEntry] = {}
@@ -70,23 +71,28 @@ class Summaries:
 
     def of(self, record: RunRecord) -> Mapping[str, Mapping[str, Any]]:
         """Return ``last``, ``min``, ``max`` and ``count`` for each metric of a run."""
-        cached = self._cached.get(record.experiment)
-        if cached is None:
-            cached = self._cached[record.experiment] = index.load(self._path(record.experiment))
-        signature = sign(str(record.dir))[:1]
-        entry = cached.get(record.run_id)
-        if entry is not None and record.complete and entry.signature == signature:
-            summary: dict[str, dict[str, Any]] = entry.content
-            return summary
+        known = self.known(record)
+        if known is not None:
+            return known
+        signature = _sign(record)
         try:
             summary = _summarise(record.dir)
         except UnreadableError as error:
             warn_caller(f"{error}; run {record.run_id} counts as one without metrics")
             return {}
         if record.complete and index.is_settled(signature):
-            cached[record.run_id] = IndexEntry(signature, summary)
+            self._cached[record.experiment][record.run_id] = IndexEntry(signature, summary)
             self._changed.add(record.experiment)
         return summary
+
+    def known(self, record: RunRecord) -> Mapping[str, Mapping[str, Any]] | None:
+        """Return what the index has of a run; None if it has nothing that is up to date."""
+        cached = self._cached.get(record.experiment)
+        if cached is None:
+            cached = self._cached[record.experiment] = index.load(self._path(record.experiment))
+        entry = cached.get(record.run_id)
+        is_up_to_date = entry is not None and record.complete and entry.signature == _sign(record)
+        return entry.content if entry is not None and is_up_to_date else None
 
     def save(self) -> None:
         """Write what was summarised since the last call into the index."""
@@ -95,7 +101,12 @@ class Summaries:
         self._changed.clear()
 
     def _path(self, experiment: str) -> Path:
-        return self._root.index / f"{experiment}.metrics.json"
+        return self._root.index / f"{folder_name(experiment)}~metrics.json"
+
+
+def _sign(record: RunRecord) -> Signature:
+    """Return the signature of run.yaml alone: what a complete run holds changes with it."""
+    return sign(str(record.dir))[:1]
 
 
 def _summarise(run_dir: Path) -> dict[str, dict[str, Any]]:

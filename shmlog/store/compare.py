@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shmlog.base.plain import plain
-from shmlog.reader.model import RunRecord
-from shmlog.reader.sql.tables import flat_params
+from shmlog.reader.model import RunRecord, flat_params
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,17 @@ from typing import Any
 from shmlog.base.plain import plain
 from shmlog.base.times import utc_now
 from shmlog.errors import RunStateError, StorageError
-from shmlog.folder import experiment as experiment_folder
 from shmlog.folder import runfile
 from shmlog.folder.annotations import check_tags, check_text
 from shmlog.folder.description import TEXTS, Description
-from shmlog.folder.layout import RunLayout, check_id, new_run_folder
+from shmlog.folder.experiment import new_run_folder
+from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.folder.status import RunStatus
 
 
 def create_run(root: Root, experiment: str, params: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     """Make the folder of a pending run; return ``"experiment/id"``."""
-    check_id(experiment, "experiment")
     unknown = set(fields) - {*TEXTS, "tags"}
     if unknown:
         raise TypeError(f"a run has no field {min(unknown)!r}; set one of {', '.join((*TEXTS, 'tags'))}")
@@ -27,16 +26,13 @@ def create_run(root: Root, experiment: str, params: Mapping[str, Any], fields: M
         check_text(field, fields.get(field))
     tags = check_tags(fields.get("tags") or ())
     config = plain(dict(params))
-    folder = root.experiment(experiment)
-    made_at = experiment_folder.make(folder)
-    layout = new_run_folder(folder)
+    layout = new_run_folder(root.experiment(experiment))
     try:
         runfile.write(layout.config_yaml, config)
         Description.pending(layout, {**fields, "tags": tags}).write(layout)
     except OSError as error:
         raise StorageError(f"cannot write into {layout.dir}: {error.strerror}") from error
-    experiment_folder.note(folder, made_at)
-    return f"{experiment}/{layout.run_id}"
+    return f"{layout.experiment}/{layout.run_id}"
 
 
 def set_status(layout: RunLayout, status: str) -> None:

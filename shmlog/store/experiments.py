@@ -62,8 +62,7 @@ def write(root: Root, name: str, changes: Mapping[str, Any]) -> None:
     folder = root.experiment(name)
     path = folder / experiment.FILE_NAME
     try:
-        experiment.note(folder, experiment.make(folder))
-        folder.mkdir(parents=True, exist_ok=True)  # raises what has kept it from being made
+        experiment.make(folder)
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link: refused")
         try:

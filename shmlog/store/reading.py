@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from shmlog.reader.model import ArtifactRecord, ExperimentRecord, MetricRecord, 
 from shmlog.store import experiments
 from shmlog.store.catalog import Catalog, Summaries
 from shmlog.store.select import Moment, matching, sort_subjects, tests_of
-from shmlog.store.where import Subject, unknown_names
+from shmlog.store.where import MISSING, Subject, check_known, names_in, parse_field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +103,7 @@ class StoreReader:
         Raises
         ------
         QueryError
-            If an argument can't be understood.
+            If an argument can't be understood, or no run has the name to sort by.
         ExperimentNotFoundError
             If there is no such experiment.
         """
@@ -113,40 +115,54 @@ class StoreReader:
         self._summaries.save()
         return [subject.record for subject in ordered[:limit]]
 
-    def unknown_names(self, where: str, experiment: str | None = None) -> dict[str, list[str]]:
-        """Return the names in a condition that no run has, such as misspelt ones, and for each the most similar names.
+    def check_where(self, where: str, experiment: str | None = None) -> None:
+        """Raise UnknownNameError if a condition has a name that no run has, such as a misspelt one.
 
         Raises
         ------
+        UnknownNameError
+            It names similar names, and what there is.
         QueryError
             If the condition can't be understood.
         ExperimentNotFoundError
             If there is no such experiment.
         """
-        names = unknown_names(where, list(self._subjects(experiment)))
+        check_known("where", names_in(where), list(self._subjects(experiment)))
         self._summaries.save()
-        return names
 
-    def latest(self, experiment: str | None = None, **conditions: Any) -> RunRecord:
-        """Return the newest run that meets all conditions, which are those of `runs`.
+    def values(self, runs: Sequence[RunRecord], names: Iterable[str]) -> dict[str, list[Any]]:
+        """Return what names, as in ``where``, stand for in runs: by name, a value for each run, None where it has none.
 
         Raises
         ------
-        RunNotFoundError
-            If there is none.
+        UnknownNameError
+            If none of the runs has a name; it lists what there is.
         """
-        newest = self.runs(experiment, **conditions, limit=1)
-        if not newest:
-            raise RunNotFoundError(f"no such run in {self.root}")
-        return newest[0]
+        subjects = [Subject(record, partial(self._summaries.of, record)) for record in runs]
+        wanted = list(dict.fromkeys(names))
+        check_known("columns", wanted, subjects)
+        fields = {name: parse_field(name) for name in wanted}
+        of_runs = {name: [field(subject) for subject in subjects] for name, field in fields.items()}
+        self._summaries.save()
+        return {name: [None if value is MISSING else value for value in values] for name, values in of_runs.items()}
+
+    def latest(self, experiment: str | None = None, **conditions: Any) -> RunRecord | None:
+        """Return the newest run that meets all conditions, which are those of `runs`; None if there is none."""
+        return next(iter(self.runs(experiment, **conditions, limit=1)), None)
 
     def get(self, run: RunName) -> RunRecord:
         """Return a run as it is now.
 
+        Parameters
+        ----------
+        run : str or RunRecord
+            Its id or ``"experiment/id"``; what fits one run alone: the begin of its id, its name, the begin of its
+            commit; an experiment, for its newest run; or ``"latest"``.
+
         Raises
         ------
         ValueError
-            If ``run`` can't be the name of a run, or is the id of several.
+            If ``run`` can't be the name of a run, or fits several, which the message lists.
         RunNotFoundError
             If there is none.
         StorageError
@@ -161,12 +177,15 @@ class StoreReader:
             for record in self._catalog.runs(name):
                 yield Subject(record, partial(self._summaries.of, record))
 
-    def _layout(self, run: RunName) -> RunLayout:
+    def _layout(self, run: RunName, *, newest: bool = True) -> RunLayout:
         if isinstance(run, RunRecord):
-            return self._root.find(f"{run.experiment}/{run.run_id}")
+            layout = self._root.with_id(f"{run.experiment}/{run.run_id}")
+            if layout is None:
+                raise RunNotFoundError(f"no run in {run.dir} any more")
+            return layout
         if not isinstance(run, str):
             raise TypeError(f"name a run by its id, 'experiment/id' or its RunRecord, not by {type(run).__name__}")
-        return self._root.find(run)
+        return self._root.find(run, newest=newest)
 
     # ---- what is in a run ----
 
@@ -191,6 +210,25 @@ class StoreReader:
         summary = self._summaries.of(self.get(run))
         self._summaries.save()
         return summary
+
+    def summaries(
+        self, runs: Sequence[RunRecord], seconds: float = math.inf
+    ) -> list[Mapping[str, Mapping[str, Any]] | None]:
+        """Return the `summary` of several runs.
+
+        Parameters
+        ----------
+        runs : sequence of RunRecord
+        seconds : float
+            Begin no summary after this time. Those that are left out are None; the next call goes on with them.
+        """
+        deadline = time.monotonic() + seconds
+        found = [
+            self._summaries.of(record) if time.monotonic() < deadline else self._summaries.known(record)
+            for record in runs
+        ]
+        self._summaries.save()
+        return found
 
     def sql(self, query: str, params: Params | None = None) -> pa.Table:
         """Return the result of SQL over all runs, live ones included, by DuckDB.

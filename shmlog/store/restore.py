@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import shutil
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 
 from shmlog.base.durable import fsync_dir
 from shmlog.errors import CorruptDataError, RefusedError, RunNotFoundError, RunStateError, StorageError, UnreadableError
-from shmlog.folder.layout import RunLayout, check_id
-from shmlog.folder.root import Root, is_run
+from shmlog.folder.layout import RunLayout
+from shmlog.folder.names import check_id, experiment_of, folder_name
+from shmlog.folder.root import Root, is_run, some
 
 SUFFIX = ".tar.zst"
 FILES_MAX = 200_000
 """Most files and folders in an archive: each costs an inode, and memory while it is unpacked."""
 FREE_BYTES_MIN = 64 << 20
 """Bytes that stay free: other runs on the disk go on logging."""
+DESCRIPTIONS = ("run.yaml", "annotations.yaml")
+"""The files that stand first in an archive, so that the name of its run is found without unpacking all of it."""
 _HEADER_BYTES_MAX = 1 << 20
 _HEADERS = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
 )  # fmt: skip
+_DESCRIPTION_BYTES_MAX = 16 << 20
 _ADVICE = "unpack it with tar if you trust it"
 
 
@@ -44,7 +51,7 @@ def restore(root: Root, text: str) -> RunLayout:
     The archive stays, so that nothing needs to be fsynced but the name.
     """
     archive = find_archive(root, text)
-    layout = root.run(archive.parent.name, archive.name.partition(".")[0])
+    layout = root.run(_experiment(archive), archive.name.partition(".")[0])
     if os.path.lexists(layout.dir):
         raise RunStateError(f"there is a run in {layout.dir} already; delete it first")
     try:
@@ -67,8 +74,61 @@ def restore(root: Root, text: str) -> RunLayout:
     return layout
 
 
+class Archived(NamedTuple):
+    """An archived run; ``archive`` is its id, with ``.N`` behind it for the N-th of those kept from earlier."""
+
+    experiment: str
+    archive: str
+    name: str | None
+    size_bytes: int
+    archived_at: datetime
+
+
+def archives(root: Root) -> list[Archived]:
+    """Return the archives of a root, the newest first."""
+    found = []
+    for path in _paths(root):
+        state, archive = path.stat(), path.name.removesuffix(SUFFIX)
+        when = datetime.fromtimestamp(state.st_mtime, UTC)
+        found.append(Archived(_experiment(path), archive, _name_in(path), state.st_size, when))
+    return sorted(found, key=lambda archived: archived.archived_at, reverse=True)
+
+
+def _experiment(archive: Path) -> str:
+    return experiment_of(archive.parent.name) or archive.parent.name
+
+
+def _paths(root: Root) -> list[Path]:
+    """Return the files of all archives; raises StorageError if one is a symbolic link."""
+    folders = (root.inside(root.archive / folder_name(name)) for name in root.archived_experiments())
+    return [root.inside(path) for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))]
+
+
+def _name_in(path: Path) -> str | None:
+    """Return the name that people gave the run in an archive; None if it has none, or can't be read."""
+    names: dict[str, str] = {}
+    run_id = path.name.partition(".")[0]
+    try:
+        with (
+            pa.CompressedInputStream(str(path), "zstd") as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive,
+        ):
+            for member in itertools.islice(archive, len(DESCRIPTIONS) + 1):
+                if member.size > _DESCRIPTION_BYTES_MAX:
+                    break
+                file = archive.extractfile(member) if member.name.endswith(DESCRIPTIONS) else None
+                described = json.loads(file.read()) if file else None
+                if isinstance(described, dict) and isinstance(described.get("name"), str):
+                    names[member.name] = described["name"]
+    except (OSError, tarfile.TarError, pa.ArrowException, EOFError, ValueError, UnreadableError):
+        pass
+    return next((names[key] for name in reversed(DESCRIPTIONS) if (key := f"{run_id}/{name}") in names), None)
+
+
 def find_archive(root: Root, text: str) -> Path:
-    """Return the archive of a run; ``text`` ends with ``.N`` for the N-th of those that were kept from earlier.
+    """Return the archive of a run by its id, the begin of that, or the run's name.
+
+    ``text`` ends with ``.N`` for the N-th of those that were kept from earlier.
 
     Raises
     ------
@@ -79,16 +139,19 @@ def find_archive(root: Root, text: str) -> Path:
     StorageError
         If it is a symbolic link.
     """
-    experiment, slash, archive = text.rpartition("/")
-    run_id, _, number = archive.partition(".")
-    check_id(run_id if number.isdecimal() else archive, "run id")
-    names = [check_id(experiment, "experiment")] if slash else root.archived_experiments()
-    archives = [path for name in names if (path := root.archive / name / f"{archive}{SUFFIX}").exists()]
-    if len(archives) > 1:
-        raise ValueError(f"archives of {len(archives)} runs are called {archive!r}; write EXPERIMENT/{archive}")
-    if not archives:
-        raise RunNotFoundError(f"no archive of a run {text!r} in {root.archive}")
-    return root.inside(archives[0])
+    paths = {f"{_experiment(path)}/{path.name.removesuffix(SUFFIX)}": path for path in _paths(root)}
+    is_whole, begins = [
+        [archive for archive in paths if test(archive if "/" in text else archive.partition("/")[2], text)]
+        for test in (str.__eq__, str.startswith)
+    ]
+    fitting = is_whole or (begins if len(begins) == 1 else [])
+    fitting = fitting or [archive for archive, path in paths.items() if _name_in(path) == text] or begins
+    if len(fitting) > 1:
+        raise ValueError(f"archives of {len(fitting)} runs are called {text!r}; write more of one: {some(fitting)}")
+    if not fitting or not text:
+        check_id(text.rpartition("/")[2].partition(".")[0], "run id")
+        raise RunNotFoundError(f"no archive of a run {text!r} in {root.archive}; 'shmlog restore' lists them")
+    return paths[fitting[0]]
 
 
 def _unpack(path: Path, folder: Path, run_id: str) -> None:

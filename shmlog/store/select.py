@@ -9,11 +9,10 @@ from typing import Any
 
 from shmlog.base.times import moment
 from shmlog.errors import QueryError
-from shmlog.folder.root import some
 from shmlog.folder.status import RunStatus
 from shmlog.reader.model import RunRecord
 from shmlog.store.tagquery import parse_tags
-from shmlog.store.where import MISSING, Subject, parse_field, parse_where
+from shmlog.store.where import MISSING, Subject, check_known, parse_field, parse_where
 
 _SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -72,30 +71,12 @@ def sort_subjects(subjects: list[Subject], by: str | None, all_subjects: list[Su
     name = by.removeprefix("-")
     field = parse_field(name)
     pairs = [(field(subject), subject) for subject in newest]
-    if (
-        all_subjects
-        and all(value is MISSING for value, _ in pairs)
-        and all(field(run) is MISSING for run in all_subjects)
-    ):
-        raise _not_there(name, all_subjects)
+    if all(value is MISSING for value, _ in pairs):
+        check_known("sort", [name], all_subjects)
     sortable = [pair for pair in pairs if pair[0] is not MISSING and pair[0] is not None and pair[0] == pair[0]]
     sortable.sort(key=lambda pair: _rank(pair[0]), reverse=by.startswith("-"))
     sortable_ids = {id(subject) for _, subject in sortable}
     return [subject for _, subject in sortable] + [subject for subject in newest if id(subject) not in sortable_ids]
-
-
-def _not_there(name: str, subjects: list[Subject]) -> QueryError:
-    """Return the error that no run has the field to sort by; it names fields that some have."""
-    from shmlog.reader.sql.tables import flat_params  # with pyarrow
-
-    if name.startswith("metrics."):
-        names = {f"metrics.{metric}" for subject in subjects for metric in subject.metrics()}
-    else:
-        names = {param for subject in subjects for param in flat_params(subject.record.params)}
-    return QueryError(
-        f"sort: no run has {name!r:.60}; there are {some(sorted(names))}; beside them metrics.NAME.min "
-        "(max, last, count) and run.FIELD"
-    )
 
 
 def _rank(value: Any) -> tuple[str, Any]:

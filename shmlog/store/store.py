@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import RunStateError
 from shmlog.folder import experiment
-from shmlog.folder.annotations import KEEP, check_changes, check_tags, write_annotations
+from shmlog.folder.annotations import KEEP, check_changes, check_tags, check_text, write_annotations
 from shmlog.reader.facts import read_facts, read_record
 from shmlog.reader.model import ExperimentRecord, RunRecord
-from shmlog.store import creation, experiments, removal
-from shmlog.store.prune import PruneResult, Rules, prune
+from shmlog.store import creation, experiments
 from shmlog.store.reading import RunName, StoreReader
+
+if TYPE_CHECKING:
+    from shmlog.store.prune import PruneResult
+    from shmlog.store.restore import Archived
 
 
 class Store(StoreReader):
     """All experiments and runs below a folder.
 
-    Every method that takes a run takes its id, ``"experiment/id"``, or a `RunRecord`.
+    Every method that takes a run takes a `RunRecord` or what `get` takes, such as its id; `delete` takes no
+    experiment and no ``"latest"``.
     Listing reads what run.yaml, config.yaml and annotations.yaml of each run say, and
     keeps that in ``.shmlog/index``, which may be deleted at any time.
 
@@ -67,6 +71,25 @@ class Store(StoreReader):
         if name is None:
             raise TypeError("name must be a str; a run without one goes by its id")
         return self._annotate(run, check_changes(texts, tags))
+
+    def add_note(self, run: RunName, text: str, author: str | None = None) -> RunRecord:
+        """Append a paragraph to the notes of a run, with the time and its author. Raises as `annotate` does.
+
+        Parameters
+        ----------
+        text : str
+        author : str, optional
+            Default: the user of this process.
+        """
+        import getpass
+
+        check_text("note", text)
+        layout = self._layout(run)
+        with self._root.locked():
+            notes = read_record(layout).notes
+            note = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, {author or getpass.getuser()}: {text}"
+            write_annotations(layout, {"notes": f"{notes}\n{note}" if notes else note})
+        return read_record(layout)
 
     def rename(self, run: RunName, name: str) -> RunRecord:
         """Give a run another name for people; its id stays. Raises as `annotate` does."""
@@ -215,7 +238,9 @@ class Store(StoreReader):
         StorageError
             If it can't be deleted.
         """
-        layout = self._layout(run)
+        from shmlog.store import removal
+
+        layout = self._layout(run, newest=False)
         with removal.held(layout), self._root.locked():
             facts = read_facts(layout)
             why = removal.why_busy(layout, facts)
@@ -236,7 +261,7 @@ class Store(StoreReader):
         Parameters
         ----------
         run : str
-            Its id, or ``"experiment/id"``.
+            Its id or the begin of it, ``"experiment/id"``, or its name.
 
         Raises
         ------
@@ -258,15 +283,33 @@ class Store(StoreReader):
 
         return read_record(restore(self._root, run))
 
-    def delete_experiment(self, name: str) -> None:
-        """Delete an experiment that has no runs.
+    def archives(self) -> list[Archived]:
+        """Return what `prune` has archived, the newest first: what `restore` takes, with names, sizes and times."""
+        from shmlog.store.restore import archives
+
+        return archives(self._root)
+
+    def delete_experiment(self, name: str, *, force: bool = False) -> None:
+        """Delete an experiment.
+
+        Parameters
+        ----------
+        force : bool
+            Delete its runs, too, as ``delete(run, force=True)`` does.
 
         Raises
         ------
         RunStateError
-            If it holds runs, or files that are not of shmlog. Nothing was changed.
+            If it holds runs and ``force`` is not given, a run that is running, or files that are not of shmlog.
+            Of a running experiment, nothing was changed.
         """
         folder = self._root.existing_experiment(name)
+        records = self._catalog.runs(name) if force else []
+        running = [record.run_id for record in records if record.live]
+        if running:
+            raise RunStateError(f"experiment {name!r}: run {running[0]} is running; finish it first")
+        for record in records:
+            self.delete(record, force=True)
         with self._root.locked():
             others = [path.name for path in folder.iterdir() if path.name != experiment.FILE_NAME]
             if others:
@@ -310,6 +353,8 @@ class Store(StoreReader):
         ValueError
             If there is no rule, or one is invalid.
         """
+        from shmlog.store.prune import Rules, prune
+
         rules = Rules.check(keep, older_than, mode)
         runs = self.runs(experiment, status=status, tags=tags)
         return prune(self._root, runs, rules, archive=archive, dry_run=dry_run)

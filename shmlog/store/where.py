@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from shmlog.base.times import moment
-from shmlog.errors import QueryError
+from shmlog.errors import QueryError, UnknownNameError
+from shmlog.folder.root import some
 from shmlog.folder.status import RunStatus
-from shmlog.reader.model import RunRecord
+from shmlog.reader.model import RunRecord, flat_params
 from shmlog.store.boolean import COMPARISONS, LENGTH_MAX, ExpressionParser, Predicate, is_quoted, unquote
 
 MISSING = object()
@@ -99,7 +100,9 @@ def _field_of_run(parts: list[str]) -> Field:
     if parts[0] == "environment" and len(parts) > 1:
         return lambda subject: _look_up(subject.record.environment, parts[1:])
     if name not in _FIELDS:
-        raise QueryError(f"run.{name:.40}: a run has no such field; it has {', '.join(_FIELDS)}, environment.NAME")
+        raise UnknownNameError(
+            f"run.{name:.40}: a run has no such field; it has {', '.join(_FIELDS)}, environment.NAME"
+        )
     return lambda subject: getattr(subject.record, name)
 
 
@@ -123,12 +126,8 @@ def _look_up(params: Any, path: list[str]) -> Any:
 # ---- names that no run has ----
 
 
-def unknown_names(text: str, subjects: Sequence[Subject]) -> dict[str, list[str]]:
-    """Return the names in a condition that none of the runs has, and for each the most similar ones that some have."""
-    from difflib import get_close_matches
-
-    from shmlog.reader.sql.tables import flat_params
-
+def names_in(text: str) -> list[str]:
+    """Return the names in a condition, each once; raises QueryError."""
     names: list[str] = []
 
     def note(parser: ExpressionParser) -> Predicate:
@@ -136,11 +135,32 @@ def unknown_names(text: str, subjects: Sequence[Subject]) -> dict[str, list[str]
         return _parse_comparison(parser)
 
     ExpressionParser("where", text, COMPARISONS, note).parse()
-    unknown = [name for name in dict.fromkeys(names) if not _is_known(parse_field(name), name, subjects)]
+    return list(dict.fromkeys(names))
+
+
+def unknown_names(names: Iterable[str], subjects: Sequence[Subject]) -> dict[str, list[str]]:
+    """Return the names that none of the runs has, and for each the most similar ones that some have."""
+    from difflib import get_close_matches
+
+    unknown = [name for name in names if not _is_known(parse_field(name), name, subjects)]
     if not unknown:
         return {}
     known = {name for subject in subjects for name in (*flat_params(subject.record.params), *_metrics_of(subject))}
     return {name: get_close_matches(name, known) for name in unknown}
+
+
+def check_known(what: str, names: Iterable[str], subjects: Sequence[Subject]) -> None:
+    """Raise UnknownNameError if none of the runs has a name; it lists what there is. Without runs, nothing is known."""
+    for name, similar in unknown_names(names, subjects).items() if subjects else ():
+        if name.startswith("metrics."):
+            there = sorted({f"metrics.{metric}" for subject in subjects for metric in subject.metrics()})
+        else:
+            there = sorted({param for subject in subjects for param in flat_params(subject.record.params)})
+        perhaps = f"; perhaps {' or '.join(similar)} is meant" if similar else ""
+        raise UnknownNameError(
+            f"{what}: no run has {name!r:.60}{perhaps}; there are {some(there)}; beside them metrics.NAME.min "
+            "(max, last, count) and run.FIELD"
+        )
 
 
 def _is_known(field: Field, name: str, subjects: Sequence[Subject]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from shmlog.base.plain import plain
 from shmlog.base.times import timestamp
 from shmlog.errors import StorageError
 from shmlog.folder import blobs, experiment, runfile
-from shmlog.folder.content import ALGORITHM, copy_content
+from shmlog.folder.content import ALGORITHM, content_at, copy_content
 from shmlog.folder.description import Description
 from shmlog.folder.extent import of_file
 from shmlog.folder.layout import RunLayout
@@ -32,23 +33,31 @@ from shmlog.records import parts
 from shmlog.records.lanes import NODE, Lane, lane_keys
 from shmlog.records.producers import sum_dropped
 from shmlog.records.schema import METRICS, with_node
-from shmlog.transfer.imported import ImportedRun, owner_of
+from shmlog.transfer.imported import ImportedRun, numbers_in, owner_of
 
 
-def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> dict[str, int]:
-    """Write the run; return its counts. A folder that has appeared meanwhile stays as it is."""
+def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> RunLayout:
+    """Write the run; return its place, or that of the same run, which another process has written meanwhile."""
     with _temporary(root, layout) as new:
-        counts = _fill(new, layout, run, source)
-        made_at = experiment.make(layout.dir.parent)
-        layout.dir.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.rename(new.dir, layout.dir)
-        except OSError:
-            if not layout.run_yaml.is_file():
-                raise
-        experiment.note(layout.dir.parent, made_at)
-        fsync_dir(layout.dir.parent)
-    return counts
+        _fill(new, layout, run, source)
+        with root.locked():  # so that of several imports at once one writes the run, whatever their experiments are
+            existing = find_run(root, layout.run_id, layout.experiment)
+            if existing is None:
+                experiment.make(layout.dir.parent)
+                os.rename(new.dir, layout.dir)
+                fsync_dir(layout.dir.parent)
+    return existing or layout
+
+
+def find_run(root: Root, run_id: str, prefer: str) -> RunLayout | None:
+    """Return the run with an id, in whichever experiment, that of a name before others; None if there is none."""
+    if root.path.exists() and not root.path.is_dir():
+        raise StorageError(f"{root.path} is not a folder")
+    for name in sorted(root.experiments(), key=lambda name: name != prefer):
+        layout = root.run(name, run_id)
+        if layout.files.is_file(layout.run_yaml):
+            return layout
+    return None
 
 
 @contextmanager
@@ -63,9 +72,9 @@ def _temporary(root: Root, layout: RunLayout) -> Iterator[RunLayout]:
         raise StorageError(f"cannot write the run {layout.dir}: {error.strerror or error}") from error
 
 
-def _fill(new: RunLayout, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> dict[str, int]:
+def _fill(new: RunLayout, layout: RunLayout, run: ImportedRun, source: dict[str, Any]) -> None:
     new.metrics.mkdir(parents=True)
-    table, events = _numbered(run.table(), _lines(run))
+    table, events = _numbered(run.table(), _lines(run), has_attempts=bool(run.attempts))
     tally = Tally()
     if table.num_rows:
         parts.write_part(new.part(0), table, run_id=layout.run_id, first=0, last=0, progress=lambda: None)
@@ -84,14 +93,14 @@ def _fill(new: RunLayout, layout: RunLayout, run: ImportedRun, source: dict[str,
         "metrics": table.num_rows, "events": sum(producer["events"] for producer in producers),
         "dropped": sum(dropped.values()),
     }  # fmt: skip
+    attempts = {"attempts": run.attempts, "attempt": len(run.attempts)} if run.attempts else {}
     described = Description.imported(
         layout, run.described, final_status(run), producers=producers, counts=counts, dropped=dropped,
-        complete=True, source=source,
+        complete=True, source=source, **attempts,
         files={path.name: of_file(path)._asdict() for path in (new.events, new.config_yaml)},
     )  # fmt: skip
     described.write(new)
     write_manifest(new)
-    return counts
 
 
 def final_status(run: ImportedRun) -> str:
@@ -136,10 +145,17 @@ def _copy(run: ImportedRun, folder: Path, root: Path) -> None:
     for name, source in run.artifacts.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        original = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         copy = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, blobs.READ_ONLY)
-        with open(original, "rb"), open(copy, "r+b"):
-            content = copy_content(original, copy, ALGORITHM)
+        with open(copy, "r+b") as file:
+            if isinstance(source, Path):
+                with open(
+                    os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb"
+                ) as original:
+                    content = copy_content(original.fileno(), copy, ALGORITHM)
+            else:
+                file.write(source)
+                file.flush()
+                content = content_at(copy, ALGORITHM)
             os.fsync(copy)
         blobs.offer(root, target, content)
 
@@ -147,11 +163,13 @@ def _copy(run: ImportedRun, folder: Path, root: Path) -> None:
 # ---- numbers ----
 
 
-def _numbered(table: pa.Table, events: list[dict[str, Any]]) -> tuple[pa.Table, list[dict[str, Any]]]:
+def _numbered(
+    table: pa.Table, events: list[dict[str, Any]], *, has_attempts: bool
+) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Return the records with ``seq`` 0 … n in each lane: with their own if it is so, else with new ones."""
     if all(fault_of(event) is None for event in events) and _are_whole(table, events):
         return table, events
-    return _renumber(table, events)
+    return _renumber(table, events, has_attempts=has_attempts)
 
 
 def _are_whole(table: pa.Table, events: list[dict[str, Any]]) -> bool:
@@ -171,13 +189,17 @@ def _span(event: dict[str, Any]) -> int:
     return 1 if gap is None else sum(gap.values())
 
 
-def _renumber(table: pa.Table, events: list[dict[str, Any]]) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Return all records in one lane: the metrics, then the events, in their order."""
-    count = table.num_rows
-    for name, values in (("lane", np.zeros(count, np.int32)), ("seq", np.arange(count, dtype=np.int64))):
+def _renumber(
+    table: pa.Table, events: list[dict[str, Any]], *, has_attempts: bool
+) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Return the records with new numbers, the metrics of a lane before its events; one lane, or one an attempt."""
+    lanes = table["lane"].to_numpy() if has_attempts else np.zeros(table.num_rows, np.int32)
+    for name, values in (("lane", lanes), ("seq", numbers_in(lanes))):
         at = METRICS.get_field_index(name)
         table = table.set_column(at, METRICS.field(at), pa.array(values))
+    following = Counter(dict(zip(*(part.tolist() for part in np.unique(lanes, return_counts=True)), strict=True)))
     for event in events:
-        event |= {"lane": 0, "seq": count}
-        count += _span(event)
+        lane = event["lane"] if has_attempts else 0
+        event |= {"lane": lane, "seq": following[lane]}
+        following[lane] += _span(event)
     return table, events

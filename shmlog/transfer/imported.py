@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import RefusedError
@@ -30,9 +32,10 @@ _NAME_BYTES_MAX = 1024  # as SHMLOG_NAME_BYTES_MAX of csrc/core/format.h
 
 @dataclass
 class Rows:
-    """Metric records, column by column."""
+    """Metric records, column by column; ``lane`` is that of the next ones: each attempt has one."""
 
     columns: dict[str, list[Any]] = field(default_factory=lambda: {column.name: [] for column in METRICS})
+    lane: int = 0
 
     def __len__(self) -> int:
         return len(self.columns["step"])
@@ -53,18 +56,27 @@ class Rows:
             columns[column].append(cell)
         columns["step"].append(step)
         columns["name"].append(name)
+        columns["lane"].append(self.lane)
         columns["ts"].append(ts_us if time_in_range(ts_us) else 0)
         for column in OWNER:
             columns[column].append((owner or {}).get(column))
         return None
 
     def table(self) -> pa.Table:
-        """Return the records as a table of schema `METRICS`, all of one lane, in the order they were added."""
-        count = len(self)
+        """Return the records as a table of schema `METRICS`, in the order they were added."""
         self.columns["pid"] = [-1 if pid is None else pid for pid in self.columns["pid"]]
-        self.columns |= {"lane": [0] * count, "seq": list(range(count))}
+        self.columns["seq"] = numbers_in(np.array(self.columns["lane"], np.int64)).tolist()
         arrays = [_array(self.columns[column.name], column.type) for column in METRICS]
         return pa.Table.from_arrays(arrays, schema=METRICS)
+
+
+def numbers_in(lanes: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
+    """Return the number of each record among those of its lane, from 0 on, in their order."""
+    order = np.argsort(lanes, kind="stable")
+    begins = np.flatnonzero(np.diff(lanes[order], prepend=-1))
+    numbers = np.empty(len(lanes), np.int64)
+    numbers[order] = np.arange(len(lanes)) - np.repeat(begins, np.diff(begins, append=len(lanes)))
+    return numbers
 
 
 def _array(values: list[Any], kind: pa.DataType) -> Any:
@@ -100,10 +112,16 @@ class ImportedRun:
         ``timestamp`` in µs, ``event_type``, ``data``, and who logged it, as far as the source says.
     of_experiment : dict
         What people have said of the experiment: ``display_name``, ``description``, ``tags``, as far as they have.
-    artifacts : dict of str to Path
-        Files to copy, by their path below artifacts/.
+    artifacts : dict of str to Path or bytes
+        Files to copy, or their content, by their path below artifacts/.
     files : dict of str to Path
-        The files that were read; they and ``artifacts`` make the run's identity.
+        The files that were read; they and the files among ``artifacts`` make the run's identity.
+    attempts : list of dict
+        The attempts of the run, as run.yaml lists them, if there are several: each has a lane of the records.
+    identity : str
+        What the run is known by in place of its files, where these hold other runs, too.
+    further : list of str
+        The other runs that the source holds, each a path to import by itself.
     status : str or None
         The source's own word.
     problems : Problems
@@ -119,8 +137,11 @@ class ImportedRun:
     annotations: dict[str, Any] = field(default_factory=dict)
     of_experiment: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
-    artifacts: dict[str, Path] = field(default_factory=dict)
+    artifacts: dict[str, Path | bytes | memoryview] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    identity: str = ""
+    further: list[str] = field(default_factory=list)
     status: str | None = None
     problems: Problems = field(default_factory=lambda: Problems())
     notes: Problems = field(default_factory=lambda: Problems())

@@ -12,14 +12,14 @@ from typing import Any
 
 from shmlog.base.times import parse_us, utc_now
 from shmlog.base.variables import root_or_default
-from shmlog.errors import RefusedError, RunNotFoundError, StorageError
+from shmlog.errors import RefusedError, RunNotFoundError, SeveralRunsError
 from shmlog.folder.artifacts import Logged
-from shmlog.folder.layout import RunLayout, check_id
+from shmlog.folder.names import check_experiment
 from shmlog.folder.root import Root
 from shmlog.store import experiments
-from shmlog.transfer.folder import final_status, write_run
+from shmlog.transfer.folder import final_status, find_run, write_run
 from shmlog.transfer.imported import ImportedRun, fit_name
-from shmlog.transfer.importers.formats import check_format, guess_format
+from shmlog.transfer.importers.formats import check_format, guess_format, place_of
 from shmlog.transfer.limited import BYTES_MAX, read_apart
 
 
@@ -37,6 +37,8 @@ class ImportReport:
         ``metrics``, ``events``, ``artifacts``.
     problems : tuple of str
         What of the source is not in the run, or not as it was.
+    further : tuple of str
+        Other runs that lie in the source: import each of these paths, as ``shmlog import`` does.
     notes : tuple of str
         How the importer has read what the source leaves open, such as times without a zone; nothing is missing
         because of it.
@@ -52,6 +54,7 @@ class ImportReport:
     counts: Mapping[str, int]
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as dicts, lists, str, int and bool."""
@@ -59,6 +62,7 @@ class ImportReport:
             "dir": str(self.dir), "run_id": self.run_id, "experiment": self.experiment, "source": str(self.source),
             "format": self.format, "status": self.status, "is_new": self.is_new, "counts": dict(self.counts),
             "problems": list(self.problems), "notes": list(self.notes),
+            "further": list(self.further),
         }  # fmt: skip
 
 
@@ -71,12 +75,15 @@ def import_run(
     Parameters
     ----------
     source : path
-        A folder of fetch_ml or expman, a TensorBoard event file or a folder of them, or a file:
-        JSON Lines, CSV, or what `export_run` wrote as JSON, CSV, Parquet or Arrow. The source is not changed.
+        A folder of fetch_ml, expman or experiment_logger, a TensorBoard event file or a folder of them, or a file:
+        JSON Lines, CSV, records of trueno-db as JSON, a database of entrenar, or what `export_run` wrote as JSON,
+        CSV, Parquet or Arrow. The source is not changed.
+        Of a source that holds several runs, the source and the name of one: ``FOLDER/NAME``, ``experiments.db/RUN_ID``.
     root : path, optional
         Folder of all experiments; the run goes below it. Default: ``$SHMLOG_ROOT``, else ``runs``.
     format : str, optional
-        ``fetch_ml``, ``expman``, ``jsonl``, ``csv``, ``json``, ``parquet``, ``arrow`` or ``tensorboard``.
+        ``fetch_ml``, ``expman``, ``experiment_logger``, ``jsonl``, ``csv``, ``json``, ``parquet``, ``arrow``,
+        ``tensorboard`` or ``entrenar``.
         Default: what the source looks like.
     experiment : str, optional
         Default: the experiment that the source names, or the source's own name.
@@ -97,6 +104,8 @@ def import_run(
         If the format is unknown, or the source looks like none.
     CorruptDataError
         If the source can't be read. Nothing was written.
+    SeveralRunsError
+        If the source is a store, not a run. Nothing was written.
     RefusedError
         If the source holds nothing that can be imported, or reading it takes more than ``max_bytes`` or, for each
         GiB of ``max_bytes``, ten minutes of processor time. Nothing was written.
@@ -111,11 +120,12 @@ def import_run(
     finds the existing run. A source that has grown is another run.
     """
     path = Path(os.path.abspath(source))
-    if not path.exists():
+    place = place_of(path)
+    if not place.exists():
         raise RunNotFoundError(f"nothing to import: {path} does not exist")
-    format = check_format(format or guess_format(path))
+    format = check_format(format or guess_format(place))
     if experiment is not None:
-        check_id(experiment, "experiment")
+        experiment = check_experiment(experiment)
     if not isinstance(max_bytes, int) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a number of bytes, not {max_bytes!r}")
     run = read_apart(format, path, max_bytes)
@@ -124,29 +134,35 @@ def import_run(
     digest = _digest(format, run)
     runs = Root(root_or_default(root))
     experiment, run_id = experiment or fit_name(run.experiment), _run_id(run, digest)
-    layout = _existing(runs, run_id, experiment)
-    is_new = layout is None
-    layout = layout or runs.run(experiment, run_id)
+    wanted = runs.run(experiment, run_id)
+    layout = find_run(runs, run_id, experiment)
+    is_new = False
     status = final_status(run)
     problems, notes = tuple(dict.fromkeys(run.problems)), tuple(dict.fromkeys(run.notes))
-    if is_new:
+    if layout is None:
         origin = {
             "format": format, "path": str(path), "sha256": digest, "status": run.status,
             "imported_at": utc_now(), "problems": list(problems), "notes": list(notes),
         }  # fmt: skip
-        write_run(runs, layout, run, origin)
+        layout = write_run(runs, wanted, run, origin)
+        is_new = layout is wanted
         _annotate_experiment(runs, layout.experiment, run.of_experiment)
     counts = {"metrics": run.records, "events": len(run.events), "artifacts": len(run.artifacts)}
     return ImportReport(
         dir=layout.dir, run_id=layout.run_id, experiment=layout.experiment, source=path, format=format, status=status,
-        is_new=is_new, counts=counts, problems=problems, notes=notes,
+        is_new=is_new, counts=counts, problems=problems, notes=notes, further=tuple(run.further),
     )  # fmt: skip
 
 
 def _refuse_nothing(run: ImportedRun, path: Path) -> None:
     """Raise RefusedError if nothing was read: an empty run would look like a success."""
-    if not (run.records or run.events or run.params or run.artifacts):
-        raise RefusedError("; ".join([f"{path}: holds nothing that can be imported", *run.problems]))
+    if run.records or run.events or run.params or run.artifacts:
+        return
+    if run.further:
+        names = ", ".join(run.further[:3]) + (" …" if len(run.further) > 3 else "")
+        text = f"{path}: holds {len(run.further)} runs; import each by its name: {names}"
+        raise SeveralRunsError(text, tuple(run.further))
+    raise RefusedError("; ".join([f"{path}: holds nothing that can be imported", *run.problems]))
 
 
 def _note_missing_artifacts(run: ImportedRun) -> None:
@@ -171,7 +187,11 @@ def _annotate_experiment(root: Root, name: str, fields: Mapping[str, Any]) -> No
 
 def _digest(format: str, run: ImportedRun) -> str:
     total = hashlib.sha256(f"shmlog import 1 {format}\n".encode())
-    for name, path in sorted({**run.files, **{f"artifacts/{n}": p for n, p in run.artifacts.items()}}.items()):
+    if run.identity:
+        total.update(f"{run.identity}\n".encode())
+        return total.hexdigest()
+    copied = {f"artifacts/{name}": path for name, path in run.artifacts.items() if isinstance(path, Path)}
+    for name, path in sorted((run.files | copied).items()):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(fd, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -185,13 +205,3 @@ def _run_id(run: ImportedRun, digest: str) -> str:
     if began is None or began < 0:
         return f"imported-{digest[:16]}"
     return f"{datetime.fromtimestamp(began // 1_000_000, UTC):%Y%m%d-%H%M%S}-{digest[:16]}"
-
-
-def _existing(root: Root, run_id: str, experiment: str) -> RunLayout | None:
-    if root.path.exists() and not root.path.is_dir():
-        raise StorageError(f"{root.path} is not a folder")
-    for name in sorted(root.experiments(), key=lambda name: name != experiment):
-        layout = root.run(name, run_id)
-        if layout.files.is_file(layout.run_yaml):
-            return layout
-    return None

@@ -1,8 +1,9 @@
 """Read a source in a process of its own, which may end or run out of memory instead of this one.
 
 A warm process, which has imported what importers need, forks a reader for each source, and ends with this one. The
-reader returns the run in two unnamed files: one holds the records as an Arrow stream, the other JSON lines, the first
-with all but the records and the events, then one for each event. The limits prevent harm; they are not a sandbox.
+reader returns the run in three unnamed files: one holds the records as an Arrow stream, one JSON lines, the first with
+all but the records and the events, then one for each event, and one the content of the
+artifacts that lie inside a file of the source. The limits prevent harm; they are not a sandbox.
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ BYTES_MAX = 6 << 30
 SECONDS_PER_GIB = 600
 """Most processor time for each GiB of memory that reading may take: some twenty times what that much takes."""
 
-_FIELDS = ("experiment", "params", "annotations", "of_experiment", "status")
-_PLACES = ("artifacts", "files")
+_FIELDS = ("experiment", "params", "annotations", "of_experiment", "status", "attempts", "further", "identity")
 _REPORTS = ("problems", "notes")
 _OUTPUT_BYTES_MAX = 1 << 16
 _ANSWER_BYTES_MAX = 16
+DESCRIPTORS = 4
 _TRUSTED = "if you trust it, raise the limit: import_run(…, max_bytes=…), shmlog import --max-gib …"
 
 
 class Order(NamedTuple):
-    """Which source to read. Three descriptors go with it: for the records, for the JSON lines, and for the output."""
+    """Which source to read. Four descriptors go with it: for records, JSON lines, artifacts, and for the output."""
 
     format: str
     source: str
@@ -75,17 +76,18 @@ def read_apart(format: str, path: Path, max_bytes: int) -> ImportedRun:
     order = Order(format, str(path), max_bytes, seconds)
     with ExitStack() as stack:
         try:
-            files = table, lines, output = tuple(stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+            files = tuple(stack.enter_context(tempfile.TemporaryFile()) for _ in range(DESCRIPTORS))
             code = _run(order, files)
         except OSError as error:
             raise StorageError(f"{path}: no process can be started to read it ({error})") from error
+        *parts, output = files
         output.seek(0)
         text = output.read(_OUTPUT_BYTES_MAX).decode("utf-8", "replace")
         if code:
             raise RefusedError(f"{path}: refused, since {_fate(order, code, text)}")
         if text and sys.stderr:
             sys.stderr.write(text)
-        return _receive(order, table, lines)
+        return _receive(order, *parts)
 
 
 # ---- the warm process ----
@@ -160,24 +162,34 @@ def end_readers() -> None:
 # ---- what the reader writes ----
 
 
-def hand_over(run: ImportedRun, table: IO[bytes], lines: IO[bytes]) -> None:
+def hand_over(run: ImportedRun, table: IO[bytes], lines: IO[bytes], contents: IO[bytes]) -> None:
     """Write the run; raises StorageError, and MemoryError if a file exceeds the limit."""
     records = run.table()
     try:
         with pa.ipc.new_stream(table, records.schema) as stream:
             stream.write_table(records)
         head = {name: getattr(run, name) for name in _FIELDS} | {"described": run.described.mapping}
-        head |= {name: {key: str(path) for key, path in getattr(run, name).items()} for name in _PLACES}
+        head["files"] = {name: str(path) for name, path in run.files.items()}
+        head["artifacts"] = {name: _place(content, contents) for name, content in run.artifacts.items()}
         head |= {name: list(getattr(run, name)) for name in _REPORTS} | {"events": len(run.events)}
         for line in (head, *run.events):
             lines.write(json.dumps(line).encode() + b"\n")
-        table.flush()
-        lines.flush()
+        for file in (table, lines, contents):
+            file.flush()
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise MemoryError from error
         text = f"no room for what was read ({error.strerror}); set TMPDIR to a folder that has more"
         raise StorageError(error.errno, text, tempfile.gettempdir()) from error
+
+
+def _place(content: Path | bytes | memoryview, contents: IO[bytes]) -> str | tuple[int, int]:
+    """Return the path of a file; or write what has no path, and return its place."""
+    if isinstance(content, Path):
+        return str(content)
+    begin = contents.tell()
+    contents.write(content)
+    return begin, len(content)
 
 
 def hand_over_error(error: Exception, lines: IO[bytes]) -> None:
@@ -200,7 +212,7 @@ def hand_over_error(error: Exception, lines: IO[bytes]) -> None:
 # ---- what this process reads of that ----
 
 
-def _receive(order: Order, table: IO[bytes], lines: IO[bytes]) -> ImportedRun:
+def _receive(order: Order, table: IO[bytes], lines: IO[bytes], contents: IO[bytes]) -> ImportedRun:
     head, *events = _parse(order, lines)
     if "error" in head:
         _raise(order, **head)
@@ -209,12 +221,18 @@ def _receive(order: Order, table: IO[bytes], lines: IO[bytes]) -> ImportedRun:
     for name, problems in reports.items():
         for text in head.pop(name):
             problems.add(text, text)
-    for name in _PLACES:
-        head[name] = {key: Path(place) for key, place in head[name].items()}
-    # The file is mapped, not read: the system takes its pages back when memory is short.
-    data = mmap.mmap(table.fileno(), 0, access=mmap.ACCESS_READ)
-    with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
+    head["files"] = {name: Path(path) for name, path in head["files"].items()}
+    data = _mapped(contents)
+    for name, place in head["artifacts"].items():
+        head["artifacts"][name] = Path(place) if isinstance(place, str) else data[place[0] : sum(place)]
+    with pa.ipc.open_stream(pa.py_buffer(_mapped(table))) as stream:
         return ImportedRun(described=described, metrics=stream.read_all(), events=events, **reports, **head)
+
+
+def _mapped(file: IO[bytes]) -> memoryview:
+    """Return a file's content, mapped, not read: the system takes its pages back when memory is short."""
+    is_empty = os.fstat(file.fileno()).st_size == 0
+    return memoryview(b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _parse(order: Order, lines: IO[bytes]) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ LANE = (
     ),
     Mutation(
         "numbers-header-first",
-        "csrc/python/py_log.c",
+        "csrc/python/py_dict.c",
         "    while (PyDict_Next(metrics, &next, &name, &value)) {\n        if (!number_bits",
         "    shmlog_lane_commit(&producer->lane, position, ts, shmlog_extent(slots, (uint32_t)size), step, 0,\n"
         "                       SHMLOG_ROW, 0);\n"
@@ -84,11 +84,27 @@ LANE = (
     ),
     Mutation(
         "numbers-without-room",
-        "csrc/python/py_log.c",
+        "csrc/python/py_dict.c",
         "size >= SHMLOG_NAMES_MAX || !shmlog_producer_has_room(producer, (uint32_t)size + 1) ||",
         "size >= SHMLOG_NAMES_MAX || !shmlog_producer_has_room(producer, (uint32_t)size) ||",
         "I2: a dict's last slot overwrites what is not drained",
         f"{CORE}::test_drained_and_dropped_add_up_in_every_lap",
+    ),
+    Mutation(
+        "counted-steps-of-a-dict-differ",
+        "csrc/python/py_steps.c",
+        "        *step = next > *step ? next : *step;\n",
+        "        *step = next;\n",
+        "a name has the same counted step twice",
+        "integration/test_values.py::test_a_dict_without_a_step_has_one_for_all_its_names",
+    ),
+    Mutation(
+        "given-time-moved",
+        "csrc/bulk/decode.c",
+        "        return within_years((int64_t)slot->ts);\n",
+        "        return within_years((int64_t)slot->ts + clock->shift_us);\n",
+        "I1: a time that a call gave is read as one of a counter that began anew",
+        "unit/test_wal.py::test_a_given_time_is_no_count_of_a_clock",
     ),
     Mutation(
         "event-header-first",

@@ -125,7 +125,7 @@ def test_units_of_several_slots_lock_nothing_and_call_nothing(name: str, tmp_pat
 
 
 @pytest.mark.parametrize("name", MACHINES)
-@pytest.mark.parametrize("source", ["py_metric.c", "py_log.c", "py_extend.c", "py_value.c"])
+@pytest.mark.parametrize("source", ["py_metric.c", "py_log.c", "py_dict.c", "py_extend.c", "py_value.c"])
 def test_nothing_between_python_and_the_lane_locks(name: str, source: str, tmp_path: Path) -> None:
     machine = MACHINES[name]
     functions = disassemble(machine, BINDING / source, tmp_path, *python_flags())

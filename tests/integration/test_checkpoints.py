@@ -7,6 +7,8 @@ import hashlib
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,7 @@ from tests.support.processes import run_script, start_script, wait_for_end, wait
 SIZE = 200_000
 
 
-def steps(folder: Path, name: str = "checkpoint") -> list[int]:
+def steps(folder: Path, name: str = "checkpoint") -> list[int | None]:
     return [info.step for info in CheckpointManager(folder, name).list()]
 
 
@@ -204,7 +206,7 @@ def test_a_block_that_ends_well_saves_nothing(tmp_path: Path) -> None:
 def test_every_way_out_is_saved(tmp_path: Path, fault: type[BaseException]) -> None:
     with pytest.raises(fault), AutoCheckpoint(CheckpointManager(tmp_path), dict):
         raise fault
-    assert steps(tmp_path) == [0]
+    assert steps(tmp_path) == [None]
 
 
 def test_no_other_checkpoint_is_removed_for_it(tmp_path: Path) -> None:
@@ -212,7 +214,54 @@ def test_no_other_checkpoint_is_removed_for_it(tmp_path: Path) -> None:
     manager.save({}, 1)
     with pytest.raises(KeyboardInterrupt), AutoCheckpoint(manager, dict):
         raise KeyboardInterrupt
-    assert steps(tmp_path) == [1, 2]
+    assert steps(tmp_path) == [1, None]
+    assert manager.save({}, 2).path.exists()
+    assert steps(tmp_path) == [2]
+
+
+def test_a_step_that_nobody_names_is_not_invented(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path)
+    manager.save({"n": 30}, 30)
+    with pytest.raises(KeyboardInterrupt), AutoCheckpoint(manager, lambda: {"n": 37}):
+        raise KeyboardInterrupt
+    found = manager.resume_from_checkpoint()
+    assert found is not None
+    assert (found.state, found.info.step, found["iteration"]) == ({"n": 37}, None, None)
+    assert manager.load(found.info.path).state == {"n": 37}
+    assert manager.save({}).step == 31
+
+
+SAVE_MANY = """
+import sys
+from pathlib import Path
+import shmlog
+manager = shmlog.CheckpointManager(sys.argv[1], keep_last=2)
+first = 1000 * int(sys.argv[2])
+for step in range(first, first + 40):
+    info = manager.save({"step": step}, step)
+own = [step for step in (info.step for info in manager.list()) if step // 1000 == int(sys.argv[2])]
+assert own == [first + 38, first + 39], own
+print("kept", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_that_save_under_one_name_keep_their_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SAVE_MANY, str(tmp_path)]
+    savers = [
+        subprocess.Popen([*command, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    for saver in savers:
+        assert saver.stdout is not None
+        assert saver.stdout.readline() == "kept\n"
+    for saver in savers:
+        saver.communicate()
+        assert saver.returncode == 0
+    assert {step // 1000 for step in steps(tmp_path)} == {0, 1, 2, 3}
+    manager = CheckpointManager(tmp_path, keep_last=2)
+    manager.save({}, 9000)
+    assert len(steps(tmp_path)) == 2, "a later process removes what dead ones have left"
 
 
 def test_a_failed_save_does_not_hide_the_cause(tmp_path: Path) -> None:
@@ -264,7 +313,7 @@ def test_ctrl_c_saves_and_ends_as_ever(tmp_path: Path) -> None:
     code, _, err = interrupt("with AutoCheckpoint(manager, lambda: state): wait()", signal.SIGINT, tmp_path)
     assert code == -signal.SIGINT
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert steps(tmp_path / "c") == [0]
+    assert steps(tmp_path / "c") == [None]
 
 
 def test_the_users_handler_is_called_after_the_save(tmp_path: Path) -> None:
@@ -276,8 +325,8 @@ signal.signal(signal.SIGUSR1, handler)
 with AutoCheckpoint(manager, lambda: state): wait()
 """
     code, out, _ = interrupt(script, signal.SIGUSR1, tmp_path)
-    assert (code, out) == (3, "[0]\n")
-    assert steps(tmp_path / "c") == [0], "the SystemExit of the handler is no second reason to save"
+    assert (code, out) == (3, "[None]\n")
+    assert steps(tmp_path / "c") == [None], "the SystemExit of the handler is no second reason to save"
 
 
 def divide_after(first: Callable[[], object]) -> float:
@@ -293,12 +342,12 @@ def test_a_signal_that_is_ignored_saves_and_training_goes_on(tmp_path: Path) -> 
         with AutoCheckpoint(manager, dict):
             signal.raise_signal(signal.SIGUSR1)
             signal.raise_signal(signal.SIGUSR1)
-        assert steps(tmp_path) == [0, 1]
+        assert steps(tmp_path) == [None, None]
         assert calls == [signal.SIGUSR1] * 2
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         with pytest.raises(ZeroDivisionError), AutoCheckpoint(manager, dict):
             divide_after(lambda: signal.raise_signal(signal.SIGUSR1))
-        assert steps(tmp_path) == [0, 1, 2, 3]
+        assert steps(tmp_path) == [None] * 4
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -315,7 +364,7 @@ def test_a_signal_waits_while_the_state_is_changed(tmp_path: Path) -> None:
                 signal.raise_signal(signal.SIGUSR1)
                 assert steps(tmp_path) == []
                 state["b"] = 1
-            assert steps(tmp_path) == [0]
+            assert steps(tmp_path) == [None]
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert manager.load().state == {"a": 1, "b": 1}
@@ -330,7 +379,7 @@ def test_a_signal_that_waited_when_an_exception_came_is_not_lost(tmp_path: Path)
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert calls == [signal.SIGUSR1]
-    assert steps(tmp_path) == [0]
+    assert steps(tmp_path) == [None]
 
 
 def test_a_signal_in_the_middle_of_a_save_is_saved(tmp_path: Path) -> None:

@@ -92,13 +92,16 @@ def test_steps_that_are_counted_are_counted_once(tmp_path: Path) -> None:
             for _ in range(N):
                 metric(1.0)
                 run.log("y", 1.0)
+                run.log({"y": 1.0, "z": 1})
             metric.extend([1.0] * N)
 
         run_in_threads([log] * 4)
     wait_for_end(run.dir)
     stored = shmlog.load(run.dir)
     assert sorted(stored.metrics("x")["step"].to_pylist()) == list(range(8 * N))
-    assert sorted(stored.metrics("y")["step"].to_pylist()) == list(range(4 * N))
+    assert sorted(stored.metrics("y")["step"].to_pylist()) == list(range(8 * N))
+    shared = sorted(stored.metrics("z")["step"].to_pylist())
+    assert len(set(shared)) == len(shared) == 4 * N
 
 
 def finish_while_threads_log(root: Path) -> tuple[shmlog.Run, int]:

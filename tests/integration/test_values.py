@@ -119,7 +119,6 @@ class Bad:
 
 
 BAD_VALUES = [
-    (None, TypeError),
     ([1.0], TypeError),
     (b"bytes", TypeError),
     (1j, TypeError),
@@ -171,8 +170,8 @@ def names_the_metric(error: Exception) -> bool:
 
 
 def test_a_bad_value_is_told_by_metric_and_type(run: shmlog.Run) -> None:
-    with pytest.raises(TypeError, match=r"^metric 'val_loss': a value must be a float, .*, not NoneType$"):
-        run.log({"loss": 0.5, "val_loss": None}, step=1)
+    with pytest.raises(TypeError, match=r"^metric 'val_loss': a value must be a float, .*, not list$"):
+        run.log({"loss": 0.5, "val_loss": []}, step=1)
     with pytest.raises(OverflowError, match=r"^metric 'val_loss': an int value must fit in 64 bits"):
         run.log({"loss": 0.5, "val_loss": 2**63}, step=1)
     with pytest.raises(ValueError, match=r"^metric 'val_loss': can only convert an array of size 1"):
@@ -234,6 +233,129 @@ def test_a_bad_name_raises_and_changes_nothing(one_run: shmlog.Run, name: Any, e
 def test_a_wrong_call_raises_type_error(one_run: shmlog.Run, call: str) -> None:
     with pytest.raises(TypeError):
         eval(f"one_run.{call}")
+
+
+# ---- arguments by keyword ----
+
+
+def test_each_argument_can_be_given_by_name(run: shmlog.Run) -> None:
+    run.log(name="loss", value=0.5, step=3)
+    run.log("loss", value=True, step=4)
+    run.log("loss", 7, step=5)
+    run.log(value="text", name="loss")
+    run.log(metrics={"loss": 0.25, "acc": 1}, step=6)
+    shmlog.log(step=7, name="loss", value=0.5)
+    run.metric("loss")(value=0.5, step=8)
+    run.metric("loss").log(step=9, value=0.5)
+    run.metric("loss").extend(steps=[10], values=[0.5])
+    assert steps_of(run, "loss") == [0, 3, 4, 5, 6, 7, 8, 9, 10]
+
+
+WRONG_CALLS = {
+    "log('x', 1.0, value=2.0)": "the argument 'value' was given twice",
+    "log('x', 1.0, 2, step=3)": "the argument 'step' was given twice",
+    "log('x', 1.0, stpe=3)": "there is no argument 'stpe'",
+    "log(name='x')": r"log\(\) takes \(name, value, step=None, \*, timestamp=None\)",
+    "log(name={'x': 1.0})": r"log\(\) takes \(name, value, step=None, \*, timestamp=None\)",
+    "log('x', metrics={'x': 1.0})": r"log\(\) takes \(name, value, step=None, \*, timestamp=None\)",
+    "log({'x': 1.0}, value=1.0)": r"log\(\) takes \(name, value, step=None, \*, timestamp=None\)",
+    "log(metrics=[1.0])": r"log\(\) takes \(name, value, step=None, \*, timestamp=None\)",
+    "metric('x')(step=3)": r"a metric takes \(value, step=None, \*, timestamp=None\)",
+    "metric('x')(1.0, value=2.0)": "the argument 'value' was given twice",
+    "metric('x').extend([1.0], [2], [3])": r"a metric takes \(values, steps=None, \*, ts=None\)",
+}
+
+
+@pytest.mark.parametrize("call", WRONG_CALLS)
+def test_a_wrong_argument_is_named(one_run: shmlog.Run, call: str) -> None:
+    before = one_run.stats["logged"]
+    with pytest.raises(TypeError, match=WRONG_CALLS[call]):
+        eval(f"one_run.{call}")
+    assert one_run.stats["logged"] == before
+
+
+# ---- dicts in dicts, None ----
+
+
+def rows_of(run: shmlog.Run) -> list[tuple[str, int, Any]]:
+    assert run.flush()
+    return [(row["name"], row["step"], read_back(row)[1]) for row in shmlog.load(run.dir).metrics().to_pylist()]
+
+
+def test_names_of_nested_dicts_are_joined(run: shmlog.Run) -> None:
+    run.log({"train": {"loss": 0.5, "top": {"1": True, "5": "good"}}, "lr": 1, "none": {}}, step=3)
+    run.log("test", {"loss": np.float32(0.5)})
+    run.log("nothing", {})
+    half = bits(0.5)[1]
+    assert sorted(rows_of(run)) == [
+        ("lr", 3, 1),
+        ("test/loss", 0, half),
+        ("train/loss", 3, half),
+        ("train/top/1", 3, True),
+        ("train/top/5", 3, "good"),
+    ]
+
+
+def test_none_is_left_out_with_one_warning_a_name(run: shmlog.Run) -> None:
+    none = run.metric("c")
+
+    def log() -> None:
+        for _ in range(3):
+            run.log({"loss": 0.5, "a": None, "nested": {"b": None}})
+            run.log("a", None)
+            none(None)
+            none.log(None, 3)
+
+    with pytest.warns(shmlog.ShmlogWarning) as warned:
+        log()
+    told = sorted(str(w.message) for w in warned)
+    assert [text.partition(":")[0] for text in told] == ["metric 'a'", "metric 'c'", "metric 'nested/b'"]
+    assert {w.filename for w in warned} == {__file__}, "the user's own line is named"
+    none(0.5)
+    half = bits(0.5)[1]
+    assert sorted(rows_of(run)) == [("c", 0, half), ("loss", 0, half), ("loss", 1, half), ("loss", 2, half)]
+    assert run.stats["dropped"] == dict.fromkeys(run.stats["dropped"], 0), "it was not logged: there is no drop"
+
+
+def test_none_is_an_error_in_a_strict_run(tmp_path: Path) -> None:
+    with shmlog.init("strict", root=tmp_path, strict=True) as run:
+        before = run.stats["logged"]
+        for name, call in (
+            ("val_loss", lambda: run.log({"loss": 0.5, "val_loss": None})),
+            ("val_loss", lambda: run.log("val_loss", None)),
+            ("val_loss", lambda: run.metric("val_loss")(None)),
+            ("test/loss", lambda: run.log({"loss": 0.5, "test": {"loss": None}})),
+        ):
+            with pytest.raises(TypeError, match=f"^metric '{name}': a value must be a float, .*, not NoneType$"):
+                call()
+        assert run.stats["logged"] == before
+
+
+WRONG_DICTS: list[tuple[Any, type[Exception], str]] = [
+    ({"a": {"b": 1.0}, "a/b": 2.0}, ValueError, "metric 'a/b' has two values in one call"),
+    ({"a": {0: 1.0}}, TypeError, "the name of a metric must be a str, not int: 0"),
+    ({0: {"a": 1.0}}, TypeError, "the name of a metric must be a str, not int: 0"),
+    ({"a": {"b": [1.0]}}, TypeError, "metric 'a/b': a value must be a float, .*, not list"),
+    ({"a": {"b" * 1024: 1.0}}, ValueError, "the name of a metric must have 1 to 1024 bytes"),
+]
+
+
+@pytest.mark.parametrize(("metrics", "error", "text"), WRONG_DICTS)
+def test_a_wrong_dict_raises_and_changes_nothing(
+    one_run: shmlog.Run, metrics: Any, error: type[Exception], text: str
+) -> None:
+    before = one_run.stats["logged"]
+    with pytest.raises(error, match=text):
+        one_run.log(metrics)
+    assert one_run.stats["logged"] == before
+
+
+def test_what_comes_after_the_end_is_counted_value_by_value(tmp_path: Path) -> None:
+    with shmlog.init("ended", root=tmp_path) as run:
+        pass
+    with pytest.warns(shmlog.ShmlogWarning, match="metric 'none'"):
+        run.log({"a": {"b": 1.0, "c": 2.0}, "d": 3.0, "none": None})
+    assert run.stats["dropped"]["closed"] == 3
 
 
 STRANGE_NAMES = [
@@ -314,20 +436,72 @@ def test_handles_of_names_without_room_are_not_kept(run: shmlog.Run) -> None:
     assert run.metric("name0") is run.metric("name0")
 
 
-def test_omitted_steps_count_calls(run: shmlog.Run) -> None:
+def steps_of(run: shmlog.Run, name: str) -> list[int]:
+    assert run.flush()
+    steps: list[int] = shmlog.load(run.dir).metrics(name)["step"].to_pylist()
+    return steps
+
+
+def test_omitted_steps_are_counted_by_name(run: shmlog.Run) -> None:
     first, second = run.metric("first"), run.metric("second")
     for _ in range(3):
         first(1.0)
         second(True)
         run.log("third", 1.0)
-        run.log({"fourth": 1.0})
+        run.log("second", 2.0)
+        shmlog.log("third", "text")
     first.extend([1.0, 2.0])
-    assert run.flush()
-    stored = shmlog.load(run.dir)
-    assert stored.metrics("first")["step"].to_pylist() == [0, 1, 2, 3, 4]
-    assert stored.metrics("second")["step"].to_pylist() == [0, 1, 2]
-    assert stored.metrics("third")["step"].to_pylist() == [0, 2, 4]
-    assert stored.metrics("fourth")["step"].to_pylist() == [1, 3, 5]
+    assert steps_of(run, "first") == [0, 1, 2, 3, 4]
+    assert steps_of(run, "second") == steps_of(run, "third") == [0, 1, 2, 3, 4, 5]
+    run.log({f"other{i}": i for i in range(200)})
+    run.log("other199", 1)
+    assert steps_of(run, "other0") == [0]
+    assert steps_of(run, "other199") == [0, 1]
+
+
+def test_a_dict_without_a_step_has_one_for_all_its_names(run: shmlog.Run) -> None:
+    run.log({"loss": 0.5, "acc": 1})
+    run.log({"loss": 0.5, "acc": np.float32(0.5)})
+    run.log("loss", 0.5)
+    run.metric("loss")(0.5)
+    run.log({"acc": 0.5, "loss": 0.5})
+    run.log("acc", 0.5)
+    run.log({})
+    assert steps_of(run, "loss") == [0, 1, 2, 3, 4]
+    assert steps_of(run, "acc") == [0, 1, 4, 5]
+
+
+def test_a_step_that_is_given_moves_no_count(run: shmlog.Run) -> None:
+    run.log("loss", 0.5, step=7)
+    run.log({"loss": 0.5, "acc": 0.5}, step=9)
+    run.log("loss", 0.5)
+    assert steps_of(run, "loss") == [0, 7, 9]
+
+
+def test_a_call_that_is_refused_counts_no_step(run: shmlog.Run) -> None:
+    loss = run.metric("loss")
+    for call in (lambda: run.log("loss", []), lambda: run.log({"loss": 1.0, "acc": []}), lambda: loss([])):
+        with pytest.raises(TypeError):
+            call()
+    run.log("loss", 0.5)
+    assert steps_of(run, "loss") == [0]
+
+
+def test_a_forked_child_counts_steps_from_zero(run: shmlog.Run) -> None:
+    run.log({"loss": 0.5, "acc": 0.5})
+    loss = run.metric("loss")
+
+    def log() -> None:
+        run.log("loss", 0.5)
+        loss(0.5)
+        run.log({"loss": 0.5, "acc": 0.5})
+
+    child = multiprocessing.get_context("fork").Process(target=log)
+    child.start()
+    child.join()
+    run.log("loss", 0.5)
+    assert steps_of(run, "loss") == [0, 0, 1, 1, 2]
+    assert steps_of(run, "acc") == [0, 2]
 
 
 ARRAYS = [

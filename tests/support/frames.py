@@ -16,7 +16,7 @@ from typing import Any
 
 FLOAT, INT, BOOL, TEXT, LONGTEXT, ROW, EVENT, OWNER, GAP = range(1, 10)
 DATA = 31
-MEMBER, FILE = 1, 2
+MEMBER, FILE, GIVEN = 1, 2, 4
 REASONS = ("full", "names", "large", "lane", "closed", "disk")
 
 UTC_OF_TICK_ZERO = 1_790_000_000_000_000_000
@@ -132,6 +132,11 @@ class Lane:
         """Log one metric; ``ts`` in ns."""
         self._expect(name, value, step, ts, self.position)
         self._put(self._record(name, value, step, ts, 0))
+
+    def given(self, name: str, value: Value, step: int, us: int) -> None:
+        """Log one metric with a time of its own."""
+        self._expect(name, value, step, 1000 * us - UTC_OF_TICK_ZERO, self.position)
+        self._put(self._record(name, value, step, us % 2**64, GIVEN))
 
     def row(self, metrics: Mapping[str, Value], step: int, ts: int) -> None:
         """Log several as one unit."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import struct
 from pathlib import Path
 
@@ -57,3 +59,29 @@ def expman_table() -> pa.Table:
         "note": ["=a", None, "b"],
     }  # fmt: skip
     return pa.table(columns)
+
+
+def experiment_logger_folder(path: Path, name: str = "digits") -> Path:
+    """Make what ExperimentLogger and CheckpointManager of that system leave, by their source: lines, names, pickles."""
+    path.mkdir(parents=True, exist_ok=True)
+    events = [
+        ("experiment_start", {"experiment_name": name, "start_time": "2026-01-01T12:00:00"}),
+        ("config", {"lr": 0.1}),
+        ("metrics", {"step": 1, "metrics": {"loss": 0.5}}),
+        ("error", {"error_type": "ValueError", "error_message": "x", "context": {"step": 1}}),
+        ("experiment_end", {"experiment_name": name, "end_time": "2026-01-01T12:00:04", "status": "failed"}),
+    ]
+    lines = [
+        {"timestamp": f"2026-01-01T12:00:0{second}.250000", "event_type": kind, "data": data}
+        for second, (kind, data) in enumerate(events)
+    ]
+    (path / f"{name}_structured.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (path / f"{name}.log").write_text(f"2026-01-01 12:00:00 - experiment.{name} - INFO - Experiment started\n")
+    for number in (1, 2):
+        content = {
+            "timestamp": f"2026-01-01T12:00:0{number}.250000", "iteration": number * 10, "checkpoint_id": number,
+            "metadata": {"loss": 0.5}, "state": {"weights": [1.0, float(number)]},
+        }  # fmt: skip
+        (path / f"{name}_iter_{number * 10:06d}.ckpt").write_bytes(pickle.dumps(content))
+    (path / f"{name}_index.json").write_text(json.dumps({"experiment_name": name, "checkpoint_count": 2}))
+    return path

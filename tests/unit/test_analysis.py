@@ -18,7 +18,7 @@ from shmlog.analysis.bootstrap import VALUES_MIN, Difference, bootstrap_differen
 from shmlog.analysis.findings import find, spike_scores, trend_of
 from shmlog.cli.commands.compare import Condition, condition, holds
 from shmlog.cli.main import main
-from shmlog.errors import RunNotFoundError, ShmlogWarning
+from shmlog.errors import RunNotFoundError, ShmlogError, ShmlogWarning
 from shmlog.folder.status import RunStatus
 from shmlog.logs import analyze_logs, load_structured_logs
 from shmlog.reader.model import RunRecord
@@ -361,7 +361,7 @@ def test_a_condition_needs_the_whole_interval() -> None:
     assert not holds(condition("higher"), change, lower_is_better=True)
     assert condition("worse by 5%") == Condition("worse", 0.05, True)
     zero = bootstrap_difference([0.0] * VALUES_MIN, [1.0] * VALUES_MIN)
-    with pytest.raises(ValueError, match="per cent"):
+    with pytest.raises(ShmlogError, match="per cent"):
         holds(condition("worse by 5%"), zero, lower_is_better=True)
     assert holds(condition("worse by 0.5"), zero, lower_is_better=True)
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 
 import shmlog
-from shmlog.base.times import duration
-from shmlog.cli import find, lines, output, progress, text
+from shmlog.base.times import duration, moment
+from shmlog.cli import details, find, lines, output, progress, text
 from shmlog.cli import main as main_module
 from shmlog.cli.commands import show as show_module
 from shmlog.cli.main import build_parser, main
@@ -124,7 +124,7 @@ def test_debug_is_taken_before_and_behind_the_command(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_machine_output(command: str) -> None:
-    wanted = {"completion": "bash", "sql": "select 1", "import": "SOURCE"}
+    wanted = {"metrics": "RUN", "completion": "bash", "sql": "select 1", "import": "SOURCE"}
     wanted |= dict.fromkeys(("tag", "annotate", "pin", "unpin", "rm", "restore", "compare"), "RUN")
     words = [wanted[command]] if command in wanted else []
     assert build_parser().parse_args([command, *words, "--json"]).json is True
@@ -155,7 +155,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def run(error: BaseException, *argv: str) -> int:
         parser = build_parser()
-        monkeypatch.setattr(main_module, "build_parser", lambda: parser)
+        monkeypatch.setattr(main_module, "build_parser", lambda only: parser)
         args = Namespace(command="show", debug="--debug" in argv, run=failing(error))
         monkeypatch.setattr(parser, "parse_known_args", lambda _: (args, []))
         return main(list(argv))
@@ -184,7 +184,9 @@ def test_an_error_is_one_harmless_line_and_exit_code_3(
     ("words", "code"),
     [
         (["compare", "A"], 2), (["compare", "A", "A"], 2), (["compare", "A", "nowhere"], 3),
-        (["runs", "--status", "bogus"], 2), (["runs", "--sort", "nosuch"], 2), (["runs", "--where", "lr >"], 2),
+        (["runs", "--status", "bogus"], 2), (["runs", "--sort", "nosuch"], 3), (["runs", "--where", "nosuch > 1"], 3),
+        (["runs", "--columns", "lr,nosuch"], 3), (["sql", "select nosuch from runs"], 3), (["sql", "from nosuch"], 3),
+        (["runs", "--where", "lr >"], 2),
         (["runs", "--since", "soon"], 2), (["runs", "nowhere"], 3), (["runs", "--root", "nowhere"], 3),
         (["prune", "--keep", "1", "--root", "nowhere"], 3), (["prune", "--older-than", "soon"], 2),
         (["sql", "select 1", "--root", "nowhere"], 3), (["sql", "selec 1"], 2), (["show", "nowhere"], 3),
@@ -246,7 +248,7 @@ def test_without_a_name_the_newest_run_below_runs_is_taken_and_told(
 ) -> None:
     newest = make_run(here / "runs", "20261121-031523-ffffff", "b")
     make_run(here / "runs", "20261121-031522-aaaaaa", "c")
-    assert find.resolve_run(None).resolve() == newest
+    assert find.resolve_run(None, "runs").resolve() == newest
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == "shmlog: newest of 2 in runs: runs/b/20261121-031523-ffffff\n"
@@ -261,15 +263,15 @@ def test_a_run_is_found_by_folder_experiment_root_and_id(here: Path) -> None:
         ("runs", newer),
         ("20261121-031522-aaaaaa", older),
     ]:
-        assert find.resolve_run(name).resolve() == run_dir
+        assert find.resolve_run(name, "runs").resolve() == run_dir
 
 
 def test_a_run_of_another_name_is_as_old_as_its_file(here: Path) -> None:
     named, newer = make_run(here / "runs", "my-run"), make_run(here / "runs", "20261121-031523-aaaaaa")
     os.utime(named / "run.yaml", (0, 0))
-    assert find.resolve_run("runs").resolve() == newer
+    assert find.resolve_run("runs", "runs").resolve() == newer
     os.utime(named / "run.yaml", (2e9, 2e9))
-    assert find.resolve_run("runs").resolve() == named
+    assert find.resolve_run("runs", "runs").resolve() == named
 
 
 def test_an_experiment_is_its_newest_run_and_which_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,17 +279,17 @@ def test_an_experiment_is_its_newest_run_and_which_is_told(here: Path, capsys: p
     newer = make_run(here / "runs", "20261121-031523-aaaaaa")
     make_run(here / "runs", "20261121-031524-aaaaaa", "letters")
     (here / "digits").mkdir()  # a folder of that name in which there is no run
-    assert find.resolve_run("digits").resolve() == newer
+    assert find.resolve_run("digits", "runs").resolve() == newer
     assert capsys.readouterr().err == f"shmlog: newest of 2 in runs/digits: runs/digits/{newer.name}\n"
-    assert find.resolve_run(f"digits/{older.name}").resolve() == older
+    assert find.resolve_run(f"digits/{older.name}", "runs").resolve() == older
     assert capsys.readouterr().err == ""
     assert find.resolve_run("letters", here / "runs").name == "20261121-031524-aaaaaa"
-    assert find.resolve_run("letters/").name == "20261121-031524-aaaaaa", "as a shell completes it"
+    assert find.resolve_run("letters/", "runs").name == "20261121-031524-aaaaaa", "as a shell completes it"
 
 
 def test_where_there_is_no_run_yet_it_says_how_to_make_one(here: Path) -> None:
     with pytest.raises(RunNotFoundError, match=r"^no runs in runs, which is not there; create one with 'shmlog demo'"):
-        find.resolve_run(None)
+        find.resolve_run(None, "runs")
 
 
 @pytest.mark.parametrize(
@@ -304,17 +306,16 @@ def test_every_command_that_reads_a_run_takes_an_experiment(here: Path, words: l
     assert main([*words, "digits"]) == 0
 
 
-@pytest.mark.parametrize(
-    "words", [["rm", "--force"], ["pin"], ["unpin"], ["tag", "--remove=x"], ["annotate", "--name=x"]]
-)
-def test_what_changes_a_run_takes_no_other_for_it(
+@pytest.mark.parametrize("words", [["pin"], ["unpin"], ["tag", "--remove=x"], ["annotate", "--name=x"]])
+def test_every_command_that_changes_a_run_takes_an_experiment(
     here: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = make_run(here / "runs", "20261121-031522-aaaaaa")
-    for name in ("digits", "runs/digits", "runs"):
-        assert main([*words, name]) == 3
-        assert f"no run; name one of its runs, such as runs/digits/{run_dir.name}" in capsys.readouterr().err
-    assert sorted(path.name for path in run_dir.iterdir()) == ["run.yaml"]
+    for name in ("digits", "runs/digits", "runs", "latest"):
+        assert main([*words, name]) == 0
+        assert f"newest of 1 in {'runs/digits' if 'digits' in name else 'runs'}: runs/digits/{run_dir.name}" in (
+            capsys.readouterr().err
+        )
 
 
 @pytest.mark.parametrize("name", ["nowhere", ".", "../../etc", "digits/nowhere", "a/b/c", "digits"])
@@ -322,11 +323,11 @@ def test_no_run_is_an_error_that_says_what_there_is(here: Path, name: str) -> No
     with pytest.raises(
         RunNotFoundError, match=r"(no such folder, and no such run|no runs? (here|in)).* create one with 'shmlog demo'"
     ):
-        find.resolve_run(name)
+        find.resolve_run(name, "runs")
     make_run(here / "runs", "1", "letters")
     (here / "runs" / "digits").mkdir()
     with pytest.raises(RunNotFoundError, match=r"experiments in runs: digits, letters$"):
-        find.resolve_run(name)
+        find.resolve_run(name, "runs")
 
 
 def test_an_id_of_two_runs_is_no_name_of_one(here: Path) -> None:
@@ -335,8 +336,8 @@ def test_an_id_of_two_runs_is_no_name_of_one(here: Path) -> None:
     (here / "runs" / "words").mkdir()
     (here / "runs" / "words" / "1").symlink_to(here / "runs" / "digits" / "1")
     with pytest.raises(ValueError, match="2 runs have the id '1'; write digits/1 or letters/1"):
-        find.resolve_run("1")
-    assert find.resolve_run("letters/1").resolve() == here / "runs" / "letters" / "1"
+        find.resolve_run("1", "runs")
+    assert find.resolve_run("letters/1", "runs").resolve() == here / "runs" / "letters" / "1"
 
 
 # --- text ---------------------------------------------------------------------
@@ -544,6 +545,8 @@ def stored_run(table: pa.Table, **fields: object) -> SimpleNamespace:
         "dropped": {"full": 0},
         "producers": [],
         "metadata": {"started_at": "2026-11-21T03:15:22Z", "ended_at": "2026-11-21T03:16:23Z", "tags": ["t"]},
+        "events": lambda event_type: [],
+        "artifacts": [],
         "portions": lambda *, superseded: iter([table]),
     }
     return SimpleNamespace(**standard | fields)
@@ -618,7 +621,7 @@ def test_tail_prints_the_lines_of_events_jsonl(here: Path, capsys: pytest.Captur
 
 def shown(**fields: object) -> list[str]:
     table = metrics(("loss", 0.5, 0, 1), (f"x{HOSTILE[:10]}", 1, 0, 1))
-    return list(show_module._lines(show_module.describe(stored_run(table, **fields))))
+    return list(details.lines(show_module.describe(stored_run(table, **fields)), everything=False, pattern=None))
 
 
 def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
@@ -626,7 +629,7 @@ def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
     producer |= {"metrics": 1000, "events": 1, "dropped": {"full": 2}}
     printed = "\n".join(shown(producers=[producer], dropped={"full": 2, "names": 0}))
     assert "run      digits / 1" in printed
-    assert "time     2026-11-21 03:15:22 UTC, took 1 min 01 s" in printed
+    assert f"time     {text.local_time(moment('2026-11-21T03:15:22Z'), seconds=True)}, took 1 min 01 s" in printed
     assert "records  2 metrics, 1 event, 2 dropped" in printed
     assert "   0  4321     0          MainProcess    1,000       1        2" in printed
     assert "full                   2" in printed
@@ -636,7 +639,7 @@ def test_show_tells_the_run_its_producers_metrics_and_drops() -> None:
 
 def test_what_a_resumed_run_took_is_without_its_pauses() -> None:
     printed = "\n".join(shown(paused_s=31.0))
-    assert "03:15:22 UTC, took 30.0 s without the pauses of 31.0 s" in printed
+    assert ", took 30.0 s without the pauses of 31.0 s" in printed
 
 
 def test_a_metric_of_nan_alone_has_no_least_and_no_largest_value(
@@ -667,7 +670,7 @@ def test_a_metric_of_nan_alone_has_no_least_and_no_largest_value(
 
 def test_show_counts_the_curve_of_a_resumed_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for resume, value, steps in ((None, 1, range(5)), ("runs", 2.5, range(3, 7))):
-        with shmlog.init("digits", resume=resume and find.resolve_run(resume)) as run:
+        with shmlog.init("digits", resume=resume and find.resolve_run(resume, "runs")) as run:
             for step in steps:
                 run.log("loss", value, step=step)
     capsys.readouterr()
@@ -855,14 +858,15 @@ def test_a_name_in_a_progress_bar_acts_on_no_terminal(
 
 def test_names_that_no_run_has_are_named_with_similar_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [shmlog.Store(tmp_path).create_run("e", params={"optimizer": {"lr": 0.1}}).run_id for _ in range(2)]
+    there = "there are optimizer.lr; beside them metrics.NAME.min (max, last, count) and run.FIELD"
     conditions = {
-        "optimiser.lr > 0": "no run has optimiser.lr; perhaps optimizer.lr is meant",
-        "optimizer.lr > 0 and metrics.loss > 0": "no run has metrics.loss\n",
+        "optimiser.lr > 0": f"where: no run has 'optimiser.lr'; perhaps optimizer.lr is meant; {there}",
+        "optimizer.lr > 0 and metrics.loss > 0": "where: no run has 'metrics.loss'; there are none; ",
         "optimizer.lr > 1": "",
         "run.notes = 'x'": "",
     }
     for condition, words in conditions.items():
-        assert main(["runs", "--root", str(tmp_path), "--where", condition]) == 0
+        assert main(["runs", "--root", str(tmp_path), "--where", condition]) == (FAILED if words else 0)
         error = capsys.readouterr().err
         assert words in error
         assert ("no run has" in error) == bool(words)

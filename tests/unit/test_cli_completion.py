@@ -12,6 +12,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+import shmlog
 from shmlog.cli.main import build_parser, main
 from tests.support.cli import commands_of
 from tests.support.stores import add_run
@@ -79,11 +80,22 @@ def test_values(folder: Path) -> None:
 @bash
 def test_runs_and_experiments(folder: Path) -> None:
     assert complete(folder, "show", "2026") == ["20261121-aaa", "20261121-bbb"]
+    assert complete(folder, "show", "l") == ["latest", "letters"]
     assert complete(folder, "show", "oth") == ["other"], "a folder"
     assert complete(folder, "rm", "--root", "other", "els") == ["elsewhere"]
     assert complete(folder, "runs", "") == ["digits", "letters"]
     assert complete(folder, "tag", "20261121-a") == ["20261121-aaa"]
     assert complete(folder, "prune", "--experiment", "d") == ["digits"]
+
+
+@bash
+def test_names_that_people_gave(folder: Path) -> None:
+    add_run(folder / "runs", "20261121-ccc", name="resnet50.v2")
+    add_run(folder / "runs", "20261121-ddd", name="re run $(touch pwned)")
+    add_run(folder / "runs", "20261121-eee", name="renamed-later")
+    shmlog.Store(folder / "runs").rename("20261121-eee", "reborn")
+    assert complete(folder, "show", "re") == ["reborn", "resnet50.v2"]
+    assert not (folder / "pwned").exists()
 
 
 def plant(folder: Path) -> None:
@@ -118,6 +130,8 @@ def test_fish_completes(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
         return sorted(entry.partition("\t")[0] for entry in done.stdout.splitlines())
 
     assert offered("shmlog show 2026") == ["20261121-aaa", "20261121-bbb"]
+    add_run(folder / "runs", "20261121-ccc", name="largest.v2")
+    assert offered("shmlog show la") == ["largest.v2", "latest"]
     assert offered("shmlog runs d") == ["digits"]
     assert offered("shmlog rm --root other els") == ["elsewhere"]
     assert offered("shmlog prune --mode ") == ["all", "any"]
@@ -142,6 +156,7 @@ def test_a_shell_completes_at_a_terminal(shell: str, folder: Path, capsys: pytes
     for line, offers in {
         "show 2026": ("20261121-aaa", "20261121-bbb"),
         "runs ": ("digits", "letters"),
+        "show l": ("latest", "letters"),
         "prune --mode ": ("all", "any"),
         "import dat": ("a.csv",),
     }.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import pickle
 import sys
@@ -103,6 +104,29 @@ def test_floats_texts_and_bools_survive_an_event_file(
 def rows_in_order(run: shmlog.StoredRun) -> list[dict[str, Any]]:
     rows = run.metrics().to_pylist()
     return sorted(rows, key=lambda r: (r["step"], r["ts"], r["name"], repr(bits(r["value"])), str(r["text"])))
+
+
+def test_prometheus_itself_reads_the_last_values(tmp_path: Path) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    name = 'say "hi"\\\n'
+    records = [
+        ("loss", 0, 1.5, 1, 0), ("loss", 1, 0.25, 2, 0), ("loss", 1, math.nan, 3, 1), ("loss", 2, "late", 4, 0),
+        (name, 7, -math.inf, 5, None), ("n", 3, 2**53, 6, None), ("ok", 4, True, 7, None),
+    ]  # fmt: skip
+    run = make_run(tmp_path / "runs", records)
+    (path,) = shmlog.export_run(run, tmp_path / "out.prom")
+    families = {family.name: family.samples for family in text_string_to_metric_families(path.read_text())}
+    values = {(s.labels["metric"], s.labels.get("rank")): s.value for s in families["shmlog_metric"]}
+    assert math.isnan(values.pop(("loss", "1")))
+    assert values == {("loss", "0"): 0.25, (name, None): -math.inf, ("n", None): 2.0**53, ("ok", None): 1.0}
+    steps = {(s.labels["metric"], s.labels.get("rank")): s.value for s in families["shmlog_metric_step"]}
+    assert steps == {("loss", "0"): 1, ("loss", "1"): 1, (name, None): 7, ("n", None): 3, ("ok", None): 4}
+    (status,) = families["shmlog_run_status"]
+    assert status.labels == {"experiment": run.experiment, "run": run.id, "status": "success"}
+    assert "shmlog_run_dropped_records" not in families
+    with pytest.raises(ValueError, match="'prometheus' can't mark superseded records"):
+        shmlog.export_run(run, path, superseded=True)
 
 
 def test_tensorboard_itself_reads_what_is_written(run: shmlog.StoredRun, tmp_path: Path) -> None:
@@ -474,3 +498,19 @@ def test_formats_without_attempts_are_of_the_curve(resumed: shmlog.StoredRun, tm
     found = json.loads((tmp_path / "all" / "a_summary.json").read_text())["statistics"]["loss"]
     assert (found["count"], found["last"]) == (4, 13.0)
     assert pq.read_table(tmp_path / "all" / "a.parquet").num_rows == 7
+
+
+@pytest.mark.parametrize(
+    ("results", "target", "message"),
+    [
+        (None, "r", r"results must be a list of dicts, not NoneType"),
+        ("text", "r", r"not str"),
+        ([{"a": 1}, 2], "r", r"but results\[1\] is int"),
+        ([{"a": 1}], None, r"goes to a path or to a binary stream, not to NoneType"),
+    ],
+)
+@pytest.mark.parametrize("export", [export_results_json, export_results_csv, export_results_pickle])
+def test_wrong_arguments_are_named(tmp_path: Path, export: Any, results: Any, target: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        export(results, tmp_path / target if target else target)
+    assert list(tmp_path.iterdir()) == []

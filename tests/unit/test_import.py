@@ -327,7 +327,7 @@ def test_scalars_as_others_write_them(tmp_path: Path) -> None:
         writer.write(event.SerializeToString())
     report = shmlog.import_run(tmp_path / "events.out.tfevents.1.h", tmp_path / "runs")
     assert rows_of(report) == [("train/loss", 3, struct.unpack("f", struct.pack("f", 0.1))[0], 1.5)]
-    assert report.problems == ("events.out.tfevents.1.h: 'picture' holds images; left out",)
+    assert report.problems == ("events.out.tfevents.1.h: 'picture' holds a picture or sound of no bytes; left out",)
     sound(report.dir)
 
 

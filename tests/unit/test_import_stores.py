@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from ast import literal_eval
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from shmlog.cli.main import main
 from shmlog.transfer.importers import yaml12
 from tests.support.processes import run_script
 from tests.support.records import sound
-from tests.support.sources import fetch_ml_folder
+from tests.support.sources import experiment_logger_folder, fetch_ml_folder
 
 PARAMS = {
     "lr": 1e-8, "big": 1e22, "yes": "yes", "on": "on", "time": "1:30", "under": "1_000", "hex": "0x1F",
@@ -138,6 +139,59 @@ def test_odd_tags_of_an_experiment(expman: Path, tmp_path: Path, tags: str, due:
     assert shmlog.Store(tmp_path / "runs").experiment("digits").tags == due
 
 
+# ---- experiment_logger and checkpointing ----
+
+
+def test_a_folder_of_experiment_logger(tmp_path: Path) -> None:
+    folder = experiment_logger_folder(tmp_path / "out")
+    report = shmlog.import_run(folder, tmp_path / "runs")
+    assert (report.format, report.status, report.experiment) == ("experiment_logger", "failed", "digits")
+    assert report.problems == ()
+    assert [note for note in report.notes if "digits_iter_000010.ckpt: a pickle" in note]
+    assert not [note for note in report.notes if "damage" in note]
+    stored = sound(report.dir)
+    assert stored.config == {"lr": 0.1}
+    assert stored.metrics("loss")["value"].to_pylist() == [0.5]
+    assert [event["event_type"] for event in stored.events()][-2:] == ["error", "experiment_end"]
+    names = [artifact.name for artifact in stored.artifacts]
+    assert names == [
+        "checkpoints/digits_iter_000010.ckpt", "checkpoints/digits_iter_000020.ckpt", "experiment_logger/digits.log",
+        "experiment_logger/digits_index.json",
+    ]  # fmt: skip
+    assert not shmlog.import_run(folder, tmp_path / "runs").is_new
+
+
+def test_experiments_whose_names_begin_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = experiment_logger_folder(tmp_path / "out", "exp")
+    experiment_logger_folder(folder, "exp2")
+    (folder / "checkpoints").mkdir()
+    (folder / "exp_iter_000020.ckpt").rename(folder / "checkpoints" / "exp_iter_000020.ckpt")
+    with pytest.raises(shmlog.errors.SeveralRunsError, match="holds 2 runs") as caught:
+        shmlog.import_run(folder, tmp_path / "runs")
+    assert caught.value.sources == (str(folder / "exp"), str(folder / "exp2"))
+    with pytest.raises(shmlog.errors.RefusedError, match="the folder has exp, exp2"):
+        shmlog.import_run(folder / "exp3", tmp_path / "runs")
+    (folder / "notes.txt").write_text("x")
+    assert main(["import", "--json", "--root", str(tmp_path / "runs"), str(folder)]) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["problems"], second["problems"]) == (["notes.txt belongs to no experiment; left out"], [])
+    names = [artifact.name for artifact in sound(Path(first["dir"])).artifacts]
+    assert names == [
+        "checkpoints/exp_iter_000010.ckpt", "checkpoints/exp_iter_000020.ckpt", "experiment_logger/exp.log",
+        "experiment_logger/exp_index.json",
+    ]  # fmt: skip
+
+
+def test_a_folder_of_checkpoints_alone(tmp_path: Path) -> None:
+    folder = experiment_logger_folder(tmp_path / "out")
+    (folder / "digits_structured.jsonl").unlink()
+    (folder / "digits_iter_000020.ckpt").write_bytes(b"PK\3\4")
+    report = shmlog.import_run(folder, tmp_path / "runs")
+    assert report.counts == {"metrics": 0, "events": 0, "artifacts": 4}
+    assert "digits_iter_000020.ckpt: a zip archive" in report.notes[1]
+    sound(report.dir)
+
+
 # ---- YAML 1.2 ----
 
 
@@ -167,3 +221,39 @@ def test_keys_are_scalars_as_well() -> None:
 def test_what_is_no_plain_mapping_is_refused(text: str) -> None:
     with pytest.raises(shmlog.errors.CorruptDataError, match=r"^a\.yaml: "):
         yaml12.parse(Path("a.yaml"), text.encode())
+
+
+# ---- several imports at once ----
+
+AT_ONCE = """
+import sys, threading
+import shmlog
+
+source, root, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+together = threading.Barrier(count)
+
+def one(number):
+    shmlog.import_run(source, f"{root}-warm-{number}")  # so that all are as fast
+    together.wait()
+    report = shmlog.import_run(source, root, experiment=f"e{number}")
+    reports.append((report.is_new, str(report.dir)))
+
+reports = []
+threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(reports)
+"""
+
+
+def test_of_several_imports_at_once_one_makes_the_run(tmp_path: Path) -> None:
+    folder = fetch_ml_folder(tmp_path / "c0ffee")
+    for attempt in range(3):
+        done = run_script(AT_ONCE, folder, tmp_path / f"runs{attempt}", "6", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        reports = literal_eval(done.stdout)
+        assert sorted(is_new for is_new, _ in reports) == [False] * 5 + [True]
+        assert len({folder for _, folder in reports}) == 1
+        assert len(shmlog.Store(tmp_path / f"runs{attempt}").runs()) == 1

@@ -289,7 +289,7 @@ def test_no_room_for_what_was_read_is_told(tmp_path: Path) -> None:
         open("/dev/full", "wb", buffering=0) as full,
         pytest.raises(shmlog.errors.StorageError, match=r"no room .* TMPDIR"),
     ):
-        limited.hand_over(ImportedRun("x"), full, full)  # type: ignore[arg-type]
+        limited.hand_over(ImportedRun("x"), full, full, full)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_opened_is_the_same_error_as_here(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from shmlog import _core
 from shmlog.cli.main import main
 from shmlog.folder import runfile
 from shmlog.folder.layout import RunLayout
+from shmlog.folder.names import folder_name, is_experiment
 from shmlog.reader.artifacts import find_artifacts
 from shmlog.reader.verify.verify import verify
 from shmlog.run.start import _span
@@ -167,7 +168,7 @@ READERS: dict[str, Callable[[shmlog.Store, str], Any]] = {
     "create_experiment": lambda store, name: store.create_experiment(name),
     "create_run": lambda store, name: store.create_run(name),
     "import": lambda store, name: shmlog.import_run(_jsonl(store.root), store.root, experiment=name),
-    "init": lambda store, name: shmlog.init(name, root=store.root),
+    "init": lambda store, name: shmlog.init(name, root=store.root).finish(),
 }
 
 
@@ -194,10 +195,15 @@ def test_no_id_leads_out_of_the_root(victim: RunLayout, tmp_path: Path, call: st
     store = shmlog.Store(tmp_path / "runs")
     before = everything(tmp_path / "outside")
     for name in [*IDS, "../outside/digits/victim", str(victim.dir), "digits/../../outside/digits/victim"]:
+        if call in ("create_experiment", "create_run", "import", "init") and is_experiment(name):
+            READERS[call](store, name)
+            continue
         with pytest.raises((ValueError, LookupError)):
             READERS[call](store, name)
     assert everything(tmp_path / "outside") == before
     assert {path.name for path in tmp_path.iterdir()} <= {"runs", "outside", "source.jsonl"}
+    made = {path.name for path in (tmp_path / "runs").iterdir()} - {"digits", ".shmlog"}
+    assert made <= {folder_name(name) for name in IDS if is_experiment(name)}
 
 
 @pytest.mark.parametrize(

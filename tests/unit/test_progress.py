@@ -94,6 +94,9 @@ def test_who_only_tries_again_makes_no_progress(unkept_run: shmlog.Run, drain: _
     with progress.at_work():
         assert grows_by_work(unkept_run._segment)
     progress.note_failure()
+    with progress.at_work():
+        assert grows_by_work(unkept_run._segment), "the second try is not yet a repetition"
+    progress.note_failure()
     before = unkept_run._segment.progress
     progress.add()
     with progress.at_work():

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import shmlog
-from shmlog.cli.commands import show
+from shmlog.cli import details
 from shmlog.flusher import closing, git, machine
 from shmlog.flusher.git import Git, git_state
 from shmlog.flusher.provenance import Provenance
@@ -117,8 +117,8 @@ def test_a_detached_head_is_on_no_branch(repository: Repository) -> None:
     state, _ = git_state(str(repository.code), with_diff=False)
     commit = repository.git("rev-parse", "HEAD")
     assert state == {"commit": commit, "branch": None, "dirty": False, "diff": None}
-    assert show._git(state) == f"{commit[:12]}, detached"
-    assert show._git({"commit": commit}) == commit[:12], "of another system, which tells no branch"
+    assert details._git(state) == f"{commit[:12]}, detached"
+    assert details._git({"commit": commit}) == commit[:12], "of another system, which tells no branch"
 
 
 def test_where_there_is_no_commit_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,7 +214,7 @@ def test_an_archive_is_what_tar_and_zstd_read(root: Path) -> None:
     add_run(root, "one")
     (run,) = shmlog.Store(root).prune(keep=0, archive=True, dry_run=False).runs
     done = subprocess.run(["tar", "--zstd", "-tf", str(run.archive)], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["one/", "one/config.yaml", "one/run.yaml"]
+    assert done.stdout.split() == ["one/", "one/run.yaml", "one/config.yaml"]
 
 
 def test_an_archive_is_not_replaced_by_one_that_holds_less(root: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import shmlog
 from shmlog.cli.main import main
+from shmlog.errors import RunNotFoundError
 from shmlog.store import restore
 from shmlog.store.restore import SUFFIX
 from tests.support.stores import add_metrics, add_run
@@ -171,7 +172,7 @@ def test_which_run_is_meant(root: Path, capsys: pytest.CaptureFixture[str]) -> N
     add_run(root, "a")
     add_metrics(root, "a", "letters")
     store.prune(keep=0, archive=True, dry_run=False)
-    with pytest.raises(ValueError, match="EXPERIMENT/a"):
+    with pytest.raises(ValueError, match="write more of one: digits/a, letters/a"):
         store.restore("a")
     assert store.restore("letters/a").experiment == "letters"
     with pytest.raises(shmlog.errors.RunStateError, match="already"):
@@ -183,3 +184,27 @@ def test_which_run_is_meant(root: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "digits/a: restored" in said
     assert "no archive of a run 'none'" in said
     assert len(store.runs()) == 2
+
+
+def test_archives_are_listed_and_restored_by_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_run(root, "20261121-aaa", name="first try")
+    add_run(root, "20261121-bbb", name="old name")
+    add_run(root, "20261122-ccc", "letters")
+    store = shmlog.Store(root)
+    store.rename("20261121-bbb", "second try")
+    store.prune(keep=0, archive=True, dry_run=False)
+    assert {(found.archive, found.name) for found in store.archives()} == {
+        ("20261121-aaa", "first try"), ("20261121-bbb", "second try"), ("20261122-ccc", "20261122-ccc"),
+    }  # fmt: skip
+    assert main(["restore", "--root", str(root)]) == 0
+    assert "20261121-bbb  digits      second try" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="archives of 2 runs are called '2026112"):
+        store.restore("20261121")
+    with pytest.raises(RunNotFoundError, match="'shmlog restore' lists them"):
+        store.restore("third")
+    for text, run_id in {
+        "second try": "20261121-bbb",
+        "20261122": "20261122-ccc",
+        "digits/20261121-a": "20261121-aaa",
+    }.items():
+        assert store.restore(text).run_id == run_id

@@ -27,7 +27,7 @@ from shmlog.cli.commands.sql import rows_of
 from shmlog.cli.main import main
 from shmlog.errors import CorruptDataError, MissingExtraError, QueryError, ShmlogWarning
 from shmlog.reader import sources
-from shmlog.reader.sql.tables import flat_params
+from shmlog.reader.model import flat_params
 from shmlog.records import parts, schema
 from shmlog.records.schema import METRICS
 from tests.support.folders import Folder, fill, simple_log

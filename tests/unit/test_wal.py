@@ -262,6 +262,22 @@ def test_events_from_before_the_counter_began_anew_have_their_times() -> None:
     assert [(event.ts_us - frames.UTC_OF_TICK_ZERO // 1000) / 1e6 for event in (first, second)] == [2.0, 2.1]
 
 
+def test_a_given_time_is_no_count_of_a_clock() -> None:
+    """It may be later than its frame: then only what the counter says was logged before that began anew."""
+    log = Log()
+    log.lane(0).metric("x", 1.0, 0, 3 * S)
+    log.frame(S, PER_NS)
+    ahead_us = frames.UTC_OF_TICK_ZERO // 1000 + 10**9
+    log.lane(0).given("x", 1.0, 1, ahead_us)
+    log.lane(0).given("x", "a text of more than eight bytes", 2, -5)
+    log.lane(0).given("x", 1.0, 3, 1 << 62)
+    log.frame(2 * S + S // 2, PER_NS, 2 * S)
+    batch = Decoder(Path()).decode(whole_frames(log))
+    assert batch.damage == []
+    last_us = 253_402_300_799_999_999
+    assert batch.metrics["ts"].cast("int64").to_pylist()[1:] == [ahead_us, -5, last_us]
+
+
 def test_drops_without_a_lane_are_told() -> None:
     log = Log(unlaned=[0, 0, 0, 5, 1, 0])
     log.frame()

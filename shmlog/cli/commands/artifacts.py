@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import print_json, say
-from shmlog.cli.parser import FOUND, UsageError, add_command, path
+from shmlog.cli.parser import FOUND, UsageError, add_command, add_root_option, path
 from shmlog.cli.text import plural, relative, size, table
 from shmlog.errors import StorageError
 
@@ -29,9 +29,10 @@ _COLUMNS = ("name", "size", "type", "digest", "state")
 def add_parser(commands: Commands) -> None:
     """Add the command ``artifacts``."""
     parser = add_command(commands, "artifacts", run, "list a run's artifacts, check them, copy one out", _EXAMPLE)
-    parser.usage = "shmlog artifacts [-h] [--json] [--debug] [--get NAME] [-o OUT] [verify] [RUN]"
-    text = "verify: read every byte of each; RUN: as for show (default: runs)"
+    parser.usage = "shmlog artifacts [-h] [--json] [--debug] [--root ROOT] [--get NAME] [-o OUT] [verify] [RUN]"
+    text = "verify: read every byte of each; RUN: as for show (default: latest)"
     parser.add_argument("words", nargs="*", metavar="RUN", type=path, help=text)
+    add_root_option(parser)
     parser.add_argument("--get", metavar="NAME", help="copy this one")
     out = "file or folder to copy to, which must not exist (default: the last part of NAME)"
     parser.add_argument("-o", "--output", metavar="OUT", type=path, help=out)
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("-o needs --get NAME, the artifact to copy")
     if args.get is not None and every_byte:
         raise UsageError("--get checks what it copies: leave 'verify' out")
-    stored = load(resolve_run(places[0] if places else None))
+    stored = load(resolve_run(places[0] if places else None, args.root))
     if args.get is not None:
         return _get(stored.artifact(args.get), args.output, args.json)
     artifacts = stored.artifacts

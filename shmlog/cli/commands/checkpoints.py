@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.find import resolve_run
 from shmlog.cli.output import command, print_json, say
-from shmlog.cli.parser import FOUND, UsageError, add_command, path
+from shmlog.cli.parser import FOUND, UsageError, add_command, add_root_option, path
 from shmlog.cli.text import plural, relative, size, table, value
 from shmlog.errors import CheckpointNotFoundError, RunNotFoundError
 
@@ -29,9 +29,10 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``checkpoints``."""
     summary = "list checkpoints, and check them with verify"
     parser = add_command(commands, "checkpoints", run, summary, _EXAMPLE)
-    parser.usage = "shmlog checkpoints [-h] [--json] [--debug] [verify] [DIR|RUN]"
-    text = "verify: read every byte of each; DIR: a folder of checkpoints, or RUN: as for show (default: runs)"
+    parser.usage = "shmlog checkpoints [-h] [--json] [--debug] [--root ROOT] [verify] [DIR|RUN]"
+    text = "verify: read every byte of each; DIR: a folder of checkpoints, or RUN: as for show (default: latest)"
     parser.add_argument("words", nargs="*", metavar="DIR|RUN", type=path, help=text)
+    add_root_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     places = args.words[every_byte:]
     if len(places) > 1:
         raise UsageError(f"one folder or run, not {len(places)}: {' '.join(places)}")
-    folder = _folder(places[0] if places else None)
+    folder = _folder(places[0] if places else None, args.root)
     checkpoints = survey(folder, every_byte=every_byte)
     if args.json:
         print_json([_as_dict(checkpoint) for checkpoint in checkpoints])
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     return FOUND if any(checkpoint.damage for checkpoint in checkpoints) else 0
 
 
-def _folder(text: str | None) -> Path:
+def _folder(text: str | None, root: str) -> Path:
     """Return the folder of checkpoints that ``text`` means."""
     from shmlog.checkpoint.files import checkpoint_files
     from shmlog.checkpoint.survey import checkpoints_of
@@ -60,7 +61,7 @@ def _folder(text: str | None) -> Path:
     if text is not None and not has_description(Path(text)) and checkpoint_files(Path(text)):
         return Path(text)
     try:
-        return checkpoints_of(resolve_run(text))
+        return checkpoints_of(resolve_run(text, root))
     except RunNotFoundError as error:
         if text is not None and Path(text).is_dir():
             raise CheckpointNotFoundError(f"{text}: neither a checkpoint nor a run here") from error
@@ -92,10 +93,10 @@ def _print(folder: Path, checkpoints: list[CheckpointFile], every_byte: bool) ->
 
 
 def _row(checkpoint: CheckpointFile, sound: str) -> tuple[object, ...]:
-    info = checkpoint.info
+    info, step = checkpoint.info, None if checkpoint.step is None else str(checkpoint.step)
     if info is None:
-        return (checkpoint.path.name, checkpoint.name, str(checkpoint.step), None, None, None, "damaged")
+        return (checkpoint.path.name, checkpoint.name, step, None, None, None, "damaged")
     metrics = ", ".join(f"{name}={value(number)}" for name, number in info.metrics.items())
     saved = info.created_at.strftime("%Y-%m-%d %H:%M:%S")
     state = "damaged" if checkpoint.damage else sound
-    return (checkpoint.path.name, checkpoint.name, str(checkpoint.step), metrics, size(info.bytes), saved, state)
+    return (checkpoint.path.name, checkpoint.name, step, metrics, size(info.bytes), saved, state)

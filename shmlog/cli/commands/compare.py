@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shmlog.cli.find import locate, resolve_run
 from shmlog.cli.output import command, print_json, say, to_json
-from shmlog.cli.parser import FOUND, RUN, UsageError, add_command, add_runs_argument, positive
-from shmlog.cli.text import or_one_of, statistic, table, value
-from shmlog.errors import ShmlogError
+from shmlog.cli.parser import FOUND, UsageError, add_command, add_runs_argument, path, positive, steps
+from shmlog.cli.text import or_one_of, paragraph, statistic, table, value
+from shmlog.errors import ShmlogError, UnknownNameError
+from shmlog.folder.root import some
 
 if TYPE_CHECKING:
     from shmlog.analysis.bootstrap import Difference
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 _EXAMPLE = """
 shmlog compare runs/digits/A runs/digits/B
 shmlog compare BASE NEW --metric step_time --last 200 --lower-is-better --fail-if "worse by 5%"
+shmlog compare A1 A2 A3 --against B1 B2 B3 --metric latency --statistic p99
 """
 
 _CONDITION = re.compile(r"(worse|better|higher|lower|different)(?:\s+by\s+([0-9]+(?:\.[0-9]+)?)\s*(%?))?")
-_WINDOW = re.compile(r"(-?[0-9]{1,18})?:(-?[0-9]{1,18})?")
 
 
 class Condition(NamedTuple):
@@ -41,18 +42,21 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``compare``."""
     summary = "compare runs, and fail if one is worse with confidence"
     parser = add_command(commands, "compare", run, summary, _EXAMPLE)
-    add_runs_argument(parser, several=True, text=f"{RUN}, or an experiment, for its newest run")
+    add_runs_argument(parser, several=True)
+    text = "compare the first runs, together, with these, together, such as runs of several seeds; needs --metric"
+    parser.add_argument("--against", metavar="RUN", nargs="+", type=path, default=[], help=text)
     text = "compare this metric of the first run with that of each other; may be repeated"
     parser.add_argument("--metric", metavar="NAME", action="append", default=[], help=text)
     parser.add_argument("--last", metavar="N", type=positive, help="only the last N records of each run")
     text = "only records of these steps, both ends included; either may be left out"
-    parser.add_argument("--window", metavar="FROM:TO", type=window, help=text)
+    parser.add_argument("--window", metavar="FROM:TO", type=steps, help=text)
     text = "exit with 1 if this holds: worse, better, higher, lower or different, 'by 5%%' or 'by 0.1'"
     parser.add_argument("--fail-if", metavar="CONDITION", type=condition, help=text)
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument("--lower-is-better", action="store_true", help="a higher value is worse")
     ways.add_argument("--higher-is-better", action="store_true", help="a lower value is worse")
-    parser.add_argument("--statistic", choices=["mean", "median"], default="mean", help="(default: mean)")
+    text = "mean, median, or a percentile such as p95 or p99.9 (default: mean)"
+    parser.add_argument("--statistic", metavar="NAME", type=_statistic_name, default="mean", help=text)
     parser.add_argument("--confidence", type=fraction, default=0.95, help="of the intervals (default: 0.95)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: 0)")
 
@@ -66,12 +70,11 @@ def condition(text: str) -> Condition:
     return Condition(match[1], amount / 100 if match[3] else amount, match[3] == "%")
 
 
-def window(text: str) -> tuple[int | None, int | None]:
-    """Return the steps that ``text`` means."""
-    match = _WINDOW.fullmatch(text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"not two steps: {text!r}; write 100:200")
-    return (int(match[1]) if match[1] else None, int(match[2]) if match[2] else None)
+def _statistic_name(text: str) -> str:
+    """Return a statistic; whether it is one is known without numpy."""
+    if text not in ("mean", "median") and not re.fullmatch(r"p[0-9]{1,2}(\.[0-9]{1,6})?", text):
+        raise argparse.ArgumentTypeError(f"must be mean, median or a percentile such as p95 or p99.9, not {text!r}")
+    return text
 
 
 def fraction(text: str) -> float:
@@ -90,13 +93,14 @@ def run(args: argparse.Namespace) -> int:
     from shmlog.store.compare import compare
 
     _check(args)
-    places = [locate(resolve_run(text, args.root)) for text in args.run_names]
+    places = [locate(resolve_run(text, args.root)) for text in (*args.run_names, *args.against)]
     records = [store.get(name) for store, name in places]
     comparison = compare(records, [store.summary(name) for store, name in places])
     for name in args.metric:
         if name not in comparison.metrics:
-            similar = get_close_matches(name, comparison.metrics)
-            raise ShmlogError(f"none of the runs has a metric {name!r}{or_one_of(similar)}")
+            similar = or_one_of(get_close_matches(name, comparison.metrics))
+            there = some(list(comparison.metrics))
+            raise UnknownNameError(f"none of the runs has a metric {name!r}{similar}; there are {there}")
     stored = [store.load(name) for store, name in places] if args.metric else []
     changes = {name: _changes(args, name, comparison.runs, stored) for name in args.metric}
     failed = [
@@ -108,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
         failing = [{"metric": name, "run": other} for name, other in failed]
         print_json({**comparison.to_dict(), "changes": as_dicts, "failed": failing})
     else:
-        for line in _lines(comparison, changes):
+        first = ", ".join(comparison.runs[: len(args.run_names)]) if args.against else comparison.runs[0]
+        for line in _lines(comparison, changes, first):
             print(line)
     for name, other in failed:
         say(f"shmlog: {name} of {other}: {_words_of(args.fail_if)}, with {args.confidence:.0%} confidence")
@@ -116,7 +121,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if len(args.run_names) < 2:
+    if args.against and not args.metric:
+        raise UsageError("--against needs --metric")
+    if len(args.run_names) < 2 and not args.against:
         raise UsageError(f"one run can't be compared; name another: {command('compare', args.run_names[0], 'RUN')}")
     if args.fail_if and not args.metric:
         raise UsageError("--fail-if needs --metric")
@@ -132,6 +139,11 @@ def _changes(
     """Return how a metric of each other run differs from that of the first; raises ShmlogError for unfit values."""
     options = {"statistic": args.statistic, "confidence": args.confidence, "seed": args.seed}
     try:
+        if args.against:
+            sides = stored[: len(args.run_names)], stored[len(args.run_names) :]
+            (first, *beside), others = sides
+            change = first.compare_metric(others, name, beside=beside, last=args.last, window=args.window, **options)
+            return {", ".join(runs[len(args.run_names) :]): change}
         return {
             run: stored[0].compare_metric(other, name, last=args.last, window=args.window, **options)
             for run, other in zip(runs[1:], stored[1:], strict=True)
@@ -145,13 +157,13 @@ def holds(condition: Condition, change: Difference, *, lower_is_better: bool) ->
 
     Raises
     ------
-    ValueError
+    ShmlogError
         If the condition is relative, and the first value may be 0.
     """
     low, high = change.low, change.high
     if condition.is_relative:
         if change.relative_low is None or change.relative_high is None:
-            raise ValueError("the first run's value may be 0, so the change has no per cent; give an amount")
+            raise ShmlogError("the first run's value may be 0, so the change has no per cent; give an amount")
         low, high = change.relative_low, change.relative_high
     up = low > condition.amount
     down = -high > condition.amount
@@ -169,23 +181,41 @@ def _words_of(condition: Condition) -> str:
 # ---- text ----
 
 
-def _lines(comparison: Comparison, changes: Mapping[str, Mapping[str, Difference]]) -> Iterator[str]:
-    head = ["", *comparison.runs]
+def _lines(comparison: Comparison, changes: Mapping[str, Mapping[str, Difference]], first: str) -> Iterator[str]:
+    yield from _rows_of_runs(comparison) if len(comparison.runs) > 2 else _columns_of_runs(comparison)
+    cells = [_change(name, run, change) for name, by_run in changes.items() for run, change in by_run.items()]
+    if cells:
+        yield ""
+        yield from paragraph("first", first, indent=8)
+        yield from table(["metric", "run", "first", "this run", "change", "interval"], cells, left=["metric", "run"])
+
+
+def _columns_of_runs(comparison: Comparison) -> Iterator[str]:
+    """Yield a column for each run, and a row for each parameter and each value of a metric."""
     if comparison.params:
         rows = [[name, *(_param(by_run, run) for run in comparison.runs)] for name, by_run in comparison.params.items()]
         yield from table(["parameter", *comparison.runs], rows, left=["parameter"])
         yield ""
     rows = [
-        [f"{name} {key}", *(statistic(by_run[run].get(key)) if run in by_run else "" for run in comparison.runs)]
+        [f"{name} {key}", *(_figure(by_run, run, key) for run in comparison.runs)]
         for name, by_run in comparison.metrics.items()
         for key in ("last", "min", "max")
     ]
-    yield from table(["metric", *head[1:]], rows, left=["metric"])
-    cells = [_change(name, run, change) for name, by_run in changes.items() for run, change in by_run.items()]
-    if cells:
-        yield ""
-        titles = ["metric", "run", f"first: {comparison.runs[0]}", "this run", "change", "interval"]
-        yield from table(titles, cells, left=["metric", "run"])
+    yield from table(["metric", *comparison.runs], rows, left=["metric"])
+
+
+def _rows_of_runs(comparison: Comparison) -> Iterator[str]:
+    """Yield a row for each run: parameters, last values, and then what else there is of metrics."""
+    columns = {name: [_param(by_run, run) for run in comparison.runs] for name, by_run in comparison.params.items()}
+    for keys in (("last",), ("min", "max")):
+        for name, by_run in comparison.metrics.items():
+            for key in keys:
+                columns[f"{name} {key}"] = [_figure(by_run, run, key) for run in comparison.runs]
+    yield from table(["run", *columns], zip(comparison.runs, *columns.values(), strict=True), left=["run"])
+
+
+def _figure(by_run: Mapping[str, Any], run: str, key: str) -> str:
+    return statistic(by_run[run].get(key)) if run in by_run else ""
 
 
 def _param(by_run: Mapping[str, Any], run: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from shmlog.cli.output import one_line, print_json, say
 from shmlog.cli.parser import FOUND, add_command, add_root_option, exit_code, path, positive
 from shmlog.cli.text import plural, relative
+from shmlog.errors import SeveralRunsError
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
@@ -21,11 +22,22 @@ _Result = TypeVar("_Result")
 _EXAMPLE = """
 shmlog import experiments                            a store of expman: each of its runs
 shmlog import ml --experiment old                    all runs of fetch_ml
-shmlog import tb_logs/events.out.tfevents.*          TensorBoard
+shmlog import tb_logs                                a root of TensorBoard: each of its runs
 shmlog import log.jsonl --json
 """
 
-_FORMATS = ("fetch_ml", "expman", "jsonl", "csv", "json", "parquet", "arrow", "tensorboard")
+_FORMATS = (
+    "fetch_ml",
+    "expman",
+    "experiment_logger",
+    "jsonl",
+    "csv",
+    "json",
+    "parquet",
+    "arrow",
+    "tensorboard",
+    "entrenar",
+)
 
 
 def add_parser(commands: Commands) -> None:
@@ -75,14 +87,23 @@ def _imports(args: argparse.Namespace) -> Iterator[tuple[str, ImportReport | Exc
         if isinstance(runs, Exception):
             yield source, runs
             continue
-        for run in map(str, runs):
-            yield run, _attempt(args, partial(import_run, run, args.root, **options))
+        ahead = list(map(str, reversed(runs)))
+        while ahead:
+            run = ahead.pop()
+            outcome = _attempt(args, partial(import_run, run, args.root, **options))
+            if isinstance(outcome, SeveralRunsError):
+                ahead += reversed(outcome.sources)
+                continue
+            ahead += reversed(() if isinstance(outcome, Exception) else outcome.further)
+            yield run, outcome
 
 
 def _attempt(args: argparse.Namespace, act: Callable[[], _Result]) -> _Result | Exception:
     """Return a result, or the error, which the caller reports: the other sources must not suffer."""
     try:
         return act()
+    except SeveralRunsError as error:
+        return error
     except Exception as error:
         if args.debug:
             raise
@@ -94,6 +115,8 @@ def _print(report: ImportReport) -> None:
     state = "" if report.is_new else ", imported before"
     print(relative(report.dir))
     say(f"shmlog: {report.format} of {relative(report.source)}: {report.status}, {counts}{state}")
+    for source in report.further:
+        say(f"shmlog: further: {relative(Path(source))} is a run of its own")
     for note in report.notes:
         say(f"shmlog: note: {note}")
     for problem in report.problems:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shmlog.cli.output import one_line, print_json, say
-from shmlog.cli.parser import FAILED, add_command, default_root, path
+from shmlog.cli.parser import FAILED, add_command, add_root_option, path
 from shmlog.cli.text import clean, plural, relative
 from shmlog.folder.root import Root
 
@@ -24,14 +24,15 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``recover``."""
     summary = "finish crashed runs: bring what they left into their files"
     parser = add_command(commands, "recover", run, summary, _EXAMPLE)
-    text = "a run folder or id, or a folder or experiment, for all its runs (default: runs)"
+    text = "a run, or a folder or experiment, for all its runs (default: ROOT)"
     parser.add_argument("--force", action="store_true", help="also where it is unknown whether its processes live")
-    parser.add_argument("path", nargs="?", metavar="RUN|ROOT", type=path, help=text)
+    parser.add_argument("path", nargs="?", metavar="RUN|FOLDER", type=path, help=text)
+    add_root_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Recover runs that need it; a failure does not stop the others."""
-    outcomes = [_recover(run_dir, args.debug, args.force) for run_dir in _chosen(args.path)]
+    outcomes = [_recover(run_dir, args.debug, args.force) for run_dir in _chosen(args.path, args.root)]
     if args.json:
         print_json(outcomes)
     else:
@@ -39,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if any(outcome["error"] for outcome in outcomes) else 0
 
 
-def _chosen(text: str | None) -> list[Path]:
+def _chosen(text: str | None, root: str) -> list[Path]:
     """Return the named run, or all runs in a folder or an experiment that may not be complete."""
     from shmlog.flusher.recover import is_complete
 
-    run_dirs, named_by = Root(default_root()).runs(text)
+    run_dirs, named_by = Root(root).runs(text)
     return run_dirs if named_by is None else [run_dir for run_dir in run_dirs if not is_complete(run_dir)]
 
 

@@ -1,18 +1,25 @@
-"""``shmlog rm``: delete runs."""
+"""``shmlog rm``: delete runs, and with --force whole experiments."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shmlog.cli.find import for_each
+from shmlog.cli.find import for_each, locate, resolve_run
 from shmlog.cli.parser import add_command, add_runs_argument
+from shmlog.cli.text import plural, relative
+from shmlog.errors import RunNotFoundError, RunStateError
+from shmlog.folder.root import Root
 
 if TYPE_CHECKING:
     from shmlog.cli.parser import Commands
+    from shmlog.store.store import Store
 
 _EXAMPLE = """
 shmlog rm runs/digits/20261121-031522-7f3a9c
+shmlog rm digits --force                      the experiment with all its runs
 """
 
 
@@ -21,12 +28,37 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "rm", run, "delete runs and all their files", _EXAMPLE)
     add_runs_argument(parser, several=True)
     text = (
-        "also pinned runs, those whose annotations can't be read, and runs that may run on another machine; "
-        "never one that is known to run"
+        "also experiments with all their runs, pinned runs, those whose annotations can't be read, and runs that may "
+        "run on another machine; never one that is known to run"
     )
     parser.add_argument("--force", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Delete runs."""
-    return for_each(args, lambda store, name: store.delete(name, force=args.force), "deleted")
+    """Delete runs and experiments."""
+    return for_each(args, partial(_delete, force=args.force), "deleted", find=_find)
+
+
+def _find(text: str, root: str) -> tuple[Store, str]:
+    """Return the store, and ``experiment/id`` of a run in it, or the name of an experiment."""
+    import shmlog
+
+    place = Root(root)
+    folders, named_by = place.runs(text)
+    is_newest = named_by == place.given and named_by != Path(text)  # by the word for it, not by the folder
+    if named_by is None or is_newest:
+        return locate(resolve_run(text, root))
+    if named_by == place.given / text:
+        return shmlog.Store(root), text
+    advice = f"name one of its runs, such as {relative(folders[-1])}" if folders else place.content()
+    raise RunNotFoundError(f"{named_by}: neither a run nor the name of an experiment; {advice}")
+
+
+def _delete(store: Store, name: str, *, force: bool) -> None:
+    if "/" in name:
+        store.delete(name, force=force)
+    elif force or not store.experiment(name).runs:
+        store.delete_experiment(name, force=force)
+    else:
+        runs = plural(store.experiment(name).runs, "run")
+        raise RunStateError(f"{name!r} is an experiment of {runs}; --force deletes it with all of them")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmlog.cli.find import open_store, resolve_run
 from shmlog.cli.output import print_json, say
-from shmlog.cli.parser import UsageError, add_command, default_root, natural, path, shown_root
+from shmlog.cli.parser import RUN, UsageError, add_command, add_root_option, natural, path
 from shmlog.cli.text import clean, plural, table, value
 from shmlog.errors import QueryError
 
@@ -35,9 +35,9 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "sql", run, "query the runs of a store, or one run, by SQL", _EXAMPLE)
     text = "one SELECT over the tables metrics, events, runs, params and artifacts"
     parser.add_argument("query", metavar="QUERY", help=text)
-    text = "only this run: a run folder or id, or a folder whose newest run is meant (default: all runs of ROOT)"
+    text = f"only this run: {RUN} (default: all runs of ROOT)"
     parser.add_argument("path", nargs="?", metavar="RUN", type=path, help=text)
-    parser.add_argument("--root", type=path, help=f"folder of all experiments (default: {shown_root()})")
+    add_root_option(parser)
     parser.add_argument("--csv", action="store_true", help="comma-separated values, all rows")
     text = f"show no more rows than this as a table; 0: all (default: {_LIMIT:,})"
     parser.add_argument("--limit", metavar="N", type=natural, default=_LIMIT, help=text)
@@ -45,8 +45,6 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer a query."""
-    if args.path is not None and args.root is not None:
-        raise UsageError("RUN or --root, not both")
     if args.json and args.csv:
         raise UsageError("--json or --csv, not both")
     result = _ask(args)
@@ -65,15 +63,15 @@ def _ask(args: argparse.Namespace) -> pa.Table:
         return _answer(args)
     except QueryError as error:
         # Without DuckDB's picture of the query, which takes several lines.
-        raise QueryError(" ".join(str(error).partition("\nLINE ")[0].split())) from error
+        raise type(error)(" ".join(str(error).partition("\nLINE ")[0].split())) from error
 
 
 def _answer(args: argparse.Namespace) -> pa.Table:
     import shmlog
 
     if args.path is not None:
-        return shmlog.load(resolve_run(args.path)).sql(args.query)
-    return open_store(args.root or default_root()).sql(args.query)
+        return shmlog.load(resolve_run(args.path, args.root)).sql(args.query)
+    return open_store(args.root).sql(args.query)
 
 
 def rows_of(result: pa.Table) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the last lines of a run; follow it until it ends."""
     from shmlog.reader.follow import Follower
 
-    run_dir = resolve_run(args.path)
+    run_dir = resolve_run(args.path, args.root)
     recover_dead([run_dir])
     follower = Follower(run_dir)
     had_ended = follower.ended()  # asked first, so that the history of an ended run is complete

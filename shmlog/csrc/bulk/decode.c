@@ -6,6 +6,7 @@
 #define TS_US_MIN INT64_C(-62135596800000000)
 #define TS_US_MAX INT64_C(253402300799999999)
 #define NS_MAX 0x1p62
+#define LATE_US 1000 /* a record may be this much younger than the anchor of its frame */
 
 /* A slot as it stands in a log: nobody else writes to it. */
 typedef struct {
@@ -32,16 +33,21 @@ static log_slot slot_at(const place *at, uint32_t i)
     return slot;
 }
 
-static int64_t time_us(const shmlog_log_clock *clock, uint64_t ticks)
+static int64_t within_years(int64_t us) { return us < TS_US_MIN ? TS_US_MIN : us > TS_US_MAX ? TS_US_MAX : us; }
+
+static int64_t time_us(const shmlog_log_clock *clock, const log_slot *slot)
 {
-    int64_t ns = (int64_t)(ticks - (uint64_t)clock->ticks);
+    if (shmlog_commit_flags(slot->commit) & SHMLOG_GIVEN) {
+        return within_years((int64_t)slot->ts);
+    }
+    int64_t ns = (int64_t)(slot->ts - (uint64_t)clock->ticks);
     if (clock->rate != 1.0) {
         double scaled = (double)ns * clock->rate;
         ns = (int64_t)(scaled >= -NS_MAX ? (scaled <= NS_MAX ? scaled : NS_MAX) : -NS_MAX); /* a NaN is below */
     }
     ns = (int64_t)((uint64_t)ns + (uint64_t)clock->utc_ns);
-    int64_t us = ns / 1000 - (ns % 1000 < 0);
-    return us < TS_US_MIN ? TS_US_MIN : us > TS_US_MAX ? TS_US_MAX : us;
+    int64_t us = within_years(ns / 1000 - (ns % 1000 < 0));
+    return us > clock->utc_ns / 1000 + LATE_US ? within_years(us + clock->shift_us) : us;
 }
 
 /* The row that a record becomes, if its name is known. Its number is used up in any case. */
@@ -60,7 +66,7 @@ static bool put_row(const place *at, const log_slot *slot, unsigned kind, size_t
     *row = columns->row_count++;
     columns->step[*row] = slot->step;
     columns->value[*row] = slot->value;
-    columns->ts_us[*row] = time_us(at->clock, slot->ts);
+    columns->ts_us[*row] = time_us(at->clock, slot);
     columns->seq[*row] = seq;
     columns->name[*row] = name;
     columns->kind[*row] = (uint8_t)(kind - SHMLOG_FLOAT);
@@ -75,7 +81,7 @@ static shmlog_log_item *put_item(const place *at, const log_slot *slot, uint32_t
     *item = (shmlog_log_item){
         .slot = i,
         .seq = (int64_t)at->entry->seq,
-        .ts_us = time_us(at->clock, slot->ts),
+        .ts_us = time_us(at->clock, slot),
         .entry = at->columns->entry_count,
         .tenancy = at->entry->tenancy,
         .bytes = shmlog_extent_count(slot->value),
@@ -116,11 +122,11 @@ static uint32_t sized(const place *at, const log_slot *slot, uint32_t i)
     return states_it && are_data(at, i + 1, (uint32_t)data) ? (uint32_t)data + 1 : 0;
 }
 
-/* A record, alone or in a ROW; `flags` are those that it must have, FILE aside. Returns its slots, or 0. */
+/* A record, alone or in a ROW; `flags` are those that it must have, GIVEN and FILE aside. Returns its slots, or 0. */
 static uint32_t measure_record(const place *at, const log_slot *slot, uint32_t i, unsigned flags)
 {
     unsigned kind = shmlog_commit_kind(slot->commit);
-    unsigned has = shmlog_commit_flags(slot->commit);
+    unsigned has = shmlog_commit_flags(slot->commit) & ~(unsigned)SHMLOG_GIVEN;
     if (kind == SHMLOG_LONGTEXT) {
         return (has & ~(unsigned)SHMLOG_FILE) == flags ? sized(at, slot, i) : 0;
     }

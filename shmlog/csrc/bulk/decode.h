@@ -27,6 +27,8 @@ typedef struct {
     int64_t ticks; /* when the frame was written */
     int64_t utc_ns;
     double rate; /* ns per tick */
+    /* Added to times later than the frame, of records that were logged before the counter began anew; at most 2^61. */
+    int64_t shift_us;
 } shmlog_log_clock;
 
 /* A unit or a record that is more than its first slot: LONGTEXT, EVENT, OWNER, GAP. */

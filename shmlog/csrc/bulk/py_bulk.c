@@ -65,13 +65,14 @@ typedef struct {
 static bool get_frame(PyObject *tuple, log_frame *frame)
 {
     PyObject *entries, *slots;
-    long long ticks, utc_ns;
-    if (!PyArg_ParseTuple(tuple, "OOLLd", &entries, &slots, &ticks, &utc_ns, &frame->clock.rate) ||
+    long long ticks, utc_ns, shift_us;
+    if (!PyArg_ParseTuple(tuple, "OOLLdL", &entries, &slots, &ticks, &utc_ns, &frame->clock.rate, &shift_us) ||
         !get_buffer(entries, &frame->entries, 0, PyBUF_WRITABLE)) {
         return false;
     }
     frame->clock.ticks = ticks;
     frame->clock.utc_ns = utc_ns;
+    frame->clock.shift_us = shift_us;
     if (!get_buffer(slots, &frame->slots, 0, PyBUF_SIMPLE)) {
         PyBuffer_Release(&frame->entries);
         return false;

@@ -124,7 +124,9 @@ enum shmlog_kind {
     SHMLOG_DATA = 31
 };
 
-enum { SHMLOG_MEMBER = 1, SHMLOG_FILE = 2 };
+/* MEMBER: it stands behind a unit's header. FILE: its bytes are the path of a file. GIVEN: the caller gave the time of
+ * the record, and `ts` is that, in microseconds since 1970. */
+enum { SHMLOG_MEMBER = 1, SHMLOG_FILE = 2, SHMLOG_GIVEN = 4 };
 
 /* Why a record was dropped. The names are in docs/format.md. */
 enum shmlog_reason {

@@ -30,11 +30,12 @@ uint32_t shmlog_lane_write_bytes(const shmlog_lane *lane, uint64_t position, con
 static uint32_t write_value(const shmlog_lane *lane, uint64_t position, uint64_t ts, int64_t step,
                             const shmlog_value *value, unsigned member)
 {
+    ts = shmlog_value_ts(value, ts);
     if (value->kind == SHMLOG_LONGTEXT) {
         shmlog_unit_head head = {ts, step, value->name_id, value->kind, value->flags | member};
         return shmlog_lane_write_bytes(lane, position, &head, value->bytes, value->count);
     }
-    shmlog_lane_commit(lane, position, ts, value->bits, step, value->name_id, value->kind, member);
+    shmlog_lane_commit(lane, position, ts, value->bits, step, value->name_id, value->kind, value->flags | member);
     return 1;
 }
 

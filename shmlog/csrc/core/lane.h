@@ -161,11 +161,18 @@ uint32_t shmlog_lane_write_bytes(const shmlog_lane *lane, uint64_t position, con
 typedef struct {
     uint32_t name_id;
     unsigned kind;     /* a record kind: FLOAT ... LONGTEXT */
-    unsigned flags;    /* FILE or 0 */
+    unsigned flags;    /* FILE, GIVEN */
     uint32_t count;    /* bytes of a LONGTEXT */
     uint64_t bits;     /* value of the other kinds */
     const char *bytes; /* of a LONGTEXT */
+    int64_t time_us;   /* if GIVEN: since 1970 */
 } shmlog_value;
+
+/* What `ts` of its slot is to be. */
+static inline uint64_t shmlog_value_ts(const shmlog_value *value, uint64_t ticks)
+{
+    return value->flags & SHMLOG_GIVEN ? (uint64_t)value->time_us : ticks;
+}
 
 static inline uint32_t shmlog_value_slots(const shmlog_value *value)
 {

@@ -1,23 +1,31 @@
 /* Metric.extend(): many values in one call. Everything is checked before the first record is written. */
 #include "py_column.h"
+#include "py_log.h"
 #include "py_metric.h"
-
 
 typedef struct {
     const shmlog_column *values;
     const shmlog_column *steps; /* NULL: first_step, first_step + 1, ... */
+    const shmlog_column *times; /* in microseconds since 1970; NULL: now */
     int64_t first_step;
     uint32_t name_id;
 } extension;
 
 static void write_records(shmlog_producer *producer, const extension *extension, Py_ssize_t first, Py_ssize_t last)
 {
-    const shmlog_column *values = extension->values, *steps = extension->steps;
+    const shmlog_column *values = extension->values, *steps = extension->steps, *times = extension->times;
     uint64_t ts = shmlog_ticks(producer->segment->tsc);
     for (Py_ssize_t i = first; i < last; i++) {
         int64_t step = steps ? shmlog_column_int(steps, i) : extension->first_step + i;
-        shmlog_lane_put(&producer->lane, ts, shmlog_column_bits(values, i), step, extension->name_id,
-                        shmlog_column_kind(values, i));
+        uint64_t bits = shmlog_column_bits(values, i);
+        unsigned kind = shmlog_column_kind(values, i);
+        if (times) {
+            shmlog_lane_commit(&producer->lane, producer->lane.head, (uint64_t)shmlog_column_int(times, i), bits, step,
+                               extension->name_id, kind, SHMLOG_GIVEN);
+            shmlog_lane_advance(&producer->lane, 1);
+        } else {
+            shmlog_lane_put(&producer->lane, ts, bits, step, extension->name_id, kind);
+        }
     }
     producer->logged += (uint64_t)(last - first);
 }
@@ -78,42 +86,61 @@ static shmlog_outcome write_locked(ProducerObject *writer, const extension *exte
     return outcome;
 }
 
-static shmlog_outcome extend_with_steps(ProducerObject *writer, extension *extension, PyObject *steps)
+/* Open steps or times, one for each value. False: exception set. */
+static bool open_beside(const extension *extension, PyObject *object, shmlog_column *column, const char *what)
 {
+    if (!shmlog_column_open_steps(object, column)) {
+        return false;
+    }
+    if (column->count != extension->values->count) {
+        PyErr_Format(PyExc_ValueError, "%zd values but %zd %s", extension->values->count, column->count, what);
+        shmlog_column_close(column);
+        return false;
+    }
+    return true;
+}
+
+static shmlog_outcome extend_with_steps(RunObject *run, extension *extension, PyObject *steps)
+{
+    ProducerObject *writer = shmlog_writer_of(run);
     shmlog_column column;
-    shmlog_outcome outcome = SHMLOG_RAISED;
-    if (!shmlog_column_open_steps(steps, &column)) {
+    if (!steps) {
+        bool ok = shmlog_claim_steps(run, extension->name_id, extension->values->count, &extension->first_step);
+        return ok ? write_locked(writer, extension) : SHMLOG_RAISED;
+    }
+    if (!open_beside(extension, steps, &column, "steps")) {
         return SHMLOG_RAISED;
     }
-    if (column.count != extension->values->count) {
-        PyErr_Format(PyExc_ValueError, "%zd values but %zd steps", extension->values->count, column.count);
-    } else {
-        extension->steps = &column;
-        outcome = write_locked(writer, extension);
-    }
+    extension->steps = &column;
+    shmlog_outcome outcome = write_locked(writer, extension);
     shmlog_column_close(&column);
     return outcome;
 }
 
-static shmlog_outcome extend_column(ProducerObject *writer, PyObject *metric, extension *extension, PyObject *steps)
+static shmlog_outcome extend_with_times(RunObject *run, extension *extension, const shmlog_arrays *arrays)
 {
-    if (steps) {
-        return extend_with_steps(writer, extension, steps);
+    PyObject *times = PyObject_CallMethod((PyObject *)run, "_times_us", "(O)", arrays->times);
+    shmlog_outcome outcome = SHMLOG_RAISED;
+    shmlog_column column;
+    if (times && open_beside(extension, times, &column, "times")) {
+        extension->times = &column;
+        outcome = extend_with_steps(run, extension, arrays->steps);
+        shmlog_column_close(&column);
     }
-    extension->first_step = shmlog_metric_claim_steps(metric, extension->values->count);
-    return write_locked(writer, extension);
+    Py_XDECREF(times);
+    return outcome;
 }
 
-shmlog_outcome shmlog_extend(RunObject *run, PyObject *metric, PyObject *values, PyObject *steps,
-                             uint64_t *records)
+shmlog_outcome shmlog_extend(RunObject *run, uint32_t name_id, shmlog_arrays arrays, uint64_t *records)
 {
     shmlog_column column;
-    if (!shmlog_column_open_values(values, &column)) {
+    if (!shmlog_column_open_values(arrays.values, &column)) {
         return SHMLOG_RAISED;
     }
-    extension extension = {.values = &column, .name_id = shmlog_metric_id(metric)};
+    extension extension = {.values = &column, .name_id = name_id};
     *records = (uint64_t)column.count;
-    shmlog_outcome outcome = extend_column(shmlog_writer_of(run), metric, &extension, steps);
+    shmlog_outcome outcome = arrays.times ? extend_with_times(run, &extension, &arrays)
+                                          : extend_with_steps(run, &extension, arrays.steps);
     shmlog_column_close(&column);
     return outcome;
 }

@@ -1,4 +1,5 @@
 /* Metric: the handle of one name in one run, and the fast path. */
+#include "py_log.h"
 #include "py_metric.h"
 
 typedef struct {
@@ -7,28 +8,8 @@ typedef struct {
     RunObject *run;
     PyObject *name;
     uint32_t id; /* SHMLOG_NO_NAME: the name table was full */
-    uint32_t step_generation;
-    int64_t next_step; /* of a call without a step */
-    PyObject *next;    /* the handle of the same name in the run that follows this one; NULL: not met */
+    PyObject *next; /* the handle of the same name in the run that follows this one; NULL: not met */
 } MetricObject;
-
-uint32_t shmlog_metric_id(PyObject *metric) { return ((MetricObject *)metric)->id; }
-
-int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count)
-{
-    MetricObject *self = (MetricObject *)metric;
-    int64_t first;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    uint32_t generation = self->run->writer->producer.fork_generation;
-    if (self->step_generation != generation) {
-        self->step_generation = generation;
-        self->next_step = 0; /* a forked child counts from 0 */
-    }
-    first = self->next_step;
-    self->next_step += count;
-    Py_END_CRITICAL_SECTION();
-    return first;
-}
 
 /* ---- the general path ---- */
 
@@ -43,17 +24,17 @@ static shmlog_outcome record_item(MetricObject *self, shmlog_item *item, int64_t
     return outcome;
 }
 
-static shmlog_outcome record_any(MetricObject *self, PyObject *value, PyObject *step_object)
+static shmlog_outcome record_any(MetricObject *self, PyObject *value, const shmlog_place *place)
 {
     shmlog_item item;
-    int64_t step = 0;
-    bool ok = shmlog_item_convert_of(self->name, value, &item);
-
-    if (ok && step_object && step_object != Py_None) {
-        ok = shmlog_step_convert(step_object, &step);
-    } else if (ok) {
-        step = shmlog_metric_claim_steps((PyObject *)self, 1);
+    if (value == Py_None && shmlog_is_nested(shmlog_writer_at_hand(self->run), value)) {
+        uint64_t records;
+        return shmlog_log_nested(self->run, self->name, value, place, &records);
     }
+    int64_t step = place->step;
+    bool ok = shmlog_item_convert_of(self->name, value, &item) &&
+              (place->has_step || shmlog_claim_steps(self->run, self->id, 1, &step));
+    shmlog_value_set_time(&item.value, place);
     shmlog_outcome outcome = ok ? record_item(self, &item, step) : SHMLOG_RAISED;
     shmlog_item_clear(&item);
     return outcome;
@@ -97,16 +78,30 @@ static PyObject *find_next(MetricObject *self)
 
 /* ---- the fast path ---- */
 
-static PyObject *named_step(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+enum { VALUE, STEP, TIME, BY_PLACE = TIME, ARGUMENTS };
+static const char *const argument_names[] = {"value", "step", "timestamp", NULL};
+
+/* Fills in what was given; what was not, or was given as None, stays NULL. */
+static bool take_arguments(const char *const *names, PyObject *const *args, Py_ssize_t count,
+                           PyObject *keywords, PyObject **given)
 {
-    PyObject *expected = self->run->interned_step;
-    PyObject *keyword = PyTuple_GET_ITEM(keywords, 0);
-    if (PyTuple_GET_SIZE(keywords) != 1 || count != 1 ||
-        (keyword != expected && PyUnicode_Compare(keyword, expected) != 0)) {
-        PyErr_Format(PyExc_TypeError, "a metric takes (value, step=None), not '%U'", keyword);
-        return NULL;
+    for (Py_ssize_t i = 0; i < count && i < BY_PLACE; i++) {
+        given[i] = args[i];
     }
-    return args[1];
+    for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++) {
+        if (!shmlog_take_keyword(names, given, PyTuple_GET_ITEM(keywords, i), args[count + i])) {
+            return false;
+        }
+    }
+    if (count > BY_PLACE || !given[0]) {
+        PyErr_Format(PyExc_TypeError, "a metric takes (%s, %s=None, *, %s=None); %zd arguments were given by place",
+                     names[VALUE], names[STEP], names[TIME], count);
+        return false;
+    }
+    for (Py_ssize_t i = 1; names[i]; i++) {
+        given[i] = given[i] == Py_None ? NULL : given[i];
+    }
+    return true;
 }
 
 static PyObject *record_after_end(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords);
@@ -114,19 +109,18 @@ static PyObject *record_after_end(MetricObject *self, PyObject *const *args, Py_
 static SHMLOG_NOINLINE PyObject *record_slow(MetricObject *self, PyObject *const *args, Py_ssize_t count,
                                              PyObject *keywords)
 {
-    PyObject *step = count == 2 ? args[1] : NULL;
+    PyObject *given[ARGUMENTS] = {NULL};
+    shmlog_place place;
     if (self->run->disabled) {
         Py_RETURN_NONE;
     }
-    if (keywords && PyTuple_GET_SIZE(keywords)) {
-        step = named_step(self, args, count, keywords);
-        if (!step) {
-            return NULL;
-        }
-    } else if (count < 1 || count > 2) {
-        return PyErr_Format(PyExc_TypeError, "a metric takes (value, step=None), %zd arguments were given", count);
+    if (!take_arguments(argument_names, args, count, keywords, given)) {
+        return NULL;
     }
-    shmlog_outcome outcome = record_any(self, args[0], step);
+    if (!shmlog_take_place(self->run, given[STEP], given[TIME], &place)) {
+        return NULL;
+    }
+    shmlog_outcome outcome = record_any(self, given[VALUE], &place);
     if (outcome == SHMLOG_MOVED) {
         return record_after_end(self, args, count, keywords);
     }
@@ -169,10 +163,11 @@ PyDoc_STRVAR(log_doc, "log(value, step=None)\n--\n\n"
                       "Log one value; the same as calling the handle.\n\n"
                       "Parameters\n----------\n"
                       "value : float, int, bool, str, or an array or tensor of one element\n"
-                      "    NaN and infinities are kept, ints are exact.\n"
-                      "step : int, optional\n    Any int64. Default: the number of such calls of this name so far in "
-                      "this process.\n\n"
-                      "Raises\n------\nTypeError, ValueError, OverflowError\n    If value or step is not usable. "
+                      "    NaN and infinities are kept, ints are exact. None is left out, with one warning for each name.\n"
+                      "step : int, optional\n    Any int64. Default: counted, for each name and process, together with `Run.log`.\n"
+                      "timestamp : datetime with a zone, datetime64, or seconds since 1970, optional\n"
+                      "    Kept to the microsecond. Default: now.\n\n"
+                      "Raises\n------\nTypeError, ValueError, OverflowError\n    If value, step or time is not usable. "
                       "Nothing was logged.");
 
 static PyObject *metric_log(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
@@ -187,17 +182,19 @@ PyDoc_STRVAR(extend_doc, "extend(values, steps=None)\n--\n\n"
                          "    Anything with the buffer protocol (numpy) is read without Python objects. Of another\n"
                          "    sequence each element is logged as by itself, so that ints and bools stay what they are.\n"
                          "steps : array, range or sequence of int, shape (n,), optional\n"
-                         "    Default: counts on from the last call without a step.\n\n"
-                         "Raises\n------\nTypeError, ValueError, OverflowError\n    If values or steps are not "
+                         "    Default: counted on from the last step of the name that was counted.\n"
+                         "ts : array or sequence of times, shape (n,), optional\n"
+                         "    As `log` takes them. Default: now.\n\n"
+                         "Raises\n------\nTypeError, ValueError, OverflowError\n    If values, steps or times are not "
                          "usable, or differ in length. Nothing was logged.");
 
-static PyObject *extend(MetricObject *self, PyObject *values, PyObject *steps)
+static PyObject *extend(MetricObject *self, PyObject *const *given)
 {
     uint64_t records = 0;
-    shmlog_outcome outcome = shmlog_extend(self->run, (PyObject *)self, values, steps, &records);
+    shmlog_outcome outcome = shmlog_extend(self->run, self->id, (shmlog_arrays){given[VALUE], given[STEP], given[TIME]}, &records);
     PyObject *next = outcome == SHMLOG_MOVED ? find_next(self) : NULL;
     if (next) {
-        PyObject *result = extend((MetricObject *)next, values, steps);
+        PyObject *result = extend((MetricObject *)next, given);
         Py_DECREF(next);
         return result;
     }
@@ -208,20 +205,18 @@ static PyObject *extend(MetricObject *self, PyObject *values, PyObject *steps)
     return ok ? Py_NewRef(Py_None) : NULL;
 }
 
+static const char *const extend_names[] = {"values", "steps", "ts", NULL};
+
 static PyObject *metric_extend(MetricObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    PyObject *steps = count == 2 ? args[1] : NULL;
-    Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0;
-    if (named == 1 && count == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), "steps") == 0) {
-        steps = args[1];
-    } else if (named || count < 1 || count > 2) {
-        PyErr_SetString(PyExc_TypeError, "extend() takes (values, steps=None)");
+    PyObject *given[ARGUMENTS] = {NULL};
+    if (!take_arguments(extend_names, args, count, keywords, given)) {
         return NULL;
     }
     if (self->run->disabled) {
         Py_RETURN_NONE;
     }
-    return extend(self, args[0], steps == Py_None ? NULL : steps);
+    return extend(self, given);
 }
 
 /* ---- the type ---- */
@@ -243,7 +238,6 @@ PyObject *shmlog_metric_new(RunObject *run, PyObject *name, uint32_t id)
         self->run = (RunObject *)Py_NewRef(run);
         self->name = Py_NewRef(name);
         self->id = id;
-        self->step_generation = run->writer->producer.fork_generation;
     }
     return (PyObject *)self;
 }

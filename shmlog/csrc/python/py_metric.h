@@ -6,17 +6,16 @@
 
 PyObject *shmlog_metric_new(RunObject *run, PyObject *name, uint32_t id);
 
-/* The id of its name in its run. */
-uint32_t shmlog_metric_id(PyObject *metric);
-
-/* Count `count` steps for calls of a metric that give none; returns the first. */
-int64_t shmlog_metric_claim_steps(PyObject *metric, int64_t count);
-
 /* ---- py_extend.c ---- */
 
-/* Append many values under the metric's name, which counts the steps on if `steps` is NULL. MOVED: the run has
- * taken none of the `records`. */
-shmlog_outcome shmlog_extend(RunObject *run, PyObject *metric, PyObject *values, PyObject *steps,
-                             uint64_t *records);
+/* What extend() was given: arrays or sequences. */
+typedef struct {
+    PyObject *values;
+    PyObject *steps; /* NULL: to be counted */
+    PyObject *times; /* NULL: the time of the call */
+} shmlog_arrays;
+
+/* Append many values under the name with that id. MOVED: the run has taken none of the `records`. */
+shmlog_outcome shmlog_extend(RunObject *run, uint32_t name_id, shmlog_arrays arrays, uint64_t *records);
 
 #endif

@@ -209,7 +209,7 @@ shmlog_outcome shmlog_writer_spill(ProducerObject *writer, shmlog_item *item)
         return hook_failed_hard() ? SHMLOG_RAISED : shmlog_writer_dropped(writer, SHMLOG_DROP_LARGE, 1);
     }
     Py_SETREF(item->owner, name);
-    item->value.flags = SHMLOG_FILE;
+    item->value.flags |= SHMLOG_FILE;
     item->value.bytes = PyBytes_AsString(name);
     item->value.count = item->value.bytes ? (uint32_t)PyBytes_GET_SIZE(name) : 0;
     return item->value.bytes ? SHMLOG_WRITTEN : SHMLOG_RAISED;

@@ -180,12 +180,14 @@ PyDoc_STRVAR(log_doc, "log(name, value, step=None) or log(metrics, step=None)\n-
                       "Takes no lock, makes no system call and allocates nothing when there is room.\n\n"
                       "Parameters\n----------\nname : str\n    1 to 1024 bytes of UTF-8.\n"
                       "value : float, int, bool, str, or an array or tensor of one element\n"
-                      "    NaN and infinities are kept, ints are exact.\n"
-                      "metrics : dict of str to value\n    Kept whole or dropped whole.\n"
-                      "step : int, optional\n    Any int64. Default: the number of such calls so far in this "
-                      "process.\n\n"
+                      "    NaN and infinities are kept, ints are exact. None is left out, with one warning for each name.\n"
+                      "metrics : dict of str to value\n    Kept whole or dropped whole. Names of dicts within it are joined by ``/``.\n"
+                      "step : int, optional\n    Any int64. Default: counted, for each name and process, together with the name's "
+                      "handle.\n    Several metrics get one step: the first that none of their names has had.\n"
+                      "timestamp : datetime with a zone, datetime64, or seconds since 1970, optional\n"
+                      "    Kept to the microsecond. Default: now.\n\n"
                       "Raises\n------\nTypeError, ValueError, OverflowError\n    If a name, value or step is not "
-                      "usable. Nothing was logged.");
+                      "usable, or a value is None and the run is strict. Nothing was logged.");
 
 static PyMethodDef methods[] = {
     {"log", (PyCFunction)(void (*)(void))shmlog_log, METH_FASTCALL | METH_KEYWORDS, log_doc},
@@ -252,6 +254,7 @@ static void run_dealloc(RunObject *self)
     Py_XDECREF(self->cached_names);
     Py_XDECREF(self->interned_step);
     Py_XDECREF(self->segment);
+    PyMem_Free(self->next_steps);
     type->tp_free(self);
     Py_DECREF(type);
 }

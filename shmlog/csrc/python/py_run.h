@@ -13,7 +13,8 @@ typedef struct RunObject {
     PyObject *cached_names;  /* dict, as a set: the names in the caches of the writers */
     PyObject *metrics;       /* dict: str -> Metric */
     PyObject *interned_step; /* "step", as compiled code has it */
-    int64_t next_step;       /* of log() without a step */
+    int64_t *next_steps;     /* by name id, of calls without a step; NULL: there was none */
+    uint32_t step_counts;    /* how many of them count */
     uint32_t step_generation;
     bool disabled;
     _Atomic bool told_drop;

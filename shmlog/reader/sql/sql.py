@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from shmlog.base.extras import import_extra
 from shmlog.base.warn import warn_caller
-from shmlog.errors import CorruptDataError, QueryError, UnreadableError
+from shmlog.errors import CorruptDataError, QueryError, UnknownNameError, UnreadableError
 from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.reader import read
@@ -26,6 +27,7 @@ from shmlog.records.schema import METRICS
 Params = Sequence[Any] | Mapping[str, Any]
 
 _TRIES = 20
+_UNKNOWN_COLUMN = re.compile("Referenced column|does not have a column named|Referenced table")
 
 TABLES = ("metrics", "events", "runs", "params", "artifacts")
 
@@ -39,7 +41,7 @@ _CONFIG = {
 _COLUMNS = ", ".join(f'"{field.name}"' for field in METRICS)
 
 # EXPERIMENT/ID/metrics/node=0/part-000000.parquet. DuckDB evaluates this once a file, and skips files by it.
-_FROM_PATH = ("split_part(filename, '/', -4)", "split_part(filename, '/', -5)")
+_RUN_ID, _FOLDER = "split_part(filename, '/', -4)", "split_part(filename, '/', -5)"
 
 
 class View:
@@ -122,7 +124,7 @@ def query_runs(runs: Sequence[RunRecord], query: str, params: Params | None = No
             continue  # a part was merged meanwhile
         except duckdb.Error as error:
             if all(view.is_still_there() for view in views):
-                raise QueryError(str(error).strip()) from error
+                raise _explained(duckdb, error, wanted) from error
             continue
         if all(view.is_still_there() for view in views):
             for problem in chain(problems, *(view.problems for view in views)):
@@ -162,6 +164,17 @@ def _check(duckdb: Any, query: str) -> None:
     if statements[0].type != duckdb.StatementType.SELECT:
         kind = str(statements[0].type).rpartition(".")[2].strip("<>0123456789: ")
         raise QueryError(f"only a query that reads is taken, such as SELECT, not {kind}")
+
+
+def _explained(duckdb: Any, error: Exception, wanted: Sequence[str]) -> QueryError:
+    """Return DuckDB's error; that of an unknown name lists the tables, or the columns of those in the query."""
+    text = str(error).strip()
+    if isinstance(error, duckdb.CatalogException) and "Table with name" in text:
+        return UnknownNameError(f"{text.partition(chr(10))[0]} The tables are {', '.join(TABLES)}.")
+    if isinstance(error, duckdb.BinderException) and _UNKNOWN_COLUMN.search(text):
+        columns = "; ".join(f"{name}: {', '.join(tables.COLUMNS[name])}" for name in wanted)
+        return UnknownNameError(f"{text.partition(chr(10))[0]} The columns are of {columns}.")
+    return QueryError(text)
 
 
 # ---- the database ----
@@ -229,7 +242,7 @@ def _select_records(connection: Any, views: list[View], unsealed_name: str, is_o
     unsealed = [_with_ids(view.sources.rows, *_ids_of(view)) for view in views if view.sources.rows.num_rows]
     rows = pa.concat_tables([_with_ids(NO_ROWS, "", ""), *unsealed]).unify_dictionaries()
     selects = []
-    run_id, experiment = map(_quote, _ids_of(views[0])) if is_one and views else _FROM_PATH
+    run_id, experiment = map(_quote, _ids_of(views[0])) if is_one and views else (_RUN_ID, _experiment(views))
     for node, of_node in paths.items():
         # The name of a file column must not meet that of a metric's column, of which none is "filename".
         files = f"[{', '.join(map(_quote, of_node))}], filename = {not is_one}, hive_partitioning = false"
@@ -239,6 +252,13 @@ def _select_records(connection: Any, views: list[View], unsealed_name: str, is_o
         connection.register(unsealed_name, rows)
         selects.append(f"SELECT run_id, experiment, node, {_COLUMNS} FROM {unsealed_name}")
     return " UNION ALL ".join(selects)
+
+
+def _experiment(views: Sequence[View]) -> str:
+    """Return the expression of a file's experiment, whose folder need not bear the same name."""
+    names = {view.layout.dir.parent.name: view.record.experiment for view in views}
+    cases = [f"WHEN {_quote(folder)} THEN {_quote(name)}" for folder, name in names.items() if folder != name]
+    return f"CASE {_FOLDER} {' '.join(cases)} ELSE {_FOLDER} END" if cases else _FOLDER
 
 
 def _ids_of(view: View) -> tuple[str, str]:

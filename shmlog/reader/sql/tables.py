@@ -12,7 +12,8 @@ import pyarrow as pa
 from shmlog.base.times import read_time
 from shmlog.folder.layout import RunLayout
 from shmlog.reader.artifacts import find_artifacts
-from shmlog.reader.model import RunRecord
+from shmlog.reader.model import RunRecord, flat_params
+from shmlog.records.schema import METRICS
 from shmlog.records.values import INT32, INT64
 
 _TS = pa.timestamp("us", tz="UTC")
@@ -52,6 +53,11 @@ ARTIFACTS = pa.schema(
 )  # fmt: skip
 """One row for each artifact."""
 
+COLUMNS = {
+    "metrics": ["run_id", "experiment", *METRICS.names, "attempt", "superseded"],
+    "events": EVENTS.names, "runs": RUNS.names, "params": PARAMS.names, "artifacts": ARTIFACTS.names,
+}  # fmt: skip
+"""The columns of each table, which the message about an unknown one lists."""
 
 ATTEMPTS = pa.schema(
     [*_RUN, ("node", pa.int32()), ("attempt", pa.int32()), ("first_lane", pa.int64()), ("end_lane", pa.int64())]
@@ -82,22 +88,6 @@ def run_row(record: RunRecord) -> dict[str, Any]:
     row = {field.name: getattr(record, field.name, None) for field in RUNS}
     row |= {"status": str(record.status), "tags": list(record.tags), "dir": _text(str(record.dir))}
     return row | {name: (record.counts or {}).get(name) for name in ("metrics", "events", "dropped")}
-
-
-def flat_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters by their dotted names; parts with dots, quotes or blanks in them are quoted."""
-    return dict(_flat(params, ""))
-
-
-def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and (value or not path):
-        for key, item in value.items():
-            part = str(key)
-            if not part or any(mark in part for mark in ".\"'") or part.split() != [part]:
-                part = json.dumps(part, ensure_ascii=False)
-            yield from _flat(item, f"{path}.{part}" if path else part)
-    else:
-        yield path, value
 
 
 def param_rows(record: RunRecord) -> Iterator[dict[str, Any]]:

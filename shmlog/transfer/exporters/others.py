@@ -18,17 +18,22 @@ from shmlog.transfer.exporters.output import Progress
 
 def write_summary(run: StoredRun, table: pa.Table, file: IO[bytes], progress: Progress) -> int:
     """Write the figures of each metric as JSON; return how many metrics there are."""
-    names = sorted(table["name"].unique().to_pylist())
-    figures = {}
-    for i, name in enumerate(names, 1):
-        figures[name] = _figures(run.metrics([name]))
-        progress(i, len(names))
+    column: Any = table["name"].unify_dictionaries().combine_chunks()
+    codes = column.indices.to_numpy()
+    by_name = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(column.dictionary)))
+    names, figures = column.dictionary.to_pylist(), dict[str, Any]()
+    for code in sorted(range(len(names)), key=names.__getitem__):
+        rows = by_name[ends[code - 1] if code else 0 : ends[code]]
+        if len(rows):
+            figures[names[code]] = _figures(table.take(pa.array(rows)))
+            progress(len(figures), len(names))
     document = {
         "run_id": run.id, "experiment": run.experiment, "status": run.status, "counts": run.counts,
         "statistics": figures,
     }  # fmt: skip
     file.write(f"{json.dumps(plain(document), indent=2, allow_nan=False)}\n".encode())
-    return len(names)
+    return len(figures)
 
 
 def _figures(table: pa.Table) -> dict[str, Any]:

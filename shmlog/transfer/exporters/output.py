@@ -31,6 +31,8 @@ def open_target(target: Target) -> Iterator[IO[bytes]]:
         If the file can't be written. A file that was there before stays.
     """
     if not isinstance(target, (str, os.PathLike)):
+        if not hasattr(target, "write"):
+            raise TypeError(f"an export goes to a path or to a binary stream, not to {type(target).__name__}")
         yield target
         return
     path = Path(target)

@@ -12,7 +12,8 @@ import select
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,11 +21,10 @@ from shmlog.base.extras import do_without_pandas
 from shmlog.transfer.imported import ImportedRun
 from shmlog.transfer.importers import limits
 from shmlog.transfer.importers.formats import reader_of
-from shmlog.transfer.limited import Order, hand_over, hand_over_error
+from shmlog.transfer.limited import DESCRIPTORS, Order, hand_over, hand_over_error
 
 _IDLE_S = 60
 _ORDER_BYTES_MAX = 1 << 16
-_DESCRIPTORS = 3
 
 
 def main() -> None:
@@ -39,17 +39,18 @@ def main() -> None:
         while parent not in (ready := select.select(waiting, [], [], _IDLE_S)[0]):
             if not ready:
                 orders.shutdown(socket.SHUT_RD)  # no order can come from now on; one may be there already
-            data, ancillary, _, _ = orders.recvmsg(_ORDER_BYTES_MAX, socket.CMSG_LEN(4 * _DESCRIPTORS))
+            data, ancillary, _, _ = orders.recvmsg(_ORDER_BYTES_MAX, socket.CMSG_LEN(4 * DESCRIPTORS))
             if not data:
                 return
-            table, lines, output = (os.fdopen(fd, "wb") for fd in array.array("i", ancillary[0][2]))
-            with table, lines, output:
-                code = _read_in_fork(Order(*json.loads(data)), table, lines, output, waiting)
+            with ExitStack() as stack:
+                files = [stack.enter_context(os.fdopen(fd, "wb")) for fd in array.array("i", ancillary[0][2])]
+                code = _read_in_fork(Order(*json.loads(data)), files, waiting)
             orders.send(str(code).encode())
 
 
-def _read_in_fork(order: Order, table: IO[bytes], lines: IO[bytes], output: IO[bytes], waiting: list[Any]) -> int:
+def _read_in_fork(order: Order, files: Sequence[IO[bytes]], waiting: list[Any]) -> int:
     """Read a source in a fork, and return its exit code; end with the fork if nobody waits for it any more."""
+    *parts, output = files
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     read = reader_of(order.format)  # imported here, once for all sources of that format
@@ -59,7 +60,7 @@ def _read_in_fork(order: Order, table: IO[bytes], lines: IO[bytes], output: IO[b
     if child == 0:
         try:
             limits.end_with(this)
-            _read(order, read, table, lines)
+            _read(order, read, parts)
             sys.stdout.flush()
             os._exit(0)  # all is handed over: freeing gigabytes would take time for nothing
         except BaseException:
@@ -73,15 +74,16 @@ def _read_in_fork(order: Order, table: IO[bytes], lines: IO[bytes], output: IO[b
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _read(order: Order, read: Callable[[Path], ImportedRun], table: IO[bytes], lines: IO[bytes]) -> None:
+def _read(order: Order, read: Callable[[Path], ImportedRun], parts: Sequence[IO[bytes]]) -> None:
     """Read a source within limits, and hand over the run or the error."""
+    table, lines, contents = parts
     limits.limit_files_and_time(order.max_bytes, order.seconds)
     path = Path(order.source)
     try:
         with limits.memory_limited(order.max_bytes) as is_limited:
             if not is_limited:
                 limits.refuse_large(path)
-            hand_over(read(path), table, lines)
+            hand_over(read(path), table, lines, contents)
     except Exception as error:
         hand_over_error(error, lines)
 

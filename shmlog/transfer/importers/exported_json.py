@@ -1,4 +1,4 @@
-"""A JSON file that `export_run` wrote."""
+"""A JSON file that `export_run` wrote, or one with records of trueno-db or entrenar."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from shmlog.base.plain import from_word, plain
 from shmlog.base.times import parse_us, time_in_range
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError, UnreadableError
 from shmlog.records.schema import METRICS
 from shmlog.records.values import is_text
 from shmlog.transfer.imported import ImportedRun, Rows, owner_of
+from shmlog.transfer.importers import trueno
 from shmlog.transfer.importers.checked import note_superseded
 from shmlog.transfer.importers.exported_table import add_description
 
@@ -22,21 +23,29 @@ _SEQS = range(2**60)
 
 
 def read(path: Path) -> ImportedRun:
-    """Return the run that was exported.
+    """Return the run that was exported, or that the records describe.
 
     Raises
     ------
     CorruptDataError
         If the file is not such an export.
     """
-    run = ImportedRun(experiment=path.stem)
-    data = run.read("export", path)
+    place = path if path.exists() else path.parent
+    run = ImportedRun(experiment=place.stem)
+    data = run.read("export", place)
     try:
         document = json.loads(data)
+        is_ours = isinstance(document, dict) and "shmlog" in document
+        if not is_ours and trueno.has_records(document):
+            return trueno.read_document(path, place, document)
+        if path != place:
+            raise RefusedError(f"{place}: holds one run; import it by that name, not {path.name!r} in it")
         add_description(run, document)
         rows, events = document["metrics"], document["events"]
         if not isinstance(rows, list) or not isinstance(events, list):
             raise ValueError("metrics and events are not lists")
+    except UnreadableError:
+        raise
     except (ValueError, LookupError, RecursionError) as error:
         raise CorruptDataError(f"{path}: not an export of a run as JSON, or damaged ({error})") from error
     run.metrics = _metrics(run, rows)

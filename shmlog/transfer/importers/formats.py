@@ -9,27 +9,31 @@ from pathlib import Path
 
 from shmlog.errors import CorruptDataError, StorageError, UnreadableError
 from shmlog.transfer.imported import ImportedRun
+from shmlog.transfer.importers.experiment_logger import name_in as is_of_experiment_logger
 
 # By format: the module beside this one whose function `read` reads it.
 _READERS = {
     "fetch_ml": "fetch_ml",
     "expman": "expman",
+    "experiment_logger": "experiment_logger",
     "jsonl": "jsonl",
     "csv": "csv_table",
     "json": "exported_json",
     "parquet": "exported_table",
     "arrow": "exported_table",
     "tensorboard": "event_files",
+    "entrenar": "entrenar",
 }
 _SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".json": "json", ".parquet": "parquet",
-    ".arrow": "arrow", ".feather": "arrow",
+    ".arrow": "arrow", ".feather": "arrow", ".db": "entrenar", ".sqlite": "entrenar", ".sqlite3": "entrenar",
 }  # fmt: skip
 _WANDB = "wandb offers no reader of its files; upload them by 'wandb sync', and import what its API returns as CSV"
 
 FORMATS = tuple(_READERS)
+_OF_SEVERAL_RUNS = ("experiment_logger", "entrenar", "json", "jsonl")
 
-_DEPTH = 2  # of the runs below a store: STORE/EXPERIMENT/RUN
+_DEPTH = 8  # of the runs below a store: STORE/EXPERIMENT/RUN, or deeper, as people nest logs of TensorBoard
 
 
 def reader_of(format: str) -> Callable[[Path], ImportedRun]:
@@ -53,6 +57,21 @@ def reader_of(format: str) -> Callable[[Path], ImportedRun]:
     return reader
 
 
+def place_of(path: Path) -> Path:
+    """Return the file or the folder that a path means, which may be one with the name of a run behind it."""
+    is_part = not path.exists() and path.parent.exists() and _has_parts(path.parent)
+    return path.parent if is_part else path
+
+
+def _has_parts(place: Path) -> bool:
+    """Whether a source can hold several runs, each with a name."""
+    try:
+        format = _guess_of_folder(place) if place.is_dir() else _guess_of_file(place.name)
+    except (ValueError, OSError):
+        return False
+    return format in _OF_SEVERAL_RUNS
+
+
 def check_format(format: str) -> str:
     """Return a format; raises ValueError if it can't be imported."""
     if format not in _READERS:
@@ -73,7 +92,14 @@ def guess_format(path: Path) -> str:
 
 def runs_below(path: Path) -> list[Path]:
     """Return the runs that a store of another system holds, by path; the path itself if it is not such a store."""
-    return _folders_with_runs(path, _DEPTH) or [path]
+    database = path / ".entrenar" / "experiments.db"
+    return [database] if database.is_file() else _folders_with_runs(path, _DEPTH) or _files_with_runs(path) or [path]
+
+
+def _files_with_runs(path: Path) -> list[Path]:
+    """Return the files of a folder in which entrenar keeps runs: a database, or a JSON file for each."""
+    files = sorted(path.iterdir()) if path.is_dir() else []
+    return [file for file in files if _guess_of_file(file.name) in ("entrenar", "json") and not file.is_symlink()]
 
 
 def _folders_with_runs(path: Path, depth: int) -> list[Path]:
@@ -106,6 +132,8 @@ def _guess_of_folder(path: Path) -> str | None:
     kinds = {_guess_of_file(name) for name in names}
     if "tensorboard" in kinds:
         return "tensorboard"
+    if any(map(is_of_experiment_logger, names)):
+        return "experiment_logger"
     if any(name.startswith("vectors") and name.endswith((".parquet", ".arrow")) for name in names):
         return "expman"
     return "wandb" if "wandb" in kinds else None

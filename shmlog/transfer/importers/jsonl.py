@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from shmlog.base.plain import from_word, plain
-from shmlog.errors import CorruptDataError
+from shmlog.errors import CorruptDataError, RefusedError
 from shmlog.reader.event_lines import parse
 from shmlog.reader.foreign import STEPS, TIMES, first_of, is_elapsed, is_plain
 from shmlog.records.values import is_text
 from shmlog.transfer.imported import ImportedRun, fit_name, owner_of
+from shmlog.transfer.importers import trueno
 
 
 def read(path: Path) -> ImportedRun:
@@ -31,15 +32,30 @@ def read(path: Path) -> ImportedRun:
     CorruptDataError
         If no line is one of such a log.
     """
-    run = ImportedRun(experiment=fit_name(path.stem.removesuffix("_structured")))
+    place = path if path.exists() else path.parent
+    run = ImportedRun(experiment=fit_name(place.stem.removesuffix("_structured")))
     reading = _Reading(run)
-    lines = run.read("log", path).split(b"\n")
+    lines = run.read("log", place).split(b"\n")
+    if trueno.kind_of(parse(next(filter(bytes.strip, lines), b""), of_others=True)):
+        return _records(path, place, lines)
+    if path != place:
+        raise RefusedError(f"{place}: holds one run; import it by that name, not {path.name!r} in it")
     for number, line in enumerate(lines, 1):
         if line.strip():
             reading.add(f"line {number}", line, is_last=number == len(lines))
     if not reading.lines:
         raise CorruptDataError(f"{path}: {next(iter(run.problems), 'is empty')}, and no other line is one of a log")
     reading.close()
+    return run
+
+
+def _records(path: Path, place: Path, lines: list[bytes]) -> ImportedRun:
+    """Return the run that lines of records of trueno-db describe."""
+    entries = {number: parse(line, of_others=True) for number, line in enumerate(lines, 1) if line.strip()}
+    run = trueno.read_document(path, place, [entry for entry in entries.values() if entry is not None])
+    for number, entry in entries.items():
+        if trueno.kind_of(entry) is None:
+            run.problems.add("lines", f"line {number}: not a record of trueno-db; left out")
     return run
 
 

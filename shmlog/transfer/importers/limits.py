@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shmlog.errors import RefusedError
+from shmlog.transfer.importers.formats import place_of
 
 UNLIMITED_BYTES_MAX = 64 << 20
 """Sources that hold more are refused where the system does not limit memory."""
@@ -62,6 +63,7 @@ def memory_limited(max_bytes: int) -> Iterator[bool]:
 
 def refuse_large(path: Path) -> None:
     """Raise CorruptDataError if the files of a source are too large to read without a limit."""
+    path = place_of(path)
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     if size > UNLIMITED_BYTES_MAX:

@@ -25,6 +25,7 @@ from shmlog.results import (
     load_results_pickle,
 )
 from tests.support.coming_from import Kept, row
+from tests.support.sources import experiment_logger_folder
 
 RESULTS: list[dict[str, Any]] = [{"acc": 0.5, "model": {"depth": 18}}, {"acc": 1.0, "loss": float("inf")}]
 
@@ -246,6 +247,14 @@ def test_a_checkpoint_is_loaded(manager: CheckpointManager, tmp_path: Path) -> N
     assert manager.load(10).state["w"].tolist() == [10, 10]
     with pytest.raises(shmlog.errors.CheckpointNotFoundError):
         CheckpointManager(tmp_path / "none").load()
+    theirs = experiment_logger_folder(tmp_path / "theirs") / "digits_iter_000010.ckpt"
+    assert CheckpointManager(tmp_path, allow_pickle=True).load(theirs).state == {"weights": [1.0, 1.0]}
+
+
+@row("a folder of theirs")
+def test_a_folder_of_theirs_is_imported(tmp_path: Path) -> None:
+    report = shmlog.import_run(experiment_logger_folder(tmp_path / "theirs"), tmp_path / "runs")
+    assert (report.problems, report.counts["artifacts"]) == ((), 4)
 
 
 @row("get_latest_checkpoint")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from shmlog.cli.main import main
 from shmlog.folder.status import RunStatus
 from shmlog.reader.model import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
 from tests.support.coming_from import Kept, row
+from tests.support.entrenar import fill
 from tests.support.processes import wait_until
 
 
@@ -87,6 +90,22 @@ def test_records_come_back_from_json(logged: Kept) -> None:
     assert json.loads(record.to_json())["created_at"].endswith("Z")
     (nan,) = logged.store.metrics(logged.first.name, "nan")
     assert MetricRecord.from_json(nan.to_json()).to_json() == nan.to_json()
+
+
+@row("records in JSON")
+def test_records_and_databases_are_imported(tmp_path: Path) -> None:
+    records = [
+        {"run_id": "r", "experiment_id": "e", "status": "Success", "started_at": "2026-01-01T12:00:00Z"},
+        {"run_id": "r", "key": "loss", "step": 1, "value": 0.5, "timestamp": "2026-01-01T12:00:01.5Z"},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    (tmp_path / "project" / ".entrenar").mkdir(parents=True)
+    with closing(sqlite3.connect(tmp_path / "project" / ".entrenar" / "experiments.db")) as database:
+        fill(database, ["r"])
+    report = shmlog.import_run(tmp_path / "a.json", tmp_path / "runs")
+    assert (report.status, report.counts["metrics"], report.problems) == ("success", 1, ())
+    assert main(["import", "--root", str(tmp_path / "runs"), str(tmp_path / "project")]) == 1, "one is damaged there"
+    assert len(shmlog.Store(tmp_path / "runs").runs()) == 2
 
 
 @row("SQL: SELECT")
