@@ -1405,8 +1405,8 @@ ENDING = (
     Mutation(
         "archive-that-can-not-be-restored",
         "store/archive.py",
-        "arcname=layout.run_id, filter=check)",
-        "arcname=layout.run_id)",
+        'arcname=f"{layout.run_id}/{name}", filter=check)',
+        'arcname=f"{layout.run_id}/{name}")',
         "I4: a run is deleted, and its archive is refused by restore",
         "unit/test_prune.py::test_a_run_whose_archive_could_not_be_restored_is_kept[link]",
     ),
