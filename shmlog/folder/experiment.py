@@ -9,9 +9,9 @@ from pathlib import Path
 
 from shmlog.base.durable import create_whole
 from shmlog.base.times import utc_now
-from shmlog.errors import RunStateError, StorageError
+from shmlog.errors import RunStateError, StorageError, UnreadableError
 from shmlog.folder.layout import RunLayout
-from shmlog.folder.runfile import render
+from shmlog.folder.runfile import read_mapping, render
 
 FILE_NAME = "experiment.yaml"
 SCHEMA = 1
@@ -35,6 +35,14 @@ def make(folder: Path) -> None:
         return
     with suppress(OSError):  # a run in it meets, and reports, the same
         create_whole(folder / FILE_NAME, render({"schema": SCHEMA, "created_at": utc_now()}).encode())
+
+
+def forget(folder: Path) -> None:
+    """Remove the experiment.yaml of a folder without runs of which nobody has said anything; ignore errors."""
+    with suppress(OSError, UnreadableError):
+        path = folder / FILE_NAME
+        if os.listdir(folder) == [FILE_NAME] and read_mapping(path).keys() <= {"schema", "created_at"}:
+            path.unlink()
 
 
 def new_run_id() -> str:

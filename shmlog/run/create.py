@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 
 from shmlog.errors import StorageError, log_warning
-from shmlog.folder import runfile, unbegun
+from shmlog.folder import experiment, runfile, unbegun
 from shmlog.folder.description import Description
 from shmlog.folder.experiment import new_run_folder
 from shmlog.folder.layout import RunLayout
@@ -31,6 +31,7 @@ def create(options: Options, turn: int) -> Run:
             raise
     except BaseException:
         unbegun.remove(layout)
+        experiment.forget(layout.dir.parent)
         raise
     return make_current(run)
 

@@ -43,7 +43,7 @@ def test_a_run_that_was_begun_can_be_resumed(tmp_path: Path) -> None:
     made = shmlog.Store(tmp_path).create_run("digits")
     for step, argument in enumerate(("run", "resume")):
         run = shmlog.init(root=tmp_path, **{argument: made})  # type: ignore[arg-type]
-        run.log("x", float(step))
+        run.log("x", float(step), step)
         assert run.finish()
     stored = shmlog.load(made.dir)
     assert [attempt["attempt"] for attempt in stored.attempts] == [1, 2]
@@ -112,12 +112,15 @@ def test_a_pending_run_can_be_cancelled(tmp_path: Path) -> None:
     assert cancelled.ended_at is not None
 
 
-@pytest.mark.parametrize("how", ["init", "create_run", "create_experiment"])
+@pytest.mark.parametrize("how", ["init", "create_run", "create_experiment", "import"])
 def test_an_experiment_was_made_when_its_folder_was(tmp_path: Path, how: str) -> None:
     store = shmlog.Store(tmp_path)
     before = datetime.now(UTC)
     if how == "init":
         shmlog.init("digits", root=tmp_path).finish()
+    elif how == "import":
+        (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+        shmlog.import_run(tmp_path / "log.jsonl", tmp_path, experiment="digits")
     else:
         getattr(store, how)("digits")
     after = datetime.now(UTC)

@@ -369,7 +369,7 @@ def test_what_was_said_before_the_end_of_the_process_says_nothing_of_it(tmp_path
     root = tmp_path / "runs"
     begin = BEGIN.replace("sys.argv[1]", "sys.argv[1], console=True")
     done = run_script(begin + "raise SystemExit(3)", root, cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "INFO: Experiment ended"
+    assert done.stdout.splitlines()[-1].startswith("INFO: Experiment ended: exits after ")
     run_dir = only_run(root)
     wait_for_end(run_dir)
     for path in (run_dir, run_dir / "events.jsonl"):
