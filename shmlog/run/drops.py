@@ -46,13 +46,7 @@ _WHY = {
 
 def warn_of_drop(layout: RunLayout, reason: str) -> None:
     """Warn that this process has dropped a record of a run."""
-    log_warning(
-        "shmlog: run %s/%s dropped a record of process %d: %s (reason: %s). What helps: %s. Further drops are only "
-        "counted, see Run.stats",
-        layout.experiment,
-        layout.run_id,
-        os.getpid(),
-        _WHY[reason].cause,
-        reason,
-        _WHY[reason].remedy,
-    )
+    why = _WHY[reason]
+    who = f"run {layout.experiment}/{layout.run_id} dropped a record of process {os.getpid()}"
+    told = f"shmlog: {who}: {why.cause} (reason: {reason}). What helps: {why.remedy}. Further drops are only counted"
+    log_warning("%s, see Run.stats", told)
