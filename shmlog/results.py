@@ -6,7 +6,7 @@ import json
 import math
 import os
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Results = Sequence[Mapping[str, Any]]
+Default = Callable[[Any], Any] | None
 
 _WORDS = "non_finite"
 
@@ -50,8 +51,9 @@ def _document(results: Results, metadata: Mapping[str, Any] | None) -> dict[str,
 
 
 def export_results_json(
-    results: Results, output_path: Target, metadata: Mapping[str, Any] | None = None, pretty: bool = True
-) -> None:
+    results: Results, output_path: Target, metadata: Mapping[str, Any] | None = None, pretty: bool = True,
+    *, default: Default = None,
+) -> None:  # fmt: skip
     """Write results as JSON: ``timestamp``, ``num_experiments``, ``metadata`` and ``results``.
 
     Parameters
@@ -65,6 +67,8 @@ def export_results_json(
         About all results.
     pretty : bool
         Whether to indent the JSON for people.
+    default : callable, optional
+        Converts values that JSON has nothing for, as in `json.dump`; see also `shmlog.types.register_type`.
 
     Raises
     ------
@@ -78,7 +82,7 @@ def export_results_json(
     It is strict JSON: NaN and infinities are the words ``"NaN"``, ``"Infinity"`` and
     ``"-Infinity"``, and ``non_finite`` holds the places of those that are numbers.
     """
-    document = plain(_document(results, metadata), None, words=False, name="document")
+    document = plain(_document(results, metadata), None, default=default, words=False, name="document")
     words = take_out(document)
     if words:
         document[_WORDS] = words
@@ -87,7 +91,9 @@ def export_results_json(
         file.write(f"{text}\n".encode())
 
 
-def export_results_csv(results: Results, output_path: Target, flatten_nested: bool = True) -> None:
+def export_results_csv(
+    results: Results, output_path: Target, flatten_nested: bool = True, *, default: Default = None
+) -> None:
     """Write results as CSV: a row for each result, and a column for each field of any result, sorted.
 
     Parameters
@@ -97,6 +103,8 @@ def export_results_csv(results: Results, output_path: Target, flatten_nested: bo
     output_path : path or binary stream
     flatten_nested : bool
         ``{"a": {"b": 1}}`` is a column ``a.b``; otherwise a column ``a`` of JSON, as lists always are.
+    default : callable, optional
+        As for `export_results_json`.
 
     Raises
     ------
@@ -110,7 +118,7 @@ def export_results_csv(results: Results, output_path: Target, flatten_nested: bo
     A text that a spreadsheet would evaluate gets a ``'`` in front, which `load_results_csv`
     takes away. Texts are quoted, numbers never.
     """
-    rows = results_csv.to_rows(_checked(results), flatten_nested=flatten_nested)
+    rows = results_csv.to_rows(_checked(results), flatten_nested=flatten_nested, default=default)
     data = "".join(results_csv.render(rows)).encode("utf-8")
     with open_target(output_path) as file:
         file.write(data)

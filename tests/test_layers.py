@@ -56,6 +56,7 @@ ARROWS = {
     "shmlog": GROUND | {"_core", "run", "reader", "store", "analysis", "checkpoint", "transfer"},  # the face
     "results": GROUND | {"transfer"},
     "logs": GROUND | {"reader"},
+    "types": {"base"},
     "integrations": {"shmlog"},
     "demo": {"shmlog"},
     "cli": {"errors", "base", *READ_WING, "analysis", "checkpoint", "transfer", "shmlog", "demo", *DOORS},

@@ -26,13 +26,48 @@ def from_word(value: Any) -> Any:
     return WORDS.get(value, value) if isinstance(value, str) else value
 
 
+_to_plain: dict[type, Callable[[Any], Any]] = {}
+_told: set[str] = set()  # the types that a warning has named
+
+
+def register(cls: type, to_plain: Callable[[Any], Any]) -> None:
+    """Have values of a class and its subclasses converted by a function, whose result is converted in turn."""
+    _to_plain[cls] = to_plain
+
+
+def described(value: Any) -> str:
+    """Return the repr of a value; an address in it, which says nothing, goes, with one warning for each type."""
+    import re  # rarely needed
+
+    text = repr(value)
+    stable = re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if stable != text and kind not in _told:
+        _told.add(kind)
+        from shmlog.base.warn import warn_caller  # as above
+
+        warn_caller(
+            f"JSON has nothing for a {kind}: {stable!r} is written for it. Convert it, or register how with "
+            f"shmlog.types.register_type({type(value).__qualname__}, to_plain)"
+        )
+    return stable
+
+
 class _Rules(NamedTuple):
     unknown: Callable[[Any], Any] | None
+    default: Callable[[Any], Any] | None
     words: bool
     name: str
 
 
-def plain(value: Any, unknown: Callable[[Any], Any] | None = repr, *, words: bool = True, name: str = "value") -> Any:
+def plain(
+    value: Any,
+    unknown: Callable[[Any], Any] | None = described,
+    *,
+    default: Callable[[Any], Any] | None = None,
+    words: bool = True,
+    name: str = "value",
+) -> Any:
     """Return ``value`` as dicts, lists, str, int, float, bool and None.
 
     numpy and torch scalars and arrays, paths, dates, enums, bytes, dataclasses, sets and namespaces are converted.
@@ -41,6 +76,8 @@ def plain(value: Any, unknown: Callable[[Any], Any] | None = repr, *, words: boo
     ----------
     unknown : callable, optional
         Converts anything else; with None, it is refused, and so are two keys whose texts are equal.
+    default : callable, optional
+        Converts anything else before that, to what is converted in turn.
     words : bool
         NaN and infinities become the strings of `WORDS`; else they stay floats.
     name : str
@@ -53,7 +90,7 @@ def plain(value: Any, unknown: Callable[[Any], Any] | None = repr, *, words: boo
     ValueError
         If it is nested more than 100 levels deep, or in itself, or two keys are refused.
     """
-    return _plain(value, _Rules(unknown, words, name), ())
+    return _plain(value, _Rules(unknown, default, words, name), ())
 
 
 def fields_of(value: Any, name: str) -> dict[str, Any]:
@@ -75,6 +112,10 @@ def _plain(value: Any, rules: _Rules, where: Keys) -> Any:
         raise ValueError(f"{rules.name} is nested more than {DEPTH_MAX} levels deep, or in itself")
     if value is None or isinstance(value, bool):
         return value
+    if _to_plain:
+        for cls in type(value).__mro__:
+            if cls in _to_plain:
+                return _plain(_to_plain[cls](value), rules, (*where, cls.__name__))
     if isinstance(value, enum.Enum):
         return _plain(value.value, rules, (*where, "value"))
     if isinstance(value, str):
@@ -128,6 +169,8 @@ def _foreign(value: Any, rules: _Rules, where: Keys) -> Any:
         return [_plain(item, rules, (*where, i)) for i, item in enumerate(value)]
     if type(value).__name__ == "Namespace" and hasattr(value, "__dict__"):
         return _mapping(vars(value), rules, where)
+    if rules.default is not None:
+        return _plain(rules.default(value), rules, (*where, "default()"))
     if rules.unknown is None:
         raise TypeError(f"{_path(rules, where)}: JSON has nothing for a {type(value).__name__}")
     return rules.unknown(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from shmlog.folder.layout import RunLayout
 
 _FOLDER_TYPE = "inode/directory"  # as file managers call it
 _NAMES_MAX = 10
+_DIGITS = re.compile("[a-z0-9]+:[0-9a-f]{8,}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +175,16 @@ def _of_file(layout: RunLayout, name: str, state: os.stat_result) -> Artifact:
 
 
 def choose(layout: RunLayout, artifacts: list[Artifact], name: str) -> Artifact:
-    """Return the file, or else the folder, of a name; raises ArtifactNotFoundError if there is neither."""
+    """Return the file, or else the folder, of a name, or the file of a digest; raises ArtifactNotFoundError."""
     for artifact in artifacts:
         if artifact.name == name:
             return artifact
+    same = [artifact for artifact in artifacts if artifact.digest and artifact.digest.startswith(name)]
+    if same and _DIGITS.fullmatch(name):
+        if len({artifact.digest for artifact in same}) > 1:
+            names = ", ".join(artifact.name for artifact in same[:_NAMES_MAX])
+            raise ArtifactNotFoundError(f"run {layout.run_id}: several artifacts have a digest {name}…: {names}")
+        return same[0]
     files = tuple(artifact for artifact in artifacts if artifact.name.startswith(f"{name}/"))
     if not files:
         names = ", ".join(artifact.name for artifact in artifacts[:_NAMES_MAX]) or "none"

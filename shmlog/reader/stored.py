@@ -413,12 +413,18 @@ class StoredRun(Conversions, Queries):
         return find_artifacts(self._layout, self.events("artifact"))
 
     def artifact(self, name: str) -> Artifact:
-        """Return the file, or the folder, that was logged under a name.
+        """Return the file, or the folder, that was logged under a name, or the file with a digest.
+
+        Parameters
+        ----------
+        name : str
+            As it was logged; or a digest, such as ``"sha256:…"``, in full or its first digits, eight at least. Of
+            several files with that content the first by name.
 
         Raises
         ------
         ArtifactNotFoundError
-            If there is none.
+            If there is none, or the digits fit several contents.
         """
         return choose(self._layout, self.artifacts, name)
 

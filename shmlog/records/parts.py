@@ -58,7 +58,14 @@ def open_part(path: Path, *, run_id: str, first: int, last: int, text_bytes: int
     """Write a part under a temporary name, so that it appears whole and durable, or not at all; see `open_writer`."""
     with replacing(path) as fd, open_writer(fd, text_bytes) as writer:
         yield writer
-        writer.add_key_value_metadata({"shmlog.schema": str(VERSION), **footer.identity(run_id, first, last)})
+        about = {"shmlog.schema": str(VERSION), "shmlog.experiment": _experiment_of(path)}
+        writer.add_key_value_metadata({**about, **footer.identity(run_id, first, last)})
+
+
+def _experiment_of(path: Path) -> str:
+    """Return the name of the experiment's folder, for people who find a part by itself."""
+    above = list(path.absolute().parents)  # node=N, metrics, the run, the experiment
+    return above[3].name.encode(errors="replace").decode() if len(above) > 3 else ""
 
 
 @contextmanager

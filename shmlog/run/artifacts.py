@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import RunStateError
 from shmlog.folder.layout import RunLayout
+
+if TYPE_CHECKING:
+    from shmlog.run.keep import Source
 
 
 class Artifacts:
@@ -22,26 +24,27 @@ class Artifacts:
     _layout: RunLayout
     _next: Callable[[], Any]
 
-    def log_artifact(self, path: str | os.PathLike[str], name: str | None = None, *, algorithm: str = "sha256") -> None:
-        """Keep a copy of a file, or of each file in a folder, as an artifact, with an ``artifact`` event for each.
+    def log_artifact(self, source: Source, name: str | None = None, *, algorithm: str = "sha256") -> None:
+        """Keep a copy of a file, of each file in a folder, or of data as an artifact, with an event for each.
 
         Contents are stored once for all runs of a root. Logging the same artifact again changes nothing.
 
         Parameters
         ----------
-        path : path
+        source : path, bytes or file object
             A file or a folder. It is read at once and may be changed afterwards. In a folder, links to files
-            within it are logged as files, and empty folders are not logged.
+            within it are logged as files, and empty folders are not logged. Or what the file is to hold: bytes, or
+            an object with ``read()``, which is read from its begin if it can go there; texts are written in UTF-8.
         name : str, optional
-            Name in the run: a path with ``/``. Default: the last part of ``path``.
+            Name in the run: a path with ``/``. Default: the last part of a path; data needs one.
         algorithm : str
             Algorithm of the digest: ``sha256``, ``sha512`` or ``blake2b``.
 
         Raises
         ------
         TypeError, ValueError
-            If the name is not usable, or ``path`` is a device, a pipe, an empty folder or one with a link out
-            of it. Nothing was logged.
+            If the name is not usable or is missing, or ``source`` is a device, a pipe, an empty folder or one with a
+            link out of it. Nothing was logged.
         RunStateError
             If the run has an artifact with that name and other content, or has ended. Nothing was logged.
         StorageError
@@ -55,9 +58,47 @@ class Artifacts:
         if run is None:
             raise RunStateError(f"run {self.id} has ended: it takes no artifacts")
         if run is not self:
-            run.log_artifact(path, name, algorithm=algorithm)
+            run.log_artifact(source, name, algorithm=algorithm)
             return
         from shmlog.run.keep import keep  # rarely needed, and slow to import
 
-        for data in keep(self._layout, path, name, algorithm):
+        for data in keep(self._layout, source, name, algorithm):
             self.event("artifact", data)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Keep a text as an artifact, in UTF-8.
+
+        Parameters
+        ----------
+        text : str
+            Written as it is, line ends included.
+        name : str
+            Name in the run: a path with ``/``, such as ``"notes/report.md"``.
+
+        Raises
+        ------
+        TypeError, ValueError, RunStateError, StorageError
+            As `log_artifact` does. Nothing was logged.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"log_text() takes a str, not {type(text).__name__}")
+        self.log_artifact(text.encode(), name)
+
+    def log_dict(self, data: Any, name: str) -> None:
+        """Keep a dict or list as an artifact: as JSON or YAML, as the end of the name says.
+
+        Parameters
+        ----------
+        data : mapping or list
+            Values are converted as those of events; what can't be is refused.
+        name : str
+            Name in the run: a path with ``/`` that ends in ``.json``, ``.yaml`` or ``.yml``.
+
+        Raises
+        ------
+        TypeError, ValueError, RunStateError, StorageError
+            As `log_artifact` does; and for a value that can't be converted, or another end. Nothing was logged.
+        """
+        from shmlog.run.documents import document  # rarely needed
+
+        self.log_artifact(document(data, name), name)

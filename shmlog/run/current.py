@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from shmlog._core import Metric
 from shmlog.errors import RunStateError
@@ -19,6 +19,9 @@ from shmlog.run.handed import Handed, handed_down
 from shmlog.run.join import join_entry, join_handed
 from shmlog.run.run import Run
 from shmlog.segment.beacon import BeaconEntry
+
+if TYPE_CHECKING:
+    from shmlog._core import Timestamp
 
 _followed: Run | None = None  # the parent's run to which calls went last
 _said_no_run = False
@@ -43,14 +46,28 @@ def current() -> Run | None:
     return find().run
 
 
+@overload
+def log(name: str, value: Any, step: int | None = None, *, timestamp: Timestamp | None = None) -> None: ...
+@overload
+def log(metrics: dict[str, Any], step: int | None = None, *, timestamp: Timestamp | None = None) -> None: ...
 def log(*args: Any, **kwargs: Any) -> None:
-    """Log to the current run: see `Run.log`. Without a run it does nothing; with ``SHMLOG_MODE=strict`` it raises."""
+    """Log one metric, or several as ``log(metrics, step=None, *, timestamp=None)``, to the current run: see `Run.log`.
+
+    Without a run it does nothing; with ``SHMLOG_MODE=strict`` it raises.
+    """
     made = registry.made.get()
     run = made[-1] if made else registry.sole()
     if run is None or not run._is_live:
         run = _run_for(args[0] if args else kwargs.get("metrics"))
     if run is not None:
         run.log(*args, **kwargs)
+
+
+def _log(name: str, value: Any = ..., step: int | None = None, *, timestamp: Timestamp | None = None) -> None:
+    """Show how `log` is called: it hands its arguments on as they are, since that is faster."""
+
+
+vars(log)["__wrapped__"] = _log  # where `help` and others look for the arguments
 
 
 def event(event_type: str, data: Mapping[str, Any] | None = None) -> None:

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from shmlog.base.durable import fsync_dir, temporary_of
 from shmlog.errors import RunStateError, StorageError
@@ -18,14 +18,20 @@ from shmlog.folder.layout import RunLayout
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_BYTES = (bytes, bytearray, memoryview)
+_PIECE = 1 << 20
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
+Data = bytes | bytearray | memoryview | IO[Any]
+Source = str | os.PathLike[str] | Data
+
+
 class _Source(NamedTuple):
-    """A file to be logged, and its name in the run."""
+    """A file to be logged, or data, and its name in the run."""
 
     name: str
-    path: Path
+    content: Path | Data
 
 
 class _Staged(NamedTuple):
@@ -36,16 +42,16 @@ class _Staged(NamedTuple):
     content: Content
 
 
-def keep(layout: RunLayout, path: str | os.PathLike[str], name: str | None, algorithm: str) -> list[dict[str, Any]]:
-    """Put a file, or each file of a folder, below artifacts/; return the data of an event for each.
+def keep(layout: RunLayout, source: Source, name: str | None, algorithm: str) -> list[dict[str, Any]]:
+    """Put a file, each file of a folder, or data, below artifacts/; return the data of an event for each.
 
     Raises as `Run.log_artifact` does.
     """
     check_algorithm(algorithm)
-    sources = list(_sources(os.fsdecode(path), name))
+    sources = list(_sources(source, name))
     staged: list[_Staged] = []
     try:
-        staged.extend(_stage(layout, source, algorithm) for source in sources)  # if one fails, has those before it
+        staged.extend(_stage(layout, part, algorithm) for part in sources)  # if one fails, has those before it
         for copy in staged:
             _place(layout, copy, check_only=True)
         for copy in staged:
@@ -58,7 +64,7 @@ def keep(layout: RunLayout, path: str | os.PathLike[str], name: str | None, algo
         if isinstance(error, StorageError):
             raise
         what = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
-        raise StorageError(f"cannot log {path} as an artifact of {layout.dir}: {what}") from error
+        raise StorageError(f"cannot log {sources[0].name!r} as an artifact of {layout.dir}: {what}") from error
     finally:
         for copy in staged:
             copy.path.unlink(missing_ok=True)
@@ -68,7 +74,19 @@ def keep(layout: RunLayout, path: str | os.PathLike[str], name: str | None, algo
 # ---- files to be logged ----
 
 
-def _sources(path: str, name: str | None) -> Iterator[_Source]:
+def _sources(source: Source, name: str | None) -> Iterator[_Source]:
+    if isinstance(source, (str, os.PathLike)):
+        yield from _files_at(os.fsdecode(source), name)
+    elif not isinstance(source, _BYTES) and not hasattr(source, "read"):
+        kind = type(source).__name__
+        raise TypeError(f"an artifact is a path, bytes or a file object to read, not {kind}; a text is for log_text()")
+    elif name is None:
+        raise TypeError("an artifact of bytes or of a file object needs a name: log_artifact(data, name=…)")
+    else:
+        yield _Source(check_name(name), source)
+
+
+def _files_at(path: str, name: str | None) -> Iterator[_Source]:
     name = check_name(os.path.basename(os.path.abspath(path)) if name is None else name)
     kind = _mode(path)
     if stat.S_ISREG(kind):
@@ -111,32 +129,70 @@ def _refuse(error: OSError) -> None:
 
 
 def _stage(layout: RunLayout, source: _Source, algorithm: str) -> _Staged:
-    """Put the file's content into the run's folder: link to a blob of the root, which takes no room, or copy it.
+    """Put content into the run's folder: link to a blob of the root, which takes no room, or write it.
 
     Copies that a kill leaves there are removed when the run is over.
     """
     copy = temporary_of(layout.dir / "artifact", exclusive=True)
-    original = os.open(source.path, _FILE_FLAGS)
+    if isinstance(source.content, Path):
+        return _Staged(source.name, copy, _stage_file(layout, source.content, copy, algorithm))
+    return _Staged(source.name, copy, _stage_data(layout, source.content, copy, algorithm))
+
+
+def _stage_data(layout: RunLayout, data: Data, copy: Path, algorithm: str) -> Content:
+    target = _create(copy)
+    try:
+        with open(target, "wb") as file:
+            file.writelines(_pieces(data))
+            file.flush()
+            os.fsync(target)
+            content = content_at(target, algorithm)
+        blobs.adopt(layout.root, copy, content)
+    except BaseException:
+        copy.unlink(missing_ok=True)
+        raise
+    return content
+
+
+def _pieces(data: Data) -> Iterator[bytes | bytearray | memoryview]:
+    """Yield the bytes of data; of a file object all, from its begin if it can go there."""
+    if isinstance(data, _BYTES):
+        yield data
+        return
+    if hasattr(data, "seekable") and data.seekable():
+        data.seek(0)
+    while piece := data.read(_PIECE):
+        if not isinstance(piece, (str, bytes)):
+            raise TypeError(f"read() of a file object must return bytes or str, not {type(piece).__name__}")
+        yield piece.encode() if isinstance(piece, str) else piece
+
+
+def _stage_file(layout: RunLayout, path: Path, copy: Path, algorithm: str) -> Content:
+    original = os.open(path, _FILE_FLAGS)
     try:
         before = os.fstat(original)
         if not stat.S_ISREG(before.st_mode):
-            raise ValueError(f"{source.path} is neither a file nor a folder: it can't be an artifact")
+            raise ValueError(f"{path} is neither a file nor a folder: it can't be an artifact")
         content = content_at(original, algorithm)
         # The copy is hashed again, so that a file that changes meanwhile does not get a wrong digest.
         is_same = blobs.adopt(layout.root, copy, content) or _copy(original, copy, algorithm) == content
         after = os.fstat(original)
         if not is_same or content.size_bytes != after.st_size or _version(before) != _version(after):
-            raise StorageError(f"{source.path} has changed while it was read; log it after it is written")
+            raise StorageError(f"{path} has changed while it was read; log it after it is written")
     except BaseException:
         copy.unlink(missing_ok=True)
         raise
     finally:
         os.close(original)
-    return _Staged(source.name, copy, content)
+    return content
+
+
+def _create(copy: Path) -> int:
+    return os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, blobs.READ_ONLY)
 
 
 def _copy(original: int, copy: Path, algorithm: str) -> Content:
-    target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, blobs.READ_ONLY)
+    target = _create(copy)
     try:
         content = copy_content(original, target, algorithm)
         os.fsync(target)

@@ -46,8 +46,9 @@ def drop_ambiguous(newest: RunLayout, records: int) -> None:
     if not _warned_of_several:
         _warned_of_several = True
         log_warning(
-            "process %d dropped a record (reason: ambiguous): several runs are open and none was made in this thread "
-            "or task; use run.log() or a handle; further drops are only counted, in run %s",
+            "shmlog: process %d dropped a record: several runs are open and none of them was made in this thread or "
+            "task (reason: ambiguous). What helps: call run.log() or a handle. Further drops are only counted, in run "
+            "%s",
             os.getpid(),
             newest.run_id,
         )

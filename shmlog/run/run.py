@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from shmlog import _core
-from shmlog.errors import log_warning
 from shmlog.folder.description import Description
 from shmlog.folder.large import write_large
 from shmlog.folder.layout import RunLayout
@@ -207,9 +206,6 @@ class Run(Messages, Artifacts, Described, Life, _core.RunBase):
     def _first_drop(self, reason: str) -> None:
         if reason == CLOSED and not late.is_first(self._layout):
             return  # another handle of the same run has warned
-        log_warning(
-            "process %d dropped a record of run %s (reason: %s); further drops are only counted, see Run.stats",
-            os.getpid(),
-            self.id,
-            reason,
-        )
+        from shmlog.run.drops import warn_of_drop  # rarely needed
+
+        warn_of_drop(self._layout, reason)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,9 @@ class Cell(NamedTuple):
     is_quoted: bool
 
 
-def to_rows(results: Sequence[Mapping[str, Any]], *, flatten_nested: bool) -> list[dict[str, Any]]:
+def to_rows(
+    results: Sequence[Mapping[str, Any]], *, flatten_nested: bool, default: Callable[[Any], Any] | None = None
+) -> list[dict[str, Any]]:
     """Return each result as a row of scalars; lists, and dicts that stay, are JSON.
 
     Raises
@@ -40,12 +42,15 @@ def to_rows(results: Sequence[Mapping[str, Any]], *, flatten_nested: bool) -> li
     TypeError
         If JSON has nothing for a value.
     """
-    return [_row(i, result, flatten_nested) for i, result in enumerate(results)]
+    rows = []
+    for i, result in enumerate(results):
+        fields = plain(result, None, default=default, words=False, name=f"results[{i}]")
+        rows.append(_row(i, fields, flatten_nested))
+    return rows
 
 
-def _row(number: int, result: Mapping[str, Any], flatten_nested: bool) -> dict[str, Any]:
+def _row(number: int, fields: Mapping[str, Any], flatten_nested: bool) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    fields = plain(result, None, words=False, name=f"results[{number}]")
     for name, value in flatten(fields) if flatten_nested else fields.items():
         if name in row:
             raise ValueError(f"results[{number}] has two fields {name!r}; pass flatten_nested=False")

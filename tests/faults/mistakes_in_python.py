@@ -657,8 +657,8 @@ STORAGE = (
     Mutation(
         "artifact-not-synced",
         "run/keep.py",
-        "        os.fsync(target)\n",
-        "",
+        "        content = copy_content(original, target, algorithm)\n        os.fsync(target)\n",
+        "        content = copy_content(original, target, algorithm)\n",
         "P5: an artifact that was logged is empty after a loss of power",
         f"{POWER}[parquet]",
     ),

@@ -466,9 +466,10 @@ def test_a_dict_without_a_step_has_one_for_all_its_names(run: shmlog.Run) -> Non
     run.metric("loss")(0.5)
     run.log({"acc": 0.5, "loss": 0.5})
     run.log("acc", 0.5)
+    run.log({"acc": 0.5, "loss": 0.5})
     run.log({})
-    assert steps_of(run, "loss") == [0, 1, 2, 3, 4]
-    assert steps_of(run, "acc") == [0, 1, 4, 5]
+    assert steps_of(run, "loss") == [0, 1, 2, 3, 4, 6]
+    assert steps_of(run, "acc") == [0, 1, 4, 5, 6]
 
 
 def test_a_step_that_is_given_moves_no_count(run: shmlog.Run) -> None:

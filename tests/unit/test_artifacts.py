@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
+import json
+import math
 import os
 import shutil
 import socket
@@ -13,7 +16,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +68,117 @@ def test_what_is_logged_comes_back(finished: RunLayout) -> None:
     with run.artifact("eval/plots/b.csv").open("r") as text:
         assert text.read() == "1,2\n"
     assert run.artifact("eval/plots/a.png").media_type == "image/png"
+
+
+class Unseekable(io.BytesIO):
+    """A stream, such as a pipe, that can't go back."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def written(stream: Any) -> Any:
+    """Return a file object as who wrote to it has it: at its end."""
+    stream.seek(0, io.SEEK_END)
+    return stream
+
+
+DATA = {
+    "bytes": (b"data", b"data"),
+    "none": (b"", b""),
+    "bytearray": (bytearray(b"data"), b"data"),
+    "memoryview": (memoryview(b"xdatax")[1:5], b"data"),
+    "written": (written(io.BytesIO(b"data" * BLOCK)), b"data" * BLOCK),
+    "text": (written(io.StringIO("größer\n")), "größer\n".encode()),
+    "stream": (Unseekable(b"data"), b"data"),
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_data_are_kept_under_a_name(tmp_path: Path, kind: str) -> None:
+    data, expected = DATA[kind]
+    with shmlog.init("data", root=tmp_path) as run:
+        run.log_artifact(data, name="a/data.bin")
+        run.log_artifact(expected, name="a/data.bin")
+        run.log_artifact(expected, name="again", algorithm="sha512")
+    wait_for_end(run.dir)
+    artifact = shmlog.load(run.dir).artifact("a/data.bin")
+    assert artifact.path.read_bytes() == expected
+    assert artifact.digest == f"sha256:{digits(expected)}"
+    assert stored(tmp_path)[digits(expected)] == 2, "the run's file, and the object"
+    assert left_over(RunLayout(run.dir)) == []
+    assert verify(run.dir).findings == []
+
+
+def test_data_that_the_root_has_take_no_room(tmp_path: Path) -> None:
+    paths = []
+    for _ in range(2):
+        with shmlog.init("data", root=tmp_path) as run:
+            run.log_artifact(b"data", name="data.bin")
+        paths.append(run.dir / "artifacts" / "data.bin")
+    assert paths[0].samefile(paths[1])
+
+
+def test_texts_and_dicts_are_files(tmp_path: Path) -> None:
+    settings_of = {"lr": 1e-5, "inf": math.inf, "layers": [64, 10], "name": "größer: yes", "none": None, "on": True}
+    with shmlog.init("data", root=tmp_path) as run:
+        run.log_text("größer\r\n", "notes/a.md")
+        for name in ("a.json", "a.yaml", "a.yml"):
+            run.log_dict(settings_of, name)
+        run.log_dict([Path("x"), np.float32(0.5)], "list.json")
+    run_files = shmlog.load(run.dir).artifacts
+    files = {artifact.name: artifact.path.read_bytes().decode() for artifact in run_files}
+    assert files["notes/a.md"] == "größer\r\n"
+    assert json.loads(files["a.json"]) == {**settings_of, "inf": "Infinity"}
+    assert yaml.safe_load(files["a.yaml"]) == yaml.safe_load(files["a.yml"]) == settings_of
+    assert "layers:\n" in files["a.yaml"], "for people"
+    assert json.loads(files["list.json"]) == ["x", 0.5]
+
+
+WRONG_DATA: list[tuple[str, type[Exception], str]] = [
+    ("log_artifact(b'data')", TypeError, "needs a name"),
+    ("log_artifact(3, name='x')", TypeError, "a path, bytes or a file object to read, not int"),
+    ("log_artifact({}, name='x')", TypeError, "not dict"),
+    ("log_artifact(b'data', name='../x')", ValueError, "artifact name '../x'"),
+    ("log_artifact(b'data', name='x', algorithm='md5')", ValueError, "md5"),
+    ("log_text(b'data', 'x')", TypeError, r"log_text\(\) takes a str, not bytes"),
+    ("log_dict({}, 'x.txt')", ValueError, "ends in .json, .yaml or .yml"),
+    ("log_dict(3, 'x.json')", TypeError, "takes a dict or a list, not int"),
+    ("log_dict({'a': [object()]}, 'x.json')", TypeError, r"x.json\['a'\]\[0\]: JSON has nothing for a object"),
+    ("log_dict({'a': 1}, None)", TypeError, "the name of an artifact must be a str"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "text"), WRONG_DATA)
+def test_wrong_data_raise_and_nothing_is_logged(tmp_path: Path, call: str, error: type[Exception], text: str) -> None:
+    with shmlog.init("data", root=tmp_path) as run, pytest.raises(error, match=text):
+        eval(f"run.{call}")
+    assert shmlog.load(run.dir).artifacts == []
+    assert left_over(RunLayout(run.dir)) == []
+
+
+def test_a_file_object_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    class Failing(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise ZeroDivisionError
+
+    with shmlog.init("data", root=tmp_path) as run, pytest.raises(ZeroDivisionError):
+        run.log_artifact(Failing(), name="x")
+    assert shmlog.load(run.dir).artifacts == []
+    assert left_over(RunLayout(run.dir)) == []
+
+
+def test_an_artifact_is_found_by_its_digest(tmp_path: Path) -> None:
+    with shmlog.init("data", root=tmp_path) as run:
+        run.log_artifact(b"data", name="b")
+        run.log_artifact(b"data", name="a")
+        run.log_artifact(b"other", name="c")
+    stored_run = shmlog.load(run.dir)
+    digest = f"sha256:{digits(b'data')}"
+    assert stored_run.artifact(digest).name == stored_run.artifact(digest[:15]).name == "a"
+    for name in ("sha256:", digest[:14], digest[:15] + "g", f"sha256:{digits(b'none')}", f"sha512:{digits(b'data')}"):
+        with pytest.raises(ArtifactNotFoundError):
+            stored_run.artifact(name)
 
 
 def test_a_folder_is_an_artifact_of_its_files(finished: RunLayout) -> None:

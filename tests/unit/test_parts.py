@@ -156,6 +156,7 @@ def test_a_part_says_what_it_is_and_is_checked(path: Path) -> None:
     write(path, mixed(100))
     told = pq.read_metadata(path).metadata
     assert told[b"shmlog.run_id"] == b"run"
+    assert told[b"shmlog.experiment"] == path.absolute().parents[3].name.encode()
     assert (told[b"shmlog.first_log"], told[b"shmlog.last_log"]) == (b"3", b"3")
     assert told[b"shmlog.schema"] == b"1"
     group = pq.read_metadata(path).row_group(0)

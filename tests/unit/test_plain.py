@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import shmlog
+from shmlog import results
+from shmlog.base import plain as plain_module
 from shmlog.base.plain import DEPTH_MAX, WORDS, dumps, from_word, plain, word_of
+from shmlog.types import register_type
 
 
 class Color(enum.Enum):
@@ -77,3 +81,71 @@ def test_the_depth_is_limited_at_one_place() -> None:
     assert plain(value, None)
     with pytest.raises(ValueError, match="100 levels"):
         plain([value])
+
+
+# ---- types of the user ----
+
+
+class Model:
+    def __init__(self, layers: int = 2) -> None:
+        self.layers = layers
+
+
+class Child(Model):
+    pass
+
+
+class Shape(dict[str, int]):
+    pass
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_module, "_to_plain", {})
+    register_type(Model, lambda model: {"layers": np.int64(model.layers), "at": Path("x")})
+    register_type(Shape, lambda shape: "x".join(map(str, shape.values())))
+
+
+@pytest.mark.usefixtures("registered")
+def test_types_that_are_registered_are_converted_everywhere(tmp_path: Path) -> None:
+    shape = Shape(a=2, b=3)
+    expected = {"layers": 2, "at": "x"}
+    with shmlog.init("types", root=tmp_path, config={"model": Model()}) as run:
+        run.event("e", {"model": [Child()], "shape": shape})
+        run.log_dict({"model": Model()}, "a.json")
+    stored = shmlog.load(run.dir)
+    assert stored.config == {"model": expected}
+    assert stored.events("e")[0]["data"] == {"model": [expected], "shape": "2x3"}
+    assert json.loads(stored.artifact("a.json").path.read_text()) == {"model": expected}
+    results.export_results_json([{"model": Model()}], tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["results"] == [{"model": expected}]
+
+
+def test_default_converts_results(tmp_path: Path) -> None:
+    made = [{"model": Model(3), "loss": 0.5}]
+    for export in (results.export_results_json, results.export_results_csv):
+        with pytest.raises(TypeError, match="JSON has nothing for a Model"):
+            export(made, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    results.export_results_json(made, tmp_path / "r.json", default=vars)
+    assert json.loads((tmp_path / "r.json").read_text())["results"] == [{"model": {"layers": 3}, "loss": 0.5}]
+    results.export_results_csv(made, tmp_path / "r.csv", default=vars)
+    assert (tmp_path / "r.csv").read_text().splitlines() == ['"loss","model.layers"', "0.5,3"]
+    with pytest.raises(ValueError, match="nested more than 100 levels deep"):
+        results.export_results_json(made, tmp_path / "no", default=lambda value: value)
+
+
+def test_no_address_is_written_and_a_warning_names_the_type_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_module, "_told", set())
+    with pytest.warns(shmlog.ShmlogWarning) as warned:
+        text = dumps({"model": [Model(), Model()], "call": dumps, "1j": 1j})
+    assert b"0x" not in text
+    assert json.loads(text)["model"] == [f"<{__name__}.Model object>"] * 2
+    assert [w.filename for w in warned] == [__file__] * 2
+    assert "register_type(Model, to_plain)" in str(warned[0].message)
+
+
+@pytest.mark.parametrize(("cls", "to_plain"), [(3, str), (dict, str), (object, str), (Model, "text")])
+def test_what_is_not_a_type_of_the_user_is_not_registered(cls: Any, to_plain: Any) -> None:
+    with pytest.raises(TypeError, match=r"register_type\(\) takes a class|to_plain must be callable"):
+        register_type(cls, to_plain)

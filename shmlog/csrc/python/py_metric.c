@@ -159,7 +159,7 @@ static PyObject *metric_vectorcall(PyObject *self, PyObject *const *args, size_t
     return record((MetricObject *)self, args, PyVectorcall_NARGS(nargsf), keywords);
 }
 
-PyDoc_STRVAR(log_doc, "log(value, step=None)\n--\n\n"
+PyDoc_STRVAR(log_doc, "log($self, /, value, step=None, *, timestamp=None)\n--\n\n"
                       "Log one value; the same as calling the handle.\n\n"
                       "Parameters\n----------\n"
                       "value : float, int, bool, str, or an array or tensor of one element\n"
@@ -175,7 +175,7 @@ static PyObject *metric_log(MetricObject *self, PyObject *const *args, Py_ssize_
     return record(self, args, count, keywords);
 }
 
-PyDoc_STRVAR(extend_doc, "extend(values, steps=None)\n--\n\n"
+PyDoc_STRVAR(extend_doc, "extend($self, /, values, steps=None, *, ts=None)\n--\n\n"
                          "Log many values in one call, one record each.\n\n"
                          "Parameters\n----------\n"
                          "values : array or sequence of float, int or bool, shape (n,)\n"

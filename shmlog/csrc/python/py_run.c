@@ -112,7 +112,7 @@ static PyObject *run_allot(RunObject *self, PyObject *Py_UNUSED(none))
 PyDoc_STRVAR(put_event_doc, "_put_event(event_type, payload)\n--\n\n"
                             "Append an event, whose JSON object is the bytes `payload`. False: dropped.");
 
-PyDoc_STRVAR(metric_doc, "metric(name)\n--\n\n"
+PyDoc_STRVAR(metric_doc, "metric($self, name, /)\n--\n\n"
                          "Return the handle of a metric: the fastest way to log it.\n\n"
                          "The same name gives the same handle, if the run has room for the name. Works in forked children, and pickles\n"
                          "by reference to spawned ones.\n\n"
@@ -175,8 +175,8 @@ PyDoc_STRVAR(positions_doc, "_positions()\n--\n\n(lane, head, tail, synced) of e
 
 PyDoc_STRVAR(counts_doc, "_counts()\n--\n\nWhat this process has logged, dropped and waited.");
 
-PyDoc_STRVAR(log_doc, "log(name, value, step=None) or log(metrics, step=None)\n--\n\n"
-                      "Log one metric, or several as one unit.\n\n"
+PyDoc_STRVAR(log_doc, "log($self, /, name, value=..., step=None, *, timestamp=None)\n--\n\n"
+                      "Log one metric, or several as one unit: ``log(metrics, step=None, *, timestamp=None)``.\n\n"
                       "Takes no lock, makes no system call and allocates nothing when there is room.\n\n"
                       "Parameters\n----------\nname : str\n    1 to 1024 bytes of UTF-8.\n"
                       "value : float, int, bool, str, or an array or tensor of one element\n"
