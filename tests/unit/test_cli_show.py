@@ -44,7 +44,7 @@ def test_the_failure_stands_on_top_with_its_traceback(run_dir: Path, capsys: pyt
     assert "  ValueError: the batch is empty" in lines[at:]
     assert next(i for i, line in enumerate(lines) if line.startswith("run  ")) > at
     found = json.loads(capsys.readouterr().out) if main(["show", "digits", "--json"]) == 0 else {}
-    assert found["failure"]["data"]["message"] == "the batch is empty"
+    assert found["failure"]["data"]["error_message"] == "the batch is empty"
 
 
 def test_parameters_results_and_artifacts_stand_one_a_line(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,7 +109,7 @@ def make(status: str = "pending", **fields: Any) -> RunRecord:
 
 TERMINAL = {"success", "failed", "cancelled", "crashed"}
 ALLOWED = (
-    {("pending", "running")}
+    {("pending", "running"), ("pending", "cancelled")}
     | {("running", end) for end in TERMINAL}
     | {(end, "running") for end in TERMINAL}
 )  # fmt: skip
