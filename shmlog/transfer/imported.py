@@ -7,6 +7,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from shmlog.base.times import time_in_range, timestamp
 from shmlog.errors import RefusedError
 from shmlog.folder.description import Description
 from shmlog.folder.files import LOCAL
+from shmlog.folder.names import check_experiment
 from shmlog.reader.foreign import lacks_zone, step_of, time_us
 from shmlog.records.schema import METRICS
 from shmlog.records.values import INT32, INT64, VALUE_COLUMNS, cells_of, is_text
@@ -251,5 +253,7 @@ def files_below(folder: Path, problems: Problems) -> dict[str, Path]:
 
 
 def fit_name(text: object, instead: str = "imported") -> str:
-    """Return a text as a name that an experiment may have."""
+    """Return a text as a name that an experiment may have: as it is, or with ``_`` for what none can have."""
+    with suppress(ValueError):
+        return check_experiment(str(text or "").strip())
     return re.sub(r"[^A-Za-z0-9_-]+", "_", str(text or "")).strip("_")[:64] or instead

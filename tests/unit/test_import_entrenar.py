@@ -56,7 +56,7 @@ def test_records_of_a_run(tmp_path: Path) -> None:
     records = [experiment(), one, metric("r/1", 1, 0.5), metric("r/1", 0, 1.0), artifact]
     (tmp_path / "a.json").write_text(json.dumps(records))
     report = shmlog.import_run(tmp_path / "a.json", tmp_path / "runs")
-    assert (report.format, report.status, report.experiment, report.problems) == ("json", "success", "digits_v2", ())
+    assert (report.format, report.status, report.experiment, report.problems) == ("json", "success", "digits v2", ())
     assert values_of(report) == [(0, 1.0), (1, 0.5)]
     store = shmlog.Store(tmp_path / "runs")
     record = store.get(report.run_id)
@@ -64,7 +64,7 @@ def test_records_of_a_run(tmp_path: Path) -> None:
     assert record.started_at is not None
     assert record.started_at.isoformat() == "2026-01-01T12:00:01.123456+00:00"
     assert record.duration_s == 8
-    assert store.experiment("digits_v2").display_name == "digits v2"
+    assert store.experiment("digits v2").display_name == "digits v2"
     assert report.notes == ("artifact 'model.bin' was logged, and is not in the source",)
     (event,) = shmlog.load(report.dir).events("artifact_record")
     assert event["data"] == {"name": "model.bin", "size_bytes": 5, "digest": "sha256:" + "0" * 64}
