@@ -60,10 +60,11 @@ def init(
     restarts make the next attempt of a run that was not finished. A notebook cell
     that is run again finishes, as cancelled, the run that it had left open.
 
-    What the run is, and where: ``experiment``, ``root``, ``name``, ``config``, ``tags``, ``group``, ``notes``,
-    ``parent``. Whether to log, and to which run: ``mode``, ``resume``. How records are kept, and what happens without
-    room for them: ``sinks``, ``lane_records``, ``lanes``, ``on_full``, ``max_wait``, ``strict``, ``clock``. Messages
-    and events: ``level``, ``console``, ``rotate_events``. What is kept of code and arguments: ``git_diff``, ``redact``.
+    What the run is, and where: ``experiment``, ``root``, ``id``, ``name``, ``config``, ``tags``, ``group``, ``notes``,
+    ``parent``. Whether to log, and to which run: ``mode``, ``resume``, ``run``. How records are kept, and what happens
+    without room for them: ``sinks``, ``lane_records``, ``lanes``, ``on_full``, ``max_wait``, ``strict``, ``clock``.
+    Messages and events: ``level``, ``console``, ``rotate_events``, ``quiet``. What is kept of code and arguments:
+    ``git_diff``, ``redact``.
 
     Parameters
     ----------

@@ -131,7 +131,7 @@ def test_init_at_module_level_attaches_in_a_child_that_imports_main(tmp_path: Pa
     root = tmp_path / "runs"
     done = run_script(SPAWN_AT_MODULE_LEVEL, root, method, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    runs = list(root.glob("main/*"))
+    runs = list(root.glob("main/*/"))
     assert len(runs) == 1, "FAULTS 31: a child made a second run"
     wait_for_end(runs[0])
     assert_in_order(assert_books_balance(runs[0], offered=2 * N), ["child0", "child1"])
@@ -165,7 +165,7 @@ def test_ranks_of_one_launcher_share_a_run(tmp_path: Path) -> None:
         rank.write_text(RANK)
         done = run_script(LAUNCHER, rank, root, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        runs = list(root.glob("ranks/*"))
+        runs = list(root.glob("ranks/*/"))
         assert len(runs) == launch, "a second launch must make a second run"
     for run_dir in runs:
         wait_for_end(run_dir)

@@ -143,7 +143,8 @@ def test_tail_shows_what_is_wanted(
         run.event("mine", {"x": 1})
     metrics = [line["data"]["metrics"] for line in shown(capsys, "--metric", "val/*")]
     assert metrics == [{"val/acc": 0.9, "val/f1": 0.8}]
-    assert [line["data"]["message"] for line in shown(capsys, "--level", "warning")] == ["careful", "broken"]
+    warning, error = (line["data"] for line in shown(capsys, "--level", "warning"))
+    assert (warning["message"], error["error_message"]) == ("careful", "broken")
     assert [line["event_type"] for line in shown(capsys, "--type", "mine", "--type", "error")] == ["error", "mine"]
     assert len(shown(capsys, "--type", "metrics")) == 2
     assert len(shown(capsys)) >= 7
