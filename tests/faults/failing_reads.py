@@ -65,7 +65,7 @@ def _records(root: Path) -> str:
 
 def questions(root: Path) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Return by name what is done while a call fails, and what is asked then: None for what the first has returned."""
-    sound, changed, begun = (RunLayout(path) for path in sorted((root / "asked").iterdir()))
+    sound, changed, begun = (RunLayout(path) for path in sorted((root / "asked").glob("*/")))
 
     def list_runs() -> None:
         _records(root)

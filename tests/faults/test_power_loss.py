@@ -233,7 +233,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_workload_ends_as_it_should(recording: Recording) -> None:
     """The states are those of a run in which nothing was lost."""
-    run_dir = next(recording.base.glob("runs/power/*"))
+    run_dir = next(recording.base.glob("runs/power/*/"))
     found, _ = _read(run_dir)
     assert found["a"] == list(range(PHASES * STEPS))
     assert all(found[f"b{phase}"] == list(range(STEPS)) for phase in range(PHASES))

@@ -182,7 +182,7 @@ for thread in threads: thread.join()
 """
     done = run_script(script, tmp_path / "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (run_dir,) = (tmp_path / "runs" / "opening").iterdir()
+    (run_dir,) = (tmp_path / "runs" / "opening").glob("*/")
     wait_for_end(run_dir)
     stored = assert_books_balance(run_dir, offered=100)
     assert stored.metrics("x")["step"].to_pylist() == list(range(100))
@@ -573,7 +573,7 @@ raise RuntimeError("boom")
 """
     done = run_script(script, tmp_path / "runs", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    (run_dir,) = (tmp_path / "runs" / "hook").iterdir()
+    (run_dir,) = (tmp_path / "runs" / "hook").glob("*/")
     wait_for_end(run_dir)
     assert assert_books_balance(run_dir, offered=2).names() == ["hook", "thread hook"]
 
@@ -651,7 +651,7 @@ def test_logging_while_the_interpreter_ends(tmp_path: Path, when: str) -> None:
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "Fatal" not in done.stderr
-    (run_dir,) = (tmp_path / "runs" / "late").iterdir()
+    (run_dir,) = (tmp_path / "runs" / "late").glob("*/")
     wait_for_end(run_dir)
     assert assert_books_balance(run_dir).status == "success"
 
@@ -741,7 +741,7 @@ def test_a_second_import(tmp_path: Path, kind: str) -> None:
     with start_script(begin + code, tmp_path / "runs", cwd=tmp_path) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    (run_dir,) = (tmp_path / "runs" / "second").iterdir()
+    (run_dir,) = (tmp_path / "runs" / "second").glob("*/")
     wait_for_end(run_dir)
     stored = assert_books_balance(run_dir, offered=3)
     assert stored.status == "success"

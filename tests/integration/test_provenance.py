@@ -53,7 +53,7 @@ def test_each_attempt_has_its_own_and_is_made_as_the_one_before(tmp_path: Path, 
     root = tmp_path / "runs"
     for options in ({"git_diff": True}, {}, {"git_diff": False}):
         (repository.code / "train.py").write_text(f"options = {options}\n")
-        resume = next(root.glob("*/*"), None) if root.exists() else None
+        resume = next(root.glob("*/*/"), None) if root.exists() else None
         with shmlog.init("digits", root=root, resume=resume, **options) as run:
             run.log("loss", 1.0)
         wait_for_end(run.dir)
