@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ class Messages:
         if self.keeps(LEVELS["info"]):
             from shmlog.records import words
 
-            values = plain(metrics)
+            values = plain(dict(_flat(metrics)))
             message = words.call_text(step, values)
             self.event("log", {"level": "info", "message": message, "step": step, "metrics": values})
 
@@ -177,6 +177,15 @@ class Messages:
         if self._log_settings is None:  # another process made the run: read run.yaml, once in a process
             self._log_settings = read_settings(self._layout)
         return self._log_settings
+
+
+def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield name and value of each metric as `Run.log` takes them: names of dicts in dicts joined, None left out."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}/")
+        elif value is not None:
+            yield f"{prefix}{name}", value
 
 
 def _number(name: str, value: Any) -> float:

@@ -88,7 +88,9 @@ def _array(values: list[Any], kind: pa.DataType) -> Any:
 
 
 def _shown(value: object) -> str:
-    text = repr(value) if not isinstance(value, int) or value in INT64 else f"an int of {value.bit_length()} bits"
+    if isinstance(value, int) and value not in INT64:
+        return f"an int of {value.bit_length()} bits and a sign"
+    text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 

@@ -317,3 +317,12 @@ def test_a_run_that_is_gone_ends_nothing(tmp_path: Path) -> None:
     for value in (variable, "nonsense"):
         done = run_script(BAD_PLACE, cwd=tmp_path, env={"SHMLOG_RUN": value})
         assert (done.stdout, done.stderr) == ("alive shmlog False False\n", "")
+
+
+def test_nested_metrics_are_said_as_they_are_logged(tmp_path: Path) -> None:
+    told = pytest.warns(shmlog.ShmlogWarning, match="metric 'none': the value is None")
+    with shmlog.init("digits", root=tmp_path) as run, told:
+        run.log_metrics({"loss": 0.5, "val": {"acc": 1}, "none": None}, step=3)
+    (message,) = shmlog.load(run.dir).events("log")
+    assert message["data"]["metrics"] == {"loss": 0.5, "val/acc": 1}
+    assert message["data"]["message"] == "Step 3 - Metrics: loss=0.5000, val/acc=1"

@@ -85,7 +85,7 @@ def test_records_of_several_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     first, second, third = json.loads(capsys.readouterr().out)
     assert (first["status"], second["status"], third["status"]) == ("success", "failed", "crashed")
     assert second["notes"] == ["metric 0: its value is null, as serde writes NaN and infinities; read as NaN"]
-    assert third["problems"] == ["metric 0: 'loss' has step an int of 64 bits"]
+    assert third["problems"] == ["metric 0: 'loss' has step an int of 64 bits and a sign"]
     path.write_text(json.dumps([run("a"), metric("a", 1, 0.5), experiment()]))
     assert not shmlog.import_run(path, tmp_path / "runs").is_new, "what else is in the file is other runs"
     with pytest.raises(shmlog.errors.RefusedError, match="holds no run 'x'"):

@@ -90,7 +90,7 @@ def test_ints_stay_exact_beside_what_is_none(tmp_path: Path) -> None:
     assert values_of(report) == [
         ("n", 1, 2**53 + 1), ("x", 1, 2**53 + 1), ("x", 2, 0.5), ("n", 3, -(2**63)), ("x", 3, 4.0),
     ]  # fmt: skip
-    assert report.problems == ("line 3: 'n' is an int of 64 bits, which is no value of a metric",)
+    assert report.problems == ("line 3: 'n' is an int of 64 bits and a sign, which is no value of a metric",)
 
 
 def test_a_word_among_numbers_is_a_text_and_the_numbers_are_numbers(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_cells_that_can_be_read_otherwise_are_noted(tmp_path: Path) -> None:
     report = imported(tmp_path, f"step,loss,v,big\n1,0.5,a,0.5\n2,nan,b,{'9' * 400}\n3,NA,1,1\n")
     assert "column 'loss': 2 of 3 cells, such as 'nan', are no values" in report.notes
     assert "column 'v': 1 of 3 cells, such as '1', are read as texts, as most of the column are" in report.notes
-    assert report.problems == ("line 3: 'big' is an int of 1329 bits, which is no value of a metric",)
+    assert report.problems == ("line 3: 'big' is an int of 1329 bits and a sign, which is no value of a metric",)
 
 
 def test_who_logged_is_whole_numbers_or_a_metric(tmp_path: Path) -> None:
@@ -337,3 +337,13 @@ def test_elapsed_seconds_are_a_metric_and_milliseconds_are_times(tmp_path: Path)
     record = shmlog.Store(tmp_path / "runs").get(report.run_id)
     assert record.began_at is not None
     assert record.began_at.timestamp() == 1767225600.5
+
+
+def test_a_number_beyond_floats_is_told(tmp_path: Path) -> None:
+    source = tmp_path / "big.csv"
+    source.write_text("step,loss\n1,0.5\n2,-1e400\n3,inf\n4,7\n")
+    report = shmlog.import_run(source, tmp_path / "runs")
+    assert report.problems == ()
+    assert "column 'loss': 1 of 4 cells, such as '-1e400', are too large for a float: infinite" in report.notes
+    values = shmlog.load(report.dir).metrics("loss")["value"].to_pylist()
+    assert values == [0.5, -math.inf, math.inf, 7.0]

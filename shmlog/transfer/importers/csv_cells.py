@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -86,6 +87,7 @@ class Column:
         if len(numbers) * 2 > len(present) or not present:
             self._convert: Any = self._number
             self._remark_on([text for text in texts if text and text.lower() in self._missing], "are no values")
+            self._remark_on([text for text in numbers if _is_too_large(text)], "are too large for a float: infinite")
         elif all(text.lower() in ("true", "false") for text in present):
             self._convert = _bool
         else:
@@ -94,7 +96,8 @@ class Column:
 
     def _remark_on(self, texts: Sequence[str], what: str) -> None:
         if texts:
-            self.remark = f"{len(texts)} of {len(self._cells)} cells, such as {texts[0]!r}, {what}"
+            remark = f"{len(texts)} of {len(self._cells)} cells, such as {texts[0]!r}, {what}"
+            self.remark = f"{self.remark}; {remark}" if self.remark else remark
 
     def _point(self, text: str) -> str:
         """Return a text, with a point where it has a decimal comma."""
@@ -128,6 +131,10 @@ class Column:
         number = int(text)
         is_exact = abs(number) < 1 << 53 or (number in INT64 and int(float(number)) == number)
         return float(number) if is_exact and not self._is_of_ints else number
+
+
+def _is_too_large(number: str) -> bool:
+    return not _INTEGER.fullmatch(number) and "n" not in number.lower() and math.isinf(float(number))
 
 
 def _bool(text: str) -> bool:
