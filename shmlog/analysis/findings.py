@@ -1,4 +1,4 @@
-"""What is worth a look in the metrics of a run: NaN, infinities, spikes, trends and stalls."""
+"""What is worth a look in the metrics of a run: NaN, infinities, spikes, divergence, trends and stalls."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ SPIKE_WINDOW = 31
 """Values around each one that show what is usual there."""
 SPIKE_LIMIT = 8.0
 """A spike is more than so many robust standard deviations off the median of its window."""
+SPIKE_WIDTH = 3
+"""Within so many values, a spike has come back half of its way on both sides."""
+EDGE_RETURN = 0.8
+"""The first or last value is a spike only if the next one has come back so much of its way: a decay does not."""
+DIVERGENCE = 2.0
+"""A metric diverges if its end is more than so many times larger than nearly all before."""
 TREND_TAU = 0.5
 """Least absolute value of Kendall's tau of a trend."""
 TREND_P = 0.01
@@ -45,13 +51,14 @@ class MetricFinding:
     Attributes
     ----------
     kind : str
-        ``nan``, ``inf``, ``spike``, ``trend`` or ``stall``.
+        ``nan``, ``inf``, ``spike``, ``divergence``, ``trend`` or ``stall``.
     count : int
         Records that it is about.
     first_step, last_step : int
         Where it begins and ends.
     value : float
-        Of a spike, the value farthest off; of a trend or stall, the slope by 1,000 steps; else the first.
+        Of a spike, the value farthest off; of a divergence, the last one; of a trend or stall, the slope by 1,000
+        steps; else the first.
     message : str
         All of it for people.
     """
@@ -92,7 +99,7 @@ def find(name: str, steps: Steps, values: Floats) -> list[MetricFinding]:
     is_finite = np.isfinite(values)
     steps, values = steps[is_finite], values[is_finite]
     if len(values) >= VALUES_MIN:
-        notable += [*_spikes(name, steps, values), *_trends(name, steps, values)]
+        notable += [*_spikes(name, steps, values), *_divergence(name, steps, values), *_trends(name, steps, values)]
     return notable
 
 
@@ -115,17 +122,35 @@ def _finding(kind: str, name: str, count: int, at: Steps, value: float, message:
 
 
 def _spikes(name: str, steps: Steps, values: Floats) -> Iterator[MetricFinding]:
-    score = spike_scores(values)
-    bad = np.abs(score) > SPIKE_LIMIT
-    if bad.any():
-        count, worst = int(np.count_nonzero(bad)), int(np.argmax(np.abs(score)))
-        message = f"{count} spikes" if count > 1 else "a spike"
-        message += f", the largest {values[worst]:.6g} at step {steps[worst]}"
-        yield _finding("spike", name, count, steps[bad], float(values[worst]), message)
+    score, median = spike_scores(values)
+    bad = np.flatnonzero(np.abs(score) > SPIKE_LIMIT)
+    bad = bad[_comes_back(values, values[bad] - median[bad], bad)]
+    if len(bad):
+        worst = bad[np.argmax(np.abs(score[bad]))]
+        message = f"{len(bad)} spikes, the largest" if len(bad) > 1 else "a spike,"
+        message += f" {values[worst]:.6g} at step {steps[worst]}, where {median[worst]:.6g} is usual"
+        yield _finding("spike", name, len(bad), steps[bad], float(values[worst]), message)
 
 
-def spike_scores(values: Floats) -> Floats:
-    """Return by how many robust standard deviations each value is off the median around it.
+def _comes_back(values: Floats, off: Floats, at: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return at which places the curve leaves what is usual and comes back, as a steep decay does not."""
+    comes_back = np.ones(len(at), bool)
+    for way in (-1, 1):
+        has_neighbour = (at + way >= 0) & (at + way < len(values))
+        best = np.zeros(len(at))
+        for shift in range(1, SPIKE_WIDTH + 1):
+            neighbour = np.clip(at + way * shift, 0, len(values) - 1)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                share = (values[at] - values[neighbour]) / off
+            is_next = (shift == 1) | ((at > 0) & (at < len(values) - 1))
+            best = np.where(is_next, np.fmax(best, share), best)
+        is_edge = (at == 0) | (at == len(values) - 1)
+        comes_back &= ~has_neighbour | (best >= np.where(is_edge, EDGE_RETURN, 0.5))
+    return comes_back
+
+
+def spike_scores(values: Floats) -> tuple[Floats, Floats]:
+    """Return by how many robust standard deviations each value is off the median around it, and that median.
 
     Notes
     -----
@@ -136,7 +161,7 @@ def spike_scores(values: Floats) -> Floats:
     """
     size = min(SPIKE_WINDOW, len(values))
     windows = sliding_window_view(values, size)
-    scores = np.empty(len(values))
+    scores, medians = np.empty(len(values)), np.empty(len(values))
     centre = np.clip(np.arange(len(values)) - size // 2, 0, len(windows) - 1)
     for start in range(0, len(values), _CHUNK):
         own = values[start : start + _CHUNK]
@@ -147,7 +172,31 @@ def spike_scores(values: Floats) -> Floats:
             scale = 1.4826 * np.median(off, axis=1)
             scale = np.where(scale > 0, scale, 1.2533 * off.mean(axis=1))
             scores[start : start + _CHUNK] = np.where(scale > 0, (own - median) / scale, 0.0)
-    return np.nan_to_num(scores, nan=0.0)
+        medians[start : start + _CHUNK] = median
+    return np.nan_to_num(scores, nan=0.0), medians
+
+
+# ---- divergence ----
+
+
+def _divergence(name: str, steps: Steps, values: Floats) -> Iterator[MetricFinding]:
+    """Yield a finding if the values at the end are far larger than those before, and stay so.
+
+    The end is the last tenth, thirtieth or hundredth, of five values at least: its median counts. Of what is before it,
+    back to the middle, the quantile of 0.99 counts, so that a spike does not hide it.
+    """
+    size = np.abs(values)
+    for share in (10, 30, 100):
+        tail = len(values) - max(len(values) // share, 5)
+        before = size[len(values) // 2 : tail]
+        if not len(before):
+            continue
+        usual, limit = float(np.median(before)), DIVERGENCE * float(np.quantile(before, 0.99))
+        if np.median(size[tail:]) > limit > 0:
+            begin = int(np.flatnonzero(size[:-1] <= limit)[-1]) + 1  # there is one: most of ``before`` are below
+            message = f"diverges from step {steps[begin]} on: {values[-1]:.6g} at the end, about {usual:.4g} before"
+            yield _finding("divergence", name, len(values) - begin, steps[begin:], float(values[-1]), message)
+            return
 
 
 # ---- trends ----

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,7 @@ def test_noise_and_constants_are_nothing() -> None:
 
 
 def test_long_noise_has_hardly_a_spike() -> None:
-    scores = np.abs(spike_scores(np.random.default_rng(5).normal(size=200_000)))
+    scores = np.abs(spike_scores(np.random.default_rng(5).normal(size=200_000))[0])
     assert (scores > 8).sum() <= 20  # the deviation is of 31 values each
     assert len(scores) == 200_000
 
@@ -258,6 +259,37 @@ def test_a_spike_is_found(base: Any, at: int) -> None:
 
 def test_a_change_of_level_is_no_spike() -> None:
     assert "spike" not in kinds(np.where(STEPS < 500, 0.1, 0.01))
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        1 / (1 + STEPS), 2 / np.sqrt(1 + STEPS), np.exp(-STEPS / 5), np.exp(-STEPS / 500), 1 - 1 / (1 + STEPS),
+        5.0 - np.log(1 + STEPS), STEPS**2.0, np.where(STEPS < 500, STEPS / 500, np.exp(-(STEPS - 500) / 50)),
+    ],
+)  # fmt: skip
+def test_ordinary_curves_have_no_spike_and_do_not_diverge(curve: Any) -> None:
+    for noise in (0, 0.001):
+        assert not {"spike", "divergence"} & set(kinds(curve + noise * NOISE))
+
+
+@pytest.mark.parametrize("tail", [10, 30, 100])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_divergence_at_the_end_is_found(tail: int, sign: int) -> None:
+    values = 1 + NOISE / 10
+    values[-tail:] = sign * np.geomspace(1, 9802, tail)
+    (finding,) = [finding for finding in find("m", STEPS, values) if finding.kind == "divergence"]
+    assert 1000 - tail <= finding.first_step < 1000 - tail / 3
+    assert finding.last_step == 999
+    assert finding.value == pytest.approx(sign * 9802)
+    assert re.search(r"at the end, about (0\.99\d*|1\.0\d*|1) before", finding.message)
+
+
+def test_what_comes_back_does_not_diverge() -> None:
+    values = 1 + NOISE / 10
+    values[900:904] = 1e4
+    assert "divergence" not in kinds(values)
+    assert "divergence" not in kinds(np.where(STEPS < 950, 0.1, 0.001))
 
 
 def test_a_trend_is_found_and_its_slope() -> None:
