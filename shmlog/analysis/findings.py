@@ -195,7 +195,9 @@ def _divergence(name: str, steps: Steps, values: Floats) -> Iterator[MetricFindi
         if np.median(size[tail:]) > limit > 0:
             begin = int(np.flatnonzero(size[:-1] <= limit)[-1]) + 1  # there is one: most of ``before`` are below
             message = f"diverges from step {steps[begin]} on: {values[-1]:.6g} at the end, about {usual:.4g} before"
-            yield _finding("divergence", name, len(values) - begin, steps[begin:], float(values[-1]), message)
+            yield _finding(
+                "divergence", name, len(values) - begin, at=steps[begin:], value=float(values[-1]), message=message
+            )  # fmt: skip
             return
 
 

@@ -9,40 +9,45 @@ from pathlib import Path
 
 from shmlog.base.durable import create_whole
 from shmlog.base.times import utc_now
-from shmlog.errors import RunStateError, StorageError, UnreadableError
+from shmlog.errors import RunStateError, StorageError
 from shmlog.folder.layout import RunLayout
-from shmlog.folder.runfile import read_mapping, render
+from shmlog.folder.runfile import render
 
 FILE_NAME = "experiment.yaml"
 SCHEMA = 1
 _TRIES = 16  # to find a free run id
 
 
-def make(folder: Path) -> None:
-    """Make the folder of an experiment if it is missing, and note when that was; raises OSError.
+def make(folder: Path) -> str | None:
+    """Make the folder of an experiment; return when, for `note`, or None if it is there already.
 
     A root that is made for it is one that git ignores, with all its runs.
+
+    Raises
+    ------
+    StorageError
+        If it can't be made.
     """
     root = folder.parent
-    is_new = not root.exists() or os.listdir(root) == [".shmlog"]  # the lock of a store comes first
-    root.mkdir(parents=True, exist_ok=True)
-    if is_new:
-        with suppress(OSError), open(root / ".gitignore", "x") as file:  # another process has made it
-            file.write("*\n")
     try:
+        is_new = not root.exists() or os.listdir(root) == [".shmlog"]  # the lock of a store comes first
+        root.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            with suppress(OSError), open(root / ".gitignore", "x") as file:  # another process has made it
+                file.write("*\n")
         folder.mkdir()
     except FileExistsError:
-        return
-    with suppress(OSError):  # a run in it meets, and reports, the same
-        create_whole(folder / FILE_NAME, render({"schema": SCHEMA, "created_at": utc_now()}).encode())
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot make {folder}: {error.strerror}; pass another root") from error
+    return utc_now()
 
 
-def forget(folder: Path) -> None:
-    """Remove the experiment.yaml of a folder without runs of which nobody has said anything; ignore errors."""
-    with suppress(OSError, UnreadableError):
-        path = folder / FILE_NAME
-        if os.listdir(folder) == [FILE_NAME] and read_mapping(path).keys() <= {"schema", "created_at"}:
-            path.unlink()
+def note(folder: Path, made_at: str | None) -> None:
+    """Note when the folder of an experiment was made, if `make` has made it; ignore errors of the disk."""
+    if made_at is not None:
+        with suppress(OSError):
+            create_whole(folder / FILE_NAME, render({"schema": SCHEMA, "created_at": made_at}).encode())
 
 
 def new_run_id() -> str:
@@ -51,12 +56,12 @@ def new_run_id() -> str:
 
 
 def new_run_folder(experiment: Path, run_id: str | None = None) -> RunLayout:
-    """Make the folder of a new run, and if necessary that of its experiment.
+    """Make the folder of a new run in an experiment.
 
     Parameters
     ----------
     experiment : Path
-        The experiment's folder.
+        The experiment's folder, which exists.
     run_id : str, optional
         The id that the user gives the run. Default: `new_run_id`.
 
@@ -68,7 +73,6 @@ def new_run_folder(experiment: Path, run_id: str | None = None) -> RunLayout:
         If the folder can't be made.
     """
     try:
-        make(experiment)
         for _ in range(_TRIES):
             layout = RunLayout(experiment / (run_id or new_run_id()))
             try:

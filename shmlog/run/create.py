@@ -19,6 +19,7 @@ from shmlog.segment import shm
 def create(options: Options, turn: int) -> Run:
     """Make a run with the options of `init`; if that fails, nothing of the run is left."""
     options = redacted(options)
+    made_at = experiment.make(options.place.folder)
     layout = _make_folder(options)
     try:
         run, placed = open_segment(layout, options)
@@ -31,8 +32,8 @@ def create(options: Options, turn: int) -> Run:
             raise
     except BaseException:
         unbegun.remove(layout)
-        experiment.forget(layout.dir.parent)
         raise
+    experiment.note(options.place.folder, made_at)
     return make_current(run)
 
 

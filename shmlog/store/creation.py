@@ -8,6 +8,7 @@ from typing import Any
 from shmlog.base.plain import plain
 from shmlog.base.times import utc_now
 from shmlog.errors import RunStateError, StorageError
+from shmlog.folder import experiment as experiment_folder
 from shmlog.folder import runfile
 from shmlog.folder.annotations import check_tags, check_text
 from shmlog.folder.description import TEXTS, Description
@@ -26,12 +27,15 @@ def create_run(root: Root, experiment: str, params: Mapping[str, Any], fields: M
         check_text(field, fields.get(field))
     tags = check_tags(fields.get("tags") or ())
     config = plain(dict(params))
-    layout = new_run_folder(root.experiment(experiment))
+    folder = root.experiment(experiment)
+    made_at = experiment_folder.make(folder)
+    layout = new_run_folder(folder)
     try:
         runfile.write(layout.config_yaml, config)
         Description.pending(layout, {**fields, "tags": tags}).write(layout)
     except OSError as error:
         raise StorageError(f"cannot write into {layout.dir}: {error.strerror}") from error
+    experiment_folder.note(folder, made_at)
     return f"{layout.experiment}/{layout.run_id}"
 
 

@@ -62,7 +62,7 @@ def write(root: Root, name: str, changes: Mapping[str, Any]) -> None:
     folder = root.experiment(name)
     path = folder / experiment.FILE_NAME
     try:
-        experiment.make(folder)
+        experiment.note(folder, experiment.make(folder))
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link: refused")
         try:

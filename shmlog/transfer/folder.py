@@ -43,7 +43,7 @@ def write_run(root: Root, layout: RunLayout, run: ImportedRun, source: dict[str,
         with root.locked():  # so that of several imports at once one writes the run, whatever their experiments are
             existing = find_run(root, layout.run_id, layout.experiment)
             if existing is None:
-                experiment.make(layout.dir.parent)
+                experiment.note(layout.dir.parent, experiment.make(layout.dir.parent))
                 os.rename(new.dir, layout.dir)
                 fsync_dir(layout.dir.parent)
     return existing or layout
