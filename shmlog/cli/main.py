@@ -18,7 +18,7 @@ INTERRUPTED, PIPE_CLOSED = 130, 141
 COMMANDS = {
     name: "import_" if name == "import" else "pin" if name == "unpin" else name
     for name in (
-        "demo", "runs", "experiments", "show", "metrics", "tail", "sql", "compare", "export", "import", "tag",
+        "demo", "runs", "experiments", "show", "report", "metrics", "tail", "sql", "compare", "export", "import", "tag",
         "annotate", "pin", "unpin", "rm", "prune", "restore", "recover", "verify", "artifacts", "checkpoints", "gc",
         "env", "completion",
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,7 +115,7 @@ class Queries:
         return statistics(self.portions(names, nodes=by is not None), by, ddof, quantiles)
 
     def findings(self, names: str | Sequence[str] | None = None) -> list[MetricFinding]:
-        """Return what is worth a look: NaN, infinities, spikes, trends and stalls.
+        """Return what is worth a look: NaN, infinities, spikes, divergence, trends and stalls.
 
         `shmlog.analysis.findings` has the thresholds, and the sources of the methods. All producers of a
         metric count as one series, by step and time.
@@ -132,6 +133,20 @@ class Queries:
         from shmlog.analysis.findings import findings
 
         return findings(self.portions(names))
+
+    def report(self) -> str:
+        """Return a page of Markdown about the run, for people.
+
+        It says how the run ended, its parameters and results, the figures of its metrics, `findings` and what helps,
+        what was dropped or lost, and what differs from the run of its experiment that began before it.
+        """
+        from shmlog.folder.layout import RunLayout
+        from shmlog.folder.root import runs_below
+        from shmlog.reader.report import report
+
+        earlier = (a for a, b in pairwise(runs_below(self._layout.dir.parent)) if b == self._layout.dir)
+        make: Any = type(self)
+        return report(cast("Any", self), next((make(RunLayout(folder)) for folder in earlier), None))
 
     def compare_metric(
         self, other: Queries | Sequence[Queries], name: str, *, beside: Sequence[Queries] = (), last: int | None = None,
