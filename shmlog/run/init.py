@@ -163,19 +163,20 @@ def init(
         described = Description(name=name, tags=list(tags or ()), notes=notes)
         experiment = experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT
         return disabled_run(experiment, described, variables.config() | fields_of(config, "config"))
+    if resume is not None and run is not None:
+        raise ValueError("pass run, to begin a pending run, or resume, to go on with one that is over, not both")
     if isinstance(resume, str) and resume in (AUTO, LATEST):
         from shmlog.run.resume import run_of_word  # rarely needed, and it imports half of the flusher
 
         resume = run_of_word(resume, check_place(root, experiment, id, is_new=True))
+    is_new = resume is None and run is None
     options = check(
-        check_place(root, experiment, id, is_new=resume is None),
+        check_place(root, experiment, id, is_new=is_new),
         name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,
         strict=strict, level=level, console=console, rotate_events=rotate_events, git_diff=git_diff, redact=redact,
-        quiet=quiet, is_new=resume is None and run is None,
+        quiet=quiet, is_new=is_new,
     )  # fmt: skip
-    if resume is not None and run is not None:
-        raise ValueError("pass run, to begin a pending run, or resume, to go on with one that is over, not both")
     _finish_earlier_of_cell()
     current = _parents_run() or _meet(options, resume, run)
     if _may_be_notebook():

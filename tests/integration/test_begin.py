@@ -39,6 +39,15 @@ def test_a_pending_run_is_begun_logged_to_and_finished(tmp_path: Path) -> None:
     assert verify(run.dir).ok
 
 
+def test_a_run_is_begun_whatever_experiment_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = shmlog.Store(tmp_path).create_run("digits")
+    monkeypatch.setenv("SHMLOG_EXPERIMENT", "letters")
+    with shmlog.init(run=made.run_id, root=tmp_path) as run:
+        assert (run.experiment, run.id) == ("digits", made.run_id)
+
+
 def test_a_run_that_was_begun_can_be_resumed(tmp_path: Path) -> None:
     made = shmlog.Store(tmp_path).create_run("digits")
     for step, argument in enumerate(("run", "resume")):
@@ -59,8 +68,9 @@ def test_only_a_pending_run_is_begun(tmp_path: Path) -> None:
         shmlog.init(run=run.id, root=tmp_path)
     with pytest.raises(RunNotFoundError, match="no run 'other' to begin"):
         shmlog.init(run="other", root=tmp_path)
-    with pytest.raises(ValueError, match="not both"):
-        shmlog.init(run=run.id, resume=run.id, root=tmp_path)
+    for resume in (run.id, "auto", "latest"):
+        with pytest.raises(ValueError, match="not both"):
+            shmlog.init(run=run.id, resume=resume, root=tmp_path)
     with pytest.raises(TypeError, match="run must be the id of a run"):
         shmlog.init(run=3, root=tmp_path)  # type: ignore[arg-type]
 
