@@ -68,8 +68,8 @@ class Described:
     def config(self) -> Parameters:
         """The parameters as they are recorded: of ``init(config=…)``, and of `Run.log_config`.
 
-        ``run.config["lr"]`` and ``run.config.lr`` are the same; ``dict(run.config)`` is plain JSON. Values that JSON lacks are what they were converted
-        to, secrets ``[redacted]``. Change them by `Run.log_config`.
+        ``run.config["lr"]`` and ``run.config.lr`` are the same; ``dict(run.config)`` is plain JSON. Values that JSON
+        lacks are what they were converted to, secrets ``[redacted]``. Change them by `Run.log_config`.
         """
         recorded = {}
         if self.enabled:

@@ -75,6 +75,30 @@ def test_only_a_pending_run_is_begun(tmp_path: Path) -> None:
         shmlog.init(run=3, root=tmp_path)  # type: ignore[arg-type]
 
 
+def test_auto_begins_a_pending_run_and_other_words_say_how(tmp_path: Path) -> None:
+    made = shmlog.Store(tmp_path).create_run("digits", params={"lr": 0.1})
+    for resume in ("latest", made.run_id):
+        with pytest.raises(RunStateError, match=r"is pending, .*: init\(run=…\) begins it"):
+            shmlog.init("digits", resume=resume, root=tmp_path)
+    for attempt in (1, 2):
+        with shmlog.init("digits", id=made.run_id, resume="auto", root=tmp_path) as run:
+            assert run.config == {"lr": 0.1}
+        assert len(shmlog.load(made.dir).attempts) == attempt
+
+
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_the_folder_of_an_init_that_was_killed_is_told(tmp_path: Path, resume: str | None) -> None:
+    half = tmp_path / "digits" / "half"
+    half.mkdir(parents=True)
+    for name in ("", "wal"):
+        (half / name).mkdir(exist_ok=True)
+        with pytest.raises(RunStateError, match=r"half is there, and no run in it yet: .* remove the folder"):
+            shmlog.init("digits", id="half", resume=resume, root=tmp_path)
+    (half / "events.jsonl").write_text("{}\n")
+    with pytest.raises(RunStateError, match=r"half holds something that has no run.yaml: .*rebuild"):
+        shmlog.init("digits", id="half", resume=resume, root=tmp_path)
+
+
 BEGIN = """
 import sys
 import shmlog
