@@ -1242,6 +1242,14 @@ ENDING = (
         f"{RUN_END}::test_nothing_is_written_behind_the_finish_of_the_last_process",
     ),
     Mutation(
+        "interrupted-close-is-forgotten",
+        "run/life.py",
+        "            if not is_closed:\n                ending.note_end(self._layout)\n",
+        "            pass\n",
+        "a Ctrl-C while the folder is closed leaves it unclosed, if the flusher dies then",
+        f"{RUN_END}::test_a_run_is_seen_off_at_the_exit_though_the_wait_for_its_close_was_interrupted",
+    ),
+    Mutation(
         "closes-without-flusher",
         "run/patience.py",
         "        if segment.closed and not is_over:\n",

@@ -16,6 +16,7 @@ import pytest
 
 import shmlog
 from shmlog.folder.layout import RunLayout
+from shmlog.run import ending
 from shmlog.run.patience import PATIENCE_S
 from shmlog.run.run import Run
 from shmlog.segment import gc
@@ -23,6 +24,7 @@ from shmlog.segment.doorbell import Doorbell
 from tests.support.books import assert_books_balance
 from tests.support.processes import (
     flusher_pid,
+    is_flusher_gone,
     only_run,
     start_script,
     stop,
@@ -162,14 +164,39 @@ def test_a_finish_starts_another_flusher_if_one_dies_that_closes_the_run(
     assert_books_balance(run.dir, offered=1)
 
 
-def test_a_finish_is_bounded_while_the_run_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P7."""
+def test_a_finish_is_bounded_while_the_run_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P7, and a warning says that the folder is not left alone yet."""
     run, flusher = kept_run(tmp_path)
     when_sealed(monkeypatch, lambda: stop(flusher))
     begun_s = time.monotonic()
     assert run.finish(), "all records are sealed"
     assert time.monotonic() - begun_s < 10 * PATIENCE_S
+    (warning,) = caplog.records
+    assert f"still has to close its folder: don't move or remove {run.dir}" in warning.getMessage()
     os.kill(flusher, signal.SIGCONT)
+    wait_for_end(run.dir)
+    assert_books_balance(run.dir, offered=1)
+
+
+def test_a_run_is_seen_off_at_the_exit_though_the_wait_for_its_close_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, flusher = kept_run(tmp_path)
+    when_sealed(monkeypatch, lambda: stop(flusher))
+
+    def interrupt(_: Run) -> bool:
+        os.kill(flusher, signal.SIGKILL)
+        signal.raise_signal(signal.SIGINT)
+        return False
+
+    monkeypatch.setattr(Run, "_is_closed", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.finish()
+    assert run.finish(), "all records are sealed"
+    wait_until(lambda: is_flusher_gone(run.dir), "the killed flusher to be gone")
+    ending.see_off()
     wait_for_end(run.dir)
     assert_books_balance(run.dir, offered=1)
 
