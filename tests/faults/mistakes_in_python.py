@@ -1266,6 +1266,14 @@ ENDING = (
         f"{RUN_END}::test_a_run_ends_when_finish_is_called_however_long_it_is_sealed",
     ),
     Mutation(
+        "ends-with-the-first-finish",
+        "flusher/loop.py",
+        "if not self._segment.ended_us or (self._goes_on and not self._is_ending()):",
+        "if not self._segment.ended_us:",
+        "a run seems to end before the last records of an owner that is killed",
+        f"{RUN_END}::test_a_run_ends_with_an_owner_that_is_killed_after_the_others_have_finished",
+    ),
+    Mutation(
         "others-log-is-progress",
         "run/patience.py",
         "            return self._segment.sealing\n",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import shmlog
+from shmlog.flusher.loop import GOES_ON_S
 from shmlog.folder.layout import RunLayout
 from shmlog.run import ending
 from shmlog.run.patience import PATIENCE_S
@@ -26,6 +27,7 @@ from tests.support.processes import (
     flusher_pid,
     is_flusher_gone,
     only_run,
+    run_script,
     start_script,
     stop,
     wait_for_end,
@@ -121,6 +123,41 @@ def test_a_run_of_several_owners_ends_with_the_last(tmp_path: Path) -> None:
     assert record.ended_at is not None
     assert record.ended_at.timestamp() >= called_s - 1e-6
     assert record.complete
+
+
+KILLED_OWNER = """
+import os, signal, sys, time
+import shmlog
+run = shmlog.init("ends", root=sys.argv[1])
+read, write = os.pipe()
+attached, attaches = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(write)
+    other = shmlog.attach(run.dir)
+    os.write(attaches, b"x")
+    os.read(read, 1)  # the maker has finished
+    time.sleep(float(sys.argv[2]))
+    other.log("y", 1.0)
+    other.flush()
+    print(time.time(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+os.read(attached, 1)
+run.finish()
+os.close(write)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_run_ends_with_an_owner_that_is_killed_after_the_others_have_finished(tmp_path: Path) -> None:
+    done = run_script(KILLED_OWNER, tmp_path / "runs", str(3 * GOES_ON_S), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run_dir = only_run(tmp_path / "runs")
+    wait_for_end(run_dir)
+    record = shmlog.Store(tmp_path / "runs").get(run_dir.name)
+    assert record.ended_at is not None
+    assert record.ended_at.timestamp() >= float(done.stdout), "not with the finish of the first"
+    assert record.status == "success"
 
 
 # ---- its folder is left alone ----
