@@ -290,7 +290,8 @@ class Life:
             end = {"experiment": self.experiment, "duration_s": self._duration_s}
             self.event("experiment_end", {**data, **reason, **end})
         elif self._reason is not None:
-            self.info(f"finished as {status}: {self._reason}")
+            how = "ended" if status is None else f"finished as {status}"
+            self.info(f"{how}: {self._reason}")
 
     def __enter__(self) -> Self:
         return self
