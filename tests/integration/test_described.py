@@ -80,11 +80,18 @@ def test_name_tags_and_notes_are_read_and_set(tmp_path: Path) -> None:
     run.add_tags(["late"])
     record = store.get(run.id)
     assert (record.name, record.tags, record.notes) == ("nice", ("a", "b", "c", "late"), "second")
-    for wrong in ("x", [3], [""]):
+    for wrong in ("x", [3], [""], 3, {"k": "v"}):
         with pytest.raises((TypeError, ValueError)):
             run.add_tags(wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="name must be a str"):
         run.name = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("tags", [3, 0, {"a": "b"}])
+def test_tags_that_are_no_list_are_refused(tmp_path: Path, tags: Any) -> None:
+    with pytest.raises(TypeError, match=f"tags must be a list of str, not {type(tags).__name__}"):
+        shmlog.init("described", root=tmp_path, tags=tags)
+    assert not list(tmp_path.iterdir())
 
 
 CHILD = """
