@@ -39,6 +39,11 @@ class AutoCheckpoint:
         Signals to save at. They can be handled only where the block runs in the
         main thread.
 
+    Raises
+    ------
+    TypeError
+        If ``get_state`` or ``get_step`` can't be called.
+
     Examples
     --------
     ::
@@ -57,6 +62,12 @@ class AutoCheckpoint:
         *,
         signals: Iterable[int] = SIGNALS,
     ) -> None:
+        if not callable(get_state) or not (get_step is None or callable(get_step)):
+            wrong = ("get_step", get_step) if callable(get_state) else ("get_state", get_state)
+            raise TypeError(
+                f"AutoCheckpoint: {wrong[0]} must be a function that returns it, such as a lambda, "
+                f"not {type(wrong[1]).__name__}"
+            )
         self._manager = manager
         self._get_state = get_state
         self._get_step = get_step

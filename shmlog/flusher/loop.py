@@ -45,6 +45,7 @@ IDLE_TICK_S = 0.2
 IDLE_AFTER_S = 5.0  # without a record
 MEMBERS_EVERY_S = 0.2
 LEAVES_WITHIN_S = 0.3  # after the answer to its finish; the last owner then waits for the close
+GOES_ON_S = 1.0  # after such an answer: who is attached then, and has not asked to finish, goes on
 LOST_AFTER_S = 3.0  # as an editor or a synchronization may put a file back
 SPARE_LANES = min(4, os.cpu_count() or 1)  # for processes that start to log together
 PROVENANCE_S = 5.0  # how long a finish waits for git
@@ -94,7 +95,8 @@ class Keeper:
         self._taken_s = 0.0
         self._probed_s = 0.0
         self._finish: _Finish | None = None
-        self._answered_s = -LEAVES_WITHIN_S
+        self._answered_s = -GOES_ON_S
+        self._goes_on = False  # whether an owner is attached that has not asked to finish, though others may have
         self._lost_since_s: float | None = None
         self._reported: tuple[str, float] = "", 0.0  # last failure, and when it was reported
         self._spare_lanes = SPARE_LANES
@@ -159,7 +161,15 @@ class Keeper:
         if now - self._probed_s < MEMBERS_EVERY_S and now - self._answered_s >= LEAVES_WITHIN_S:
             return False
         self._probed_s = now
-        return not self._segment.probe(_core.LOCK_MEMBER) and self._segment.lock(_core.LOCK_MEMBER)
+        if not self._segment.probe(_core.LOCK_MEMBER) and self._segment.lock(_core.LOCK_MEMBER):
+            return True
+        self._goes_on = now - self._answered_s >= GOES_ON_S and not self._is_ending()
+        return False
+
+    def _is_ending(self) -> bool:
+        """Whether an owner is ending its part."""
+        segment = self._segment
+        return segment.finish_request != segment.finish_done or segment.exiting > 0
 
     def _is_lost(self) -> bool:
         """Whether run.yaml, or one of the folders, has been gone so long that nobody will bring it back."""
@@ -287,7 +297,7 @@ class Keeper:
             closing.write_finished(self._layout, self._segment, sealer.ledger)
             self._segment.mark_finished(finish.request)
             self._finished, self._finish = finish.request, None
-            self._answered_s = time.monotonic()
+            self._answered_s, self._goes_on = time.monotonic(), False
 
     def _rotate_old_log(self) -> None:
         """Close a log with old records, so that they get into a part."""
@@ -310,8 +320,8 @@ class Keeper:
         StorageError
             If all tries failed. Nothing is lost: `recover` continues from here.
         """
-        if not self._segment.ended_us:
-            self._segment.note_end(utc_us())  # nobody has said when it ended
+        if not self._segment.ended_us or (self._goes_on and not self._is_ending()):
+            self._segment.note_end(utc_us())  # its last owner has not said when it ended
         self._segment.cut_all()
         self._merger.close()
         failures = 0

@@ -59,7 +59,7 @@ def check_tags(tags: Iterable[str]) -> list[str]:
     """Return tags without repetitions; raises TypeError if one is not a str, ValueError if one is empty."""
     if isinstance(tags, str):
         raise TypeError(f"tags must be a list of str, not one str; write [{tags!r}]")
-    if not isinstance(tags, Iterable):
+    if isinstance(tags, Mapping) or not isinstance(tags, Iterable):
         raise TypeError(f"tags must be a list of str, not {type(tags).__name__}")
     unique = list(dict.fromkeys(tags))
     for tag in unique:

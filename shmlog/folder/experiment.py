@@ -7,11 +7,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from shmlog.base.durable import create_whole
+from shmlog.base.durable import create_whole, is_there
 from shmlog.base.times import utc_now
 from shmlog.errors import RunStateError, StorageError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.runfile import render
+from shmlog.folder.unbegun import is_unbegun
 
 FILE_NAME = "experiment.yaml"
 SCHEMA = 1
@@ -68,7 +69,7 @@ def new_run_folder(experiment: Path, run_id: str | None = None) -> RunLayout:
     Raises
     ------
     RunStateError
-        If there is a run of that id.
+        If there is a run of that id, or its folder.
     StorageError
         If the folder can't be made.
     """
@@ -80,10 +81,24 @@ def new_run_folder(experiment: Path, run_id: str | None = None) -> RunLayout:
             except FileExistsError:
                 if run_id is None:
                     continue
-                raise RunStateError(
-                    f"there is a run {run_id!r} in {experiment}: pass another id, or resume='auto' to go on with it"
-                ) from None
+                raise RunStateError(_refusal(layout)) from None
             return layout
     except OSError as error:
         raise StorageError(f"cannot make a run folder in {experiment}: {error.strerror}; pass another root") from error
     raise StorageError(f"no free run id in {experiment} after {_TRIES} random ones")
+
+
+def _refusal(layout: RunLayout) -> str:
+    """Return why a new run can't have a folder that is there, and what to do."""
+    if is_there(layout.run_yaml):
+        what = f"there is a run {layout.run_id!r} in {layout.dir.parent}"
+        return f"{what}: pass another id, or resume='auto' to go on with it"
+    if is_unbegun(layout) or not os.listdir(layout.dir):
+        return (
+            f"{layout.dir} is there, and no run in it yet: another process is just making that run, so try again; "
+            "or it died while making it, then remove the folder"
+        )
+    return (
+        f"{layout.dir} holds something that has no run.yaml: pass another id, or, if it is a run that has lost it, "
+        "have shmlog.Store(root).rebuild(run) write it anew"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from shmlog.base.plain import plain
 from shmlog.errors import UnreadableError
 from shmlog.folder import runfile
 from shmlog.folder.annotations import KEEP, check_changes, check_tags, read_annotations, write_annotations
@@ -13,21 +14,33 @@ from shmlog.folder.layout import RunLayout
 
 
 class Parameters(Mapping[str, Any]):
-    """Parameters, read-only: ``config["lr"]``, and ``config.lr`` for names that are no method of a mapping."""
+    """Parameters, read-only: ``config["lr"]``, and ``config.lr`` for names that are no method of a mapping.
+
+    By name, nested parameters are ``Parameters``, too; by key they are dicts, so that ``dict(config)`` is JSON.
+    """
+
+    __slots__ = ("_values",)
+    _values: Mapping[str, Any]
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
+        object.__setattr__(self, "_values", values)
 
     def __getitem__(self, name: str) -> Any:
-        value = self._values[name]
-        return Parameters(value) if isinstance(value, dict) else value
+        return self._values[name]
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self[name]
+            value = self._values[name]
         except KeyError:
             names = ", ".join(self._values) or "none"
             raise AttributeError(f"the run has no parameter {name!r}, only {names}") from None
+        return Parameters(value) if isinstance(value, dict) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"parameter {name!r} can't be set here: log_config() changes the parameters of a run")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parameters, (self._values,)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -55,8 +68,8 @@ class Described:
     def config(self) -> Parameters:
         """The parameters as they are recorded: of ``init(config=…)``, and of `Run.log_config`.
 
-        ``run.config["lr"]`` and ``run.config.lr`` are the same. Values that JSON lacks are what they were converted
-        to, secrets ``[redacted]``. Change them by `Run.log_config`.
+        ``run.config["lr"]`` and ``run.config.lr`` are the same; ``dict(run.config)`` is plain JSON. Values that JSON
+        lacks are what they were converted to, secrets ``[redacted]``. Change them by `Run.log_config`.
         """
         recorded = {}
         if self.enabled:
@@ -64,7 +77,7 @@ class Described:
                 recorded = runfile.read(self._layout.config_yaml)
             except (OSError, UnreadableError):
                 pass  # the folder is gone, or somebody has damaged the file: what this process knows is left
-        return Parameters({**recorded, **self._parameters})
+        return Parameters(plain({**recorded, **self._parameters}))  # a copy, which its user may change
 
     @property
     def name(self) -> str:

@@ -42,6 +42,7 @@ def finish_all() -> None:
         try:
             if exception is not None and run.is_owner and status == FAILED:
                 run.log_error(exception)
+                run._reason = f"{type(exception).__name__}: {exception}"  # true, whatever the status becomes
             # After a KeyboardInterrupt Python ends the process by SIGINT: the C library records nothing.
             run._end(status, is_likely=at_prompt or not isinstance(exception, KeyboardInterrupt))
         except Exception:  # the interpreter is ending: no caller is left to handle it

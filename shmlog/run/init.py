@@ -127,9 +127,10 @@ def init(
     resume : str, path, StoredRun or the like, optional
         Resume a run that is over, as its next attempt: its id, its folder, or an object that has its
         ``dir``; ``"latest"`` is the newest run of the experiment, ``"auto"`` the run of the given ``id`` if there is
-        one, else a new one. Experiment, folder, id and ``sinks`` stay; ``name``, ``tags``, ``group``, ``notes`` and
-        ``parent``, if given, replace those of the run, and ``config`` is merged into its parameters. ``level``,
-        ``console``, ``rotate_events``, ``git_diff`` and ``redact``, if not given, are those of the previous attempt.
+        one, which is begun if it is pending, else a new one. Experiment, folder, id and ``sinks`` stay; ``name``,
+        ``tags``, ``group``, ``notes`` and ``parent``, if given, replace those of the run, and ``config`` is merged into
+        its parameters. ``level``, ``console``, ``rotate_events``, ``git_diff`` and ``redact``, if not given, are those
+        of the previous attempt.
         Variables of the environment replace nothing. A run that has crashed is recovered first.
     run : str, path, RunRecord or the like, optional
         Begin a pending run, which `Store.create_run` has made, instead of a new one: its id, its folder, or an object
@@ -163,19 +164,20 @@ def init(
         described = Description(name=name, tags=list(tags or ()), notes=notes)
         experiment = experiment or variables.value_of(variables.EXPERIMENT) or variables.DEFAULT_EXPERIMENT
         return disabled_run(experiment, described, variables.config() | fields_of(config, "config"))
+    if resume is not None and run is not None:
+        raise ValueError("pass run, to begin a pending run, or resume, to go on with one that is over, not both")
     if isinstance(resume, str) and resume in (AUTO, LATEST):
         from shmlog.run.resume import run_of_word  # rarely needed, and it imports half of the flusher
 
-        resume = run_of_word(resume, check_place(root, experiment, id, is_new=True))
+        resume, run = run_of_word(resume, check_place(root, experiment, id, is_new=True))
+    is_new = resume is None and run is None
     options = check(
-        check_place(root, experiment, id, is_new=resume is None),
+        check_place(root, experiment, id, is_new=is_new),
         name=name, config=config, tags=tags, group=group, notes=notes, parent=parent,
         sinks=sinks, lane_records=lane_records, lanes=lanes, on_full=on_full, max_wait=max_wait, clock=clock,
         strict=strict, level=level, console=console, rotate_events=rotate_events, git_diff=git_diff, redact=redact,
-        quiet=quiet, is_new=resume is None and run is None,
+        quiet=quiet, is_new=is_new,
     )  # fmt: skip
-    if resume is not None and run is not None:
-        raise ValueError("pass run, to begin a pending run, or resume, to go on with one that is over, not both")
     _finish_earlier_of_cell()
     current = _parents_run() or _meet(options, resume, run)
     if _may_be_notebook():

@@ -160,6 +160,8 @@ class Life:
             Whether all records are sealed. False if the flusher made no progress for
             2 s: nothing is lost, ``shmlog recover`` seals the rest. False also if
             records are lost: a warning is logged, and ``shmlog verify`` lists them.
+            If all are sealed, but closing the folder then makes no progress for 2 s,
+            it is True, and a warning says that the flusher still closes the folder.
 
         Raises
         ------
@@ -199,22 +201,35 @@ class Life:
         """End the part of an owner and its followers; return whether all records are sealed and none is lost."""
         self._dismiss_followers()
         self._is_awaited = is_likely and self._await_exit(status)
-        is_sealed = self._seal(None if self._is_awaited else status)
+        is_sealed = False
+        try:
+            is_sealed = self._seal(None if self._is_awaited else status)
+        finally:  # also after a Ctrl-C
+            if not is_sealed:
+                ending.note_end(self._layout)
         if not is_sealed and not self._flushers.has_warned:
             self._warn_unsealed()
         if self._is_maker:
             recovered.tell(self._layout)
-        if not is_sealed:
-            ending.note_end(self._layout)
         self._may_be_last = is_sealed and not self._is_awaited
         return is_sealed and not self._has_lost()
 
     def _await_closing(self) -> None:
         """Wait until the flusher has closed the run and leaves its folder alone, unless it has other owners."""
         self._may_be_last = False
-        patience = self._patience(self._flusher_lost_at_end)
-        if not patience.wait(self._is_closed, patience.anything):
-            ending.note_end(self._layout)
+        patience, is_closed = self._patience(self._flusher_lost_at_end), False
+        try:
+            is_closed = patience.wait(self._is_closed, patience.anything)
+        finally:  # also after a Ctrl-C
+            if not is_closed:
+                ending.note_end(self._layout)
+        if not is_closed and not self._flushers.has_warned:
+            log_warning(
+                "all records of run %s are sealed, but its flusher, which makes no progress, still has to close its "
+                "folder: don't move or remove %s until 'shmlog show' no longer says unrecovered",
+                self.id,
+                self._layout.dir,
+            )
 
     def _is_closed(self) -> bool:
         """Whether the run was closed, or goes on for other owners. Its logs go last, unless others have files there."""
@@ -275,7 +290,8 @@ class Life:
             end = {"experiment": self.experiment, "duration_s": self._duration_s}
             self.event("experiment_end", {**data, **reason, **end})
         elif self._reason is not None:
-            self.info(f"finished as {status}: {self._reason}")
+            how = "ended" if status is None else f"finished as {status}"
+            self.info(f"{how}: {self._reason}")
 
     def __enter__(self) -> Self:
         return self

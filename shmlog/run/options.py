@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +88,7 @@ def check(
     return Options(
         place=place, name=default(name, variables.NAME),
         config=(variables.config() if is_new else {}) | fields_of(config, "config"),
-        tags=_names("tags", (variables.tags() if tags is None and is_new else tags) or ()),
+        tags=_names("tags", tags if tags is not None else (is_new and variables.tags()) or ()),
         group=default(group, variables.GROUP), notes=notes, parent=parent, sinks=_sinks(sinks),
         lane_records=lane_records, lanes=lanes, clock=clock,
         drop_policy=DropPolicy(on_full == "wait", float(max_wait), bool(strict)), log_settings=LogSettings(**settings),
@@ -144,6 +144,8 @@ def redacted(options: Options) -> Options:
 def _names(argument: str, values: Iterable[str]) -> list[str]:
     if isinstance(values, str):
         raise TypeError(f"{argument} must be a list of str, not one str; write [{values!r}]")
+    if isinstance(values, Mapping) or not isinstance(values, Iterable):
+        raise TypeError(f"{argument} must be a list of str, not {type(values).__name__}")
     names = list(values)
     if not all(isinstance(value, str) for value in names):
         raise TypeError(f"{argument} must be a list of str, not {names!r}")

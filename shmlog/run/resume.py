@@ -55,8 +55,10 @@ def find(run: RunLike, options: Options, argument: str) -> RunLayout:
     return layout
 
 
-def run_of_word(word: str, place: RunPlace) -> RunLayout | None:
-    """Return the run to resume for ``"latest"`` or ``"auto"``; None if that means a new run of the given id.
+def run_of_word(word: str, place: RunPlace) -> tuple[RunLayout | None, RunLayout | None]:
+    """Return the run to resume, and the one to begin, for ``"latest"`` or ``"auto"``; one of the two at most.
+
+    Neither: it means a new run of the given id.
 
     Raises
     ------
@@ -69,11 +71,13 @@ def run_of_word(word: str, place: RunPlace) -> RunLayout | None:
         if place.id is None:
             raise ValueError("resume='auto' goes on with the run of a given id: pass id=, too, or resume='latest'")
         layout = RunLayout(place.folder / place.id)
-        return layout if layout.run_yaml.is_file() else None
+        if not layout.run_yaml.is_file():
+            return None, None
+        return (None, layout) if _is_pending(_read(layout)) else (layout, None)
     folders = runs_below(place.folder)
     if not folders:
         raise RunNotFoundError(f"no run to resume: experiment {place.experiment!r} in {place.root} has none yet")
-    return RunLayout(folders[-1])
+    return RunLayout(folders[-1]), None
 
 
 def _look_up(name: str, options: Options, argument: str) -> RunLayout:
@@ -112,6 +116,8 @@ def _wait_until_over(layout: RunLayout) -> None:
     has_recovered = False
     while not _is_over(layout):
         description = _read(layout)
+        if _is_pending(description):
+            raise RunStateError(f"run {layout.dir} is pending, no process has begun it yet: init(run=…) begins it")
         is_complete = description.complete is True
         live = False if is_complete else liveness.members_live(description)
         if liveness.is_closing(description) or (live is False and liveness.flusher_lives(description)):
@@ -161,6 +167,10 @@ def _read(layout: RunLayout) -> Description:
 # ---- the first attempt ----
 
 
+def _is_pending(description: Description) -> bool:
+    return description.status == PENDING and description.segment is None
+
+
 def begin(options: Options, layout: RunLayout, turn: int) -> Run:
     """Begin a pending run, such as `Store.create_run` makes: this process is its first one.
 
@@ -174,7 +184,7 @@ def begin(options: Options, layout: RunLayout, turn: int) -> Run:
     with _told_errors(layout, "begun"), locked(layout):
         options = redacted(options)
         description = _read(layout)
-        if description.status != PENDING or description.segment is not None:
+        if not _is_pending(description):
             raise RunStateError(
                 f"run {layout.dir} is {description.status}, not pending: init(resume=…) goes on with a run that is over"
             )

@@ -1242,6 +1242,14 @@ ENDING = (
         f"{RUN_END}::test_nothing_is_written_behind_the_finish_of_the_last_process",
     ),
     Mutation(
+        "interrupted-close-is-forgotten",
+        "run/life.py",
+        "            if not is_closed:\n                ending.note_end(self._layout)\n",
+        "            pass\n",
+        "a Ctrl-C while the folder is closed leaves it unclosed, if the flusher dies then",
+        f"{RUN_END}::test_a_run_is_seen_off_at_the_exit_though_the_wait_for_its_close_was_interrupted",
+    ),
+    Mutation(
         "closes-without-flusher",
         "run/patience.py",
         "        if segment.closed and not is_over:\n",
@@ -1256,6 +1264,14 @@ ENDING = (
         "utc_now()",
         "a run seems to have taken as long as it was sealed",
         f"{RUN_END}::test_a_run_ends_when_finish_is_called_however_long_it_is_sealed",
+    ),
+    Mutation(
+        "ends-with-the-first-finish",
+        "flusher/loop.py",
+        "if not self._segment.ended_us or (self._goes_on and not self._is_ending()):",
+        "if not self._segment.ended_us:",
+        "a run seems to end before the last records of an owner that is killed",
+        f"{RUN_END}::test_a_run_ends_with_an_owner_that_is_killed_after_the_others_have_finished",
     ),
     Mutation(
         "others-log-is-progress",

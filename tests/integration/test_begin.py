@@ -39,6 +39,15 @@ def test_a_pending_run_is_begun_logged_to_and_finished(tmp_path: Path) -> None:
     assert verify(run.dir).ok
 
 
+def test_a_run_is_begun_whatever_experiment_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = shmlog.Store(tmp_path).create_run("digits")
+    monkeypatch.setenv("SHMLOG_EXPERIMENT", "letters")
+    with shmlog.init(run=made.run_id, root=tmp_path) as run:
+        assert (run.experiment, run.id) == ("digits", made.run_id)
+
+
 def test_a_run_that_was_begun_can_be_resumed(tmp_path: Path) -> None:
     made = shmlog.Store(tmp_path).create_run("digits")
     for step, argument in enumerate(("run", "resume")):
@@ -59,10 +68,35 @@ def test_only_a_pending_run_is_begun(tmp_path: Path) -> None:
         shmlog.init(run=run.id, root=tmp_path)
     with pytest.raises(RunNotFoundError, match="no run 'other' to begin"):
         shmlog.init(run="other", root=tmp_path)
-    with pytest.raises(ValueError, match="not both"):
-        shmlog.init(run=run.id, resume=run.id, root=tmp_path)
+    for resume in (run.id, "auto", "latest"):
+        with pytest.raises(ValueError, match="not both"):
+            shmlog.init(run=run.id, resume=resume, root=tmp_path)
     with pytest.raises(TypeError, match="run must be the id of a run"):
         shmlog.init(run=3, root=tmp_path)  # type: ignore[arg-type]
+
+
+def test_auto_begins_a_pending_run_and_other_words_say_how(tmp_path: Path) -> None:
+    made = shmlog.Store(tmp_path).create_run("digits", params={"lr": 0.1})
+    for resume in ("latest", made.run_id):
+        with pytest.raises(RunStateError, match=r"is pending, .*: init\(run=…\) begins it"):
+            shmlog.init("digits", resume=resume, root=tmp_path)
+    for attempt in (1, 2):
+        with shmlog.init("digits", id=made.run_id, resume="auto", root=tmp_path) as run:
+            assert run.config == {"lr": 0.1}
+        assert len(shmlog.load(made.dir).attempts) == attempt
+
+
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_the_folder_of_an_init_that_was_killed_is_told(tmp_path: Path, resume: str | None) -> None:
+    half = tmp_path / "digits" / "half"
+    half.mkdir(parents=True)
+    for name in ("", "wal"):
+        (half / name).mkdir(exist_ok=True)
+        with pytest.raises(RunStateError, match=r"half is there, and no run in it yet: .* remove the folder"):
+            shmlog.init("digits", id="half", resume=resume, root=tmp_path)
+    (half / "events.jsonl").write_text("{}\n")
+    with pytest.raises(RunStateError, match=r"half holds something that has no run.yaml: .*rebuild"):
+        shmlog.init("digits", id="half", resume=resume, root=tmp_path)
 
 
 BEGIN = """

@@ -194,6 +194,12 @@ def test_an_exception_is_saved_and_goes_on(tmp_path: Path) -> None:
     assert found.info.metadata == {"error": "loss is NaN", "error_type": "ValueError", "interrupted": True}
 
 
+@pytest.mark.parametrize(("state", "step", "which"), [({"n": 3}, None, "get_state"), (dict, 3, "get_step")])
+def test_what_is_no_function_is_refused_at_once(tmp_path: Path, state: Any, step: Any, which: str) -> None:
+    with pytest.raises(TypeError, match=f"{which} must be a function"):
+        AutoCheckpoint(CheckpointManager(tmp_path), state, step)
+
+
 def test_a_block_that_ends_well_saves_nothing(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
     with AutoCheckpoint(CheckpointManager(tmp_path), dict):

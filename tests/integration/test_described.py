@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import json
+import pickle
 from collections import UserDict, UserList
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +35,24 @@ def test_parameters_are_a_mapping_with_attributes(tmp_path: Path, config: Any) -
         run.log_config({"depth": 4, "model": {"width": 8}})
         assert run.config.depth == 4, "at once, before the flusher has written it"
         assert run.config.model.width == run.config["model"]["width"] == 8
+        run.config["model"]["width"] = 9
+        assert run.config.model.width == 8, "what a user gets is a copy"
         with pytest.raises(AttributeError, match="no parameter 'lrr', only lr, depth"):
             _ = run.config.lrr
         with pytest.raises(TypeError):
             run.config["lr"] = 1.0  # type: ignore[index]
+        with pytest.raises(AttributeError, match=r"'lr' can't be set here: log_config\(\)"):
+            run.config.lr = 1.0
     assert shmlog.load(run.dir).config == run.config
+
+
+def test_parameters_are_copied_pickled_and_written_as_json(tmp_path: Path) -> None:
+    parameters = {"lr": 0.1, "model": {"width": 8}}
+    with shmlog.init("described", root=tmp_path, config=parameters) as run:
+        assert json.loads(json.dumps(dict(run.config))) == parameters
+        for same in (copy.copy(run.config), copy.deepcopy(run.config), pickle.loads(pickle.dumps(run.config))):
+            assert same == parameters
+            assert same.model.width == 8
 
 
 def test_lists_of_other_libraries_stay_lists(tmp_path: Path) -> None:
@@ -64,11 +80,18 @@ def test_name_tags_and_notes_are_read_and_set(tmp_path: Path) -> None:
     run.add_tags(["late"])
     record = store.get(run.id)
     assert (record.name, record.tags, record.notes) == ("nice", ("a", "b", "c", "late"), "second")
-    for wrong in ("x", [3], [""]):
+    for wrong in ("x", [3], [""], 3, {"k": "v"}):
         with pytest.raises((TypeError, ValueError)):
             run.add_tags(wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="name must be a str"):
         run.name = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("tags", [3, 0, {"a": "b"}])
+def test_tags_that_are_no_list_are_refused(tmp_path: Path, tags: Any) -> None:
+    with pytest.raises(TypeError, match=f"tags must be a list of str, not {type(tags).__name__}"):
+        shmlog.init("described", root=tmp_path, tags=tags)
+    assert not list(tmp_path.iterdir())
 
 
 CHILD = """

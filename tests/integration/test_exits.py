@@ -178,6 +178,11 @@ def test_an_uncaught_exception_is_an_error_event_with_its_traceback(tmp_path: Pa
     assert error["data"]["error_message"] == "boom"
     assert "in work" in error["data"]["traceback"]
     assert "RuntimeError: boom" in (run_dir / "run.log").read_text()
+    (end,) = shmlog.load(run_dir).events("experiment_end")
+    assert end["data"]["reason"] == "RuntimeError: boom"
+    last = (run_dir / "run.log").read_text().splitlines()[-1]
+    assert "Experiment ended: exits after" in last
+    assert last.endswith(": RuntimeError: boom")
 
 
 def test_a_run_whose_maker_dies_ends_though_a_worker_lives(tmp_path: Path) -> None:

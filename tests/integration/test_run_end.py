@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 import shmlog
+from shmlog.flusher.loop import GOES_ON_S
 from shmlog.folder.layout import RunLayout
+from shmlog.run import ending
 from shmlog.run.patience import PATIENCE_S
 from shmlog.run.run import Run
 from shmlog.segment import gc
@@ -23,7 +25,9 @@ from shmlog.segment.doorbell import Doorbell
 from tests.support.books import assert_books_balance
 from tests.support.processes import (
     flusher_pid,
+    is_flusher_gone,
     only_run,
+    run_script,
     start_script,
     stop,
     wait_for_end,
@@ -121,6 +125,41 @@ def test_a_run_of_several_owners_ends_with_the_last(tmp_path: Path) -> None:
     assert record.complete
 
 
+KILLED_OWNER = """
+import os, signal, sys, time
+import shmlog
+run = shmlog.init("ends", root=sys.argv[1])
+read, write = os.pipe()
+attached, attaches = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(write)
+    other = shmlog.attach(run.dir)
+    os.write(attaches, b"x")
+    os.read(read, 1)  # the maker has finished
+    time.sleep(float(sys.argv[2]))
+    other.log("y", 1.0)
+    other.flush()
+    print(time.time(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+os.read(attached, 1)
+run.finish()
+os.close(write)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_run_ends_with_an_owner_that_is_killed_after_the_others_have_finished(tmp_path: Path) -> None:
+    done = run_script(KILLED_OWNER, tmp_path / "runs", str(3 * GOES_ON_S), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run_dir = only_run(tmp_path / "runs")
+    wait_for_end(run_dir)
+    record = shmlog.Store(tmp_path / "runs").get(run_dir.name)
+    assert record.ended_at is not None
+    assert record.ended_at.timestamp() >= float(done.stdout), "not with the finish of the first"
+    assert record.status == "success"
+
+
 # ---- its folder is left alone ----
 
 
@@ -162,14 +201,39 @@ def test_a_finish_starts_another_flusher_if_one_dies_that_closes_the_run(
     assert_books_balance(run.dir, offered=1)
 
 
-def test_a_finish_is_bounded_while_the_run_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P7."""
+def test_a_finish_is_bounded_while_the_run_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P7, and a warning says that the folder is not left alone yet."""
     run, flusher = kept_run(tmp_path)
     when_sealed(monkeypatch, lambda: stop(flusher))
     begun_s = time.monotonic()
     assert run.finish(), "all records are sealed"
     assert time.monotonic() - begun_s < 10 * PATIENCE_S
+    (warning,) = caplog.records
+    assert f"still has to close its folder: don't move or remove {run.dir}" in warning.getMessage()
     os.kill(flusher, signal.SIGCONT)
+    wait_for_end(run.dir)
+    assert_books_balance(run.dir, offered=1)
+
+
+def test_a_run_is_seen_off_at_the_exit_though_the_wait_for_its_close_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, flusher = kept_run(tmp_path)
+    when_sealed(monkeypatch, lambda: stop(flusher))
+
+    def interrupt(_: Run) -> bool:
+        os.kill(flusher, signal.SIGKILL)
+        signal.raise_signal(signal.SIGINT)
+        return False
+
+    monkeypatch.setattr(Run, "_is_closed", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.finish()
+    assert run.finish(), "all records are sealed"
+    wait_until(lambda: is_flusher_gone(run.dir), "the killed flusher to be gone")
+    ending.see_off()
     wait_for_end(run.dir)
     assert_books_balance(run.dir, offered=1)
 

@@ -614,3 +614,15 @@ def test_an_argument_that_is_not_usable_makes_nothing(argument: dict[str, Any], 
     with pytest.raises(ValueError, match=next(iter(argument))):
         shmlog.init("nothing", root=tmp_path / "runs", **argument)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dict_within_itself_is_refused_by_name(tmp_path: Path) -> None:
+    losses: dict[str, Any] = {"a": 1.0}
+    losses["inner"] = losses
+    with shmlog.init("values", root=tmp_path) as run:
+        with pytest.raises(
+            ValueError, match="metric 'inner': its dict is nested more than 100 levels deep, or in itself"
+        ):
+            run.log({"loss": losses})
+        run.log("b", 1.0)
+    assert shmlog.load(run.dir).names() == ["b"]

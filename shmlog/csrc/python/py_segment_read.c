@@ -9,7 +9,7 @@ const char *const shmlog_reason_names[SHMLOG_REASONS] = {"full", "names", "large
 
 enum word {
     FINISH_REQUEST, FINISH_STATUS, FINISH_NOTED, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS, SEALING, STARTS,
-    ENDED_BY, ENDED_US
+    ENDED_BY, ENDED_US, EXITING
 };
 
 static PyObject *segment_word(SegmentObject *self, void *closure)
@@ -52,6 +52,9 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
     case ENDED_US:
         /* relaxed: as in shmlog_py_note_end(). */
         return PyLong_FromUnsignedLongLong(atomic_load_explicit(&header->ended_us, memory_order_relaxed));
+    case EXITING:
+        /* CONTROL */
+        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->exiting, memory_order_acquire));
     }
     Py_UNREACHABLE();
 }
@@ -186,6 +189,8 @@ PyGetSetDef shmlog_segment_getters[] = {
     {"ended_by", (getter)segment_word, NULL, "Signal that has ended the maker of the run, or 0.", (void *)ENDED_BY},
     {"ended_us", (getter)segment_word, NULL, "UTC in microseconds when the last owner began to finish, or 0.",
      (void *)ENDED_US},
+    {"exiting", (getter)segment_word, NULL, "Owners whose process is at its exit, which decides their status.",
+     (void *)EXITING},
     {"lost", (getter)segment_lost, NULL, "Records that are neither in the files nor counted as dropped.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
