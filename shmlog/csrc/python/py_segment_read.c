@@ -8,8 +8,8 @@
 const char *const shmlog_reason_names[SHMLOG_REASONS] = {"full", "names", "large", "lane", "closed", "disk"};
 
 enum word {
-    FINISH_REQUEST, FINISH_STATUS, FINISH_NOTED, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS, SEALING, STARTS,
-    ENDED_BY, ENDED_US, EXITING
+    FINISH_REQUEST, FINISH_STATUS, FINISH_NOTED, FINISH_DONE, CLOSED, FLUSHER_STATE, SLEEPING, PROGRESS, SEALING,
+    ENDED_BY, EXITING
 };
 
 static PyObject *segment_word(SegmentObject *self, void *closure)
@@ -43,20 +43,26 @@ static PyObject *segment_word(SegmentObject *self, void *closure)
     case SEALING:
         /* relaxed: only its growth is looked at. */
         return PyLong_FromUnsignedLongLong(atomic_load_explicit(&header->sealing, memory_order_relaxed));
-    case STARTS:
-        /* relaxed: as above. */
-        return PyLong_FromUnsignedLong(atomic_load_explicit(&header->starts, memory_order_relaxed));
     case ENDED_BY:
         /* relaxed: a lock says that who writes it is dead. */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->ended_by, memory_order_relaxed));
-    case ENDED_US:
-        /* relaxed: as in shmlog_py_note_end(). */
-        return PyLong_FromUnsignedLongLong(atomic_load_explicit(&header->ended_us, memory_order_relaxed));
     case EXITING:
         /* CONTROL */
         return PyLong_FromUnsignedLong(atomic_load_explicit(&header->exiting, memory_order_acquire));
     }
     Py_UNREACHABLE();
+}
+
+static PyObject *segment_starts(SegmentObject *self, void *Py_UNUSED(closure))
+{
+    /* relaxed: only its growth is looked at. */
+    return PyLong_FromUnsignedLong(atomic_load_explicit(&self->segment.header->starts, memory_order_relaxed));
+}
+
+static PyObject *segment_ended_us(SegmentObject *self, void *Py_UNUSED(closure))
+{
+    /* relaxed: as in shmlog_py_note_end(). */
+    return PyLong_FromUnsignedLongLong(atomic_load_explicit(&self->segment.header->ended_us, memory_order_relaxed));
 }
 
 static PyObject *segment_lost(SegmentObject *self, void *Py_UNUSED(closure))
@@ -185,10 +191,10 @@ PyGetSetDef shmlog_segment_getters[] = {
     {"sleeping", (getter)segment_word, NULL, "The flusher sleeps on its doorbell.", (void *)SLEEPING},
     {"progress", (getter)segment_word, NULL, "Grows while the flusher gets anything done.", (void *)PROGRESS},
     {"sealing", (getter)segment_word, NULL, "The same, but for draining.", (void *)SEALING},
-    {"starts", (getter)segment_word, NULL, "How many flushers were started.", (void *)STARTS},
+    {"starts", (getter)segment_starts, NULL, "How many flushers were started.", NULL},
     {"ended_by", (getter)segment_word, NULL, "Signal that has ended the maker of the run, or 0.", (void *)ENDED_BY},
-    {"ended_us", (getter)segment_word, NULL, "UTC in microseconds when the last owner began to finish, or 0.",
-     (void *)ENDED_US},
+    {"ended_us", (getter)segment_ended_us, NULL, "UTC in microseconds when the last owner began to finish, or 0.",
+     NULL},
     {"exiting", (getter)segment_word, NULL, "Owners whose process is at its exit, which decides their status.",
      (void *)EXITING},
     {"lost", (getter)segment_lost, NULL, "Records that are neither in the files nor counted as dropped.", NULL},
