@@ -11,6 +11,7 @@ from shmlog.cli.find import for_each, locate, resolve_run
 from shmlog.cli.parser import add_command, add_runs_argument
 from shmlog.cli.text import plural, relative
 from shmlog.errors import RunNotFoundError, RunStateError
+from shmlog.folder.names import folder_name
 from shmlog.folder.root import Root
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ def _find(text: str, root: str) -> tuple[Store, str]:
     is_newest = named_by == place.given and named_by != Path(text)  # by the word for it, not by the folder
     if named_by is None or is_newest:
         return locate(resolve_run(text, root))
-    if named_by == place.given / text:
-        return shmlog.Store(root), text
+    experiment = text.rstrip("/")
+    if named_by == place.given / folder_name(experiment):
+        return shmlog.Store(root), experiment
     advice = f"name one of its runs, such as {relative(folders[-1])}" if folders else place.content()
     raise RunNotFoundError(f"{named_by}: neither a run nor the name of an experiment; {advice}")
 
