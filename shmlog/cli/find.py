@@ -23,7 +23,7 @@ def resolve_run(text: str | None, root: str | Path) -> Path:
     It prints which one that is. `Root.runs` explains ``text`` and the errors.
     """
     place = Root(root)
-    folders, named_by = place.runs(text)
+    folders, named_by, _ = place.runs(text)
     if not folders:
         what = "" if named_by == place.given else f"{named_by}: no run here; "
         raise RunNotFoundError(f"{what}{place.content()}")

@@ -21,7 +21,7 @@ FOUND, USAGE, FAILED = 1, 2, 3
 EXIT_CODES = """exit codes: 0 done; 1 done, and the command found what it looks for, such as damage or a worse run;
 2 wrong usage; 3 failed, for example because there is no such run; 130 interrupted"""
 
-RUN = "its id or the begin of it, its name, its folder, or, for the newest, 'latest' or an experiment"
+RUN = "its id or the beginning of it, its name, its folder, or, for the newest, 'latest' or an experiment"
 """How a run is named, in every command."""
 
 

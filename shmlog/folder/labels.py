@@ -1,4 +1,4 @@
-"""The names by which people know a run: the begin of its id, its name, and the begin of its commit."""
+"""The names by which people know a run: its name, and the beginnings of its id and its commit."""
 
 from __future__ import annotations
 
@@ -35,20 +35,28 @@ def labels_of(layout: RunLayout) -> Labels:
     return Labels(name if isinstance(name, str) else None, commit if isinstance(commit, str) else None)
 
 
-def choose(layouts: Iterable[RunLayout], text: str) -> list[RunLayout]:
-    """Return the runs that ``text`` may mean: one, several if it does not say which, or none.
+class Choice(NamedTuple):
+    """The runs that a text may mean: one, several if it does not say which, or none."""
 
-    The first of these that fits a single run decides: the begin of the id, the name, the begin of the commit.
+    layouts: list[RunLayout]
+    is_prefix: bool
+    """Whether it is no run's name, but the beginning of an id or a commit."""
+
+
+def choose(layouts: Iterable[RunLayout], text: str) -> Choice:
+    """Return the runs that ``text`` may mean.
+
+    Runs of that name come first; then the one run whose id begins with it, then the one whose commit does.
     """
-    every = list(layouts)
-    by_id = [layout for layout in every if text and layout.run_id.startswith(text)]
-    if len(by_id) == 1:
-        return by_id
-    labels = [(layout, labels_of(layout)) for layout in every]
+    labels = [(layout, labels_of(layout)) for layout in layouts]
     by_name = [layout for layout, label in labels if label.name == text]
+    if by_name:
+        return Choice(by_name, is_prefix=False)
+    by_id = [layout for layout, _ in labels if text and layout.run_id.startswith(text)]
     is_commit = len(text) >= _COMMIT_MIN
     by_commit = [layout for layout, label in labels if is_commit and label.commit and label.commit.startswith(text)]
-    return next((one for one in (by_name, by_commit) if len(one) == 1), by_name or by_id or by_commit)
+    fitting = by_commit if len(by_id) != 1 and len(by_commit) == 1 else by_id or by_commit
+    return Choice(fitting, is_prefix=True)
 
 
 def describe(layout: RunLayout) -> str:

@@ -25,10 +25,21 @@ _RUN_FILES = ("run.yaml", "events.jsonl")
 
 
 class Runs(NamedTuple):
-    """The runs that a text means, oldest first, and the folder that the text names; None: it names one run itself."""
+    """The runs that a text means, oldest first."""
 
     folders: list[Path]
     named_by: Path | None
+    """The folder that the text names; None: it names one run itself."""
+    is_vague: bool = False
+    """Whether the text may mean another run tomorrow: it is ``latest``, or a prefix of an id or a commit."""
+
+    def check_exact(self, text: str) -> None:
+        """Raise RunNotFoundError if the text is too vague to delete what it means; the message has the whole name."""
+        if self.is_vague and self.folders:
+            raise RunNotFoundError(
+                f"{text!r} is not the whole name of a run; now it means {describe(RunLayout(self.folders[-1]))}: "
+                "to delete that, name it by its id, or pass --force (force=True)"
+            )
 
 
 class Root:
@@ -106,14 +117,8 @@ class Root:
             raise ValueError(f"{len(layouts)} runs have the id {run_id!r}; write {ways}")
         return layouts[0] if layouts else None
 
-    def find(self, text: str, *, newest: bool = True) -> RunLayout:
-        """Return the paths of the run that ``text`` means; `named` says how.
-
-        Parameters
-        ----------
-        text : str
-        newest : bool
-            Whether the newest run is meant by a text that means several. Callers that delete it say no.
+    def find(self, text: str) -> RunLayout:
+        """Return the paths of the run that ``text`` means, of several the newest; `named` says how.
 
         Raises
         ------
@@ -122,13 +127,28 @@ class Root:
         RunNotFoundError
             If it means no run.
         """
+        return RunLayout(self._existing(text).folders[-1])
+
+    def find_to_delete(self, text: str, *, force: bool) -> RunLayout:
+        """Return the paths of the run that ``text`` names as a whole; with ``force``, also by a prefix or ``latest``.
+
+        It raises what `find` raises, and RunNotFoundError for the name of an experiment.
+        """
+        runs = self._existing(text)
+        if not force:
+            runs.check_exact(text)
+        if runs.named_by is not None and not runs.is_vague:
+            raise RunNotFoundError(f"{text!r} means {len(runs.folders)} runs of {self.path}; name one by its id")
+        return RunLayout(runs.folders[-1])
+
+    def _existing(self, text: str) -> Runs:
         runs = self.named(text)
         if runs is None:
             check_id(text.rpartition("/")[2], "run id")
             raise RunNotFoundError(f"no run {text!r} in {self.path}; 'shmlog runs' lists them")
-        if not runs.folders or (runs.named_by is not None and not newest):
-            raise RunNotFoundError(f"{text!r} means {len(runs.folders)} runs of {self.path}; name one by its id")
-        return RunLayout(runs.folders[-1])
+        if not runs.folders:
+            raise RunNotFoundError(f"{text!r} means 0 runs of {self.path}; name one by its id")
+        return runs
 
     def runs(self, text: str | None) -> Runs:
         """Return the runs that a text means.
@@ -155,7 +175,7 @@ class Root:
                 return Runs([folder], None)
             named = self.named(text.rstrip("/"))
             if named is not None:
-                return Runs([self.given / run.parent.name / run.name for run in named.folders], named.named_by)
+                return named._replace(folders=[self.given / run.parent.name / run.name for run in named.folders])
         if not folder.is_dir():
             what = "" if text is None else f"{text}: no such folder, and no such run or experiment; "
             raise RunNotFoundError(f"{what}{self.content()}")
@@ -168,8 +188,8 @@ class Root:
         ----------
         text : str
             The id of a run or EXPERIMENT/ID; the name of an experiment, for all its runs; ``latest``, for all runs;
-            or what fits one run alone, with or without its experiment in front: the begin of an id, a name,
-            or the begin of a commit.
+            or what fits one run alone, with or without its experiment in front: a name, or the beginning of an id
+            or of a commit.
 
         Raises
         ------
@@ -182,21 +202,22 @@ class Root:
         if text in self.experiments():
             return Runs(runs_below(self.experiment(text)), self.given / folder_name(text))
         if text == LATEST:
-            return Runs(runs_below(self.path), self.given)
+            return Runs(runs_below(self.path), self.given, is_vague=True)
         return self._fitting(text)
 
     def _fitting(self, text: str) -> Runs | None:
-        """Return the one run that a part of its id, its name or its commit means."""
+        """Return the one run that a name, or the beginning of an id or a commit, means."""
         experiments = self.experiments()
         every = [RunLayout(self.experiment(name) / run_id) for name in experiments for run_id in self.run_ids(name)]
-        fitting = [layout for layout in choose(every, text) if is_run(layout)]
+        choice = choose(filter(is_run, every), text)
         experiment, slash, rest = text.partition("/")
-        if not fitting and slash and experiment in experiments:
-            fitting = [run for run in choose((r for r in every if r.experiment == experiment), rest) if is_run(run)]
+        if not choice.layouts and slash and experiment in experiments:
+            choice = choose((run for run in every if run.experiment == experiment and is_run(run)), rest)
+        fitting = choice.layouts
         if len(fitting) > 1:
             ways = sorted(map(describe, fitting), reverse=True)
             raise ValueError(f"{text!r} fits {len(fitting)} runs; write more of one: {some(ways)}")
-        return Runs([fitting[0].dir], None) if fitting else None
+        return Runs([fitting[0].dir], None, choice.is_prefix) if fitting else None
 
     def content(self) -> str:
         """Return a text that lists the experiments, or says how to get runs."""

@@ -54,6 +54,8 @@ def set_status(layout: RunLayout, status: str) -> None:
         description.started_at = now
     else:
         description.ended_at = now
+        if description.counts is None:  # close its books: no process of shmlog does
+            description = description.changed(counts={"metrics": 0, "events": 0, "dropped": 0}, dropped={})
     try:
         description.changed(status=str(after), complete=after.is_terminal).write(layout)
     except OSError as error:

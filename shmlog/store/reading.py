@@ -21,7 +21,7 @@ from shmlog.store.select import Moment, matching, sort_subjects, tests_of
 from shmlog.store.where import MISSING, Subject, check_known, names_in, parse_field
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -156,7 +156,7 @@ class StoreReader:
         Parameters
         ----------
         run : str or RunRecord
-            Its id or ``"experiment/id"``; what fits one run alone: the begin of its id, its name, the begin of its
+            Its id or ``"experiment/id"``; what fits one run alone: its name, or the beginning of its id or of its
             commit; an experiment, for its newest run; or ``"latest"``.
 
         Raises
@@ -177,7 +177,7 @@ class StoreReader:
             for record in self._catalog.runs(name):
                 yield Subject(record, partial(self._summaries.of, record))
 
-    def _layout(self, run: RunName, *, newest: bool = True) -> RunLayout:
+    def _layout(self, run: RunName, find: Callable[[str], RunLayout] | None = None) -> RunLayout:
         if isinstance(run, RunRecord):
             layout = self._root.with_id(f"{run.experiment}/{run.run_id}")
             if layout is None:
@@ -185,7 +185,7 @@ class StoreReader:
             return layout
         if not isinstance(run, str):
             raise TypeError(f"name a run by its id, 'experiment/id' or its RunRecord, not by {type(run).__name__}")
-        return self._root.find(run, newest=newest)
+        return (find or self._root.find)(run)
 
     # ---- what is in a run ----
 

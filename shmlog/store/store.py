@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shmlog.errors import RunStateError
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 class Store(StoreReader):
     """All experiments and runs below a folder.
 
-    Every method that takes a run takes a `RunRecord` or what `get` takes, such as its id; `delete` takes no
-    experiment and no ``"latest"``.
+    Every method that takes a run takes a `RunRecord` or what `get` takes, such as its id; `delete` takes less.
     Listing reads what run.yaml, config.yaml and annotations.yaml of each run say, and
     keeps that in ``.shmlog/index``, which may be deleted at any time.
 
@@ -227,12 +227,17 @@ class Store(StoreReader):
 
         Parameters
         ----------
+        run : str or RunRecord
+            Its id, ``"experiment/id"``, or a name that no other run has; the beginning of an id or a commit, and
+            ``"latest"``, only with ``force``; never the name of an experiment.
         force : bool
             Delete the run even if it is pinned, or its annotations can't be read, or it may run on another
             machine; never if it is known to run.
 
         Raises
         ------
+        RunNotFoundError
+            If there is no such run, or ``run`` is not its whole name; the message has it. Nothing was changed.
         RunStateError
             If the run is pinned or running, or another process recovers or resumes it. Nothing was changed.
         StorageError
@@ -240,7 +245,7 @@ class Store(StoreReader):
         """
         from shmlog.store import removal
 
-        layout = self._layout(run, newest=False)
+        layout = self._layout(run, partial(self._root.find_to_delete, force=force))
         with removal.held(layout), self._root.locked():
             facts = read_facts(layout)
             why = removal.why_busy(layout, facts)
@@ -261,7 +266,7 @@ class Store(StoreReader):
         Parameters
         ----------
         run : str
-            Its id or the begin of it, ``"experiment/id"``, or its name.
+            Its id or the beginning of it, ``"experiment/id"``, or its name.
 
         Raises
         ------

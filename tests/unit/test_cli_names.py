@@ -1,7 +1,8 @@
-"""How a run is named, in every command: by its id or the begin of it, its name, its commit, or for the newest."""
+"""How a run is named, in every command: by its id or the beginning of it, its name, its commit, or for the newest."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -122,8 +123,62 @@ def test_rm_of_an_experiment_takes_force(store: shmlog.Store, capsys: pytest.Cap
     assert [experiment.name for experiment in store.experiments()] == ["letters"]
 
 
+def test_an_exact_name_is_meant_even_if_the_id_of_another_begins_with_it(
+    store: shmlog.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_run(store.root, "baseline-2", "digits")
+    named = add_run(store.root, "20261123-000000-dddddd", "letters", name="baseline")
+    assert store.get("baseline").run_id == named.run_id
+    assert store.get("baseline-").run_id == "baseline-2"
+    assert main(["show", "baseline", "--root", "elsewhere", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == named.run_id
+    assert main(["rm", "baseline", "--root", "elsewhere"]) == 0
+    assert not named.dir.exists()
+    assert store.get("digits/baseline-2")
+
+
+def test_two_runs_of_one_name_are_not_the_one_whose_id_begins_with_it(store: shmlog.Store) -> None:
+    add_run(store.root, "twin-2")
+    for run_id in ("one", "other"):
+        add_run(store.root, run_id, name="twin")
+    with pytest.raises(ValueError, match="fits 2 runs"):
+        store.get("twin")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("20261122", "letters/20261122-031522-cccccc"), ("letters/2026", "letters/20261122-031522-cccccc"),
+        ("a1b2c", "digits/20261121-031522-aaaaaa"), (COMMITS["two"], "digits/20261121-031523-bbbbbb"),
+        ("latest", "letters/20261122-031522-cccccc"),
+    ],
+)  # fmt: skip
+def test_what_may_mean_another_run_tomorrow_is_deleted_with_force_alone(
+    store: shmlog.Store, text: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RunNotFoundError, match=meant):
+        store.delete(text)
+    assert main(["rm", text, "--root", "elsewhere"]) == 3
+    said = capsys.readouterr().err
+    assert meant in said
+    assert "--force" in said
+    assert len(store.runs()) == 3
+    store.delete(text, force=True)
+    assert meant.partition("/")[2] not in {record.run_id for record in store.runs()}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["20261121-031523-bbbbbb", "digits/20261121-031523-bbbbbb", "elsewhere/digits/20261121-031523-bbbbbb", "lr/high"],
+)
+def test_rm_takes_a_whole_name_without_force(store: shmlog.Store, text: str) -> None:
+    assert main(["rm", text, "--root", "elsewhere"]) == 0
+    assert len(store.runs()) == 2
+    assert not (store.root / "digits" / "20261121-031523-bbbbbb").exists()
+
+
 def test_rm_says_which_run_a_part_of_its_name_meant(store: shmlog.Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rm", "20261122", "latest", "--root", "elsewhere"]) == 0
+    assert main(["rm", "20261122", "latest", "--force", "--root", "elsewhere"]) == 0
     said = capsys.readouterr().err
     assert "shmlog: letters/20261122-031522-cccccc: deleted" in said
     assert "shmlog: digits/20261121-031523-bbbbbb: deleted" in said
@@ -138,7 +193,7 @@ def test_an_experiment_with_a_running_run_is_left_whole(tmp_path: Path) -> None:
 
 
 def test_no_run_is_deleted_by_a_name_of_several(store: shmlog.Store) -> None:
-    for name in ("digits", "latest"):
+    for force in (False, True):
         with pytest.raises(RunNotFoundError, match="name one by its id"):
-            store.delete(name)
+            store.delete("digits", force=force)
     assert len(store.runs()) == 3

@@ -17,6 +17,7 @@ from shmlog.cli.main import main
 from shmlog.folder.names import check_experiment, experiment_of, folder_name, is_experiment
 from shmlog.folder.root import Root
 from tests.support.processes import wait_for_end
+from tests.support.stores import add_run
 
 PEOPLES = ["resnet50.v2", "my exp", "Überblick", "実験", "a=1,b=2", "100%", "%41", ".hidden", "...", "[x]*?", "-", "🙂"]
 REFUSED = ["", " ", "a/b", "/", "..//", "a\n", "a\0b", " a", "a ", "x" * 300, "\u202egpj", "\ud800"]
@@ -90,6 +91,24 @@ def test_an_experiment_is_shown_as_it_was_written(
     (row,) = store.sql("SELECT experiment, run_id, value FROM metrics").to_pylist()
     assert row == {"experiment": name, "run_id": stored.id, "value": 0.5}
     assert main(["verify", str(stored.dir)]) == 0
+
+
+@pytest.mark.parametrize("name", [*PEOPLES, "."])
+@pytest.mark.parametrize("root", ["runs", "."])
+def test_rm_takes_an_experiment_by_the_name_that_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, root: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for experiment in (name, "other"):
+        add_run(tmp_path / root, "a-run", folder_name(experiment))
+    store = shmlog.Store(root)
+    if root == name == ".":  # the folder, which comes first
+        assert main(["rm", name, "--root", root, "--force"]) == 3
+        assert len(store.runs()) == 2
+        return
+    assert main(["rm", name, "--root", root]) == 3
+    assert main(["rm", name, "--root", root, "--force"]) == 0
+    assert [experiment.name for experiment in store.experiments()] == ["other"]
 
 
 def test_folders_of_several_experiments_are_kept_apart(tmp_path: Path) -> None:

@@ -622,6 +622,20 @@ def test_a_run_without_processes_goes_from_pending_to_its_end(root: Path) -> Non
     assert (again.status, again.attempt, again.ended_at, again.started_at) == ("running", 2, None, running.started_at)
 
 
+@pytest.mark.parametrize(
+    "statuses", [["cancelled"], ["running", "success"], ["running", "failed", "running", "success"], ["running"], []]
+)
+def test_a_run_without_processes_is_sound_in_each_status(root: Path, statuses: list[str]) -> None:
+    store = shmlog.Store(root)
+    run = store.create_run("digits")
+    for status in statuses:
+        run = store.set_status(run, status)
+    report = verify(run.dir)
+    assert report.ok, report.problems
+    assert main(["verify", str(run.dir)]) == 0
+    assert main(["show", str(run.dir)]) == 0
+
+
 def test_the_status_of_a_run_with_processes_is_theirs(root: Path) -> None:
     layout = add_run(root, "one", segment={"name": "/x", "path": "/dev/shm/x", "device": 1, "inode": 1})
     before = layout.run_yaml.read_bytes()

@@ -44,7 +44,7 @@ def _chosen(text: str | None, root: str) -> list[Path]:
     """Return the named run, or all runs in a folder or an experiment that may not be complete."""
     from shmlog.flusher.recover import is_complete
 
-    run_dirs, named_by = Root(root).runs(text)
+    run_dirs, named_by, _ = Root(root).runs(text)
     return run_dirs if named_by is None else [run_dir for run_dir in run_dirs if not is_complete(run_dir)]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shmlog.cli.find import for_each, locate, resolve_run
 from shmlog.cli.parser import add_command, add_runs_argument
 from shmlog.cli.text import plural, relative
 from shmlog.errors import RunNotFoundError, RunStateError
+from shmlog.folder.names import folder_name
 from shmlog.folder.root import Root
 
 if TYPE_CHECKING:
@@ -28,30 +28,33 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "rm", run, "delete runs and all their files", _EXAMPLE)
     add_runs_argument(parser, several=True)
     text = (
-        "also experiments with all their runs, pinned runs, those whose annotations can't be read, and runs that may "
-        "run on another machine; never one that is known to run"
+        "also a run that is named by 'latest' or the beginning of its id or commit, experiments with all their runs, "
+        "pinned runs, those whose annotations can't be read, and runs that may run on another machine; never one that "
+        "is known to run"
     )
     parser.add_argument("--force", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
     """Delete runs and experiments."""
-    return for_each(args, partial(_delete, force=args.force), "deleted", find=_find)
+    return for_each(args, partial(_delete, force=args.force), "deleted", find=partial(_find, force=args.force))
 
 
-def _find(text: str, root: str) -> tuple[Store, str]:
+def _find(text: str, root: str, *, force: bool) -> tuple[Store, str]:
     """Return the store, and ``experiment/id`` of a run in it, or the name of an experiment."""
     import shmlog
 
     place = Root(root)
-    folders, named_by = place.runs(text)
-    is_newest = named_by == place.given and named_by != Path(text)  # by the word for it, not by the folder
-    if named_by is None or is_newest:
+    runs = place.runs(text)
+    if not force:
+        runs.check_exact(text)
+    if runs.named_by is None or runs.is_vague:
         return locate(resolve_run(text, root))
-    if named_by == place.given / text:
-        return shmlog.Store(root), text
-    advice = f"name one of its runs, such as {relative(folders[-1])}" if folders else place.content()
-    raise RunNotFoundError(f"{named_by}: neither a run nor the name of an experiment; {advice}")
+    experiment = text.rstrip("/")
+    if runs.named_by == place.given / folder_name(experiment):
+        return shmlog.Store(root), experiment
+    advice = f"name one of its runs, such as {relative(runs.folders[-1])}" if runs.folders else place.content()
+    raise RunNotFoundError(f"{runs.named_by}: neither a run nor the name of an experiment; {advice}")
 
 
 def _delete(store: Store, name: str, *, force: bool) -> None:
