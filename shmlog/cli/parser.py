@@ -120,7 +120,10 @@ def steps(text: str) -> tuple[int | None, int | None]:
     match = re.fullmatch(r"(-?[0-9]{1,18})?:(-?[0-9]{1,18})?", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"not two steps: {text!r}; write 100:200")
-    return (int(match[1]) if match[1] else None, int(match[2]) if match[2] else None)
+    first, last = (int(number) if number else None for number in match.groups())
+    if first is not None and last is not None and first > last:
+        raise argparse.ArgumentTypeError(f"no step is in {text!r}; write {last}:{first}")
+    return first, last
 
 
 def path(text: str) -> str:

@@ -1,7 +1,7 @@
 """Convert the ticks of a run's frames to UTC, even if the counter has begun anew.
 
 A time-stamp counter begins anew when the machine wakes up from hibernation, and on many machines also from sleep.
-A frame has two anchors of it: one of the begin of the run, and one of the time when the frame was written.
+A frame has two anchors of it: one of the beginning of the run, and one of the time when the frame was written.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TickClock:
     """The clocks of consecutive frames."""
 
     def __init__(self) -> None:
-        self._first: _Anchor | None = None  # of the begin of the attempt
+        self._first: _Anchor | None = None  # of the beginning of the attempt
         self._begin = _NEVER  # the oldest since the counter began
         self._last = _NEVER
         self._before: _Anchor | None = None  # the last one before the counter began anew

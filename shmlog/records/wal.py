@@ -73,7 +73,7 @@ class Frame:
     path, log, index, flags, clock, offset, length
         Its place, and its header. ``offset`` counts from the start of the data.
     anchors : ndarray of int64, shape (2, 3)
-        ticks, monotonic ns and UTC ns, at the begin of the run and when the frame was written.
+        ticks, monotonic ns and UTC ns, at the beginning of the run and when the frame was written.
     unlaned : ndarray of uint64, shape (6,)
         Drops of processes that had no lane, by reason.
     lanes : ndarray of ENTRY

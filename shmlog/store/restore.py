@@ -126,7 +126,7 @@ def _name_in(path: Path) -> str | None:
 
 
 def find_archive(root: Root, text: str) -> Path:
-    """Return the archive of a run by its id, the begin of that, or the run's name.
+    """Return the archive of a run by its id, its beginning, or the run's name.
 
     ``text`` ends with ``.N`` for the N-th of those that were kept from earlier.
 

@@ -15,7 +15,7 @@ from shmlog.errors import CorruptDataError
 KEY = "shmlog.file"
 UNSEALED = "crc32:00000000"  # the checksum is computed with this in its place
 
-_MARK = KEY.encode() + b"\x18\x0ecrc32:"  # a key and the begin of its value, as Thrift writes them
+_MARK = KEY.encode() + b"\x18\x0ecrc32:"  # a key and the beginning of its value, as Thrift writes them
 _ZEROS = b"00000000"
 
 

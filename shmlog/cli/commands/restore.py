@@ -25,7 +25,7 @@ _HEAD = ("run", "experiment", "name", "size", "archived")
 def add_parser(commands: Commands) -> None:
     """Add the command ``restore``."""
     parser = add_command(commands, "restore", run, "bring back runs that prune has archived", _EXAMPLE)
-    text = "its id or the begin of it, EXPERIMENT/ID, or its name (default: list the archives)"
+    text = "its id or the beginning of it, EXPERIMENT/ID, or its name (default: list the archives)"
     parser.add_argument("run_names", nargs="*", metavar="RUN", help=text)
     add_root_option(parser)
 

@@ -117,10 +117,23 @@ def test_a_run_ends_with_a_status_and_a_reason(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="status"):
         run.finish("splendid")
     run.log_error(RuntimeError("no data"))
-    run.finish("failed")
+    run.finish("failed", reason="the disk was full")
     stored = shmlog.load(run.dir)
     assert stored.status == "failed"
+    assert stored.events("experiment_end")[0]["data"]["reason"] == "the disk was full"
     assert stored.events("error")[0]["data"]["error_message"] == "no data"
+
+
+@row("EXPMAN_BASE_DIR")
+def test_the_environment_says_where_and_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"ROOT": str(tmp_path), "EXPERIMENT": "e", "TAGS": "a,b", "NAME": "n", "GROUP": "g", "CONFIG": "lr=0.1"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"SHMLOG_{name}", value)
+    with shmlog.init() as run:
+        pass
+    record = shmlog.Store(tmp_path).get(run.id)
+    assert (record.experiment, record.tags, record.name, record.group) == ("e", ("a", "b"), "n", "g")
+    assert record.params == {"lr": 0.1}
 
 
 @row("exit status inference")

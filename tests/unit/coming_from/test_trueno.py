@@ -312,6 +312,15 @@ def test_checkpoints_every_n_and_the_best(tmp_path: Path) -> None:
     assert manager.load(best).state["w"].tolist() == [1.0] * 3
 
 
+@row("Prometheus export")
+def test_last_values_go_to_prometheus(tmp_path: Path) -> None:
+    with shmlog.init("e", root=tmp_path / "runs") as run:
+        for step in range(3):
+            run.log("loss", 1 / (1 + step), step=step)
+    (path,) = shmlog.export_run(run.dir, tmp_path / "e.prom")
+    assert f'shmlog_metric{{experiment="e",run="{run.id}",metric="loss"}} {1 / 3}\n' in path.read_text()
+
+
 @row("golden runs")
 def test_a_run_is_held_against_a_baseline(kept: Kept) -> None:
     base, new = kept.first.name, kept.second.name
