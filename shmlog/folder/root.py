@@ -70,6 +70,10 @@ class Root:
         """
         return self.inside(self.path / folder_name(check_experiment(name)))
 
+    def shown(self, experiment: str) -> Path:
+        """Return the folder of an experiment below the root as it was given."""
+        return self.given / folder_name(experiment)
+
     def archived_experiments(self) -> list[str]:
         """Return the names of the experiments that have archives, sorted."""
         return sorted(_experiments(self.archive))
@@ -200,7 +204,7 @@ class Root:
         if layout is not None:
             return Runs([layout.dir], None)
         if text in self.experiments():
-            return Runs(runs_below(self.experiment(text)), self.given / folder_name(text))
+            return Runs(runs_below(self.experiment(text)), self.shown(text))
         if text == LATEST:
             return Runs(runs_below(self.path), self.given, is_vague=True)
         return self._fitting(text)

@@ -10,7 +10,6 @@ from shmlog.cli.find import for_each, locate, resolve_run
 from shmlog.cli.parser import add_command, add_runs_argument
 from shmlog.cli.text import plural, relative
 from shmlog.errors import RunNotFoundError, RunStateError
-from shmlog.folder.names import folder_name
 from shmlog.folder.root import Root
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def _find(text: str, root: str, *, force: bool) -> tuple[Store, str]:
     if runs.named_by is None or runs.is_vague:
         return locate(resolve_run(text, root))
     experiment = text.rstrip("/")
-    if runs.named_by == place.given / folder_name(experiment):
+    if runs.named_by == place.shown(experiment):
         return shmlog.Store(root), experiment
     advice = f"name one of its runs, such as {relative(runs.folders[-1])}" if runs.folders else place.content()
     raise RunNotFoundError(f"{runs.named_by}: neither a run nor the name of an experiment; {advice}")
