@@ -10,15 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shmlog.base import variables
+from shmlog.base.warn import warn_caller
 from shmlog.errors import RunNotFoundError
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.root import Root
 from shmlog.reader.facts import read_record
-from shmlog.reader.model import ArtifactRecord, ExperimentRecord, MetricRecord, RunRecord
+from shmlog.reader.model import ArtifactRecord, ExperimentRecord, RunRecord
 from shmlog.store import experiments
 from shmlog.store.catalog import Catalog, Summaries
 from shmlog.store.select import Moment, matching, sort_subjects, tests_of
-from shmlog.store.where import MISSING, Subject, check_known, names_in, parse_field
+from shmlog.store.where import MISSING, Subject, check_known, names_in, parse_field, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from shmlog.reader.stored import StoredRun
     from shmlog.store.compare import Comparison
+    from shmlog.store.metrics import MetricRecords
 
     Params = Sequence[Any] | Mapping[str, Any]
 
@@ -71,8 +73,8 @@ class StoreReader:
 
     def runs(
         self, experiment: str | None = None, *, status: str | Iterable[str] | None = None,
-        tags: str | Iterable[str] | None = None, where: str | None = None, since: Moment | None = None,
-        until: Moment | None = None, sort: str | None = None, limit: int | None = None,
+        tags: str | Iterable[str] | None = None, where: str | None = None, group: str | None = None,
+        since: Moment | None = None, until: Moment | None = None, sort: str | None = None, limit: int | None = None,
     ) -> list[RunRecord]:  # fmt: skip
         """Return the runs that meet all conditions, newest first.
 
@@ -88,6 +90,8 @@ class StoreReader:
         where : str, optional
             A condition such as ``'lr > 0.01 and model contains "resnet"'``; see
             `shmlog.store.where.parse_field` for what names stand for.
+        group : str, optional
+            Only runs of this group.
         since, until : str, datetime or timedelta, optional
             Only runs that began at or after, or before this time; ``"7d"`` is seven days ago.
         sort : str, optional
@@ -106,11 +110,19 @@ class StoreReader:
             If an argument can't be understood, or no run has the name to sort by.
         ExperimentNotFoundError
             If there is no such experiment.
+
+        Warns
+        -----
+        ShmlogWarning
+            If no run has a name in ``where``, with the names that are most similar; `check_where` raises instead.
         """
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise ValueError(f"limit must be a whole number, 0 or more, not {limit!r}")
-        tests = tests_of(status, tags, where, since, until)
+        tests = tests_of(status, tags, where, since, until, group=group)
         subjects = list(self._subjects(experiment))
+        unknown = None if where is None else problem_of("where", names_in(where), subjects)
+        if unknown is not None:
+            warn_caller(unknown)
         ordered = sort_subjects(list(matching(subjects, tests)), sort, subjects)
         self._summaries.save()
         return [subject.record for subject in ordered[:limit]]
@@ -195,15 +207,15 @@ class StoreReader:
 
         return load(self._layout(run).dir)
 
-    def metrics(self, run: RunName, names: str | list[str] | None = None) -> Iterator[MetricRecord]:
-        """Yield the metrics of a run one by one, by step and time.
+    def metrics(self, run: RunName, names: str | list[str] | None = None) -> MetricRecords:
+        """Return the metrics of a run as a sequence, by step and time.
 
-        ``load(run).metrics(names)`` returns the same as a table, at once and much faster.
+        Each record is made when it is asked for; ``load(run).metrics(names)`` returns the same as a table.
         """
-        run_id = self._layout(run).run_id
-        for batch in self.load(run).metrics(names).to_batches():
-            for row in batch.to_pylist():
-                yield MetricRecord.of_row(run_id, row)
+        from shmlog.store.metrics import MetricRecords
+
+        stored = self.load(run)
+        return MetricRecords(stored.id, stored.metrics(names))
 
     def summary(self, run: RunName) -> Mapping[str, Mapping[str, Any]]:
         """Return ``last``, ``min``, ``max`` and ``count`` for each metric of a run."""

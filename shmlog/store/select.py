@@ -24,7 +24,7 @@ Moment = str | datetime | timedelta
 
 def tests_of(
     status: str | Iterable[str] | None, tags: str | Iterable[str] | None, where: str | None,
-    since: Moment | None, until: Moment | None,
+    since: Moment | None, until: Moment | None, *, group: str | None,
 ) -> list[Test]:  # fmt: skip
     """Return the tests that a run must meet, the cheapest first; raises QueryError."""
     tests: list[Test] = []
@@ -37,6 +37,10 @@ def tests_of(
     if until is not None:
         end = to_moment("until", until)
         tests.append(lambda subject: _began(subject.record) < end)
+    if not isinstance(group, str | None):
+        raise TypeError(f"group must be a str, not {type(group).__name__}")
+    if group is not None:
+        tests.append(lambda subject: subject.record.group == group)
     if tags is not None:
         has_tags = parse_tags(tags)
         tests.append(lambda subject: has_tags(subject.record.tags))

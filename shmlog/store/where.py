@@ -19,12 +19,14 @@ from shmlog.store.boolean import COMPARISONS, LENGTH_MAX, ExpressionParser, Pred
 MISSING = object()
 
 STATISTICS = ("last", "min", "max", "count")
-_TIMES = ("created_at", "started_at", "ended_at")
+_TIMES = ("created_at", "started_at", "ended_at", "began_at")
+_LISTS = ("tags", "argv", "problems")
 _FIELDS = (
     "run_id", "experiment", "name", "status", "live", "attempt", *_TIMES, "duration_s", "paused_s", "description",
     "notes", "group", "parent", "job_name", "user", "host", "commit_id", "python", "trace_id", "span_id",
-    "pinned", "complete",
+    "pinned", "complete", *_LISTS,
 )  # fmt: skip
+_NESTED = ("environment", "git", "counts")
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "==": operator.eq, "!=": operator.ne,
@@ -75,7 +77,7 @@ def parse_field(text: str) -> Field:
         ``lr`` or ``params.lr``: a parameter, nested ones with dots between. ``metrics.loss``,
         ``metrics.loss.min``: the last or least value of a metric. ``run.user``: a field of the
         `RunRecord`; ``run.environment.cpus``: one of its environment. Parts with dots or blanks in
-        them stand in quotes.
+        them stand in quotes. ``user``: the field, in a run without a parameter of that name.
 
     Raises
     ------
@@ -92,17 +94,21 @@ def parse_field(text: str) -> Field:
     if parts[0] == "metrics" and len(parts) > 1:
         return _statistic(parts[1:])
     path = parts[1:] if parts[0] == "params" and len(parts) > 1 else parts
-    return lambda subject: _look_up(subject.record.params, path)
+    default = (lambda subject: getattr(subject.record, text)) if text in _FIELDS else (lambda subject: MISSING)
+    return lambda subject: default(subject) if (value := _param(subject, path)) is MISSING else value
+
+
+def _param(subject: Subject, path: list[str]) -> Any:
+    return _look_up(subject.record.params, path)
 
 
 def _field_of_run(parts: list[str]) -> Field:
     name = ".".join(parts)
-    if parts[0] == "environment" and len(parts) > 1:
-        return lambda subject: _look_up(subject.record.environment, parts[1:])
+    if parts[0] in _NESTED and len(parts) > 1:
+        return lambda subject: _look_up(subject.record.to_dict()[parts[0]] or {}, parts[1:])
     if name not in _FIELDS:
-        raise UnknownNameError(
-            f"run.{name:.40}: a run has no such field; it has {', '.join(_FIELDS)}, environment.NAME"
-        )
+        nested = ", ".join(f"{field}.NAME" for field in _NESTED)
+        raise UnknownNameError(f"run.{name:.40}: a run has no such field; it has {', '.join(_FIELDS)}, {nested}")
     return lambda subject: getattr(subject.record, name)
 
 
@@ -146,21 +152,30 @@ def unknown_names(names: Iterable[str], subjects: Sequence[Subject]) -> dict[str
     if not unknown:
         return {}
     known = {name for subject in subjects for name in (*flat_params(subject.record.params), *_metrics_of(subject))}
+    known.update(_FIELDS)
     return {name: get_close_matches(name, known) for name in unknown}
 
 
 def check_known(what: str, names: Iterable[str], subjects: Sequence[Subject]) -> None:
-    """Raise UnknownNameError if none of the runs has a name; it lists what there is. Without runs, nothing is known."""
+    """Raise UnknownNameError if none of the runs has a name; it lists what there is."""
+    problem = problem_of(what, names, subjects)
+    if problem is not None:
+        raise UnknownNameError(problem)
+
+
+def problem_of(what: str, names: Iterable[str], subjects: Sequence[Subject]) -> str | None:
+    """Return which name none of the runs has, and what there is; None if there is none, or no run."""
     for name, similar in unknown_names(names, subjects).items() if subjects else ():
         if name.startswith("metrics."):
             there = sorted({f"metrics.{metric}" for subject in subjects for metric in subject.metrics()})
         else:
             there = sorted({param for subject in subjects for param in flat_params(subject.record.params)})
         perhaps = f"; perhaps {' or '.join(similar)} is meant" if similar else ""
-        raise UnknownNameError(
+        return (
             f"{what}: no run has {name!r:.60}{perhaps}; there are {some(there)}; beside them metrics.NAME.min "
             "(max, last, count) and run.FIELD"
         )
+    return None
 
 
 def _is_known(field: Field, name: str, subjects: Sequence[Subject]) -> bool:
@@ -188,9 +203,15 @@ def _parse_comparison(parser: ExpressionParser) -> Predicate:
     value = parser.peek()
     if value.kind != "word":
         raise parser.error("expected a value")
-    operand = _convert(name.text, _literal(parser.take().text), parser)
+    operand = _literal(parser.take().text)
+    of_field = _convert(name.text, relation, operand)
     test = _TESTS.get(relation) or _compare_by(_COMPARE[relation])
-    return lambda subject: _holds(test, relation, field(subject), operand)
+
+    def holds(subject: Subject) -> bool:
+        is_param = name.text in _FIELDS and _param(subject, [name.text]) is not MISSING
+        return _holds(test, relation, field(subject), operand if is_param else of_field)
+
+    return holds
 
 
 def _literal(text: str) -> Any:
@@ -206,14 +227,18 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _convert(name: str, operand: Any, parser: ExpressionParser) -> Any:
-    """Return an operand in the type of its field: a time, a status."""
+def _convert(name: str, relation: str, operand: Any) -> Any:
+    """Return an operand in the type of its field, if the name is, or may be, that of one: a time, a status."""
+    field = name.removeprefix("run.")
+    of_param = "" if name.startswith("run.") else f"; a parameter of that name is params.{name}"
+    if field in _LISTS and relation != "contains" and operand is not None:
+        raise QueryError(f"where: {name} is a list: write {name} contains {str(operand)!r:.60}{of_param}")
     try:
-        if name.removeprefix("run.") in _TIMES and name.startswith("run.") and operand is not None:
+        if field in _TIMES and operand is not None:
             return moment(str(operand))
-        return RunStatus.parse(operand) if name == "run.status" else operand
+        return RunStatus.parse(operand) if field == "status" and relation not in _WORDS else operand
     except (TypeError, ValueError, AttributeError) as error:
-        raise QueryError(f"where: {name}: {error}") from error
+        raise QueryError(f"where: {name}: {error}{of_param}") from error
 
 
 def _holds(test: Callable[[Any, Any], bool], relation: str, actual: Any, operand: Any) -> bool:
@@ -248,7 +273,7 @@ def _kind(value: Any) -> type:
 def _contains(actual: Any, operand: Any) -> bool:
     if isinstance(actual, str):
         return isinstance(operand, str) and operand in actual
-    if isinstance(actual, (list, dict)):
+    if isinstance(actual, (list, tuple, dict)):
         return any(_kind(item) == _kind(operand) and item == operand for item in actual)
     return False
 

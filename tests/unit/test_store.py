@@ -30,7 +30,7 @@ from shmlog.folder.layout import RunLayout
 from shmlog.folder.names import is_experiment
 from shmlog.folder.root import Root
 from shmlog.reader import facts
-from shmlog.reader.model import RunRecord
+from shmlog.reader.model import MetricRecord, RunRecord
 from shmlog.reader.verify.verify import verify
 from shmlog.store import index
 from tests.support.folders import Folder, fill
@@ -649,6 +649,64 @@ def test_a_run_that_cannot_be_made_leaves_nothing(root: Path, told: dict[str, An
     with pytest.raises((TypeError, ValueError)):
         shmlog.Store(root).create_run("digits", **told)
     assert not root.exists()
+
+
+# ---- conditions on fields, and curves ----
+
+
+@pytest.mark.parametrize(
+    ("where", "ids"),
+    [
+        ("tags contains 't'", ["one"]), ("run.tags contains 't'", ["one"]), ("not tags contains t", ["two"]),
+        ("status = 'success'", ["one"]), ("status = completed", ["one"]), ("status != success", ["two"]),
+        ("host = elsewhere and group = g", ["one"]), ("began_at > 2000-01-01", ["one", "two"]),
+        ("run.git.branch = main", ["one"]), ("run.counts.events = 0", ["one", "two"]), ("name = adam", ["two"]),
+        ("params.name = adam", ["two"]), ("run.name = two", ["two"]), ("argv contains '--fast'", ["one"]),
+    ],
+)  # fmt: skip
+def test_a_condition_can_name_each_field(root: Path, where: str, ids: list[str]) -> None:
+    git = {"commit": "a1b2c3d4", "branch": "main"}
+    add_run(root, "one", tags=["t"], group="g", git=git, argv=["train.py", "--fast"])
+    add_run(root, "two", status="failed", params={"name": "adam"})
+    assert sorted(run.run_id for run in shmlog.Store(root).runs(where=where)) == ids
+
+
+def test_a_name_in_a_condition_that_no_run_has_is_told(root: Path) -> None:
+    add_run(root, "one", params={"lr": 2})
+    store = shmlog.Store(root)
+    with pytest.warns(shmlog.ShmlogWarning, match="no run has 'lrr'; perhaps lr is meant; there are lr") as told:
+        assert store.runs(where="lrr > 1") == []
+    assert told[0].filename == __file__
+    with pytest.warns(shmlog.ShmlogWarning, match="no run has 'statsu'; perhaps status"):
+        store.latest(where="statsu = success")
+    for where, hint in {"tags = t": "write tags contains 't'", "status = foo": "params.status"}.items():
+        with pytest.raises(QueryError, match=hint):
+            store.runs(where=where)
+
+
+def test_runs_of_a_group(root: Path) -> None:
+    for run_id, group in {"one": "g", "two": "h", "three": None}.items():
+        add_run(root, run_id, group=group)
+    assert [run.run_id for run in shmlog.Store(root).runs(group="g")] == ["one"]
+    with pytest.raises(TypeError, match="group must be a str"):
+        shmlog.Store(root).runs(group=5)  # type: ignore[arg-type]
+
+
+def test_the_metrics_of_a_run_are_a_sequence(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = add_metrics(root, "one")
+    records = shmlog.Store(root).metrics("one")
+    every = list(records)
+    assert len(records) == len(every) == shmlog.load(layout.dir).metrics().num_rows > 3
+    assert [records[i].seq for i in (0, -1, 2)] == [every[i].seq for i in (0, -1, 2)]  # NaN is not itself
+    for piece in (slice(1, 3), slice(None, None, 2), slice(None, None, -1), slice(5, 2)):
+        assert [record.seq for record in records[piece]] == [record.seq for record in every[piece]]
+    with pytest.raises(IndexError):
+        records[len(records)]
+    made: list[str] = []
+    of_row = MetricRecord.of_row
+    monkeypatch.setattr(MetricRecord, "of_row", lambda *args: made.append("one") or of_row(*args))
+    assert records[1:][0] == every[1]
+    assert made == ["one"]
 
 
 # ---- deleting ----
