@@ -45,7 +45,10 @@ def main(run_dir: Path) -> None:
     is_keeper = segment.lock(_core.LOCK_FLUSHER)
     if is_expected:
         _give_up_start_lock()
-    if is_keeper and not Description.read(layout).complete:
+    now = Description.read(layout)
+    # Of a run that was closed and resumed meanwhile, the segment is that of an earlier attempt: another flusher keeps
+    # the run. Held by this lock, a run that is not complete can't be closed, and so not resumed.
+    if is_keeper and not now.complete and now.segment == description.segment:
         is_over = threading.Event()
         helper = threading.Thread(target=_help_neighbours, args=(run_dir, is_over), name="neighbours", daemon=True)
         helper.start()

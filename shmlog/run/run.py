@@ -166,8 +166,8 @@ class Run(Messages, Artifacts, Described, Life, _core.RunBase):
         return self._flushers.replace(self._segment, {lane: tail for lane, (_, tail, _) in self._lanes().items()})
 
     def _flusher_lost_at_end(self) -> bool:
-        """Start another flusher, which closes the run; called when none lives."""
-        return self._flushers.replace(self._segment, None, is_over=True)
+        """Start another flusher, which closes the run, unless the last one has ended because it has; none lives."""
+        return self._is_closed() or self._flushers.replace(self._segment, None, is_over=True)
 
     def _spill(self, data: bytes) -> bytes:
         """Write a text that is too large for the ring into its own file; return the path."""

@@ -1250,6 +1250,14 @@ ENDING = (
         f"{RUN_END}::test_a_run_is_seen_off_at_the_exit_though_the_wait_for_its_close_was_interrupted",
     ),
     Mutation(
+        "late-flusher-keeps-a-resumed-run",
+        "flusher/__main__.py",
+        "    if is_keeper and not now.complete and now.segment == description.segment:\n",
+        "    if is_keeper and not now.complete:\n",
+        "I4: two flushers keep one folder, and what the earlier attempt has logged is lost",
+        "integration/test_flusher_starts.py::test_a_late_flusher_of_an_earlier_attempt_keeps_nothing",
+    ),
+    Mutation(
         "closes-without-flusher",
         "run/patience.py",
         "        if segment.closed and not is_over:\n",

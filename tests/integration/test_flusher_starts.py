@@ -16,13 +16,15 @@ import pytest
 
 import shmlog
 from shmlog.errors import RunStateError, SegmentError
+from shmlog.flusher import __main__ as flusher_main
 from shmlog.flusher.process import start_flusher
 from shmlog.flusher.recover import recover
+from shmlog.folder.description import Description
 from shmlog.folder.layout import RunLayout
 from shmlog.folder.segmentref import read_ref
 from shmlog.run.join import _open_segment
 from shmlog.run.patience import PATIENCE_S, STARTS_MAX, Patience
-from shmlog.segment import gc
+from shmlog.segment import gc, shm
 from shmlog.segment.doorbell import Doorbell
 from tests.support.books import assert_books_balance
 from tests.support.processes import (
@@ -411,3 +413,36 @@ def test_a_flusher_ends_whose_folders_were_taken_away(
         wait_until(lambda: segment in [str(stale.path) for stale in gc.find_stale()], "the segment to be listed")
         Path(segment).unlink()
         Doorbell.unlink(f"/{Path(segment).name}")
+
+
+# ---- a flusher that comes too late ----
+
+
+def test_a_late_flusher_of_an_earlier_attempt_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I4: it has opened the segment of a run that is closed, and resumed, before it looks whether it is to keep it."""
+    run = shmlog.init("late", root=tmp_path)
+    run.log("x", 0.0, step=0)
+    layout, description = run._layout, Description.read(run._layout)
+    segment = shm.open_segment(read_ref(layout), description)
+    assert run.finish()
+    wait_for_end(run.dir)
+    again = shmlog.init("late", root=tmp_path, resume=run.id)
+    again.log("x", 1.0, step=1)
+    pid = os.fork()
+    if pid == 0:
+        code = 9
+        try:
+            reads, read = iter([description]), Description.read
+            monkeypatch.setattr(flusher_main.Description, "read", lambda layout: next(reads, None) or read(layout))
+            monkeypatch.setattr(flusher_main.shm, "open_segment", lambda *_, **__: segment)
+            monkeypatch.setattr(flusher_main, "_is_open", lambda fd: False)
+            monkeypatch.setattr(os, "closerange", lambda *_: None)  # the segment is open already
+            monkeypatch.setattr(flusher_main, "keep", lambda *_: os._exit(7))
+            flusher_main.main(layout.dir)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "two flushers would keep one folder"
+    assert again.finish()
+    wait_for_end(run.dir)
+    assert assert_books_balance(run.dir, offered=2).to_numpy("x")[1].tolist() == [0.0, 1.0]
